@@ -1,0 +1,163 @@
+"""Start an inverter from pretrained weights: an encoder, a masked language model, or an earlier inverter."""
+
+import copy
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from .configuration_embinv import EmbInvConfig
+from .modeling_embinv import EmbInvForMaskedDiffusion
+
+logger = logging.get_logger(__name__)
+
+_DROPOUTS = (
+    "hidden_dropout_prob", "attention_probs_dropout_prob", "attention_dropout", "embedding_dropout", "mlp_dropout",
+)  # fmt: skip
+# where masked language models keep the parts of their head, by family
+_HEADS = {
+    "cls.predictions.transform.dense.": "head.dense.",
+    "cls.predictions.transform.LayerNorm.": "head.norm.",
+    "cls.predictions.bias": "decoder.bias",
+    "lm_head.dense.": "head.dense.",
+    "lm_head.layer_norm.": "head.norm.",
+    "lm_head.bias": "decoder.bias",
+    "head.dense.": "head.dense.",
+    "head.norm.": "head.norm.",
+    "decoder.bias": "decoder.bias",
+}
+
+
+def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """A copy of the encoder's tokenizer that has a [MASK] (added when missing) and a token to end a text with.
+
+    Raises:
+        ValueError: for a tokenizer without an end or separator token.
+    """
+    tokenizer = copy.deepcopy(tokenizer)
+    if tokenizer.mask_token is None:
+        tokenizer.add_special_tokens({"mask_token": "[MASK]"})
+        logger.warning("the tokenizer has no [MASK]: added one.")
+    if tokenizer.eos_token_id is None and tokenizer.sep_token_id is None:
+        raise ValueError("the tokenizer has neither an eos nor a sep token; one of them must end a text.")
+    return tokenizer
+
+
+def token_settings(tokenizer: PreTrainedTokenizerBase) -> dict:
+    """The ids that `EmbInvConfig` needs from a prepared tokenizer."""
+    end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
+    return {
+        "vocab_size": len(tokenizer), "mask_token_id": tokenizer.mask_token_id, "eos_token_id": end, "pad_token_id": pad,
+    }  # fmt: skip
+
+
+def suppressed_tokens(tokenizer: PreTrainedTokenizerBase, end_token_id: int) -> list[int]:
+    """Special tokens that no text holds: all but the end token."""
+    return sorted(set(tokenizer.all_special_ids) - {end_token_id})
+
+
+def new_inverter(
+    tokenizer: PreTrainedTokenizerBase,
+    backbone: str | Path | dict,
+    num_hidden_layers: int | None = None,
+    **settings,
+) -> EmbInvForMaskedDiffusion:
+    """An inverter whose trunk starts from `backbone`.
+
+    Args:
+        tokenizer: a prepared tokenizer, see `prepare_tokenizer`.
+        backbone: Hub id or folder of pretrained weights, loaded by name, or a `dict` of a backbone configuration
+            for a trunk that starts at random.
+        num_hidden_layers: depth, when not the backbone's own; a pretrained trunk keeps its first layers.
+        settings: other arguments of `EmbInvConfig`.
+
+    Raises:
+        ValueError: when the trunk's family is not supported, or pretrained weights do not fill it.
+    """
+    tokens = token_settings(tokenizer)
+    if isinstance(backbone, dict):
+        backbone_config = AutoConfig.for_model(**{"model_type": "bert", **backbone, "vocab_size": tokens["vocab_size"]})
+        source = None
+    else:
+        source = _load_source(backbone)
+        backbone_config = copy.deepcopy(source.config)
+        backbone_config.vocab_size = tokens["vocab_size"]
+    _adapt(backbone_config, num_hidden_layers, settings.get("num_condition_tokens", 0), settings["max_sequence_length"])
+    model = EmbInvForMaskedDiffusion(EmbInvConfig(backbone_config=backbone_config, **tokens, **settings))
+    if source is not None:
+        load_backbone(model, source)
+    model.generation_config.suppress_tokens = suppressed_tokens(tokenizer, tokens["eos_token_id"])
+    return model
+
+
+def _adapt(config, num_hidden_layers: int | None, prefix: int, length: int):
+    """Depth, no dropout (diffusion noise regularises already), and room for every position."""
+    for name in _DROPOUTS:
+        if hasattr(config, name):
+            setattr(config, name, 0.0)
+    if num_hidden_layers is not None:
+        if getattr(config, "layer_types", None):
+            config.layer_types = (config.layer_types * num_hidden_layers)[:num_hidden_layers]
+        config.num_hidden_layers = num_hidden_layers
+    if prefix + length > config.max_position_embeddings - 2:     # RoBERTa's family starts at position 2
+        raise ValueError(
+            f"{prefix + length} positions do not fit the trunk's {config.max_position_embeddings}; lower the length."
+        )
+
+
+def _load_source(name: str | Path) -> nn.Module:
+    """The pretrained model with its language-model head if it has one, on the CPU in float32."""
+    config = AutoConfig.from_pretrained(name)
+    has_head = any("MaskedLM" in architecture for architecture in config.architectures or ())
+    return (AutoModelForMaskedLM if has_head else AutoModel).from_pretrained(name, dtype=torch.float32)
+
+
+@torch.no_grad()
+def load_backbone(model: EmbInvForMaskedDiffusion, source: nn.Module):
+    """Copy pretrained weights into the trunk, and the head where `source` has one, by name.
+
+    A larger vocabulary than the source's (an added [MASK]) keeps its new rows; a smaller one drops the padding rows.
+
+    Raises:
+        ValueError: naming the first trunk weight that the source lacks or has in another shape.
+    """
+    weights = source.state_dict()
+    prefix = f"{source.base_model_prefix}." if hasattr(source, source.base_model_prefix) else ""
+    for name, target in model.trunk.named_parameters():
+        pretrained = weights.get(prefix + name)
+        if pretrained is None:
+            raise ValueError(f"the backbone's weights have no {prefix + name}, which its trunk needs.")
+        _copy_rows(target, pretrained, name, resizable=name == model.trunk.embedding_name)
+    own = dict(model.named_parameters(remove_duplicate=False))
+    for theirs, ours in _HEADS.items():
+        for name in [name for name in weights if name.startswith(theirs)]:
+            target = own.get(ours + name.removeprefix(theirs))
+            if target is not None:
+                _copy_rows(target, weights[name], name, resizable=ours == "decoder.bias")
+
+
+def _copy_rows(target: torch.Tensor, pretrained: torch.Tensor, name: str, resizable: bool):
+    if resizable and target.shape[1:] == pretrained.shape[1:]:
+        rows = min(len(target), len(pretrained))
+        target[:rows] = pretrained[:rows]
+    elif target.shape == pretrained.shape:
+        target.copy_(pretrained)
+    else:
+        raise ValueError(f"{name} has shape {tuple(pretrained.shape)} in the backbone, the trunk needs {tuple(target.shape)}.")
+
+
+def load_inverter(folder: str | Path, **kwargs) -> tuple[EmbInvForMaskedDiffusion, PreTrainedTokenizerBase]:
+    """A trained inverter and its tokenizer from a folder or a Hub repository.
+
+    Raises:
+        OSError: with one line that says what is wrong with the folder.
+    """
+    try:
+        model = EmbInvForMaskedDiffusion.from_pretrained(folder, use_safetensors=True, **kwargs)
+        return model, AutoTokenizer.from_pretrained(folder)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise OSError(f"{folder} is no readable inverter (config.json, model.safetensors): {reason}") from error

@@ -1,0 +1,129 @@
+"""Batches for training: a pure function of (seed, index), so that a resumed run repeats an uninterrupted one."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .data import SpanSampler, decode_rows
+from .diffusion_embinv import NoiseSchedule, mask_tokens, sample_timesteps
+from .encoders import SentenceEncoder
+
+
+@dataclass
+class NoisedBatch:
+    """What a training step needs; M is the number of masked positions.
+
+    input_ids: x0 (B, L). noised_ids: xt (B, L). embedding: e (B, D). timestep: t (B,). masked: (B, L) bool.
+    condition_mask: (B,) bool. positions, targets: (M,) int64, flat masked positions and x0 there.
+    """
+
+    input_ids: Tensor
+    noised_ids: Tensor
+    embedding: Tensor
+    timestep: Tensor
+    masked: Tensor
+    condition_mask: Tensor
+    positions: Tensor
+    targets: Tensor
+
+
+def generator_for(*key: int) -> torch.Generator:
+    """A CPU generator that depends on the whole key."""
+    seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
+    return torch.Generator().manual_seed(seed)
+
+
+def canvas_length(lengths: list[int], seed: int, update: int) -> int:
+    """Canvas length of an update: each length gets an equal share of the tokens, whatever the texts.
+
+    A canvas of C tokens holds any text that fits it. The longest canvas sees texts of all lengths in their true
+    proportion, so how long a text is must be read from the embedding.
+    """
+    weights = torch.tensor([1 / length for length in lengths])
+    return lengths[int(torch.multinomial(weights, 1, generator=generator_for(seed, update, 1)))]
+
+
+def noise_batch(
+    input_ids: Tensor,
+    embedding: Tensor,
+    schedule: NoiseSchedule,
+    mask_token_id: int,
+    generator: torch.Generator,
+    full_mask_share: float = 0.0,
+    condition_dropout: float = 0.0,
+) -> NoisedBatch:
+    """Draw timesteps, masks and dropped conditions for a batch of originals (B, L) and embeddings (B, D)."""
+    batch_size = len(input_ids)
+    timestep = sample_timesteps(batch_size, generator)
+    fully_masked = torch.rand(batch_size, generator=generator) < full_mask_share
+    timestep = torch.where(fully_masked, 1.0, timestep)
+    noised_ids, masked = mask_tokens(
+        input_ids, timestep, schedule, mask_token_id, generator, fully_masked=fully_masked
+    )
+    positions = masked.flatten().nonzero().squeeze(1)
+    return NoisedBatch(
+        input_ids=input_ids,
+        noised_ids=noised_ids,
+        embedding=embedding,
+        timestep=timestep,
+        masked=masked,
+        condition_mask=torch.rand(batch_size, generator=generator) >= condition_dropout,
+        positions=positions,
+        targets=input_ids.flatten()[positions],
+    )
+
+
+class PairBatches:
+    """Prepared pairs in an order drawn anew for each epoch.
+
+    Args:
+        pairs: data set with columns input_ids (L) and embedding (D).
+        end_token_id: what fills a canvas behind its text.
+        seed: of the order.
+    """
+
+    def __init__(self, pairs, end_token_id: int, seed: int):
+        self.pairs = pairs.with_format("numpy")
+        self.seed = seed
+        ids = self.pairs[:]["input_ids"]
+        ends = ids == end_token_id
+        # tokens with the end; a text that fills its canvas needs none
+        self.needed = np.where(ends.any(axis=1), ends.argmax(axis=1) + 1, ids.shape[1])
+        self.length = ids.shape[1]
+        self._pools: dict[int, np.ndarray] = {}
+        self._order: tuple[tuple[int, int], np.ndarray] | None = None
+
+    def batch(self, index: int, batch_size: int, canvas: int | None = None) -> tuple[Tensor, Tensor]:
+        """Originals (B, canvas) int64 and embeddings (B, D) float32 of batch `index`.
+
+        Raises:
+            ValueError: when fewer texts than a batch fit the canvas.
+        """
+        canvas = canvas or self.length
+        pool = self._pools.setdefault(canvas, np.flatnonzero(self.needed <= canvas))
+        if len(pool) < batch_size:
+            raise ValueError(
+                f"{len(pool)} texts fit a canvas of {canvas} tokens, fewer than a batch of {batch_size}: "
+                "prepare more text or lower batch_size."
+            )
+        epoch, place = divmod(index, len(pool) // batch_size)
+        if self._order is None or self._order[0] != (canvas, epoch):
+            self._order = (canvas, epoch), np.random.default_rng((self.seed, canvas, epoch)).permutation(pool)
+        rows = self.pairs[np.sort(self._order[1][place * batch_size : (place + 1) * batch_size])]
+        ids = torch.from_numpy(np.asarray(rows["input_ids"])[:, :canvas].astype(np.int64))
+        return ids, torch.from_numpy(np.asarray(rows["embedding"]).astype(np.float32))
+
+
+class SpanBatches:
+    """Random spans of a tokenised corpus, embedded as training goes, so that a small corpus never repeats a pair."""
+
+    def __init__(self, sampler: SpanSampler, encoder: SentenceEncoder, end_token_id: int):
+        self.sampler, self.encoder, self.end_token_id = sampler, encoder, end_token_id
+
+    def batch(self, index: int, batch_size: int, canvas: int | None = None) -> tuple[Tensor, Tensor]:
+        """As `PairBatches.batch`."""
+        ids = self.sampler.batch(index, batch_size, canvas)
+        texts = decode_rows(self.encoder.tokenizer, ids, self.end_token_id)
+        return ids, self.encoder.encode(texts, batch_size=batch_size)

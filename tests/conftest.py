@@ -1,0 +1,71 @@
+"""Tiny models and the real encoder, shared by the tests; nothing here needs a network."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+
+from modeling_embinv import EmbInvConfig, EmbInvForMaskedDiffusion
+
+VOCAB, MASK, END, PAD = 60, 3, 2, 0
+
+BACKBONES = {
+    "bert": dict(model_type="bert", num_hidden_layers=2),
+    "xlm-roberta": dict(model_type="xlm-roberta", num_hidden_layers=2, pad_token_id=1),
+    "modernbert": dict(
+        model_type="modernbert", num_hidden_layers=4, local_attention=8, bos_token_id=1, eos_token_id=2,
+        cls_token_id=1, sep_token_id=2, pad_token_id=0,
+    ),
+}  # fmt: skip
+_SIZES = dict(
+    vocab_size=VOCAB, hidden_size=32, num_attention_heads=4, intermediate_size=64, max_position_embeddings=40
+)
+_NO_DROPOUT = dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+
+
+def tiny_config(family: str = "bert", **overrides) -> EmbInvConfig:
+    backbone = {**_SIZES, **BACKBONES[family]}
+    if family != "modernbert":
+        backbone |= _NO_DROPOUT
+    settings = dict(
+        backbone_config=backbone, embedding_dim=16, max_sequence_length=12, vocab_size=VOCAB, mask_token_id=MASK,
+        eos_token_id=END, pad_token_id=PAD,
+    )  # fmt: skip
+    return EmbInvConfig(**{**settings, **overrides})
+
+
+def tiny_model(family: str = "bert", seed: int = 0, **overrides) -> EmbInvForMaskedDiffusion:
+    torch.manual_seed(seed)
+    return EmbInvForMaskedDiffusion(tiny_config(family, **overrides)).eval()
+
+
+def awaken(model: EmbInvForMaskedDiffusion, seed: int = 0) -> EmbInvForMaskedDiffusion:
+    """Weights as large as trained ones, also where they start at zero, so that t, e and positions matter."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for layer in model.trunk.layers.modules():
+            if isinstance(layer, torch.nn.Linear):
+                layer.weight.mul_(5)
+        weight = model.modulation.weight
+        weight.copy_(torch.randn(weight.shape, generator=generator) * 0.1)
+    return model
+
+
+def unit_vectors(count: int, dim: int = 16, seed: int = 0) -> torch.Tensor:
+    vectors = torch.randn(count, dim, generator=torch.Generator().manual_seed(seed))
+    return vectors / vectors.norm(dim=1, keepdim=True)
+
+
+@pytest.fixture(params=list(BACKBONES))
+def family(request) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def encoder():
+    from modeling_embinv.encoders import EncoderConfig, load_encoder
+
+    return load_encoder(EncoderConfig(id="sentence-transformers/all-MiniLM-L6-v2"))
