@@ -49,9 +49,8 @@ def token_settings(tokenizer: PreTrainedTokenizerBase) -> dict:
     """The ids that `EmbInvConfig` needs from a prepared tokenizer."""
     end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
-    return {
-        "vocab_size": len(tokenizer), "mask_token_id": tokenizer.mask_token_id, "eos_token_id": end, "pad_token_id": pad,
-    }  # fmt: skip
+    ids = {"mask_token_id": tokenizer.mask_token_id, "eos_token_id": end, "pad_token_id": pad}
+    return {"vocab_size": len(tokenizer), **ids}
 
 
 def suppressed_tokens(tokenizer: PreTrainedTokenizerBase, end_token_id: int) -> list[int]:
@@ -79,13 +78,14 @@ def new_inverter(
     """
     tokens = token_settings(tokenizer)
     if isinstance(backbone, dict):
-        backbone_config = AutoConfig.for_model(**{"model_type": "bert", **backbone, "vocab_size": tokens["vocab_size"]})
-        source = None
+        sizes = {"model_type": "bert", **backbone, "vocab_size": tokens["vocab_size"]}
+        backbone_config, source = AutoConfig.for_model(**sizes), None
     else:
         source = _load_source(backbone)
         backbone_config = copy.deepcopy(source.config)
         backbone_config.vocab_size = tokens["vocab_size"]
-    _adapt(backbone_config, num_hidden_layers, settings.get("num_condition_tokens", 0), settings["max_sequence_length"])
+    positions = settings.get("num_condition_tokens", 0) + settings["max_sequence_length"]
+    _adapt(backbone_config, num_hidden_layers, positions)
     model = EmbInvForMaskedDiffusion(EmbInvConfig(backbone_config=backbone_config, **tokens, **settings))
     if source is not None:
         load_backbone(model, source)
@@ -93,7 +93,7 @@ def new_inverter(
     return model
 
 
-def _adapt(config, num_hidden_layers: int | None, prefix: int, length: int):
+def _adapt(config, num_hidden_layers: int | None, positions: int):
     """Depth, no dropout (diffusion noise regularises already), and room for every position."""
     for name in _DROPOUTS:
         if hasattr(config, name):
@@ -102,10 +102,8 @@ def _adapt(config, num_hidden_layers: int | None, prefix: int, length: int):
         if getattr(config, "layer_types", None):
             config.layer_types = (config.layer_types * num_hidden_layers)[:num_hidden_layers]
         config.num_hidden_layers = num_hidden_layers
-    if prefix + length > config.max_position_embeddings - 2:     # RoBERTa's family starts at position 2
-        raise ValueError(
-            f"{prefix + length} positions do not fit the trunk's {config.max_position_embeddings}; lower the length."
-        )
+    if positions > config.max_position_embeddings - 2:  # RoBERTa's family starts at position 2
+        raise ValueError(f"{positions} positions do not fit the trunk's {config.max_position_embeddings}.")
 
 
 def _load_source(name: str | Path) -> nn.Module:
@@ -146,7 +144,7 @@ def _copy_rows(target: torch.Tensor, pretrained: torch.Tensor, name: str, resiza
     elif target.shape == pretrained.shape:
         target.copy_(pretrained)
     else:
-        raise ValueError(f"{name} has shape {tuple(pretrained.shape)} in the backbone, the trunk needs {tuple(target.shape)}.")
+        raise ValueError(f"the backbone's {name} is {tuple(pretrained.shape)}, the trunk needs {tuple(target.shape)}.")
 
 
 def load_inverter(folder: str | Path, **kwargs) -> tuple[EmbInvForMaskedDiffusion, PreTrainedTokenizerBase]:

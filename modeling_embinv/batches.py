@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .data import SpanSampler, decode_rows
+from .canvas import decode_rows
 from .diffusion_embinv import NoiseSchedule, mask_tokens, sample_timesteps
 from .encoders import SentenceEncoder
+from .spans import SpanSampler
 
 
 @dataclass

@@ -81,13 +81,12 @@ class EmbInvConfig(PreTrainedConfig):
     def validate_vocabulary(self):
         """Runs at construction and at saving."""
         if not 0 <= self.mask_token_id < self.vocab_size:
-            raise ValueError(f"mask_token_id {self.mask_token_id} is outside the vocabulary of {self.vocab_size} tokens.")
+            raise ValueError(f"mask_token_id {self.mask_token_id} is outside the vocabulary of {self.vocab_size}.")
         if not isinstance(self.eos_token_id, int) or not 0 <= self.eos_token_id < self.vocab_size:
             raise ValueError(f"eos_token_id must be one id below {self.vocab_size}, got {self.eos_token_id}.")
-        if self.backbone_config.vocab_size != self.vocab_size:
-            raise ValueError(
-                f"backbone_config.vocab_size {self.backbone_config.vocab_size} differs from vocab_size {self.vocab_size}."
-            )
+        trunk = self.backbone_config.vocab_size
+        if trunk != self.vocab_size:
+            raise ValueError(f"backbone_config.vocab_size {trunk} differs from vocab_size {self.vocab_size}.")
 
 
 EmbInvConfig.register_for_auto_class()

@@ -36,7 +36,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_loss, _):
-        grads = [grad * grad_loss if needed else None for grad, needed in zip(ctx.saved_tensors, ctx.needs_input_grad)]
+        grads = (grad * grad_loss for grad in ctx.saved_tensors)
         return *grads, None, None, None
 
 

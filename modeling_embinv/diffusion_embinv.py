@@ -127,7 +127,7 @@ class Canvas:
     end_token_id: int
 
     @classmethod
-    def fully_masked(cls, batch_size: int, length: int, mask_token_id: int, end_token_id: int, device=None) -> "Canvas":
+    def fully_masked(cls, batch_size: int, length: int, mask_token_id: int, end_token_id: int, device=None):
         ids = torch.full((batch_size, length), mask_token_id, device=device)
         return cls(ids, torch.zeros(batch_size, length, device=device), mask_token_id, end_token_id)
 
@@ -169,7 +169,7 @@ def after_first(flags: Tensor) -> Tensor:
 def lowest(scores: Tensor, eligible: Tensor, count: Tensor) -> Tensor:
     """(B, L) bool: in each row the `count` (B,) eligible positions of lowest score, ties from the left."""
     order = scores.masked_fill(~eligible, float("inf")).argsort(dim=1, stable=True)
-    rank = torch.empty_like(order).scatter_(1, order, torch.arange(scores.shape[1], device=scores.device).expand_as(order))
+    rank = order.argsort(dim=1)
     return eligible & (rank < count[:, None])
 
 
@@ -180,15 +180,16 @@ def sequential_step(canvas: Canvas, tokens: Tensor, confidence: Tensor) -> Canva
 
 
 def euler_step(
-    canvas: Canvas, tokens: Tensor, confidence: Tensor, alpha_now: float, alpha_next: float, draws: Tensor
+    canvas: Canvas, tokens: Tensor, confidence: Tensor, alpha_now: Tensor, alpha_next: Tensor, draws: Tensor
 ) -> Canvas:
     """One reverse step from t to s < t (Eq. 12): a masked position is committed with (α(s) − α(t)) / (1 − α(t)).
 
     Args:
-        alpha_now, alpha_next: α(t) and α(s); the last step has α(0) = 1 and commits everything.
+        alpha_now, alpha_next: α(t) and α(s) (B,); the last step has α(0) = 1 and commits everything.
         draws: (B, L) uniform in [0, 1).
     """
-    return canvas.commit(tokens, confidence, draws < (alpha_next - alpha_now) / (1 - alpha_now))
+    probability = (alpha_next - alpha_now) / (1 - alpha_now).clamp_min(1e-12)
+    return canvas.commit(tokens, confidence, draws < probability[:, None])
 
 
 def remask_step(canvas: Canvas, remask_ratio: float) -> Canvas:

@@ -23,17 +23,17 @@ class EncoderConfig:
         id: a Hub id or a local folder in sentence-transformers' layout.
         revision: commit, tag or branch on the Hub; `None` = the newest.
         prompt: literal prefix put before every text, such as `"query: "`; `""` = none; `None` = the encoder's default.
-        task: name handed to encoders that hold several adapters or routes (jina-embeddings-v3: `"text-matching"`).
         max_length: tokens of text that the encoder reads, its prompt and special tokens not counted; the rest is cut.
         trust_remote_code: whether code that the encoder's repository ships may run.
+        task: name handed to encoders that hold several adapters or routes (jina-embeddings-v3: `"text-matching"`).
     """
 
     id: str
     revision: str | None = None
     prompt: str | None = None
-    task: str | None = None
     max_length: int = 32
     trust_remote_code: bool = False
+    task: str | None = None
 
     def __post_init__(self):
         if not isinstance(self.id, str) or not self.id:
@@ -67,13 +67,15 @@ class SentenceEncoder:
 
     Attributes:
         config: the `EncoderConfig` it was loaded from.
+        path: folder or Hub id of its weights.
         tokenizer: the encoder's fast tokenizer.
         embedding_dim: D, the width of its vectors.
         calls: number of texts encoded so far.
     """
 
-    def __init__(self, model, config: EncoderConfig):
+    def __init__(self, model, config: EncoderConfig, path: str):
         self.config = config
+        self.path = path
         self.tokenizer = model.tokenizer
         self.embedding_dim = model.get_embedding_dimension()
         self.calls = 0
@@ -164,7 +166,7 @@ def load_encoder(
         )
     except OSError as error:
         raise OSError(_not_loaded(config, error)) from error
-    return SentenceEncoder(model, config)
+    return SentenceEncoder(model, config, folder or config.id)
 
 
 def _not_loaded(config: EncoderConfig, error: OSError) -> str:

@@ -179,7 +179,7 @@ class EmbInvGenerationMixin:
                     **kwargs,
                 )
             except OSError:
-                pass    # a folder without the file: the defaults stand
+                pass  # a folder without the file: the defaults stand
 
 
 def _known(generation_config) -> dict:
@@ -208,9 +208,8 @@ class _Sampler:
 
     def __init__(self, model, embeddings: Tensor, config: EmbInvGenerationConfig, generator, streamer):
         self.model, self.embeddings, self.config, self.streamer = model, embeddings, config, streamer
-        self.canvas = Canvas.fully_masked(
-            len(embeddings), config.max_length, model.config.mask_token_id, model.config.eos_token_id, embeddings.device
-        )
+        tokens = model.config.mask_token_id, model.config.eos_token_id
+        self.canvas = Canvas.fully_masked(len(embeddings), config.max_length, *tokens, embeddings.device)
         samples = config.strategy in ("euler", "euler_remask", "two_stage")
         self.temperature = float(samples) if config.temperature is None else config.temperature
         self.suppressed = torch.tensor(
@@ -233,7 +232,7 @@ class _Sampler:
         """The canvas with every position filled."""
         strategy, num_steps = self.config.strategy, self.config.num_steps
         if strategy == "confidence":
-            self._loop(num_steps, lambda canvas, tokens, p, step, _: confidence_step(canvas, tokens, p, num_steps - step))
+            self._loop(num_steps, lambda canvas, tokens, p, i, *_: confidence_step(canvas, tokens, p, num_steps - i))
         elif strategy == "sequential":
             self._sequential()
         elif strategy == "two_stage":
@@ -254,13 +253,13 @@ class _Sampler:
         )
 
     def _euler(self, remask_ratio: float = 0.0):
-        """Uniform timesteps from where the canvas stands down to 0."""
+        """Uniform timesteps from where each row stands down to 0."""
         num_steps, schedule = self.config.num_steps, self.model.noise_schedule
-        start = schedule.timestep(self.canvas.masked.float().mean(dim=1).amax(dim=0, keepdim=True))
-        alphas = schedule.alpha(start * torch.linspace(1, 0, num_steps + 1, device=start.device)).tolist()
+        start = schedule.timestep(self.canvas.masked.float().mean(dim=1))  # (B,)
+        alphas = schedule.alpha(start * torch.linspace(1, 0, num_steps + 1, device=start.device)[:, None])
 
-        def step_fn(canvas, tokens, p, step, draws):
-            canvas = euler_step(canvas, tokens, p, alphas[step], alphas[step + 1], draws)
+        def step_fn(canvas, tokens, p, step, draws, active):
+            canvas = euler_step(canvas, tokens, p, alphas[step, active], alphas[step + 1, active], draws)
             return remask_step(canvas, remask_ratio) if remask_ratio and step + 1 < num_steps else canvas
 
         self._loop(num_steps, step_fn)
@@ -277,9 +276,9 @@ class _Sampler:
             if not len(active):
                 break
             canvas = self.canvas.rows(active)
-            noise = None if self.draws is None else self.draws[active, first_pass + step]      # (A, 2, L)
+            noise = None if self.draws is None else self.draws[active, first_pass + step]  # (A, 2, L)
             tokens, confidence = self._denoise(canvas, self.embeddings[active], wanted(canvas.masked), noise)
-            canvas = step_fn(canvas, tokens, confidence, step, None if noise is None else noise[:, 1])
+            canvas = step_fn(canvas, tokens, confidence, step, None if noise is None else noise[:, 1], active)
             self.canvas.ids[active], self.canvas.confidence[active] = canvas.ids, canvas.confidence
             self._record()
 
@@ -287,10 +286,10 @@ class _Sampler:
         """A token and its probability at each wanted position, (A, L) each; others hold [MASK] and 0."""
         self.num_forward_passes += 1
         positions = wanted.flatten().nonzero().squeeze(1)
-        logits = self._logits(canvas, embeddings, positions).float()                           # (M, V)
+        logits = self._logits(canvas, embeddings, positions).float()  # (M, V)
         logits[:, self.suppressed] = -torch.inf
         at_start = positions % wanted.shape[1] == 0
-        logits[at_start, canvas.end_token_id] = -torch.inf                                     # no text is empty
+        logits[at_start, canvas.end_token_id] = -torch.inf  # no text is empty
         probabilities = logits.softmax(dim=-1)
         if self.temperature == 0:
             chosen_p, chosen = probabilities.max(dim=-1)

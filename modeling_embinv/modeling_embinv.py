@@ -103,7 +103,8 @@ class PredictionHead(nn.Module):
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         activation = getattr(backbone, "classifier_activation", None) or getattr(backbone, "hidden_act", "gelu")
         self.act = ACT2FN[activation]
-        self.norm = nn.LayerNorm(config.hidden_size, eps=getattr(backbone, "norm_eps", None) or backbone.layer_norm_eps)
+        eps = getattr(backbone, "norm_eps", None) or backbone.layer_norm_eps
+        self.norm = nn.LayerNorm(config.hidden_size, eps=eps)
 
     def forward(self, hidden: Tensor, modulation: Tensor) -> Tensor:
         """hidden (M, 1, H) or (B, L, H), modulation (M, 2, H) or (B, 2, H)."""
@@ -118,13 +119,12 @@ class EmbInvPreTrainedModel(PreTrainedModel):
     main_input_name = "noised_ids"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
-    _no_split_modules = ["AdaptiveBertLayer", "AdaptiveModernBertLayer"]
 
     @torch.no_grad()
     def _init_weights(self, module):
         std = self.config.initializer_range
         if isinstance(module, Modulation):
-            init.zeros_(module.weight)                                  # the network starts as its backbone
+            init.zeros_(module.weight)  # the network starts as its backbone
         elif isinstance(module, ConditionProjector):
             init.normal_(module.null_condition, std=std)
             for dense in (module.dense_in, module.dense_out):
@@ -159,9 +159,11 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, EmbInvGenerationMixin):
         self.timestep_features = TimestepFeatures(config)
         self.condition_tokens = ConditionTokens(config) if config.num_condition_tokens else None
         self.trunk = build_trunk(config.backbone_config)
-        self.modulation = Modulation(config, self.trunk.num_norms + 1)   # the trunk's norms, then the head's
+        self.modulation = Modulation(config, self.trunk.num_norms + 1)  # the trunk's norms, then the head's
         self.head = PredictionHead(config)
         self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
+        # sharding wraps this class, and fails on a name that the model does not hold
+        self._no_split_modules = [type(self.trunk.layers[0]).__name__]
         self._tied_weights_keys = {"decoder.weight": f"trunk.{self.trunk.embedding_name}"}
         self.post_init()
 
@@ -212,21 +214,21 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, EmbInvGenerationMixin):
             target_weights: (M,) float, factor of each position's loss; None for their mean.
         """
         batch_size, length = noised_ids.shape
-        condition = self.projector(embedding, condition_mask)                              # (B, H)
-        modulation = self.modulation(self.timestep_features(timestep), condition)          # (B, norms, 2, H)
-        inputs_embeds = self.trunk.token_embeddings(noised_ids)                            # (B, L, H)
+        condition = self.projector(embedding, condition_mask)  # (B, H)
+        modulation = self.modulation(self.timestep_features(timestep), condition)  # (B, norms, 2, H)
+        inputs_embeds = self.trunk.token_embeddings(noised_ids)  # (B, L, H)
         prefix = self.config.num_condition_tokens
         if prefix:
             tokens = self.condition_tokens(condition).to(inputs_embeds.dtype)
-            inputs_embeds = torch.cat([tokens, inputs_embeds], dim=1)                      # (B, P + L, H)
+            inputs_embeds = torch.cat([tokens, inputs_embeds], dim=1)  # (B, P + L, H)
             if attention_mask is not None:
                 attention_mask = nn.functional.pad(attention_mask, (prefix, 0), value=1)
-        hidden = self.trunk(inputs_embeds, modulation[:, :-1], attention_mask)[:, prefix:]   # (B, L, H)
+        hidden = self.trunk(inputs_embeds, modulation[:, :-1], attention_mask)[:, prefix:]  # (B, L, H)
         if positions is None and targets is None:
             return EmbInvOutput(logits=self.decoder(self.head(hidden, modulation[:, -1])))
         if positions is None:
             positions = torch.arange(batch_size * length, device=noised_ids.device)
-        hidden = hidden.reshape(batch_size * length, -1)[positions]                        # (M, H)
+        hidden = hidden.reshape(batch_size * length, -1)[positions]  # (M, H)
         hidden = self.head(hidden[:, None], modulation[positions // length, -1])[:, 0]
         if targets is None:
             return EmbInvOutput(logits=self.decoder(hidden))

@@ -18,11 +18,12 @@ from .allocator import keep_large_blocks
 from .backbone import load_inverter, new_inverter, prepare_tokenizer
 from .batches import NoisedBatch, PairBatches, SpanBatches, canvas_length, generator_for, noise_batch
 from .checkpoints import EMA, Progress, export, load_newest, save_checkpoint
-from .data import SpanSampler, TokenizedCorpus, load_pairs, read_manifest
+from .data import load_pairs, read_manifest
 from .diffusion_embinv import NoiseSchedule, loss_weights
 from .encoders import EncoderConfig, SentenceEncoder, load_encoder
 from .modeling_embinv import EmbInvForMaskedDiffusion
 from .sources import read_texts
+from .spans import SpanSampler, TokenizedCorpus
 from .training_config import TrainingConfig
 from .validation import ValidationSet, generation_scores, masked_scores
 
@@ -74,7 +75,7 @@ def train(config: TrainingConfig) -> Path:
     if config.compile:
         model.trunk.compile(dynamic=False)
 
-    optimizer = torch.optim.AdamW(_parameter_groups(model, config.weight_decay), lr=config.learning_rate)
+    optimizer = torch.optim.AdamW(_parameter_groups(model, config.weight_decay), lr=config.learning_rate, fused=True)
     model, optimizer = accelerator.prepare(model, optimizer)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(config, step))
     run = Run(config, accelerator, model, tokenizer, encoder, optimizer, scheduler, batches, held_out)
@@ -83,6 +84,11 @@ def train(config: TrainingConfig) -> Path:
 
 def build_model(config: TrainingConfig, encoder: SentenceEncoder):
     """The inverter that a run starts from, and its tokenizer."""
+    if config.max_sequence_length > encoder.config.max_length:
+        raise ValueError(
+            f"{encoder.config.id} is set to read {encoder.config.max_length} tokens (max_length in its YAML), "
+            f"the canvas has {config.max_sequence_length}."
+        )
     if config.init_from is not None:
         model, tokenizer = load_inverter(config.init_from, attn_implementation=config.attn_implementation)
         if model.config.embedding_dim != encoder.embedding_dim:
@@ -122,9 +128,11 @@ def build_data(config: TrainingConfig, encoder: SentenceEncoder, model: EmbInvFo
         ids, embedding = validation.batch(0, min(config.validation_size, len(validation.pairs)))
     else:
         cache = config.token_cache
-        documents = lambda: read_texts(config.texts, column=config.text_column)  # noqa: E731
-        splits = [TokenizedCorpus.build(documents(), encoder.tokenizer, cache, split) for split in ("train", "validation")]
-        samplers = [SpanSampler(corpus, config.max_sequence_length, config.seed) for corpus in splits]
+        samplers = []
+        for split in ("train", "validation"):
+            documents = read_texts(config.texts, column=config.text_column)
+            corpus = TokenizedCorpus.build(documents, encoder.tokenizer, cache, split)
+            samplers.append(SpanSampler(corpus, config.max_sequence_length, config.seed))
         batches = SpanBatches(samplers[0], encoder, end)
         ids, embedding = SpanBatches(samplers[1], encoder, end).batch(0, config.validation_size)
     return batches, ValidationSet(ids, embedding, config.generation_size, _schedule(config))
@@ -138,12 +146,13 @@ def warm_up_on_words(model: EmbInvForMaskedDiffusion, batches, config: TrainingC
     """
     model.to(accelerator.device)
     weights = [*model.projector.parameters(), model.modulation.weight, *model.decoder.parameters()]
-    optimizer = torch.optim.AdamW(weights, lr=config.bag_of_words_rate, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(weights, lr=config.bag_of_words_rate, weight_decay=0.0, fused=True)
     steps = config.bag_of_words_steps
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / 50) * (1 - step / steps))
+    ramp = lambda step: min(1.0, (step + 1) / 20) * (1 - step / steps)  # noqa: E731
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, ramp)
     bar = tqdm(range(steps), desc="bag of words", disable=not accelerator.is_main_process, mininterval=10)
     for step in bar:
-        input_ids, embedding = batches.batch(step, config.batch_size)
+        input_ids, embedding = batches.batch(step, config.bag_of_words_batch_size)
         loss = bag_of_words_loss(model, input_ids.to(accelerator.device), embedding.to(accelerator.device))
         optimizer.zero_grad()
         loss.backward()
@@ -159,8 +168,8 @@ def bag_of_words_loss(model: EmbInvForMaskedDiffusion, input_ids: Tensor, embedd
     condition = model.projector(embedding)
     features = model.timestep_features(torch.ones(len(embedding), device=embedding.device))
     inputs = torch.cat([features.to(condition.dtype), condition], dim=1)
-    shift = F.linear(inputs, model.modulation.weight[-model.config.hidden_size :])      # the head's Δβ (B, H)
-    log_p = model.decoder(shift + model.head.norm.bias).float().log_softmax(dim=-1)     # (B, V)
+    shift = F.linear(inputs, model.modulation.weight[-model.config.hidden_size :])  # the head's Δβ (B, H)
+    log_p = model.decoder(shift + model.head.norm.bias).float().log_softmax(dim=-1)  # (B, V)
     is_text = input_ids != model.config.eos_token_id
     return -log_p.gather(1, input_ids)[is_text].mean()
 
@@ -271,7 +280,8 @@ class Run:
     def validate(self):
         """Log held-out scores of the averaged weights, and keep the best of them."""
         model = self.bare_model.eval()
-        with self.ema.applied():
+        # generation has batches of every size: compiling for each would take longer than running them
+        with self.ema.applied(), torch.compiler.set_stance("force_eager"):
             scores = masked_scores(model, self.held_out)
             generated, samples = generation_scores(model, self.tokenizer, self.encoder, self.held_out)
         model.train()
@@ -309,12 +319,11 @@ def _schedule(config: TrainingConfig) -> NoiseSchedule:
 
 
 def _check_manifest(manifest: dict, config: TrainingConfig, encoder: SentenceEncoder):
-    for name, found, wanted in (
-        ("encoder", manifest["encoder_id"], encoder.config.id),
-        ("length", manifest["length"], config.max_sequence_length),
-    ):
-        if found != wanted:
-            raise ValueError(f"{config.pairs} was prepared with {name} {found}, this run wants {wanted}.")
+    wanted = {"length": config.max_sequence_length}
+    wanted |= {f"encoder_{key}": getattr(encoder.config, key) for key in ("id", "revision", "prompt", "task")}
+    for name, value in wanted.items():
+        if manifest[name] != value:
+            raise ValueError(f"{config.pairs} was prepared with {name} {manifest[name]}, this run wants {value}.")
 
 
 def _plain(config: TrainingConfig) -> dict:

@@ -60,7 +60,8 @@ class TrainingConfig:
     max_grad_norm: float = field(default=1.0, metadata={"help": "clipping"})
     ema_decay: float = field(default=0.9999, metadata={"help": "of the exported weights; min(it, (1 + n)/(10 + n))"})
     bag_of_words_steps: int = field(default=0, metadata={"help": "warm-up updates on unordered tokens"})
-    bag_of_words_rate: float = field(default=1e-3, metadata={"help": "learning rate of that warm-up"})
+    bag_of_words_batch_size: int = field(default=1024, metadata={"help": "texts an update of that warm-up"})
+    bag_of_words_rate: float = field(default=2e-3, metadata={"help": "learning rate of that warm-up"})
     seed: int = field(default=0, metadata={"help": "of everything random"})
 
     # bookkeeping
@@ -78,7 +79,8 @@ class TrainingConfig:
             raise ValueError("give either pairs (a prepared folder) or texts (files to embed on the fly).")
         if sum(source is not None for source in (self.backbone, self.backbone_config, self.init_from)) != 1:
             raise ValueError("give exactly one of backbone, backbone_config and init_from.")
-        for name in ("max_steps", "batch_size", "gradient_accumulation_steps", "log_steps", "eval_steps", "save_steps"):
+        counts = ("max_steps", "batch_size", "gradient_accumulation_steps", "log_steps", "eval_steps", "save_steps")
+        for name in counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         for name in ("full_mask_share", "condition_dropout"):
@@ -102,7 +104,7 @@ def parse_training_config(arguments: list[str]) -> TrainingConfig:
     Raises:
         ValueError: for an unknown key or flag, or an impossible value.
     """
-    parser = HfArgumentParser(TrainingConfig, description="Train an embedding inverter.")
+    parser = HfArgumentParser(TrainingConfig, description="Train an embedding inverter.", allow_abbrev=False)
     if arguments and not arguments[0].startswith("-"):
         defaults = read_yaml(arguments[0], TrainingConfig)
         if "encoder" in defaults:
@@ -140,5 +142,5 @@ def read_yaml(path: str | Path, schema: type) -> dict:
         if key not in known:
             raise ValueError(f"{path}: unknown key {key!r}; known are {', '.join(sorted(known))}.")
         if "float" in str(known[key]) and isinstance(value, str):
-            values[key] = float(value)      # YAML 1.1 reads 1e-4, without a point, as text
+            values[key] = float(value)  # YAML 1.1 reads 1e-4, without a point, as text
     return values

@@ -27,12 +27,12 @@ def adaptive_norm(hidden: Tensor, norm: nn.LayerNorm, modulation: Tensor) -> Ten
 
 
 class AdaptiveBertLayer(BertLayer):
-    """A post-norm layer; `modulation` (B, 2, 2, H) holds Δγ, Δβ of the norm after attention and of that after the MLP."""
+    """A post-norm layer; `modulation` (B, 2, 2, H) holds Δγ, Δβ of the norms after attention and after the MLP."""
 
     num_norms = 2
 
     def forward(self, hidden_states: Tensor, modulation: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        attended, _ = self.attention.self(hidden_states, attention_mask=attention_mask)   # (B, L, H)
+        attended, _ = self.attention.self(hidden_states, attention_mask=attention_mask)  # (B, L, H)
         output = self.attention.output
         residual = output.dropout(output.dense(attended)) + hidden_states
         hidden_states = adaptive_norm(residual, output.LayerNorm, modulation[:, 0])
@@ -167,14 +167,12 @@ class ModernBertTrunk(nn.Module):
     def _attention_masks(self, hidden: Tensor, attention_mask: Tensor | None) -> dict[str, Tensor | None]:
         kinds = sorted(set(self.config.layer_types))
         if attention_mask is None and hidden.shape[1] <= self.config.sliding_window:
-            return dict.fromkeys(kinds)      # nothing to hide: attention without a mask is the fast path
+            return dict.fromkeys(kinds)  # nothing to hide: attention without a mask is the fast path
         makers = {
             "full_attention": create_bidirectional_mask,
             "sliding_attention": create_bidirectional_sliding_window_mask,
         }
-        return {
-            kind: makers[kind](self.config, inputs_embeds=hidden, attention_mask=attention_mask) for kind in kinds
-        }
+        return {kind: makers[kind](self.config, inputs_embeds=hidden, attention_mask=attention_mask) for kind in kinds}
 
 
 TRUNKS = {"bert": BertTrunk, "roberta": BertTrunk, "xlm-roberta": BertTrunk, "modernbert": ModernBertTrunk}

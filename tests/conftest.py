@@ -10,6 +10,9 @@ import torch
 
 from modeling_embinv import EmbInvConfig, EmbInvForMaskedDiffusion
 
+# tiny networks gain nothing from threads, and two of them on a busy machine wait for each other
+torch.set_num_threads(1)
+
 VOCAB, MASK, END, PAD = 60, 3, 2, 0
 
 BACKBONES = {

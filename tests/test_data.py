@@ -8,25 +8,14 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from modeling_embinv.data import (
-    SPLITS,
-    SpanSampler,
-    TokenizedCorpus,
-    decode_rows,
-    encode_canvas,
-    end_token_id,
-    load_pairs,
-    prepare,
-    read_manifest,
-    split_of,
-    tokenize,
-    word_starts,
-)
+from modeling_embinv.canvas import SPLITS, decode_rows, encode_canvas, end_token_id, split_of, tokenize, word_starts
+from modeling_embinv.data import load_pairs, prepare, read_manifest
 from modeling_embinv.encoders import EncoderConfig, load_encoder
 from modeling_embinv.sources import Document
+from modeling_embinv.spans import SpanSampler, TokenizedCorpus
 
 END = 102
 WHO = ["The miller", "Her youngest aunt", "An unhurried postman", "Nobody at the observatory", "The ferryman's dog"]
@@ -38,9 +27,13 @@ DOCUMENTS = [Document(text, text) for text in SENTENCES[::4]]
 SHARES = {"validation_share": 0.2, "test_share": 0.1}
 
 
-@pytest.fixture(scope="module")
-def encoder():
-    return load_encoder("all-MiniLM-L6-v2")
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """On a busy machine, two threads in batches this small mostly wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +169,14 @@ def test_split_is_a_function_of_the_key():
 
 def test_split_never_changes():
     """Catches a new hash that would move texts of published test sets into training."""
-    assert [split_of(f"key {i}", 0.3, 0.3) for i in range(6)] == ["PINNED"]
+    assert [split_of(f"key {i}", 0.3, 0.3) for i in range(6)] == [
+        "train",
+        "validation",
+        "train",
+        "test",
+        "train",
+        "train",
+    ]
 
 
 # Pairs on disk
@@ -187,7 +187,7 @@ def test_pairs_hold_what_the_encoder_saw(tmp_path, encoder):
     manifest = prepare(DOCUMENTS, encoder, tmp_path / "pairs", length=16, batch_size=32, shard_size=50, **SHARES)
     assert manifest == read_manifest(tmp_path / "pairs") and manifest["complete"]
     assert manifest["documents"] == sum(manifest["rows"].values()) == len(DOCUMENTS)
-    assert manifest["encoder_id"] == "all-MiniLM-L6-v2" and manifest["length"] == 16
+    assert manifest["encoder_id"] == encoder.config.id and manifest["length"] == 16
     assert manifest["embedding_dim"] == 384 and manifest["end_token_id"] == END
     for split in SPLITS:
         pairs = load_pairs(tmp_path / "pairs", split)
@@ -195,8 +195,8 @@ def test_pairs_hold_what_the_encoder_saw(tmp_path, encoder):
         rows = pairs.with_format("torch")[:]
         assert rows["input_ids"].shape == (len(pairs), 16) and not rows["input_ids"].is_floating_point()
         texts = decode_rows(encoder.tokenizer, rows["input_ids"], END)
-        cosine = (encoder.encode(texts) * rows["embedding"].float()).sum(-1)
-        assert cosine.min() > 0.9999
+        difference = encoder.encode(texts) - rows["embedding"].float()
+        assert difference.abs().max() < 1e-3
     assert len(manifest["shards"]["train"]) > 1
 
 
@@ -231,14 +231,14 @@ def test_pieces_begin_at_words(tmp_path, encoder):
     manifest = prepare([(text, text)], encoder, tmp_path, length=7, spans_per_document="all", validation_share=0)
     starts = word_starts(encoder.tokenizer)
     assert all(starts[row[0]] for row in all_rows(tmp_path))
-    assert manifest["rows"]["train"] > 50 and manifest["dropped"]["unfaithful"] < 5
+    assert manifest["rows"]["train"] > 30 and manifest["dropped"]["unfaithful"] < 5
 
 
 def test_duplicates_are_written_once(tmp_path, encoder):
     """Catches a text that is in training and, by its other spelling, in the test set."""
     shouted = [Document(f"{text} again", text.upper()) for text, _, _ in DOCUMENTS[:30]]
     mixed = DOCUMENTS[:30] + shouted + DOCUMENTS[:30]
-    manifest = prepare(mixed, encoder, tmp_path, length=16, batch_size=4, shard_size=8, **SHARES)
+    manifest = prepare(mixed, encoder, tmp_path, length=16, batch_size=16, shard_size=16, **SHARES)
     assert sum(manifest["rows"].values()) == len(all_rows(tmp_path)) == 30
     assert manifest["dropped"]["duplicate"] == 60
 
@@ -253,7 +253,7 @@ def test_resume_equals_an_uninterrupted_run(tmp_path, encoder, spans):
     """Catches lost or doubled rows after a kill, duplicates forgotten by it, and documents embedded twice."""
     long = [Document(f"long {i}", " ".join(SENTENCES[i : i + 9])) for i in range(0, 40, 9)]
     documents = [*DOCUMENTS[:40], *long, *DOCUMENTS[20:90]]
-    arguments = {"encoder": encoder, "length": 16, "batch_size": 2, "shard_size": 20, "spans_per_document": spans}
+    arguments = {"encoder": encoder, "length": 16, "batch_size": 8, "shard_size": 20, "spans_per_document": spans}
     before = encoder.calls
     whole = prepare(documents, out_dir=tmp_path / "whole", **arguments, **SHARES)
     needed = encoder.calls - before
@@ -273,7 +273,7 @@ def test_resume_equals_an_uninterrupted_run(tmp_path, encoder, spans):
 
 def test_kill_while_a_shard_is_written(tmp_path, encoder, monkeypatch):
     """Catches a half-written shard that counts, or that blocks the next call."""
-    arguments = {"encoder": encoder, "length": 16, "batch_size": 2, "shard_size": 20}
+    arguments = {"encoder": encoder, "length": 16, "batch_size": 8, "shard_size": 20}
     whole = prepare(DOCUMENTS[:60], out_dir=tmp_path / "whole", **arguments)
     writes = itertools.count()
 
@@ -293,12 +293,12 @@ def test_kill_while_a_shard_is_written(tmp_path, encoder, monkeypatch):
 
 def test_other_arguments_or_documents_are_an_error(tmp_path, encoder):
     """Catches one folder that silently mixes two canvas lengths, two encoders or two corpora."""
-    arguments = {"length": 16, "batch_size": 2, "shard_size": 20}
+    arguments = {"length": 16, "batch_size": 8, "shard_size": 20}
     with pytest.raises(KeyboardInterrupt):
         prepare(killed_after(DOCUMENTS, 50), encoder, tmp_path, **arguments)
     with pytest.raises(ValueError, match="other arguments: length was 16, now 12; shard_size was 20, now 30"):
-        prepare(DOCUMENTS, encoder, tmp_path, length=12, batch_size=2, shard_size=30)
-    prompted = load_encoder(EncoderConfig("all-MiniLM-L6-v2", prompt="query: "))
+        prepare(DOCUMENTS, encoder, tmp_path, length=12, batch_size=8, shard_size=30)
+    prompted = load_encoder(EncoderConfig(encoder.config.id, prompt="query: "))
     with pytest.raises(ValueError, match="encoder_prompt was None, now query: "):
         prepare(DOCUMENTS, prompted, tmp_path, **arguments)
     for documents in (DOCUMENTS[1:], DOCUMENTS[:10]):
@@ -311,7 +311,7 @@ def test_bad_calls(tmp_path, encoder):
     for arguments, message in (
         ({"length": 64}, "beyond the encoder's max_length 32"),
         ({"spans_per_document": "some"}, '"first" or "all"'),
-        ({"validation_share": 0.9, "test_share": 0.1}, "leave nothing to train on"),
+        ({"validation_share": 0.9, "test_share": 0.2}, "not parts of a whole"),
         ({"shard_size": 0}, "at least 1"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -325,7 +325,7 @@ def test_bad_calls(tmp_path, encoder):
 
 
 def test_given_vectors_replace_the_encoder(tmp_path, encoder):
-    """Catches vectors beside the wrong texts, encoder calls that were not needed, and a cut text with its full vector."""
+    """Catches vectors beside the wrong texts, needless encoder calls, and a cut text with its full vector."""
     vectors = np.random.default_rng(1).normal(size=(21, 384)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     documents = [Document(d.key, d.text, vector) for d, vector in zip(DOCUMENTS[:20], vectors, strict=False)]
@@ -441,7 +441,7 @@ def test_spans_are_whole_words(corpus, tokenizer, canvas):
 
 def test_whole_documents(corpus, tokenizer):
     """Catches a document that is cut early, or an end token after a text that goes on."""
-    rows = SpanSampler(corpus, 20, seed=0, whole_share=1).batch(0, 4000)
+    rows = SpanSampler(corpus, 20, seed=0, whole_share=1).batch(0, 20_000)
     sentences = encode_canvas(tokenizer, SENTENCES, 20)
     expected = {tuple(row) for row in sentences.input_ids.tolist()}
     expected |= {tuple(tokenize(tokenizer, [" ".join(SENTENCES[:6])])[0][:20])}
@@ -462,6 +462,21 @@ def test_canvas_holds_no_longer_text(corpus, whole_share):
         assert ends[:, -1].all() and 3 <= (~ends).sum(1).min() and (~ends).sum(1).max() == lengths[lengths < 9].max()
     if whole_share == 0:
         assert not ends.all(dim=1).any() and not ends[:, :3].any()
+
+
+def test_spans_of_a_sentencepiece_tokenizer():
+    """Catches spans that read back differently where words are marked at their beginning, as in XLM-R and E5."""
+    backend = Tokenizer(models.Unigram())
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=120, special_tokens=["</s>", "<unk>"], unk_token="<unk>", show_progress=False
+    )
+    backend.train_from_iterator(SENTENCES, trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", unk_token="<unk>")
+    corpus = TokenizedCorpus.build(DOCUMENTS, tokenizer, validation_share=0)
+    rows = SpanSampler(corpus, 24, seed=0).batch(0, 500)
+    faithful = encode_canvas(tokenizer, decode_rows(tokenizer, rows, end_token_id(tokenizer)), 24)
+    assert len(faithful.kept) == 500 and torch.equal(faithful.input_ids, rows)
 
 
 def test_canvas_that_no_document_fits(tokenizer):

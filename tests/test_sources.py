@@ -327,7 +327,7 @@ def test_check_vectors_accepts_unit_rows():
 
 
 def test_check_vectors_scales_and_warns_once():
-    """Catches raw vectors fed to a model that was trained on unit ones, and a warning for each of a million batches."""
+    """Catches raw vectors fed to a model that was trained on unit ones, and one warning for each of many batches."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         for first_row in range(0, 300, 100):

@@ -1,0 +1,58 @@
+"""Recovered texts on a terminal, each token tinted by the model's confidence in it."""
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.text import Text
+from transformers import PreTrainedTokenizerBase
+
+# (lowest confidence, name, style); each colour has a contrast of at least 3 to white and to black. The lowest level is
+# in italics too, so that it stands out without colours.
+LEVELS = (
+    (0.9, "90 % and more", "#1a7f37"),
+    (0.5, "50 % and more", "#b07c00"),
+    (0.0, "less", "italic #d1242f"),
+)
+
+
+def tint(confidence: float) -> str:
+    """The style of a token of this confidence in [0, 1]."""
+    return next((style for lowest, _, style in LEVELS if confidence >= lowest), LEVELS[-1][2])
+
+
+def legend() -> Text:
+    """What the tints mean, in one line."""
+    parts = ["confidence: "]
+    for _, name, style in LEVELS:
+        parts += [(name, style), ", "]
+    return Text.assemble(*parts[:-1])
+
+
+def tinted(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], confidences: Sequence[float]) -> Text:
+    """The decoded text of `ids` (L), each token in the tint of its confidence (L).
+
+    The words read exactly as `tokenizer.decode` writes them; control characters become spaces, so that no text can
+    steer the terminal. Pieces of a character that several tokens share (byte-level vocabularies) stay untinted.
+    """
+    text = tokenizer.decode(ids)
+    prefix = getattr(tokenizer.backend_tokenizer.model, "continuing_subword_prefix", None) or ""
+    result = Text("".join(character if character.isprintable() else " " for character in text))
+    position = 0
+    for token, confidence in zip(tokenizer.convert_ids_to_tokens(ids), confidences, strict=True):
+        piece = tokenizer.convert_tokens_to_string([token]).strip().removeprefix(prefix)
+        start = text.find(piece, position)
+        if start >= 0:
+            position = start + len(piece)
+            result.stylize(tint(confidence), start, position)
+    return result
+
+
+def print_inversions(inversions: Iterable, tokenizer: PreTrainedTokenizerBase, console: Console) -> int:
+    """Prints a line for each `Inversion`: row, confidence, text tinted by confidence; returns how many there were."""
+    count = 0
+    for inversion in inversions:
+        text = tinted(tokenizer, tokenizer.convert_tokens_to_ids(inversion.tokens), inversion.token_confidence)
+        line = Text.assemble(f"{inversion.row:>6}  {100 * inversion.confidence:3.0f} %  ", text)
+        console.print(line, soft_wrap=True, highlight=False)
+        count += 1
+    return count

@@ -1,0 +1,139 @@
+"""What a Hub user gets: a folder that loads with torch and transformers alone."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from modeling_embinv.backbone import new_inverter, prepare_tokenizer
+from modeling_embinv.checkpoints import export
+
+from .conftest import MASK, awaken, unit_vectors
+
+SHIPPED = {
+    "configuration_embinv.py", "cross_entropy_embinv.py", "diffusion_embinv.py", "generation_embinv.py",
+    "modeling_embinv.py", "trunk_embinv.py",
+}  # fmt: skip
+TRUNK = dict(
+    model_type="bert", hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+    max_position_embeddings=40,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, encoder) -> Path:
+    tokenizer = prepare_tokenizer(encoder.tokenizer)
+    torch.manual_seed(0)
+    model = awaken(
+        new_inverter(tokenizer, TRUNK, embedding_dim=16, max_sequence_length=12, num_condition_tokens=1, encoder_id="a/b")
+    )
+    model.generation_config.strategy, model.generation_config.num_steps = "euler_remask", 5
+    folder = tmp_path_factory.mktemp("hub") / "inverter"
+    export(model.eval(), tokenizer, folder)
+    torch.save({"logits": _probe(model), "ids": _generate(model)}, folder.parent / "expected.pt")
+    return folder
+
+
+def _probe(model) -> torch.Tensor:
+    ids = torch.full((2, 12), model.config.mask_token_id)
+    with torch.no_grad():
+        return model(ids, unit_vectors(2), torch.tensor([1.0, 0.5])).logits
+
+
+def _generate(model) -> torch.Tensor:
+    return model.generate(unit_vectors(2), generator=torch.Generator().manual_seed(1)).sequences
+
+
+STRANGER = '''
+import sys
+assert not any("work" in path or "embinv" in path for path in sys.path[:1])
+sys.path = [path for path in sys.path if path not in ("", {root!r})]
+sys.modules["modeling_embinv"] = None         # importing this package would fail
+sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
+import torch
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+folder, expected = sys.argv[1], torch.load(sys.argv[2])
+config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
+model = AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
+tokenizer = AutoTokenizer.from_pretrained(folder)
+assert (config.embedding_dim, config.max_sequence_length, config.vocab_size) == (16, 12, len(tokenizer))
+assert config.mask_token_id == tokenizer.mask_token_id and config.encoder_id == "a/b"
+assert model.dtype == torch.float32
+assert (model.generation_config.strategy, model.generation_config.num_steps) == ("euler_remask", 5)
+assert model.generation_config.suppress_tokens
+generator = torch.Generator().manual_seed(0)
+vectors = torch.randn(2, 16, generator=generator)
+vectors = vectors / vectors.norm(dim=1, keepdim=True)
+with torch.no_grad():
+    logits = model(torch.full((2, 12), config.mask_token_id), vectors, torch.tensor([1.0, 0.5])).logits
+assert (logits - expected["logits"]).abs().max() < 0.02, (logits - expected["logits"]).abs().max()
+ids = model.generate(vectors, generator=torch.Generator().manual_seed(1)).sequences
+assert torch.equal(ids, expected["ids"])
+if len(sys.argv) > 3:
+    model.save_pretrained(sys.argv[3])
+    tokenizer.save_pretrained(sys.argv[3])
+'''
+
+
+def stranger(*arguments: Path, cwd: Path):
+    """Run as a process that has torch and transformers, and not this package."""
+    root = str(Path(__file__).parent.parent)
+    script = cwd / "stranger.py"
+    script.write_text(STRANGER.format(root=root))
+    result = subprocess.run(
+        [sys.executable, str(script), *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=120,
+        env={"PATH": "/usr/bin:/bin", "HF_HOME": str(cwd / "hf"), "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-3000:]
+
+
+def test_loads_without_the_package_and_survives_saving_again(folder, tmp_path):
+    """Missing code files, an ignored generation_config.json, or buffers left as garbage by meta-device loading show
+    only in a process that never imported the package; saving what was loaded must keep it whole."""
+    expected = folder.parent / "expected.pt"
+    again = tmp_path / "again"
+    stranger(folder, expected, again, cwd=tmp_path)
+    assert {path.name for path in again.glob("*.py")} == SHIPPED
+    stranger(again, expected, cwd=tmp_path)
+
+
+def test_files_shipped_to_the_hub(folder):
+    """A forgotten sibling breaks every user; a stray one ships training code."""
+    assert {path.name for path in folder.glob("*.py")} == SHIPPED
+    others = {path.name for path in folder.iterdir()} - SHIPPED
+    assert {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"} <= others
+    assert not any(name.endswith((".bin", ".pt", ".pkl")) for name in others)
+    config = json.loads((folder / "config.json").read_text())
+    assert config["auto_map"] == {
+        "AutoConfig": "configuration_embinv.EmbInvConfig", "AutoModel": "modeling_embinv.EmbInvForMaskedDiffusion",
+    }  # fmt: skip
+    assert config["dtype"] == "float32"
+
+
+def test_shipped_files_import_torch_and_transformers_alone():
+    """transformers refuses to load a folder whose code imports what the user lacks."""
+    package = Path(__file__).parent.parent / "modeling_embinv"
+    allowed = {"torch", "transformers", "huggingface_hub", "math", "dataclasses", "typing", "collections", "warnings"}
+    for name in SHIPPED:
+        text = (package / name).read_text()
+        assert "from __future__" not in text
+        for line in text.splitlines():
+            if line.startswith(("import ", "from ")) and not line.startswith("from ."):
+                assert line.split()[1].split(".")[0] in allowed, (name, line)
+            if line.startswith("from ."):
+                assert line.split()[1][1:] + ".py" in SHIPPED, (name, line)
+
+
+def test_a_tokenizer_without_mask_gets_one(encoder, tmp_path):
+    """Decoder-only tokenizers have no [MASK]; its new row must exist in the trunk and never be written."""
+    tokenizer = encoder.tokenizer.__class__.from_pretrained(encoder.path)
+    tokenizer.mask_token = None
+    prepared = prepare_tokenizer(tokenizer)
+    assert prepared.mask_token_id is not None and tokenizer.mask_token is None
+    model = new_inverter(prepared, TRUNK, embedding_dim=16, max_sequence_length=12)
+    assert model.config.mask_token_id == prepared.mask_token_id < model.config.vocab_size == len(prepared)
+    assert not (model.generate(unit_vectors(2)).sequences == prepared.mask_token_id).any()
+    assert MASK != prepared.mask_token_id

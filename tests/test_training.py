@@ -1,0 +1,295 @@
+"""Training for real, at tiny size: resume, two processes, over-fitting, saving under trouble, settings."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from modeling_embinv import checkpoints
+from modeling_embinv.backbone import load_inverter, new_inverter, prepare_tokenizer
+from modeling_embinv.batches import PairBatches, canvas_length, generator_for, noise_batch
+from modeling_embinv.canvas import encode_canvas
+from modeling_embinv.data import load_pairs, prepare
+from modeling_embinv.diffusion_embinv import NoiseSchedule
+from modeling_embinv.sources import Document
+from modeling_embinv.training import bag_of_words_loss, learning_rate_factor, train
+from modeling_embinv.training_config import TrainingConfig, parse_training_config
+from modeling_embinv.validation import ValidationSet, generation_scores
+
+ROOT = Path(__file__).parent.parent
+TINY_TRUNK = dict(
+    model_type="bert", hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
+    max_position_embeddings=40,
+)  # fmt: skip
+SENTENCES = [
+    "The cat sat on the mat.", "Rain fell all night.", "He lost his keys again.", "Two trains left early.",
+    "Our teacher likes old maps.", "Please close the window.", "The soup is too hot to eat.", "Nobody saw the thief.",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory, encoder) -> Path:
+    folder = tmp_path_factory.mktemp("pairs") / "out"
+    nouns, verbs, places = (
+        ("dog", "child", "king", "doctor", "bird"),
+        ("sleeps", "sings", "waits"),
+        ("home", "school", "the sea", "a park in spring with friends"),
+    )
+    texts = [f"A {n} {v} near {p}." for n, v, p in itertools.product(nouns, verbs, places)]
+    prepare([Document(t, t) for t in texts], encoder, folder, length=16, validation_share=0.2, show_progress=False)
+    return folder
+
+
+def settings(pairs: Path, output_dir: Path, **overrides) -> TrainingConfig:
+    values = dict(
+        output_dir=str(output_dir), encoder=str(ROOT / "configs/encoders/minilm.yaml"), pairs=str(pairs),
+        backbone_config=json.dumps(TINY_TRUNK), max_sequence_length=16, batch_size=4, max_steps=6, warmup_steps=2,
+        learning_rate=1e-3, lr_scheduler="constant", log_steps=1, eval_steps=100, save_steps=3, validation_size=4,
+        generation_size=2, seed=1, full_mask_share=0.1, canvas_lengths=[8, 16],
+    )  # fmt: skip
+    return TrainingConfig(**{**values, **overrides})
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def log(folder: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [line for line in lines if "train/loss" in line]
+
+
+def test_resume_equals_no_interruption(pairs, tmp_path):
+    """Order, noise, schedule, optimizer and EMA must all continue: any one restarted gives other weights."""
+    whole = train(settings(pairs, tmp_path / "whole"))
+    train(settings(pairs, tmp_path / "parts", max_steps=3))
+    parts = train(settings(pairs, tmp_path / "parts", max_steps=6))
+    for name, weight in weights(whole).items():
+        assert torch.equal(weight, weights(parts)[name]), name
+    same = ("step", "train/loss", "train/grad_norm", "train/learning_rate")
+    assert [[line[key] for key in same] for line in log(tmp_path / "whole")] == [
+        [line[key] for key in same] for line in log(tmp_path / "parts")
+    ]
+
+
+def test_accumulation_equals_two_processes(pairs, tmp_path):
+    """Two processes with the same noise, or a schedule stepped once per process, end elsewhere than one process
+    that accumulates the same two micro-batches."""
+    config = settings(pairs, tmp_path / "one", gradient_accumulation_steps=2, max_steps=4)
+    one = train(config)
+    flags = {**vars(config), "output_dir": str(tmp_path / "two"), "gradient_accumulation_steps": 1}
+    (tmp_path / "two.yaml").write_text(
+        yaml.safe_dump({key: value for key, value in flags.items() if value is not None})
+    )
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29517",
+         str(ROOT / "train.py"), str(tmp_path / "two.yaml")],
+        env=environment, check=True, timeout=300, capture_output=True,
+    )  # fmt: skip
+    two = weights(tmp_path / "two" / "last")
+    for name, weight in weights(one).items():
+        assert torch.allclose(weight.float(), two[name].float(), atol=2e-3), name
+    rates = [[line["train/learning_rate"] for line in log(tmp_path / folder)] for folder in ("one", "two")]
+    assert rates[0] == rates[1]
+    losses = [[line["train/loss"] for line in log(tmp_path / folder)] for folder in ("one", "two")]
+    assert losses[0] != losses[1]  # the log shows the main process' own half of the batch
+
+
+def test_a_handful_of_sentences_is_over_fitted(encoder):
+    """Conditioning, masking, loss and decoding together: if any is broken, eight sentences cannot be learned."""
+    tokenizer = prepare_tokenizer(encoder.tokenizer)
+    torch.manual_seed(0)
+    trunk = {**TINY_TRUNK, "hidden_size": 64, "intermediate_size": 128}
+    model = new_inverter(tokenizer, trunk, embedding_dim=384, max_sequence_length=12)
+    canvas = encode_canvas(tokenizer, SENTENCES, 12)
+    embedding = encoder.encode(canvas.texts)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for step in range(150):
+        batch = noise_batch(canvas.input_ids, embedding, NoiseSchedule(), 103, generator_for(step), 0.2)
+        loss = model(
+            batch.noised_ids, embedding, batch.timestep, positions=batch.positions, targets=batch.targets
+        ).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    held = ValidationSet(canvas.input_ids, embedding, len(SENTENCES), NoiseSchedule())
+    for strategy in ("confidence", "sequential", "euler"):
+        scores, texts = generation_scores(model.eval(), tokenizer, encoder, held, strategy=strategy, temperature=0.0)
+        assert scores["exact"] == 100 and scores["token_accuracy"] == 100, texts
+        assert scores["cosine"] > 0.999
+
+
+def test_bag_of_words_learns_words(encoder):
+    """The warm-up must reach the head through the projector and lower the loss, without touching the trunk."""
+    tokenizer = prepare_tokenizer(encoder.tokenizer)
+    model = new_inverter(tokenizer, TINY_TRUNK, embedding_dim=384, max_sequence_length=12)
+    canvas = encode_canvas(tokenizer, SENTENCES, 12)
+    embedding = encoder.encode(canvas.texts)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.0)
+    losses = []
+    for _ in range(30):
+        loss = bag_of_words_loss(model, canvas.input_ids, embedding)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0] - 3
+    assert model.trunk.layers[0].intermediate.dense.weight.grad is None
+
+
+def test_full_disk_while_saving_keeps_the_last_checkpoint(pairs, tmp_path, monkeypatch):
+    """A checkpoint written in place would be torn, and the run lost with it."""
+    train(settings(pairs, tmp_path, max_steps=3))
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "step-000000003").iterdir()}
+    real = os.replace
+
+    def full(source, target):
+        if "step-" in str(target):
+            raise OSError(28, "No space left on device")
+        real(source, target)
+
+    monkeypatch.setattr(checkpoints.os, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        train(settings(pairs, tmp_path, max_steps=6))
+    monkeypatch.undo()
+    assert [path.name for path in checkpoints.checkpoints(tmp_path)] == ["step-000000003"]
+    assert before == {path.name: path.stat().st_mtime_ns for path in (tmp_path / "step-000000003").iterdir()}
+    train(settings(pairs, tmp_path, max_steps=6))
+    assert checkpoints.checkpoints(tmp_path)[-1].name == "step-000000006"
+
+
+def test_checkpoints_are_pruned_and_a_torn_one_is_named(pairs, tmp_path):
+    """Hundreds of checkpoints fill a disk; an unreadable one must not be skipped in silence."""
+    train(settings(pairs, tmp_path, save_steps=1, keep_checkpoints=2))
+    kept = checkpoints.checkpoints(tmp_path)
+    assert [path.name for path in kept] == ["step-000000005", "step-000000006"]
+    file = kept[-1] / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(OSError, match="cannot resume from .*step-000000006.*Delete it"):
+        train(settings(pairs, tmp_path, max_steps=8))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "pickled"])
+def test_damaged_model_folders_are_named(pairs, tmp_path, damage):
+    """Pickle runs code; a truncated download must say so in one line."""
+    folder = train(settings(pairs, tmp_path, max_steps=1))
+    file = folder / "model.safetensors"
+    if damage == "truncated":
+        file.write_bytes(file.read_bytes()[:-1000])
+    else:
+        torch.save(load_file(file), folder / "pytorch_model.bin")
+        file.unlink()
+    with pytest.raises(OSError, match="no readable inverter") as error:
+        load_inverter(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_export_loads_with_the_average_in_half_the_bytes(pairs, tmp_path):
+    """Exporting the raw weights instead of their average loses the reason to keep one; half-precision arithmetic
+    on a CPU would be slow."""
+    folder = train(settings(pairs, tmp_path, max_steps=2, ema_decay=0.9))
+    model, tokenizer = load_inverter(folder)
+    assert {weight.dtype for weight in weights(folder).values()} == {torch.float16}
+    assert model.dtype == torch.float32 and tokenizer.mask_token_id == model.config.mask_token_id
+    raw = load_file(tmp_path / "step-000000002" / "model.safetensors")
+    assert not torch.allclose(raw["modulation.weight"], model.modulation.weight, atol=1e-6)
+    assert model.config.encoder_id == "sentence-transformers/all-MiniLM-L6-v2"
+
+
+def test_ema_follows_its_formula():
+    """Without warm-up, 0.9999 keeps the random start for ten thousand steps; in bf16 small updates vanish."""
+    layer = torch.nn.Linear(1, 1, bias=False).to(torch.bfloat16)
+    layer.weight.data.fill_(0.0)
+    ema = checkpoints.EMA(layer, 0.9999)
+    expected = 0.0
+    for step in range(5):
+        layer.weight.data.fill_(1.0)
+        ema.update()
+        decay = min(0.9999, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay)
+    assert ema.average[0].dtype == torch.float32 and float(ema.average[0]) == pytest.approx(expected, rel=1e-6)
+    with ema.applied():
+        assert float(layer.weight) == pytest.approx(expected, rel=1e-2)
+    assert float(layer.weight) == 1.0
+
+
+def test_learning_rate_has_its_shape(tmp_path):
+    """A schedule that is stepped per process or per micro-batch ends early."""
+    config = TrainingConfig(
+        output_dir="x",
+        encoder="y",
+        pairs="z",
+        backbone="encoder",
+        warmup_steps=10,
+        max_steps=110,
+        lr_scheduler="cosine",
+    )
+    factors = [learning_rate_factor(config, step) for step in (0, 9, 10, 60, 110)]
+    assert factors == pytest.approx([0.1, 1.0, 1.0, 0.5, 0.0], abs=1e-9)
+
+
+def test_canvas_lengths_are_drawn_without_looking_at_texts(pairs):
+    """Batches padded to their longest text teach the model to read the length off the canvas: then it never stops."""
+    picks = [canvas_length([8, 16], 0, update) for update in range(600)]
+    assert picks == [canvas_length([8, 16], 0, update) for update in range(600)]
+    assert picks.count(8) / 600 == pytest.approx(2 / 3, abs=0.06)
+    batches = PairBatches(load_pairs(pairs, "train"), 102, seed=0)
+    longest, short = batches.batch(0, 8, 16)[0], batches.batch(0, 8, 8)[0]
+    assert longest.shape == (8, 16) and short.shape == (8, 8)
+    needed = torch.as_tensor(batches.needed)
+    assert needed.min() < 8 < needed.max()
+    epoch = torch.cat([batches.batch(i, 4, 16)[0] for i in range(len(needed) // 4)])
+    assert len(epoch.unique(dim=0)) == len(epoch)  # no text twice in an epoch
+    drawn = (epoch != 102).sum(dim=1).float().mean()
+    everything = (torch.as_tensor(batches.pairs[:]["input_ids"]) != 102).sum(dim=1).float().mean()
+    assert float(drawn) == pytest.approx(float(everything), rel=0.1)  # the long canvas holds all lengths
+
+
+def test_small_corpus_is_refused(pairs, tmp_path):
+    """An endless wait or an empty epoch is no answer to a corpus smaller than a batch."""
+    with pytest.raises(ValueError, match="fewer than a batch of 4000"):
+        train(settings(pairs, tmp_path, batch_size=4000))
+
+
+@pytest.mark.parametrize(
+    "text, flags, message",
+    [
+        ("learning_rat: 1e-4", [], "unknown key 'learning_rat'"),
+        ("max_steps: 5", ["--learning_rat", "1"], "unknown argument '--learning_rat'"),
+        ("max_steps: 0", [], "max_steps must be at least 1"),
+        ("- 3", [], "must hold `key: value` lines"),
+        ("canvas_lengths: [8, 16]", [], "longest equal to max_sequence_length"),
+        ("texts: [a.txt]", [], "give either pairs"),
+        ("mask_ratio: 0.4\nloss_weight: elbo", [], "no ELBO weight"),
+    ],
+)
+def test_bad_training_settings_raise(tmp_path, text, flags, message):
+    """A misspelt key that is ignored costs a day of training with defaults."""
+    path = tmp_path / "run.yaml"
+    base = "" if text.startswith("-") else "output_dir: x\nencoder: y\npairs: z\nbackbone: encoder\n"
+    path.write_text(base + text + "\n")
+    with pytest.raises(ValueError, match=message):
+        parse_training_config([str(path), *flags])
+
+
+def test_flags_override_the_yaml():
+    """YAML 1.1 reads 1e-4 as text; flags come last."""
+    config = parse_training_config(
+        [str(ROOT / "configs/minilm_cpu.yaml"), "--max_steps", "7", "--learning_rate", "1e-4"]
+    )
+    assert config.max_steps == 7 and config.learning_rate == 1e-4 and config.canvas_lengths == [16, 32]
+    assert Path(config.encoder).exists()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_published_configs_parse(path):
+    """A published experiment that does not start is no experiment."""
+    assert parse_training_config([str(path)]).max_steps > 0
