@@ -1,7 +1,7 @@
 """How fast training and inversion run, as a share of what their matrix products alone take.
 
     python benchmarks/throughput.py                     # a model of MiniLM's shape with random weights
-    python benchmarks/throughput.py --model checkpoints/minilm --json throughput.json
+    python benchmarks/throughput.py --model runs/minilm_cpu/best --json throughput.json
 
 A training step is `Run.update` of modeling_embinv/training.py on one random batch; an inversion is `generate` with the
 confidence strategy. Each is run once while every matrix product that it dispatches is recorded. Then the call and the
@@ -37,41 +37,37 @@ MINILM = dict(
     intermediate_size=1536, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
 )  # fmt: skip
 
-GROUPS = (
-    "matrix products", "attention", "normalisation and pointwise", "softmax and loss", "gather and scatter",
-    "optimizer, clipping and EMA", "other",
-)  # fmt: skip
-# how operators' names begin, by group; what an operator calls belongs to its caller's group where that is a SCOPE
+# operators by the beginning of their names; the longest one counts
 OPERATORS = {
-    "mm": "matrix products", "addmm": "matrix products", "linear": "matrix products", "bmm": "attention",
-    "baddbmm": "attention", "native_layer_norm": "normalisation and pointwise", "add": "normalisation and pointwise",
-    "sub": "normalisation and pointwise", "mul": "normalisation and pointwise", "div": "normalisation and pointwise",
-    "addcmul": "normalisation and pointwise", "gelu": "normalisation and pointwise",
-    "tanh": "normalisation and pointwise", "sum": "normalisation and pointwise", "where": "normalisation and pointwise",
-    "triton_": "normalisation and pointwise", "graph_": "normalisation and pointwise",
-    "_softmax": "softmax and loss", "_log_softmax": "softmax and loss", "softmax": "softmax and loss",
-    "max": "softmax and loss", "logsumexp": "softmax and loss", "argmax": "softmax and loss",
-    "index": "gather and scatter", "_index": "gather and scatter", "gather": "gather and scatter",
-    "scatter": "gather and scatter", "embedding": "gather and scatter", "nonzero": "gather and scatter",
-    "lerp": "optimizer, clipping and EMA", "linalg_vector_norm": "optimizer, clipping and EMA",
+    "matrix products": ("mm", "addmm", "linear"),
+    "attention": ("bmm", "baddbmm"),
+    "normalisation and pointwise": (
+        "native_layer_norm", "add", "sub", "mul", "div", "addcmul", "gelu", "tanh", "sum", "where",
+        "triton_", "## Call CompiledFxGraph",
+    ),
+    "softmax and loss": ("_softmax", "_log_softmax", "softmax", "log_softmax", "max", "argmax", "logsumexp"),
+    "gather and scatter": ("index", "_index", "gather", "scatter", "embedding", "nonzero"),
+    "optimizer, clipping, EMA": ("lerp", "linalg_vector_norm"),
+    "copies and other": (),
 }  # fmt: skip
+# what runs inside one of these is part of it, matrix products excepted
 SCOPES = {
     "scaled_dot_product": "attention",
     "_ChunkedCrossEntropy": "softmax and loss",
-    "Optimizer.": "optimizer, clipping and EMA",
-    "_foreach_": "optimizer, clipping and EMA",
+    "Optimizer.": "optimizer, clipping, EMA",
+    "_foreach_": "optimizer, clipping, EMA",
 }
 
 
 @dataclass(frozen=True)
 class Product:
-    """`batch` matrix products (m, k) · (k, n)."""
+    """`batch` matrix products (m, k) · (k, n); `layout` has an N, or a T for transposed in memory, per operand."""
 
     batch: int
     m: int
     k: int
     n: int
-    transposed: tuple[bool, bool] = (False, False)
+    layout: str = "NN"
 
     @property
     def flops(self) -> int:
@@ -117,8 +113,8 @@ def products_of(operator, args: tuple) -> list[Product]:
 
 
 def _product(left: Tensor, right: Tensor) -> Product:
-    transposed = tuple(not tensor.is_contiguous() and tensor.mT.is_contiguous() for tensor in (left, right))
-    return Product(left.shape[0] if left.ndim == 3 else 1, *left.shape[-2:], right.shape[-1], transposed)
+    layout = "".join("NT"[not x.is_contiguous() and x.mT.is_contiguous()] for x in (left, right))
+    return Product(left.shape[0] if left.ndim == 3 else 1, *left.shape[-2:], right.shape[-1], layout)
 
 
 class BareProducts:
@@ -130,17 +126,13 @@ class BareProducts:
     def __init__(self, products: list[Product], dtype: torch.dtype, device: torch.device, layout: str):
         sizes = [(p.batch * p.m * p.k, p.batch * p.k * p.n, p.batch * p.m * p.n) for p in products]
         left, right, out = (torch.empty(max(sizes), dtype=dtype, device=device) for sizes in zip(*sizes, strict=True))
-        left.normal_(), right.normal_()
-        as_recorded = layout == "recorded"
-        self.calls = [
-            (
-                torch.mm if p.batch == 1 else torch.bmm,
-                _operand(left, p.batch, p.m, p.k, as_recorded and p.transposed[0]),
-                _operand(right, p.batch, p.k, p.n, as_recorded and p.transposed[1]),
-                _operand(out, p.batch, p.m, p.n),
-            )
-            for p in products
-        ]
+        left.normal_()
+        right.normal_()
+        self.calls = []
+        for p in products:
+            stored = p.layout if layout == "recorded" else "NN"
+            operands = _matrix(left, p.batch, p.m, p.k, stored[0]), _matrix(right, p.batch, p.k, p.n, stored[1])
+            self.calls.append((torch.mm if p.batch == 1 else torch.bmm, *operands, _matrix(out, p.batch, p.m, p.n)))
 
     @torch.no_grad()
     def __call__(self):
@@ -148,10 +140,10 @@ class BareProducts:
             function(left, right, out=out)
 
 
-def _operand(memory: Tensor, batch: int, rows: int, columns: int, transposed: bool = False) -> Tensor:
+def _matrix(memory: Tensor, batch: int, rows: int, columns: int, stored: str = "N") -> Tensor:
     flat = memory[: batch * rows * columns]
-    operand = flat.view(batch, columns, rows).mT if transposed else flat.view(batch, rows, columns)
-    return operand[0] if batch == 1 else operand
+    matrix = flat.view(batch, columns, rows).mT if stored == "T" else flat.view(batch, rows, columns)
+    return matrix[0] if batch == 1 else matrix
 
 
 class TrainingStep:
@@ -166,7 +158,7 @@ class TrainingStep:
         accelerator = Accelerator(
             cpu=args.device.type == "cpu", mixed_precision="bf16" if args.dtype == torch.bfloat16 else "no"
         )
-        optimizer = torch.optim.AdamW(_parameter_groups(model, config.weight_decay), lr=config.learning_rate)
+        optimizer = torch.optim.AdamW(_parameter_groups(model, config.weight_decay), config.learning_rate, fused=True)
         self.input_ids = torch.randint(model.config.vocab_size, (args.train_batch_size, args.length))
         self.embedding = unit_vectors(args.train_batch_size, model.config.embedding_dim)
         model, optimizer = accelerator.prepare(model, optimizer)
@@ -278,15 +270,15 @@ def where_time_goes(call: Callable, args: argparse.Namespace, calls: int = 3) ->
             "share": spent[group].total() / total,
             "operators": {name: own / total for name, own in spent[group].most_common(5) if own},
         }
-        for group in GROUPS
+        for group in OPERATORS
     }
 
 
 def group_of(event) -> str:
     """Products by their own name, others by the scope that they run in, else by their own name."""
     name = event.name.removeprefix("aten::")
-    words = [word for word in OPERATORS if name.startswith(word)]
-    group = OPERATORS[max(words, key=len)] if words else "other"
+    matches = [(word, group) for group, words in OPERATORS.items() for word in words if name.startswith(word)]
+    _, group = max(matches, key=lambda match: len(match[0]), default=("", "copies and other"))
     if group == "matrix products":
         return group
     while event is not None:
@@ -317,6 +309,7 @@ def machine(args: argparse.Namespace) -> dict:
         "length": args.length,
         "steps": args.steps,
         "layout": args.layout,
+        "keep_large_blocks": args.keep_large_blocks,
     }
 
 
@@ -341,12 +334,12 @@ def print_products(row: dict, least: float = 0.02):
     operations = [(p, 2 * p["batch"] * p["m"] * p["k"] * p["n"] * p["count"]) for p in row["products"]]
     total = sum(flops for _, flops in operations)
     print(
-        f"\nmatrix products of {row['what']}, batch {row['batch_size']}: {total / 1e9:.2f} GFLOP, those of {least:.0%} up"
+        f"\nmatrix products of {row['what']}, batch {row['batch_size']}: {total / 1e9:.2f} GFLOP; from {least:.0%} up"
     )
-    print(f"{'count':>6} {'batch':>6} {'m':>7} {'k':>7} {'n':>7} {'GFLOP':>9} {'share':>6}")
+    print(f"{'count':>6} {'batch':>6} {'m':>7} {'k':>7} {'n':>7} layout {'GFLOP':>9} {'share':>6}")
     for p, flops in sorted(operations, key=lambda pair: -pair[1]):
         if flops >= least * total:
-            sizes = f"{p['count']:6d} {p['batch']:6d} {p['m']:7d} {p['k']:7d} {p['n']:7d}"
+            sizes = f"{p['count']:6d} {p['batch']:6d} {p['m']:7d} {p['k']:7d} {p['n']:7d} {p['layout']:>6}"
             print(f"{sizes} {flops / 1e9:9.2f} {flops / total:6.1%}")
 
 
@@ -365,6 +358,8 @@ def benchmark(args: argparse.Namespace) -> dict:
         f"\n{'what':9} {'batch':>5} {'seq/s':>9} {'ms/call':>10} {'GFLOP/seq':>10} {'GFLOP/s':>10}"
         f" {'limit ms':>10} {'share':>6}"
     )
+    if args.keep_large_blocks:
+        keep_large_blocks()
     model = build_model(args).to(args.dtype).eval()
     for batch_size in sorted(args.batch_sizes):
         invert = inversion(model, batch_size, args)
@@ -373,7 +368,7 @@ def benchmark(args: argparse.Namespace) -> dict:
     report["profiles"]["inversion"] = where_time_goes(invert, args)
     del model, invert
 
-    keep_large_blocks()  # as training does; those who only invert do without
+    keep_large_blocks()  # as training does
     step = TrainingStep(args)
     report["rows"].append(measure("training", args.train_batch_size, step, args))
     print_row(report["rows"][-1])
@@ -399,7 +394,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, help="default: PyTorch's own choice")
     parser.add_argument("--attn_implementation", choices=("sdpa", "eager"), default="sdpa")
     parser.add_argument("--compile", action="store_true", help="compile the trunk")
-    parser.add_argument("--layout", choices=("contiguous", "recorded"), default="contiguous", help="of bare operands")
+    parser.add_argument("--keep_large_blocks", action="store_true", help="before inversion too: training always does")
+    parser.add_argument(
+        "--layout", choices=("contiguous", "recorded"), default="contiguous", help="of the bare products' operands"
+    )
     parser.add_argument("--json", type=Path, help="file that receives the same numbers")
     args = parser.parse_args(arguments)
     if args.device == "auto":

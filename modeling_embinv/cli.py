@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _add_model(parser: argparse.ArgumentParser):
     parser.add_argument("--model", default=str(CHECKPOINT), help="folder or Hub id of an inverter")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, mps")
+    parser.add_argument("--device", help="cpu, cuda, mps; this process's accelerator by default")
     generation = parser.add_argument_group("generation")
     generation.add_argument("--strategy", help="sequential, euler, euler_remask, confidence or two_stage")
     generation.add_argument("--num_steps", type=int, help="forward passes at most")
@@ -65,26 +65,32 @@ def _settings(options) -> dict:
 
 def _load(options):
     from .backbone import load_inverter
+    from .inversion import process_state
 
     model, tokenizer = load_inverter(options.model)
-    return model.to(options.device).eval(), tokenizer
+    return model.to(options.device or process_state().device).eval(), tokenizer
 
 
-def _load_encoder(model, device: str):
-    """The encoder that the model names: needed to embed texts and to measure cosines, never to invert."""
+def _load_encoder(model, options):
+    """The encoder that the model names, or `--encoder`: it embeds texts and measures cosines, and never inverts."""
     from .encoders import EncoderConfig, load_encoder
 
     config = model.config
-    return load_encoder(
-        EncoderConfig(config.encoder_id, config.encoder_revision, config.encoder_prompt, config.max_sequence_length),
-        device=device,
-    )
+    if options.encoder is None and config.encoder_id is None:
+        raise ValueError(f"{options.model} names no encoder; give its YAML with --encoder.")
+    named = (config.encoder_id, config.encoder_revision, config.encoder_prompt, config.max_sequence_length)
+    return load_encoder(options.encoder or EncoderConfig(*named), device=model.device)
+
+
+def _add_encoder(parser: argparse.ArgumentParser):
+    parser.add_argument("--encoder", help="YAML or folder of the encoder, when not the one that the model names")
 
 
 def _add_demo(commands):
     parser = commands.add_parser("demo", help="embed a few sentences and invert their vectors")
     parser.add_argument("sentences", nargs="*", default=DEMO_SENTENCES, help="your own sentences")
     _add_model(parser)
+    _add_encoder(parser)
     parser.set_defaults(run=_demo)
 
 
@@ -97,7 +103,7 @@ def _demo(options):
     from .terminal import legend, tinted
 
     model, tokenizer = _load(options)
-    encoder = _load_encoder(model, options.device)
+    encoder = _load_encoder(model, options)
     canvas = encode_canvas(encoder.tokenizer, list(options.sentences), model.config.max_sequence_length)
     embeddings = encoder.encode(canvas.texts)
     output = model.generate(embeddings, generator=torch.Generator().manual_seed(options.seed), **_settings(options))
@@ -111,9 +117,7 @@ def _demo(options):
         console.print(f"original   {options.sentences[place]}", markup=False)
         console.print("recovered ", text)
         console.print(f"           cosine {cosines[row]:.3f}   token accuracy {100 * accuracies[row]:.0f} %\n")
-    console.print(
-        f"{len(canvas.kept)} vectors, {output.num_forward_passes} forward passes, no encoder call. ", legend()
-    )
+    console.print(f"{len(canvas.kept)} vectors in {output.num_forward_passes} forward passes.", legend())
 
 
 def _add_invert(commands):
@@ -126,9 +130,25 @@ def _add_invert(commands):
 
 
 def _invert(options):
-    from .inversion import invert_file
+    from rich.console import Console
 
-    raise NotImplementedError(invert_file)
+    from .inversion import invert_file, invert_vectors, parse_vector, process_state
+    from .terminal import print_inversions
+
+    model, tokenizer = _load(options)
+    settings = _settings(options)
+    if options.source.lstrip().startswith("["):
+        vector = parse_vector(options.source, model.config.embedding_dim)
+        rows = invert_vectors(model, tokenizer, vector, options.batch_size, settings, options.seed)
+        print_inversions(rows, tokenizer, Console())
+        return
+    stats = invert_file(
+        model, tokenizer, options.source, options.out, options.column, options.batch_size, settings, options.seed
+    )
+    if not process_state().is_main_process:
+        return
+    done = f"{stats['vectors']:,} vectors, {stats['resumed']:,} of them by an earlier run"
+    print(f"embinv: {done}; {stats['vectors_per_second']:.0f} a second", file=sys.stderr)
 
 
 def _add_prepare(commands):
@@ -172,7 +192,8 @@ def _prepare(options):
 
 
 def _documents(options) -> Iterator:
-    from .sources import parse_hub_spec, read_hub, read_texts, read_vector_documents
+    from .sources import parse_hub_spec, read_hub, read_texts
+    from .vectors import read_vector_documents
 
     if not (options.texts or options.hub or options.vectors):
         raise ValueError("give texts (files or folders), --hub data sets or --vectors files.")
@@ -204,6 +225,7 @@ def _add_evaluate(commands):
     parser.add_argument("--no_floors", action="store_true", help="leave the floors out")
     parser.add_argument("--out", help="JSON file of all scores")
     _add_model(parser)
+    _add_encoder(parser)
     parser.set_defaults(run=_evaluate)
 
 
@@ -214,7 +236,7 @@ def _evaluate(options):
     from .evaluation import evaluate
 
     model, tokenizer = _load(options)
-    encoder = _load_encoder(model, options.device)
+    encoder = _load_encoder(model, options)
     parts = {path: _held_out(path, options, encoder.tokenizer) for path in options.texts}
     table, results = None, {}
     if len(parts) > 1:

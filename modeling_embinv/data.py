@@ -14,7 +14,8 @@ from tqdm.auto import tqdm
 
 from .canvas import SPLITS, canvas_of_rows, end_token_id, split_of, tokenize, word_starts
 from .encoders import SentenceEncoder
-from .sources import Document, check_vectors
+from .sources import Document
+from .vectors import check_vectors
 
 FORMAT_VERSION = 1
 # Batches that are embedded in one call, so that sorting by length has something to sort.

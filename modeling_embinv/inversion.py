@@ -21,8 +21,8 @@ from transformers import PreTrainedTokenizerBase
 from .batches import generator_for
 from .modeling_embinv import EmbInvForMaskedDiffusion
 from .parts import PartFolder
-from .sources import check_vectors, count_vectors, iter_vectors
 from .terminal import print_inversions
+from .vectors import check_vectors, count_vectors, iter_vectors
 
 # Rows of one part: what a kill loses at most, what processes share, and the largest batch.
 PART_ROWS = 512

@@ -287,9 +287,10 @@ class Run:
         model.train()
         scores |= generated
         self.accelerator.log({f"validation/{name}": value for name, value in scores.items()}, step=self.progress.step)
-        tqdm.write(f"step {self.progress.step}: " + "  ".join(f"{name} {value:.3f}" for name, value in scores.items()))
-        for original, recovered in samples[:4]:
-            tqdm.write(f"    {original}\n  → {recovered}")
+        if self.accelerator.is_main_process:
+            line = "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
+            texts = "".join(f"\n    {original}\n  → {recovered}" for original, recovered in samples[:4])
+            tqdm.write(f"step {self.progress.step}: {line}{texts}")
         if scores["loss"] < self.progress.best:
             self.progress.best = scores["loss"]
             self.export("best")
@@ -329,4 +330,5 @@ def _check_manifest(manifest: dict, config: TrainingConfig, encoder: SentenceEnc
 def _plain(config: TrainingConfig) -> dict:
     """Settings as values that every tracker takes."""
     values = dataclasses.asdict(config)
-    return {key: json.dumps(value) if isinstance(value, list) else value for key, value in values.items()}
+    values = {key: json.dumps(value) if isinstance(value, list) else value for key, value in values.items()}
+    return {key: value for key, value in values.items() if value is not None}

@@ -29,6 +29,6 @@ def test_fsdp_wraps_a_layer_that_exists():
     settings = yaml.safe_load(path.read_text())["fsdp_config"]
     assert settings["fsdp_version"] == 2
     model = tiny_model("modernbert")
-    assert [settings["fsdp_transformer_layer_cls_to_wrap"]] == model._no_split_modules
+    assert {settings["fsdp_transformer_layer_cls_to_wrap"]} == set(model._no_split_modules)
     assert {type(layer).__name__ for layer in model.trunk.layers} == set(model._no_split_modules)
-    assert tiny_model("xlm-roberta")._no_split_modules == ["AdaptiveBertLayer"]
+    assert set(tiny_model("xlm-roberta")._no_split_modules) == {"AdaptiveBertLayer"}

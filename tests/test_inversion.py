@@ -357,13 +357,19 @@ def test_huge_typed_numbers_are_refused_later(inverter):
 
 
 def test_without_an_output_file_the_texts_are_printed(inverter, source, expected, tmp_path, capsys):
-    """Catches other texts on the terminal than in the file, and lines that a pipe's 80 columns break."""
+    """Catches other texts on the terminal than in the file."""
     stats = invert(inverter, source, None)
     (tmp_path / "expected.jsonl").write_bytes(expected)
     lines = capsys.readouterr().out.splitlines()
     assert stats["vectors"] == len(lines) == ROWS
     for line, row in zip(lines, rows_of(tmp_path / "expected.jsonl"), strict=True):
         assert line.split("%  ")[1] == row["text"] and int(line.split()[0]) == row["row"]
+
+
+def test_a_long_text_stays_one_line(inverter, capsys):
+    """Catches texts that are broken at the 80 columns of a pipe, so that `grep` and `wc -l` see other rows."""
+    print_inversions([Inversion(0, "", 0.5, ["word"] * 60, [0.5] * 60)], inverter[1], Console(width=80))
+    assert len(capsys.readouterr().out.splitlines()) == 1
 
 
 def test_tints_lie_on_their_own_words(inverter):

@@ -27,9 +27,8 @@ TRUNK = dict(
 def folder(tmp_path_factory, encoder) -> Path:
     tokenizer = prepare_tokenizer(encoder.tokenizer)
     torch.manual_seed(0)
-    model = awaken(
-        new_inverter(tokenizer, TRUNK, embedding_dim=16, max_sequence_length=12, num_condition_tokens=1, encoder_id="a/b")
-    )
+    sizes = dict(embedding_dim=16, max_sequence_length=12, num_condition_tokens=1)
+    model = awaken(new_inverter(tokenizer, TRUNK, encoder_id="a/b", **sizes))
     model.generation_config.strategy, model.generation_config.num_steps = "euler_remask", 5
     folder = tmp_path_factory.mktemp("hub") / "inverter"
     export(model.eval(), tokenizer, folder)
@@ -47,7 +46,7 @@ def _generate(model) -> torch.Tensor:
     return model.generate(unit_vectors(2), generator=torch.Generator().manual_seed(1)).sequences
 
 
-STRANGER = '''
+STRANGER = """
 import sys
 assert not any("work" in path or "embinv" in path for path in sys.path[:1])
 sys.path = [path for path in sys.path if path not in ("", {root!r})]
@@ -75,7 +74,7 @@ assert torch.equal(ids, expected["ids"])
 if len(sys.argv) > 3:
     model.save_pretrained(sys.argv[3])
     tokenizer.save_pretrained(sys.argv[3])
-'''
+"""
 
 
 def stranger(*arguments: Path, cwd: Path):

@@ -12,17 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, DatasetDict, Features, List, Value
 
-from modeling_embinv.sources import (
-    HubPart,
-    check_vectors,
-    count_vectors,
-    iter_vectors,
-    parse_hub_spec,
-    read_hub,
-    read_texts,
-    read_vector_documents,
-    read_vectors,
-)
+from modeling_embinv.sources import HubPart, parse_hub_spec, read_hub, read_texts
+from modeling_embinv.vectors import check_vectors, count_vectors, iter_vectors, read_vector_documents, read_vectors
 
 TEXTS = ["Snow fell on the harbour.", "Zwölf Boxkämpfer jagen Viktor.", "雨が降っています。", "The bill came to 4.50."]
 VECTORS = np.random.default_rng(0).normal(size=(7, 5)).astype(np.float32)

@@ -47,9 +47,9 @@ def pairs(tmp_path_factory, encoder) -> Path:
     return folder
 
 
-def settings(pairs: Path, output_dir: Path, **overrides) -> TrainingConfig:
+def settings(prepared: Path, output_dir: Path, **overrides) -> TrainingConfig:
     values = dict(
-        output_dir=str(output_dir), encoder=str(ROOT / "configs/encoders/minilm.yaml"), pairs=str(pairs),
+        output_dir=str(output_dir), encoder=str(ROOT / "configs/encoders/minilm.yaml"), pairs=str(prepared),
         backbone_config=json.dumps(TINY_TRUNK), max_sequence_length=16, batch_size=4, max_steps=6, warmup_steps=2,
         learning_rate=1e-3, lr_scheduler="constant", log_steps=1, eval_steps=100, save_steps=3, validation_size=4,
         generation_size=2, seed=1, full_mask_share=0.1, canvas_lengths=[8, 16],
@@ -251,6 +251,29 @@ def test_canvas_lengths_are_drawn_without_looking_at_texts(pairs):
     drawn = (epoch != 102).sum(dim=1).float().mean()
     everything = (torch.as_tensor(batches.pairs[:]["input_ids"]) != 102).sum(dim=1).float().mean()
     assert float(drawn) == pytest.approx(float(everything), rel=0.1)  # the long canvas holds all lengths
+
+
+def test_spans_are_embedded_on_the_fly(pairs, tmp_path):
+    """A text file alone must do, and resume as exactly as prepared pairs; trackers get every setting."""
+    text = tmp_path / "text.txt"
+    text.write_text("".join(f"Ship number {i} sailed to the harbour with {i * 3} crates.\n" for i in range(300)))
+    source = dict(pairs=None, texts=[str(text)], token_cache=str(tmp_path / "cache"), save_steps=2, validation_size=2)
+    whole = train(settings(pairs, tmp_path / "whole", **source, max_steps=4, trackers=["jsonl", "tensorboard"]))
+    train(settings(pairs, tmp_path / "parts", **source, max_steps=2))
+    parts = train(settings(pairs, tmp_path / "parts", **source, max_steps=4))
+    assert all(torch.equal(weight, weights(parts)[name]) for name, weight in weights(whole).items())
+    assert list((tmp_path / "whole").rglob("events.out.tfevents*"))
+
+
+def test_fine_tuning_starts_from_a_folder(pairs, tmp_path):
+    """Starting from random weights in spite of --init_from would pass every other test."""
+    first = train(settings(pairs, tmp_path / "first", max_steps=2))
+    tuned = settings(
+        pairs, tmp_path / "tuned", init_from=str(first), backbone_config=None, max_steps=1, learning_rate=0.0,
+        weight_decay=0.0, freeze_backbone=True,
+    )  # fmt: skip
+    for name, weight in weights(train(tuned)).items():
+        assert torch.equal(weight, weights(first)[name]), name
 
 
 def test_small_corpus_is_refused(pairs, tmp_path):

@@ -1,0 +1,100 @@
+"""The commands, run as a user runs them, on a tiny checkpoint of the real encoder."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from modeling_embinv.backbone import new_inverter, prepare_tokenizer
+from modeling_embinv.checkpoints import export
+from modeling_embinv.cli import main
+
+from .conftest import awaken
+from .test_training import TINY_TRUNK
+
+ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory, encoder) -> str:
+    tokenizer = prepare_tokenizer(encoder.tokenizer)
+    torch.manual_seed(0)
+    model = new_inverter(tokenizer, TINY_TRUNK, embedding_dim=384, max_sequence_length=10, encoder_id=ENCODER)
+    return str(export(awaken(model).eval(), tokenizer, tmp_path_factory.mktemp("cli") / "model"))
+
+
+def run(capsys, *arguments: str) -> tuple[int, str, str]:
+    code = main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_demo_prints_what_the_readme_shows(capsys, checkpoint):
+    """A dropped sentence shifts every line after it; an emoji-only one cannot be tokenised and is left out."""
+    code, out, _ = run(capsys, "demo", "A red kite.", "☃", "Two men talk.", "--model", checkpoint)
+    assert code == 0
+    assert out.count("original") == out.count("recovered") == out.count("cosine") == out.count("token accuracy") == 2
+    assert "A red kite." in out and "Two men talk." in out and "forward passes" in out
+
+
+def test_invert_a_typed_vector_and_a_file(capsys, checkpoint, tmp_path, encoder):
+    """One vector must read the same wherever it comes from."""
+    vectors = encoder.encode(["A red kite.", "Two men talk."]).numpy()
+    code, typed, _ = run(capsys, "invert", json.dumps(vectors[0].tolist()), "--model", checkpoint)
+    assert code == 0
+    np.save(tmp_path / "vectors.npy", vectors)
+    out = tmp_path / "texts.jsonl"
+    code, _, err = run(capsys, "invert", tmp_path / "vectors.npy", "--out", out, "--model", checkpoint)
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert code == 0 and [row["row"] for row in rows] == [0, 1] and "2 vectors" in err
+    assert rows[0]["text"] in " ".join(typed.split())
+
+
+def test_prepare_takes_a_share_and_evaluate_scores_it(capsys, checkpoint, tmp_path):
+    """Counts and floors of the whole path: text file → pairs, text file → table and JSON."""
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(f"Box {number} holds {number * 7 % 50} red balls." for number in range(60)) + "\n")
+    encoder = "configs/encoders/minilm.yaml"
+    code, out, _ = run(capsys, "prepare", texts, "--out", tmp_path / "pairs", "--encoder", encoder, "--share", "0.5")
+    rows = json.loads((tmp_path / "pairs" / "manifest.json").read_text())["rows"]
+    assert code == 0 and 15 <= sum(rows.values()) <= 45 and "pairs" in out
+    results = tmp_path / "scores.json"
+    code, out, _ = run(capsys, "evaluate", texts, "--limit", "5", "--out", results, "--model", checkpoint)
+    scores = json.loads(results.read_text())[str(texts)]
+    assert code == 0 and "floor: random" in out
+    assert set(scores) == {
+        "inversion", "floor: vector of another text", "floor: null condition", "floor: random tokens",
+    }  # fmt: skip
+    assert all(score["low"] <= score["mean"] <= score["high"] for row in scores.values() for score in row.values())
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["invert", "missing.npy"], "missing.npy"),
+        (["invert", "[1, 2]"], "2 numbers"),
+        (["invert", "[1, 2]", "--strategy", "greedy"], "strategy must be one of|2 numbers"),
+        (["demo", "--num_steps", "0"], "num_steps must be a whole number"),
+        (["demo", "--max_length", "99"], "max_length 99 is more than"),
+        (["prepare", "--out", "x"], "give texts"),
+        (["evaluate", "missing.txt"], "missing.txt"),
+        (["train", "missing.yaml"], "cannot read missing.yaml"),
+    ],
+)
+def test_mistakes_give_one_line(capsys, checkpoint, tmp_path, monkeypatch, arguments, message):
+    """A stack trace tells a user nothing."""
+    if arguments[0] in ("invert", "demo", "evaluate"):
+        arguments = [*arguments, "--model", checkpoint]
+    code, _, err = run(capsys, *arguments)
+    assert code == 1
+    import re
+
+    lines = [line for line in err.splitlines() if line.startswith("embinv ")]
+    assert len(lines) == 1 and re.search(message, lines[0]) and "Traceback" not in err
+
+
+def test_a_folder_without_a_model_is_named(capsys, tmp_path):
+    """The library's own message is a page long and speaks of the Hub."""
+    code, _, err = run(capsys, "demo", "--model", tmp_path / "nothing")
+    assert code == 1 and "no readable inverter" in err and len(err.strip().splitlines()) == 1
