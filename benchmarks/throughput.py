@@ -29,7 +29,7 @@ from torch.utils.flop_counter import flop_registry
 
 from modeling_embinv import EmbInvConfig, EmbInvForMaskedDiffusion
 from modeling_embinv.allocator import keep_large_blocks
-from modeling_embinv.training import Run, _parameter_groups
+from modeling_embinv.training import Run, new_optimizer
 from modeling_embinv.training_config import TrainingConfig
 
 MINILM = dict(
@@ -158,7 +158,7 @@ class TrainingStep:
         accelerator = Accelerator(
             cpu=args.device.type == "cpu", mixed_precision="bf16" if args.dtype == torch.bfloat16 else "no"
         )
-        optimizer = torch.optim.AdamW(_parameter_groups(model, config.weight_decay), config.learning_rate, fused=True)
+        optimizer = new_optimizer(model, config)
         self.input_ids = torch.randint(model.config.vocab_size, (args.train_batch_size, args.length))
         self.embedding = unit_vectors(args.train_batch_size, model.config.embedding_dim)
         model, optimizer = accelerator.prepare(model, optimizer)

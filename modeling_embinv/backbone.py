@@ -88,7 +88,7 @@ def new_inverter(
     _adapt(backbone_config, num_hidden_layers, positions)
     model = EmbInvForMaskedDiffusion(EmbInvConfig(backbone_config=backbone_config, **tokens, **settings))
     if source is not None:
-        load_backbone(model, source)
+        load_backbone(model, source, same_vocabulary=_same_vocabulary(tokenizer, backbone))
     model.generation_config.suppress_tokens = suppressed_tokens(tokenizer, tokens["eos_token_id"])
     return model
 
@@ -113,11 +113,26 @@ def _load_source(name: str | Path) -> nn.Module:
     return (AutoModelForMaskedLM if has_head else AutoModel).from_pretrained(name, dtype=torch.float32)
 
 
+def _same_vocabulary(tokenizer: PreTrainedTokenizerBase, backbone: str | Path) -> bool:
+    """Whether the backbone's tokenizer gives every token that both have the same id."""
+    try:
+        theirs = AutoTokenizer.from_pretrained(backbone).get_vocab()
+    except (OSError, ValueError):
+        theirs = {}
+    ours = tokenizer.get_vocab()
+    shared = [token for token in ours if token in theirs]
+    same = len(shared) >= 0.99 * len(ours) and all(ours[token] == theirs[token] for token in shared)
+    if not same:
+        logger.warning("%s has another vocabulary: its layers are taken, token embeddings start at random.", backbone)
+    return same
+
+
 @torch.no_grad()
-def load_backbone(model: EmbInvForMaskedDiffusion, source: nn.Module):
+def load_backbone(model: EmbInvForMaskedDiffusion, source: nn.Module, same_vocabulary: bool = True):
     """Copy pretrained weights into the trunk, and the head where `source` has one, by name.
 
     A larger vocabulary than the source's (an added [MASK]) keeps its new rows; a smaller one drops the padding rows.
+    Without `same_vocabulary`, whatever belongs to single tokens stays as it is.
 
     Raises:
         ValueError: naming the first trunk weight that the source lacks or has in another shape.
@@ -126,6 +141,8 @@ def load_backbone(model: EmbInvForMaskedDiffusion, source: nn.Module):
     prefix = f"{source.base_model_prefix}." if hasattr(source, source.base_model_prefix) else ""
     for name, target in model.trunk.named_parameters():
         pretrained = weights.get(prefix + name)
+        if name == model.trunk.embedding_name and not same_vocabulary:
+            continue
         if pretrained is None:
             raise ValueError(f"the backbone's weights have no {prefix + name}, which its trunk needs.")
         _copy_rows(target, pretrained, name, resizable=name == model.trunk.embedding_name)
@@ -133,7 +150,7 @@ def load_backbone(model: EmbInvForMaskedDiffusion, source: nn.Module):
     for theirs, ours in _HEADS.items():
         for name in [name for name in weights if name.startswith(theirs)]:
             target = own.get(ours + name.removeprefix(theirs))
-            if target is not None:
+            if target is not None and (same_vocabulary or ours != "decoder.bias"):
                 _copy_rows(target, weights[name], name, resizable=ours == "decoder.bias")
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .canvas import decode_rows
-from .diffusion_embinv import NoiseSchedule, mask_tokens, sample_timesteps
+from .diffusion_embinv import NoiseSchedule, after_first, mask_tokens, sample_timesteps
 from .encoders import SentenceEncoder
 from .spans import SpanSampler
 
@@ -17,7 +17,8 @@ class NoisedBatch:
     """What a training step needs; M is the number of masked positions.
 
     input_ids: x0 (B, L). noised_ids: xt (B, L). embedding: e (B, D). timestep: t (B,). masked: (B, L) bool.
-    condition_mask: (B,) bool. positions, targets: (M,) int64, flat masked positions and x0 there.
+    condition_mask: (B,) bool. positions, targets: (M,) int64, the flat masked positions that are scored and x0 there.
+    position_weights: (M,) float, what each stands for; they sum to the number of masked positions on average.
     """
 
     input_ids: Tensor
@@ -28,6 +29,7 @@ class NoisedBatch:
     condition_mask: Tensor
     positions: Tensor
     targets: Tensor
+    position_weights: Tensor
 
 
 def generator_for(*key: int) -> torch.Generator:
@@ -54,8 +56,14 @@ def noise_batch(
     generator: torch.Generator,
     full_mask_share: float = 0.0,
     condition_dropout: float = 0.0,
+    end_token_id: int | None = None,
+    tail_share: float = 1.0,
 ) -> NoisedBatch:
-    """Draw timesteps, masks and dropped conditions for a batch of originals (B, L) and embeddings (B, D)."""
+    """Draw timesteps, masks and dropped conditions for a batch of originals (B, L) and embeddings (B, D).
+
+    A `tail_share` below 1 scores only that share of the masked positions behind the end token, each with a weight of
+    1 / tail_share: the expected loss is the same, the output layer, half of all work, does less.
+    """
     batch_size = len(input_ids)
     timestep = sample_timesteps(batch_size, generator)
     fully_masked = torch.rand(batch_size, generator=generator) < full_mask_share
@@ -63,7 +71,12 @@ def noise_batch(
     noised_ids, masked = mask_tokens(
         input_ids, timestep, schedule, mask_token_id, generator, fully_masked=fully_masked
     )
-    positions = masked.flatten().nonzero().squeeze(1)
+    scored, weights = masked, torch.ones(input_ids.shape)
+    if tail_share < 1:
+        tail = after_first(input_ids == end_token_id)
+        scored = masked & (~tail | (torch.rand(input_ids.shape, generator=generator) < tail_share))
+        weights = torch.where(tail, 1 / tail_share, weights)
+    positions = scored.flatten().nonzero().squeeze(1)
     return NoisedBatch(
         input_ids=input_ids,
         noised_ids=noised_ids,
@@ -73,6 +86,7 @@ def noise_batch(
         condition_mask=torch.rand(batch_size, generator=generator) >= condition_dropout,
         positions=positions,
         targets=input_ids.flatten()[positions],
+        position_weights=weights.flatten()[positions],
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
-CHECKPOINT = Path(__file__).parent.parent / "checkpoints" / "embinv-minilm-32"
+CHECKPOINT = Path(__file__).parent.parent / "checkpoints" / "embinv-minilm"
 
 DEMO_SENTENCES = (
     "The dog slept in front of the fire.",
@@ -64,9 +64,11 @@ def _settings(options) -> dict:
 
 
 def _load(options):
+    from .allocator import keep_large_blocks
     from .backbone import load_inverter
     from .inversion import process_state
 
+    keep_large_blocks()
     model, tokenizer = load_inverter(options.model)
     return model.to(options.device or process_state().device).eval(), tokenizer
 
@@ -164,6 +166,7 @@ def _add_prepare(commands):
     parser.add_argument("--length", type=int, default=32, help="L, tokens of a text")
     parser.add_argument("--share", type=float, default=1.0, help="share of the texts that is taken, chosen by hash")
     parser.add_argument("--limit", type=int, help="texts at most")
+    parser.add_argument("--max_tokens", type=int, help="leave longer texts out instead of cutting them")
     parser.add_argument("--spans", choices=("first", "all"), default="first", help="of a longer text")
     parser.add_argument("--validation_share", type=float, default=0.01, help="share of the documents")
     parser.add_argument("--test_share", type=float, default=0.0, help="share of the documents")
@@ -184,6 +187,9 @@ def _prepare(options):
     documents = _documents(options)
     config = EncoderConfig.from_yaml(options.encoder)
     encoder = load_encoder(replace(config, max_length=max(config.max_length, options.length)), device=options.device)
+    if options.max_tokens is not None:
+        documents = _short(documents, encoder.tokenizer, options.max_tokens)
+    documents = islice(documents, options.limit)
     manifest = prepare(
         documents, encoder, options.out, options.length, options.shard_size, options.validation_share,
         options.test_share, options.batch_size, options.spans,
@@ -209,7 +215,16 @@ def _documents(options) -> Iterator:
     documents = (document for part in parts for document in part)
     if options.share < 1:
         documents = (document for document in documents if _hashed_share(document.text) < options.share)
-    return islice(documents, options.limit)
+    return documents
+
+
+def _short(documents: Iterator, tokenizer, max_tokens: int) -> Iterator:
+    """The documents of at most `max_tokens` tokens."""
+    from .canvas import tokenize
+
+    while chunk := list(islice(documents, 4096)):
+        lengths = map(len, tokenize(tokenizer, [document.text for document in chunk]))
+        yield from (document for document, length in zip(chunk, lengths, strict=True) if length <= max_tokens)
 
 
 def _hashed_share(text: str) -> float:

@@ -20,16 +20,20 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         compute_weight = weight.to(hidden.dtype)
         for rows in torch.arange(hidden.shape[0], device="cpu").split(chunk_size):
             rows = slice(int(rows[0]), int(rows[-1]) + 1)
-            logits = F.linear(hidden[rows], compute_weight, bias.to(hidden.dtype)).float()
-            log_norm = logits.logsumexp(dim=-1, keepdim=True)
-            losses[rows] = (log_norm - logits.gather(1, targets[rows, None])).squeeze(1)
+            log_p = F.linear(hidden[rows], compute_weight, bias.to(hidden.dtype)).float().log_softmax(dim=-1)
+            losses[rows] = -log_p.gather(1, targets[rows, None]).squeeze(1)
             if needs_grad:
-                probabilities = logits.sub_(log_norm).exp_()
-                probabilities.scatter_add_(1, targets[rows, None], torch.full_like(log_norm, -1.0))
-                grad = probabilities.mul_(weights[rows, None].to(probabilities)).to(hidden.dtype)
-                grads[0][rows] = grad @ compute_weight
-                grads[1].addmm_(grad.T.to(weight.dtype), hidden[rows].to(weight.dtype))
-                grads[2] += grad.sum(dim=0)
+                # (p − onehot) · weight: the weight is applied to the narrow side of each product
+                row_weights = weights[rows, None].to(hidden.dtype)
+                grad = log_p.exp_().scatter_add_(1, targets[rows, None], log_p.new_full((len(log_p), 1), -1.0))
+                grad = grad.to(hidden.dtype)
+                grads[0][rows] = (grad @ compute_weight).mul_(row_weights)
+                scaled = hidden[rows] * row_weights
+                if weight.dtype == hidden.dtype:
+                    grads[1].addmm_(grad.T, scaled)
+                else:
+                    grads[1] += grad.T @ scaled  # the product in bf16, the sum over chunks in float32
+                grads[2] += grad.T.mv(row_weights.squeeze(1))
         ctx.save_for_backward(*grads) if needs_grad else None
         ctx.mark_non_differentiable(losses)
         return (losses * weights).sum(), losses

@@ -75,8 +75,7 @@ def train(config: TrainingConfig) -> Path:
     if config.compile:
         model.trunk.compile(dynamic=False)
 
-    optimizer = torch.optim.AdamW(_parameter_groups(model, config.weight_decay), lr=config.learning_rate, fused=True)
-    model, optimizer = accelerator.prepare(model, optimizer)
+    model, optimizer = accelerator.prepare(model, new_optimizer(model, config))
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(config, step))
     run = Run(config, accelerator, model, tokenizer, encoder, optimizer, scheduler, batches, held_out)
     return run.loop()
@@ -96,6 +95,7 @@ def build_model(config: TrainingConfig, encoder: SentenceEncoder):
                 f"{config.init_from} inverts vectors of width {model.config.embedding_dim}, "
                 f"{encoder.config.id} gives {encoder.embedding_dim}."
             )
+        model.config.max_sequence_length = config.max_sequence_length
     else:
         tokenizer = prepare_tokenizer(encoder.tokenizer)
         backbone = json.loads(config.backbone_config) if config.backbone_config else config.backbone
@@ -125,7 +125,8 @@ def build_data(config: TrainingConfig, encoder: SentenceEncoder, model: EmbInvFo
         _check_manifest(read_manifest(config.pairs), config, encoder)
         batches = PairBatches(load_pairs(config.pairs, "train"), end, config.seed)
         validation = PairBatches(load_pairs(config.pairs, "validation"), end, seed=0)
-        ids, embedding = validation.batch(0, min(config.validation_size, len(validation.pairs)))
+        available = int((validation.needed <= config.max_sequence_length).sum())
+        ids, embedding = validation.batch(0, min(config.validation_size, available), config.max_sequence_length)
     else:
         cache = config.token_cache
         samplers = []
@@ -152,7 +153,7 @@ def warm_up_on_words(model: EmbInvForMaskedDiffusion, batches, config: TrainingC
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, ramp)
     bar = tqdm(range(steps), desc="bag of words", disable=not accelerator.is_main_process, mininterval=10)
     for step in bar:
-        input_ids, embedding = batches.batch(step, config.bag_of_words_batch_size)
+        input_ids, embedding = batches.batch(step, config.bag_of_words_batch_size, config.max_sequence_length)
         loss = bag_of_words_loss(model, input_ids.to(accelerator.device), embedding.to(accelerator.device))
         optimizer.zero_grad()
         loss.backward()
@@ -258,10 +259,18 @@ class Run:
     def noised_batch(self, index: int, canvas: int) -> NoisedBatch:
         """Batch `index` of all processes with its noise, both functions of (seed, index)."""
         input_ids, embedding = self.batches.batch(index, self.config.batch_size, canvas)
+        tokens = self.bare_model.config
         return noise_batch(
-            input_ids, embedding, self.schedule, self.bare_model.config.mask_token_id,
-            generator_for(self.config.seed, index), self.config.full_mask_share, self.config.condition_dropout,
-        )  # fmt: skip
+            input_ids,
+            embedding,
+            self.schedule,
+            tokens.mask_token_id,
+            generator_for(self.config.seed, index),
+            self.config.full_mask_share,
+            self.config.condition_dropout,
+            tokens.eos_token_id,
+            self.config.tail_share,
+        )
 
     def loss(self, batch: NoisedBatch) -> Tensor:
         """Σ over rows of w(t) Σ over masked positions of −log p (Eq. 4), logits at masked positions only."""
@@ -274,7 +283,7 @@ class Run:
             condition_mask=batch.condition_mask.to(device),
             positions=batch.positions.to(device),
             targets=batch.targets.to(device),
-            target_weights=weights[batch.positions // batch.input_ids.shape[1]].to(device),
+            target_weights=(weights[batch.positions // batch.input_ids.shape[1]] * batch.position_weights).to(device),
         ).loss
 
     def validate(self):
@@ -305,12 +314,14 @@ class Run:
         return self.folder / name
 
 
-def _parameter_groups(model, weight_decay: float) -> list[dict]:
+def new_optimizer(model, config: TrainingConfig) -> torch.optim.AdamW:
+    """AdamW over the trainable weights; norms and biases do not decay."""
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    return [
-        {"params": [weight for weight in weights if weight.ndim > 1], "weight_decay": weight_decay},
+    groups = [
+        {"params": [weight for weight in weights if weight.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [weight for weight in weights if weight.ndim <= 1], "weight_decay": 0.0},
     ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
 
 
 def _schedule(config: TrainingConfig) -> NoiseSchedule:
@@ -320,8 +331,10 @@ def _schedule(config: TrainingConfig) -> NoiseSchedule:
 
 
 def _check_manifest(manifest: dict, config: TrainingConfig, encoder: SentenceEncoder):
-    wanted = {"length": config.max_sequence_length}
-    wanted |= {f"encoder_{key}": getattr(encoder.config, key) for key in ("id", "revision", "prompt", "task")}
+    if manifest["length"] < config.max_sequence_length:
+        found, wanted = manifest["length"], config.max_sequence_length
+        raise ValueError(f"{config.pairs} was prepared with length {found}, this run wants {wanted}.")
+    wanted = {f"encoder_{key}": getattr(encoder.config, key) for key in ("id", "revision", "prompt", "task")}
     for name, value in wanted.items():
         if manifest[name] != value:
             raise ValueError(f"{config.pairs} was prepared with {name} {manifest[name]}, this run wants {value}.")

@@ -44,6 +44,9 @@ class TrainingConfig:
     mask_ratio: float | None = field(default=None, metadata={"help": "fixed share of masked tokens (Appendix A)"})
     full_mask_share: float = field(default=0.0, metadata={"help": "share of rows that are masked throughout"})
     loss_weight: Literal["inverse_t", "elbo", "none"] = field(default="inverse_t", metadata={"help": "w(t), Eq. 4"})
+    tail_share: float = field(
+        default=1.0, metadata={"help": "share of the positions behind the end that is scored, reweighted"}
+    )
     condition_dropout: float = field(default=0.1, metadata={"help": "share of rows under the null condition"})
 
     # optimisation
@@ -86,6 +89,8 @@ class TrainingConfig:
         for name in ("full_mask_share", "condition_dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}.")
+        if not 0 < self.tail_share <= 1:
+            raise ValueError(f"tail_share must be in (0, 1], got {self.tail_share}.")
         if self.mask_ratio is not None and self.loss_weight == "elbo":
             raise ValueError("a fixed mask_ratio has no ELBO weight; use loss_weight none or inverse_t.")
         lengths = self.canvas_lengths or [self.max_sequence_length]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModel
 
 from modeling_embinv.backbone import new_inverter, prepare_tokenizer
 from modeling_embinv.checkpoints import export
@@ -136,3 +137,23 @@ def test_a_tokenizer_without_mask_gets_one(encoder, tmp_path):
     assert model.config.mask_token_id == prepared.mask_token_id < model.config.vocab_size == len(prepared)
     assert not (model.generate(unit_vectors(2)).sequences == prepared.mask_token_id).any()
     assert MASK != prepared.mask_token_id
+
+
+def test_another_vocabulary_takes_no_token_rows(encoder, tmp_path):
+    """mmBERT's row 1,234 is another word than Qwen's: copied by number, every token would start as a stranger."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    source = AutoModel.from_config(AutoConfig.for_model(**TRUNK, vocab_size=30522))
+    source.save_pretrained(tmp_path)
+    shuffled = {token: (index + 1) % 30522 for token, index in encoder.tokenizer.get_vocab().items()}
+    wordpiece = Tokenizer(models.WordPiece(shuffled, unk_token="[UNK]"))
+    PreTrainedTokenizerFast(tokenizer_object=wordpiece, unk_token="[UNK]").save_pretrained(tmp_path)
+    tokenizer = prepare_tokenizer(encoder.tokenizer)
+    layer, rows = "encoder.layer.0.output.dense.weight", "embeddings.word_embeddings.weight"
+    stranger = new_inverter(tokenizer, tmp_path, embedding_dim=16, max_sequence_length=12).trunk.state_dict()
+    assert torch.equal(stranger[layer], source.state_dict()[layer])
+    assert not torch.equal(stranger[rows], source.state_dict()[rows])
+    encoder.tokenizer.save_pretrained(tmp_path)
+    friend = new_inverter(tokenizer, tmp_path, embedding_dim=16, max_sequence_length=12).trunk.state_dict()
+    assert torch.equal(friend[rows], source.state_dict()[rows])

@@ -276,6 +276,22 @@ def test_fine_tuning_starts_from_a_folder(pairs, tmp_path):
         assert torch.equal(weight, weights(first)[name]), name
 
 
+def test_scoring_part_of_the_tail_is_unbiased():
+    """Fewer end tokens without their weight would teach the model that texts go on."""
+    ids = torch.full((64, 12), 102)
+    ids[:, :5] = 7
+    masked, counted, scored = 0, torch.zeros(12), 0
+    for seed in range(60):
+        batch = noise_batch(
+            ids, torch.zeros(64, 4), NoiseSchedule(), 103, generator_for(seed), end_token_id=102, tail_share=0.25
+        )
+        masked, scored = masked + batch.masked.sum(dim=0), scored + len(batch.positions)
+        counted.index_add_(0, batch.positions % 12, batch.position_weights)
+    assert torch.allclose(counted, masked.float(), rtol=0.1)
+    assert torch.equal(counted[:6], masked[:6].float())  # the text and its end are always scored
+    assert scored < 0.7 * masked.sum()
+
+
 def test_small_corpus_is_refused(pairs, tmp_path):
     """An endless wait or an empty epoch is no answer to a corpus smaller than a batch."""
     with pytest.raises(ValueError, match="fewer than a batch of 4000"):
@@ -308,7 +324,7 @@ def test_flags_override_the_yaml():
     config = parse_training_config(
         [str(ROOT / "configs/minilm_cpu.yaml"), "--max_steps", "7", "--learning_rate", "1e-4"]
     )
-    assert config.max_steps == 7 and config.learning_rate == 1e-4 and config.canvas_lengths == [16, 32]
+    assert config.max_steps == 7 and config.learning_rate == 1e-4 and config.trackers == ["jsonl"]
     assert Path(config.encoder).exists()
 
 
