@@ -240,7 +240,7 @@ class _Sampler:
             self._sequential()
             self.temperature = temperature
             self._reopen(self.config.restart_ratio)
-            self._euler()
+            self._euler(first_draw=self.config.max_length)
         else:
             self._euler(self.config.remask_ratio if strategy == "euler_remask" else 0.0)
         return self.canvas
@@ -252,7 +252,7 @@ class _Sampler:
             wanted=lambda masked: masked & ~after_first(masked),
         )
 
-    def _euler(self, remask_ratio: float = 0.0):
+    def _euler(self, remask_ratio: float = 0.0, first_draw: int = 0):
         """Uniform timesteps from where each row stands down to 0."""
         num_steps, schedule = self.config.num_steps, self.model.noise_schedule
         start = schedule.timestep(self.canvas.masked.float().mean(dim=1))  # (B,)
@@ -262,21 +262,23 @@ class _Sampler:
             canvas = euler_step(canvas, tokens, p, alphas[step, active], alphas[step + 1, active], draws)
             return remask_step(canvas, remask_ratio) if remask_ratio and step + 1 < num_steps else canvas
 
-        self._loop(num_steps, step_fn)
+        self._loop(num_steps, step_fn, first_draw=first_draw)
 
     def _reopen(self, ratio: float):
         """Mask the least sure tokens of each row's text, its end token among them."""
         self.canvas = remask_step(self.canvas, ratio) if ratio else self.canvas
 
-    def _loop(self, num_steps: int, step_fn: Callable, wanted: Callable = lambda masked: masked):
-        """Up to `num_steps` passes over the rows that still have masked positions; only `wanted` ones get logits."""
-        first_pass = self.num_forward_passes
+    def _loop(self, num_steps: int, step_fn: Callable, wanted: Callable = lambda masked: masked, first_draw: int = 0):
+        """Up to `num_steps` passes over the rows that still have masked positions; only `wanted` ones get logits.
+
+        Noise is taken from `first_draw` on, not from where the passes stand, which other rows decide.
+        """
         for step in range(num_steps):
             active = self.canvas.masked.any(dim=1).nonzero().squeeze(1)
             if not len(active):
                 break
             canvas = self.canvas.rows(active)
-            noise = None if self.draws is None else self.draws[active, first_pass + step]  # (A, 2, L)
+            noise = None if self.draws is None else self.draws[active, first_draw + step]  # (A, 2, L)
             tokens, confidence = self._denoise(canvas, self.embeddings[active], wanted(canvas.masked), noise)
             canvas = step_fn(canvas, tokens, confidence, step, None if noise is None else noise[:, 1], active)
             self.canvas.ids[active], self.canvas.confidence[active] = canvas.ids, canvas.confidence
