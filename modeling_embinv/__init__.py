@@ -1,8 +1,14 @@
 """EmbInv: read the text back out of a sentence embedding."""
 
+from transformers import AutoConfig, AutoModel
+
 from .configuration_embinv import EmbInvConfig
 from .generation_embinv import EmbInvGenerationConfig, EmbInvGenerationOutput
 from .modeling_embinv import EmbInvForMaskedDiffusion, EmbInvOutput
+
+# without this, loading a checkpoint's tokenizer would ask whether to run the code that is already imported
+AutoConfig.register("embinv", EmbInvConfig, exist_ok=True)
+AutoModel.register(EmbInvConfig, EmbInvForMaskedDiffusion, exist_ok=True)
 
 __all__ = [
     "EmbInvConfig",

@@ -123,7 +123,8 @@ def export(
     Weights are stored in `dtype`, half the bytes, and still load and compute in float32 unless asked otherwise.
     """
     state_dict = model.state_dict() if state_dict is None else state_dict
-    stored = {name: value.to(dtype) if value.is_floating_point() else value for name, value in state_dict.items()}
+    tied = model._tied_weights_keys
+    stored = {name: weight.to(dtype) for name, weight in state_dict.items() if name not in tied}
     partial, old = folder.with_name(folder.name + ".partial"), folder.with_name(folder.name + ".old")
     for leftover in (partial, old):
         shutil.rmtree(leftover, ignore_errors=True)

@@ -64,11 +64,14 @@ def _settings(options) -> dict:
 
 
 def _load(options):
+    from transformers.utils import logging
+
     from .allocator import keep_large_blocks
     from .backbone import load_inverter
     from .inversion import process_state
 
     keep_large_blocks()
+    logging.disable_progress_bar()
     model, tokenizer = load_inverter(options.model)
     return model.to(options.device or process_state().device).eval(), tokenizer
 

@@ -14,33 +14,34 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, hidden, weight, bias, targets, weights, chunk_size):
-        needs_grad = any(ctx.needs_input_grad[:3])
+        needed = ctx.needs_input_grad[:3]
         losses = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
-        grads = [torch.zeros_like(tensor) for tensor in (hidden, weight, bias)] if needs_grad else [None] * 3
+        grads = [torch.zeros_like(x) if need else None for x, need in zip((hidden, weight, bias), needed, strict=True)]
         compute_weight = weight.to(hidden.dtype)
         for rows in torch.arange(hidden.shape[0], device="cpu").split(chunk_size):
             rows = slice(int(rows[0]), int(rows[-1]) + 1)
             log_p = F.linear(hidden[rows], compute_weight, bias.to(hidden.dtype)).float().log_softmax(dim=-1)
             losses[rows] = -log_p.gather(1, targets[rows, None]).squeeze(1)
-            if needs_grad:
+            if any(needed):
                 # (p − onehot) · weight: the weight is applied to the narrow side of each product
                 row_weights = weights[rows, None].to(hidden.dtype)
                 grad = log_p.exp_().scatter_add_(1, targets[rows, None], log_p.new_full((len(log_p), 1), -1.0))
                 grad = grad.to(hidden.dtype)
-                grads[0][rows] = (grad @ compute_weight).mul_(row_weights)
-                scaled = hidden[rows] * row_weights
-                if weight.dtype == hidden.dtype:
-                    grads[1].addmm_(grad.T, scaled)
-                else:
-                    grads[1] += grad.T @ scaled  # the product in bf16, the sum over chunks in float32
-                grads[2] += grad.T.mv(row_weights.squeeze(1))
-        ctx.save_for_backward(*grads) if needs_grad else None
+                if needed[0]:
+                    grads[0][rows] = (grad @ compute_weight).mul_(row_weights)
+                if needed[1] and weight.dtype == hidden.dtype:
+                    grads[1].addmm_(grad.T, hidden[rows] * row_weights)
+                elif needed[1]:
+                    grads[1] += grad.T @ (hidden[rows] * row_weights)  # bf16 products, summed up in float32
+                if needed[2]:
+                    grads[2] += grad.T.mv(row_weights.squeeze(1))
+        ctx.save_for_backward(*grads)
         ctx.mark_non_differentiable(losses)
         return (losses * weights).sum(), losses
 
     @staticmethod
     def backward(ctx, grad_loss, _):
-        grads = (grad * grad_loss for grad in ctx.saved_tensors)
+        grads = (None if grad is None else grad * grad_loss for grad in ctx.saved_tensors)
         return *grads, None, None, None
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import math
 import time
 from pathlib import Path
@@ -11,11 +12,11 @@ from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker, on_main_process
 from accelerate.utils import set_seed
 from torch import Tensor
-from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from .allocator import keep_large_blocks
 from .backbone import load_inverter, new_inverter, prepare_tokenizer
+from .bag_of_words import warm_up_on_words
 from .batches import NoisedBatch, PairBatches, SpanBatches, canvas_length, generator_for, noise_batch
 from .checkpoints import EMA, Progress, export, load_newest, save_checkpoint
 from .data import load_pairs, read_manifest
@@ -57,6 +58,10 @@ def train(config: TrainingConfig) -> Path:
         OSError: for a checkpoint that cannot be read.
     """
     keep_large_blocks()
+    # a sharp softmax is full of numbers below 1e-38, on which a CPU's multiplications take many times as long
+    torch.set_flush_denormal(True)
+    # tied weights are saved once, which accelerate would report at every checkpoint
+    logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)
     set_seed(config.seed)
     output_dir = Path(config.output_dir)
     trackers = [JSONLinesTracker(output_dir / "log.jsonl") if name == "jsonl" else name for name in config.trackers]
@@ -115,6 +120,8 @@ def build_model(config: TrainingConfig, encoder: SentenceEncoder):
         )
     if config.freeze_backbone:
         model.freeze_backbone()
+    if config.freeze_embeddings:
+        model.get_input_embeddings().requires_grad_(False)
     return model.train(), tokenizer
 
 
@@ -137,42 +144,6 @@ def build_data(config: TrainingConfig, encoder: SentenceEncoder, model: EmbInvFo
         batches = SpanBatches(samplers[0], encoder, end)
         ids, embedding = SpanBatches(samplers[1], encoder, end).batch(0, config.validation_size)
     return batches, ValidationSet(ids, embedding, config.generation_size, _schedule(config))
-
-
-def warm_up_on_words(model: EmbInvForMaskedDiffusion, batches, config: TrainingConfig, accelerator: Accelerator):
-    """Teach the projector, the head's modulation and the output layer a text's unordered tokens from e alone.
-
-    It needs no trunk, so it sees tens of texts in the time that a full step takes for one. Every process does the
-    same work from the same seed, so they start the main run equal.
-    """
-    model.to(accelerator.device)
-    weights = [*model.projector.parameters(), model.modulation.weight, *model.decoder.parameters()]
-    optimizer = torch.optim.AdamW(weights, lr=config.bag_of_words_rate, weight_decay=0.0, fused=True)
-    steps = config.bag_of_words_steps
-    ramp = lambda step: min(1.0, (step + 1) / 20) * (1 - step / steps)  # noqa: E731
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, ramp)
-    bar = tqdm(range(steps), desc="bag of words", disable=not accelerator.is_main_process, mininterval=10)
-    for step in bar:
-        input_ids, embedding = batches.batch(step, config.bag_of_words_batch_size, config.max_sequence_length)
-        loss = bag_of_words_loss(model, input_ids.to(accelerator.device), embedding.to(accelerator.device))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        scheduler.step()
-        if step % config.log_steps == 0:
-            bar.set_postfix(loss=f"{float(loss):.3f}")
-            accelerator.log({"bag_of_words/loss": float(loss)}, step=0)
-
-
-def bag_of_words_loss(model: EmbInvForMaskedDiffusion, input_ids: Tensor, embedding: Tensor) -> Tensor:
-    """Mean −log p of the texts' tokens (B, L), all predicted from e (B, D) by the head's shift β alone."""
-    condition = model.projector(embedding)
-    features = model.timestep_features(torch.ones(len(embedding), device=embedding.device))
-    inputs = torch.cat([features.to(condition.dtype), condition], dim=1)
-    shift = F.linear(inputs, model.modulation.weight[-model.config.hidden_size :])  # the head's Δβ (B, H)
-    log_p = model.decoder(shift + model.head.norm.bias).float().log_softmax(dim=-1)  # (B, V)
-    is_text = input_ids != model.config.eos_token_id
-    return -log_p.gather(1, input_ids)[is_text].mean()
 
 
 def learning_rate_factor(config: TrainingConfig, step: int) -> float:

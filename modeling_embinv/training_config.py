@@ -34,6 +34,9 @@ class TrainingConfig:
     max_sequence_length: int = field(default=32, metadata={"help": "L, tokens of the canvas"})
     num_condition_tokens: int = field(default=0, metadata={"help": "prefix positions projected from the embedding"})
     freeze_backbone: bool = field(default=False, metadata={"help": "train projector, modulation, output layer only"})
+    freeze_embeddings: bool = field(
+        default=False, metadata={"help": "leave the token embeddings, and so the output layer, as they are"}
+    )
     attn_implementation: str = field(default="sdpa", metadata={"help": "eager is faster on CPU for short texts"})
     gradient_checkpointing: bool = field(default=False, metadata={"help": "less memory for a third more work"})
     compile: bool = field(default=False, metadata={"help": "torch.compile the trunk"})

@@ -119,7 +119,7 @@ def test_rows_and_batches_are_independent(strategy):
     vectors = unit_vectors(7)
     settings = dict(strategy=strategy, num_steps=4, temperature=1.0)
     whole = model.generate(vectors, generator=torch.Generator().manual_seed(3), **settings).sequences
-    assert len({int(length) for length in (whole != PAD).sum(dim=1)}) > 1       # some rows are done before others
+    assert len({int(length) for length in (whole != PAD).sum(dim=1)}) > 1  # some rows are done before others
     generator = torch.Generator().manual_seed(3)
     parts = torch.cat([model.generate(part, generator=generator, **settings).sequences for part in vectors.split(3)])
     assert torch.equal(whole, parts)

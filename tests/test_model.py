@@ -157,6 +157,9 @@ def test_chunked_cross_entropy_and_its_gradients_are_exact():
     assert torch.allclose(losses.double(), expected, atol=1e-5)
     for one, other in zip(ours, theirs, strict=True):
         assert torch.allclose(one.grad, other.grad, atol=1e-5)
+    frozen = hidden.clone().requires_grad_()
+    (3 * chunked_cross_entropy(frozen, weight, bias, targets, weights, chunk_size=10)[0]).backward()
+    assert torch.allclose(frozen.grad, theirs[0].grad, atol=1e-5) and weight.grad is None
 
 
 def test_loss_equals_cross_entropy_of_the_logits(family):

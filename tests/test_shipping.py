@@ -157,3 +157,18 @@ def test_another_vocabulary_takes_no_token_rows(encoder, tmp_path):
     encoder.tokenizer.save_pretrained(tmp_path)
     friend = new_inverter(tokenizer, tmp_path, embedding_dim=16, max_sequence_length=12).trunk.state_dict()
     assert torch.equal(friend[rows], source.state_dict()[rows])
+
+
+def test_loading_inside_the_package_asks_nothing(folder, monkeypatch):
+    """AutoTokenizer reads the config too: on a terminal it asked whether to run custom code, and waited."""
+    import builtins
+
+    from modeling_embinv.backbone import load_inverter
+
+    def refuse(prompt=""):
+        raise AssertionError(f"a command line must not ask: {prompt}")
+
+    monkeypatch.setattr(builtins, "input", refuse)
+    model, tokenizer = load_inverter(folder)
+    assert type(model).__module__ == "modeling_embinv.modeling_embinv" and tokenizer.mask_token == "[MASK]"
+    assert type(AutoModel.from_pretrained(folder, trust_remote_code=True)).__name__ == type(model).__name__

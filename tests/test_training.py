@@ -14,12 +14,13 @@ from safetensors.torch import load_file
 
 from modeling_embinv import checkpoints
 from modeling_embinv.backbone import load_inverter, new_inverter, prepare_tokenizer
+from modeling_embinv.bag_of_words import bag_of_words_loss
 from modeling_embinv.batches import PairBatches, canvas_length, generator_for, noise_batch
 from modeling_embinv.canvas import encode_canvas
 from modeling_embinv.data import load_pairs, prepare
 from modeling_embinv.diffusion_embinv import NoiseSchedule
 from modeling_embinv.sources import Document
-from modeling_embinv.training import bag_of_words_loss, learning_rate_factor, train
+from modeling_embinv.training import learning_rate_factor, train
 from modeling_embinv.training_config import TrainingConfig, parse_training_config
 from modeling_embinv.validation import ValidationSet, generation_scores
 
@@ -128,7 +129,9 @@ def test_a_handful_of_sentences_is_over_fitted(encoder):
 
 
 def test_bag_of_words_learns_words(encoder):
-    """The warm-up must reach the head through the projector and lower the loss, without touching the trunk."""
+    """The warm-up must reach the head through the projector, and touch no weight of the trunk: training the tied
+    token embeddings along with it left a trunk that ignored its
+    context."""
     tokenizer = prepare_tokenizer(encoder.tokenizer)
     model = new_inverter(tokenizer, TINY_TRUNK, embedding_dim=384, max_sequence_length=12)
     canvas = encode_canvas(tokenizer, SENTENCES, 12)
@@ -141,8 +144,8 @@ def test_bag_of_words_learns_words(encoder):
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
-    assert losses[-1] < losses[0] - 3
-    assert model.trunk.layers[0].intermediate.dense.weight.grad is None
+    assert losses[-1] < losses[0] - 2
+    assert all(weight.grad is None for weight in model.trunk.parameters())
 
 
 def test_full_disk_while_saving_keeps_the_last_checkpoint(pairs, tmp_path, monkeypatch):

@@ -1,0 +1,92 @@
+"""Configuration of an embedding inverter: its trunk, its condition and the encoder that it reads."""
+
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig
+from transformers import PreTrainedConfig
+
+
+@strict
+class EmbInvConfig(PreTrainedConfig):
+    """Model configuration; sampler settings live in `EmbInvGenerationConfig`, training settings in `TrainingConfig`.
+
+    Args:
+        backbone_config: configuration of the trunk, a `dict` with `model_type` or a config object. The families
+            are ModernBERT (`modernbert`: pre-norm, mmBERT too) and BERT (`bert`, `roberta`, `xlm-roberta`: post-norm).
+        embedding_dim: D, width of the vectors that are inverted.
+        max_sequence_length: L, number of tokens on the canvas, the end token included.
+        vocab_size: V, size of the tokenizer's vocabulary with [MASK]; equals the trunk's.
+        mask_token_id, eos_token_id, pad_token_id: ids of [MASK], of the end token and of padding in the output.
+        noise_schedule: α(t): "log_linear" exp(−λt) (Eq. 2), "linear" 1 − t, "cosine" 1 − cos(π(1 − t)/2).
+        noise_lambda: λ of the log-linear schedule.
+        num_condition_tokens: prefix positions projected from the embedding, 0 in the paper's model.
+        timestep_features: number of sinusoidal features φ(t) of the timestep.
+        encoder_id, encoder_revision, encoder_prompt: the encoder whose vectors this model inverts.
+
+    Raises:
+        ValueError: for sizes out of range, a mask token outside the vocabulary or a trunk of another vocabulary.
+    """
+
+    model_type = "embinv"
+    sub_configs = {"backbone_config": AutoConfig}
+
+    backbone_config: dict | PreTrainedConfig | None = None
+    embedding_dim: int = 384
+    max_sequence_length: int = 32
+    vocab_size: int = 30522
+    mask_token_id: int = 103
+    eos_token_id: int | list[int] | None = 102
+    pad_token_id: int | None = 0
+    noise_schedule: Literal["log_linear", "linear", "cosine"] = "log_linear"
+    noise_lambda: float | int = 5.0
+    num_condition_tokens: int = 0
+    timestep_features: int = 64
+    encoder_id: str | None = None
+    encoder_revision: str | None = None
+    encoder_prompt: str | None = None
+    initializer_range: float | int = 0.02
+    tie_word_embeddings: bool = True
+
+    def __post_init__(self, **kwargs):
+        if self.backbone_config is None:
+            self.backbone_config = {"model_type": "bert", "vocab_size": self.vocab_size}
+        if isinstance(self.backbone_config, dict):
+            backbone = dict(self.backbone_config)
+            self.backbone_config = AutoConfig.for_model(backbone.pop("model_type", "bert"), **backbone)
+        super().__post_init__(**kwargs)
+
+    @property
+    def hidden_size(self) -> int:
+        """H, width of the trunk."""
+        return self.backbone_config.hidden_size
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """N, depth of the trunk."""
+        return self.backbone_config.num_hidden_layers
+
+    def validate_sizes(self):
+        """Runs at construction and at saving."""
+        for name in ("embedding_dim", "max_sequence_length", "vocab_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.timestep_features < 2 or self.timestep_features % 2:
+            raise ValueError(f"timestep_features must be an even number of at least 2, got {self.timestep_features}.")
+        if self.num_condition_tokens < 0:
+            raise ValueError(f"num_condition_tokens must be 0 or more, got {self.num_condition_tokens}.")
+        if self.noise_lambda <= 0:
+            raise ValueError(f"noise_lambda must be positive, got {self.noise_lambda}.")
+
+    def validate_vocabulary(self):
+        """Runs at construction and at saving."""
+        if not 0 <= self.mask_token_id < self.vocab_size:
+            raise ValueError(f"mask_token_id {self.mask_token_id} is outside the vocabulary of {self.vocab_size}.")
+        if not isinstance(self.eos_token_id, int) or not 0 <= self.eos_token_id < self.vocab_size:
+            raise ValueError(f"eos_token_id must be one id below {self.vocab_size}, got {self.eos_token_id}.")
+        trunk = self.backbone_config.vocab_size
+        if trunk != self.vocab_size:
+            raise ValueError(f"backbone_config.vocab_size {trunk} differs from vocab_size {self.vocab_size}.")
+
+
+EmbInvConfig.register_for_auto_class()

@@ -1,0 +1,61 @@
+"""Cross entropy of a large vocabulary in chunks, with the gradient taken on the way forward."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Σ weights · CE(hidden · Wᵀ + b, targets): logits of one chunk of rows exist at a time, and only once.
+
+    The gradient of the logits is known as soon as they are, so backward only scales what forward stored: three
+    matrix products in all, and (chunk, V) instead of three times (M, V) numbers of memory.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden, weight, bias, targets, weights, chunk_size):
+        needed = ctx.needs_input_grad[:3]
+        losses = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
+        grads = [torch.zeros_like(x) if need else None for x, need in zip((hidden, weight, bias), needed, strict=True)]
+        compute_weight = weight.to(hidden.dtype)
+        for rows in torch.arange(hidden.shape[0], device="cpu").split(chunk_size):
+            rows = slice(int(rows[0]), int(rows[-1]) + 1)
+            log_p = F.linear(hidden[rows], compute_weight, bias.to(hidden.dtype)).float().log_softmax(dim=-1)
+            losses[rows] = -log_p.gather(1, targets[rows, None]).squeeze(1)
+            if any(needed):
+                # (p − onehot) · weight: the weight is applied to the narrow side of each product
+                row_weights = weights[rows, None].to(hidden.dtype)
+                grad = log_p.exp_().scatter_add_(1, targets[rows, None], log_p.new_full((len(log_p), 1), -1.0))
+                grad = grad.to(hidden.dtype)
+                if needed[0]:
+                    grads[0][rows] = (grad @ compute_weight).mul_(row_weights)
+                if needed[1] and weight.dtype == hidden.dtype:
+                    grads[1].addmm_(grad.T, hidden[rows] * row_weights)
+                elif needed[1]:
+                    grads[1] += grad.T @ (hidden[rows] * row_weights)  # bf16 products, summed up in float32
+                if needed[2]:
+                    grads[2] += grad.T.mv(row_weights.squeeze(1))
+        ctx.save_for_backward(*grads)
+        ctx.mark_non_differentiable(losses)
+        return (losses * weights).sum(), losses
+
+    @staticmethod
+    def backward(ctx, grad_loss, _):
+        grads = (None if grad is None else grad * grad_loss for grad in ctx.saved_tensors)
+        return *grads, None, None, None
+
+
+def chunked_cross_entropy(
+    hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, weights: Tensor, chunk_size: int = 1024
+) -> tuple[Tensor, Tensor]:
+    """Weighted sum of cross entropies over a vocabulary of V tokens.
+
+    Args:
+        hidden: (M, H) in the dtype of computation. weight: (V, H). bias: (V,). targets: (M,) int64.
+        weights: (M,) float, factor of each row's loss; no gradient flows to it.
+        chunk_size: rows whose logits exist at a time.
+
+    Returns:
+        loss () float32, differentiable in hidden, weight and bias, and the rows' own losses (M,), which are not.
+    """
+    return _ChunkedCrossEntropy.apply(hidden, weight, bias, targets, weights.float(), chunk_size)

@@ -1,0 +1,223 @@
+"""Masked diffusion as pure functions: α(t), masking, loss weight, and the steps that unmask.
+
+Equation numbers are those of the paper (Xiao, "Embedding Inversion via Conditional Masked Diffusion Language
+Models"). A *canvas* is a row of exactly L tokens: the text, then the end token up to L. Every position of it is
+masked and predicted alike, so that neither the canvas nor the pattern of masks tells how long the text is.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """Survival probability α(t) of a token; `fixed` ignores t and masks the share `mask_ratio` (Appendix A)."""
+
+    name: str = "log_linear"
+    lam: float = 5.0
+    mask_ratio: float | None = None
+
+    def __post_init__(self):
+        if self.name not in ("log_linear", "linear", "cosine", "fixed"):
+            raise ValueError(f"noise schedule must be log_linear, linear, cosine or fixed, got {self.name!r}.")
+        if (self.name == "fixed") != (self.mask_ratio is not None):
+            raise ValueError("mask_ratio belongs to the fixed noise schedule, which needs it.")
+        if self.mask_ratio is not None and not 0 < self.mask_ratio <= 1:
+            raise ValueError(f"mask_ratio must be in (0, 1], got {self.mask_ratio}.")
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """α(t) for t (B,) in [0, 1]."""
+        if self.name == "log_linear":
+            return torch.exp(-self.lam * t)
+        if self.name == "linear":
+            return 1 - t
+        if self.name == "cosine":
+            return 1 - torch.cos(math.pi / 2 * (1 - t))
+        return torch.full_like(t, 1 - self.mask_ratio)
+
+    def alpha_prime(self, t: Tensor) -> Tensor:
+        """α′(t) (B,)."""
+        if self.name == "log_linear":
+            return -self.lam * torch.exp(-self.lam * t)
+        if self.name == "linear":
+            return torch.full_like(t, -1.0)
+        if self.name == "cosine":
+            return -math.pi / 2 * torch.sin(math.pi / 2 * (1 - t))
+        return torch.zeros_like(t)
+
+    def timestep(self, masked_share: Tensor) -> Tensor:
+        """The t in [0, 1] at which the share `masked_share` (B,) is masked on average: the inverse of 1 − α."""
+        alpha = (1 - masked_share).clamp(0, 1)
+        if self.name == "log_linear":
+            return (-torch.log(alpha.clamp_min(1e-12)) / self.lam).clamp(0, 1)
+        if self.name == "linear":
+            return 1 - alpha
+        if self.name == "cosine":
+            return 1 - 2 / math.pi * torch.acos(1 - alpha)
+        return torch.ones_like(alpha)
+
+
+def sample_timesteps(batch_size: int, generator: torch.Generator | None = None, eps: float = 1e-3) -> Tensor:
+    """Timesteps (B,) in [eps, 1], one from each of B equal strata: as uniform as t ~ U(eps, 1), with less variance."""
+    strata = (torch.arange(batch_size) + torch.rand(batch_size, generator=generator)) / batch_size
+    return eps + (1 - eps) * strata
+
+
+def mask_tokens(
+    input_ids: Tensor,
+    timestep: Tensor,
+    schedule: NoiseSchedule,
+    mask_token_id: int,
+    generator: torch.Generator | None = None,
+    attention_mask: Tensor | None = None,
+    fully_masked: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The forward process q(x_t | x_0) (Eq. 2).
+
+    Args:
+        input_ids: x0 (B, L).
+        timestep: t (B,).
+        attention_mask: (B, L), 0 at padding, which is never masked.
+        fully_masked: (B,) bool, rows that are masked throughout, as sampling starts.
+
+    Returns:
+        noised_ids xt (B, L) and masked (B, L) bool.
+    """
+    draws = torch.rand(input_ids.shape, generator=generator).to(input_ids.device)
+    masked = draws >= schedule.alpha(timestep.to(input_ids.device))[:, None]
+    if fully_masked is not None:
+        masked |= fully_masked.to(input_ids.device)[:, None]
+    if attention_mask is not None:
+        masked &= attention_mask.bool()
+    return input_ids.masked_fill(masked, mask_token_id), masked
+
+
+def loss_weights(kind: str, timestep: Tensor, masked: Tensor, schedule: NoiseSchedule) -> Tensor:
+    """Weight (B,) of each row's summed −log p, so that the loss is Σ_b weight_b Σ_i −log p(x0_i).
+
+    `inverse_t`: 1/t, averaged over rows (Eq. 4). `elbo`: −α′(t)/(1 − α(t)), averaged over rows (MDLM, arXiv
+    2406.07524, Eq. 10). `none`: the mean over all masked positions of the batch.
+    """
+    batch_size = timestep.shape[0]
+    if kind == "inverse_t":
+        return 1 / timestep / batch_size
+    if kind == "elbo":
+        if schedule.name == "fixed":
+            raise ValueError("a fixed mask ratio has no ELBO weight; use loss_weight none or inverse_t.")
+        return -schedule.alpha_prime(timestep) / (1 - schedule.alpha(timestep)) / batch_size
+    if kind == "none":
+        return torch.ones_like(timestep) / masked.sum().clamp_min(1).to(timestep)
+    raise ValueError(f"loss_weight must be inverse_t, elbo or none, got {kind!r}.")
+
+
+@dataclass
+class Canvas:
+    """State of the sampler.
+
+    ids: (B, L) int64, [MASK] where nothing is committed. confidence: (B, L) float, the probability that the model
+    gave a token when it was committed, 0 where masked.
+    """
+
+    ids: Tensor
+    confidence: Tensor
+    mask_token_id: int
+    end_token_id: int
+
+    @classmethod
+    def fully_masked(cls, batch_size: int, length: int, mask_token_id: int, end_token_id: int, device=None):
+        ids = torch.full((batch_size, length), mask_token_id, device=device)
+        return cls(ids, torch.zeros(batch_size, length, device=device), mask_token_id, end_token_id)
+
+    @property
+    def masked(self) -> Tensor:
+        """(B, L) bool."""
+        return self.ids == self.mask_token_id
+
+    def rows(self, index: Tensor) -> "Canvas":
+        """The rows `index` as a canvas of their own."""
+        return Canvas(self.ids[index], self.confidence[index], self.mask_token_id, self.end_token_id)
+
+    def commit(self, tokens: Tensor, confidence: Tensor, where: Tensor) -> "Canvas":
+        """Write `tokens` at the masked positions of `where` (B, L) bool; what follows an end token is the end, too."""
+        where = where & self.masked
+        ids = torch.where(where, tokens, self.ids)
+        confidence = torch.where(where, confidence, self.confidence)
+        is_end = ids == self.end_token_id
+        behind = after_first(is_end)
+        end_confidence = torch.where(is_end & ~behind, confidence, 0.0).amax(dim=1, keepdim=True)
+        ids = ids.masked_fill(behind, self.end_token_id)
+        return Canvas(ids, torch.where(behind, end_confidence, confidence), self.mask_token_id, self.end_token_id)
+
+    def remask(self, where: Tensor) -> "Canvas":
+        """Mask the positions `where` (B, L) bool again; a re-opened first end token re-opens all that follow it."""
+        is_end = self.ids == self.end_token_id
+        first_end = is_end & ~after_first(is_end)
+        where = where | ((where & first_end).any(dim=1, keepdim=True) & is_end)
+        ids = self.ids.masked_fill(where, self.mask_token_id)
+        return Canvas(ids, self.confidence.masked_fill(where, 0.0), self.mask_token_id, self.end_token_id)
+
+
+def after_first(flags: Tensor) -> Tensor:
+    """(B, L) bool, true behind the first true position of each row of `flags` (B, L)."""
+    counts = flags.long().cumsum(dim=1)
+    return (counts - flags.long()) > 0
+
+
+def lowest(scores: Tensor, eligible: Tensor, count: Tensor) -> Tensor:
+    """(B, L) bool: in each row the `count` (B,) eligible positions of lowest score, ties from the left."""
+    order = scores.masked_fill(~eligible, float("inf")).argsort(dim=1, stable=True)
+    rank = order.argsort(dim=1)
+    return eligible & (rank < count[:, None])
+
+
+def sequential_step(canvas: Canvas, tokens: Tensor, confidence: Tensor) -> Canvas:
+    """Commit the leftmost masked position (Eq. 11)."""
+    masked = canvas.masked
+    return canvas.commit(tokens, confidence, masked & ~after_first(masked))
+
+
+def euler_step(
+    canvas: Canvas, tokens: Tensor, confidence: Tensor, alpha_now: Tensor, alpha_next: Tensor, draws: Tensor
+) -> Canvas:
+    """One reverse step from t to s < t (Eq. 12): a masked position is committed with (α(s) − α(t)) / (1 − α(t)).
+
+    Args:
+        alpha_now, alpha_next: α(t) and α(s) (B,); the last step has α(0) = 1 and commits everything.
+        draws: (B, L) uniform in [0, 1).
+    """
+    probability = (alpha_next - alpha_now) / (1 - alpha_now).clamp_min(1e-12)
+    return canvas.commit(tokens, confidence, draws < probability[:, None])
+
+
+def remask_step(canvas: Canvas, remask_ratio: float) -> Canvas:
+    """Mask the share τ of the committed positions of lowest confidence again (Eq. 13), at least one of them.
+
+    The end tokens behind the first one count as part of it: they are one decision.
+    """
+    behind_end = after_first(canvas.ids == canvas.end_token_id)
+    committed = ~canvas.masked & ~behind_end
+    count = torch.ceil(remask_ratio * committed.sum(dim=1) - 1e-6)
+    return canvas.remask(lowest(canvas.confidence, committed, count))
+
+
+def confidence_step(canvas: Canvas, tokens: Tensor, confidence: Tensor, steps_left: int) -> Canvas:
+    """Commit the most confident of the masked positions, 1/steps_left of them (Eqs. 14–15).
+
+    Positions that the model takes to be behind the end cost nothing: they are committed along with the chosen ones
+    when they are as confident as the least confident of those. Else a short text on a long canvas would spend its
+    steps on the empty part.
+    """
+    masked = canvas.masked
+    predicted_end = torch.where(masked, tokens, canvas.ids) == canvas.end_token_id
+    # a tail position: it and everything to its right is predicted to be the end, and so is its left neighbour
+    run = predicted_end.flip(1).long().cumprod(dim=1).flip(1).bool()
+    tail = run & after_first(run)
+    paid = masked & ~tail
+    count = torch.ceil(paid.sum(dim=1) / steps_left)
+    chosen = lowest(-confidence, paid, count)
+    threshold = torch.where(chosen, confidence, float("inf")).amin(dim=1, keepdim=True)
+    free = masked & tail & ((confidence >= threshold) | ~paid.any(dim=1, keepdim=True))
+    return canvas.commit(tokens, confidence, chosen | free)

@@ -1,0 +1,249 @@
+"""The conditional masked diffusion language model: noised tokens, a timestep and an embedding in, logits out."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.utils import ModelOutput
+
+from .configuration_embinv import EmbInvConfig
+from .cross_entropy_embinv import chunked_cross_entropy
+from .diffusion_embinv import NoiseSchedule
+from .generation_embinv import EmbInvGenerationConfig
+from .generation_embinv import EmbInvGenerationMixin
+from .trunk_embinv import ModernBertRotaryEmbedding
+from .trunk_embinv import adaptive_norm
+from .trunk_embinv import build_trunk
+
+
+@dataclass
+class EmbInvOutput(ModelOutput):
+    """What a forward pass returns.
+
+    loss: () float32, the weighted sum of cross entropies, when targets were given.
+    losses: (M,) float32, −log p(x0) at each scored position, without gradient, when targets were given.
+    logits: (B, L, V), or (M, V) at the requested positions, when no targets were given.
+    """
+
+    loss: Tensor | None = None
+    losses: Tensor | None = None
+    logits: Tensor | None = None
+
+
+class ConditionProjector(nn.Module):
+    """c = W2·GELU(W1·e + b1) + b2 (Eq. 5), or the learned null condition.
+
+    e has unit norm, so its entries have variance 1/D: the factor √D, which W1 could absorb, gives them variance 1.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.scale = math.sqrt(config.embedding_dim)
+        self.dense_in = nn.Linear(config.embedding_dim, config.hidden_size)
+        self.dense_out = nn.Linear(config.hidden_size, config.hidden_size)
+        self.null_condition = nn.Parameter(torch.zeros(config.hidden_size))
+
+    def forward(self, embedding: Tensor, condition_mask: Tensor | None = None) -> Tensor:
+        """embedding e (B, D), condition_mask (B,) bool, false for the null condition → c (B, H)."""
+        hidden = self.dense_in(embedding.to(self.dense_in.weight.dtype) * self.scale)
+        condition = self.dense_out(nn.functional.gelu(hidden))
+        if condition_mask is None:
+            return condition
+        return torch.where(condition_mask[:, None], condition, self.null_condition.to(condition.dtype))
+
+
+class TimestepFeatures(nn.Module):
+    """φ(t): sines and cosines of t at frequencies from 1 to 1,000, geometrically spaced."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.half = config.timestep_features // 2
+
+    def forward(self, timestep: Tensor) -> Tensor:
+        """t (B,) → φ(t) (B, F) float32."""
+        exponents = torch.arange(self.half, device=timestep.device, dtype=torch.float32) / max(self.half - 1, 1)
+        angles = timestep.float()[:, None] * 1000.0**exponents
+        return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+class Modulation(nn.Linear):
+    """(Δγ, Δβ) of all norms from [φ(t), c] in one matrix product (Eqs. 6–9), zero at the start for every t and c."""
+
+    def __init__(self, config, num_norms: int):
+        super().__init__(config.timestep_features + config.hidden_size, num_norms * 2 * config.hidden_size, bias=False)
+        self.shape = (num_norms, 2, config.hidden_size)
+
+    def forward(self, timestep_features: Tensor, condition: Tensor) -> Tensor:
+        """(B, F), (B, H) → (B, num_norms, 2, H)."""
+        features = torch.cat([timestep_features.to(condition.dtype), condition], dim=1)
+        return super().forward(features).unflatten(1, self.shape)
+
+
+class ConditionTokens(nn.Linear):
+    """Prefix positions projected from the condition: (B, H) → (B, P, H)."""
+
+    def __init__(self, config):
+        super().__init__(config.hidden_size, config.num_condition_tokens * config.hidden_size)
+        self.shape = (config.num_condition_tokens, config.hidden_size)
+
+    def forward(self, condition: Tensor) -> Tensor:
+        return super().forward(condition).unflatten(1, self.shape)
+
+
+class PredictionHead(nn.Module):
+    """The transform before the output layer: dense, activation, adaptive norm."""
+
+    def __init__(self, config):
+        super().__init__()
+        backbone = config.backbone_config
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        activation = getattr(backbone, "classifier_activation", None) or getattr(backbone, "hidden_act", "gelu")
+        self.act = ACT2FN[activation]
+        eps = getattr(backbone, "norm_eps", None) or backbone.layer_norm_eps
+        self.norm = nn.LayerNorm(config.hidden_size, eps=eps)
+
+    def forward(self, hidden: Tensor, modulation: Tensor) -> Tensor:
+        """hidden (M, 1, H) or (B, L, H), modulation (M, 2, H) or (B, 2, H)."""
+        return adaptive_norm(self.act(self.dense(hidden)), self.norm, modulation)
+
+
+class EmbInvPreTrainedModel(PreTrainedModel):
+    """Loading, saving and initialisation."""
+
+    config_class = EmbInvConfig
+    base_model_prefix = "embinv"
+    main_input_name = "noised_ids"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        std = self.config.initializer_range
+        if isinstance(module, Modulation):
+            init.zeros_(module.weight)  # the network starts as its backbone
+        elif isinstance(module, ConditionProjector):
+            init.normal_(module.null_condition, std=std)
+            for dense in (module.dense_in, module.dense_out):
+                init.normal_(dense.weight, std=dense.in_features**-0.5)  # keeps the variance of e's entries
+                init.zeros_(dense.bias)
+        elif isinstance(module, ModernBertRotaryEmbedding):
+            # not saved with the weights, so loading must compute them again
+            for kind in module.layer_types:
+                inv_freq, _ = module.compute_default_rope_parameters(module.config, layer_type=kind)
+                init.copy_(getattr(module, f"{kind}_inv_freq"), inv_freq)
+                init.copy_(getattr(module, f"{kind}_original_inv_freq"), inv_freq)
+        elif isinstance(module, (nn.Linear, nn.Embedding)):
+            init.normal_(module.weight, std=std)
+            if getattr(module, "bias", None) is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+
+
+class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, EmbInvGenerationMixin):
+    """Masked diffusion language model conditioned on a sentence embedding by adaptive layer norms."""
+
+    generation_config_class = EmbInvGenerationConfig
+
+    def __init__(self, config: EmbInvConfig):
+        super().__init__(config)
+        # the trunk is no PreTrainedModel of its own, so nobody else hands the choice of attention down
+        config.backbone_config._attn_implementation = config._attn_implementation
+        self.projector = ConditionProjector(config)
+        self.timestep_features = TimestepFeatures(config)
+        self.condition_tokens = ConditionTokens(config) if config.num_condition_tokens else None
+        self.trunk = build_trunk(config.backbone_config)
+        self.modulation = Modulation(config, self.trunk.num_norms + 1)  # the trunk's norms, then the head's
+        self.head = PredictionHead(config)
+        self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
+        # sharding wraps this class, and fails on a name that the model does not hold
+        self._no_split_modules = [type(self.trunk.layers[0]).__name__]
+        self._tied_weights_keys = {"decoder.weight": f"trunk.{self.trunk.embedding_name}"}
+        self.post_init()
+
+    @property
+    def noise_schedule(self) -> NoiseSchedule:
+        """α(t) that this model was trained with."""
+        return NoiseSchedule(self.config.noise_schedule, self.config.noise_lambda)
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.trunk.token_embeddings
+
+    def set_input_embeddings(self, value: nn.Embedding):
+        parent, name = self.trunk.embedding_name.removesuffix(".weight").split(".")
+        setattr(getattr(self.trunk, parent), name, value)
+
+    def get_output_embeddings(self) -> nn.Linear:
+        return self.decoder
+
+    def set_output_embeddings(self, new_embeddings: nn.Linear):
+        self.decoder = new_embeddings
+
+    def freeze_backbone(self):
+        """Train the projector, the modulations and the output layer (tied to the token embeddings) only."""
+        self.trunk.requires_grad_(False)
+        self.get_input_embeddings().requires_grad_(True)
+
+    def forward(
+        self,
+        noised_ids: Tensor,
+        embedding: Tensor,
+        timestep: Tensor,
+        attention_mask: Tensor | None = None,
+        condition_mask: Tensor | None = None,
+        positions: Tensor | None = None,
+        targets: Tensor | None = None,
+        target_weights: Tensor | None = None,
+    ) -> EmbInvOutput:
+        """Logits of x0 given xt, t and e (Eq. 3). Draws no noise: see `mask_tokens`.
+
+        Args:
+            noised_ids: xt (B, L) int64.
+            embedding: e (B, D), unit norm.
+            timestep: t (B,) in [0, 1].
+            attention_mask: (B, L), 0 at padding; None when there is none, the fast path.
+            condition_mask: (B,) bool, false where the null condition replaces e; None for none.
+            positions: (M,) int64, flat indexes b·L + i of the positions to score; None for all B·L.
+            targets: (M,) int64, x0 there: return the loss, computed in chunks, in place of logits.
+            target_weights: (M,) float, factor of each position's loss; None for their mean.
+        """
+        batch_size, length = noised_ids.shape
+        condition = self.projector(embedding, condition_mask)  # (B, H)
+        modulation = self.modulation(self.timestep_features(timestep), condition)  # (B, norms, 2, H)
+        inputs_embeds = self.trunk.token_embeddings(noised_ids)  # (B, L, H)
+        prefix = self.config.num_condition_tokens
+        if prefix:
+            tokens = self.condition_tokens(condition).to(inputs_embeds.dtype)
+            inputs_embeds = torch.cat([tokens, inputs_embeds], dim=1)  # (B, P + L, H)
+            if attention_mask is not None:
+                attention_mask = nn.functional.pad(attention_mask, (prefix, 0), value=1)
+        hidden = self.trunk(inputs_embeds, modulation[:, :-1], attention_mask)[:, prefix:]  # (B, L, H)
+        if positions is None and targets is None:
+            return EmbInvOutput(logits=self.decoder(self.head(hidden, modulation[:, -1])))
+        if positions is None:
+            positions = torch.arange(batch_size * length, device=noised_ids.device)
+        hidden = hidden.reshape(batch_size * length, -1)[positions]  # (M, H)
+        hidden = self.head(hidden[:, None], modulation[positions // length, -1])[:, 0]
+        if targets is None:
+            return EmbInvOutput(logits=self.decoder(hidden))
+        if target_weights is None:
+            target_weights = torch.full(targets.shape, 1 / max(targets.shape[0], 1), device=targets.device)
+        loss, losses = chunked_cross_entropy(
+            self._compute_dtype(hidden), self.decoder.weight, self.decoder.bias, targets, target_weights
+        )
+        return EmbInvOutput(loss=loss, losses=losses)
+
+    @staticmethod
+    def _compute_dtype(hidden: Tensor) -> Tensor:
+        """Autocast ends at a custom function, so its choice is applied by hand."""
+        kind = hidden.device.type
+        return hidden.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else hidden
+
+
+EmbInvForMaskedDiffusion.register_for_auto_class("AutoModel")

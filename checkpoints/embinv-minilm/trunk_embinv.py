@@ -1,0 +1,191 @@
+"""The two families of trunks with adaptive layer norms: BERT (post-norm) and ModernBERT (pre-norm).
+
+Each layer extends the library's own, so attention, MLP, position code and weight names stay the library's and
+pretrained checkpoints load by name. A norm keeps its pretrained weight and bias as the base of (γ, β); the
+modulation adds to them.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.masking_utils import create_bidirectional_mask, create_bidirectional_sliding_window_mask
+from transformers.models.bert.modeling_bert import BertLayer
+from transformers.models.modernbert.modeling_modernbert import ModernBertEncoderLayer
+from transformers.models.modernbert.modeling_modernbert import ModernBertRotaryEmbedding
+
+
+def adaptive_norm(hidden: Tensor, norm: nn.LayerNorm, modulation: Tensor) -> Tensor:
+    """AdaLN(h) = γ ⊙ norm(h) + β (Eq. 10) with γ = norm.weight + Δγ and β = norm.bias + Δβ.
+
+    Args:
+        hidden: (B, L, H). modulation: (B, 2, H), Δγ and Δβ.
+    """
+    gamma = norm.weight + modulation[:, 0]
+    beta = modulation[:, 1] if norm.bias is None else norm.bias + modulation[:, 1]
+    normed = F.layer_norm(hidden, norm.normalized_shape, eps=norm.eps).to(hidden.dtype)
+    return torch.addcmul(beta[:, None], gamma[:, None], normed)
+
+
+class AdaptiveBertLayer(BertLayer):
+    """A post-norm layer; `modulation` (B, 2, 2, H) holds Δγ, Δβ of the norms after attention and after the MLP."""
+
+    num_norms = 2
+
+    def forward(self, hidden_states: Tensor, modulation: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        attended, _ = self.attention.self(hidden_states, attention_mask=attention_mask)  # (B, L, H)
+        output = self.attention.output
+        residual = output.dropout(output.dense(attended)) + hidden_states
+        hidden_states = adaptive_norm(residual, output.LayerNorm, modulation[:, 0])
+        residual = self.output.dropout(self.output.dense(self.intermediate(hidden_states))) + hidden_states
+        return adaptive_norm(residual, self.output.LayerNorm, modulation[:, 1])
+
+
+class AdaptiveModernBertLayer(ModernBertEncoderLayer):
+    """A pre-norm layer; `modulation` (B, num_norms, 2, H). The first layer has no norm before its attention."""
+
+    def __init__(self, config, layer_idx: int):
+        super().__init__(config, layer_idx)
+        self.num_norms = 1 if isinstance(self.attn_norm, nn.Identity) else 2
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        modulation: Tensor,
+        attention_mask: Tensor | None = None,
+        position_embeddings: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        normed = hidden_states
+        if self.num_norms == 2:
+            normed = adaptive_norm(hidden_states, self.attn_norm, modulation[:, 0])
+        attended, _ = self.attn(normed, position_embeddings=position_embeddings, attention_mask=attention_mask)
+        hidden_states = hidden_states + attended
+        return hidden_states + self.mlp(adaptive_norm(hidden_states, self.mlp_norm, modulation[:, -1]))
+
+
+class BertTrunkEmbeddings(nn.Module):
+    """BERT's embeddings under the library's names, without its buffers; their norm is applied by the trunk."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        # RoBERTa's family counts positions from behind its padding id
+        self.first_position = 0 if config.model_type == "bert" else config.pad_token_id + 1
+
+    def forward(self, inputs_embeds: Tensor) -> Tensor:
+        positions = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device) + self.first_position
+        return inputs_embeds + self.position_embeddings(positions) + self.token_type_embeddings.weight[0]
+
+
+class BertTrunkEncoder(nn.Module):
+    """Holds the layers under the library's name `encoder.layer`."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.layer = nn.ModuleList(AdaptiveBertLayer(config, index) for index in range(config.num_hidden_layers))
+
+
+class BertTrunk(nn.Module):
+    """Post-norm trunk of the BERT, RoBERTa and XLM-RoBERTa kind."""
+
+    embedding_name = "embeddings.word_embeddings.weight"
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.embeddings = BertTrunkEmbeddings(config)
+        self.encoder = BertTrunkEncoder(config)
+        self.num_norms = 1 + sum(layer.num_norms for layer in self.layers)
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        return self.encoder.layer
+
+    @property
+    def token_embeddings(self) -> nn.Embedding:
+        return self.embeddings.word_embeddings
+
+    def forward(self, inputs_embeds: Tensor, modulation: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """(B, L, H) → (B, L, H); `modulation` (B, num_norms, 2, H), `attention_mask` (B, L) or None for no padding."""
+        hidden = adaptive_norm(self.embeddings(inputs_embeds), self.embeddings.LayerNorm, modulation[:, 0])
+        mask = None
+        if attention_mask is not None:
+            mask = create_bidirectional_mask(self.config, inputs_embeds=hidden, attention_mask=attention_mask)
+        first = 1
+        for layer in self.layers:
+            hidden = layer(hidden, modulation[:, first : first + layer.num_norms], attention_mask=mask)
+            first += layer.num_norms
+        return hidden
+
+
+class ModernBertTrunkEmbeddings(nn.Module):
+    """ModernBERT's embeddings under the library's names; their norm is applied by the trunk."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.tok_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
+
+
+class ModernBertTrunk(nn.Module):
+    """Pre-norm trunk of the ModernBERT kind, mmBERT among them."""
+
+    embedding_name = "embeddings.tok_embeddings.weight"
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.embeddings = ModernBertTrunkEmbeddings(config)
+        self.layers = nn.ModuleList(AdaptiveModernBertLayer(config, i) for i in range(config.num_hidden_layers))
+        self.final_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
+        self.rotary_emb = ModernBertRotaryEmbedding(config)
+        self.num_norms = 2 + sum(layer.num_norms for layer in self.layers)
+
+    @property
+    def token_embeddings(self) -> nn.Embedding:
+        return self.embeddings.tok_embeddings
+
+    def forward(self, inputs_embeds: Tensor, modulation: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """(B, L, H) → (B, L, H); `modulation` (B, num_norms, 2, H), `attention_mask` (B, L) or None for no padding."""
+        hidden = adaptive_norm(inputs_embeds, self.embeddings.norm, modulation[:, 0])
+        masks = self._attention_masks(hidden, attention_mask)
+        positions = torch.arange(hidden.shape[1], device=hidden.device)[None]
+        rotations = {kind: self.rotary_emb(hidden, positions, kind) for kind in masks}
+        first = 1
+        for layer in self.layers:
+            hidden = layer(
+                hidden,
+                modulation[:, first : first + layer.num_norms],
+                attention_mask=masks[layer.attention_type],
+                position_embeddings=rotations[layer.attention_type],
+            )
+            first += layer.num_norms
+        return adaptive_norm(hidden, self.final_norm, modulation[:, -1])
+
+    def _attention_masks(self, hidden: Tensor, attention_mask: Tensor | None) -> dict[str, Tensor | None]:
+        kinds = sorted(set(self.config.layer_types))
+        if attention_mask is None and hidden.shape[1] <= self.config.sliding_window:
+            return dict.fromkeys(kinds)  # nothing to hide: attention without a mask is the fast path
+        makers = {
+            "full_attention": create_bidirectional_mask,
+            "sliding_attention": create_bidirectional_sliding_window_mask,
+        }
+        return {kind: makers[kind](self.config, inputs_embeds=hidden, attention_mask=attention_mask) for kind in kinds}
+
+
+TRUNKS = {"bert": BertTrunk, "roberta": BertTrunk, "xlm-roberta": BertTrunk, "modernbert": ModernBertTrunk}
+
+
+def build_trunk(config) -> nn.Module:
+    """The trunk of a backbone configuration.
+
+    Raises:
+        ValueError: when the family is not supported, or layers are causal.
+    """
+    if config.model_type not in TRUNKS:
+        raise ValueError(f"backbone {config.model_type!r} is not supported; choose one of {', '.join(TRUNKS)}.")
+    if getattr(config, "is_decoder", False):
+        raise ValueError("the trunk must be bidirectional: set is_decoder to false in backbone_config.")
+    return TRUNKS[config.model_type](config)
