@@ -14,8 +14,8 @@ def warm_up_on_words(model: EmbInvForMaskedDiffusion, batches, config: TrainingC
     """Teach the projector, the head's modulation and the output bias a text's unordered tokens from e alone.
 
     The token embeddings stay: they are the trunk's input, too, and a trunk that is fed other vectors than it was
-    pretrained on is worth no more than a random one. It needs no trunk, so it sees tens of texts in the time that a full step takes for one. Every process does the
-    same work from the same seed, so they start the main run equal.
+    pretrained on is worth no more than a random one. It needs no trunk, so it sees tens of texts in the time that a
+    full step takes for one. Every process does the same work from the same seed, so they start the main run equal.
     """
     model.to(accelerator.device)
     weights = [*model.projector.parameters(), model.modulation.weight, model.decoder.bias]
