@@ -8,6 +8,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from .canvas import end_token_id
 from .configuration_embinv import EmbInvConfig
 from .modeling_embinv import EmbInvForMaskedDiffusion
 
@@ -40,14 +41,13 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizer
     if tokenizer.mask_token is None:
         tokenizer.add_special_tokens({"mask_token": "[MASK]"})
         logger.warning("the tokenizer has no [MASK]: added one.")
-    if tokenizer.eos_token_id is None and tokenizer.sep_token_id is None:
-        raise ValueError("the tokenizer has neither an eos nor a sep token; one of them must end a text.")
+    end_token_id(tokenizer)  # raises when there is none
     return tokenizer
 
 
 def token_settings(tokenizer: PreTrainedTokenizerBase) -> dict:
     """The ids that `EmbInvConfig` needs from a prepared tokenizer."""
-    end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
+    end = end_token_id(tokenizer)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
     ids = {"mask_token_id": tokenizer.mask_token_id, "eos_token_id": end, "pad_token_id": pad}
     return {"vocab_size": len(tokenizer), **ids}

@@ -112,13 +112,15 @@ def _demo(options):
     canvas = encode_canvas(encoder.tokenizer, list(options.sentences), model.config.max_sequence_length)
     embeddings = encoder.encode(canvas.texts)
     output = model.generate(embeddings, generator=torch.Generator().manual_seed(options.seed), **_settings(options))
-    recovered = tokenizer.batch_decode(output.sequences, skip_special_tokens=True)
+    sequences, end = output.sequences.cpu(), model.config.eos_token_id
+    recovered = tokenizer.batch_decode(sequences, skip_special_tokens=True)
     cosines = metrics.cosine(encoder.encode(recovered), embeddings)
-    accuracies = metrics.token_accuracy(output.sequences.cpu(), canvas.input_ids, model.config.eos_token_id)
+    accuracies = metrics.token_accuracy(sequences, canvas.input_ids, end)
+    lengths = metrics.text_lengths(sequences, end)
     console = Console(highlight=False)
     for row, place in enumerate(canvas.kept):
-        length = metrics.text_lengths(output.sequences.cpu(), model.config.eos_token_id)[row]
-        text = tinted(tokenizer, output.sequences[row, :length].tolist(), output.confidence[row, :length].tolist())
+        length = lengths[row]
+        text = tinted(tokenizer, sequences[row, :length].tolist(), output.confidence[row, :length].tolist())
         console.print(f"original   {options.sentences[place]}", markup=False)
         console.print("recovered ", text)
         console.print(f"           cosine {cosines[row]:.3f}   token accuracy {100 * accuracies[row]:.0f} %\n")

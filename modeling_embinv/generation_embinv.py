@@ -68,6 +68,10 @@ class EmbInvGenerationConfig(GenerationConfig):
             "suppress_tokens", "return_history",
         )  # fmt: skip
 
+    def settings(self) -> dict[str, Any]:
+        """The settings by name."""
+        return {name: getattr(self, name) for name in self.names()}
+
     def validate(self, **_):
         if self.strategy not in STRATEGIES:
             raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {self.strategy!r}.")
@@ -151,8 +155,7 @@ class EmbInvGenerationMixin:
 
     def _generation_settings(self, generation_config, overrides: dict) -> EmbInvGenerationConfig:
         base = self.generation_config if generation_config is None else generation_config
-        settings = {name: getattr(base, name) for name in base.names()}
-        config = type(base)(**{**settings, **overrides})
+        config = type(base)(**{**base.settings(), **overrides})
         if config.max_length is None:
             config.max_length = self.config.max_sequence_length
         if config.max_length > self.config.max_sequence_length:
@@ -166,7 +169,7 @@ class EmbInvGenerationMixin:
     ):
         """Called by `from_pretrained`: without it, `generation_config.json` would be ignored."""
         if generation_config is not None:
-            self.generation_config = self.generation_config_class(**_known(generation_config))
+            self.generation_config = self.generation_config_class(**generation_config.settings())
         elif pretrained_model_name_or_path is not None:
             names = ("cache_dir", "force_download", "proxies", "local_files_only", "token", "revision", "subfolder")
             kwargs = {**dict(zip(names, args, strict=False)), **kwargs}
@@ -180,10 +183,6 @@ class EmbInvGenerationMixin:
                 )
             except OSError:
                 pass  # a folder without the file: the defaults stand
-
-
-def _known(generation_config) -> dict:
-    return {name: getattr(generation_config, name) for name in generation_config.names()}
 
 
 def check_embeddings(embeddings: Any, embedding_dim: int) -> Tensor:

@@ -198,8 +198,7 @@ class _Job:
     part_rows: int
 
     def __post_init__(self):
-        config = self.model._generation_settings(None, self.settings)
-        self.settings = {name: getattr(config, name) for name in config.names()}
+        self.settings = self.model._generation_settings(None, self.settings).settings()
         self.warned = False
 
     def to_terminal(self) -> int:

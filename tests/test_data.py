@@ -27,15 +27,6 @@ DOCUMENTS = [Document(text, text) for text in SENTENCES[::4]]
 SHARES = {"validation_share": 0.2, "test_share": 0.1}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """On a busy machine, two threads in batches this small mostly wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def tokenizer(encoder):
     return encoder.tokenizer

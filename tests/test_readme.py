@@ -21,6 +21,14 @@ def test_readme_code_runs(encoder, monkeypatch):
     assert len(scope["texts"]) == len(DEMO_SENTENCES) and all(scope["texts"])
 
 
+def test_the_checkpoint_carries_the_package_code():
+    """Hub users run the copy beside the weights: a fix that reaches only the package is none for them."""
+    copies = list(Path(CHECKPOINT).glob("*.py"))
+    assert copies
+    for copy in copies:
+        assert copy.read_bytes() == (ROOT / "modeling_embinv" / copy.name).read_bytes(), copy.name
+
+
 def test_the_shipped_checkpoint_reads_vectors(encoder):
     """A checkpoint of random or mismatched weights would still print fluent lines."""
     folder = Path(CHECKPOINT)
