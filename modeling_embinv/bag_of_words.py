@@ -18,8 +18,12 @@ def warm_up_on_words(model: EmbInvForMaskedDiffusion, batches, config: TrainingC
     full step takes for one. Every process does the same work from the same seed, so they start the main run equal.
     """
     model.to(accelerator.device)
-    weights = [*model.projector.parameters(), model.modulation.weight, model.decoder.bias]
-    optimizer = torch.optim.AdamW(weights, lr=config.bag_of_words_rate, weight_decay=0.0, fused=True)
+    groups = [
+        {"params": [*model.projector.parameters(), model.decoder.bias]},
+        # the small features that keep the trunk safe would slow this down, which does not touch the trunk
+        {"params": [model.modulation.weight], "lr": config.bag_of_words_rate / model.modulation.scale},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=config.bag_of_words_rate, weight_decay=0.0, fused=True)
     steps = config.bag_of_words_steps
     ramp = lambda step: min(1.0, (step + 1) / 20) * (1 - step / steps)  # noqa: E731
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, ramp)
@@ -40,7 +44,7 @@ def bag_of_words_loss(model: EmbInvForMaskedDiffusion, input_ids: Tensor, embedd
     """Mean −log p of the texts' tokens (B, L), all predicted from e (B, D) by the head's shift β alone."""
     condition = model.projector(embedding)
     features = model.timestep_features(torch.ones(len(embedding), device=embedding.device))
-    inputs = torch.cat([features.to(condition.dtype), condition], dim=1)
+    inputs = torch.cat([features.to(condition.dtype), condition], dim=1) * model.modulation.scale
     shift = F.linear(inputs, model.modulation.weight[-model.config.hidden_size :])  # the head's Δβ (B, H)
     logits = F.linear(shift + model.head.norm.bias, model.decoder.weight.detach(), model.decoder.bias)  # (B, V)
     log_p = logits.float().log_softmax(dim=-1)

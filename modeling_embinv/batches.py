@@ -140,5 +140,7 @@ class SpanBatches:
     def batch(self, index: int, batch_size: int, canvas: int | None = None) -> tuple[Tensor, Tensor]:
         """As `PairBatches.batch`."""
         ids = self.sampler.batch(index, batch_size, canvas)
+        if self.encoder.takes_ids:
+            return ids, self.encoder.encode_ids(ids, self.end_token_id)
         texts = decode_rows(self.encoder.tokenizer, ids, self.end_token_id)
         return ids, self.encoder.encode(texts, batch_size=batch_size)

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from .canvas import SPLITS, canvas_of_rows, end_token_id, split_of, tokenize, word_starts
 from .encoders import SentenceEncoder
+from .files import write_json
 from .sources import Document
 from .vectors import check_vectors
 
@@ -145,7 +146,7 @@ class _PairWriter:
             "shards": {split: [] for split in SPLITS},
         }
         self.out_dir.mkdir(parents=True, exist_ok=True)
-        _write_json(self.out_dir / "manifest.json", manifest)
+        write_json(self.out_dir / "manifest.json", manifest)
         return manifest
 
     def resume(self, documents: Iterator[Document]) -> None:
@@ -226,7 +227,7 @@ class _PairWriter:
                 self.manifest["rows"][split] += count
         self.buffered = 0
         self.manifest["documents_digest"] = self.digest.hexdigest()
-        _write_json(self.out_dir / "manifest.json", self.manifest)
+        write_json(self.out_dir / "manifest.json", self.manifest)
 
     def finish(self) -> None:
         """Writes what is left and declares the folder complete."""
@@ -277,12 +278,6 @@ def _stored_ids(path: Path) -> Iterator[np.ndarray]:
     with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
         for batch in reader:
             yield from batch["input_ids"].flatten().to_numpy().reshape(len(batch), -1)
-
-
-def _write_json(path: Path, content: dict) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def read_manifest(out_dir: str | Path) -> dict:

@@ -1,18 +1,17 @@
-"""Held-out evaluation: scores with bootstrap intervals, and floors beside them."""
+"""Held-out evaluation: what came back, measured text by text, and floors that never see the right vector."""
 
-from collections.abc import Iterable
+import time
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sacrebleu.metrics import BLEU
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from . import metrics
 from .batches import generator_for
-from .canvas import encode_canvas
+from .canvas import decode_rows, encode_canvas
 from .encoders import SentenceEncoder
 from .modeling_embinv import EmbInvForMaskedDiffusion
 
@@ -31,88 +30,150 @@ class Score:
         return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
-def bootstrap(values: Iterable[float], seed: int = 0) -> Score:
-    """Mean of `values` (N) with the percentile interval of its resampled means."""
-    values = np.asarray(list(values), dtype=np.float64)
-    picks = np.random.default_rng(seed).integers(len(values), size=(RESAMPLES, len(values)))
-    means = values[picks].mean(axis=1)
-    return Score(float(values.mean()), *(float(bound) for bound in np.percentile(means, [2.5, 97.5])))
+@dataclass
+class Recovered:
+    """N texts that a method brought back.
+
+    ids: (N, L) int64. texts: N. confidence: (N, L), None where the method has none. num_forward_passes: at most, for
+    one text. seconds: for all of them.
+    """
+
+    ids: Tensor
+    texts: list[str]
+    confidence: Tensor | None = None
+    num_forward_passes: int = 0
+    seconds: float = 0.0
 
 
-def score_texts(
-    recovered_ids: Tensor, recovered: list[str], target_ids: Tensor, target: list[str], cosines: Tensor, end_id: int
-) -> dict[str, Score]:
-    """All measures of N recovered texts: in percent, but for BLEU (0–100) and the cosine (−1–1).
+@dataclass
+class Measures:
+    """What was measured of N texts: (N,) values by name, in percent but for the cosine, and BLEU's counts (N, 10)."""
+
+    by_text: dict[str, np.ndarray]
+    bleu_counts: np.ndarray
+
+    def scores(self, rows: np.ndarray | None = None, seed: int = 0) -> dict[str, Score]:
+        """Means and intervals over `rows` (indexes or a mask; all by default)."""
+        rows = slice(None) if rows is None else rows
+        counts = self.bleu_counts[rows]
+        picks = np.random.default_rng(seed).integers(len(counts), size=(RESAMPLES, len(counts)))
+        picked = {name: values[rows] for name, values in self.by_text.items()}
+        scores = {name: _score(values.mean(), values[picks].mean(axis=1)) for name, values in picked.items()}
+        # corpus BLEU is no mean of texts: each resample sums its texts' counts
+        resampled = [metrics.bleu_of_counts(counts[pick].sum(axis=0)) for pick in picks]
+        scores["BLEU"] = _score(metrics.bleu_of_counts(counts.sum(axis=0)), resampled)
+        return scores
+
+    def means(self) -> dict[str, float]:
+        """Means alone."""
+        means = {name: float(values.mean()) for name, values in self.by_text.items()}
+        return means | {"BLEU": metrics.bleu_of_counts(self.bleu_counts.sum(axis=0))}
+
+
+def _score(mean: float, resampled) -> Score:
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    return Score(float(mean), float(low), float(high))
+
+
+class HeldOut:
+    """Held-out texts with their vectors, and the methods that are tried on them.
 
     Args:
-        recovered_ids, target_ids: (N, L). recovered, target: N texts. cosines: (N,) of the re-embedded texts.
-        end_id: the end token.
+        input_ids: (N, L). embeddings: (N, D). texts: N, as `input_ids` decodes.
     """
-    corpus_bleu = BLEU().corpus_score(recovered, [target], n_bootstrap=RESAMPLES)
-    return {
-        "token accuracy": bootstrap(100 * metrics.token_accuracy(recovered_ids, target_ids, end_id)),
-        "token F1": bootstrap(100 * np.array(metrics.token_f1(recovered, target))),
-        "exact": bootstrap(100 * np.array(metrics.exact_match(recovered, target))),
-        "BLEU": Score(corpus_bleu.score, corpus_bleu._mean - corpus_bleu._ci, corpus_bleu._mean + corpus_bleu._ci),
-        "cosine": bootstrap(cosines),
-    }
+
+    def __init__(
+        self,
+        model: EmbInvForMaskedDiffusion,
+        tokenizer: PreTrainedTokenizerBase,
+        encoder: SentenceEncoder,
+        input_ids: Tensor,
+        embeddings: Tensor,
+        texts: list[str],
+    ):
+        self.model, self.tokenizer, self.encoder = model, tokenizer, encoder
+        self.input_ids, self.embeddings, self.texts = input_ids, embeddings, texts
+        self.end = model.config.eos_token_id
+
+    @classmethod
+    def of_texts(cls, model, tokenizer, encoder: SentenceEncoder, texts: list[str]) -> tuple["HeldOut", list[int]]:
+        """Embed texts, cut to the model's canvas; also returns which of them are left (`encode_canvas` drops some).
+
+        Raises:
+            ValueError: when none is left.
+        """
+        canvas = encode_canvas(encoder.tokenizer, texts, model.config.max_sequence_length)
+        if not canvas.texts:
+            raise ValueError("there is no text to evaluate on.")
+        embeddings = encoder.encode(canvas.texts)
+        return cls(model, tokenizer, encoder, canvas.input_ids, embeddings, canvas.texts), canvas.kept
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(N,) tokens of each text."""
+        return metrics.text_lengths(self.input_ids, self.end).numpy()
+
+    def invert(self, vectors: Tensor | None = None, batch_size: int = 64, progress: str | None = None, **settings):
+        """What `generate` makes of the texts' vectors, or of `vectors` (N, D) in their place."""
+        vectors = self.embeddings if vectors is None else vectors
+        generator, start = generator_for(0), time.perf_counter()
+        bar = tqdm(vectors.split(batch_size), desc=progress, disable=None if progress else True, leave=False)
+        outputs = [self.model.generate(part, generator=generator, **settings) for part in bar]
+        seconds = time.perf_counter() - start
+        ids = torch.cat([_full_width(output.sequences.cpu(), self.input_ids.shape[1], self.end) for output in outputs])
+        confidence = torch.cat([output.confidence.cpu() for output in outputs])
+        passes = max(output.num_forward_passes for output in outputs)
+        return Recovered(ids, self._decode(ids), confidence, passes, seconds)
+
+    def other_text(self, **settings) -> Recovered:
+        """Floor: the model reads the vector of the next text."""
+        return self.invert(self.embeddings.roll(1, dims=0), **settings)
+
+    def null_condition(self, **settings) -> Recovered:
+        """Floor: the model reads no vector: fluent, but blind."""
+        return self.invert(**{**settings, "guidance_scale": 0.0})
+
+    def random_tokens(self) -> Recovered:
+        """Floor: uniform tokens in texts of the right lengths, so that it even knows when to stop."""
+        draws = torch.randint(self.model.config.vocab_size, self.input_ids.shape, generator=generator_for(1))
+        ids = torch.where(self.input_ids == self.end, self.input_ids, draws)
+        return Recovered(ids, self._decode(ids))
+
+    def nearest_training_text(self, pairs, chunk_size: int = 16384) -> Recovered:
+        """Floor: the training text whose vector is nearest by cosine; who does not beat it has memorised.
+
+        Args:
+            pairs: training pairs, see `data.load_pairs`.
+        """
+        start = time.perf_counter()
+        best = torch.full((len(self.texts),), -torch.inf)
+        index = torch.zeros(len(self.texts), dtype=torch.int64)
+        columns = pairs.select_columns(["embedding"]).with_format("numpy")
+        for first in range(0, len(pairs), chunk_size):
+            known = torch.from_numpy(np.asarray(columns[first : first + chunk_size]["embedding"], dtype=np.float32))
+            similarity, place = (self.embeddings @ known.T).max(dim=1)
+            index = torch.where(similarity > best, first + place, index)
+            best = torch.maximum(best, similarity)
+        ids = torch.tensor(np.asarray(pairs.with_format("numpy")[index.tolist()]["input_ids"], dtype=np.int64))
+        ids = _full_width(ids, self.input_ids.shape[1], self.end)
+        return Recovered(ids, self._decode(ids), seconds=time.perf_counter() - start)
+
+    def measure(self, recovered: Recovered) -> Measures:
+        """Every measure of every text; the encoder is called for the cosine."""
+        ours, theirs = recovered.texts, self.texts
+        by_text = {
+            "token accuracy": 100 * metrics.token_accuracy(recovered.ids, self.input_ids, self.end).numpy(),
+            "token F1": 100 * np.array(metrics.token_f1(ours, theirs)),
+            "ROUGE-L": 100 * np.array(metrics.rouge_l(ours, theirs)),
+            "exact": 100 * np.array(metrics.exact_match(ours, theirs)),
+            "cosine": metrics.cosine(self.encoder.encode(ours), self.embeddings).cpu().numpy(),
+        }
+        return Measures(by_text, metrics.bleu_counts(ours, theirs))
+
+    def _decode(self, ids: Tensor) -> list[str]:
+        return decode_rows(self.tokenizer, ids, self.end)
 
 
-def evaluate(
-    model: EmbInvForMaskedDiffusion,
-    tokenizer: PreTrainedTokenizerBase,
-    encoder: SentenceEncoder,
-    texts: list[str],
-    batch_size: int = 64,
-    floors: bool = True,
-    show_progress: bool = True,
-    **settings,
-) -> dict[str, dict[str, Score]]:
-    """Invert the embeddings of held-out texts and score what comes back.
-
-    Args:
-        texts: what is longer than the model's canvas is cut before it is embedded.
-        floors: score three stand-ins too, none of which reads the right vector: random tokens, the model under its
-            null condition, and the model given the vector of the next text.
-        settings: for `generate`.
-
-    Returns:
-        Scores by row: "inversion", and the floors.
-
-    Raises:
-        ValueError: when no text is left.
-    """
-    canvas = encode_canvas(encoder.tokenizer, texts, model.config.max_sequence_length)
-    if not len(canvas.texts):
-        raise ValueError("there is no text to evaluate on.")
-    embeddings = encoder.encode(canvas.texts)
-    runs = {"inversion": (embeddings, {})}
-    if floors:
-        runs["floor: vector of another text"] = (embeddings.roll(1, dims=0), {})
-        runs["floor: null condition"] = (embeddings, {"guidance_scale": 0.0})
-    rows = {}
-    for name, (vectors, overrides) in runs.items():
-        ids = _generate(model, vectors, batch_size, show_progress and name, {**settings, **overrides})
-        rows[name] = _score(model, tokenizer, encoder, ids, canvas, embeddings)
-    if floors:
-        ids = _random_tokens(canvas.input_ids, model.config.eos_token_id, model.config.vocab_size)
-        rows["floor: random tokens"] = _score(model, tokenizer, encoder, ids, canvas, embeddings)
-    return rows
-
-
-def _generate(model, vectors: Tensor, batch_size: int, progress: str | bool, settings: dict) -> Tensor:
-    generator = generator_for(0)
-    parts = tqdm(vectors.split(batch_size), desc=progress or None, disable=None if progress else True)
-    return torch.cat([model.generate(part, generator=generator, **settings).sequences.cpu() for part in parts])
-
-
-def _score(model, tokenizer, encoder: SentenceEncoder, ids: Tensor, canvas, embeddings: Tensor) -> dict[str, Score]:
-    recovered = tokenizer.batch_decode(ids, skip_special_tokens=True)
-    cosines = metrics.cosine(encoder.encode(recovered), embeddings)
-    return score_texts(ids, recovered, canvas.input_ids, canvas.texts, cosines, model.config.eos_token_id)
-
-
-def _random_tokens(target_ids: Tensor, end_id: int, vocab_size: int) -> Tensor:
-    """Uniform tokens in texts of the right lengths: a floor that even knows when to stop."""
-    draws = torch.randint(vocab_size, target_ids.shape, generator=generator_for(1))
-    return torch.where(target_ids == end_id, target_ids, draws)
+def _full_width(ids: Tensor, length: int, end: int) -> Tensor:
+    """Rows of `length`: cut, or filled with the end token."""
+    return torch.nn.functional.pad(ids[:, :length], (0, max(length - ids.shape[1], 0)), value=end)

@@ -3,6 +3,7 @@
 import gzip
 import json
 import lzma
+import os
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -69,3 +70,10 @@ def parquet_batches(path: Path, columns: list[str], batch_size: int) -> Iterator
         for column in columns:
             check_column(path, column, file.schema_arrow.names)
         yield from file.iter_batches(batch_size=batch_size, columns=columns)
+
+
+def write_json(path: str | Path, content: dict) -> None:
+    """The whole file or, after a kill in the middle, none of it."""
+    temporary = Path(path).with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)

@@ -2,8 +2,11 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import sacrebleu
 import torch
+from rapidfuzz.distance import LCSseq
+from sacrebleu.metrics import BLEU
 from torch import Tensor
 
 
@@ -14,15 +17,25 @@ def text_lengths(ids: Tensor, end_token_id: int) -> Tensor:
     return torch.where(ends.any(dim=1), first, ids.shape[1])
 
 
-def token_accuracy(predicted: Tensor, target: Tensor, end_token_id: int) -> Tensor:
-    """(B,) share of the target's tokens, its end token included, that stand at their own position.
+def text_positions(ids: Tensor, end_token_id: int) -> Tensor:
+    """(B, L) bool: the positions of each row's text, its end token included.
 
-    Positions behind the target's end do not count: on a long canvas they would flatter every short text.
+    Positions behind the end do not count in any measure: on a long canvas they would flatter every short text.
     """
-    lengths = text_lengths(target, end_token_id)
-    positions = torch.arange(target.shape[1], device=target.device)
-    counted = positions <= lengths[:, None]
+    return torch.arange(ids.shape[1], device=ids.device) <= text_lengths(ids, end_token_id)[:, None]
+
+
+def token_accuracy(predicted: Tensor, target: Tensor, end_token_id: int) -> Tensor:
+    """(B,) share of the target's tokens, its end token included, that stand at their own position."""
+    counted = text_positions(target, end_token_id)
     return ((predicted == target) & counted).sum(dim=1) / counted.sum(dim=1)
+
+
+def accuracy_by_position(predicted: Tensor, target: Tensor, end_token_id: int) -> tuple[Tensor, Tensor]:
+    """(L,) share of right tokens at each position, NaN where no text reaches, and (L,) the number of texts there."""
+    counted = text_positions(target, end_token_id)
+    count = counted.sum(dim=0)
+    return ((predicted == target) & counted).sum(dim=0) / count, count
 
 
 def exact_match(predicted: Sequence[str], target: Sequence[str]) -> list[float]:
@@ -40,9 +53,32 @@ def token_f1(predicted: Sequence[str], target: Sequence[str]) -> list[float]:
     return scores
 
 
+def rouge_l(predicted: Sequence[str], target: Sequence[str]) -> list[float]:
+    """ROUGE-L: F1 of the longest common subsequence of each pair's words (Lin, 2004)."""
+    scores = []
+    for ours, theirs in zip(predicted, target, strict=True):
+        ours, theirs = ours.split(), theirs.split()
+        common = LCSseq.similarity(ours, theirs)
+        scores.append(2 * common / (len(ours) + len(theirs)) if common else 0.0)
+    return scores
+
+
 def bleu(predicted: Sequence[str], target: Sequence[str]) -> float:
     """Corpus BLEU in [0, 100] by sacrebleu with its default tokenizer."""
     return sacrebleu.corpus_bleu(list(predicted), [list(target)]).score
+
+
+def bleu_counts(predicted: Sequence[str], target: Sequence[str]) -> np.ndarray:
+    """(N, 10) what corpus BLEU sums over texts: 4 n-gram matches, 4 n-gram totals, both lengths."""
+    metric = BLEU(effective_order=True)  # of single texts; the counts do not depend on it
+    scores = [metric.sentence_score(ours, [theirs]) for ours, theirs in zip(predicted, target, strict=True)]
+    return np.array([[*score.counts, *score.totals, score.sys_len, score.ref_len] for score in scores])
+
+
+def bleu_of_counts(counts: np.ndarray) -> float:
+    """Corpus BLEU in [0, 100] of summed counts (10,)."""
+    counts = [int(count) for count in counts]
+    return BLEU.compute_bleu(counts[:4], counts[4:8], counts[8], counts[9]).score
 
 
 def cosine(vectors: Tensor, target: Tensor) -> Tensor:

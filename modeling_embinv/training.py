@@ -22,6 +22,7 @@ from .checkpoints import EMA, Progress, export, load_newest, save_checkpoint
 from .data import load_pairs, read_manifest
 from .diffusion_embinv import NoiseSchedule, loss_weights
 from .encoders import EncoderConfig, SentenceEncoder, load_encoder
+from .flops import matmul_rate, training_flops
 from .modeling_embinv import EmbInvForMaskedDiffusion
 from .sources import read_texts
 from .spans import SpanSampler, TokenizedCorpus
@@ -120,7 +121,7 @@ def build_model(config: TrainingConfig, encoder: SentenceEncoder):
         )
     if config.freeze_backbone:
         model.freeze_backbone()
-    if config.freeze_embeddings:
+    if config.embedding_rate == 0:
         model.get_input_embeddings().requires_grad_(False)
     return model.train(), tokenizer
 
@@ -167,6 +168,8 @@ class Run:
         self.schedule = _schedule(config)
         self.ema = EMA(self.bare_model, config.ema_decay)
         self.progress = Progress()
+        self.flops = 0.0  # of this process since the last log line
+        self.matmul_rate = matmul_rate(accelerator.device, _compute_dtype(accelerator))
         self.folder = Path(config.output_dir)
         accelerator.register_for_checkpointing(self.scheduler, self.ema, self.progress)
 
@@ -174,6 +177,8 @@ class Run:
         config, accelerator = self.config, self.accelerator
         if config.resume and (loaded := load_newest(accelerator, self.folder)):
             accelerator.print(f"continuing from {loaded}")
+        kind = _compute_dtype(accelerator)
+        accelerator.print(f"matrix products on this device: {self.matmul_rate / 1e12:.2f} TFLOP/s in {kind}")
         bar = tqdm(
             total=config.max_steps, initial=self.progress.step, desc="training", unit="step", mininterval=10,
             disable=not accelerator.is_main_process,
@@ -192,10 +197,11 @@ class Run:
                     "train/grad_norm": float(grad_norm),
                     "train/learning_rate": self.scheduler.get_last_lr()[0],
                     "train/texts_per_second": texts / (time.perf_counter() - since),
+                    "train/share_of_matmul_rate": self.flops / (time.perf_counter() - since) / self.matmul_rate,
                 }
                 accelerator.log(values, step=self.progress.step)
                 bar.set_postfix(loss=f"{values['train/loss']:.3f}", texts_s=f"{values['train/texts_per_second']:.0f}")
-                losses, texts, since = [], 0, time.perf_counter()
+                losses, texts, self.flops, since = [], 0, 0.0, time.perf_counter()
             if self.progress.step % config.eval_steps == 0 or self.progress.step == config.max_steps:
                 self.validate()
                 since = time.perf_counter()
@@ -246,6 +252,7 @@ class Run:
     def loss(self, batch: NoisedBatch) -> Tensor:
         """Σ over rows of w(t) Σ over masked positions of −log p (Eq. 4), logits at masked positions only."""
         device = self.accelerator.device
+        self.flops += training_flops(self.bare_model, *batch.input_ids.shape, len(batch.positions))
         weights = loss_weights(self.config.loss_weight, batch.timestep, batch.masked, self.schedule)
         return self.model(
             batch.noised_ids.to(device),
@@ -285,14 +292,22 @@ class Run:
         return self.folder / name
 
 
-def new_optimizer(model, config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW over the trainable weights; norms and biases do not decay."""
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
+def new_optimizer(model: EmbInvForMaskedDiffusion, config: TrainingConfig) -> torch.optim.AdamW:
+    """AdamW over the trainable weights; norms and biases do not decay, token embeddings have a rate of their own."""
+    embeddings = model.get_input_embeddings().weight
+    weights = [weight for weight in model.parameters() if weight.requires_grad and weight is not embeddings]
     groups = [
         {"params": [weight for weight in weights if weight.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [weight for weight in weights if weight.ndim <= 1], "weight_decay": 0.0},
     ]
+    if embeddings.requires_grad:
+        rate = config.learning_rate * config.embedding_rate
+        groups.append({"params": [embeddings], "lr": rate, "weight_decay": config.weight_decay})
     return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
+
+
+def _compute_dtype(accelerator: Accelerator) -> torch.dtype:
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision, torch.float32)
 
 
 def _schedule(config: TrainingConfig) -> NoiseSchedule:

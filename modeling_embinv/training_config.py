@@ -34,9 +34,6 @@ class TrainingConfig:
     max_sequence_length: int = field(default=32, metadata={"help": "L, tokens of the canvas"})
     num_condition_tokens: int = field(default=0, metadata={"help": "prefix positions projected from the embedding"})
     freeze_backbone: bool = field(default=False, metadata={"help": "train projector, modulation, output layer only"})
-    freeze_embeddings: bool = field(
-        default=False, metadata={"help": "leave the token embeddings, and so the output layer, as they are"}
-    )
     attn_implementation: str = field(default="sdpa", metadata={"help": "eager is faster on CPU for short texts"})
     gradient_checkpointing: bool = field(default=False, metadata={"help": "less memory for a third more work"})
     compile: bool = field(default=False, metadata={"help": "torch.compile the trunk"})
@@ -60,6 +57,9 @@ class TrainingConfig:
         default=None, metadata={"help": "canvas lengths of batches, each gets as many tokens; default is L alone"}
     )
     learning_rate: float = field(default=1e-4, metadata={"help": "peak rate"})
+    embedding_rate: float = field(
+        default=1.0, metadata={"help": "rate of the token embeddings as a share of learning_rate; 0 freezes them"}
+    )
     lr_scheduler: Literal["cosine", "constant"] = field(default="cosine", metadata={"help": "after the warm-up"})
     warmup_steps: int = field(default=2000, metadata={"help": "linear warm-up"})
     weight_decay: float = field(default=0.01, metadata={"help": "of matrices; norms and biases have none"})
@@ -92,6 +92,8 @@ class TrainingConfig:
         for name in ("full_mask_share", "condition_dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}.")
+        if self.embedding_rate < 0:
+            raise ValueError(f"embedding_rate must be 0 or more, got {self.embedding_rate}.")
         if not 0 < self.tail_share <= 1:
             raise ValueError(f"tail_share must be in (0, 1], got {self.tail_share}.")
         if self.mask_ratio is not None and self.loss_weight == "elbo":

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from . import metrics
 from .batches import generator_for, noise_batch
+from .canvas import decode_rows
 from .diffusion_embinv import NoiseSchedule
 from .encoders import SentenceEncoder
+from .evaluation import HeldOut
 from .modeling_embinv import EmbInvForMaskedDiffusion
 
 _BATCH = 64
@@ -59,19 +60,8 @@ def generation_scores(
     """Scores of generated texts in percent (cosine in [−1, 1]), and (original, recovered) pairs."""
     target_ids = held_out.input_ids[: held_out.generation_size]
     embeddings = held_out.embedding[: held_out.generation_size]
-    generated = [
-        model.generate(part, generator=generator_for(3, start), **settings).sequences.cpu()
-        for start, part in enumerate(embeddings.split(_BATCH))
-    ]
-    predicted_ids = torch.cat(generated)
-    original = tokenizer.batch_decode(target_ids, skip_special_tokens=True)
-    recovered = tokenizer.batch_decode(predicted_ids, skip_special_tokens=True)
-    accuracy = metrics.token_accuracy(predicted_ids, target_ids, model.config.eos_token_id)
-    scores = {
-        "token_accuracy": 100 * float(accuracy.mean()),
-        "token_f1": 100 * sum(metrics.token_f1(recovered, original)) / len(original),
-        "exact": 100 * sum(metrics.exact_match(recovered, original)) / len(original),
-        "bleu": metrics.bleu(recovered, original),
-        "cosine": float(metrics.cosine(encoder.encode(recovered), embeddings).mean()),
-    }
-    return scores, list(zip(original, recovered, strict=True))
+    original = decode_rows(tokenizer, target_ids, model.config.eos_token_id)
+    tried = HeldOut(model, tokenizer, encoder, target_ids, embeddings, original)
+    recovered = tried.invert(batch_size=_BATCH, **settings)
+    scores = {name.replace(" ", "_").lower(): value for name, value in tried.measure(recovered).means().items()}
+    return scores, list(zip(original, recovered.texts, strict=True))

@@ -53,7 +53,7 @@ def awaken(model: EmbInvForMaskedDiffusion, seed: int = 0) -> EmbInvForMaskedDif
             if isinstance(layer, torch.nn.Linear):
                 layer.weight.mul_(5)
         weight = model.modulation.weight
-        weight.copy_(torch.randn(weight.shape, generator=generator) * 0.1)
+        weight.copy_(torch.randn(weight.shape, generator=generator) * 0.1 / model.modulation.scale)
     return model
 
 

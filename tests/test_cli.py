@@ -1,6 +1,7 @@
 """The commands, run as a user runs them, on a tiny checkpoint of the real encoder."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from modeling_embinv.backbone import new_inverter, prepare_tokenizer
 from modeling_embinv.checkpoints import export
 from modeling_embinv.cli import main
+from modeling_embinv.cli_options import CHECKPOINT
 
 from .conftest import awaken
 from .test_training import TINY_TRUNK
@@ -61,12 +63,40 @@ def test_prepare_takes_a_share_and_evaluate_scores_it(capsys, checkpoint, tmp_pa
     assert code == 0 and 15 <= sum(rows.values()) <= 45 and "pairs" in out
     results = tmp_path / "scores.json"
     code, out, _ = run(capsys, "evaluate", texts, "--limit", "5", "--out", results, "--model", checkpoint)
-    scores = json.loads(results.read_text())[str(texts)]
-    assert code == 0 and "floor: random" in out
-    assert set(scores) == {
+    rows = json.loads(results.read_text())["rows"]
+    assert code == 0 and "floor: random" in out and "calibration error" in out
+    assert [row["name"] for row in rows if row["section"] in ("inversion", "floor")] == [
         "inversion", "floor: vector of another text", "floor: null condition", "floor: random tokens",
-    }  # fmt: skip
-    assert all(score["low"] <= score["mean"] <= score["high"] for row in scores.values() for score in row.values())
+    ]  # fmt: skip
+    assert all(score["low"] <= score["mean"] <= score["high"] for row in rows for score in row["scores"].values())
+
+
+def test_evaluate_sweeps_and_knows_the_training_text(capsys, checkpoint, tmp_path):
+    """A sweep that ran one combination only, or a floor that looks at something else than the training pairs."""
+    texts = tmp_path / "texts.txt"
+    texts.write_text("A red kite flies.\nTwo men talk.\nThe sea is blue.\nMy cat sleeps all day.\n")
+    pairs, plots, results = tmp_path / "pairs", tmp_path / "plots", tmp_path / "scores.json"
+    assert run(capsys, "prepare", texts, "--out", pairs, "--validation_share", "0")[0] == 0
+    code, out, _ = run(
+        capsys, "evaluate", texts, "--model", checkpoint, "--training_pairs", pairs, "--plots", plots,
+        "--out", results, "--num_steps", "1", "4", "--guidance_scale", "1", "2",
+    )  # fmt: skip
+    rows = json.loads(results.read_text())["rows"]
+    assert code == 0 and [row["num_forward_passes"] for row in rows if row["section"] == "inversion"] == [1, 1, 4, 4]
+    (nearest,) = [row for row in rows if row["name"] == "floor: nearest training text"]
+    assert nearest["scores"]["exact"]["mean"] == 100
+    assert {path.name for path in plots.iterdir()} >= {"reliability.png", "positions.png", "passes.png"}
+
+
+def test_calibrate_saves_its_temperature(capsys, tmp_path):
+    """A fitted temperature that the next load does not use is worth nothing."""
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(f"Box {number} holds {number * 7 % 50} red balls." for number in range(60)) + "\n")
+    assert run(capsys, "prepare", texts, "--out", tmp_path / "pairs", "--validation_share", "0.5")[0] == 0
+    model = shutil.copytree(CHECKPOINT, tmp_path / "model")
+    code, out, err = run(capsys, "calibrate", tmp_path / "pairs", "--model", model)
+    fitted = json.loads((model / "generation_config.json").read_text())["confidence_temperature"]
+    assert code == 0 and str(fitted) in out and fitted != 1, err
 
 
 @pytest.mark.parametrize(

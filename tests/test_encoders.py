@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from modeling_embinv.canvas import encode_canvas
 from modeling_embinv.encoders import EncoderConfig, load_encoder
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "encoders"
@@ -52,6 +53,16 @@ def test_calls_count_texts(minilm):
     assert minilm.calls == before + 3
 
 
+@pytest.mark.parametrize("prompt", [None, "query: "])
+def test_ids_embed_as_their_texts(prompt):
+    """Rows that reach the encoder without a text: a lost [CLS] or prompt, an end token or padding that is read."""
+    encoder = load_encoder(EncoderConfig("all-MiniLM-L6-v2", prompt=prompt))
+    canvas = encode_canvas(encoder.tokenizer, TEXTS, 14)
+    assert (canvas.input_ids[2] != 102).all()  # fills its canvas: there is no end token
+    vectors = encoder.encode_ids(canvas.input_ids, 102)
+    torch.testing.assert_close(vectors, encoder.encode(canvas.texts), atol=1e-5, rtol=0)
+
+
 def test_one_string_is_refused(minilm):
     """Catches a string read as a list of its letters."""
     with pytest.raises(ValueError, match=r"encode\(\[text\]\)"):
@@ -93,10 +104,13 @@ def test_task_chooses_the_route(tmp_path, minilm):
     model = SentenceTransformer(modules=[transformer, Router(routes, default_route="query")])
     model.save_pretrained(str(tmp_path / "routed"))
     folder = str(tmp_path / "routed")
-    first = load_encoder(EncoderConfig(folder, task="query")).encode(TEXTS)
+    routed = load_encoder(EncoderConfig(folder, task="query"))
+    first = routed.encode(TEXTS)
     second = load_encoder(EncoderConfig(folder, task="document")).encode(TEXTS)
     assert not torch.allclose(first, second, atol=1e-2)
     assert torch.allclose(first, minilm.encode(TEXTS), atol=1e-5)
+    with pytest.raises(ValueError, match="needs texts"):  # ids alone would take the default route
+        routed.encode_ids(torch.ones(1, 4, dtype=torch.int64), 102)
 
 
 def test_missing_encoder_is_one_clear_line(monkeypatch, tmp_path):

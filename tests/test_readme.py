@@ -7,7 +7,8 @@ import torch
 
 from modeling_embinv import metrics
 from modeling_embinv.backbone import load_inverter
-from modeling_embinv.cli import CHECKPOINT, DEMO_SENTENCES
+from modeling_embinv.cli import DEMO_SENTENCES
+from modeling_embinv.cli_options import CHECKPOINT
 
 ROOT = Path(__file__).parent.parent
 

@@ -224,6 +224,17 @@ def test_ema_follows_its_formula():
     assert float(layer.weight) == 1.0
 
 
+@pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
+def test_token_embeddings_have_their_own_rate(pairs, tmp_path, share):
+    """One step of Adam moves a weight by its rate: a group that lost its own rate moves ten times as far."""
+    start = train(settings(pairs, tmp_path / "start", max_steps=1, learning_rate=1e-9))
+    flags = dict(backbone_config=None, init_from=str(start), max_steps=1, learning_rate=1e-2, warmup_steps=0)
+    moved = train(settings(pairs, tmp_path / "moved", embedding_rate=share, weight_decay=0.0, ema_decay=0.0, **flags))
+    name = "trunk.embeddings.word_embeddings.weight"
+    step = (weights(moved)[name].float() - weights(start)[name].float()).abs().max()
+    assert step == pytest.approx(1e-2 * share, rel=0.05, abs=1e-6)
+
+
 def test_learning_rate_has_its_shape(tmp_path):
     """A schedule that is stepped per process or per micro-batch ends early."""
     config = TrainingConfig(

@@ -1,0 +1,85 @@
+"""`embinv prepare`."""
+
+import json
+import zlib
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+
+def add_prepare(commands):
+    parser = commands.add_parser("prepare", help="turn texts into (tokens, embedding) pairs for training")
+    parser.add_argument("texts", nargs="*", help="text files or folders: txt, jsonl (gz, xz), parquet")
+    parser.add_argument("--out", required=True, help="folder of the pairs")
+    parser.add_argument("--encoder", default="configs/encoders/minilm.yaml", help="YAML of the encoder")
+    parser.add_argument("--hub", nargs="*", default=[], help="Hub data sets: allenai/c4:en=200000,de=100000")
+    parser.add_argument("--vectors", nargs="*", default=[], help="parquet or npy files that hold texts and vectors")
+    parser.add_argument("--text_column", default="text", help="column of the texts")
+    parser.add_argument("--vector_column", default="embedding", help="column of the vectors")
+    parser.add_argument("--languages", nargs="*", help="sub-folders of a text folder")
+    parser.add_argument("--length", type=int, default=32, help="L, tokens of a text")
+    parser.add_argument("--share", type=float, default=1.0, help="share of the texts that is taken, chosen by hash")
+    parser.add_argument("--limit", type=int, help="texts at most")
+    parser.add_argument("--max_tokens", type=int, help="leave longer texts out instead of cutting them")
+    parser.add_argument("--spans", choices=("first", "all"), default="first", help="of a longer text")
+    parser.add_argument("--validation_share", type=float, default=0.01, help="share of the documents")
+    parser.add_argument("--test_share", type=float, default=0.0, help="share of the documents")
+    parser.add_argument("--shard_size", type=int, default=50_000, help="pairs a shard; finished ones survive a kill")
+    parser.add_argument("--batch_size", type=int, default=256, help="texts that the encoder sees at a time")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, mps")
+    parser.set_defaults(run=_prepare)
+
+
+def _prepare(options):
+    from dataclasses import replace
+
+    from .allocator import keep_large_blocks
+    from .data import prepare
+    from .encoders import EncoderConfig, load_encoder
+
+    keep_large_blocks()
+    documents = _documents(options)
+    config = EncoderConfig.from_yaml(options.encoder)
+    encoder = load_encoder(replace(config, max_length=max(config.max_length, options.length)), device=options.device)
+    if options.max_tokens is not None:
+        documents = _short(documents, encoder.tokenizer, options.max_tokens)
+    documents = islice(documents, options.limit)
+    manifest = prepare(
+        documents, encoder, options.out, options.length, options.shard_size, options.validation_share,
+        options.test_share, options.batch_size, options.spans,
+    )  # fmt: skip
+    print(f"{options.out}: {json.dumps(manifest['rows'])} pairs, dropped {json.dumps(manifest['dropped'])}")
+
+
+def _documents(options) -> Iterator:
+    from .sources import parse_hub_spec, read_hub, read_texts
+    from .vectors import read_vector_documents
+
+    if not (options.texts or options.hub or options.vectors):
+        raise ValueError("give texts (files or folders), --hub data sets or --vectors files.")
+    if not 0 < options.share <= 1:
+        raise ValueError(f"--share must be in (0, 1], got {options.share}.")
+    parts: list[Iterable] = []
+    if options.texts:
+        parts.append(read_texts(options.texts, column=options.text_column, languages=options.languages))
+    for part in (part for spec in options.hub for part in parse_hub_spec(spec)):
+        parts.append(read_hub(part.name, part.config, column=options.text_column, count=part.count))
+    for path in options.vectors:
+        parts.append(read_vector_documents(path, options.vector_column, options.text_column))
+    documents = (document for part in parts for document in part)
+    if options.share < 1:
+        documents = (document for document in documents if _hashed_share(document.text) < options.share)
+    return documents
+
+
+def _short(documents: Iterator, tokenizer, max_tokens: int) -> Iterator:
+    """The documents of at most `max_tokens` tokens."""
+    from .canvas import tokenize
+
+    while chunk := list(islice(documents, 4096)):
+        lengths = map(len, tokenize(tokenizer, [document.text for document in chunk]))
+        yield from (document for document, length in zip(chunk, lengths, strict=True) if length <= max_tokens)
+
+
+def _hashed_share(text: str) -> float:
+    """A number in [0, 1) that depends on the text alone."""
+    return zlib.crc32(text.encode("utf-8", "replace")) / 2**32

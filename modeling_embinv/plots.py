@@ -1,0 +1,100 @@
+"""Plots of an evaluation and of a training run (the `plots` extra: matplotlib)."""
+
+import json
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")  # files only: a machine without a screen must do
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+from .report import Report, Row
+
+SCORES = ("token F1", "exact", "BLEU")
+
+
+def save_plots(report: Report, folder: str | Path) -> list[Path]:
+    """Reliability, accuracy by position, scores by length, scores by passes if several were tried: the files."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    lengths = [row for row in report.rows if row.section == "length"]
+    passes = [row for row in report.rows if row.section == "inversion"]
+    plots = {"reliability": (_reliability, report.calibration), "positions": (_positions, report.accuracy_by_position)}
+    if lengths:
+        plots["lengths"] = (_lengths, lengths)
+    if len({row.num_forward_passes for row in passes}) > 1:
+        plots["passes"] = (_passes, passes)
+    return [_save(folder / f"{name}.png", draw, values) for name, (draw, values) in plots.items()]
+
+
+def save_curve(log: str | Path, path: str | Path) -> Path:
+    """The learning curve of a run from its `log.jsonl`: losses over updates, and what generation scored."""
+    rows = [json.loads(line) for line in Path(log).read_text(encoding="utf-8").splitlines()]
+    return _save(Path(path), _curve, [row for row in rows if row["step"]], panels=2)
+
+
+def _save(path: Path, draw, values, panels: int = 1) -> Path:
+    figure, axes = plt.subplots(1, panels, figsize=(4.8 * panels, 3.6), layout="constrained")
+    draw(axes, values)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+    return path
+
+
+def _reliability(axes: Axes, calibration: dict):
+    filled = [place for place, count in enumerate(calibration["count"]) if count]
+    axes.plot([0, 1], [0, 1], color="0.7", linewidth=1, label="perfect")
+    axes.plot(
+        [calibration["confidence"][place] for place in filled],
+        [calibration["accuracy"][place] for place in filled],
+        marker="o",
+        label=f"expected error {100 * calibration['expected_calibration_error']:.1f} %",
+    )
+    axes.set(xlabel="confidence", ylabel="share of tokens that are right", xlim=(0, 1), ylim=(0, 1))
+    axes.legend()
+
+
+def _positions(axes: Axes, accuracy: list[float]):
+    axes.plot(range(1, len(accuracy) + 1), [100 * share for share in accuracy], marker="o")
+    axes.set(xlabel="position", ylabel="token accuracy %", ylim=(0, 100))
+
+
+def _lengths(axes: Axes, rows: list[Row]):
+    _with_intervals(axes, range(len(rows)), rows)
+    axes.set_xticks(range(len(rows)), [row.name.removesuffix(" tokens") for row in rows])
+    axes.set(xlabel="tokens of the text")
+
+
+def _passes(axes: Axes, rows: list[Row]):
+    rows = sorted(rows, key=lambda row: row.num_forward_passes)
+    _with_intervals(axes, [row.num_forward_passes for row in rows], rows, line="none")
+    axes.set(xlabel="forward passes", xscale="log")
+
+
+def _with_intervals(axes: Axes, places, rows: list[Row], line: str = "-"):
+    for name in SCORES:
+        scores = [row.scores[name] for row in rows]
+        means = [score.mean for score in scores]
+        # the percentile interval of a skewed score need not hold its mean
+        errors = [[max(s.mean - s.low, 0) for s in scores], [max(s.high - s.mean, 0) for s in scores]]
+        axes.errorbar(list(places), means, yerr=errors, marker="o", linestyle=line, capsize=3, label=name)
+    axes.set(ylim=(0, None))
+    axes.legend()
+
+
+def _curve(axes, rows: list[dict]):
+    loss, scores = axes
+    for name in ("train/loss", "validation/loss", "validation/loss_fully_masked"):
+        _line(loss, rows, name)
+    for name in ("validation/token_f1", "validation/token_accuracy", "validation/bleu"):
+        _line(scores, rows, name)
+    loss.set(xlabel="update", ylabel="nats a masked token")
+    scores.set(xlabel="update", ylim=(0, None))
+    for panel in axes:
+        panel.legend()
+
+
+def _line(axes: Axes, rows: list[dict], name: str):
+    points = [(row["step"], row[name]) for row in rows if name in row]
+    axes.plot(*zip(*points, strict=True), label=name.replace("_", " "), linewidth=1)
