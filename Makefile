@@ -3,13 +3,28 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint format clean
+CORPUS ?= ../shared/corpus
+RUN := runs/minilm_cpu
+TRAINING_PARTS := commonvoice tanaka books-fiction wikipedia-simple wikipedia-misc wikipedia-good gov-18f gum-pud \
+	web-ewt us-presidential-speeches books-nonfiction opensource-guide xquad
+HELD_OUT_PARTS := tanaka commonvoice wikipedia-simple books-fiction wikipedia-misc gov-18f web-ewt world-factbook
+
+.PHONY: demo test checkpoint lint format clean
 
 demo: $(STAMP)
 	$(BIN)/embinv demo
 
 test: $(STAMP) lint
 	$(BIN)/python -m pytest
+
+# from raw text to an evaluated checkpoint in $(RUN)/best; killed and called again, it goes on where it was
+checkpoint: $(STAMP)
+	$(BIN)/embinv prepare $(TRAINING_PARTS:%=$(CORPUS)/en/%.txt.xz) --out data/minilm_16 --length 16 --max_tokens 15 \
+		--share 0.42 --shard_size 20000 --validation_share 0.005
+	$(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml train.py configs/minilm_cpu.yaml
+	$(BIN)/embinv calibrate data/minilm_16 --model $(RUN)/best
+	$(BIN)/embinv evaluate $(HELD_OUT_PARTS:%=$(CORPUS)/heldout/en/%.txt) --max_tokens 15 --limit 125 \
+		--training_pairs data/minilm_16 --model $(RUN)/best --out $(RUN)/evaluation.json --plots $(RUN)/plots
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,12 +1,14 @@
 """Batches for training: a pure function of (seed, index), so that a resumed run repeats an uninterrupted one."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .canvas import decode_rows
+from .data import load_pairs
 from .diffusion_embinv import NoiseSchedule, after_first, mask_tokens, sample_timesteps
 from .encoders import SentenceEncoder
 from .spans import SpanSampler
@@ -129,6 +131,12 @@ class PairBatches:
         rows = self.pairs[np.sort(self._order[1][place * batch_size : (place + 1) * batch_size])]
         ids = torch.from_numpy(np.asarray(rows["input_ids"])[:, :canvas].astype(np.int64))
         return ids, torch.from_numpy(np.asarray(rows["embedding"]).astype(np.float32))
+
+
+def validation_pairs(folder: str | Path, end_token_id: int, length: int, count: int) -> tuple[Tensor, Tensor]:
+    """The same `count` held-out pairs that fit the canvas at every call, or all if there are fewer: (N, L), (N, D)."""
+    pairs = PairBatches(load_pairs(folder, "validation"), end_token_id, seed=0)
+    return pairs.batch(0, min(count, int((pairs.needed <= length).sum())), length)
 
 
 class SpanBatches:

@@ -83,17 +83,15 @@ def add_calibrate(commands: argparse._SubParsersAction):
 
 
 def _calibrate(options):
-    from .batches import PairBatches
+    from .batches import validation_pairs
     from .calibration import calibration_report, fit_temperature, judged_tokens
-    from .data import load_pairs
 
     if not Path(options.model).is_dir():
         raise ValueError(f"{options.model} is no folder; the fitted temperature is saved in the model's own folder.")
     model, _ = load_model(options)
-    batches = PairBatches(load_pairs(options.pairs, "validation"), model.config.eos_token_id, seed=0)
-    length = model.config.max_sequence_length
-    count = min(options.limit, int((batches.needed <= length).sum()))
-    confidence, correct = judged_tokens(model, *batches.batch(0, count, length), options.batch_size)
+    config = model.config
+    pairs = validation_pairs(options.pairs, config.eos_token_id, config.max_sequence_length, options.limit)
+    confidence, correct = judged_tokens(model, *pairs, options.batch_size)
     temperature = round(fit_temperature(confidence, correct), 3)
     model.generation_config.confidence_temperature = temperature
     model.generation_config.save_pretrained(options.model)
@@ -103,5 +101,5 @@ def _calibrate(options):
     )
     print(
         f"{options.model}: confidence_temperature {temperature}; expected calibration error, {len(confidence)} tokens "
-        f"of {count} validation texts: {before:.1f} % → {after:.1f} %"
+        f"of {len(pairs[0])} validation texts: {before:.1f} % → {after:.1f} %"
     )

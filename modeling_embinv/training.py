@@ -17,7 +17,15 @@ from tqdm.auto import tqdm
 from .allocator import keep_large_blocks
 from .backbone import load_inverter, new_inverter, prepare_tokenizer
 from .bag_of_words import warm_up_on_words
-from .batches import NoisedBatch, PairBatches, SpanBatches, canvas_length, generator_for, noise_batch
+from .batches import (
+    NoisedBatch,
+    PairBatches,
+    SpanBatches,
+    canvas_length,
+    generator_for,
+    noise_batch,
+    validation_pairs,
+)
 from .checkpoints import EMA, Progress, export, load_newest, save_checkpoint
 from .data import load_pairs, read_manifest
 from .diffusion_embinv import NoiseSchedule, loss_weights
@@ -132,9 +140,7 @@ def build_data(config: TrainingConfig, encoder: SentenceEncoder, model: EmbInvFo
     if config.pairs is not None:
         _check_manifest(read_manifest(config.pairs), config, encoder)
         batches = PairBatches(load_pairs(config.pairs, "train"), end, config.seed)
-        validation = PairBatches(load_pairs(config.pairs, "validation"), end, seed=0)
-        available = int((validation.needed <= config.max_sequence_length).sum())
-        ids, embedding = validation.batch(0, min(config.validation_size, available), config.max_sequence_length)
+        ids, embedding = validation_pairs(config.pairs, end, config.max_sequence_length, config.validation_size)
     else:
         cache = config.token_cache
         samplers = []
