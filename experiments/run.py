@@ -4,7 +4,7 @@
     python experiments/run.py experiments/mask_ratio.yaml --full     # at the paper's scale, on GPUs
 
 An experiment is a YAML: `title`, `full` and `reduced` (each a training config and flags that all variants share), and
-`variants` (a name, and the flags that make it). Called again, it goes on where it stopped. Scores are of the
+`variants` (a name, and the flags that make it, or `full` and `reduced` flags). Called again, it goes on where it stopped. Scores are of the
 validation split, held out by document, and go to `experiments/results/NAME.json`, from which RESULTS.md is made.
 """
 
@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from modeling_embinv.backbone import load_inverter
-from modeling_embinv.batches import validation_pairs
+from modeling_embinv.batches import held_out_pairs
 from modeling_embinv.canvas import decode_rows
 from modeling_embinv.encoders import EncoderConfig, load_encoder
 from modeling_embinv.evaluation import HeldOut
@@ -42,10 +42,10 @@ def main(arguments: list[str]) -> int:
     scale = "full" if options.full else "reduced"
     name = f"{Path(options.experiment).stem}_{scale}"
     results = {"title": experiment["title"], "scale": experiment[scale].get("note", ""), "rows": {}}
-    for variant, flags in experiment["variants"].items():
+    for variant in experiment["variants"]:
         if options.only and variant not in options.only:
             continue
-        config = variant_config(experiment[scale], flags or {}, f"runs/experiments/{name}/{_slug(variant)}")
+        config = variant_config(experiment, variant, scale, f"runs/experiments/{name}/{_slug(variant)}")
         print(f"— {variant}", flush=True)
         results["rows"][variant] = score(config, train(config), options.texts)
         write_json(FOLDER / "results" / f"{name}.json", results)
@@ -53,9 +53,10 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def variant_config(base: dict, flags: dict, output_dir: str) -> TrainingConfig:
-    """The training config of a variant: the base's file and flags, then the variant's own."""
-    merged = {**base.get("flags", {}), **flags, "output_dir": output_dir}
+def variant_config(experiment: dict, variant: str, scale: str, output_dir: str) -> TrainingConfig:
+    """The training config of a variant: the file and flags of the scale, then its own, which may differ by scale."""
+    base, flags = experiment[scale], experiment["variants"][variant] or {}
+    merged = {**base.get("flags", {}), **flags.get(scale, flags), "output_dir": output_dir}
     words = [part for key, value in merged.items() for part in (f"--{key}", *map(str, _listed(value)))]
     return parse_training_config([str(FOLDER / base["config"]), *words])
 
@@ -74,7 +75,7 @@ def score(config: TrainingConfig, folder: Path, texts: int) -> dict:
     model, tokenizer = load_inverter(folder)
     model.eval()
     end = model.config.eos_token_id
-    ids, embeddings = validation_pairs(config.pairs, end, config.max_sequence_length, texts)
+    ids, embeddings = held_out_pairs(config.pairs, end, config.max_sequence_length, texts)
     held_out = HeldOut(model, tokenizer, encoder, ids, embeddings, decode_rows(tokenizer, ids, end))
     recovered = held_out.invert()
     scores = {name: asdict(value) for name, value in held_out.measure(recovered).scores().items()}

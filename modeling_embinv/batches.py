@@ -133,10 +133,15 @@ class PairBatches:
         return ids, torch.from_numpy(np.asarray(rows["embedding"]).astype(np.float32))
 
 
-def validation_pairs(folder: str | Path, end_token_id: int, length: int, count: int) -> tuple[Tensor, Tensor]:
-    """The same `count` held-out pairs that fit the canvas at every call, or all if there are fewer: (N, L), (N, D)."""
-    pairs = PairBatches(load_pairs(folder, "validation"), end_token_id, seed=0)
-    return pairs.batch(0, min(count, int((pairs.needed <= length).sum())), length)
+def held_out_pairs(
+    folder: str | Path, end_token_id: int, length: int, count: int | None = None, split: str = "validation"
+) -> tuple[Tensor, Tensor]:
+    """The same `count` pairs of a split that fit the canvas at every call, all if there are fewer: (N, L), (N, D)."""
+    pairs = PairBatches(load_pairs(folder, split), end_token_id, seed=0)
+    available = int((pairs.needed <= length).sum())
+    if not available:
+        raise ValueError(f"{folder}: no text of the {split} split fits {length} tokens.")
+    return pairs.batch(0, min(count or available, available), length)
 
 
 class SpanBatches:

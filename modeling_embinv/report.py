@@ -50,18 +50,20 @@ class Report:
 
     def table(self, title: str) -> Table:
         """The rows for a terminal; brackets hold 95 % bootstrap intervals."""
-        table = Table("", "texts", "passes", "texts/s", *COLUMNS, title=title, caption="95 % bootstrap intervals")
+        columns = [name for name in COLUMNS if name in self.rows[0].scores]
+        table = Table("", "texts", "passes", "texts/s", *columns, title=title, caption="95 % bootstrap intervals")
         for _, rows in itertools.groupby(self.rows, key=lambda row: row.section):
             for row in rows:
                 speed = "" if row.texts_per_second is None else f"{row.texts_per_second:.1f}"
-                scores = [_shown(row.scores[name], 2 if name == "cosine" else 1) for name in COLUMNS]
+                scores = [_shown(row.scores[name], 2 if name == "cosine" else 1) for name in columns]
                 table.add_row(row.name, str(row.texts), str(row.num_forward_passes or ""), speed, *scores)
             table.add_section()
         return table
 
 
-def markdown(rows: Sequence[Row], columns: Sequence[str] = COLUMNS) -> str:
+def markdown(rows: Sequence[Row]) -> str:
     """Rows as a table for a README or a model card."""
+    columns = [name for name in COLUMNS if name in rows[0].scores]
     lines = [["", "texts", *(f"{name} %" if name in _PERCENT else name for name in columns)]]
     for row in rows:
         scores = [_shown(row.scores[name], 2 if name == "cosine" else 1) for name in columns]

@@ -23,8 +23,8 @@ from .batches import (
     SpanBatches,
     canvas_length,
     generator_for,
+    held_out_pairs,
     noise_batch,
-    validation_pairs,
 )
 from .checkpoints import EMA, Progress, export, load_newest, save_checkpoint
 from .data import load_pairs, read_manifest
@@ -140,7 +140,7 @@ def build_data(config: TrainingConfig, encoder: SentenceEncoder, model: EmbInvFo
     if config.pairs is not None:
         _check_manifest(read_manifest(config.pairs), config, encoder)
         batches = PairBatches(load_pairs(config.pairs, "train"), end, config.seed)
-        ids, embedding = validation_pairs(config.pairs, end, config.max_sequence_length, config.validation_size)
+        ids, embedding = held_out_pairs(config.pairs, end, config.max_sequence_length, config.validation_size)
     else:
         cache = config.token_cache
         samplers = []

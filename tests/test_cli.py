@@ -4,6 +4,8 @@ import json
 import shutil
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -86,6 +88,28 @@ def test_evaluate_sweeps_and_knows_the_training_text(capsys, checkpoint, tmp_pat
     (nearest,) = [row for row in rows if row["name"] == "floor: nearest training text"]
     assert nearest["scores"]["exact"]["mean"] == 100
     assert {path.name for path in plots.iterdir()} >= {"reliability.png", "positions.png", "passes.png"}
+
+
+def test_vectors_of_an_encoder_that_cannot_be_loaded(capsys, encoder, tmp_path):
+    """Users of an API have vectors and no encoder: preparing, training and scoring must all do without."""
+    vectors = np.random.default_rng(0).normal(size=(40, 24)).astype(np.float32)
+    texts = [f"Box {number} holds {number * 7 % 50} red balls." for number in range(40)]
+    table = pa.table({"text": texts, "embedding": list(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))})
+    pq.write_table(table, tmp_path / "dump.parquet")
+    yaml = tmp_path / "api.yaml"
+    yaml.write_text(f"# an API\nid: some/api\ntokenizer: {encoder.path}\nembedding_dim: 24\n")
+    pairs, model = tmp_path / "pairs", tmp_path / "run" / "last"
+    prepare = ["--vectors", tmp_path / "dump.parquet", "--out", pairs, "--encoder", yaml, "--validation_share", "0.2"]
+    assert run(capsys, "prepare", *prepare)[0] == 0
+    code, _, err = run(
+        capsys, "train", "--pairs", pairs, "--encoder", yaml, "--output_dir", tmp_path / "run", "--batch_size", "4",
+        "--backbone_config", json.dumps(TINY_TRUNK), "--max_sequence_length", "16", "--max_steps", "2",
+    )  # fmt: skip
+    assert code == 0, err
+    code, out, err = run(capsys, "evaluate", "--pairs", pairs, "--model", model, "--encoder", yaml)
+    assert code == 0 and "token F1" in out and "cosine" not in out, err
+    code, _, err = run(capsys, "demo", "A text.", "--model", model, "--encoder", yaml)
+    assert code == 1 and "some/api cannot be called here" in err
 
 
 def test_calibrate_saves_its_temperature(capsys, tmp_path):
