@@ -10,9 +10,10 @@ FOLDER = Path(__file__).parent
 COLUMNS = ("token accuracy", "token F1", "exact", "BLEU", "cosine")
 HEAD = """# Results of the experiments
 
-Each table is one command, `python experiments/run.py experiments/NAME.yaml`, and states its scale. Scores are of held-out
-validation texts, confidence decoding in 8 passes, with 95 % bootstrap intervals; *loss* is in nats a masked token under
-the variant's own noise, *fully masked* under none but [MASK], and only the latter compares variants of different noise.
+Each table is one command, `python experiments/run.py experiments/NAME.yaml`, and states its scale. Scores are of
+held-out validation texts, confidence decoding in 8 passes, with 95 % bootstrap intervals. *Loss* is in nats a masked
+token under the noise of the variant, *fully masked* under none but [MASK]; only that compares variants whose noise
+differs.
 """
 
 

@@ -4,8 +4,9 @@
     python experiments/run.py experiments/mask_ratio.yaml --full     # at the paper's scale, on GPUs
 
 An experiment is a YAML: `title`, `full` and `reduced` (each a training config and flags that all variants share), and
-`variants` (a name, and the flags that make it, or `full` and `reduced` flags). Called again, it goes on where it stopped. Scores are of the
-validation split, held out by document, and go to `experiments/results/NAME.json`, from which RESULTS.md is made.
+`variants` (a name, and the flags that make it, or `full` and `reduced` flags). Called again, it goes on where it
+stopped. Scores of the validation split, held out by document, go to `experiments/results/NAME.json`, from which
+RESULTS.md is made.
 """
 
 import argparse
