@@ -6,7 +6,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .batches import generator_for
-from .generation_embinv import calibrated
 from .metrics import text_positions
 from .modeling_embinv import EmbInvForMaskedDiffusion
 
@@ -33,31 +32,32 @@ def expected_calibration_error(confidence: Tensor, correct: Tensor) -> float:
     return float((distance * bins["count"][filled]).sum() / bins["count"].sum())
 
 
-def fit_temperature(confidence: Tensor, correct: Tensor) -> float:
-    """The T at which σ(logit(p) / T) predicts correctness best: the least −log likelihood (arXiv 1706.04599).
+def fit_calibration(confidence: Tensor, correct: Tensor) -> tuple[float, float]:
+    """The T and b at which σ(logit(p) / T + b) predicts correctness best: the least −log likelihood (Platt, 1999).
+
+    A temperature alone (b = 0) keeps 0.5 at 0.5: no help where most tokens of confidence 0.5 are wrong.
 
     Raises:
-        ValueError: when all tokens are right or all wrong, so that no finite T is best.
+        ValueError: when all tokens are right or all wrong, so that no finite b is best.
     """
     if correct.all() or not correct.any():
         raise ValueError("calibration needs right and wrong tokens; give more texts.")
     logits = torch.logit(confidence.double().clamp(1e-6, 1 - 1e-6))
-    log_temperature = torch.zeros((), dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([log_temperature], max_iter=100, line_search_fn="strong_wolfe")
+    log_temperature, bias = (torch.zeros((), dtype=torch.float64, requires_grad=True) for _ in range(2))
+    optimizer = torch.optim.LBFGS([log_temperature, bias], max_iter=100, line_search_fn="strong_wolfe")
 
     def loss():
         optimizer.zero_grad()
-        value = F.binary_cross_entropy_with_logits(logits / log_temperature.exp(), correct.double())
+        value = F.binary_cross_entropy_with_logits(logits / log_temperature.exp() + bias, correct.double())
         value.backward()
         return value
 
     optimizer.step(loss)
-    return float(log_temperature.detach().exp())
+    return float(log_temperature.detach().exp()), float(bias.detach())
 
 
-def calibration_report(confidence: Tensor, correct: Tensor, temperature: float = 1.0) -> dict:
-    """Expected calibration error and bins at T, ready for JSON."""
-    confidence = calibrated(confidence, temperature)
+def calibration_report(confidence: Tensor, correct: Tensor) -> dict:
+    """Expected calibration error and bins, ready for JSON."""
     bins = {name: values.tolist() for name, values in reliability(confidence, correct).items()}
     return {"expected_calibration_error": expected_calibration_error(confidence, correct), **bins}
 
@@ -71,7 +71,8 @@ def judged_tokens(
     """
     confidence, correct = [], []
     for target, part in zip(input_ids.split(batch_size), embeddings.split(batch_size), strict=True):
-        output = model.generate(part, generator=generator_for(0), confidence_temperature=1.0)
+        raw = {"confidence_temperature": 1.0, "confidence_bias": 0.0}
+        output = model.generate(part, generator=generator_for(0), **raw)
         shown = text_positions(output.sequences, model.config.eos_token_id).cpu()
         confidence.append(output.confidence.cpu()[shown])
         correct.append((output.sequences.cpu() == target)[shown])

@@ -109,7 +109,8 @@ def add_calibrate(commands: argparse._SubParsersAction):
 
 def _calibrate(options):
     from .batches import held_out_pairs
-    from .calibration import calibration_report, fit_temperature, judged_tokens
+    from .calibration import expected_calibration_error, fit_calibration, judged_tokens
+    from .generation_embinv import calibrated
 
     if not Path(options.model).is_dir():
         raise ValueError(f"{options.model} is no folder; the fitted temperature is saved in the model's own folder.")
@@ -117,14 +118,14 @@ def _calibrate(options):
     config = model.config
     pairs = held_out_pairs(options.pairs, config.eos_token_id, config.max_sequence_length, options.limit)
     confidence, correct = judged_tokens(model, *pairs, options.batch_size)
-    temperature = round(fit_temperature(confidence, correct), 3)
-    model.generation_config.confidence_temperature = temperature
+    temperature, bias = (round(value, 3) for value in fit_calibration(confidence, correct))
+    model.generation_config.confidence_temperature, model.generation_config.confidence_bias = temperature, bias
     model.generation_config.save_pretrained(options.model)
     before, after = (
-        100 * calibration_report(confidence, correct, value)["expected_calibration_error"]
-        for value in (1.0, temperature)
+        100 * expected_calibration_error(values, correct)
+        for values in (confidence, calibrated(confidence, temperature, bias))
     )
     print(
-        f"{options.model}: confidence_temperature {temperature}; expected calibration error, {len(confidence)} tokens "
-        f"of {len(pairs[0])} validation texts: {before:.1f} % → {after:.1f} %"
+        f"{options.model}: confidence_temperature {temperature}, confidence_bias {bias}; expected calibration error "
+        f"of {len(confidence)} tokens of {len(pairs[0])} validation texts: {before:.1f} % → {after:.1f} %"
     )

@@ -34,8 +34,9 @@ class EmbInvGenerationConfig(GenerationConfig):
             1.0, the default, is none; anything else runs both branches in one batch of twice the rows.
         temperature: of the token distribution; 0 takes the most likely token. None is the strategy's own: 1 for the
             euler family, which samples, 0 for the others. The first stage of two_stage is always greedy.
-        confidence_temperature: T of the confidence that is returned, σ(logit(p) / T): fitted on held-out texts by
-            `embinv calibrate`, so that tokens of confidence 0.8 stand right eight times in ten. Orders nothing anew.
+        confidence_temperature, confidence_bias: T and b of the confidence that is returned, σ(logit(p) / T + b),
+            fitted on held-out texts by `embinv calibrate`, so that tokens of confidence 0.8 stand right eight times in
+            ten. No token is chosen by it.
         max_length: canvas length, the model's `max_sequence_length` by default; shorter to say "at most so long".
         suppress_tokens: ids that are never written, [MASK] is always among them.
         return_history: keep the canvas and its confidence after each pass.
@@ -53,6 +54,7 @@ class EmbInvGenerationConfig(GenerationConfig):
         self.guidance_scale: float = kwargs.pop("guidance_scale", 1.0)
         self.temperature: float | None = kwargs.pop("temperature", None)
         self.confidence_temperature: float = kwargs.pop("confidence_temperature", 1.0)
+        self.confidence_bias: float = kwargs.pop("confidence_bias", 0.0)
         self.max_length: int | None = kwargs.pop("max_length", None)
         self.suppress_tokens: list[int] | None = kwargs.pop("suppress_tokens", None)
         self.return_history: bool = kwargs.pop("return_history", False)
@@ -68,7 +70,7 @@ class EmbInvGenerationConfig(GenerationConfig):
         """The names of the settings."""
         return (
             "strategy", "num_steps", "remask_ratio", "restart_ratio", "guidance_scale", "temperature",
-            "confidence_temperature", "max_length", "suppress_tokens", "return_history",
+            "confidence_temperature", "confidence_bias", "max_length", "suppress_tokens", "return_history",
         )  # fmt: skip
 
     def settings(self) -> dict[str, Any]:
@@ -151,15 +153,15 @@ class EmbInvGenerationMixin:
         if streamer is not None:
             streamer.put(sequences.cpu())
             streamer.end()
-        temperature = config.confidence_temperature
+        scaling = config.confidence_temperature, config.confidence_bias
         drafts = sampler.history
         return EmbInvGenerationOutput(
             sequences=sequences,
-            confidence=calibrated(canvas.confidence, temperature).masked_fill(behind_end, 0.0),
+            confidence=calibrated(canvas.confidence, *scaling).masked_fill(behind_end, 0.0),
             num_forward_passes=sampler.num_forward_passes,
             history=tuple(draft.ids for draft in drafts) if config.return_history else None,
             history_confidence=(
-                tuple(calibrated(draft.confidence, temperature) for draft in drafts) if config.return_history else None
+                tuple(calibrated(draft.confidence, *scaling) for draft in drafts) if config.return_history else None
             ),
         )
 
@@ -195,9 +197,11 @@ class EmbInvGenerationMixin:
                 pass  # a folder without the file: the defaults stand
 
 
-def calibrated(confidence: Tensor, temperature: float) -> Tensor:
-    """σ(logit(p) / T): T > 1 for a model that is surer than it is right; 0 and 1 stay."""
-    return confidence if temperature == 1.0 else torch.sigmoid(torch.logit(confidence.double()) / temperature).float()
+def calibrated(confidence: Tensor, temperature: float = 1.0, bias: float = 0.0) -> Tensor:
+    """σ(logit(p) / T + b) (Platt, 1999): b < 0 for a model that is surer than it is right; 0 and 1 stay."""
+    if (temperature, bias) == (1.0, 0.0):
+        return confidence
+    return torch.sigmoid(torch.logit(confidence.double()) / temperature + bias).float()
 
 
 def check_embeddings(embeddings: Any, embedding_dim: int) -> Tensor:

@@ -78,7 +78,8 @@ def bleu_counts(predicted: Sequence[str], target: Sequence[str]) -> np.ndarray:
 def bleu_of_counts(counts: np.ndarray) -> float:
     """Corpus BLEU in [0, 100] of summed counts (10,)."""
     counts = [int(count) for count in counts]
-    return BLEU.compute_bleu(counts[:4], counts[4:8], counts[8], counts[9]).score
+    # its own default is no smoothing, that of sacrebleu's corpus_bleu is exponential
+    return BLEU.compute_bleu(counts[:4], counts[4:8], counts[8], counts[9], smooth_method="exp").score
 
 
 def cosine(vectors: Tensor, target: Tensor) -> Tensor:

@@ -119,8 +119,8 @@ def test_calibrate_saves_its_temperature(capsys, tmp_path):
     assert run(capsys, "prepare", texts, "--out", tmp_path / "pairs", "--validation_share", "0.5")[0] == 0
     model = shutil.copytree(CHECKPOINT, tmp_path / "model")
     code, out, err = run(capsys, "calibrate", tmp_path / "pairs", "--model", model)
-    fitted = json.loads((model / "generation_config.json").read_text())["confidence_temperature"]
-    assert code == 0 and str(fitted) in out and fitted != 1, err
+    fitted = json.loads((model / "generation_config.json").read_text())["confidence_bias"]
+    assert code == 0 and str(fitted) in out and fitted != 0, err
 
 
 @pytest.mark.parametrize(
