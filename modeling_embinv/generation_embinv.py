@@ -128,6 +128,7 @@ class EmbInvGenerationMixin:
         generation_config: EmbInvGenerationConfig | None = None,
         generator: torch.Generator | None = None,
         streamer: Any | None = None,
+        draft_ids: Tensor | None = None,
         **kwargs,
     ) -> EmbInvGenerationOutput:
         """Read the text back out of embeddings.
@@ -138,6 +139,8 @@ class EmbInvGenerationMixin:
             generation_config: the model's own by default; `kwargs` override its settings.
             generator: makes sampling repeatable. Each row takes a fixed amount of its randomness, so the batch
                 size changes no text.
+            draft_ids: (B, L) canvas to start from, [MASK] where the text is unknown; what is known stays, with a
+                confidence of 1. Rows are texts with end tokens behind them; L is `max_length`. By default all unknown.
             streamer: for a batch of one: `put_draft` receives the canvas after each pass, `put` the text.
 
         Raises:
@@ -146,7 +149,7 @@ class EmbInvGenerationMixin:
         """
         config = self._generation_settings(generation_config, kwargs)
         embeddings = check_embeddings(embeddings, self.config.embedding_dim).to(self.device)
-        sampler = _Sampler(self, embeddings, config, generator, streamer)
+        sampler = _Sampler(self, embeddings, config, generator, streamer, draft_ids)
         canvas = sampler.run()
         behind_end = after_first(canvas.ids == canvas.end_token_id)
         sequences = canvas.ids.masked_fill(behind_end, self.config.pad_token_id)
@@ -197,6 +200,13 @@ class EmbInvGenerationMixin:
                 pass  # a folder without the file: the defaults stand
 
 
+def check_draft(draft_ids: Tensor, shape: torch.Size) -> Tensor:
+    """Raises ValueError for another shape than the canvas'."""
+    if draft_ids.shape != shape:
+        raise ValueError(f"draft_ids must have shape {tuple(shape)}, got {tuple(draft_ids.shape)}.")
+    return draft_ids
+
+
 def calibrated(confidence: Tensor, temperature: float = 1.0, bias: float = 0.0) -> Tensor:
     """σ(logit(p) / T + b) (Platt, 1999): b < 0 for a model that is surer than it is right; 0 and 1 stay."""
     if (temperature, bias) == (1.0, 0.0):
@@ -224,10 +234,12 @@ def check_embeddings(embeddings: Any, embedding_dim: int) -> Tensor:
 class _Sampler:
     """One call of `generate`: the canvas, its noise, and the loop that every strategy shares."""
 
-    def __init__(self, model, embeddings: Tensor, config: EmbInvGenerationConfig, generator, streamer):
+    def __init__(self, model, embeddings: Tensor, config: EmbInvGenerationConfig, generator, streamer, draft_ids=None):
         self.model, self.embeddings, self.config, self.streamer = model, embeddings, config, streamer
         tokens = model.config.mask_token_id, model.config.eos_token_id
         self.canvas = Canvas.fully_masked(len(embeddings), config.max_length, *tokens, embeddings.device)
+        if draft_ids is not None:
+            self.canvas = self.canvas.filled(check_draft(draft_ids, self.canvas.ids.shape).to(embeddings.device))
         samples = config.strategy in ("euler", "euler_remask", "two_stage")
         self.temperature = float(samples) if config.temperature is None else config.temperature
         self.suppressed = torch.tensor(

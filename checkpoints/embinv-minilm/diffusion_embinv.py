@@ -131,6 +131,11 @@ class Canvas:
         ids = torch.full((batch_size, length), mask_token_id, device=device)
         return cls(ids, torch.zeros(batch_size, length, device=device), mask_token_id, end_token_id)
 
+    def filled(self, ids: Tensor) -> "Canvas":
+        """The canvas `ids` (B, L), sure of all that is not [MASK]."""
+        known = (ids != self.mask_token_id).to(self.confidence)
+        return Canvas(ids.clone(), known, self.mask_token_id, self.end_token_id)
+
     @property
     def masked(self) -> Tensor:
         """(B, L) bool."""
