@@ -6,6 +6,9 @@ python experiments/results.py > RESULTS.md
 import json
 from pathlib import Path
 
+from modeling_embinv.evaluation import Score
+from modeling_embinv.report import cells
+
 FOLDER = Path(__file__).parent
 COLUMNS = ("token accuracy", "token F1", "exact", "BLEU", "cosine")
 HEAD = """# Results of the experiments
@@ -28,13 +31,9 @@ def main():
         print("|" + " --- |" * (len(columns) + 3))
         for name, row in rows.items():
             losses = [f"{row['losses'][key]:.2f}" for key in ("loss", "loss_fully_masked")]
-            scores = [_cell(row["scores"][column], 2 if column == "cosine" else 1) for column in columns]
-            print(f"| {name} | " + " | ".join(losses + scores) + " |")
+            scores = {column: Score(**row["scores"][column]) for column in columns}
+            print(f"| {name} | " + " | ".join(losses + cells(scores, columns)) + " |")
         print()
-
-
-def _cell(score: dict, digits: int) -> str:
-    return f"{score['mean']:.{digits}f} [{score['low']:.{digits}f}, {score['high']:.{digits}f}]"
 
 
 if __name__ == "__main__":

@@ -22,8 +22,9 @@ from modeling_embinv.backbone import load_inverter
 from modeling_embinv.batches import held_out_pairs
 from modeling_embinv.canvas import decode_rows
 from modeling_embinv.encoders import EncoderConfig, load_encoder
-from modeling_embinv.evaluation import HeldOut
+from modeling_embinv.evaluation import HeldOut, Score
 from modeling_embinv.files import write_json
+from modeling_embinv.report import cells
 from modeling_embinv.training import train
 from modeling_embinv.training_config import TrainingConfig, parse_training_config
 from modeling_embinv.validation import ValidationSet, masked_scores
@@ -88,13 +89,9 @@ def table(results: dict) -> Table:
     shown = Table("", "updates", "loss", "fully masked", *COLUMNS, title=results["title"], caption=results["scale"])
     for variant, row in results["rows"].items():
         losses = [f"{row['losses'][name]:.3f}" for name in ("loss", "loss_fully_masked")]
-        cells = [_cell(row["scores"][name], 2 if name == "cosine" else 1) for name in COLUMNS]
-        shown.add_row(variant, str(row["updates"]), *losses, *cells)
+        scores = {name: Score(**score) for name, score in row["scores"].items()}
+        shown.add_row(variant, str(row["updates"]), *losses, *cells(scores, COLUMNS))
     return shown
-
-
-def _cell(score: dict, digits: int) -> str:
-    return f"{score['mean']:.{digits}f} [{score['low']:.{digits}f}, {score['high']:.{digits}f}]"
 
 
 if __name__ == "__main__":

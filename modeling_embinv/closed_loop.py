@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers.utils import ModelOutput
 
 from .diffusion_embinv import after_first
+from .metrics import text_lengths, text_positions
 
 EDITS = ("replace", "insert", "delete", "swap", "reopen")
 
@@ -158,7 +159,7 @@ def mean_log_likelihood(model, ids: Tensor, embeddings: Tensor) -> Tensor:
     Two half-masked passes stand for L leave-one-out ones.
     """
     rows, length = ids.shape
-    text = torch.arange(length, device=ids.device) <= _lengths(ids, model.config.eos_token_id)[:, None]
+    text = text_positions(ids, model.config.eos_token_id)
     total = torch.zeros(rows, device=ids.device)
     for parity in (0, 1):
         hidden = text & (torch.arange(length, device=ids.device) % 2 == parity)
@@ -170,11 +171,6 @@ def mean_log_likelihood(model, ids: Tensor, embeddings: Tensor) -> Tensor:
     return -total / text.sum(dim=1)
 
 
-def _lengths(ids: Tensor, end: int) -> Tensor:
-    ends = ids == end
-    return torch.where(ends.any(dim=1), ends.int().argmax(dim=1), ids.shape[1])
-
-
 def random_edits(ids: Tensor, mask: int, end: int, generator: torch.Generator | None = None) -> Tensor:
     """One edit of each text (R, L) → (R, L), the kind drawn at random.
 
@@ -183,7 +179,7 @@ def random_edits(ids: Tensor, mask: int, end: int, generator: torch.Generator | 
     """
     rows, length = ids.shape
     device = ids.device
-    size = _lengths(ids, end)  # (R,) of the text
+    size = text_lengths(ids, end)  # (R,) of the text
     uniform = lambda *shape: torch.rand(*shape, generator=generator, device=generator.device if generator else None)  # noqa: E731
     draw = uniform(rows, 6).to(device)
     kind = (uniform(rows).to(device) * len(EDITS)).long()

@@ -26,8 +26,9 @@ class Score:
     low: float
     high: float
 
-    def __str__(self) -> str:
-        return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
+    def shown(self, digits: int) -> str:
+        """The mean with its interval in brackets."""
+        return f"{self.mean:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
 
 @dataclass

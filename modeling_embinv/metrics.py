@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-import sacrebleu
 import torch
 from rapidfuzz.distance import LCSseq
 from sacrebleu.metrics import BLEU
@@ -61,11 +60,6 @@ def rouge_l(predicted: Sequence[str], target: Sequence[str]) -> list[float]:
         common = LCSseq.similarity(ours, theirs)
         scores.append(2 * common / (len(ours) + len(theirs)) if common else 0.0)
     return scores
-
-
-def bleu(predicted: Sequence[str], target: Sequence[str]) -> float:
-    """Corpus BLEU in [0, 100] by sacrebleu with its default tokenizer."""
-    return sacrebleu.corpus_bleu(list(predicted), [list(target)]).score
 
 
 def bleu_counts(predicted: Sequence[str], target: Sequence[str]) -> np.ndarray:

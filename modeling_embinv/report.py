@@ -55,7 +55,7 @@ class Report:
         for _, rows in itertools.groupby(self.rows, key=lambda row: row.section):
             for row in rows:
                 speed = "" if row.texts_per_second is None else f"{row.texts_per_second:.1f}"
-                scores = [_shown(row.scores[name], 2 if name == "cosine" else 1) for name in columns]
+                scores = cells(row.scores, columns)
                 table.add_row(row.name, str(row.texts), str(row.num_forward_passes or ""), speed, *scores)
             table.add_section()
         return table
@@ -66,14 +66,15 @@ def markdown(rows: Sequence[Row]) -> str:
     columns = [name for name in COLUMNS if name in rows[0].scores]
     lines = [["", "texts", *(f"{name} %" if name in _PERCENT else name for name in columns)]]
     for row in rows:
-        scores = [_shown(row.scores[name], 2 if name == "cosine" else 1) for name in columns]
+        scores = cells(row.scores, columns)
         lines.append([f"**{row.name}**" if row.section == "inversion" else row.name, str(row.texts), *scores])
     lines.insert(1, ["---"] * len(lines[0]))
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _shown(score: Score, digits: int) -> str:
-    return f"{score.mean:.{digits}f} [{score.low:.{digits}f}, {score.high:.{digits}f}]"
+def cells(scores: dict[str, Score], columns: Sequence[str]) -> list[str]:
+    """The scores of a row as a table shows them."""
+    return [scores[name].shown(2 if name == "cosine" else 1) for name in columns]
 
 
 def sweep(**values: Sequence) -> list[dict]:

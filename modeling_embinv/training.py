@@ -175,7 +175,6 @@ class Run:
         self.ema = EMA(self.bare_model, config.ema_decay)
         self.progress = Progress()
         self.flops = 0.0  # of this process since the last log line
-        self.matmul_rate = matmul_rate(accelerator.device, _compute_dtype(accelerator))
         self.folder = Path(config.output_dir)
         accelerator.register_for_checkpointing(self.scheduler, self.ema, self.progress)
 
@@ -184,7 +183,8 @@ class Run:
         if config.resume and (loaded := load_newest(accelerator, self.folder)):
             accelerator.print(f"continuing from {loaded}")
         kind = _compute_dtype(accelerator)
-        accelerator.print(f"matrix products on this device: {self.matmul_rate / 1e12:.2f} TFLOP/s in {kind}")
+        limit = matmul_rate(accelerator.device, kind)
+        accelerator.print(f"matrix products on this device: {limit / 1e12:.2f} TFLOP/s in {kind}")
         bar = tqdm(
             total=config.max_steps, initial=self.progress.step, desc="training", unit="step", mininterval=10,
             disable=not accelerator.is_main_process,
@@ -203,7 +203,7 @@ class Run:
                     "train/grad_norm": float(grad_norm),
                     "train/learning_rate": self.scheduler.get_last_lr()[0],
                     "train/texts_per_second": texts / (time.perf_counter() - since),
-                    "train/share_of_matmul_rate": self.flops / (time.perf_counter() - since) / self.matmul_rate,
+                    "train/share_of_matmul_rate": self.flops / (time.perf_counter() - since) / limit,
                 }
                 accelerator.log(values, step=self.progress.step)
                 bar.set_postfix(loss=f"{values['train/loss']:.3f}", texts_s=f"{values['train/texts_per_second']:.0f}")
