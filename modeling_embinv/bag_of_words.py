@@ -36,8 +36,8 @@ def warm_up_on_words(model: EmbInvForMaskedDiffusion, batches, config: TrainingC
         optimizer.step()
         scheduler.step()
         if step % config.log_steps == 0:
-            bar.set_postfix(loss=f"{float(loss):.3f}")
-            accelerator.log({"bag_of_words/loss": float(loss)}, step=0)
+            bar.set_postfix(loss=f"{loss.item():.3f}")
+            accelerator.log({"bag_of_words/loss": loss.item()}, step=0)
 
 
 def bag_of_words_loss(model: EmbInvForMaskedDiffusion, input_ids: Tensor, embedding: Tensor) -> Tensor:

@@ -44,6 +44,13 @@ def tokenize(tokenizer, texts: Sequence[str]) -> list[list[int]]:
     return [encoding.ids for encoding in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
 
+def text_lengths(ids: torch.Tensor, end_token_id: int) -> torch.Tensor:
+    """(B,) number of tokens before the first end token of each row of `ids` (B, L)."""
+    ends = ids == end_token_id
+    first = ends.int().argmax(dim=1)
+    return torch.where(ends.any(dim=1), first, ids.shape[1])
+
+
 def decode_rows(tokenizer, ids: torch.Tensor | np.ndarray, end_id: int) -> list[str]:
     """The texts of canvas rows: what stands before the first end token.
 
@@ -51,10 +58,9 @@ def decode_rows(tokenizer, ids: torch.Tensor | np.ndarray, end_id: int) -> list[
         ids: (B, L) integers, on the CPU.
         end_id: see `end_token_id`.
     """
-    ids = np.asarray(ids)
-    is_end = ids == end_id
-    lengths = np.where(is_end.any(axis=1), is_end.argmax(axis=1), ids.shape[1])
-    return _decode(tokenizer, [row[:length] for row, length in zip(ids.tolist(), lengths.tolist(), strict=True)])
+    ids = torch.as_tensor(ids)
+    lengths = text_lengths(ids, end_id).tolist()
+    return _decode(tokenizer, [row[:length] for row, length in zip(ids.tolist(), lengths, strict=True)])
 
 
 def _decode(tokenizer, rows: list[list[int]]) -> list[str]:

@@ -54,7 +54,7 @@ def _demo(options):
     from rich.console import Console
 
     from . import metrics
-    from .canvas import encode_canvas
+    from .canvas import encode_canvas, text_lengths
     from .terminal import legend, tinted
 
     model, tokenizer = load_model(options)
@@ -68,7 +68,7 @@ def _demo(options):
     recovered = tokenizer.batch_decode(sequences, skip_special_tokens=True)
     cosines = metrics.cosine(encoder.encode(recovered), embeddings)
     accuracies = metrics.token_accuracy(sequences, canvas.input_ids, end)
-    lengths = metrics.text_lengths(sequences, end)
+    lengths = text_lengths(sequences, end)
     console = Console(highlight=False)
     for row, place in enumerate(canvas.kept):
         length = lengths[row]

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from transformers.utils import ModelOutput
 
+from .canvas import text_lengths
 from .diffusion_embinv import after_first
-from .metrics import text_lengths, text_positions
+from .metrics import text_positions
 
 EDITS = ("replace", "insert", "delete", "swap", "reopen")
 

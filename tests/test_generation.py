@@ -202,6 +202,18 @@ def test_confidence_step_takes_the_surest():
     assert step.confidence[0].tolist() == pytest.approx([0.5, 0, 0.9, 0, 0.8])
 
 
+def test_confidence_step_writes_no_word_twice_at_once():
+    """Positions that are filled in one pass do not know of each other: "she bought bought a car car in paris"."""
+    before = canvas([[MASK, MASK, MASK, 5, MASK, MASK, MASK, MASK]])
+    tokens = torch.tensor([[6, 6, 7, 5, 5, 7, 8, 6]])
+    confidence = torch.tensor([[0.8, 0.9, 0.3, 0.0, 0.95, 0.2, 0.1, 0.7]])
+    step = confidence_step(before, tokens, confidence, 2)
+    # the right 6 is surer than the left one, the far 6 is another word; the 5 beside a committed 5 waits
+    assert step.ids.tolist() == [[MASK, 6, 7, 5, MASK, MASK, 8, 6]]
+    last = confidence_step(before, tokens, confidence, 1)
+    assert last.ids.tolist() == tokens.tolist()
+
+
 def test_confidence_step_takes_the_tail_for_free():
     """Positions behind the predicted end cost no budget, but doubtful ones wait."""
     tokens = torch.tensor([[5, 6, 7, END, END, END]])

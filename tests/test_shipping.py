@@ -139,21 +139,27 @@ def test_a_tokenizer_without_mask_gets_one(encoder, tmp_path):
     assert MASK != prepared.mask_token_id
 
 
-def test_another_vocabulary_takes_no_token_rows(encoder, tmp_path):
-    """mmBERT's row 1,234 is another word than Qwen's: copied by number, every token would start as a stranger."""
+def test_another_vocabulary_takes_the_rows_of_its_own_tokens(encoder, tmp_path):
+    """mmBERT's row 1,234 is another word than Qwen's: copied by number, every token would start as a stranger. An
+    end token of another name would start at random, and half of all positions are ends."""
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
     source = AutoModel.from_config(AutoConfig.for_model(**TRUNK, vocab_size=30522))
     source.save_pretrained(tmp_path)
-    shuffled = {token: (index + 1) % 30522 for token, index in encoder.tokenizer.get_vocab().items()}
+    names = {"[SEP]": "</s>", "hello": "unheard"}
+    known = encoder.tokenizer.get_vocab()
+    shuffled = {names.get(token, token): (index + 1) % 30522 for token, index in known.items()}
     wordpiece = Tokenizer(models.WordPiece(shuffled, unk_token="[UNK]"))
-    PreTrainedTokenizerFast(tokenizer_object=wordpiece, unk_token="[UNK]").save_pretrained(tmp_path)
+    theirs = PreTrainedTokenizerFast(tokenizer_object=wordpiece, unk_token="[UNK]", eos_token="</s>")
+    theirs.save_pretrained(tmp_path)
     tokenizer = prepare_tokenizer(encoder.tokenizer)
     layer, rows = "encoder.layer.0.output.dense.weight", "embeddings.word_embeddings.weight"
     stranger = new_inverter(tokenizer, tmp_path, embedding_dim=16, max_sequence_length=12).trunk.state_dict()
     assert torch.equal(stranger[layer], source.state_dict()[layer])
-    assert not torch.equal(stranger[rows], source.state_dict()[rows])
+    expected = source.state_dict()[rows].roll(-1, dims=0)
+    differ = (stranger[rows] != expected).any(dim=1).nonzero().squeeze(1).tolist()
+    assert differ == [known["hello"]]
     encoder.tokenizer.save_pretrained(tmp_path)
     friend = new_inverter(tokenizer, tmp_path, embedding_dim=16, max_sequence_length=12).trunk.state_dict()
     assert torch.equal(friend[rows], source.state_dict()[rows])

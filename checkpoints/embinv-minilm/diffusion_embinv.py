@@ -213,16 +213,31 @@ def confidence_step(canvas: Canvas, tokens: Tensor, confidence: Tensor, steps_le
 
     Positions that the model takes to be behind the end cost nothing: they are committed along with the chosen ones
     when they are as confident as the least confident of those. Else a short text on a long canvas would spend its
-    steps on the empty part.
+    steps on the empty part. A token that a surer position close by has, too, waits for a later pass: positions that
+    are filled at once do not know of each other, and several may take the same word.
     """
     masked = canvas.masked
-    predicted_end = torch.where(masked, tokens, canvas.ids) == canvas.end_token_id
+    proposed = torch.where(masked, tokens, canvas.ids)
+    predicted_end = proposed == canvas.end_token_id
     # a tail position: it and everything to its right is predicted to be the end, and so is its left neighbour
     run = predicted_end.flip(1).long().cumprod(dim=1).flip(1).bool()
     tail = run & after_first(run)
     paid = masked & ~tail
     count = torch.ceil(paid.sum(dim=1) / steps_left)
-    chosen = lowest(-confidence, paid, count)
+    sureness = torch.where(masked, confidence, 2.0)
+    waits = _repeats(proposed, sureness) & ~predicted_end
+    chosen = lowest(waits.to(confidence) - confidence, paid, count)
     threshold = torch.where(chosen, confidence, float("inf")).amin(dim=1, keepdim=True)
     free = masked & tail & ((confidence >= threshold) | ~paid.any(dim=1, keepdim=True))
     return canvas.commit(tokens, confidence, chosen | free)
+
+
+def _repeats(tokens: Tensor, sureness: Tensor, distance: int = 3) -> Tensor:
+    """(B, L) bool: positions whose token a surer position at most `distance` away has as well; of equals the left."""
+    repeats = torch.zeros_like(tokens, dtype=torch.bool)
+    for shift in range(1, distance + 1):
+        same = tokens[:, shift:] == tokens[:, :-shift]
+        right_is_surer = sureness[:, shift:] > sureness[:, :-shift]
+        repeats[:, shift:] |= same & ~right_is_surer
+        repeats[:, :-shift] |= same & right_is_surer
+    return repeats
