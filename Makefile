@@ -9,10 +9,13 @@ TRAINING_PARTS := commonvoice tanaka books-fiction wikipedia-simple wikipedia-mi
 	web-ewt us-presidential-speeches books-nonfiction opensource-guide xquad
 HELD_OUT_PARTS := tanaka commonvoice wikipedia-simple books-fiction wikipedia-misc gov-18f web-ewt world-factbook
 
-.PHONY: demo test checkpoint lint format clean
+.PHONY: demo space test checkpoint lint format clean
 
 demo: $(STAMP)
 	$(BIN)/embinv demo
+
+space: $(STAMP)
+	$(BIN)/python space/app.py
 
 test: $(STAMP) lint
 	$(BIN)/python -m pytest

@@ -141,7 +141,8 @@ class EmbInvGenerationMixin:
                 size changes no text.
             draft_ids: (B, L) canvas to start from, [MASK] where the text is unknown; what is known stays, with a
                 confidence of 1. Rows are texts with end tokens behind them; L is `max_length`. By default all unknown.
-            streamer: for a batch of one: `put_draft` receives the canvas after each pass, `put` the text.
+            streamer: for a batch of one: `put_draft` receives the canvas after each pass, and the keyword `confidence`
+                (1, L); `put` receives the text.
 
         Raises:
             ValueError: for vectors of another width than `config.embedding_dim`, NaN, infinite or all-zero ones, and
@@ -354,7 +355,10 @@ class _Sampler:
         if self.config.return_history:
             self.history.append(self.canvas.rows(torch.arange(len(self.canvas.ids), device=self.canvas.ids.device)))
         if hasattr(self.streamer, "put_draft"):
-            self.streamer.put_draft(self.canvas.ids.cpu())
+            scaling = self.config.confidence_temperature, self.config.confidence_bias
+            self.streamer.put_draft(
+                self.canvas.ids.cpu(), confidence=calibrated(self.canvas.confidence, *scaling).cpu()
+            )
 
 
 def _sample(logits: Tensor, draws: Tensor) -> Tensor:

