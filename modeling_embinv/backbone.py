@@ -95,6 +95,7 @@ def new_inverter(
 
 def _adapt(config, num_hidden_layers: int | None, positions: int):
     """Depth, no dropout (diffusion noise regularises already), and room for every position."""
+    config._name_or_path = ""  # a folder of this machine is nobody else's business
     for name in _DROPOUTS:
         if hasattr(config, name):
             setattr(config, name, 0.0)

@@ -195,6 +195,12 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, EmbInvGenerationMixin):
         self.trunk.requires_grad_(False)
         self.get_input_embeddings().requires_grad_(True)
 
+    def as_pipeline(self, tokenizer):
+        """This model as `pipeline("embedding-inversion")`."""
+        from .pipeline_embinv import EmbeddingInversionPipeline
+
+        return EmbeddingInversionPipeline(model=self, tokenizer=tokenizer)
+
     def forward(
         self,
         noised_ids: Tensor,

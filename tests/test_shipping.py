@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, pipeline
 
 from modeling_embinv.backbone import new_inverter, prepare_tokenizer
 from modeling_embinv.checkpoints import export
@@ -16,7 +16,7 @@ from .conftest import MASK, awaken, unit_vectors
 
 SHIPPED = {
     "configuration_embinv.py", "cross_entropy_embinv.py", "diffusion_embinv.py", "generation_embinv.py",
-    "modeling_embinv.py", "trunk_embinv.py",
+    "modeling_embinv.py", "pipeline_embinv.py", "trunk_embinv.py",
 }  # fmt: skip
 TRUNK = dict(
     model_type="bert", hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
@@ -72,6 +72,10 @@ with torch.no_grad():
 assert (logits - expected["logits"]).abs().max() < 0.02, (logits - expected["logits"]).abs().max()
 ids = model.generate(vectors, generator=torch.Generator().manual_seed(1)).sequences
 assert torch.equal(ids, expected["ids"])
+from transformers import pipeline
+invert = pipeline("embedding-inversion", model=folder, trust_remote_code=True)
+rows = invert(vectors, seed=1)
+assert [row["text"] for row in rows] == tokenizer.batch_decode(ids, skip_special_tokens=True)
 if len(sys.argv) > 3:
     model.save_pretrained(sys.argv[3])
     tokenizer.save_pretrained(sys.argv[3])
@@ -113,10 +117,48 @@ def test_files_shipped_to_the_hub(folder):
     assert config["dtype"] == "float32"
 
 
+def test_pipeline_takes_vectors_of_every_kind(folder, tmp_path):
+    """Rows taken for a batch of words, a batch size that changes texts, or a saved pipeline that does not load."""
+    invert = pipeline("embedding-inversion", model=str(folder), trust_remote_code=True)
+    vectors = unit_vectors(5)
+    rows = invert(vectors, strategy="confidence", batch_size=2)
+    assert len(rows) == 5 and set(rows[0]) == {"text", "confidence", "tokens", "token_confidence"}
+    for same in (vectors.numpy(), vectors.tolist(), list(vectors.numpy()), vectors.double()):
+        assert [row["text"] for row in invert(same, strategy="confidence")] == [row["text"] for row in rows]
+    one = invert(vectors[0].tolist(), strategy="confidence")
+    assert one["text"] == rows[0]["text"] and len(one["tokens"]) == len(one["token_confidence"])
+    assert abs(one["confidence"] - sum(one["token_confidence"]) / len(one["tokens"])) < 1e-6
+    assert invert([]) == []
+    with pytest.raises(ValueError, match="must have shape"):
+        invert([[1.0, 2.0]])
+    with pytest.raises(ValueError, match="unknown generation argument"):
+        invert(vectors, beams=3)
+    invert.save_pretrained(tmp_path)
+    again = pipeline("embedding-inversion", model=str(tmp_path), trust_remote_code=True)
+    assert again(vectors[0], strategy="confidence")["text"] == one["text"]
+
+
+def test_config_names_no_folder_of_this_machine(encoder, tmp_path):
+    """The encoder's path on the machine that trained, its user's name in it, was published with the checkpoint."""
+    model = new_inverter(prepare_tokenizer(encoder.tokenizer), encoder.path, embedding_dim=16, max_sequence_length=12)
+    model.config.save_pretrained(tmp_path)
+    assert str(Path(encoder.path).parent) not in (tmp_path / "config.json").read_text()
+
+
 def test_shipped_files_import_torch_and_transformers_alone():
     """transformers refuses to load a folder whose code imports what the user lacks."""
     package = Path(__file__).parent.parent / "modeling_embinv"
-    allowed = {"torch", "transformers", "huggingface_hub", "math", "dataclasses", "typing", "collections", "warnings"}
+    allowed = {
+        "numpy",
+        "torch",
+        "transformers",
+        "huggingface_hub",
+        "math",
+        "dataclasses",
+        "typing",
+        "collections",
+        "warnings",
+    }
     for name in SHIPPED:
         text = (package / name).read_text()
         assert "from __future__" not in text

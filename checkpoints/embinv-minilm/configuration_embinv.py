@@ -23,6 +23,7 @@ class EmbInvConfig(PreTrainedConfig):
         num_condition_tokens: prefix positions projected from the embedding, 0 in the paper's model.
         timestep_features: number of sinusoidal features φ(t) of the timestep.
         encoder_id, encoder_revision, encoder_prompt: the encoder whose vectors this model inverts.
+        custom_pipelines: where `pipeline("embedding-inversion")` finds its class.
 
     Raises:
         ValueError: for sizes out of range, a mask token outside the vocabulary or a trunk of another vocabulary.
@@ -47,6 +48,7 @@ class EmbInvConfig(PreTrainedConfig):
     encoder_prompt: str | None = None
     initializer_range: float | int = 0.02
     tie_word_embeddings: bool = True
+    custom_pipelines: dict | None = None
 
     def __post_init__(self, **kwargs):
         if self.backbone_config is None:
@@ -54,6 +56,8 @@ class EmbInvConfig(PreTrainedConfig):
         if isinstance(self.backbone_config, dict):
             backbone = dict(self.backbone_config)
             self.backbone_config = AutoConfig.for_model(backbone.pop("model_type", "bert"), **backbone)
+        implementation = {"impl": "pipeline_embinv.EmbeddingInversionPipeline", "pt": ["AutoModel"]}
+        self.custom_pipelines = {"embedding-inversion": implementation}
         super().__post_init__(**kwargs)
 
     @property
