@@ -1,4 +1,4 @@
-"""`embinv prepare | train | evaluate | calibrate | invert | demo`."""
+"""`embinv prepare | train | evaluate | calibrate | invert | demo | push`."""
 
 import argparse
 import sys
@@ -7,6 +7,7 @@ import warnings
 from .cli_evaluate import add_calibrate, add_evaluate
 from .cli_options import add_encoder, add_model, encoder_of, load_model, sampler_settings
 from .cli_prepare import add_prepare
+from .cli_push import add_push
 
 DEMO_SENTENCES = (
     "The dog slept in front of the fire.",
@@ -22,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command; errors of the user's making are one line on stderr and exit code 1."""
     parser = argparse.ArgumentParser(prog="embinv", description="Read the text back out of sentence embeddings.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for add in (_add_demo, _add_invert, add_prepare, add_evaluate, add_calibrate):
+    for add in (_add_demo, _add_invert, add_prepare, add_evaluate, add_calibrate, add_push):
         add(commands)
     commands.add_parser("train", help="train an inverter: see `python train.py --help`", add_help=False)
     arguments = sys.argv[1:] if arguments is None else arguments
