@@ -10,7 +10,7 @@ from transformers.utils import logging
 
 from .canvas import end_token_id
 from .configuration_embinv import EmbInvConfig
-from .modeling_embinv import EmbInvForMaskedDiffusion
+from .modeling_embinv import ConditionProjector, EmbInvForMaskedDiffusion
 
 logger = logging.get_logger(__name__)
 
@@ -183,3 +183,26 @@ def load_inverter(folder: str | Path, **kwargs) -> tuple[EmbInvForMaskedDiffusio
     except Exception as error:
         reason = " ".join(str(error).split())
         raise OSError(f"{folder} is no readable inverter (config.json, model.safetensors): {reason}") from error
+
+
+def adopt_encoder(model: EmbInvForMaskedDiffusion, tokenizer: PreTrainedTokenizerBase, encoder):
+    """Make a trained inverter one of `encoder` (a `SentenceEncoder`); of another width, its projector starts anew.
+
+    Raises:
+        ValueError: when the encoder's texts are written with another tokenizer than the inverter's.
+    """
+    ours = tokenizer.get_vocab()
+    if any(ours.get(token) != place for token, place in encoder.tokenizer.get_vocab().items()):
+        raise ValueError(
+            f"{encoder.config.id} comes with another tokenizer than the inverter writes with: set `tokenizer:` to the "
+            "inverter's folder in the encoder's YAML, and prepare the pairs with that."
+        )
+    config, width = model.config, encoder.embedding_dim
+    if config.embedding_dim != width:
+        logger.warning("the inverter read vectors of %d, these have %d: its projector starts anew.",
+                       config.embedding_dim, width)  # fmt: skip
+        config.embedding_dim = width
+        model.projector = ConditionProjector(config)
+        model._init_weights(model.projector)
+    config.encoder_id, config.encoder_revision = encoder.config.id, encoder.config.revision
+    config.encoder_prompt = encoder.config.prompt

@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .allocator import keep_large_blocks
-from .backbone import load_inverter, new_inverter, prepare_tokenizer
+from .backbone import adopt_encoder, load_inverter, new_inverter, prepare_tokenizer
 from .bag_of_words import warm_up_on_words
 from .batches import (
     NoisedBatch,
@@ -104,12 +104,10 @@ def build_model(config: TrainingConfig, encoder: SentenceEncoder):
         )
     if config.init_from is not None:
         model, tokenizer = load_inverter(config.init_from, attn_implementation=config.attn_implementation)
-        if model.config.embedding_dim != encoder.embedding_dim:
-            raise ValueError(
-                f"{config.init_from} inverts vectors of width {model.config.embedding_dim}, "
-                f"{encoder.config.id} gives {encoder.embedding_dim}."
-            )
+        adopt_encoder(model, tokenizer, encoder)
         model.config.max_sequence_length = config.max_sequence_length
+        # noise of another kind than it knows would be a change that nobody asked for
+        config.noise_schedule, config.noise_lambda = model.config.noise_schedule, model.config.noise_lambda
     else:
         tokenizer = prepare_tokenizer(encoder.tokenizer)
         backbone = json.loads(config.backbone_config) if config.backbone_config else config.backbone

@@ -29,7 +29,7 @@ class TrainingConfig:
         default=None, metadata={"help": "Hub id or folder of the trunk's weights; 'encoder' is the encoder itself"}
     )
     backbone_config: str | None = field(default=None, metadata={"help": "JSON of a trunk that starts at random"})
-    init_from: str | None = field(default=None, metadata={"help": "trained inverter to continue from"})
+    init_from: str | None = field(default=None, metadata={"help": "trained inverter to continue from, with its noise"})
     num_hidden_layers: int | None = field(default=None, metadata={"help": "depth, when not the backbone's own"})
     max_sequence_length: int = field(default=32, metadata={"help": "L, tokens of the canvas"})
     num_condition_tokens: int = field(default=0, metadata={"help": "prefix positions projected from the embedding"})

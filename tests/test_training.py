@@ -7,16 +7,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 
 from modeling_embinv import checkpoints
 from modeling_embinv.backbone import load_inverter, new_inverter, prepare_tokenizer
 from modeling_embinv.bag_of_words import bag_of_words_loss
 from modeling_embinv.batches import PairBatches, canvas_length, generator_for, noise_batch
 from modeling_embinv.canvas import encode_canvas
+from modeling_embinv.cli import main
 from modeling_embinv.data import load_pairs, prepare
 from modeling_embinv.diffusion_embinv import NoiseSchedule
 from modeling_embinv.sources import Document
@@ -288,6 +293,47 @@ def test_fine_tuning_starts_from_a_folder(pairs, tmp_path):
     )  # fmt: skip
     for name, weight in weights(train(tuned)).items():
         assert torch.equal(weight, weights(first)[name]), name
+
+
+def test_fine_tuning_for_another_encoder_renews_the_projector_alone(pairs, tmp_path):
+    """A new width must not throw the trunk away, and what is saved must name the encoder that it now inverts."""
+    first = train(settings(pairs, tmp_path / "first", max_steps=2, noise_schedule="cosine"))
+    vectors = torch.nn.functional.normalize(torch.randn(120, 24, generator=generator_for(0)), dim=1)
+    table = pa.table({"text": [f"A text of number {i}." for i in range(120)], "embedding": vectors.tolist()})
+    pq.write_table(table, tmp_path / "api.parquet")
+    yaml = tmp_path / "api.yaml"
+    yaml.write_text(f"# an API\nid: some/api\ntokenizer: {first}\nembedding_dim: 24\n")
+    other = tmp_path / "pairs"
+    command = ["prepare", "--vectors", str(tmp_path / "api.parquet"), "--encoder", str(yaml), "--out", str(other)]
+    assert main([*command, "--length", "16", "--validation_share", "0.2"]) == 0
+    tuned = train(
+        settings(
+            other,
+            tmp_path / "tuned",
+            encoder=str(yaml),
+            init_from=str(first),
+            backbone_config=None,
+            max_steps=1,
+            learning_rate=0.0,
+            weight_decay=0.0,
+            batch_size=4,
+        )  # fmt: skip
+    )
+    before, after = weights(first), weights(tuned)
+    changed = {name for name in after if not torch.equal(after[name], before[name])}
+    assert changed == {name for name in after if name.startswith("projector.")}
+    model, _ = load_inverter(tuned)
+    assert (model.config.embedding_dim, model.config.encoder_id) == (24, "some/api")
+    assert model.config.noise_schedule == "cosine"
+    yaml.write_text(f"# an API\nid: some/api\ntokenizer: {foreign_tokenizer(tmp_path)}\nembedding_dim: 24\n")
+    with pytest.raises(ValueError, match="another tokenizer than the inverter writes with"):
+        train(settings(other, tmp_path / "no", encoder=str(yaml), init_from=str(first), backbone_config=None))
+
+
+def foreign_tokenizer(folder) -> str:
+    words = Tokenizer(models.WordLevel({"[EOS]": 0, "[UNK]": 1, "a": 2}, unk_token="[UNK]"))
+    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="[EOS]").save_pretrained(folder / "foreign")
+    return str(folder / "foreign")
 
 
 def test_scoring_part_of_the_tail_is_unbiased():
