@@ -4,7 +4,10 @@ import argparse
 from pathlib import Path
 
 CHECKPOINT = Path(__file__).parent.parent / "checkpoints" / "embinv-minilm"
-SAMPLER = ("strategy", "num_steps", "guidance_scale", "temperature", "remask_ratio", "max_length")
+SAMPLER = (
+    "strategy", "num_steps", "guidance_scale", "temperature", "remask_ratio", "max_length", "num_candidates",
+    "num_corrections", "feedback",
+)  # fmt: skip
 
 
 def add_model_folder(parser: argparse.ArgumentParser):
@@ -24,6 +27,10 @@ def add_model(parser: argparse.ArgumentParser, sweep: bool = False):
     group.add_argument("--temperature", type=float, help="0 takes the most likely token", **several)
     group.add_argument("--remask_ratio", type=float, help="share that euler_remask opens again", **several)
     group.add_argument("--max_length", type=int, help="tokens at most", **several)
+    group.add_argument("--num_candidates", type=int, help="texts a vector, of which the best is kept", **several)
+    group.add_argument("--num_corrections", type=int, help="rounds of corrections; they need --feedback", **several)
+    feedback = "encoder: candidates and corrections are checked by the encoder that made the vectors"
+    group.add_argument("--feedback", choices=("none", "encoder"), help=feedback, **several)
     if not sweep:
         group.add_argument("--seed", type=int, default=0, help="of sampling")
 

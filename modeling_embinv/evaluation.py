@@ -36,7 +36,7 @@ class Recovered:
     """N texts that a method brought back.
 
     ids: (N, L) int64. texts: N. confidence: (N, L), None where the method has none. num_forward_passes: at most, for
-    one text. seconds: for all of them.
+    one text. seconds: for all of them. feedback_calls: of the encoder, for one text on average.
     """
 
     ids: Tensor
@@ -44,6 +44,7 @@ class Recovered:
     confidence: Tensor | None = None
     num_forward_passes: int = 0
     seconds: float = 0.0
+    feedback_calls: float = 0.0
 
 
 @dataclass
@@ -115,7 +116,13 @@ class HeldOut:
         return text_lengths(self.input_ids, self.end).numpy()
 
     def invert(self, vectors: Tensor | None = None, batch_size: int = 64, progress: str | None = None, **settings):
-        """What `generate` makes of the texts' vectors, or of `vectors` (N, D) in their place."""
+        """What `generate` makes of the texts' vectors, or of `vectors` (N, D) in their place.
+
+        Args:
+            settings: of `generate`; `feedback` is "encoder" or "none".
+        """
+        if settings.pop("feedback", "none") == "encoder":
+            settings |= {"feedback": self.encoder.encode, "tokenizer": self.tokenizer}
         vectors = self.embeddings if vectors is None else vectors
         generator, start = generator_for(0), time.perf_counter()
         bar = tqdm(vectors.split(batch_size), desc=progress, disable=None if progress else True, leave=False)
@@ -124,7 +131,8 @@ class HeldOut:
         ids = torch.cat([_full_width(output.sequences.cpu(), self.input_ids.shape[1], self.end) for output in outputs])
         confidence = torch.cat([output.confidence.cpu() for output in outputs])
         passes = max(output.num_forward_passes for output in outputs)
-        return Recovered(ids, self._decode(ids), confidence, passes, seconds)
+        calls = sum(output.num_feedback_calls for output in outputs) / max(len(vectors), 1)
+        return Recovered(ids, self._decode(ids), confidence, passes, seconds, calls)
 
     def other_text(self, **settings) -> Recovered:
         """Floor: the model reads the vector of the next text."""

@@ -32,6 +32,7 @@ class Row:
     scores: dict[str, Score]
     num_forward_passes: int = 0
     texts_per_second: float | None = None
+    feedback_calls: float = 0.0
     settings: dict = field(default_factory=dict)
 
 
@@ -51,12 +52,16 @@ class Report:
     def table(self, title: str) -> Table:
         """The rows for a terminal; brackets hold 95 % bootstrap intervals."""
         columns = [name for name in COLUMNS if name in self.rows[0].scores]
-        table = Table("", "texts", "passes", "texts/s", *columns, title=title, caption="95 % bootstrap intervals")
+        calls = ["encoder calls"] if any(row.feedback_calls for row in self.rows) else []
+        table = Table(
+            "", "texts", "passes", *calls, "texts/s", *columns, title=title, caption="95 % bootstrap intervals"
+        )
         for _, rows in itertools.groupby(self.rows, key=lambda row: row.section):
             for row in rows:
                 speed = "" if row.texts_per_second is None else f"{row.texts_per_second:.1f}"
                 scores = cells(row.scores, columns)
-                table.add_row(row.name, str(row.texts), str(row.num_forward_passes or ""), speed, *scores)
+                called = [f"{row.feedback_calls:.0f}"] if calls else []
+                table.add_row(row.name, str(row.texts), str(row.num_forward_passes or ""), *called, speed, *scores)
             table.add_section()
         return table
 
@@ -147,7 +152,8 @@ def _name(settings: dict) -> str:
 def _row(section: str, name: str, recovered: Recovered, measures: Measures, settings: dict) -> Row:
     count = len(recovered.texts)
     speed = count / recovered.seconds if recovered.seconds else None
-    return Row(section, name, count, measures.scores(), recovered.num_forward_passes, speed, settings)
+    passes, calls = recovered.num_forward_passes, recovered.feedback_calls
+    return Row(section, name, count, measures.scores(), passes, speed, calls, settings)
 
 
 def _by_part(parts: Sequence[str] | None) -> dict[str, np.ndarray]:

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from modeling_embinv.closed_loop import random_edits, search
+from modeling_embinv.closed_loop_embinv import random_edits, token_log_likelihood
+from modeling_embinv.diffusion_embinv import after_first
 
 from .conftest import END, MASK, VOCAB, awaken, tiny_model, unit_vectors
 
@@ -18,7 +19,7 @@ def texts(rows: int, length: int = 12) -> torch.Tensor:
 def test_edits_leave_a_text():
     """An end token in the middle, or a text that is nothing but its end, would be cut to nothing."""
     ids = texts(2000)
-    edited = random_edits(ids, MASK, END, torch.Generator().manual_seed(1))
+    edited = random_edits(ids, torch.zeros(ids.shape), MASK, END, torch.Generator().manual_seed(1))
     before, after = (ids != END).sum(dim=1), (edited != END).sum(dim=1)
     assert (edited[:, 1:][edited[:, :-1] == END] == END).all()  # behind an end stands the end
     assert (after >= 1).all() and ((after - before).abs() <= 1).all()
@@ -41,24 +42,98 @@ def test_known_tokens_of_a_draft_stay():
         model.generate(vectors, draft_ids=draft[:, :5])
 
 
-def test_rounds_never_lose_and_calls_are_counted():
-    """A beam that forgets its best text, or a cost report that leaves encoder calls out."""
-    model, vectors = awaken(tiny_model()), unit_vectors(4)
+def test_doubtful_words_are_edited_first():
+    """Edits that ignore what the model doubts would spend encoder calls on words that are right."""
+    ids = texts(4000)
+    ids = ids[(ids != END).sum(dim=1) > 6]
+    log_p = torch.full(ids.shape, -0.1)
+    log_p[:, 2] = -8.0
+    edited = random_edits(ids, log_p, MASK, END, torch.Generator().manual_seed(1))
+    masked = edited == MASK
+    assert masked[:, 2].sum() > 3 * masked[:, 4].sum()
+
+
+def test_likelihood_is_of_half_masked_texts():
+    """A token that sees itself is always likely; what stands behind the end counts for nothing."""
+    model, vectors, ids = awaken(tiny_model()), unit_vectors(6), texts(6)
+    log_p = token_log_likelihood(model, ids, vectors)
+    behind = (ids == END).long().cumsum(dim=1) > 1
+    assert (log_p[behind] == 0).all() and (log_p[~behind] < 0).all()
+    other = ids.clone()
+    other[:, 0] = torch.where(ids[:, 0] == 5, 6, 5)
+    changed = token_log_likelihood(model, other, vectors)
+    alone = ~behind[:, 2]  # a token of its own parity does not see the one that changed
+    assert torch.allclose(changed[alone, 2], log_p[alone, 2], atol=1e-5)
+
+
+def bag_of_tokens(calls: list[int]):
+    """An encoder that sums a vector for each token, and counts."""
     table = unit_vectors(VOCAB, seed=5)
-    calls = []
 
     def encode(ids):
         calls.append(len(ids))
         return torch.nn.functional.normalize((table[ids] * (ids != END)[..., None]).sum(dim=1), dim=-1)
 
+    return encode
+
+
+def test_rounds_never_lose_and_calls_are_counted():
+    """A beam that forgets its best text, or a cost report that leaves encoder calls out."""
+    model, vectors, calls = awaken(tiny_model()), unit_vectors(4), []
     found = []
     for rounds in (0, 3, 12):
         calls.clear()
-        output = search(
-            model, vectors, encode, num_candidates=4, num_rounds=rounds, beam=2, proposals=4, likelihood_weight=0.0,
-            generator=torch.Generator().manual_seed(0),
+        output = model.generate(
+            vectors, feedback=bag_of_tokens(calls), num_candidates=4, num_corrections=rounds, num_proposals=4,
+            likelihood_weight=0.0, generator=torch.Generator().manual_seed(0),
         )  # fmt: skip
-        assert sum(calls) == 4 * output.encoder_calls
+        assert sum(calls) == output.num_feedback_calls <= 4 * (4 + rounds * 8)
         found.append(output.cosine)
+        kept = output.sequences.masked_fill(after_first(output.sequences == END), END)
+        own = torch.nn.functional.cosine_similarity(bag_of_tokens([])(kept), vectors)
+        assert torch.allclose(own, output.cosine, atol=1e-5)  # the cosine is of the text that is returned
     assert (found[1] >= found[0] - 1e-6).all() and (found[2] >= found[1] - 1e-6).all()
     assert found[2].mean() > found[0].mean() + 0.05
+
+
+def test_more_candidates_without_feedback_are_likelier():
+    """Ranking by nothing would return any of them."""
+    model, vectors = awaken(tiny_model()), unit_vectors(8)
+    scores = []
+    for count in (1, 16):
+        output = model.generate(vectors, num_candidates=count, generator=torch.Generator().manual_seed(0))
+        ids = output.sequences.masked_fill(after_first(output.sequences == END), END)
+        log_p = token_log_likelihood(model, ids, vectors)
+        scores.append(log_p.sum(dim=1) / (log_p != 0).sum(dim=1))
+        assert output.num_feedback_calls == 0 and output.cosine is None
+    assert (scores[1] >= scores[0] - 1e-5).all() and scores[1].mean() > scores[0].mean()
+
+
+def test_feedback_gets_texts_with_a_tokenizer(encoder):
+    """Ids handed to an encoder of texts, or texts with their padding."""
+    tokenizer = encoder.tokenizer
+    trunk = dict(model_type="bert", vocab_size=30522, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+                 intermediate_size=16)  # fmt: skip
+    model = tiny_model(vocab_size=30522, mask_token_id=103, eos_token_id=102, embedding_dim=384, backbone_config=trunk)
+    seen = []
+
+    def encode(texts):
+        seen.extend(texts)
+        return encoder.encode(texts)
+
+    vectors = unit_vectors(2, dim=384)
+    output = model.generate(vectors, feedback=encode, tokenizer=tokenizer, num_candidates=3, num_corrections=1)
+    assert len(seen) == output.num_feedback_calls and all(isinstance(text, str) for text in seen)
+    assert not any("[SEP]" in text or "[PAD]" in text for text in seen)
+
+
+def test_the_loop_refuses_what_it_cannot_do():
+    """Corrections without feedback would return the first text and call it corrected."""
+    model, vectors = tiny_model(), unit_vectors(1)
+    with pytest.raises(ValueError, match="num_corrections needs feedback"):
+        model.generate(vectors, num_corrections=2)
+    with pytest.raises(ValueError, match="take no draft_ids"):
+        model.generate(vectors, num_candidates=2, return_history=True)
+    for name, value in (("num_candidates", 0), ("num_corrections", -1), ("candidate_temperature", 0.0)):
+        with pytest.raises(ValueError, match=name):
+            model.generate(vectors, **{name: value})

@@ -1,4 +1,4 @@
-"""`generate`: the five decoding strategies of the paper around one loop."""
+"""`generate`: the five decoding strategies of the paper around one loop, and the closed loop around those."""
 
 import warnings
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 from transformers.utils import ModelOutput
 
+from .closed_loop_embinv import ClosedLoop
 from .diffusion_embinv import Canvas
 from .diffusion_embinv import after_first
 from .diffusion_embinv import confidence_step
@@ -37,6 +38,11 @@ class EmbInvGenerationConfig(GenerationConfig):
         confidence_temperature, confidence_bias: T and b of the confidence that is returned, σ(logit(p) / T + b),
             fitted on held-out texts by `embinv calibrate`, so that tokens of confidence 0.8 stand right eight times in
             ten. No token is chosen by it.
+        num_candidates: texts that are written for each vector, one greedily, the others sampled; the best is returned.
+        num_corrections: rounds in which the best texts are edited and judged again; needs `feedback`.
+        num_beams, num_proposals: texts that survive a round of corrections, and edits of each.
+        candidate_temperature: of sampled candidates and of edits; higher ones differ more.
+        likelihood_weight: λ of the score cosine + λ · mean log p(token | e, the others) by which texts are ranked.
         max_length: canvas length, the model's `max_sequence_length` by default; shorter to say "at most so long".
         suppress_tokens: ids that are never written, [MASK] is always among them.
         return_history: keep the canvas and its confidence after each pass.
@@ -55,6 +61,12 @@ class EmbInvGenerationConfig(GenerationConfig):
         self.temperature: float | None = kwargs.pop("temperature", None)
         self.confidence_temperature: float = kwargs.pop("confidence_temperature", 1.0)
         self.confidence_bias: float = kwargs.pop("confidence_bias", 0.0)
+        self.num_candidates: int = kwargs.pop("num_candidates", 1)
+        self.num_corrections: int = kwargs.pop("num_corrections", 0)
+        self.num_beams: int = kwargs.pop("num_beams", 2)
+        self.num_proposals: int = kwargs.pop("num_proposals", 8)
+        self.candidate_temperature: float = kwargs.pop("candidate_temperature", 0.7)
+        self.likelihood_weight: float = kwargs.pop("likelihood_weight", 0.03)
         self.max_length: int | None = kwargs.pop("max_length", None)
         self.suppress_tokens: list[int] | None = kwargs.pop("suppress_tokens", None)
         self.return_history: bool = kwargs.pop("return_history", False)
@@ -70,7 +82,9 @@ class EmbInvGenerationConfig(GenerationConfig):
         """The names of the settings."""
         return (
             "strategy", "num_steps", "remask_ratio", "restart_ratio", "guidance_scale", "temperature",
-            "confidence_temperature", "confidence_bias", "max_length", "suppress_tokens", "return_history",
+            "confidence_temperature", "confidence_bias", "num_candidates", "num_corrections", "num_beams",
+            "num_proposals", "candidate_temperature", "likelihood_weight", "max_length", "suppress_tokens",
+            "return_history",
         )  # fmt: skip
 
     def settings(self) -> dict[str, Any]:
@@ -80,18 +94,21 @@ class EmbInvGenerationConfig(GenerationConfig):
     def validate(self, **_):
         if self.strategy not in STRATEGIES:
             raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {self.strategy!r}.")
-        for name in ("num_steps", "max_length"):
+        for name in ("num_steps", "max_length", "num_candidates", "num_beams", "num_proposals"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}.")
+        if not isinstance(self.num_corrections, int) or self.num_corrections < 0:
+            raise ValueError(f"num_corrections must be a whole number of at least 0, got {self.num_corrections!r}.")
         for name in ("remask_ratio", "restart_ratio"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)!r}.")
         if self.temperature is not None and not self.temperature >= 0:
             raise ValueError(f"temperature must be 0 or more, got {self.temperature!r}.")
 
-        if not self.confidence_temperature > 0:
-            raise ValueError(f"confidence_temperature must be above 0, got {self.confidence_temperature!r}.")
+        for name in ("confidence_temperature", "candidate_temperature"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)!r}.")
 
     @classmethod
     def from_model_config(cls, model_config):
@@ -108,12 +125,15 @@ class EmbInvGenerationOutput(ModelOutput):
     sequences: (B, L) int64, the text, its end token when it has one, then padding.
     confidence: (B, L) float32, the calibrated probability of each token when it was written, 0 at padding.
     num_forward_passes: how often the network ran; guidance runs twice the rows in a pass.
+    cosine: (B,) of the text's vector with e, when there was feedback. num_feedback_calls: texts that it embedded.
     history, history_confidence: on request, the canvas (B, L) and its confidence after each pass.
     """
 
     sequences: Tensor | None = None
     confidence: Tensor | None = None
     num_forward_passes: int | None = None
+    cosine: Tensor | None = None
+    num_feedback_calls: int | None = None
     history: tuple[Tensor, ...] | None = None
     history_confidence: tuple[Tensor, ...] | None = None
 
@@ -129,6 +149,8 @@ class EmbInvGenerationMixin:
         generator: torch.Generator | None = None,
         streamer: Any | None = None,
         draft_ids: Tensor | None = None,
+        feedback: Callable | None = None,
+        tokenizer: Any | None = None,
         **kwargs,
     ) -> EmbInvGenerationOutput:
         """Read the text back out of embeddings.
@@ -144,12 +166,20 @@ class EmbInvGenerationMixin:
             streamer: for a batch of one: `put_draft` receives the canvas after each pass, and the keyword `confidence`
                 (1, L); `put` receives the text.
 
+            feedback: the encoder, or a stand-in, for candidates and corrections: N texts → (N, D) when the `tokenizer`
+                is given, otherwise ids (N, L) → (N, D). Without it, candidates are ranked by likelihood alone.
+            tokenizer: this model's, to hand texts to `feedback`.
+
         Raises:
             ValueError: for vectors of another width than `config.embedding_dim`, NaN, infinite or all-zero ones, and
                 for unknown or impossible settings.
         """
         config = self._generation_settings(generation_config, kwargs)
         embeddings = check_embeddings(embeddings, self.config.embedding_dim).to(self.device)
+        if len(embeddings) and (config.num_candidates > 1 or config.num_corrections):
+            if draft_ids is not None or config.return_history:
+                raise ValueError("candidates and corrections take no draft_ids and keep no history.")
+            return self._closed_loop(embeddings, config, generator, streamer, feedback, tokenizer)
         sampler = _Sampler(self, embeddings, config, generator, streamer, draft_ids)
         canvas = sampler.run()
         behind_end = after_first(canvas.ids == canvas.end_token_id)
@@ -163,10 +193,49 @@ class EmbInvGenerationMixin:
             sequences=sequences,
             confidence=calibrated(canvas.confidence, *scaling).masked_fill(behind_end, 0.0),
             num_forward_passes=sampler.num_forward_passes,
+            num_feedback_calls=0,
             history=tuple(draft.ids for draft in drafts) if config.return_history else None,
             history_confidence=(
                 tuple(calibrated(draft.confidence, *scaling) for draft in drafts) if config.return_history else None
             ),
+        )
+
+    def _closed_loop(self, embeddings: Tensor, config, generator, streamer, feedback, tokenizer):
+        """The best of several texts, corrected by what feedback says of them."""
+        if config.num_corrections and feedback is None:
+            raise ValueError("num_corrections needs feedback: an encoder to check the text by.")
+        passes = 0
+
+        def write(rows: Tensor, changes: dict, drafts: Tensor | None = None) -> Tensor:
+            nonlocal passes
+            settings = {**config.settings(), "num_candidates": 1, "num_corrections": 0, **changes}
+            sampler = _Sampler(self, rows, type(config)(**settings), generator, None, drafts)
+            ids = sampler.run().ids
+            passes += sampler.num_forward_passes
+            return ids
+
+        judge = feedback
+        if feedback is not None and tokenizer is not None:
+            end = self.config.eos_token_id
+            judge = lambda ids: torch.as_tensor(feedback(_texts(tokenizer, ids, end)))  # noqa: E731
+        loop = ClosedLoop(
+            self, embeddings, write, judge, config.likelihood_weight, config.num_beams, config.num_proposals,
+            config.candidate_temperature, generator,
+        )  # fmt: skip
+        found = loop.run(config.num_candidates, config.num_corrections)
+        ids = found.ids[:, 0]
+        behind_end = after_first(ids == self.config.eos_token_id)
+        sequences = ids.masked_fill(behind_end, self.config.pad_token_id)
+        if streamer is not None:
+            streamer.put(sequences.cpu())
+            streamer.end()
+        confidence = calibrated(found.log_p[:, 0].exp(), config.confidence_temperature, config.confidence_bias)
+        return EmbInvGenerationOutput(
+            sequences=sequences,
+            confidence=confidence.masked_fill(behind_end, 0.0),
+            num_forward_passes=passes + loop.num_forward_passes,
+            cosine=None if feedback is None else found.cosine[:, 0],
+            num_feedback_calls=loop.num_feedback_calls,
         )
 
     def _generation_settings(self, generation_config, overrides: dict) -> EmbInvGenerationConfig:
@@ -199,6 +268,12 @@ class EmbInvGenerationMixin:
                 )
             except OSError:
                 pass  # a folder without the file: the defaults stand
+
+
+def _texts(tokenizer, ids: Tensor, end: int) -> list[str]:
+    """The texts of ids (N, L), each before its first end token."""
+    rows = [row[: row.index(end)] if end in row else row for row in ids.tolist()]
+    return tokenizer.batch_decode(rows, skip_special_tokens=True)
 
 
 def check_draft(draft_ids: Tensor, shape: torch.Size) -> Tensor:

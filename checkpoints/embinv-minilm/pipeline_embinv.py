@@ -21,10 +21,12 @@ class EmbeddingInversionPipeline(Pipeline):
         Args:
             embeddings: (N, D) or (D,): tensor, array, or lists of numbers.
             batch_size: vectors at a time.
-            kwargs: `seed` of sampling, 0 by default, and the settings of `generate`.
+            kwargs: `seed` of sampling, 0 by default; `feedback`, an encoder (N texts → (N, D)) that checks candidates
+                and corrections; and the settings of `generate`.
 
         Returns:
-            For each vector, or the one: text, confidence (the mean of its tokens'), tokens, token_confidence.
+            For each vector, or the one: text, confidence (the mean of its tokens'), tokens, token_confidence; with
+            feedback also cosine.
 
         Raises:
             ValueError: for vectors of another width, NaN, infinite or all-zero ones, and for unknown settings.
@@ -45,21 +47,26 @@ class EmbeddingInversionPipeline(Pipeline):
 
     def _forward(self, model_inputs: dict, seed: int = 0, **settings) -> dict:
         generator = torch.Generator().manual_seed(seed)
-        output = self.model.generate(model_inputs["embeddings"], generator=generator, **settings)
-        return {"sequences": output.sequences, "confidence": output.confidence}
+        output = self.model.generate(
+            model_inputs["embeddings"], generator=generator, tokenizer=self.tokenizer, **settings
+        )
+        known = {} if output.cosine is None else {"cosine": output.cosine}
+        return {"sequences": output.sequences, "confidence": output.confidence, **known}
 
     def postprocess(self, model_outputs: dict) -> list[dict]:
         end = self.model.config.eos_token_id
-        rows = []
+        rows, cosines = [], model_outputs.get("cosine")
         for ids, confidence in zip(model_outputs["sequences"].tolist(), model_outputs["confidence"], strict=True):
             ids = ids[: ids.index(end)] if end in ids else ids
             confidence = confidence[: len(ids)]
+            known = {"cosine": float(cosines[len(rows)])} if cosines is not None else {}
             rows.append(
                 {
                     "text": self.tokenizer.decode(ids),
                     "confidence": float(confidence.mean()),
                     "tokens": self.tokenizer.convert_ids_to_tokens(ids),
                     "token_confidence": confidence.tolist(),
+                    **known,
                 }
             )
         return rows

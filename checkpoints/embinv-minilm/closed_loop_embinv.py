@@ -1,0 +1,226 @@
+"""Closing the loop: embed what was written, and keep what maps back to the vector.
+
+A search over texts in which the denoiser proposes and an encoder, the feedback, judges. It starts from sampled
+candidates. Each round edits the best hypotheses of every vector in parallel: doubtful words are masked again, words
+are inserted and deleted, spans change places; the denoiser fills in what is open, given e; the feedback embeds all
+proposals in one batch.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .diffusion_embinv import after_first
+
+EDITS = ("replace", "insert", "delete", "swap", "reopen")
+# a vector leaves the search at this cosine, or after so many rounds without a better text
+ARRIVED, PATIENCE = 0.999, 5
+
+
+@dataclass
+class Hypotheses:
+    """K texts for each of B vectors, the best first.
+
+    ids: (B, K, L). cosine: (B, K) with e, 0 without feedback. log_p: (B, K, L) of each token of the text given e and
+    about half of the others, 0 behind its end. score: (B, K) cosine + λ · mean log p.
+    """
+
+    ids: Tensor
+    cosine: Tensor
+    log_p: Tensor
+    score: Tensor
+
+    def rows(self, index: Tensor) -> "Hypotheses":
+        """Those of the vectors `index`."""
+        return Hypotheses(self.ids[index], self.cosine[index], self.log_p[index], self.score[index])
+
+    def put(self, index: Tensor, other: "Hypotheses"):
+        """Replace those of the vectors `index`."""
+        for name in ("ids", "cosine", "log_p", "score"):
+            getattr(self, name)[index] = getattr(other, name)
+
+    def best(self, count: int) -> "Hypotheses":
+        """The `count` best different ones; where there are fewer, the last ones repeat."""
+        order = self.score.masked_fill(repeated(self.ids), -torch.inf).argsort(dim=1, descending=True, stable=True)
+        order = order[:, :count]
+        wide = order[..., None].expand(-1, -1, self.ids.shape[2])
+        short, long = (lambda values: values.gather(1, order)), (lambda values: values.gather(1, wide))
+        return Hypotheses(long(self.ids), short(self.cosine), long(self.log_p), short(self.score))
+
+    def join(self, other: "Hypotheses") -> "Hypotheses":
+        """Both, side by side."""
+        names = ("ids", "cosine", "log_p", "score")
+        return Hypotheses(*(torch.cat([getattr(self, name), getattr(other, name)], dim=1) for name in names))
+
+
+def repeated(ids: Tensor) -> Tensor:
+    """(B, K) bool: rows of ids (B, K, L) that stand further left, too."""
+    same = (ids[:, :, None] == ids[:, None]).all(dim=-1)  # (B, K, K)
+    return same.tril(diagonal=-1).any(dim=-1)
+
+
+class ClosedLoop:
+    """A search for the texts of e (B, D).
+
+    Args:
+        generate: (embeddings, settings, draft_ids or None) → ids (R, L), ends behind the text.
+        feedback: ids (N, L) → vectors (N, D), or None: then the denoiser's likelihood is the only judge.
+        likelihood_weight: λ of the score. It keeps words in order: a mean-pooled vector hardly sees it.
+        beam, proposals: hypotheses that survive a round, and edits of each.
+
+    Attributes:
+        num_feedback_calls: texts embedded so far, over all vectors.
+    """
+
+    def __init__(
+        self,
+        model,
+        embeddings: Tensor,
+        generate: Callable[..., Tensor],
+        feedback: Callable[[Tensor], Tensor] | None,
+        likelihood_weight: float,
+        beam: int,
+        proposals: int,
+        temperature: float,
+        generator: torch.Generator | None,
+    ):
+        self.model, self.embeddings, self.generate, self.feedback = model, embeddings, generate, feedback
+        self.likelihood_weight, self.beam, self.proposals = likelihood_weight, beam, proposals
+        self.temperature, self.generator = temperature, generator
+        self.end, self.mask = model.config.eos_token_id, model.config.mask_token_id
+        self.num_feedback_calls = 0
+        self.num_forward_passes = 0
+
+    def run(self, num_candidates: int, num_rounds: int) -> Hypotheses:
+        """The best text of each vector, (B, 1, …)."""
+        state = self.judge(self.candidates(num_candidates), self.embeddings).best(self.beam)
+        stale = torch.zeros(len(self.embeddings), dtype=torch.long, device=self.embeddings.device)
+        for _ in range(num_rounds):
+            active = ((state.cosine[:, 0] < ARRIVED) & (stale < PATIENCE)).nonzero().squeeze(1)
+            if not len(active):
+                break
+            before = state.rows(active)
+            after = before.join(self.judge(self.propose(before, active), self.embeddings[active])).best(self.beam)
+            stale[active] = torch.where(after.score[:, 0] > before.score[:, 0] + 1e-6, 0, stale[active] + 1)
+            state.put(active, after)
+        return state.best(1)
+
+    def candidates(self, count: int) -> Tensor:
+        """(B, count, L): the text of temperature 0, and samples."""
+        greedy = self.generate(self.embeddings, {"temperature": 0.0})
+        if count == 1:
+            return greedy[:, None]
+        rows = self.embeddings.repeat_interleave(count - 1, dim=0)
+        sampled = self.generate(rows, {"temperature": self.temperature})
+        return torch.cat([greedy[:, None], sampled.view(len(greedy), count - 1, -1)], dim=1)
+
+    def propose(self, state: Hypotheses, active: Tensor) -> Tensor:
+        """(A, beam · proposals, L): every hypothesis edited `proposals` times, masks filled in two passes."""
+        sources = state.ids.repeat_interleave(self.proposals, dim=1).flatten(0, 1)
+        log_p = state.log_p.repeat_interleave(self.proposals, dim=1).flatten(0, 1)
+        drafts = random_edits(sources, log_p, self.mask, self.end, self.generator)
+        count = state.ids.shape[1] * self.proposals
+        rows = self.embeddings[active].repeat_interleave(count, dim=0)
+        settings = {"temperature": self.temperature, "num_steps": 2, "strategy": "confidence"}
+        return self.generate(rows, settings, drafts).view(len(active), count, -1)
+
+    def judge(self, ids: Tensor, embeddings: Tensor) -> Hypotheses:
+        """Texts (A, K, L) with their scores; likelihoods of the nearest ones alone, the rest is dropped."""
+        if self.feedback is None:
+            return self._with_likelihood(ids, torch.zeros(ids.shape[:2], device=ids.device), embeddings)
+        vectors = self.feedback(ids.flatten(0, 1)).to(embeddings).view(*ids.shape[:2], -1)
+        self.num_feedback_calls += ids.shape[0] * ids.shape[1]
+        cosine = torch.nn.functional.cosine_similarity(vectors, embeddings[:, None], dim=-1)  # (A, K)
+        kept = cosine.masked_fill(repeated(ids), -torch.inf).topk(min(2 * self.beam, ids.shape[1]), dim=1).indices
+        ids = ids.gather(1, kept[..., None].expand(-1, -1, ids.shape[2]))
+        return self._with_likelihood(ids, cosine.gather(1, kept), embeddings)
+
+    def _with_likelihood(self, ids: Tensor, cosine: Tensor, embeddings: Tensor) -> Hypotheses:
+        rows = embeddings.repeat_interleave(ids.shape[1], dim=0)
+        log_p = token_log_likelihood(self.model, ids.flatten(0, 1), rows).view_as(ids)
+        self.num_forward_passes += 2
+        mean = log_p.sum(dim=-1) / text_positions(ids.flatten(0, 1), self.end).sum(dim=1).view_as(cosine)
+        weight = self.likelihood_weight if self.feedback is not None else 1.0
+        return Hypotheses(ids, cosine, log_p, cosine + weight * mean)
+
+
+def text_positions(ids: Tensor, end: int) -> Tensor:
+    """(R, L) bool: the positions of each text of ids (R, L), its end token included."""
+    return ~after_first(ids == end)
+
+
+def token_log_likelihood(model, ids: Tensor, embeddings: Tensor) -> Tensor:
+    """(R, L) log p(x_i | the positions of other parity, e) over each text of ids (R, L) and its end token, 0 behind.
+
+    Two half-masked passes stand for L leave-one-out ones.
+    """
+    rows, length = ids.shape
+    text = text_positions(ids, model.config.eos_token_id)
+    log_p = torch.zeros(rows * length, device=ids.device)
+    for parity in (0, 1):
+        hidden = text & (torch.arange(length, device=ids.device) % 2 == parity)
+        noised = ids.masked_fill(hidden, model.config.mask_token_id)
+        positions = hidden.flatten().nonzero().squeeze(1)
+        timestep = model.noise_schedule.timestep(hidden.float().mean(dim=1))
+        losses = model(noised, embeddings, timestep, positions=positions, targets=ids.flatten()[positions]).losses
+        log_p[positions] = -losses.float()
+    return log_p.view(rows, length)
+
+
+def random_edits(ids: Tensor, log_p: Tensor, mask: int, end: int, generator: torch.Generator | None = None) -> Tensor:
+    """One edit of each text (R, L) → (R, L), the kind drawn at random; unlikely words are likelier to be edited.
+
+    replace: 1 to 3 of its words are masked. insert: a [MASK] is put before one. delete: a word goes. swap: two
+    neighbouring spans of up to 4 change places. reopen: about 40 % of the words are masked.
+
+    Args:
+        log_p: (R, L) log-likelihood of each token.
+    """
+    rows, length = ids.shape
+    device = ids.device
+    size = text_positions(ids, end).sum(dim=1) - (ids == end).any(dim=1).long()  # (R,) without the end
+
+    def uniform(*shape: int) -> Tensor:
+        source = "cpu" if generator is None else generator.device
+        return torch.rand(*shape, generator=generator, device=source).to(device)
+
+    draw, kind = uniform(rows, 5), (uniform(rows) * len(EDITS)).long()
+    column = torch.arange(length, device=device)[None]  # (1, L)
+    text = column < size[:, None]
+
+    # Gumbel noise on −log p draws positions without replacement, the unlikely ones first
+    gumbel = -torch.log(-torch.log(uniform(rows, length).clamp(1e-9, 1 - 1e-7)))
+    order = (log_p - gumbel).masked_fill(~text, torch.inf).argsort(dim=1)
+    rank = order.argsort(dim=1)
+    place = order[:, :1]  # (R, 1)
+    few = 1 + (draw[:, 1] * 3).long()
+    many = (0.4 * size).ceil().long()
+    hidden = rank < torch.where(kind == EDITS.index("reopen"), many, few)[:, None]
+    result = ids.masked_fill(hidden & text, mask)
+
+    inserted = ids.gather(1, (column - (column > place).long()).expand(rows, -1)).masked_fill(column == place, mask)
+    behind = torch.nn.functional.pad(ids[:, 1:], (0, 1), value=end)
+    deleted = torch.where(column >= place, behind, ids)
+    swapped = ids.gather(1, _swap_order(size, draw[:, 2:5], length))
+    for name, edited in (("insert", inserted), ("delete", deleted), ("swap", swapped)):
+        result = torch.where((kind == EDITS.index(name))[:, None], edited, result)
+    only_end = (result[:, 0] == end)[:, None]  # no text is empty
+    return torch.where(only_end, ids, result)
+
+
+def _swap_order(size: Tensor, draws: Tensor, length: int) -> Tensor:
+    """(R, L) positions to read from when the spans [a, b) and [b, c) of each text change places."""
+    first = 1 + (draws[:, 1] * 4).long()
+    second = 1 + (draws[:, 2] * 4).long()
+    start = (draws[:, 0] * (size - first - second + 1).clamp_min(0)).long()
+    middle = torch.minimum(start + first, size)[:, None]
+    stop = torch.minimum(start + first + second, size)[:, None]
+    start = torch.minimum(start, size)[:, None]
+    column = torch.arange(length, device=size.device)[None].expand(len(size), -1)
+    from_second = column + (middle - start)
+    from_first = column - (stop - middle)
+    inside = (column >= start) & (column < stop)
+    moved = torch.where(column < start + (stop - middle), from_second, from_first)
+    return torch.where(inside, moved, column).clamp(0, length - 1)
