@@ -80,30 +80,31 @@ def read_text(text: str) -> tuple[str, list[int], torch.Tensor]:
     return kept, ids, inverter.embed([kept])[0]
 
 
-def settings_of(strategy, steps, guidance, temperature, remask) -> dict:
-    """The controls as arguments of `generate`."""
-    return dict(
-        strategy=strategy, num_steps=int(steps), guidance_scale=guidance, temperature=temperature, remask_ratio=remask
-    )
+def settings_of(strategy, steps, guidance, temperature, remask, candidates, corrections) -> dict:
+    """The controls as arguments of `Inverter.drafts`."""
+    sampler = dict(strategy=strategy, num_steps=int(steps), guidance_scale=guidance, temperature=temperature)
+    return sampler | dict(remask_ratio=remask, candidates=int(candidates), corrections=int(corrections))
 
 
 @readable
 @on_gpu
-def invert(text, strategy, steps, guidance, temperature, remask, seed):
+def invert(text, seed, strategy, steps, guidance, temperature, remask, candidates, corrections):
     """Embed a sentence and read it back, draft by draft."""
     kept, ids, vector = read_text(text)
-    yield from show(vector, settings_of(strategy, steps, guidance, temperature, remask), seed, ids)
+    settings = settings_of(strategy, steps, guidance, temperature, remask, candidates, corrections)
+    yield from show(vector, settings, seed, ids)
 
 
 @readable
 @on_gpu
-def invert_vector(pasted, file, row, strategy, steps, guidance, temperature, remask, seed):
+def invert_vector(pasted, file, row, seed, strategy, steps, guidance, temperature, remask, candidates, corrections):
     """Read a pasted vector, or a row of an uploaded file, draft by draft."""
     dim = inverter.embedding_dim
     vectors = parse_file(file, dim) if file else parse_pasted(pasted or "", dim)
     if not 0 <= int(row or 0) < len(vectors):
         raise ValueError(f"There is no row {int(row)}: the {len(vectors)} vectors are numbered from 0.")
-    yield from show(vectors[int(row or 0)], settings_of(strategy, steps, guidance, temperature, remask), seed)
+    settings = settings_of(strategy, steps, guidance, temperature, remask, candidates, corrections)
+    yield from show(vectors[int(row or 0)], settings, seed)
 
 
 def show(vector: torch.Tensor, settings: dict, seed, ids: list[int] | None = None):
@@ -170,7 +171,7 @@ def mix(first, second, points):
 
 @readable
 @on_gpu
-def leak(text, noise, storage):
+def leak(text, noise, storage, corrections):
     """Which content words of each line survive inversion of its stored vector."""
     lines = [line for line in (text or "").splitlines() if line.strip()]
     if len(lines) > MAX_LINES:
@@ -180,7 +181,8 @@ def leak(text, noise, storage):
     lines = [" ".join(line.split()) for line in lines]
     vectors = torch.stack([read_text(line)[2] for line in lines])
     stored = protect(vectors, float(noise), storage == "int8")
-    recovered = inverter.decode(inverter.generate(stored).sequences)
+    loop = dict(closed=True, num_candidates=8, num_corrections=int(corrections)) if corrections else {}
+    recovered = inverter.decode(inverter.generate(stored, **loop).sequences)
     rows = summary(lines, recovered)
     cosine = float((stored * vectors).sum(dim=1).mean())
     return leaks_html(lines, recovered), rows, explanation(rows, cosine)
@@ -197,7 +199,12 @@ def controls() -> list:
             temperature = gr.Number(None, label="Temperature (empty: the strategy's own)", minimum=0)
             remask = gr.Slider(0, 0.5, value=0.05, step=0.05, label="Re-mask ratio (euler_remask)")
             seed = gr.Number(0, label="Seed", precision=0)
-    return [strategy, steps, guidance, temperature, remask, seed]
+        with gr.Row():
+            told = "the encoder picks the best; 1: no encoder is asked"
+            candidates = gr.Slider(1, 32, value=1, step=1, label="Candidates", info=told)
+            told = "rounds of edits that the encoder checks: slower, and reads much more"
+            corrections = gr.Slider(0, 20, value=0, step=1, label="Corrections", info=told)
+    return [seed, strategy, steps, guidance, temperature, remask, candidates, corrections]
 
 
 def invert_tab():
@@ -267,12 +274,13 @@ def leaks_tab():
     with gr.Row():
         noise = gr.Slider(0, 0.1, value=0, step=0.005, label="Noise λ added to every number of the vector")
         storage = gr.Radio(["float32", "int8"], value="float32", label="Stored as")
+        corrections = gr.Slider(0, 20, value=3, step=1, label="Corrections by an attacker who has the encoder")
     go = gr.Button("What leaks?", variant="primary")
     marked, told = gr.HTML(), gr.Markdown()
     table = gr.Dataframe(headers=["kind", "in the text", "survived", "share"], interactive=False)
-    outputs, inputs = [marked, table, told], [text, noise, storage]
+    outputs, inputs = [marked, table, told], [text, noise, storage, corrections]
     go.click(leak, inputs, outputs, api_name="leaks")
-    gr.on([noise.release, storage.change], leak, inputs, outputs, api_visibility="private")
+    gr.on([noise.release, storage.change, corrections.release], leak, inputs, outputs, api_visibility="private")
 
 
 def build() -> gr.Blocks:

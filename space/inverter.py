@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from queue import Queue
 
@@ -50,6 +49,7 @@ class Result:
     milliseconds: float
     cosine: float
     accuracy: float | None = None
+    encoder_calls: int = 0
 
 
 def load_encoder(name: str):
@@ -89,8 +89,12 @@ class Inverter:
         vectors = self.encoder.encode(texts, prompt=prompt, convert_to_tensor=True, show_progress_bar=False)
         return torch.nn.functional.normalize(vectors.float().cpu(), dim=-1)
 
-    def drafts(self, vector: Tensor, seed: int = 0, **settings) -> Iterator[Draft | Result]:
-        """Every draft of a text as it is made, then its result."""
+    def drafts(self, vector: Tensor, seed: int = 0, candidates: int = 1, corrections: int = 0, **settings):
+        """Every draft of a text as it is made, then, where asked for, the text that the closed loop found; its result.
+
+        Yields:
+            `Draft` after `Draft`, and one `Result`.
+        """
         queue: Queue = Queue()
         start = time.perf_counter()
 
@@ -115,14 +119,24 @@ class Inverter:
             yield self.draft(*item)
         if isinstance(item, Exception):
             raise item
+        passes = item.num_forward_passes
+        if candidates > 1 or corrections:
+            item = self.generate(
+                vector[None], seed, num_candidates=candidates, num_corrections=corrections, closed=True, **settings
+            )
+            passes += item.num_forward_passes
+            yield self.draft(item.sequences[0], item.confidence[0], time.perf_counter() - start)
         seconds = time.perf_counter() - start
         text = self.decode(item.sequences)[0]
         cosine = float(self.embed([text])[0] @ torch.nn.functional.normalize(vector, dim=-1))
-        yield Result(text, item.sequences[0].tolist(), item.num_forward_passes, 1000 * seconds, cosine)
+        ids, calls = item.sequences[0].tolist(), item.num_feedback_calls
+        yield Result(text, ids, passes, 1000 * seconds, cosine, encoder_calls=calls)
 
-    def generate(self, vectors: Tensor, seed: int = 0, **settings):
-        """`generate` of the model; settings that are None are the model's own."""
+    def generate(self, vectors: Tensor, seed: int = 0, closed: bool = False, **settings):
+        """`generate` of the model, `closed` with the encoder's feedback; settings of None are the model's own."""
         settings = {name: value for name, value in settings.items() if value is not None}
+        if closed:
+            settings |= {"feedback": self.embed, "tokenizer": self.tokenizer}
         return self.model.generate(vectors, generator=torch.Generator().manual_seed(int(seed)), **settings)
 
     def decode(self, sequences: Tensor) -> list[str]:

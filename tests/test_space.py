@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT / "space"))
 gradio_client = pytest.importorskip("gradio_client", reason="the Space needs gradio: pip install 'embinv[space]'")
 CHROMIUM = Path("/usr/bin/chromium")
 SENTENCE = "We will meet at the station on Friday evening."
-SETTINGS = ("confidence", 8, 1, None, 0.05, 0)
+SETTINGS = (0, "confidence", 8, 1, None, 0.05, 1, 0)
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +60,17 @@ def test_drafts_arrive_in_order_and_lose_their_masks(client, app):
     assert 'data-masked="0"' not in first and 'data-masked="0"' in client.predict(
         steps, len(steps) - 1, api_name="/replay"
     )
+
+
+def test_corrections_bring_the_text_nearer(client):
+    """A control that is wired to nothing, or a loop that returns its first text."""
+    settings = (0, "confidence", 8, 1, None, 0.05)
+    text = "She bought a red car in Paris last summer."
+    first = client.predict(text, *settings, 1, 0, api_name="/invert")
+    loop = client.predict(text, *settings, 8, 3, api_name="/invert")
+    assert len(loop[3]) == len(first[3]) + 1 and "encoder calls" in loop[2] and "encoder calls" not in first[2]
+    cosines = [float(found[2].split("<b>")[1].split("</b>")[0]) for found in (first, loop)]
+    assert cosines[1] > cosines[0]
 
 
 def test_vectors_of_every_kind_give_the_same_text(client, app, tmp_path):
@@ -115,7 +126,7 @@ def test_limits_hold(client):
             with pytest.raises(Exception, match=message):
                 client.predict(text, *SETTINGS, api_name="/invert")
     with pytest.raises(Exception, match="at most 8"):
-        client.predict("line\n" * 9, 0.0, "float32", api_name="/leaks")
+        client.predict("line\n" * 9, 0.0, "float32", 0, api_name="/leaks")
     with pytest.raises(Exception, match="same vector"):
         client.predict(SENTENCE, SENTENCE, 5, api_name="/mix")
     long = client.predict("the dog sleeps and " * 20, *SETTINGS, api_name="/invert")
@@ -131,7 +142,7 @@ def test_compare_mix_and_leaks_answer(client, app):
         assert abs(float(vectors[0] @ vectors[1]) - cosine) < 2e-3
     rows = client.predict("The dog sleeps.", "We leave by train at noon.", 5, api_name="/mix")["data"]
     assert rows[0][2] > rows[-1][2] and rows[0][3] < rows[-1][3] and len(rows) == 5
-    marked, table, told = client.predict("The dog saw Anna at 7.", 0.0, "int8", api_name="/leaks")
+    marked, table, told = client.predict("The dog saw Anna at 7.", 0.0, "int8", 0, api_name="/leaks")
     assert [row[:2] for row in table["data"]] == [["names and places", 1], ["numbers", 1], ["other content words", 2]]
     assert "content words" in told and marked.count("<mark") == 4
 
