@@ -16,7 +16,8 @@ HEAD = """# Results
 
 The paper's tables, measured again: held out by document, lower-cased where the encoder's tokenizer is (MiniLM, mpnet),
 with 95 % bootstrap intervals, and every table with the command that makes it. The scale is what two CPU cores afford;
-each experiment's YAML has the paper's own scale under `--full`. *Loss* is in nats a masked token of the text, at 100,
+each experiment's YAML has the paper's own scale under `--full`. *TFLOP* counts the
+updates, the warm-up comes on top. *Loss* is in nats a masked token of the text, at 100,
 50 and 20 % masked, which compares models trained under any noise. [experiments/README.md](experiments/README.md) says
 where encoders and data come from. `python experiments/results.py > RESULTS.md` makes this file.
 """
@@ -44,10 +45,10 @@ def experiment_table(rows: dict[str, dict], entry: dict) -> str:
     """Variants with their losses and scores."""
     shares = list(next(iter(rows.values()))["losses"])
     columns = [name for name in COLUMNS if all(name in row["scores"] for row in rows.values())]
-    lines = [["", "minutes", *(f"loss at {share}" for share in shares), *columns]]
+    lines = [["", "TFLOP", *(f"loss at {share}" for share in shares), *columns]]
     for name, row in rows.items():
         losses = [f"{row['losses'][share]:.2f}" for share in shares]
-        lines.append([name, f"{row['seconds'] / 60:.0f}", *losses, *cells(_scores(row), columns)])
+        lines.append([name, f"{row['teraflop']:.0f}", *losses, *cells(_scores(row), columns)])
     return _markdown(lines, entry)
 
 

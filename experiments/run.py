@@ -15,7 +15,6 @@ import hashlib
 import json
 import shutil
 import sys
-import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -26,12 +25,13 @@ from rich.console import Console
 from rich.table import Table
 
 from modeling_embinv.backbone import load_inverter
-from modeling_embinv.batches import generator_for, held_out_pairs
+from modeling_embinv.batches import generator_for, held_out_pairs, noise_batch
 from modeling_embinv.canvas import decode_rows, end_token_id
 from modeling_embinv.evaluation import HeldOut, Score
 from modeling_embinv.files import write_json
+from modeling_embinv.flops import training_flops
 from modeling_embinv.report import COLUMNS, cells
-from modeling_embinv.training import train
+from modeling_embinv.training import schedule_of, train
 from modeling_embinv.training_config import TrainingConfig, read_yaml
 
 FOLDER = Path(__file__).parent
@@ -85,14 +85,9 @@ def run_variant(config: TrainingConfig, name: str, texts_of: TrainingConfig, tex
     if path.exists() and not rescore:
         return
     print(f"— {name}: {folder}", flush=True)
-    if path.exists():
-        seconds = json.loads(path.read_text())["seconds"]
-    else:
-        start = time.perf_counter()
+    if not path.exists():
         train(config)
-        seconds = round(time.perf_counter() - start)
-    held_out = validation_texts(config, folder / "last", texts_of, texts)
-    write_json(path, score(config, held_out) | {"seconds": seconds})
+    write_json(path, score(config, validation_texts(config, folder / "last", texts_of, texts)))
     for checkpoint in [*folder.glob("step-*"), *folder.glob("best")]:
         shutil.rmtree(checkpoint)
 
@@ -127,7 +122,23 @@ def score(config: TrainingConfig, held_out: HeldOut) -> dict:
     measured = held_out.measure(held_out.invert()).scores()
     scores = {name: asdict(value) for name, value in measured.items()}
     losses = text_losses(held_out.model, held_out)
-    return {"texts": len(held_out.texts), "updates": config.max_steps, "losses": losses, "scores": scores}
+    return {"texts": len(held_out.texts), "teraflop": teraflop(config, held_out), "losses": losses, "scores": scores}
+
+
+def teraflop(config: TrainingConfig, held_out: HeldOut) -> float:
+    """Floating-point operations of the run's updates, counted: seconds depend on what else the machine does."""
+    noised = noise_batch(
+        held_out.input_ids,
+        held_out.embeddings,
+        schedule_of(config),
+        held_out.model.config.mask_token_id,
+        generator_for(4),
+        config.full_mask_share,
+        end_token_id=held_out.end,
+        tail_share=config.tail_share,
+    )
+    per_text = training_flops(held_out.model, *held_out.input_ids.shape, len(noised.positions)) / len(held_out.texts)
+    return config.max_steps * config.batch_size * per_text / 1e12
 
 
 def text_losses(model, held_out: HeldOut) -> dict[str, float]:
@@ -157,11 +168,11 @@ def table(results: dict) -> Table:
     rows = results["rows"]
     columns = [name for name in COLUMNS if all(name in row["scores"] for row in rows.values())]
     losses = [f"loss at {share:.0%}" for share in MASKED_SHARES]
-    shown = Table("", "updates", "s", *losses, *columns, title=results["title"], caption=results["scale"])
+    shown = Table("", "TFLOP", *losses, *columns, title=results["title"], caption=results["scale"])
     for variant, row in rows.items():
         scores = {name: Score(**score) for name, score in row["scores"].items()}
         nats = [f"{value:.2f}" for value in row["losses"].values()]
-        shown.add_row(variant, str(row["updates"]), str(row["seconds"]), *nats, *cells(scores, columns))
+        shown.add_row(variant, f"{row['teraflop']:.0f}", *nats, *cells(scores, columns))
     return shown
 
 

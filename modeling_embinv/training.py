@@ -148,7 +148,7 @@ def build_data(config: TrainingConfig, encoder: SentenceEncoder, model: EmbInvFo
             samplers.append(SpanSampler(corpus, config.max_sequence_length, config.seed))
         batches = SpanBatches(samplers[0], encoder, end)
         ids, embedding = SpanBatches(samplers[1], encoder, end).batch(0, config.validation_size)
-    return batches, ValidationSet(ids, embedding, config.generation_size, _schedule(config))
+    return batches, ValidationSet(ids, embedding, config.generation_size, schedule_of(config))
 
 
 def learning_rate_factor(config: TrainingConfig, step: int) -> float:
@@ -169,7 +169,7 @@ class Run:
         self.encoder, self.optimizer, self.scheduler = encoder, optimizer, scheduler
         self.batches, self.held_out = batches, held_out
         self.bare_model = accelerator.unwrap_model(model)
-        self.schedule = _schedule(config)
+        self.schedule = schedule_of(config)
         self.ema = EMA(self.bare_model, config.ema_decay)
         self.progress = Progress()
         self.flops = 0.0  # of this process since the last log line
@@ -314,7 +314,7 @@ def _compute_dtype(accelerator: Accelerator) -> torch.dtype:
     return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision, torch.float32)
 
 
-def _schedule(config: TrainingConfig) -> NoiseSchedule:
+def schedule_of(config: TrainingConfig) -> NoiseSchedule:
     if config.mask_ratio is not None:
         return NoiseSchedule("fixed", mask_ratio=config.mask_ratio)
     return NoiseSchedule(config.noise_schedule, config.noise_lambda)
