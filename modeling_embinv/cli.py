@@ -62,9 +62,10 @@ def _demo(options):
     encoder = encoder_of(model, options)
     canvas = encode_canvas(encoder.tokenizer, list(options.sentences), model.config.max_sequence_length)
     embeddings = encoder.encode(canvas.texts)
-    output = model.generate(
-        embeddings, generator=torch.Generator().manual_seed(options.seed), **sampler_settings(options)
-    )
+    settings = sampler_settings(options)
+    feedback = encoder.encode if settings.pop("feedback", "none") == "encoder" else None
+    generator = torch.Generator().manual_seed(options.seed)
+    output = model.generate(embeddings, generator=generator, feedback=feedback, tokenizer=tokenizer, **settings)
     sequences, end = output.sequences.cpu(), model.config.eos_token_id
     recovered = tokenizer.batch_decode(sequences, skip_special_tokens=True)
     cosines = metrics.cosine(encoder.encode(recovered), embeddings)
@@ -77,7 +78,8 @@ def _demo(options):
         console.print(f"original   {options.sentences[place]}", markup=False)
         console.print("recovered ", text)
         console.print(f"           cosine {cosines[row]:.3f}   token accuracy {100 * accuracies[row]:.0f} %\n")
-    console.print(f"{len(canvas.kept)} vectors in {output.num_forward_passes} forward passes.", legend())
+    calls = f" and {output.num_feedback_calls} encoder calls" if feedback else ""
+    console.print(f"{len(canvas.kept)} vectors in {output.num_forward_passes} forward passes{calls}.", legend())
 
 
 def _add_invert(commands):
@@ -86,6 +88,7 @@ def _add_invert(commands):
     parser.add_argument("--out", help="jsonl or parquet file; the terminal by default")
     parser.add_argument("--column", default="embedding", help="column of the vectors in a table")
     add_model(parser)
+    add_encoder(parser)
     parser.set_defaults(run=_invert)
 
 
@@ -97,14 +100,18 @@ def _invert(options):
 
     model, tokenizer = load_model(options)
     settings = sampler_settings(options)
+    feedback = None
+    if settings.pop("feedback", "none") == "encoder":
+        feedback = encoder_of(model, options).encode
     if options.source.lstrip().startswith("["):
         vector = parse_vector(options.source, model.config.embedding_dim)
-        rows = invert_vectors(model, tokenizer, vector, options.batch_size, settings, options.seed)
+        rows = invert_vectors(model, tokenizer, vector, options.batch_size, settings, options.seed, feedback=feedback)
         print_inversions(rows, tokenizer, Console())
         return
     stats = invert_file(
-        model, tokenizer, options.source, options.out, options.column, options.batch_size, settings, options.seed
-    )
+        model, tokenizer, options.source, options.out, options.column, options.batch_size, settings, options.seed,
+        feedback=feedback,
+    )  # fmt: skip
     if not process_state().is_main_process:
         return
     done = f"{stats['vectors']:,} vectors, {stats['resumed']:,} of them by an earlier run"

@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -80,6 +80,7 @@ def invert_vectors(
     settings: dict | None = None,
     seed: int = 0,
     first_row: int = 0,
+    feedback: Callable | None = None,
 ) -> Iterator[Inversion]:
     """Inverts vectors, batch by batch as the iterator advances.
 
@@ -92,6 +93,7 @@ def invert_vectors(
         settings: arguments of `EmbInvGenerationConfig` that differ from the model's own.
         seed: of sampling.
         first_row: the number of `vectors[0]` in its source.
+        feedback: N texts → (N, D), the encoder that checks candidates and corrections; see `generate`.
 
     Raises:
         ValueError: wrong width, NaN, infinity or zeros (the message names the row), or impossible settings.
@@ -100,9 +102,10 @@ def invert_vectors(
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     checked = torch.from_numpy(check_vectors(vectors, model.config.embedding_dim, first_row))
     generator = generator_for(seed, first_row)
+    settings = {**(settings or {}), "feedback": feedback, "tokenizer": tokenizer}
     for start in range(0, len(checked), batch_size):
         batch = checked[start : start + batch_size]
-        output = model.generate(batch, generator=generator, **(settings or {}))
+        output = model.generate(batch, generator=generator, **settings)
         rows = zip(output.sequences.tolist(), output.confidence.tolist(), strict=True)
         for row, (ids, confidence) in enumerate(rows, first_row + start):
             yield _inversion(tokenizer, row, ids, confidence, model.config.eos_token_id)
@@ -139,6 +142,7 @@ def invert_file(
     seed: int = 0,
     show_progress: bool = True,
     part_rows: int = PART_ROWS,
+    feedback: Callable | None = None,
 ) -> dict:
     """Inverts all vectors of a file, in flat memory; killed and called again, it goes on where it was.
 
@@ -160,6 +164,7 @@ def invert_file(
         seed: of sampling.
         show_progress: whether to show a bar with vectors/s.
         part_rows: rows of one part; sampling draws its noise by part.
+        feedback: see `invert_vectors`.
 
     Returns:
         "vectors" in the source, "resumed" those that an earlier run had inverted, "seconds", "vectors_per_second".
@@ -170,7 +175,7 @@ def invert_file(
         OSError: a folder that cannot be written, or a full disk. A half-written `out` is never left.
     """
     started = time.perf_counter()
-    job = _Job(model, tokenizer, Path(source), column, batch_size, settings or {}, seed, part_rows)
+    job = _Job(model, tokenizer, Path(source), column, batch_size, settings or {}, seed, part_rows, feedback)
     if out is None:
         vectors, resumed = job.to_terminal(), 0
     else:
@@ -196,6 +201,7 @@ class _Job:
     settings: dict
     seed: int
     part_rows: int
+    feedback: Callable | None
 
     def __post_init__(self):
         self.settings = self.model._generation_settings(None, self.settings).settings()
@@ -254,7 +260,7 @@ class _Job:
             self.warned = True
             warnings.warn(caught[0].message, stacklevel=2)
         yield from invert_vectors(
-            self.model, self.tokenizer, vectors, self.batch_size, self.settings, self.seed, first_row
+            self.model, self.tokenizer, vectors, self.batch_size, self.settings, self.seed, first_row, self.feedback
         )
 
     def identity(self) -> dict:
@@ -265,6 +271,7 @@ class _Job:
             "weights": _weights_digest(self.model),
             "seed": self.seed,
             "part_rows": self.part_rows,
+            "feedback": self.feedback is not None,
             **self.settings,
         }
 

@@ -152,3 +152,18 @@ def test_a_folder_without_a_model_is_named(capsys, tmp_path):
     """The library's own message is a page long and speaks of the Hub."""
     code, _, err = run(capsys, "demo", "--model", tmp_path / "nothing")
     assert code == 1 and "no readable inverter" in err and len(err.strip().splitlines()) == 1
+
+
+def test_corrections_are_checked_by_the_encoder(capsys, encoder, tmp_path):
+    """Flags that reach some commands only: demo, invert and evaluate must all close the loop."""
+    loop = ["--num_candidates", "4", "--num_corrections", "1", "--feedback", "encoder"]
+    code, out, err = run(capsys, "demo", "We will meet at the station.", *loop)
+    assert code == 0 and "encoder calls" in out, err
+    np.save(tmp_path / "v.npy", encoder.encode(["We will meet at the station."]).numpy())
+    code, _, err = run(capsys, "invert", tmp_path / "v.npy", "--out", tmp_path / "out.jsonl", *loop)
+    assert code == 0 and "meet" in (tmp_path / "out.jsonl").read_text(), err
+    (tmp_path / "texts.txt").write_text("We will meet at the station.\nThe dog slept.\n")
+    code, out, err = run(capsys, "evaluate", tmp_path / "texts.txt", "--no_floors", *loop)
+    assert code == 0 and "encoder calls" in out, err
+    code, _, err = run(capsys, "invert", tmp_path / "v.npy", "--num_corrections", "1")
+    assert code == 1 and "num_corrections needs feedback" in err
