@@ -56,10 +56,11 @@ def report_table(rows: list[dict], entry: dict) -> str:
     """Rows of an `embinv evaluate` report: inversions, floors and parts."""
     rows = [row for row in rows if row["section"] != "length"]
     columns = [name for name in COLUMNS if name in rows[0]["scores"]]
-    lines = [["", "texts", "passes", *columns]]
+    calls = ["encoder calls"] if any(row.get("feedback_calls") for row in rows) else []
+    lines = [["", "texts", "passes", *calls, *columns]]
     for row in rows:
-        passes = str(row["num_forward_passes"] or "")
-        lines.append([row["name"], str(row["texts"]), passes, *cells(_scores(row), columns)])
+        cost = [str(row["num_forward_passes"] or ""), *(f"{row['feedback_calls']:.0f}" for _ in calls)]
+        lines.append([row["name"], str(row["texts"]), *cost, *cells(_scores(row), columns)])
     return _markdown(lines, entry)
 
 

@@ -131,7 +131,7 @@ class HeldOut:
         ids = torch.cat([_full_width(output.sequences.cpu(), self.input_ids.shape[1], self.end) for output in outputs])
         confidence = torch.cat([output.confidence.cpu() for output in outputs])
         passes = max(output.num_forward_passes for output in outputs)
-        calls = sum(output.num_feedback_calls for output in outputs) / max(len(vectors), 1)
+        calls = sum(output.num_feedback_calls or 0 for output in outputs) / max(len(vectors), 1)
         return Recovered(ids, self._decode(ids), confidence, passes, seconds, calls)
 
     def other_text(self, **settings) -> Recovered:
