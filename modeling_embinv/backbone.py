@@ -171,18 +171,28 @@ def _copy(target: torch.Tensor, pretrained: torch.Tensor, name: str, rows: dict[
         raise ValueError(f"the backbone's {name} is {tuple(pretrained.shape)}, the trunk needs {tuple(target.shape)}.")
 
 
-def load_inverter(folder: str | Path, **kwargs) -> tuple[EmbInvForMaskedDiffusion, PreTrainedTokenizerBase]:
+def load_inverter(name: str | Path, **kwargs) -> tuple[EmbInvForMaskedDiffusion, PreTrainedTokenizerBase]:
     """A trained inverter and its tokenizer from a folder or a Hub repository.
 
+    Args:
+        name: folder, `user/name`, or `user/name@revision` with a branch, tag or commit.
+        kwargs: of the model's `from_pretrained`.
+
     Raises:
-        OSError: with one line that says what is wrong with the folder.
+        OSError: with one line that says what is wrong with the folder or the repository.
     """
+    is_folder = Path(name).exists()
+    place, _, revision = (str(name), "", "") if is_folder else str(name).partition("@")
+    pinned = {"revision": revision} if revision else {}
     try:
-        model = EmbInvForMaskedDiffusion.from_pretrained(folder, use_safetensors=True, **kwargs)
-        return model, AutoTokenizer.from_pretrained(folder)
+        model = EmbInvForMaskedDiffusion.from_pretrained(place, use_safetensors=True, **pinned, **kwargs)
+        return model, AutoTokenizer.from_pretrained(place, **pinned)
     except Exception as error:
-        reason = " ".join(str(error).split())
-        raise OSError(f"{folder} is no readable inverter (config.json, model.safetensors): {reason}") from error
+        if is_folder:
+            wrong = "is no readable inverter (config.json, model.safetensors)"
+        else:
+            wrong = "is no folder here, and cannot be loaded from the Hub or its cache"
+        raise OSError(f"{name} {wrong}: {' '.join(str(error).split())}") from error
 
 
 def adopt_encoder(model: EmbInvForMaskedDiffusion, tokenizer: PreTrainedTokenizerBase, encoder):

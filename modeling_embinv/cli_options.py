@@ -11,7 +11,9 @@ SAMPLER = (
 
 
 def add_model_folder(parser: argparse.ArgumentParser):
-    parser.add_argument("--model", default=str(CHECKPOINT), help="folder or Hub id of an inverter")
+    parser.add_argument(
+        "--model", default=str(CHECKPOINT), help="folder or Hub id (user/name@revision) of an inverter"
+    )
     parser.add_argument("--device", help="cpu, cuda, mps; this process's accelerator by default")
     parser.add_argument("--batch_size", type=int, default=64, help="vectors at a time")
 

@@ -145,7 +145,9 @@ def build_data(config: TrainingConfig, encoder: SentenceEncoder, model: EmbInvFo
         for split in ("train", "validation"):
             documents = read_texts(config.texts, column=config.text_column)
             corpus = TokenizedCorpus.build(documents, encoder.tokenizer, cache, split)
-            samplers.append(SpanSampler(corpus, config.max_sequence_length, config.seed))
+            samplers.append(
+                SpanSampler(corpus, config.max_sequence_length, config.seed, whole_share=config.whole_share)
+            )
         batches = SpanBatches(samplers[0], encoder, end)
         ids, embedding = SpanBatches(samplers[1], encoder, end).batch(0, config.validation_size)
     return batches, ValidationSet(ids, embedding, config.generation_size, schedule_of(config))

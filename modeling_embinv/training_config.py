@@ -21,6 +21,9 @@ class TrainingConfig:
     texts: list[str] | None = field(default=None, metadata={"help": "text files: spans are embedded on the fly"})
     text_column: str = field(default="text", metadata={"help": "column of jsonl and parquet texts"})
     token_cache: str | None = field(default=None, metadata={"help": "folder that keeps the tokenised texts"})
+    whole_share: float = field(
+        default=0.5, metadata={"help": "share of texts from their beginning; the rest are spans"}
+    )
     validation_size: int = field(default=512, metadata={"help": "held-out texts with fixed masks"})
     generation_size: int = field(default=128, metadata={"help": "held-out texts that are generated at validation"})
 
@@ -29,7 +32,9 @@ class TrainingConfig:
         default=None, metadata={"help": "Hub id or folder of the trunk's weights; 'encoder' is the encoder itself"}
     )
     backbone_config: str | None = field(default=None, metadata={"help": "JSON of a trunk that starts at random"})
-    init_from: str | None = field(default=None, metadata={"help": "trained inverter to continue from, with its noise"})
+    init_from: str | None = field(
+        default=None, metadata={"help": "trained inverter (folder or user/name@revision) to continue from"}
+    )
     num_hidden_layers: int | None = field(default=None, metadata={"help": "depth, when not the backbone's own"})
     max_sequence_length: int = field(default=32, metadata={"help": "L, tokens of the canvas"})
     num_condition_tokens: int = field(default=0, metadata={"help": "prefix positions projected from the embedding"})
@@ -89,7 +94,7 @@ class TrainingConfig:
         for name in counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        for name in ("full_mask_share", "condition_dropout"):
+        for name in ("full_mask_share", "condition_dropout", "whole_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}.")
         if self.embedding_rate < 0:

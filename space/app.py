@@ -108,19 +108,18 @@ def invert_vector(pasted, file, row, seed, strategy, steps, guidance, temperatur
 
 
 def show(vector: torch.Tensor, settings: dict, seed, ids: list[int] | None = None):
-    """Yields (draft, recovered text, figures, all steps so far, replay slider)."""
+    """Yields (draft, recovered text, figures, all steps so far)."""
     steps = []
     for item in inverter.drafts(vector, seed, **settings):
         if isinstance(item, Draft):
             steps.append(item.as_json())
-            yield draft_html(item), "", "", steps, gr.skip()
+            yield draft_html(item), "", "", steps
             time.sleep(FRAME_SECONDS)
         else:
             result = item
     if ids is not None:
         result.accuracy = inverter.accuracy(ids, result.ids)
-    slider = gr.Slider(0, len(steps) - 1, value=len(steps) - 1, step=1, interactive=True)
-    yield draft_html(Draft.from_json(steps[-1])), result.text, figures_html(result), steps, slider
+    yield draft_html(Draft.from_json(steps[-1])), result.text, figures_html(result), steps
 
 
 def replay(steps: list[dict] | None, index: int) -> str:
@@ -128,6 +127,19 @@ def replay(steps: list[dict] | None, index: int) -> str:
     if not steps:
         return ""
     return draft_html(Draft.from_json(steps[min(int(index), len(steps) - 1)]))
+
+
+def replay_range(steps: list[dict] | None):
+    """The slider over these steps, at their end."""
+    last = len(steps or [None]) - 1
+    return gr.Slider(maximum=max(last, 1), value=last, interactive=last > 0)
+
+
+def play(steps: list[dict]):
+    """All drafts, at the pace of a live run."""
+    for index in range(len(steps)):
+        yield replay(steps, index)
+        time.sleep(FRAME_SECONDS)
 
 
 @readable
@@ -207,14 +219,34 @@ def controls() -> list:
     return [seed, strategy, steps, guidance, temperature, remask, candidates, corrections]
 
 
+def examples(text, standard: list, outputs: list):
+    """Sentences to click on; on Hugging Face the first click's result is kept for all visitors."""
+
+    def invert_example(text):
+        yield from invert(text, *standard)
+
+    offered = gr.Examples(
+        EXAMPLES,
+        text,
+        outputs,
+        invert_example,
+        cache_mode="lazy",
+        run_on_click=True,
+        label="Examples, with the standard settings",
+        api_visibility="private",
+    )
+    if offered.cache_event:
+        draft, *_, steps = outputs
+        offered.cache_event.then(play, steps, draft, api_visibility="private")
+
+
 def invert_tab():
     """Type, paste or upload; watch; replay."""
     with gr.Row(equal_height=False):
         with gr.Column(scale=2):
-            with gr.Tab("A sentence"):
+            with gr.Tab("A sentence") as sentence:
                 text = gr.Textbox(EXAMPLES[0], label="Sentence", lines=2, max_length=4 * MAX_CHARACTERS)
                 go = gr.Button("Embed it and read it back", variant="primary")
-                examples = gr.Dataset(components=[text], samples=[[example] for example in EXAMPLES], label="Examples")
             with gr.Tab("A vector"):
                 pasted = gr.Textbox(label=f"Vector of {inverter.embedding_dim} numbers (JSON)", lines=3, max_lines=6)
                 file = gr.File(label=f"or a file: {', '.join(KINDS)}", file_types=list(KINDS), height=120)
@@ -224,17 +256,17 @@ def invert_tab():
         with gr.Column(scale=3):
             draft = gr.HTML('<div class="draft"></div>', label="Draft")
             gr.HTML(LEGEND)
-            slider = gr.Slider(0, 1, value=0, step=1, label="Replay: after so many passes", interactive=False)
+            slider = gr.Slider(0, 64, value=0, step=1, label="Replay: after so many passes", interactive=False)
             recovered = gr.Textbox(label="Recovered text", interactive=False)
             figures = gr.HTML()
             with gr.Accordion("All steps as JSON", open=False):
                 steps = gr.JSON(show_label=False)
-    outputs = [draft, recovered, figures, steps, slider]
+    outputs = [draft, recovered, figures, steps]
     run = gr.on([go.click, text.submit], invert, [text, *chosen], outputs, api_name="invert")
     go_vector.click(invert_vector, [pasted, file, row, *chosen], outputs, api_name="invert_vector")
-    examples.click(lambda sample: sample[0], examples, text, api_visibility="private").then(
-        invert, [text, *chosen], outputs, api_visibility="private"
-    )
+    with sentence:
+        examples(text, [control.value for control in chosen], outputs)
+    steps.change(replay_range, steps, slider, api_visibility="private", queue=False, show_progress="hidden")
     slider.input(replay, [steps, slider], draft, api_name="replay", queue=False)
     return run
 

@@ -1,5 +1,6 @@
 """The model and its encoder behind the Space's events: texts and vectors in, drafts and figures out."""
 
+import os
 import threading
 import time
 from dataclasses import asdict, dataclass
@@ -70,8 +71,10 @@ class Inverter:
     """An inverter, its tokenizer and its encoder, which embeds inputs and measures cosines only."""
 
     def __init__(self, path: str, device: str = "cpu"):
-        self.model = AutoModel.from_pretrained(path, trust_remote_code=True).to(device).eval()
-        self.tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=True)
+        name, _, revision = path.partition("@") if not os.path.exists(path) else (path, "", "")
+        hub = {"trust_remote_code": True, "revision": revision or "main"}
+        self.model = AutoModel.from_pretrained(name, **hub).to(device).eval()
+        self.tokenizer = AutoTokenizer.from_pretrained(name, **hub)
         self.encoder = load_encoder(self.model.config.encoder_id).to(device)
         self.end, self.mask = self.model.config.eos_token_id, self.model.config.mask_token_id
         self.max_tokens = self.model.config.max_sequence_length - 1

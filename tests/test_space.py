@@ -253,6 +253,26 @@ def test_a_visitor_compares_mixes_and_sees_what_leaks(page):
     page.locator(".leak mark").first.wait_for()
 
 
+def test_an_examples_result_is_kept(page, app, tmp_path, monkeypatch):
+    """On a Space every visitor clicks the first example: it must not be inverted each time, nor lose its replay."""
+    monkeypatch.setenv("GRADIO_CACHE_EXAMPLES", "true")  # as on Hugging Face
+    monkeypatch.setenv("GRADIO_EXAMPLES_CACHE", str(tmp_path))
+    _, url, _ = app.launch(prevent_thread_lock=True, server_port=7862, quiet=True)
+    second = page.context.browser.new_page()
+    second.goto(url)
+    seen = []
+    for _ in range(2):
+        second.get_by_role("button", name=app.EXAMPLES[1]).click()
+        second.locator(".figures").wait_for()
+        second.locator(".draft[data-masked='0']").wait_for()
+        seen.append((second.get_by_label("Recovered text").input_value(), second.locator(".figures").inner_text()))
+        second.reload()
+    assert seen[0] == seen[1] and "station" in seen[0][0]
+    (log,) = tmp_path.glob("*/indices.csv")
+    assert log.read_text().split() == ["1"]
+    second.close()
+
+
 def test_the_page_uses_nothing_from_the_network(page, url):
     """A font or script from elsewhere tells a stranger who reads which vectors, and breaks offline."""
     assert page.requested and all(request.startswith((url, "data:", "blob:")) for request in page.requested)
