@@ -110,7 +110,7 @@ def add_calibrate(commands: argparse._SubParsersAction):
 def _calibrate(options):
     from .batches import held_out_pairs
     from .calibration import expected_calibration_error, fit_calibration, judged_tokens
-    from .generation_embinv import calibrated
+    from .sampler_embinv import calibrated
 
     if not Path(options.model).is_dir():
         raise ValueError(f"{options.model} is no folder; the fitted temperature is saved in the model's own folder.")

@@ -11,6 +11,8 @@ from transformers.activations import ACT2FN
 from transformers.utils import ModelOutput
 
 from .configuration_embinv import EmbInvConfig
+from .correction_embinv import Correction
+from .correction_embinv import Hypothesis
 from .cross_entropy_embinv import chunked_cross_entropy
 from .diffusion_embinv import NoiseSchedule
 from .generation_embinv import EmbInvGenerationConfig
@@ -135,6 +137,12 @@ class EmbInvPreTrainedModel(PreTrainedModel):
             for dense in (module.dense_in, module.dense_out):
                 init.normal_(dense.weight, std=dense.in_features**-0.5)  # keeps the variance of e's entries
                 init.zeros_(dense.bias)
+        elif isinstance(module, Correction):
+            init.normal_(module.dense_in.weight, std=module.dense_in.in_features**-0.5)
+            init.copy_(module.tokens.weight, 0.5 * torch.eye(self.config.hidden_size))
+            init.zeros_(module.dense_out.weight)
+            for dense in (module.dense_in, module.dense_out, module.tokens):
+                init.zeros_(dense.bias)
         elif isinstance(module, ModernBertRotaryEmbedding):
             # not saved with the weights, so loading must compute them again
             for kind in module.layer_types:
@@ -163,6 +171,7 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, EmbInvGenerationMixin):
         self.projector = ConditionProjector(config)
         self.timestep_features = TimestepFeatures(config)
         self.condition_tokens = ConditionTokens(config) if config.num_condition_tokens else None
+        self.correction = Correction(config) if config.has_correction else None
         self.trunk = build_trunk(config.backbone_config)
         self.modulation = Modulation(config, self.trunk.num_norms + 1)  # the trunk's norms, then the head's
         self.head = PredictionHead(config)
@@ -195,6 +204,13 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, EmbInvGenerationMixin):
         self.trunk.requires_grad_(False)
         self.get_input_embeddings().requires_grad_(True)
 
+    def add_correction(self):
+        """Give the model the second stage's part, at its start; one that has it stays as it is."""
+        if self.correction is None:
+            self.config.has_correction = True
+            self.correction = Correction(self.config).to(self.device, self.dtype)
+            self.correction.apply(self._init_weights)
+
     def as_pipeline(self, tokenizer):
         """This model as `pipeline("embedding-inversion")`."""
         from .pipeline_embinv import EmbeddingInversionPipeline
@@ -211,6 +227,7 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, EmbInvGenerationMixin):
         positions: Tensor | None = None,
         targets: Tensor | None = None,
         target_weights: Tensor | None = None,
+        hypothesis: Hypothesis | None = None,
     ) -> EmbInvOutput:
         """Logits of x0 given xt, t and e (Eq. 3). Draws no noise: see `mask_tokens`.
 
@@ -223,11 +240,16 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, EmbInvGenerationMixin):
             positions: (M,) int64, flat indexes b·L + i of the positions to score; None for all B·L.
             targets: (M,) int64, x0 there: return the loss, computed in chunks, in place of logits.
             target_weights: (M,) float, factor of each position's loss; None for their mean.
+            hypothesis: texts to improve, for a model with `config.has_correction`.
         """
         batch_size, length = noised_ids.shape
         condition = self.projector(embedding, condition_mask)  # (B, H)
-        modulation = self.modulation(self.timestep_features(timestep), condition)  # (B, norms, 2, H)
         inputs_embeds = self.trunk.token_embeddings(noised_ids)  # (B, L, H)
+        if hypothesis is not None:
+            known = self.trunk.token_embeddings(hypothesis.ids)
+            additions = self.correction(embedding, hypothesis, known)
+            condition, inputs_embeds = condition + additions[0], inputs_embeds + additions[1]
+        modulation = self.modulation(self.timestep_features(timestep), condition)  # (B, norms, 2, H)
         prefix = self.config.num_condition_tokens
         if prefix:
             tokens = self.condition_tokens(condition).to(inputs_embeds.dtype)

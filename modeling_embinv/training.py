@@ -27,10 +27,12 @@ from .batches import (
     noise_batch,
 )
 from .checkpoints import EMA, Progress, export, load_newest, save_checkpoint
+from .correction_embinv import Hypothesis
 from .data import load_pairs, read_manifest
 from .diffusion_embinv import NoiseSchedule, loss_weights
 from .encoders import EncoderConfig, SentenceEncoder, load_encoder, packaged_folder
 from .flops import matmul_rate, training_flops
+from .hypotheses import sample_hypotheses
 from .modeling_embinv import EmbInvForMaskedDiffusion
 from .sources import read_texts
 from .spans import SpanSampler, TokenizedCorpus
@@ -125,6 +127,10 @@ def build_model(config: TrainingConfig, encoder: SentenceEncoder):
             encoder_prompt=encoder.config.prompt,
             attn_implementation=config.attn_implementation,
         )
+    if config.hypothesis_share:
+        if not encoder.can_encode:
+            raise ValueError("hypothesis_share needs an encoder that can be called: hypotheses are embedded.")
+        model.add_correction()
     if config.freeze_backbone:
         model.freeze_backbone()
     if config.embedding_rate == 0:
@@ -228,7 +234,8 @@ class Run:
             index = step * config.gradient_accumulation_steps + micro
             index = index * accelerator.num_processes + accelerator.process_index
             with accelerator.accumulate(self.model):
-                loss = self.loss(self.noised_batch(index, canvas))
+                batch = self.noised_batch(index, canvas)
+                loss = self.loss(batch, self.hypothesis(batch, index) if config.hypothesis_share else None)
                 accelerator.backward(loss)
                 if accelerator.sync_gradients:
                     grad_norm = accelerator.clip_grad_norm_(self.model.parameters(), config.max_grad_norm)
@@ -255,7 +262,19 @@ class Run:
             self.config.tail_share,
         )
 
-    def loss(self, batch: NoisedBatch) -> Tensor:
+    def hypothesis(self, batch: NoisedBatch, index: int) -> Hypothesis:
+        """What the model itself makes of some of the rows; a function of its weights and (seed, index)."""
+        device = self.accelerator.device
+        # generation has batches of every size, see `validate`
+        with torch.compiler.set_stance("force_eager"), self.accelerator.autocast():
+            found = sample_hypotheses(
+                self.bare_model, self.encoder, batch.input_ids, batch.embedding, self.config.hypothesis_share,
+                generator_for(self.config.seed, index, 2),
+            )  # fmt: skip
+        mask = found.mask & batch.condition_mask
+        return Hypothesis(found.ids.to(device), found.embedding.to(device), mask.to(device))
+
+    def loss(self, batch: NoisedBatch, hypothesis: Hypothesis | None = None) -> Tensor:
         """Σ over rows of w(t) Σ over masked positions of −log p (Eq. 4), logits at masked positions only."""
         device = self.accelerator.device
         self.flops += training_flops(self.bare_model, *batch.input_ids.shape, len(batch.positions))
@@ -268,6 +287,7 @@ class Run:
             positions=batch.positions.to(device),
             targets=batch.targets.to(device),
             target_weights=(weights[batch.positions // batch.input_ids.shape[1]] * batch.position_weights).to(device),
+            hypothesis=hypothesis,
         ).loss
 
     def validate(self):

@@ -53,6 +53,9 @@ class TrainingConfig:
         default=1.0, metadata={"help": "share of the positions behind the end that is scored, reweighted"}
     )
     condition_dropout: float = field(default=0.1, metadata={"help": "share of rows under the null condition"})
+    hypothesis_share: float = field(
+        default=0.0, metadata={"help": "second stage: share of rows that improve a hypothesis of the model itself"}
+    )
 
     # optimisation
     max_steps: int = field(default=200_000, metadata={"help": "optimizer updates"})
@@ -94,7 +97,7 @@ class TrainingConfig:
         for name in counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        for name in ("full_mask_share", "condition_dropout", "whole_share"):
+        for name in ("full_mask_share", "condition_dropout", "whole_share", "hypothesis_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}.")
         if self.embedding_rate < 0:

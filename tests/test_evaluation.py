@@ -11,8 +11,8 @@ from datasets import Dataset
 from modeling_embinv import metrics
 from modeling_embinv.calibration import expected_calibration_error, fit_calibration
 from modeling_embinv.evaluation import HeldOut, Measures
-from modeling_embinv.generation_embinv import calibrated
 from modeling_embinv.report import evaluate, markdown, sweep
+from modeling_embinv.sampler_embinv import calibrated
 
 from .conftest import unit_vectors
 
