@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import throughput
+from benchmarks import throughput, vs_vec2text
+from benchmarks.autoregressive import AutoregressiveInverter
 from benchmarks.throughput import BareProducts, Product, measure, parse, products_of, record
 
-from .conftest import VOCAB, tiny_model, unit_vectors
+from .conftest import END, VOCAB, tiny_config, tiny_model, unit_vectors
 
 TINY = dict(
     model_type="bert", vocab_size=200, hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
@@ -97,3 +98,70 @@ def test_a_row_holds_its_own_numbers():
     assert row["products"] == [dict(batch=1, m=8, k=16, n=4, layout="NN", count=1)]
     assert row["sequences_per_second"] == pytest.approx(8 / row["ms"] * 1e3)
     assert row["share_of_limit"] == pytest.approx(row["limit_ms"] / row["ms"])
+
+
+@pytest.fixture
+def left_to_right():
+    from transformers import BertConfig, BertLMHeadModel
+
+    torch.manual_seed(0)
+    config = tiny_config(eos_token_id=END)
+    settings = BertConfig(**{**TINY, "vocab_size": VOCAB}, is_decoder=True)
+    model = AutoregressiveInverter(BertLMHeadModel(settings), config, prefix=2).eval()
+    with torch.no_grad():
+        for weight in model.decoder.bert.encoder.parameters():
+            weight.mul_(3)
+    return model
+
+
+def test_the_autoregressive_peer_sees_only_the_past(left_to_right):
+    """A peer that sees its targets trains to nothing; one that is scored behind its end trains on padding."""
+    ids = torch.randint(4, VOCAB, (3, 12), generator=torch.Generator().manual_seed(0))
+    ids[:, 7:] = END
+    vectors = unit_vectors(3)
+    behind = ids.clone()
+    behind[:, 8:] = 5
+    behind[:, 7] = END
+    whole = left_to_right.loss(ids, vectors)
+    assert torch.allclose(left_to_right.loss(behind, vectors), whole)
+    assert not torch.allclose(left_to_right.loss(ids, unit_vectors(3, seed=1)), whole)
+    seen = torch.cat([left_to_right.prefix_of(vectors), left_to_right.word_embeddings(ids)], dim=1)
+    other = seen.clone()
+    other[:, 6:] = 0
+    states = [left_to_right.decoder.bert(inputs_embeds=x).last_hidden_state[:, :6] for x in (seen, other)]
+    assert torch.allclose(*states, atol=1e-5)
+
+
+def test_the_autoregressive_peer_writes_what_its_loss_predicts(left_to_right):
+    """A prefix that is shifted by one, or a cache that is out of step, would make the peer look worse than it is."""
+    vectors = unit_vectors(2)
+    ids = left_to_right.generate(vectors)
+    assert ids.shape == (2, 12)
+    prefix = left_to_right.prefix_of(vectors)
+    for row in range(2):
+        known = prefix[row : row + 1]
+        for place in range(12):
+            token = int(left_to_right.decoder(inputs_embeds=known).logits[0, -1].argmax())
+            if place == 0 and token == END:
+                break
+            assert token == int(ids[row, place])
+            if token == END:
+                break
+            known = torch.cat([known, left_to_right.word_embeddings(torch.tensor([[token]]))], dim=1)
+
+
+def test_rounds_of_vec2text_are_extrapolated_in_a_straight_line():
+    """An estimate that counts the first round, which is cheaper, as one of the later ones."""
+    first, later = 3.0, 10.0
+    cost = lambda steps: first + (steps - 1) * later  # noqa: E731
+    assert vs_vec2text.from_few_steps(cost(2), cost(3), 50) == cost(50)
+
+
+def test_the_comparison_is_a_ratio_within_one_batch_size():
+    """Seconds of a batch against seconds of a text, or another batch size as the base."""
+    rows = [
+        vs_vec2text.Row("vec2text 20×1", 1, [10.0]), vs_vec2text.Row("vec2text 20×1", 8, [40.0]),
+        vs_vec2text.Row("ours", 8, [1.0, 2.0, 9.0], encoder_calls=80),
+    ]  # fmt: skip
+    last = vs_vec2text.table(rows).splitlines()[-1]
+    assert "20.0×" in last and "| 10 |" in last

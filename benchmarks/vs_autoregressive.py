@@ -1,0 +1,171 @@
+"""An autoregressive decoder and this project's, trained alike: the same data, start and operations; quality and speed.
+
+    python benchmarks/vs_autoregressive.py --json vs_autoregressive.json     # about 50 minutes on two cores, resumable
+
+Both start from the encoder's own layers and train on the pairs of `configs/minilm_cpu.yaml` until each has spent the
+same floating-point operations, warm-up included. Then both read the same held-out texts: the autoregressive one
+greedily and with four beams, by transformers' `generate` with its KV cache; ours in 8 passes, and in 4.
+"""
+
+import argparse
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from autoregressive import AutoregressiveInverter
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm.auto import tqdm
+
+from modeling_embinv.allocator import keep_large_blocks
+from modeling_embinv.backbone import load_inverter
+from modeling_embinv.batches import PairBatches, held_out_pairs
+from modeling_embinv.canvas import decode_rows
+from modeling_embinv.data import load_pairs
+from modeling_embinv.encoders import EncoderConfig, load_encoder
+from modeling_embinv.evaluation import HeldOut, Recovered
+from modeling_embinv.files import write_json
+from modeling_embinv.training import learning_rate_factor, train
+from modeling_embinv.training_config import TrainingConfig, parse_training_config
+
+CONFIG = "configs/minilm_cpu.yaml"
+SAVE_STEPS = 100
+
+
+def train_ours(options) -> Path:
+    """Our run; its folder."""
+    flags = ["--max_steps", options.updates, "--output_dir", options.out / "ours", "--eval_steps", 10**6]
+    config = parse_training_config([CONFIG, *map(str, flags)])
+    done = Path(config.output_dir) / "last"
+    return done if done.exists() else train(config)
+
+
+def operations(call) -> float:
+    """Floating-point operations of one call."""
+    with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops()
+
+
+def our_operations(config: TrainingConfig, folder: Path, batches: PairBatches) -> float:
+    """Operations of our whole run, its bag-of-words warm-up included."""
+    from modeling_embinv.bag_of_words import bag_of_words_loss
+    from modeling_embinv.batches import generator_for, noise_batch
+    from modeling_embinv.training import schedule_of
+
+    model, _ = load_inverter(folder, attn_implementation="eager")
+    model.train()
+    ids, embedding = batches.batch(0, config.batch_size, config.max_sequence_length)
+    batch = noise_batch(ids, embedding, schedule_of(config), model.config.mask_token_id, generator_for(0),
+                        config.full_mask_share, config.condition_dropout, model.config.eos_token_id,
+                        config.tail_share)  # fmt: skip
+
+    def update():
+        model(batch.noised_ids, batch.embedding, batch.timestep, condition_mask=batch.condition_mask,
+              positions=batch.positions, targets=batch.targets).loss.backward()  # fmt: skip
+
+    words = batches.batch(0, config.bag_of_words_batch_size, config.max_sequence_length)
+    warm_up = operations(lambda: bag_of_words_loss(model, *words).backward())
+    return config.max_steps * operations(update) + config.bag_of_words_steps * warm_up
+
+
+def train_theirs(
+    model: AutoregressiveInverter, batches: PairBatches, config: TrainingConfig, budget: float, out: Path
+):
+    """AdamW at our settings until `budget` operations are spent; returns the number of updates."""
+    batch = lambda step: batches.batch(step, config.batch_size, config.max_sequence_length)  # noqa: E731
+    updates = round(budget / operations(lambda: model.loss(*batch(0)).backward()))
+    config.max_steps = updates
+    embeddings = model.word_embeddings.weight
+    others = [weight for weight in model.parameters() if weight is not embeddings]
+    groups = [{"params": others}, {"params": [embeddings], "lr": config.learning_rate * config.embedding_rate}]
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(config, step))
+    path, first = out / "autoregressive.pt", 0
+    if path.exists():
+        state = torch.load(path, weights_only=True)
+        for part, values in zip((model, optimizer, scheduler), state["parts"], strict=True):
+            part.load_state_dict(values)
+        first = state["step"]
+    bar = tqdm(range(first, updates), initial=first, total=updates, desc="autoregressive", mininterval=10)
+    for step in bar:
+        loss = model.train().loss(*batch(step))
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+        optimizer.step()
+        scheduler.step()
+        bar.set_postfix(loss=f"{loss.item():.3f}")
+        if (step + 1) % SAVE_STEPS == 0 or step + 1 == updates:
+            temporary = path.with_suffix(".tmp")
+            torch.save({"step": step + 1, "parts": [p.state_dict() for p in (model, optimizer, scheduler)]}, temporary)
+            temporary.replace(path)
+    return updates
+
+
+def timed(call, vectors: torch.Tensor, batch_size: int) -> tuple[torch.Tensor, float]:
+    """ids (N, L) of all vectors, and seconds a text."""
+    call(vectors[:batch_size])
+    start = time.perf_counter()
+    ids = torch.cat([call(part) for part in vectors.split(batch_size)])
+    return ids, (time.perf_counter() - start) / len(vectors)
+
+
+def compare(ours: HeldOut, theirs: AutoregressiveInverter, batch_sizes: list[int]) -> list[dict]:
+    """Scores of every method, and seconds a text at each batch size."""
+    end, model = ours.end, ours.model
+
+    def written(vectors, **settings):
+        sequences = model.generate(vectors, **settings).sequences
+        return sequences.masked_fill((sequences == end).cumsum(dim=1) > 0, end)
+
+    methods = {
+        "masked diffusion, 8 passes": lambda vectors: written(vectors, num_steps=8),
+        "masked diffusion, 4 passes": lambda vectors: written(vectors, num_steps=4),
+        "autoregressive, greedy": theirs.generate,
+        "autoregressive, 4 beams": lambda vectors: theirs.generate(vectors, num_beams=4),
+    }
+    rows = []
+    for name, call in methods.items():
+        seconds = {}
+        for batch_size in batch_sizes:
+            few = ours.embeddings[: 16 * batch_size]
+            seconds[batch_size] = timed(call, few, batch_size)[1]
+        ids, _ = timed(call, ours.embeddings, max(batch_sizes))
+        measures = ours.measure(Recovered(ids, decode_rows(ours.tokenizer, ids, end)))
+        gflop = operations(lambda call=call: call(ours.embeddings[:64])) / 64 / 1e9
+        scores = {key: asdict(value) for key, value in measures.scores().items()}
+        rows.append({"name": name, "gflop_a_text": gflop, "seconds_a_text": seconds, "scores": scores})
+        print(json.dumps({"name": name, "seconds": seconds, **measures.means()}), flush=True)
+    return rows
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--updates", type=int, default=600, help="of ours; the other trains as many operations")
+    parser.add_argument("--out", type=Path, default=Path("runs/vs_autoregressive"))
+    parser.add_argument("--texts", type=int, default=400, help="validation texts")
+    parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 8, 64])
+    parser.add_argument("--json", help="write the results there")
+    options = parser.parse_args()
+    keep_large_blocks()
+    torch.manual_seed(0)
+    folder = train_ours(options)
+    config = parse_training_config([CONFIG, "--max_steps", str(options.updates)])
+    model, tokenizer = load_inverter(folder)
+    encoder, end = load_encoder(EncoderConfig.from_yaml(config.encoder)), model.config.eos_token_id
+    batches = PairBatches(load_pairs(config.pairs, "train"), end, config.seed)
+    budget = our_operations(config, folder, batches)
+    theirs = AutoregressiveInverter.from_encoder(encoder.path, model.config)
+    updates = train_theirs(theirs, batches, config, budget, options.out)
+    ids, embeddings = held_out_pairs(config.pairs, end, config.max_sequence_length, options.texts)
+    held_out = HeldOut(model.eval(), tokenizer, encoder, ids, embeddings, decode_rows(tokenizer, ids, end))
+    rows = compare(held_out, theirs.eval(), options.batch_sizes)
+    result = {"teraflop": budget / 1e12, "updates": {"ours": options.updates, "theirs": updates}, "rows": rows}
+    if options.json:
+        write_json(options.json, result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,242 @@
+"""This project and vec2text side by side: calls, operations, seconds and memory at equal length, batch and threads.
+
+    python benchmarks/vs_vec2text.py --json vs_vec2text.json
+
+vec2text 0.0.13 runs with its own `Corrector.generate` in a virtual environment that the first call makes, on random
+weights of its published shapes (T5-base inverter and corrector, a GTR-shaped encoder); ours on random weights of the
+paper's shapes, and the released checkpoint. Both stay loaded and take turns, so what else the machine does hits both.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import T5Config, T5EncoderModel
+
+from modeling_embinv import EmbInvConfig, EmbInvForMaskedDiffusion, closed_loop_embinv
+from modeling_embinv.allocator import keep_large_blocks
+from modeling_embinv.files import write_json
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("transformers==4.49.0", "vec2text==0.0.13", "scipy", "nltk", "sentencepiece")
+# steps and beams of vec2text; 0 steps is its inverter alone
+PEERS = [(0, 1), (20, 1), (20, 4), (20, 8), (50, 1), (50, 4), (50, 8)]
+PAPER = dict(
+    model_type="bert", hidden_size=768, num_hidden_layers=8, num_attention_heads=12, intermediate_size=3072,
+    hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+)  # fmt: skip
+CORRECTIONS = dict(num_candidates=8, num_corrections=10)
+
+
+@dataclass
+class Row:
+    """One method at one batch size; seconds and counts are of the whole batch, gflop of one text."""
+
+    name: str
+    batch_size: int
+    seconds: list[float] = field(default_factory=list)
+    estimated: bool = False
+    encoder_calls: float = 0
+    gflop: float = 0
+    peak_gib: float = 0
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+
+class Peer:
+    """A running vec2text_worker.py."""
+
+    def __init__(self, folder: Path, threads: int, length: int):
+        python = ensure_environment(folder / "venv")
+        worker = Path(__file__).with_name("vec2text_worker.py").resolve()
+        command = [python, worker, folder / "weights", "--threads", threads, "--length", length]
+        self.process = subprocess.Popen(
+            [str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            stderr=(folder / "worker.log").open("w"), env={"PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1"},
+        )  # fmt: skip
+        self.log = folder / "worker.log"
+        self._answer()
+
+    def _answer(self) -> dict:
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"vec2text stopped; the end of {self.log}:\n{self.log.read_text()[-2000:]}")
+        return json.loads(line)
+
+    def run(self, batch_size: int, num_steps: int, beam: int, count: bool = False) -> dict:
+        wanted = {"batch_size": batch_size, "num_steps": num_steps, "beam": beam, "count": count}
+        self.process.stdin.write(json.dumps(wanted) + "\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def ensure_environment(folder: Path) -> Path:
+    """The Python of a virtual environment with vec2text, made if there is none."""
+    python = folder / "bin" / "python"
+    if not python.exists():
+        print(f"making {folder} for vec2text …", file=sys.stderr)
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", f"torch=={torch.__version__.split('+')[0]}", *PACKAGES],
+                       check=True)  # fmt: skip
+    return python
+
+
+def from_few_steps(two: float, three: float, num_steps: int) -> float:
+    """What `num_steps` rounds cost, from calls of two and three rounds: from the second on, all rounds are alike."""
+    return two + (num_steps - 2) * (three - two)
+
+
+def measure_peer(peer: Peer, batch_size: int, num_steps: int, beam: int, options) -> Row | None:
+    """vec2text at one setting: measured whole if that fits the budget, else from runs of two and three rounds."""
+    name = "vec2text open loop" if num_steps == 0 else f"vec2text {num_steps}×{beam}"
+    row = Row(name, batch_size)
+    if num_steps == 0:
+        answers = [peer.run(batch_size, 0, 1) for _ in range(options.repeats)]
+        counted = peer.run(batch_size, 0, 1, count=True)
+        row.seconds, row.gflop = [answer["seconds"] for answer in answers], counted["gflop"] / batch_size
+        row.peak_gib = counted["peak_gib"]
+        return row
+    two = peer.run(batch_size, 2, beam)
+    if 2.5 * two["seconds"] > options.budget:
+        return None
+    three = peer.run(batch_size, 3, beam)
+    estimate = from_few_steps(two["seconds"], three["seconds"], num_steps)
+    row.encoder_calls = from_few_steps(two["encoder_calls"], three["encoder_calls"], num_steps)
+    if batch_size == 1:  # operations a text do not depend on the batch
+        counted = [peer.run(1, steps, beam, count=True)["gflop"] for steps in (2, 3)]
+        row.gflop = from_few_steps(*counted, num_steps)
+    if estimate < options.budget:
+        answers = [peer.run(batch_size, num_steps, beam)]
+        row.seconds, row.encoder_calls = [answers[0]["seconds"]], answers[0]["encoder_calls"]
+    else:
+        row.seconds, row.estimated = [estimate], True
+    row.peak_gib = three["peak_gib"]
+    return row
+
+
+class Ours:
+    """One of our models; `feedback` embeds token ids."""
+
+    def __init__(self, name: str, model: EmbInvForMaskedDiffusion, feedback, length: int):
+        self.name, self.model, self.feedback, self.length = name, model.eval(), feedback, length
+
+    @classmethod
+    def of_shape(cls, name: str, vocab_size: int, length: int) -> "Ours":
+        """Random weights of the paper's trunk, and an encoder of GTR's shape."""
+        torch.manual_seed(0)
+        backbone = PAPER | {"vocab_size": vocab_size}
+        config = EmbInvConfig(
+            backbone_config=backbone, vocab_size=vocab_size, embedding_dim=768, max_sequence_length=length
+        )
+        shape = dict(d_model=768, d_kv=64, d_ff=3072, num_layers=12, num_heads=12, vocab_size=32_128)
+        encoder = T5EncoderModel(T5Config(**shape)).eval()
+        feedback = lambda ids: encoder(input_ids=ids % 32_128).last_hidden_state.mean(dim=1)  # noqa: E731
+        return cls(name, EmbInvForMaskedDiffusion(config), feedback, length)
+
+    @classmethod
+    def released(cls, folder: Path) -> "Ours":
+        """The checkpoint of this repository with the encoder that it inverts."""
+        from modeling_embinv.backbone import load_inverter
+        from modeling_embinv.encoders import load_encoder
+
+        model, tokenizer = load_inverter(folder)
+        encoder, end = load_encoder(model.config.encoder_id), model.config.eos_token_id
+        return cls(
+            "released checkpoint", model, lambda ids: encoder.encode_ids(ids, end), model.config.max_sequence_length
+        )
+
+    def call(self, batch_size: int, **settings):
+        generator = torch.Generator().manual_seed(0)
+        vectors = torch.randn(batch_size, self.model.config.embedding_dim, generator=generator)
+        vectors /= vectors.norm(dim=1, keepdim=True)
+        return self.model.generate(vectors, generator=generator, max_length=self.length, **settings)
+
+    def measure(self, batch_size: int, corrections: bool, options) -> Row:
+        settings = {**CORRECTIONS, "feedback": self.feedback} if corrections else {"num_steps": 8}
+        row = Row(f"{self.name}, {'10 corrections' if corrections else '8 passes'}", batch_size)
+        self.call(batch_size, **settings)
+        for _ in range(options.repeats):
+            start = time.perf_counter()
+            output = self.call(batch_size, **settings)
+            row.seconds.append(time.perf_counter() - start)
+        row.encoder_calls = output.num_feedback_calls
+        if batch_size == 1:
+            with FlopCounterMode(display=False) as counter:
+                self.call(1, **settings)
+            row.gflop = counter.get_total_flops() / 1e9
+        return row
+
+
+def table(rows: list[Row]) -> str:
+    """Markdown, with speed as a ratio to vec2text's 20×1 at the same batch size."""
+    lines = ["| method | batch | encoder calls a text | GFLOP a text | seconds a text | against 20×1 |",
+             "|---|---|---|---|---|---|"]  # fmt: skip
+    base = {row.batch_size: row.median / row.batch_size for row in rows if row.name == "vec2text 20×1"}
+    flops = {row.name: row.gflop for row in rows if row.gflop}
+    for row in rows:
+        seconds = row.median / row.batch_size
+        ratio = f"{base[row.batch_size] / seconds:,.1f}×" if row.batch_size in base else "—"
+        mark = "≈ " if row.estimated else ""
+        lines.append(
+            f"| {row.name} | {row.batch_size} | {row.encoder_calls / row.batch_size:,.0f} | "
+            f"{flops.get(row.name, 0):,.1f} | {mark}{seconds:,.3g} | {ratio} |"
+        )
+    return "\n".join(lines)
+
+
+def benchmark(options) -> list[Row]:
+    keep_large_blocks()
+    torch.set_num_threads(options.threads)
+    closed_loop_embinv.PATIENCE = 10**9  # random weights never improve, and must not end the rounds early
+    ours = [
+        Ours.of_shape("8 layers of 768, vocabulary 30K", 30_522, options.length),
+        Ours.of_shape("8 layers of 768, vocabulary 152K", 151_936, options.length),
+        Ours.released(ROOT / "checkpoints" / "embinv-minilm"),
+    ]
+    peer, rows = Peer(Path(options.folder).resolve(), options.threads, options.length), []
+    try:
+        for batch_size in options.batch_sizes:
+            tasks = [lambda b=batch_size, s=s, w=w: measure_peer(peer, b, s, w, options) for s, w in PEERS]
+            tasks += [lambda b=batch_size, m=m, c=c: m.measure(b, c, options) for m in ours for c in (False, True)]
+            for task in tasks:
+                if (row := task()) is not None:
+                    rows.append(row)
+                    print(table([row]).splitlines()[-1], file=sys.stderr, flush=True)
+    finally:
+        peer.close()
+    return rows
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", default="runs/vec2text", help="keeps vec2text's environment and random weights")
+    parser.add_argument("--length", type=int, default=32, help="tokens of a text")
+    parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 8, 64])
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--repeats", type=int, default=3, help="timed calls of quick settings; medians count")
+    parser.add_argument(
+        "--budget", type=float, default=120, help="seconds; longer settings are estimated, or left out"
+    )
+    parser.add_argument("--json", help="write all numbers there")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    chosen = parse()
+    found = benchmark(chosen)
+    print(table(found))
+    if chosen.json:
+        write_json(chosen.json, {"options": vars(chosen), "rows": [vars(row) for row in found]})
