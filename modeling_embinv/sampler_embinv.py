@@ -22,7 +22,7 @@ class Sampler:
 
     def __init__(self, model, embeddings: Tensor, config, generator, streamer, draft_ids=None, hypothesis=None):
         self.model, self.embeddings, self.config, self.streamer = model, embeddings, config, streamer
-        self.hypothesis = hypothesis
+        self.condition = self._condition(hypothesis)
         tokens = model.config.mask_token_id, model.config.eos_token_id
         self.canvas = Canvas.fully_masked(len(embeddings), config.max_length, *tokens, embeddings.device)
         if draft_ids is not None:
@@ -120,24 +120,29 @@ class Sampler:
         tokens[positions], confidence[positions] = chosen, chosen_p
         return tokens.view_as(canvas.ids), confidence.view_as(canvas.confidence)
 
+    def _condition(self, hypothesis: Hypothesis | None):
+        """What e tells the model, computed once; with guidance, the null condition's rows follow."""
+        rows, device = len(self.embeddings), self.embeddings.device
+        if self.config.guidance_scale == 1.0:
+            return self.model.condition(self.embeddings, hypothesis=hypothesis)
+        conditional = torch.arange(2 * rows, device=device) < rows
+        if hypothesis is not None:
+            hypothesis = Hypothesis(hypothesis.ids.repeat(2, 1), hypothesis.embedding.repeat(2, 1), conditional)
+        return self.model.condition(self.embeddings.repeat(2, 1), conditional, hypothesis)
+
     def _logits(self, canvas: Canvas, active: Tensor, positions: Tensor) -> Tensor:
         """Logits (M, V) at flat positions; with guidance, both branches in one batch."""
-        embeddings, scale = self.embeddings[active], self.config.guidance_scale
-        hypothesis = None if self.hypothesis is None else self.hypothesis.rows(active)
         timestep = self.model.noise_schedule.timestep(canvas.masked.float().mean(dim=1))
+        scale = self.config.guidance_scale
         if scale == 1.0:
-            return self.model(canvas.ids, embeddings, timestep, positions=positions, hypothesis=hypothesis).logits
-        rows = len(embeddings)
-        conditional_rows = torch.arange(2 * rows, device=embeddings.device) < rows
-        if hypothesis is not None:
-            hypothesis = Hypothesis(hypothesis.ids.repeat(2, 1), hypothesis.embedding.repeat(2, 1), conditional_rows)
+            condition = self.condition.rows(active)
+            return self.model(canvas.ids, None, timestep, positions=positions, condition=condition).logits
         logits = self.model(
             canvas.ids.repeat(2, 1),
-            embeddings.repeat(2, 1),
+            None,
             timestep.repeat(2),
-            condition_mask=conditional_rows,
             positions=torch.cat([positions, positions + canvas.ids.numel()]),
-            hypothesis=hypothesis,
+            condition=self.condition.rows(torch.cat([active, active + len(self.embeddings)])),
         ).logits
         conditional, null = logits.float().log_softmax(dim=-1).chunk(2)
         return null + scale * (conditional - null)

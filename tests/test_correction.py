@@ -97,9 +97,10 @@ def test_the_denoiser_learns_to_use_a_hypothesis():
 def test_corrections_take_part_in_the_search(scale):
     """A model that can correct in a loop that only edits; guidance that tells the null branch of the hypothesis."""
     model, vectors, calls = awaken(tiny_model(has_correction=True)), unit_vectors(4), []
-    seen = []
-    forward = model.forward
-    model.forward = lambda *args, **kwargs: seen.append(kwargs.get("hypothesis")) or forward(*args, **kwargs)
+    seen, condition = [], model.condition
+    model.condition = lambda *args, **kwargs: (
+        seen.append(args[2] if len(args) > 2 else kwargs["hypothesis"]) or (condition(*args, **kwargs))
+    )
     output = model.generate(
         vectors, feedback=bag_of_tokens(calls), num_candidates=2, num_corrections=2, num_proposals=4,
         guidance_scale=scale, generator=torch.Generator().manual_seed(0),

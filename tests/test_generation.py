@@ -7,6 +7,7 @@ from transformers import TextDiffusionStreamer
 from modeling_embinv import EmbInvForMaskedDiffusion, EmbInvGenerationConfig, EmbInvOutput
 from modeling_embinv.diffusion_embinv import Canvas, confidence_step, euler_step, remask_step, sequential_step
 from modeling_embinv.generation_embinv import STRATEGIES
+from modeling_embinv.modeling_embinv import Condition
 
 from .conftest import END, MASK, PAD, VOCAB, awaken, tiny_config, tiny_model, unit_vectors
 
@@ -25,8 +26,11 @@ class Oracle(EmbInvForMaskedDiffusion):
         self.sharpness = 30 + 20 * torch.rand(texts.shape, generator=generator)
         return self
 
-    def forward(self, noised_ids, embedding, timestep, positions=None, condition_mask=None, **_):
-        rows = embedding.argmax(dim=1)
+    def condition(self, embedding, *_, **__):
+        return Condition(embedding, None, None)  # the vectors themselves, to know the rows by
+
+    def forward(self, noised_ids, _, timestep, positions=None, condition=None):
+        rows = condition.modulation.argmax(dim=1)
         known = self.texts[rows][:, : noised_ids.shape[1]]
         visible = noised_ids != MASK
         assert (noised_ids[visible] == known[visible]).all(), "an oracle never wrote a wrong token"

@@ -22,6 +22,23 @@ def logits_of(model, ids=IDS, embedding=None, timestep=T, **kwargs):
         return model(ids, embedding, timestep, **kwargs).logits
 
 
+def modulation_of(model, timestep, embedding):
+    return model.modulation.of_timestep(model.timestep_features(timestep)) + model.condition(embedding).modulation
+
+
+def test_a_condition_computed_once_serves_every_pass(family):
+    """The sampler computes what e says once a text: a row mixed up, or a null condition that stays behind, would give
+    texts of other vectors."""
+    model, e = awaken(tiny_model(family, num_condition_tokens=2)), unit_vectors(3)
+    order, mask = torch.tensor([2, 0]), torch.tensor([True, False, True])
+    with torch.no_grad():
+        kept = model.condition(e, mask).rows(order)
+        for ids, timestep in ((IDS[order], T[order]), (IDS[:2], T[:2])):
+            told = model(ids, None, timestep, condition=kept).logits
+            expected = logits_of(model, ids, e[order], timestep, condition_mask=mask[order])
+            assert torch.allclose(told, expected, atol=1e-5)
+
+
 def test_starts_as_its_backbone(family):
     """Gates that start at zero switched every pretrained block off in the paper's code; a lost rotary position
     code makes a bag of words; a norm that is not the pretrained one changes everything."""
@@ -37,7 +54,7 @@ def test_starts_as_its_backbone(family):
         embeds = model.get_input_embeddings()(IDS)
         zero = torch.zeros(3, model.trunk.num_norms, 2, 32)
         assert torch.allclose(model.trunk(embeds, zero), expected, atol=1e-5)
-        modulation = model.modulation(model.timestep_features(T), model.projector(unit_vectors(3)))
+        modulation = modulation_of(model, T, unit_vectors(3))
         assert not modulation.any()  # for every t and c
 
 
@@ -90,7 +107,7 @@ def test_one_optimizer_step_leaves_the_norms_near_the_pretrained_ones():
     model(ids, embedding, timestep, targets=targets).loss.backward()
     optimizer.step()
     with torch.no_grad():
-        moved = model.modulation(model.timestep_features(timestep), model.projector(embedding))
+        moved = modulation_of(model, timestep, embedding)
     assert 0 < moved.abs().max() < 10 * 5e-4
 
 

@@ -1,0 +1,116 @@
+"""Quality against cost of closing the loop: every method of quality_cost.yaml on the same held-out texts.
+
+    python experiments/quality_cost.py                  # goes on where it was
+    python experiments/quality_cost.py --only "open loop, 8 passes"
+
+Writes `results/quality_cost.json` and the plot `results/quality_cost.png`.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+import yaml
+from torch.utils.flop_counter import FlopCounterMode
+
+from modeling_embinv.allocator import keep_large_blocks
+from modeling_embinv.backbone import load_inverter
+from modeling_embinv.canvas import tokenize
+from modeling_embinv.encoders import load_encoder
+from modeling_embinv.evaluation import HeldOut
+from modeling_embinv.files import write_json
+
+FOLDER = Path(__file__).parent
+RESULTS = FOLDER / "results" / "quality_cost.json"
+# operations are counted on so few texts, off the clock
+COUNTED = 8
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", help="names of methods; all that are missing by default")
+    options = parser.parse_args(arguments)
+    experiment = yaml.safe_load((FOLDER / "quality_cost.yaml").read_text(encoding="utf-8"))
+    if unknown := set(options.only or ()) - set(experiment["methods"]):
+        parser.error(f"no method {', '.join(unknown)}; there are {', '.join(experiment['methods'])}")
+    keep_large_blocks()
+    model, tokenizer = load_inverter(experiment["model"])
+    model.eval()
+    encoder = load_encoder(model.config.encoder_id)
+    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for length, (fewest, most) in experiment["lengths"].items():
+        if most >= model.config.max_sequence_length:
+            continue
+        texts = held_out_texts(experiment, encoder.tokenizer, fewest, most)
+        held_out, _ = HeldOut.of_texts(model, tokenizer, encoder, texts)
+        rows = found.setdefault(length, {})
+        for name, settings in experiment["methods"].items():
+            if name in (options.only or experiment["methods"]) and (options.only or name not in rows):
+                rows[name] = measure(held_out, settings)
+                print(length, name, json.dumps(summary(rows[name])), flush=True)
+                write_json(RESULTS, found)
+    plot(found, RESULTS.with_suffix(".png"))
+    return 0
+
+
+def held_out_texts(experiment: dict, tokenizer, fewest: int, most: int) -> list[str]:
+    """The first texts of each part that have `fewest` to `most` tokens."""
+    texts = []
+    for part in experiment["parts"]:
+        lines = (Path(experiment["held_out"]) / f"{part}.txt").read_text(encoding="utf-8").splitlines()
+        lengths = map(len, tokenize(tokenizer, lines))
+        fitting = [line for line, length in zip(lines, lengths, strict=True) if fewest <= length <= most]
+        texts += fitting[: experiment["texts_a_part"]]
+    return texts
+
+
+def measure(held_out: HeldOut, settings: dict) -> dict:
+    """Scores with intervals, and what a text costs."""
+    recovered = held_out.invert(**settings)
+    few = HeldOut(
+        held_out.model, held_out.tokenizer, held_out.encoder, held_out.input_ids[:COUNTED],
+        held_out.embeddings[:COUNTED], held_out.texts[:COUNTED],
+    )  # fmt: skip
+    with FlopCounterMode(display=False) as counter:
+        few.invert(**settings)
+    return {
+        "texts": len(held_out.texts),
+        "passes": recovered.num_forward_passes,
+        "encoder_calls": recovered.feedback_calls,
+        "gflop": counter.get_total_flops() / len(few.texts) / 1e9,
+        "seconds": recovered.seconds / len(held_out.texts),
+        "threads": torch.get_num_threads(),
+        "scores": {name: asdict(score) for name, score in held_out.measure(recovered).scores().items()},
+    }
+
+
+def summary(row: dict) -> dict:
+    return {name: round(score["mean"], 2) for name, score in row["scores"].items()} | {
+        name: round(row[name], 2) for name in ("encoder_calls", "gflop", "seconds")
+    }
+
+
+def plot(found: dict, path: Path):
+    """Scores over operations a text, a curve for each kind of method."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(len(found), 3, figsize=(12, 3.6 * len(found)), layout="constrained", squeeze=False)
+    for row, (length, methods) in zip(axes, found.items(), strict=True):
+        for panel, score in zip(row, ("BLEU", "token F1", "cosine"), strict=True):
+            for name, method in methods.items():
+                mean = method["scores"][score]["mean"]
+                panel.plot(method["gflop"], mean, "o", markersize=4)
+                panel.annotate(name, (method["gflop"], mean), fontsize=6, xytext=(3, 3), textcoords="offset points")
+            panel.set(xscale="log", xlabel="GFLOP a text", ylabel=score, title=f"at most {length}")
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
