@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 CORPUS ?= ../shared/corpus
-RUN := runs/minilm_cpu
+RUN := runs/minilm_cpu_32
 TRAINING_PARTS := commonvoice tanaka books-fiction wikipedia-simple wikipedia-misc wikipedia-good gov-18f gum-pud \
 	web-ewt us-presidential-speeches books-nonfiction opensource-guide xquad
 HELD_OUT_PARTS := tanaka commonvoice wikipedia-simple books-fiction wikipedia-misc gov-18f web-ewt world-factbook
@@ -25,9 +25,14 @@ checkpoint: $(STAMP)
 	$(BIN)/embinv prepare $(TRAINING_PARTS:%=$(CORPUS)/en/%.txt.xz) --out data/minilm_16 --length 16 --max_tokens 15 \
 		--share 0.42 --shard_size 20000 --validation_share 0.005
 	$(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml train.py configs/minilm_cpu.yaml
-	$(BIN)/embinv calibrate data/minilm_16 --model $(RUN)/best
-	$(BIN)/embinv evaluate $(HELD_OUT_PARTS:%=$(CORPUS)/heldout/en/%.txt) --max_tokens 15 --limit 125 \
-		--training_pairs data/minilm_16 --model $(RUN)/best --out $(RUN)/evaluation.json --plots $(RUN)/plots
+	$(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml train.py configs/minilm_cpu_32.yaml
+	$(BIN)/embinv prepare $(TRAINING_PARTS:%=$(CORPUS)/en/%.txt.xz) --out data/minilm_32 --length 32 --max_tokens 31 \
+		--share 0.12 --validation_share 0.005
+	$(BIN)/embinv calibrate data/minilm_32 --model $(RUN)/best --limit 600
+	for tokens in 15 31; do \
+		$(BIN)/embinv evaluate $(HELD_OUT_PARTS:%=$(CORPUS)/heldout/en/%.txt) --max_tokens $$tokens --limit 125 \
+			--training_pairs data/minilm_32 --model $(RUN)/best --out $(RUN)/evaluation_$$tokens.json \
+			--plots $(RUN)/plots_$$tokens || exit 1; done
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -92,6 +92,7 @@ def _curve(axes, rows: list[dict]):
     loss.set(xlabel="update", ylabel="nats a masked token")
     scores.set(xlabel="update", ylim=(0, None))
     for panel in axes:
+        panel.margins(y=0.25)  # room for the legend
         panel.legend()
 
 

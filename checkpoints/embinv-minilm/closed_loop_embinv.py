@@ -7,52 +7,60 @@ proposals in one batch.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
+from .correction_embinv import Hypothesis
 from .diffusion_embinv import after_first
 
 EDITS = ("replace", "insert", "delete", "swap", "reopen")
 # a vector leaves the search at this cosine, or after so many rounds without a better text
 ARRIVED, PATIENCE = 0.999, 5
+# passes that write a learned correction
+CORRECTION_STEPS = 4
 
 
 @dataclass
 class Hypotheses:
     """K texts for each of B vectors, the best first.
 
-    ids: (B, K, L). cosine: (B, K) with e, 0 without feedback. log_p: (B, K, L) of each token of the text given e and
-    about half of the others, 0 behind its end. score: (B, K) cosine + λ · mean log p.
+    ids: (B, K, L). vectors: (B, K, D), 0 without feedback. cosine: (B, K) of them with e. log_p: (B, K, L) of each
+    token of the text given e and about half of the others, 0 behind its end. score: (B, K) cosine + λ · mean log p.
     """
 
     ids: Tensor
+    vectors: Tensor
     cosine: Tensor
     log_p: Tensor
     score: Tensor
 
     def rows(self, index: Tensor) -> "Hypotheses":
         """Those of the vectors `index`."""
-        return Hypotheses(self.ids[index], self.cosine[index], self.log_p[index], self.score[index])
+        return Hypotheses(*(getattr(self, name)[index] for name in NAMES))
 
     def put(self, index: Tensor, other: "Hypotheses"):
         """Replace those of the vectors `index`."""
-        for name in ("ids", "cosine", "log_p", "score"):
+        for name in NAMES:
             getattr(self, name)[index] = getattr(other, name)
 
     def best(self, count: int) -> "Hypotheses":
         """The `count` best different ones; where there are fewer, the last ones repeat."""
         order = self.score.masked_fill(repeated(self.ids), -torch.inf).argsort(dim=1, descending=True, stable=True)
-        order = order[:, :count]
-        wide = order[..., None].expand(-1, -1, self.ids.shape[2])
-        short, long = (lambda values: values.gather(1, order)), (lambda values: values.gather(1, wide))
-        return Hypotheses(long(self.ids), short(self.cosine), long(self.log_p), short(self.score))
+        return Hypotheses(*(_pick(getattr(self, name), order[:, :count]) for name in NAMES))
 
     def join(self, other: "Hypotheses") -> "Hypotheses":
         """Both, side by side."""
-        names = ("ids", "cosine", "log_p", "score")
-        return Hypotheses(*(torch.cat([getattr(self, name), getattr(other, name)], dim=1) for name in names))
+        return Hypotheses(*(torch.cat([getattr(self, name), getattr(other, name)], dim=1) for name in NAMES))
+
+
+NAMES = tuple(field.name for field in fields(Hypotheses))
+
+
+def _pick(values: Tensor, order: Tensor) -> Tensor:
+    """values (B, K, …) at order (B, k) → (B, k, …)."""
+    return values[torch.arange(len(values), device=values.device)[:, None], order]
 
 
 def repeated(ids: Tensor) -> Tensor:
@@ -65,10 +73,12 @@ class ClosedLoop:
     """A search for the texts of e (B, D).
 
     Args:
-        generate: (embeddings, settings, draft_ids or None) → ids (R, L), ends behind the text.
+        generate: (embeddings, settings, draft_ids, hypothesis), the last two or None → ids (R, L), ends behind the
+            text.
         feedback: ids (N, L) → vectors (N, D), or None: then the denoiser's likelihood is the only judge.
         likelihood_weight: λ of the score. It keeps words in order: a mean-pooled vector hardly sees it.
-        beam, proposals: hypotheses that survive a round, and edits of each.
+        beam, proposals: hypotheses that survive a round, and new texts from each.
+        corrected_share: share of those that are learned corrections, if the model knows how; the rest are edits.
 
     Attributes:
         num_feedback_calls: texts embedded so far, over all vectors.
@@ -85,7 +95,9 @@ class ClosedLoop:
         proposals: int,
         temperature: float,
         generator: torch.Generator | None,
+        corrected_share: float = 0.5,
     ):
+        self.corrected_share = corrected_share
         self.model, self.embeddings, self.generate, self.feedback = model, embeddings, generate, feedback
         self.likelihood_weight, self.beam, self.proposals = likelihood_weight, beam, proposals
         self.temperature, self.generator = temperature, generator
@@ -117,33 +129,51 @@ class ClosedLoop:
         return torch.cat([greedy[:, None], sampled.view(len(greedy), count - 1, -1)], dim=1)
 
     def propose(self, state: Hypotheses, active: Tensor) -> Tensor:
-        """(A, beam · proposals, L): every hypothesis edited `proposals` times, masks filled in two passes."""
-        sources = state.ids.repeat_interleave(self.proposals, dim=1).flatten(0, 1)
-        log_p = state.log_p.repeat_interleave(self.proposals, dim=1).flatten(0, 1)
+        """(A, beam · proposals, L): of every hypothesis, edits and, from a model that has learned to, corrections."""
+        num_corrected = round(self.corrected_share * self.proposals) if self.model.config.has_correction else 0
+        proposals = []
+        if num_corrected:
+            proposals.append(self._correct(state, active, num_corrected))
+        if num_corrected < self.proposals:
+            proposals.append(self._edit(state, active, self.proposals - num_corrected))
+        return torch.cat(proposals, dim=1)
+
+    def _correct(self, state: Hypotheses, active: Tensor, count: int) -> Tensor:
+        """(A, beam · count, L): new texts that the denoiser writes, told each hypothesis and where its vector lies."""
+        ids = state.ids.repeat_interleave(count, dim=1).flatten(0, 1)
+        vectors = state.vectors.repeat_interleave(count, dim=1).flatten(0, 1)
+        rows = self.embeddings[active].repeat_interleave(state.ids.shape[1] * count, dim=0)
+        settings = {"temperature": self.temperature, "num_steps": CORRECTION_STEPS, "strategy": "confidence"}
+        written = self.generate(rows, settings, hypothesis=Hypothesis(ids, vectors))
+        return written.view(len(active), state.ids.shape[1] * count, -1)
+
+    def _edit(self, state: Hypotheses, active: Tensor, count: int) -> Tensor:
+        """(A, beam · count, L): every hypothesis edited `count` times, masks filled in two passes."""
+        sources = state.ids.repeat_interleave(count, dim=1).flatten(0, 1)
+        log_p = state.log_p.repeat_interleave(count, dim=1).flatten(0, 1)
         drafts = random_edits(sources, log_p, self.mask, self.end, self.generator)
-        count = state.ids.shape[1] * self.proposals
-        rows = self.embeddings[active].repeat_interleave(count, dim=0)
+        rows = self.embeddings[active].repeat_interleave(state.ids.shape[1] * count, dim=0)
         settings = {"temperature": self.temperature, "num_steps": 2, "strategy": "confidence"}
-        return self.generate(rows, settings, drafts).view(len(active), count, -1)
+        return self.generate(rows, settings, drafts).view(len(active), state.ids.shape[1] * count, -1)
 
     def judge(self, ids: Tensor, embeddings: Tensor) -> Hypotheses:
         """Texts (A, K, L) with their scores; likelihoods of the nearest ones alone, the rest is dropped."""
         if self.feedback is None:
-            return self._with_likelihood(ids, torch.zeros(ids.shape[:2], device=ids.device), embeddings)
+            nothing = torch.zeros(*ids.shape[:2], embeddings.shape[1], device=ids.device)
+            return self._with_likelihood(ids, nothing, nothing[..., 0], embeddings)
         vectors = self.feedback(ids.flatten(0, 1)).to(embeddings).view(*ids.shape[:2], -1)
         self.num_feedback_calls += ids.shape[0] * ids.shape[1]
         cosine = torch.nn.functional.cosine_similarity(vectors, embeddings[:, None], dim=-1)  # (A, K)
         kept = cosine.masked_fill(repeated(ids), -torch.inf).topk(min(2 * self.beam, ids.shape[1]), dim=1).indices
-        ids = ids.gather(1, kept[..., None].expand(-1, -1, ids.shape[2]))
-        return self._with_likelihood(ids, cosine.gather(1, kept), embeddings)
+        return self._with_likelihood(_pick(ids, kept), _pick(vectors, kept), _pick(cosine, kept), embeddings)
 
-    def _with_likelihood(self, ids: Tensor, cosine: Tensor, embeddings: Tensor) -> Hypotheses:
+    def _with_likelihood(self, ids: Tensor, vectors: Tensor, cosine: Tensor, embeddings: Tensor) -> Hypotheses:
         rows = embeddings.repeat_interleave(ids.shape[1], dim=0)
         log_p = token_log_likelihood(self.model, ids.flatten(0, 1), rows).view_as(ids)
         self.num_forward_passes += 2
         mean = log_p.sum(dim=-1) / text_positions(ids.flatten(0, 1), self.end).sum(dim=1).view_as(cosine)
         weight = self.likelihood_weight if self.feedback is not None else 1.0
-        return Hypotheses(ids, cosine, log_p, cosine + weight * mean)
+        return Hypotheses(ids, vectors, cosine, log_p, cosine + weight * mean)
 
 
 def text_positions(ids: Tensor, end: int) -> Tensor:

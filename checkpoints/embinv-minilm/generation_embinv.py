@@ -1,4 +1,4 @@
-"""`generate`: the five decoding strategies of the paper around one loop, and the closed loop around those."""
+"""`generate`: its settings, its output, and the closed loop around the sampler."""
 
 import warnings
 from collections.abc import Callable
@@ -11,12 +11,9 @@ from transformers import GenerationConfig
 from transformers.utils import ModelOutput
 
 from .closed_loop_embinv import ClosedLoop
-from .diffusion_embinv import Canvas
 from .diffusion_embinv import after_first
-from .diffusion_embinv import confidence_step
-from .diffusion_embinv import euler_step
-from .diffusion_embinv import remask_step
-from .diffusion_embinv import sequential_step
+from .sampler_embinv import Sampler
+from .sampler_embinv import calibrated
 
 STRATEGIES = ("sequential", "euler", "euler_remask", "confidence", "two_stage")
 
@@ -180,7 +177,7 @@ class EmbInvGenerationMixin:
             if draft_ids is not None or config.return_history:
                 raise ValueError("candidates and corrections take no draft_ids and keep no history.")
             return self._closed_loop(embeddings, config, generator, streamer, feedback, tokenizer)
-        sampler = _Sampler(self, embeddings, config, generator, streamer, draft_ids)
+        sampler = Sampler(self, embeddings, config, generator, streamer, draft_ids)
         canvas = sampler.run()
         behind_end = after_first(canvas.ids == canvas.end_token_id)
         sequences = canvas.ids.masked_fill(behind_end, self.config.pad_token_id)
@@ -206,10 +203,10 @@ class EmbInvGenerationMixin:
             raise ValueError("num_corrections needs feedback: an encoder to check the text by.")
         passes = 0
 
-        def write(rows: Tensor, changes: dict, drafts: Tensor | None = None) -> Tensor:
+        def write(rows: Tensor, changes: dict, drafts: Tensor | None = None, hypothesis=None) -> Tensor:
             nonlocal passes
             settings = {**config.settings(), "num_candidates": 1, "num_corrections": 0, **changes}
-            sampler = _Sampler(self, rows, type(config)(**settings), generator, None, drafts)
+            sampler = Sampler(self, rows, type(config)(**settings), generator, None, drafts, hypothesis)
             ids = sampler.run().ids
             passes += sampler.num_forward_passes
             return ids
@@ -276,20 +273,6 @@ def _texts(tokenizer, ids: Tensor, end: int) -> list[str]:
     return tokenizer.batch_decode(rows, skip_special_tokens=True)
 
 
-def check_draft(draft_ids: Tensor, shape: torch.Size) -> Tensor:
-    """Raises ValueError for another shape than the canvas'."""
-    if draft_ids.shape != shape:
-        raise ValueError(f"draft_ids must have shape {tuple(shape)}, got {tuple(draft_ids.shape)}.")
-    return draft_ids
-
-
-def calibrated(confidence: Tensor, temperature: float = 1.0, bias: float = 0.0) -> Tensor:
-    """σ(logit(p) / T + b) (Platt, 1999): b < 0 for a model that is surer than it is right; 0 and 1 stay."""
-    if (temperature, bias) == (1.0, 0.0):
-        return confidence
-    return torch.sigmoid(torch.logit(confidence.double()) / temperature + bias).float()
-
-
 def check_embeddings(embeddings: Any, embedding_dim: int) -> Tensor:
     """Vectors as (B, D) float32 rows of length 1; see `generate` for what it refuses."""
     embeddings = torch.as_tensor(embeddings).float()
@@ -305,140 +288,3 @@ def check_embeddings(embeddings: Any, embedding_dim: int) -> Tensor:
     if ((norms - 1).abs() > 1e-2).any():
         warnings.warn("embeddings are not of length 1: normalising them.", stacklevel=3)
     return embeddings / norms
-
-
-class _Sampler:
-    """One call of `generate`: the canvas, its noise, and the loop that every strategy shares."""
-
-    def __init__(self, model, embeddings: Tensor, config: EmbInvGenerationConfig, generator, streamer, draft_ids=None):
-        self.model, self.embeddings, self.config, self.streamer = model, embeddings, config, streamer
-        tokens = model.config.mask_token_id, model.config.eos_token_id
-        self.canvas = Canvas.fully_masked(len(embeddings), config.max_length, *tokens, embeddings.device)
-        if draft_ids is not None:
-            self.canvas = self.canvas.filled(check_draft(draft_ids, self.canvas.ids.shape).to(embeddings.device))
-        samples = config.strategy in ("euler", "euler_remask", "two_stage")
-        self.temperature = float(samples) if config.temperature is None else config.temperature
-        self.suppressed = torch.tensor(
-            sorted({model.config.mask_token_id, *(config.suppress_tokens or ())}), device=embeddings.device
-        )
-        self.num_forward_passes = 0
-        self.history: list[Canvas] = []
-        self.draws = self._draw(generator) if samples or self.temperature > 0 else None
-
-    def _draw(self, generator: torch.Generator | None) -> Tensor:
-        """Uniform draws (B, passes, 2, L): for the choice of tokens, and of positions. Row by row, see `generate`."""
-        length = self.config.max_length
-        passes = {"sequential": length, "two_stage": length + self.config.num_steps}
-        shape = (passes.get(self.config.strategy, self.config.num_steps), 2, length)
-        device = "cpu" if generator is None else generator.device
-        rows = [torch.rand(shape, generator=generator, device=device) for _ in self.embeddings]
-        return torch.stack(rows).to(self.embeddings.device) if rows else torch.empty(0, *shape)
-
-    def run(self) -> Canvas:
-        """The canvas with every position filled."""
-        strategy, num_steps = self.config.strategy, self.config.num_steps
-        if strategy == "confidence":
-            self._loop(num_steps, lambda canvas, tokens, p, i, *_: confidence_step(canvas, tokens, p, num_steps - i))
-        elif strategy == "sequential":
-            self._sequential()
-        elif strategy == "two_stage":
-            temperature, self.temperature = self.temperature, 0.0
-            self._sequential()
-            self.temperature = temperature
-            self._reopen(self.config.restart_ratio)
-            self._euler(first_draw=self.config.max_length)
-        else:
-            self._euler(self.config.remask_ratio if strategy == "euler_remask" else 0.0)
-        return self.canvas
-
-    def _sequential(self):
-        self._loop(
-            self.config.max_length,
-            lambda canvas, tokens, p, *_: sequential_step(canvas, tokens, p),
-            wanted=lambda masked: masked & ~after_first(masked),
-        )
-
-    def _euler(self, remask_ratio: float = 0.0, first_draw: int = 0):
-        """Uniform timesteps from where each row stands down to 0."""
-        num_steps, schedule = self.config.num_steps, self.model.noise_schedule
-        start = schedule.timestep(self.canvas.masked.float().mean(dim=1))  # (B,)
-        alphas = schedule.alpha(start * torch.linspace(1, 0, num_steps + 1, device=start.device)[:, None])
-
-        def step_fn(canvas, tokens, p, step, draws, active):
-            canvas = euler_step(canvas, tokens, p, alphas[step, active], alphas[step + 1, active], draws)
-            return remask_step(canvas, remask_ratio) if remask_ratio and step + 1 < num_steps else canvas
-
-        self._loop(num_steps, step_fn, first_draw=first_draw)
-
-    def _reopen(self, ratio: float):
-        """Mask the least sure tokens of each row's text, its end token among them."""
-        self.canvas = remask_step(self.canvas, ratio) if ratio else self.canvas
-
-    def _loop(self, num_steps: int, step_fn: Callable, wanted: Callable = lambda masked: masked, first_draw: int = 0):
-        """Up to `num_steps` passes over the rows that still have masked positions; only `wanted` ones get logits.
-
-        Noise is taken from `first_draw` on, not from where the passes stand, which other rows decide.
-        """
-        for step in range(num_steps):
-            active = self.canvas.masked.any(dim=1).nonzero().squeeze(1)
-            if not len(active):
-                break
-            canvas = self.canvas.rows(active)
-            noise = None if self.draws is None else self.draws[active, first_draw + step]  # (A, 2, L)
-            tokens, confidence = self._denoise(canvas, self.embeddings[active], wanted(canvas.masked), noise)
-            canvas = step_fn(canvas, tokens, confidence, step, None if noise is None else noise[:, 1], active)
-            self.canvas.ids[active], self.canvas.confidence[active] = canvas.ids, canvas.confidence
-            self._record()
-
-    def _denoise(self, canvas: Canvas, embeddings: Tensor, wanted: Tensor, noise: Tensor | None):
-        """A token and its probability at each wanted position, (A, L) each; others hold [MASK] and 0."""
-        self.num_forward_passes += 1
-        positions = wanted.flatten().nonzero().squeeze(1)
-        logits = self._logits(canvas, embeddings, positions).float()  # (M, V)
-        logits[:, self.suppressed] = -torch.inf
-        at_start = positions % wanted.shape[1] == 0
-        logits[at_start, canvas.end_token_id] = -torch.inf  # no text is empty
-        probabilities = logits.softmax(dim=-1)
-        if self.temperature == 0:
-            chosen_p, chosen = probabilities.max(dim=-1)
-        else:
-            chosen = _sample(logits / self.temperature, noise[:, 0].flatten()[positions])
-            chosen_p = probabilities.gather(1, chosen[:, None]).squeeze(1)
-        tokens = torch.full_like(canvas.ids, canvas.mask_token_id).flatten()
-        confidence = torch.zeros_like(canvas.confidence).flatten()
-        tokens[positions], confidence[positions] = chosen, chosen_p
-        return tokens.view_as(canvas.ids), confidence.view_as(canvas.confidence)
-
-    def _logits(self, canvas: Canvas, embeddings: Tensor, positions: Tensor) -> Tensor:
-        """Logits (M, V) at flat positions; with guidance, both branches in one batch."""
-        timestep = self.model.noise_schedule.timestep(canvas.masked.float().mean(dim=1))
-        scale = self.config.guidance_scale
-        if scale == 1.0:
-            return self.model(canvas.ids, embeddings, timestep, positions=positions).logits
-        rows = len(embeddings)
-        logits = self.model(
-            canvas.ids.repeat(2, 1),
-            embeddings.repeat(2, 1),
-            timestep.repeat(2),
-            condition_mask=torch.arange(2 * rows, device=embeddings.device) < rows,
-            positions=torch.cat([positions, positions + canvas.ids.numel()]),
-        ).logits
-        conditional, null = logits.float().log_softmax(dim=-1).chunk(2)
-        return null + scale * (conditional - null)
-
-    def _record(self):
-        if self.config.return_history:
-            self.history.append(self.canvas.rows(torch.arange(len(self.canvas.ids), device=self.canvas.ids.device)))
-        if hasattr(self.streamer, "put_draft"):
-            scaling = self.config.confidence_temperature, self.config.confidence_bias
-            self.streamer.put_draft(
-                self.canvas.ids.cpu(), confidence=calibrated(self.canvas.confidence, *scaling).cpu()
-            )
-
-
-def _sample(logits: Tensor, draws: Tensor) -> Tensor:
-    """Tokens (M,) from softmax(logits) (M, V) by inverting its distribution function at uniform draws (M,)."""
-    cumulative = logits.softmax(dim=-1).cumsum(dim=-1)
-    # the last sum may fall short of 1 by rounding: a draw is scaled into what is there
-    tokens = torch.searchsorted(cumulative, draws[:, None] * cumulative[:, -1:], right=True).squeeze(1)
-    return tokens.clamp_max(logits.shape[-1] - 1)

@@ -11,6 +11,8 @@ from transformers.activations import ACT2FN
 from transformers.utils import ModelOutput
 
 from .configuration_embinv import EmbInvConfig
+from .correction_embinv import Correction
+from .correction_embinv import Hypothesis
 from .cross_entropy_embinv import chunked_cross_entropy
 from .diffusion_embinv import NoiseSchedule
 from .generation_embinv import EmbInvGenerationConfig
@@ -82,10 +84,34 @@ class Modulation(nn.Linear):
         self.shape = (num_norms, 2, config.hidden_size)
         self.scale = self.in_features**-0.5
 
-    def forward(self, timestep_features: Tensor, condition: Tensor) -> Tensor:
-        """(B, F), (B, H) → (B, num_norms, 2, H)."""
-        features = torch.cat([timestep_features.to(condition.dtype), condition], dim=1)
-        return super().forward(features * self.scale).unflatten(1, self.shape)
+    def of_timestep(self, features: Tensor) -> Tensor:
+        """φ(t) (B, F) → its share of (Δγ, Δβ) (B, num_norms, 2, H)."""
+        return self._product(features, self.weight[:, : features.shape[1]])
+
+    def of_condition(self, condition: Tensor) -> Tensor:
+        """c (B, H) → its share of (Δγ, Δβ) (B, num_norms, 2, H)."""
+        return self._product(condition, self.weight[:, -condition.shape[1] :])
+
+    def _product(self, features: Tensor, weight: Tensor) -> Tensor:
+        return nn.functional.linear(features.to(weight.dtype) * self.scale, weight).unflatten(1, self.shape)
+
+
+@dataclass
+class Condition:
+    """What does not change from pass to pass: what e, and a hypothesis if there is one, tell the network.
+
+    modulation: (B, num_norms, 2, H). prefix: (B, P, H) or None. tokens: (B, L, H) added to the tokens, or None.
+    """
+
+    modulation: Tensor
+    prefix: Tensor | None
+    tokens: Tensor | None
+
+    def rows(self, index: Tensor) -> "Condition":
+        """Those of the rows `index`."""
+        return Condition(
+            *(None if part is None else part[index] for part in (self.modulation, self.prefix, self.tokens))
+        )
 
 
 class ConditionTokens(nn.Linear):
@@ -135,6 +161,12 @@ class EmbInvPreTrainedModel(PreTrainedModel):
             for dense in (module.dense_in, module.dense_out):
                 init.normal_(dense.weight, std=dense.in_features**-0.5)  # keeps the variance of e's entries
                 init.zeros_(dense.bias)
+        elif isinstance(module, Correction):
+            init.normal_(module.dense_in.weight, std=module.dense_in.in_features**-0.5)
+            init.copy_(module.tokens.weight, 0.5 * torch.eye(self.config.hidden_size))
+            init.zeros_(module.dense_out.weight)
+            for dense in (module.dense_in, module.dense_out, module.tokens):
+                init.zeros_(dense.bias)
         elif isinstance(module, ModernBertRotaryEmbedding):
             # not saved with the weights, so loading must compute them again
             for kind in module.layer_types:
@@ -163,6 +195,7 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, EmbInvGenerationMixin):
         self.projector = ConditionProjector(config)
         self.timestep_features = TimestepFeatures(config)
         self.condition_tokens = ConditionTokens(config) if config.num_condition_tokens else None
+        self.correction = Correction(config) if config.has_correction else None
         self.trunk = build_trunk(config.backbone_config)
         self.modulation = Modulation(config, self.trunk.num_norms + 1)  # the trunk's norms, then the head's
         self.head = PredictionHead(config)
@@ -195,22 +228,43 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, EmbInvGenerationMixin):
         self.trunk.requires_grad_(False)
         self.get_input_embeddings().requires_grad_(True)
 
+    def add_correction(self):
+        """Give the model the second stage's part, at its start; one that has it stays as it is."""
+        if self.correction is None:
+            self.config.has_correction = True
+            self.correction = Correction(self.config).to(self.device, self.dtype)
+            self.correction.apply(self._init_weights)
+
     def as_pipeline(self, tokenizer):
         """This model as `pipeline("embedding-inversion")`."""
         from .pipeline_embinv import EmbeddingInversionPipeline
 
         return EmbeddingInversionPipeline(model=self, tokenizer=tokenizer)
 
+    def condition(
+        self, embedding: Tensor, condition_mask: Tensor | None = None, hypothesis: Hypothesis | None = None
+    ) -> Condition:
+        """The part of a forward pass that depends on e (B, D) alone; arguments as in `forward`."""
+        condition, tokens = self.projector(embedding, condition_mask), None  # (B, H)
+        if hypothesis is not None:
+            known = self.trunk.token_embeddings(hypothesis.ids)
+            addition, tokens = self.correction(embedding, hypothesis, known)
+            condition = condition + addition
+        prefix = None if self.condition_tokens is None else self.condition_tokens(condition)
+        return Condition(self.modulation.of_condition(condition), prefix, tokens)
+
     def forward(
         self,
         noised_ids: Tensor,
-        embedding: Tensor,
+        embedding: Tensor | None,
         timestep: Tensor,
         attention_mask: Tensor | None = None,
         condition_mask: Tensor | None = None,
         positions: Tensor | None = None,
         targets: Tensor | None = None,
         target_weights: Tensor | None = None,
+        hypothesis: Hypothesis | None = None,
+        condition: Condition | None = None,
     ) -> EmbInvOutput:
         """Logits of x0 given xt, t and e (Eq. 3). Draws no noise: see `mask_tokens`.
 
@@ -223,15 +277,22 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, EmbInvGenerationMixin):
             positions: (M,) int64, flat indexes b·L + i of the positions to score; None for all B·L.
             targets: (M,) int64, x0 there: return the loss, computed in chunks, in place of logits.
             target_weights: (M,) float, factor of each position's loss; None for their mean.
+            hypothesis: texts to improve, for a model with `config.has_correction`.
+            condition: `condition(embedding, …)`, for many passes over the same texts; takes the place of embedding,
+                condition_mask and hypothesis.
         """
         batch_size, length = noised_ids.shape
-        condition = self.projector(embedding, condition_mask)  # (B, H)
-        modulation = self.modulation(self.timestep_features(timestep), condition)  # (B, norms, 2, H)
+        if condition is None:
+            condition = self.condition(embedding, condition_mask, hypothesis)
+        modulation = condition.modulation + self.modulation.of_timestep(self.timestep_features(timestep))
         inputs_embeds = self.trunk.token_embeddings(noised_ids)  # (B, L, H)
+        if condition.tokens is not None:
+            inputs_embeds = inputs_embeds + condition.tokens
         prefix = self.config.num_condition_tokens
         if prefix:
-            tokens = self.condition_tokens(condition).to(inputs_embeds.dtype)
-            inputs_embeds = torch.cat([tokens, inputs_embeds], dim=1)  # (B, P + L, H)
+            inputs_embeds = torch.cat(
+                [condition.prefix.to(inputs_embeds.dtype), inputs_embeds], dim=1
+            )  # (B, P + L, H)
             if attention_mask is not None:
                 attention_mask = nn.functional.pad(attention_mask, (prefix, 0), value=1)
         hidden = self.trunk(inputs_embeds, modulation[:, :-1], attention_mask)[:, prefix:]  # (B, L, H)

@@ -1,0 +1,179 @@
+"""One call of the sampler: the five decoding strategies of the paper around one loop."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .correction_embinv import Hypothesis
+from .diffusion_embinv import Canvas
+from .diffusion_embinv import after_first
+from .diffusion_embinv import confidence_step
+from .diffusion_embinv import euler_step
+from .diffusion_embinv import remask_step
+from .diffusion_embinv import sequential_step
+
+
+class Sampler:
+    """One call of `generate`: the canvas, its noise, and the loop that every strategy shares.
+
+    hypothesis: texts to improve, one a row; None writes anew.
+    """
+
+    def __init__(self, model, embeddings: Tensor, config, generator, streamer, draft_ids=None, hypothesis=None):
+        self.model, self.embeddings, self.config, self.streamer = model, embeddings, config, streamer
+        self.condition = self._condition(hypothesis)
+        tokens = model.config.mask_token_id, model.config.eos_token_id
+        self.canvas = Canvas.fully_masked(len(embeddings), config.max_length, *tokens, embeddings.device)
+        if draft_ids is not None:
+            self.canvas = self.canvas.filled(check_draft(draft_ids, self.canvas.ids.shape).to(embeddings.device))
+        samples = config.strategy in ("euler", "euler_remask", "two_stage")
+        self.temperature = float(samples) if config.temperature is None else config.temperature
+        self.suppressed = torch.tensor(
+            sorted({model.config.mask_token_id, *(config.suppress_tokens or ())}), device=embeddings.device
+        )
+        self.num_forward_passes = 0
+        self.history: list[Canvas] = []
+        self.draws = self._draw(generator) if samples or self.temperature > 0 else None
+
+    def _draw(self, generator: torch.Generator | None) -> Tensor:
+        """Uniform draws (B, passes, 2, L): for the choice of tokens, and of positions. Row by row, see `generate`."""
+        length = self.config.max_length
+        passes = {"sequential": length, "two_stage": length + self.config.num_steps}
+        shape = (passes.get(self.config.strategy, self.config.num_steps), 2, length)
+        device = "cpu" if generator is None else generator.device
+        rows = [torch.rand(shape, generator=generator, device=device) for _ in self.embeddings]
+        return torch.stack(rows).to(self.embeddings.device) if rows else torch.empty(0, *shape)
+
+    def run(self) -> Canvas:
+        """The canvas with every position filled."""
+        strategy, num_steps = self.config.strategy, self.config.num_steps
+        if strategy == "confidence":
+            self._loop(num_steps, lambda canvas, tokens, p, i, *_: confidence_step(canvas, tokens, p, num_steps - i))
+        elif strategy == "sequential":
+            self._sequential()
+        elif strategy == "two_stage":
+            temperature, self.temperature = self.temperature, 0.0
+            self._sequential()
+            self.temperature = temperature
+            self._reopen(self.config.restart_ratio)
+            self._euler(first_draw=self.config.max_length)
+        else:
+            self._euler(self.config.remask_ratio if strategy == "euler_remask" else 0.0)
+        return self.canvas
+
+    def _sequential(self):
+        self._loop(
+            self.config.max_length,
+            lambda canvas, tokens, p, *_: sequential_step(canvas, tokens, p),
+            wanted=lambda masked: masked & ~after_first(masked),
+        )
+
+    def _euler(self, remask_ratio: float = 0.0, first_draw: int = 0):
+        """Uniform timesteps from where each row stands down to 0."""
+        num_steps, schedule = self.config.num_steps, self.model.noise_schedule
+        start = schedule.timestep(self.canvas.masked.float().mean(dim=1))  # (B,)
+        alphas = schedule.alpha(start * torch.linspace(1, 0, num_steps + 1, device=start.device)[:, None])
+
+        def step_fn(canvas, tokens, p, step, draws, active):
+            canvas = euler_step(canvas, tokens, p, alphas[step, active], alphas[step + 1, active], draws)
+            return remask_step(canvas, remask_ratio) if remask_ratio and step + 1 < num_steps else canvas
+
+        self._loop(num_steps, step_fn, first_draw=first_draw)
+
+    def _reopen(self, ratio: float):
+        """Mask the least sure tokens of each row's text, its end token among them."""
+        self.canvas = remask_step(self.canvas, ratio) if ratio else self.canvas
+
+    def _loop(self, num_steps: int, step_fn: Callable, wanted: Callable = lambda masked: masked, first_draw: int = 0):
+        """Up to `num_steps` passes over the rows that still have masked positions; only `wanted` ones get logits.
+
+        Noise is taken from `first_draw` on, not from where the passes stand, which other rows decide.
+        """
+        for step in range(num_steps):
+            active = self.canvas.masked.any(dim=1).nonzero().squeeze(1)
+            if not len(active):
+                break
+            canvas = self.canvas.rows(active)
+            noise = None if self.draws is None else self.draws[active, first_draw + step]  # (A, 2, L)
+            tokens, confidence = self._denoise(canvas, active, wanted(canvas.masked), noise)
+            canvas = step_fn(canvas, tokens, confidence, step, None if noise is None else noise[:, 1], active)
+            self.canvas.ids[active], self.canvas.confidence[active] = canvas.ids, canvas.confidence
+            self._record()
+
+    def _denoise(self, canvas: Canvas, active: Tensor, wanted: Tensor, noise: Tensor | None):
+        """A token and its probability at each wanted position, (A, L) each; others hold [MASK] and 0."""
+        self.num_forward_passes += 1
+        positions = wanted.flatten().nonzero().squeeze(1)
+        logits = self._logits(canvas, active, positions).float()  # (M, V)
+        logits[:, self.suppressed] = -torch.inf
+        at_start = positions % wanted.shape[1] == 0
+        logits[at_start, canvas.end_token_id] = -torch.inf  # no text is empty
+        probabilities = logits.softmax(dim=-1)
+        if self.temperature == 0:
+            chosen_p, chosen = probabilities.max(dim=-1)
+        else:
+            chosen = _sample(logits / self.temperature, noise[:, 0].flatten()[positions])
+            chosen_p = probabilities.gather(1, chosen[:, None]).squeeze(1)
+        tokens = torch.full_like(canvas.ids, canvas.mask_token_id).flatten()
+        confidence = torch.zeros_like(canvas.confidence).flatten()
+        tokens[positions], confidence[positions] = chosen, chosen_p
+        return tokens.view_as(canvas.ids), confidence.view_as(canvas.confidence)
+
+    def _condition(self, hypothesis: Hypothesis | None):
+        """What e tells the model, computed once; with guidance, the null condition's rows follow."""
+        rows, device = len(self.embeddings), self.embeddings.device
+        if self.config.guidance_scale == 1.0:
+            return self.model.condition(self.embeddings, hypothesis=hypothesis)
+        conditional = torch.arange(2 * rows, device=device) < rows
+        if hypothesis is not None:
+            hypothesis = Hypothesis(hypothesis.ids.repeat(2, 1), hypothesis.embedding.repeat(2, 1), conditional)
+        return self.model.condition(self.embeddings.repeat(2, 1), conditional, hypothesis)
+
+    def _logits(self, canvas: Canvas, active: Tensor, positions: Tensor) -> Tensor:
+        """Logits (M, V) at flat positions; with guidance, both branches in one batch."""
+        timestep = self.model.noise_schedule.timestep(canvas.masked.float().mean(dim=1))
+        scale = self.config.guidance_scale
+        if scale == 1.0:
+            condition = self.condition.rows(active)
+            return self.model(canvas.ids, None, timestep, positions=positions, condition=condition).logits
+        logits = self.model(
+            canvas.ids.repeat(2, 1),
+            None,
+            timestep.repeat(2),
+            positions=torch.cat([positions, positions + canvas.ids.numel()]),
+            condition=self.condition.rows(torch.cat([active, active + len(self.embeddings)])),
+        ).logits
+        conditional, null = logits.float().log_softmax(dim=-1).chunk(2)
+        return null + scale * (conditional - null)
+
+    def _record(self):
+        if self.config.return_history:
+            self.history.append(self.canvas.rows(torch.arange(len(self.canvas.ids), device=self.canvas.ids.device)))
+        if hasattr(self.streamer, "put_draft"):
+            scaling = self.config.confidence_temperature, self.config.confidence_bias
+            self.streamer.put_draft(
+                self.canvas.ids.cpu(), confidence=calibrated(self.canvas.confidence, *scaling).cpu()
+            )
+
+
+def _sample(logits: Tensor, draws: Tensor) -> Tensor:
+    """Tokens (M,) from softmax(logits) (M, V) by inverting its distribution function at uniform draws (M,)."""
+    cumulative = logits.softmax(dim=-1).cumsum(dim=-1)
+    # the last sum may fall short of 1 by rounding: a draw is scaled into what is there
+    tokens = torch.searchsorted(cumulative, draws[:, None] * cumulative[:, -1:], right=True).squeeze(1)
+    return tokens.clamp_max(logits.shape[-1] - 1)
+
+
+def check_draft(draft_ids: Tensor, shape: torch.Size) -> Tensor:
+    """Raises ValueError for another shape than the canvas'."""
+    if draft_ids.shape != shape:
+        raise ValueError(f"draft_ids must have shape {tuple(shape)}, got {tuple(draft_ids.shape)}.")
+    return draft_ids
+
+
+def calibrated(confidence: Tensor, temperature: float = 1.0, bias: float = 0.0) -> Tensor:
+    """σ(logit(p) / T + b) (Platt, 1999): b < 0 for a model that is surer than it is right; 0 and 1 stay."""
+    if (temperature, bias) == (1.0, 0.0):
+        return confidence
+    return torch.sigmoid(torch.logit(confidence.double()) / temperature + bias).float()
