@@ -70,21 +70,27 @@ def held_out_texts(experiment: dict, tokenizer, fewest: int, most: int) -> list[
 def measure(held_out: HeldOut, settings: dict) -> dict:
     """Scores with intervals, and what a text costs."""
     recovered = held_out.invert(**settings)
-    few = HeldOut(
-        held_out.model, held_out.tokenizer, held_out.encoder, held_out.input_ids[:COUNTED],
-        held_out.embeddings[:COUNTED], held_out.texts[:COUNTED],
-    )  # fmt: skip
-    with FlopCounterMode(display=False) as counter:
-        few.invert(**settings)
     return {
         "texts": len(held_out.texts),
         "passes": recovered.num_forward_passes,
         "encoder_calls": recovered.feedback_calls,
-        "gflop": counter.get_total_flops() / len(few.texts) / 1e9,
+        "gflop": operations(held_out, settings) / 1e9,
         "seconds": recovered.seconds / len(held_out.texts),
         "threads": torch.get_num_threads(),
         "scores": {name: asdict(score) for name, score in held_out.measure(recovered).scores().items()},
     }
+
+
+def operations(held_out: HeldOut, settings: dict) -> float:
+    """Floating-point operations of a text, the encoder's included: of a few texts from all parts."""
+    index = torch.arange(0, len(held_out.texts), len(held_out.texts) // COUNTED)
+    few = HeldOut(
+        held_out.model, held_out.tokenizer, held_out.encoder, held_out.input_ids[index], held_out.embeddings[index],
+        [held_out.texts[place] for place in index],
+    )  # fmt: skip
+    with FlopCounterMode(display=False) as counter:
+        few.invert(**settings)
+    return counter.get_total_flops() / len(few.texts)
 
 
 def summary(row: dict) -> dict:
@@ -94,20 +100,22 @@ def summary(row: dict) -> dict:
 
 
 def plot(found: dict, path: Path):
-    """Scores over operations a text, a curve for each kind of method."""
+    """Scores with their intervals over operations a text."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(len(found), 3, figsize=(12, 3.6 * len(found)), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(len(found), 3, figsize=(11, 3.4 * len(found)), layout="constrained", squeeze=False)
     for row, (length, methods) in zip(axes, found.items(), strict=True):
         for panel, score in zip(row, ("BLEU", "token F1", "cosine"), strict=True):
             for name, method in methods.items():
-                mean = method["scores"][score]["mean"]
-                panel.plot(method["gflop"], mean, "o", markersize=4)
-                panel.annotate(name, (method["gflop"], mean), fontsize=6, xytext=(3, 3), textcoords="offset points")
+                value = method["scores"][score]
+                error = [[value["mean"] - value["low"]], [value["high"] - value["mean"]]]
+                panel.errorbar(method["gflop"], value["mean"], error, fmt="o", markersize=5, capsize=2, label=name)
             panel.set(xscale="log", xlabel="GFLOP a text", ylabel=score, title=f"at most {length}")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize="small")
     figure.savefig(path, dpi=120)
     plt.close(figure)
 

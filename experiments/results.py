@@ -31,7 +31,11 @@ def main():
             continue
         results = json.loads(path.read_text(encoding="utf-8"))
         print(f"## {entry['title']}\n\n`{entry['command'].strip()}`\n")
-        if "reports" in results:
+        if entry["results"] == "quality_cost":
+            for length, rows in results.items():
+                print(f"Texts of at most {length}:\n\n{cost_table(rows, entry)}\n")
+            print(f"![quality and cost](experiments/results/{path.stem}.png)\n")
+        elif "reports" in results:
             for name, rows in results["reports"].items():
                 print(f"{name}:\n\n{report_table(rows, entry)}\n")
         elif isinstance(results["rows"], list):
@@ -61,6 +65,16 @@ def report_table(rows: list[dict], entry: dict) -> str:
     for row in rows:
         cost = [str(row["num_forward_passes"] or ""), *(f"{row['feedback_calls']:.0f}" for _ in calls)]
         lines.append([row["name"], str(row["texts"]), *cost, *cells(_scores(row), columns)])
+    return _markdown(lines, entry)
+
+
+def cost_table(rows: dict[str, dict], entry: dict) -> str:
+    """Methods with what a text costs, and their scores."""
+    columns = ["token F1", "exact", "BLEU", "cosine"]
+    lines = [["", "texts", "encoder calls", "GFLOP", "seconds", *columns]]
+    for name, row in rows.items():
+        cost = [f"{row['encoder_calls']:.0f}", f"{row['gflop']:.0f}", f"{row['seconds']:.2g}"]
+        lines.append([name, str(row["texts"]), *cost, *cells(_scores(row), columns)])
     return _markdown(lines, entry)
 
 
