@@ -150,8 +150,10 @@ def test_mistakes_give_one_line(capsys, checkpoint, tmp_path, monkeypatch, argum
 
 def test_a_folder_without_a_model_is_named(capsys, tmp_path):
     """The library's own message is a page long and speaks of the Hub."""
-    code, _, err = run(capsys, "demo", "--model", tmp_path / "nothing")
-    assert code == 1 and "no readable inverter" in err and len(err.strip().splitlines()) == 1
+    (tmp_path / "empty").mkdir()
+    for name, message in (("nothing", "is no folder here"), ("empty", "is no readable inverter")):
+        code, _, err = run(capsys, "demo", "--model", tmp_path / name)
+        assert code == 1 and f"{name} {message}" in err and len(err.strip().splitlines()) == 1
 
 
 def test_corrections_are_checked_by_the_encoder(capsys, encoder, tmp_path):
