@@ -62,7 +62,7 @@ def test_results_tables_name_rows_that_exist():
 
 
 def test_methods_of_the_quality_cost_curve_are_settings_of_generate():
-    """A misspelt setting would be found after an hour of the methods before it; a stale row would stay in the table."""
+    """A misspelt setting would be found an hour too late; a method that is gone would keep its row."""
     from results import cost_table
 
     experiment = yaml.safe_load((FOLDER / "quality_cost.yaml").read_text())
