@@ -31,6 +31,7 @@ LOCAL = HERE.parent / "checkpoints" / "embinv-minilm"
 MODEL = os.environ.get("EMBINV_MODEL") or (str(LOCAL) if LOCAL.exists() else "embinv/embinv-minilm")
 MAX_CHARACTERS, MAX_LINES = 600, 8
 FRAME_SECONDS = 0.12  # a pass takes less time than the eye needs
+TEMPERATURES = ["the strategy's own", "0", "0.5", "0.7", "1"]
 EXAMPLES = [
     "The dog slept in front of the fire.",
     "We will meet at the station on Friday evening.",
@@ -82,6 +83,7 @@ def read_text(text: str) -> tuple[str, list[int], torch.Tensor]:
 
 def settings_of(strategy, steps, guidance, temperature, remask, candidates, corrections) -> dict:
     """The controls as arguments of `Inverter.drafts`."""
+    temperature = None if temperature in (None, TEMPERATURES[0]) else float(temperature)
     sampler = dict(strategy=strategy, num_steps=int(steps), guidance_scale=guidance, temperature=temperature)
     return sampler | dict(remask_ratio=remask, candidates=int(candidates), corrections=int(corrections))
 
@@ -208,7 +210,8 @@ def controls() -> list:
             steps = gr.Slider(1, 32, value=8, step=1, label="Steps")
             guidance = gr.Slider(0, 4, value=1, step=0.1, label="Guidance (1 is none)")
         with gr.Row():
-            temperature = gr.Number(None, label="Temperature (empty: the strategy's own)", minimum=0)
+            # an empty number would be shown, and sent, as 0
+            temperature = gr.Dropdown(TEMPERATURES, value=TEMPERATURES[0], label="Temperature")
             remask = gr.Slider(0, 0.5, value=0.05, step=0.05, label="Re-mask ratio (euler_remask)")
             seed = gr.Number(0, label="Seed", precision=0)
         with gr.Row():

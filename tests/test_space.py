@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT / "space"))
 gradio_client = pytest.importorskip("gradio_client", reason="the Space needs gradio: pip install 'embinv[space]'")
 CHROMIUM = Path("/usr/bin/chromium")
 SENTENCE = "We will meet at the station on Friday evening."
-SETTINGS = (0, "confidence", 8, 1, None, 0.05, 1, 0)
+SETTINGS = (0, "confidence", 8, 1, "the strategy's own", 0.05, 1, 0)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_drafts_arrive_in_order_and_lose_their_masks(client, app):
 
 def test_corrections_bring_the_text_nearer(client):
     """A control that is wired to nothing, or a loop that returns its first text."""
-    settings = (0, "confidence", 8, 1, None, 0.05)
+    settings = (0, "confidence", 8, 1, "0", 0.05)
     text = "She bought a red car in Paris last summer."
     first = client.predict(text, *settings, 1, 0, api_name="/invert")
     loop = client.predict(text, *settings, 8, 3, api_name="/invert")
@@ -209,6 +209,18 @@ def page(url):
         page.get_by_role("tab", name="Invert").wait_for()
         yield page
         browser.close()
+
+
+def test_the_page_starts_with_the_strategys_own_temperature(page, client):
+    """An empty number box showed and sent 0, so that visitors never saw the euler strategies sample."""
+    page.get_by_role("button", name="Settings").click()
+    assert page.get_by_label("Temperature").input_value() == "the strategy's own"
+    page.get_by_role("button", name="Settings").click()
+    texts = set()
+    for temperature in ("the strategy's own", "0"):
+        settings = (1, "euler", 8, 1, temperature, 0.05, 1, 0)
+        texts.add(client.predict(SENTENCE, *settings, api_name="/invert")[1])
+    assert len(texts) == 2
 
 
 def test_a_visitor_inverts_and_replays(page):
