@@ -25,7 +25,8 @@ T5_BASE = dict(
     vocab_size=VOCABULARY, d_model=768, d_kv=64, d_ff=3072, num_layers=12, num_heads=12, decoder_start_token_id=0,
 )  # fmt: skip
 # metrics that the trainer's constructor loads from the Hub; `generate` uses none of them
-METRIC = """import datasets, evaluate
+METRIC = """import datasets
+import evaluate
 class Unused(evaluate.Metric):
     def _info(self):
         value = datasets.Value("string")
