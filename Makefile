@@ -31,7 +31,7 @@ checkpoint: $(STAMP)
 	$(BIN)/embinv calibrate data/minilm_32 --model $(RUN)/best --limit 600
 	for tokens in 15 31; do \
 		$(BIN)/embinv evaluate $(HELD_OUT_PARTS:%=$(CORPUS)/heldout/en/%.txt) --max_tokens $$tokens --limit 125 \
-			--training_pairs data/minilm_32 --model $(RUN)/best --out $(RUN)/evaluation_$$tokens.json \
+			--training_pairs data/minilm_$$((tokens + 1)) --model $(RUN)/best --out $(RUN)/evaluation_$$tokens.json \
 			--plots $(RUN)/plots_$$tokens || exit 1; done
 
 lint: $(STAMP)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import BertConfig, BertLMHeadModel
 
-from modeling_embinv.diffusion_embinv import after_first
+from modeling_embinv.closed_loop_embinv import text_positions
 from modeling_embinv.modeling_embinv import ConditionProjector
 
 
@@ -28,7 +28,7 @@ class AutoregressiveInverter(nn.Module):
             nn.init.zeros_(dense.bias)
         # as large as the tokens' embeddings, or the first norm would see nothing else
         with torch.no_grad():
-            self.tokens.weight.mul_(self.word_embeddings.weight.std())
+            self.tokens.weight.mul_(self.get_input_embeddings().weight.std())
 
     @classmethod
     def from_encoder(cls, folder: str, config, prefix: int = 4) -> "AutoregressiveInverter":
@@ -39,8 +39,7 @@ class AutoregressiveInverter(nn.Module):
         decoder = BertLMHeadModel.from_pretrained(folder, config=settings, dtype=torch.float32)
         return cls(decoder, config, prefix)
 
-    @property
-    def word_embeddings(self) -> nn.Embedding:
+    def get_input_embeddings(self) -> nn.Embedding:
         return self.decoder.get_input_embeddings()
 
     def prefix_of(self, embedding: Tensor) -> Tensor:
@@ -49,9 +48,9 @@ class AutoregressiveInverter(nn.Module):
 
     def loss(self, ids: Tensor, embedding: Tensor) -> Tensor:
         """Mean −log p of the tokens of texts (B, L) and their first end token; the output layer sees only these."""
-        seen = torch.cat([self.prefix_of(embedding), self.word_embeddings(ids[:, :-1])], dim=1)
+        seen = torch.cat([self.prefix_of(embedding), self.get_input_embeddings()(ids[:, :-1])], dim=1)
         hidden = self.decoder.bert(inputs_embeds=seen).last_hidden_state[:, self.prefix - 1 :]  # (B, L, H)
-        scored = ~after_first(ids == self.config.eos_token_id).flatten()
+        scored = text_positions(ids, self.config.eos_token_id).flatten()
         logits = self.decoder.cls(hidden.flatten(0, 1)[scored])
         return F.cross_entropy(logits.float(), ids.flatten()[scored])
 

@@ -20,13 +20,16 @@ from tqdm.auto import tqdm
 
 from modeling_embinv.allocator import keep_large_blocks
 from modeling_embinv.backbone import load_inverter
-from modeling_embinv.batches import PairBatches, held_out_pairs
+from modeling_embinv.bag_of_words import bag_of_words_loss
+from modeling_embinv.batches import PairBatches, generator_for, held_out_pairs, noise_batch
 from modeling_embinv.canvas import decode_rows
+from modeling_embinv.closed_loop_embinv import text_positions
 from modeling_embinv.data import load_pairs
 from modeling_embinv.encoders import EncoderConfig, load_encoder
 from modeling_embinv.evaluation import HeldOut, Recovered
 from modeling_embinv.files import write_json
-from modeling_embinv.training import learning_rate_factor, train
+from modeling_embinv.flops import training_flops
+from modeling_embinv.training import learning_rate_factor, new_optimizer, schedule_of, train
 from modeling_embinv.training_config import TrainingConfig, parse_training_config
 
 CONFIG = "configs/minilm_cpu.yaml"
@@ -50,24 +53,17 @@ def operations(call) -> float:
 
 def our_operations(config: TrainingConfig, folder: Path, batches: PairBatches) -> float:
     """Operations of our whole run, its bag-of-words warm-up included."""
-    from modeling_embinv.bag_of_words import bag_of_words_loss
-    from modeling_embinv.batches import generator_for, noise_batch
-    from modeling_embinv.training import schedule_of
-
-    model, _ = load_inverter(folder, attn_implementation="eager")
-    model.train()
+    model, _ = load_inverter(folder)
     ids, embedding = batches.batch(0, config.batch_size, config.max_sequence_length)
     batch = noise_batch(ids, embedding, schedule_of(config), model.config.mask_token_id, generator_for(0),
                         config.full_mask_share, config.condition_dropout, model.config.eos_token_id,
                         config.tail_share)  # fmt: skip
-
-    def update():
-        model(batch.noised_ids, batch.embedding, batch.timestep, condition_mask=batch.condition_mask,
-              positions=batch.positions, targets=batch.targets).loss.backward()  # fmt: skip
-
     words = batches.batch(0, config.bag_of_words_batch_size, config.max_sequence_length)
     warm_up = operations(lambda: bag_of_words_loss(model, *words).backward())
-    return config.max_steps * operations(update) + config.bag_of_words_steps * warm_up
+    # PyTorch's counter misses the products that our loss makes in place
+    return config.max_steps * training_flops(model, *ids.shape, len(batch.positions)) + (
+        config.bag_of_words_steps * warm_up
+    )
 
 
 def train_theirs(
@@ -77,10 +73,7 @@ def train_theirs(
     batch = lambda step: batches.batch(step, config.batch_size, config.max_sequence_length)  # noqa: E731
     updates = round(budget / operations(lambda: model.loss(*batch(0)).backward()))
     config.max_steps = updates
-    embeddings = model.word_embeddings.weight
-    others = [weight for weight in model.parameters() if weight is not embeddings]
-    groups = [{"params": others}, {"params": [embeddings], "lr": config.learning_rate * config.embedding_rate}]
-    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+    optimizer = new_optimizer(model, config)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(config, step))
     path, first = out / "autoregressive.pt", 0
     if path.exists():
@@ -118,7 +111,7 @@ def compare(ours: HeldOut, theirs: AutoregressiveInverter, batch_sizes: list[int
 
     def written(vectors, **settings):
         sequences = model.generate(vectors, **settings).sequences
-        return sequences.masked_fill((sequences == end).cumsum(dim=1) > 0, end)
+        return sequences.masked_fill(~text_positions(sequences, end), end)
 
     methods = {
         "masked diffusion, 8 passes": lambda vectors: written(vectors, num_steps=8),

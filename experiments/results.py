@@ -31,18 +31,22 @@ def main():
             continue
         results = json.loads(path.read_text(encoding="utf-8"))
         print(f"## {entry['title']}\n\n`{entry['command'].strip()}`\n")
-        if entry["results"] == "quality_cost":
-            for length, rows in results.items():
-                print(f"Texts of at most {length}:\n\n{cost_table(rows, entry)}\n")
-            print(f"![quality and cost](experiments/results/{path.stem}.png)\n")
-        elif "reports" in results:
-            for name, rows in results["reports"].items():
-                print(f"{name}:\n\n{report_table(rows, entry)}\n")
-        elif isinstance(results["rows"], list):
-            print(report_table(results["rows"], entry) + "\n")
-        else:
-            print(f"{results['scale']}.\n\n{experiment_table(results['rows'], entry)}\n")
+        for heading, table in tables(results, entry):
+            print(f"{heading}\n\n{table}\n" if heading else f"{table}\n")
+        if path.with_suffix(".png").exists():
+            print(f"![{entry['title']}](experiments/results/{path.stem}.png)\n")
         print(f"{entry['why'].strip()}\n")
+
+
+def tables(results: dict, entry: dict) -> list[tuple[str, str]]:
+    """The tables of a results file, each with the line above it."""
+    if "reports" in results:
+        return [(f"{name}:", report_table(rows, entry)) for name, rows in results["reports"].items()]
+    if "rows" not in results:
+        return [(f"Texts of at most {length}:", cost_table(rows, entry)) for length, rows in results.items()]
+    if isinstance(results["rows"], list):
+        return [("", report_table(results["rows"], entry))]
+    return [(f"{results['scale']}.", experiment_table(results["rows"], entry))]
 
 
 def experiment_table(rows: dict[str, dict], entry: dict) -> str:

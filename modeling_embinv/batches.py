@@ -153,7 +153,11 @@ class SpanBatches:
     def batch(self, index: int, batch_size: int, canvas: int | None = None) -> tuple[Tensor, Tensor]:
         """As `PairBatches.batch`."""
         ids = self.sampler.batch(index, batch_size, canvas)
-        if self.encoder.takes_ids:
-            return ids, self.encoder.encode_ids(ids, self.end_token_id)
-        texts = decode_rows(self.encoder.tokenizer, ids, self.end_token_id)
-        return ids, self.encoder.encode(texts, batch_size=batch_size)
+        return ids, embed_rows(self.encoder, ids, self.end_token_id)
+
+
+def embed_rows(encoder: SentenceEncoder, ids: Tensor, end_token_id: int) -> Tensor:
+    """Canvas rows (B, L) → their vectors (B, D), from the ids where the encoder takes them, else from the texts."""
+    if encoder.takes_ids:
+        return encoder.encode_ids(ids, end_token_id)
+    return encoder.encode(decode_rows(encoder.tokenizer, ids, end_token_id), batch_size=len(ids))

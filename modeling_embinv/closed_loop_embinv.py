@@ -18,8 +18,10 @@ from .diffusion_embinv import after_first
 EDITS = ("replace", "insert", "delete", "swap", "reopen")
 # a vector leaves the search at this cosine, or after so many rounds without a better text
 ARRIVED, PATIENCE = 0.999, 5
-# passes that write a learned correction
-CORRECTION_STEPS = 4
+# passes that fill in an edit, and that write a learned correction
+EDIT_STEPS, CORRECTION_STEPS = 2, 4
+# share of the proposals that are corrections, if the model has learned them; the rest are edits
+CORRECTED_SHARE = 0.5
 
 
 @dataclass
@@ -78,7 +80,6 @@ class ClosedLoop:
         feedback: ids (N, L) → vectors (N, D), or None: then the denoiser's likelihood is the only judge.
         likelihood_weight: λ of the score. It keeps words in order: a mean-pooled vector hardly sees it.
         beam, proposals: hypotheses that survive a round, and new texts from each.
-        corrected_share: share of those that are learned corrections, if the model knows how; the rest are edits.
 
     Attributes:
         num_feedback_calls: texts embedded so far, over all vectors.
@@ -95,9 +96,7 @@ class ClosedLoop:
         proposals: int,
         temperature: float,
         generator: torch.Generator | None,
-        corrected_share: float = 0.5,
     ):
-        self.corrected_share = corrected_share
         self.model, self.embeddings, self.generate, self.feedback = model, embeddings, generate, feedback
         self.likelihood_weight, self.beam, self.proposals = likelihood_weight, beam, proposals
         self.temperature, self.generator = temperature, generator
@@ -130,7 +129,7 @@ class ClosedLoop:
 
     def propose(self, state: Hypotheses, active: Tensor) -> Tensor:
         """(A, beam · proposals, L): of every hypothesis, edits and, from a model that has learned to, corrections."""
-        num_corrected = round(self.corrected_share * self.proposals) if self.model.config.has_correction else 0
+        num_corrected = round(CORRECTED_SHARE * self.proposals) if self.model.config.has_correction else 0
         proposals = []
         if num_corrected:
             proposals.append(self._correct(state, active, num_corrected))
@@ -142,19 +141,23 @@ class ClosedLoop:
         """(A, beam · count, L): new texts that the denoiser writes, told each hypothesis and where its vector lies."""
         ids = state.ids.repeat_interleave(count, dim=1).flatten(0, 1)
         vectors = state.vectors.repeat_interleave(count, dim=1).flatten(0, 1)
-        rows = self.embeddings[active].repeat_interleave(state.ids.shape[1] * count, dim=0)
-        settings = {"temperature": self.temperature, "num_steps": CORRECTION_STEPS, "strategy": "confidence"}
-        written = self.generate(rows, settings, hypothesis=Hypothesis(ids, vectors))
-        return written.view(len(active), state.ids.shape[1] * count, -1)
+        return self._write(active, CORRECTION_STEPS, hypothesis=Hypothesis(ids, vectors))
 
     def _edit(self, state: Hypotheses, active: Tensor, count: int) -> Tensor:
-        """(A, beam · count, L): every hypothesis edited `count` times, masks filled in two passes."""
+        """(A, beam · count, L): every hypothesis edited `count` times, masks filled in."""
         sources = state.ids.repeat_interleave(count, dim=1).flatten(0, 1)
         log_p = state.log_p.repeat_interleave(count, dim=1).flatten(0, 1)
         drafts = random_edits(sources, log_p, self.mask, self.end, self.generator)
-        rows = self.embeddings[active].repeat_interleave(state.ids.shape[1] * count, dim=0)
-        settings = {"temperature": self.temperature, "num_steps": 2, "strategy": "confidence"}
-        return self.generate(rows, settings, drafts).view(len(active), state.ids.shape[1] * count, -1)
+        return self._write(active, EDIT_STEPS, drafts)
+
+    def _write(
+        self, active: Tensor, num_steps: int, drafts: Tensor | None = None, hypothesis: Hypothesis | None = None
+    ) -> Tensor:
+        """(A, copies, L): sampled texts of the vectors `active`, one for each row of the drafts or the hypothesis."""
+        copies = len(hypothesis.ids if drafts is None else drafts) // len(active)
+        rows = self.embeddings[active].repeat_interleave(copies, dim=0)
+        settings = {"temperature": self.temperature, "num_steps": num_steps, "strategy": "confidence"}
+        return self.generate(rows, settings, drafts, hypothesis).view(len(active), copies, -1)
 
     def judge(self, ids: Tensor, embeddings: Tensor) -> Hypotheses:
         """Texts (A, K, L) with their scores; likelihoods of the nearest ones alone, the rest is dropped."""
@@ -189,13 +192,15 @@ def token_log_likelihood(model, ids: Tensor, embeddings: Tensor) -> Tensor:
     rows, length = ids.shape
     text = text_positions(ids, model.config.eos_token_id)
     log_p = torch.zeros(rows * length, device=ids.device)
+    condition = model.condition(embeddings)
     for parity in (0, 1):
         hidden = text & (torch.arange(length, device=ids.device) % 2 == parity)
         noised = ids.masked_fill(hidden, model.config.mask_token_id)
         positions = hidden.flatten().nonzero().squeeze(1)
         timestep = model.noise_schedule.timestep(hidden.float().mean(dim=1))
-        losses = model(noised, embeddings, timestep, positions=positions, targets=ids.flatten()[positions]).losses
-        log_p[positions] = -losses.float()
+        targets = ids.flatten()[positions]
+        output = model(noised, None, timestep, positions=positions, targets=targets, condition=condition)
+        log_p[positions] = -output.losses.float()
     return log_p.view(rows, length)
 
 

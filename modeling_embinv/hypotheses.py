@@ -3,10 +3,9 @@
 import torch
 from torch import Tensor
 
-from .canvas import decode_rows
-from .closed_loop_embinv import random_edits
+from .batches import embed_rows
+from .closed_loop_embinv import random_edits, text_positions
 from .correction_embinv import Hypothesis
-from .diffusion_embinv import after_first
 from .encoders import SentenceEncoder
 from .modeling_embinv import EmbInvForMaskedDiffusion
 
@@ -55,17 +54,11 @@ def sample_hypotheses(
     model.train(training)
     own = torch.zeros_like(embedding)
     rows = chosen.nonzero().squeeze(1)
-    own[rows] = _embed(encoder, ids[rows], end)
+    own[rows] = embed_rows(encoder, ids[rows], end).to(own)
     return Hypothesis(ids, own, chosen)
 
 
 def _written(model, embedding: Tensor, end: int, **settings) -> Tensor:
     """(R, L) on the CPU, ends behind the text."""
     ids = model.generate(embedding, **settings).sequences
-    return ids.masked_fill(after_first(ids == end), end).cpu()
-
-
-def _embed(encoder: SentenceEncoder, ids: Tensor, end: int) -> Tensor:
-    if encoder.takes_ids:
-        return encoder.encode_ids(ids, end).cpu()
-    return encoder.encode(decode_rows(encoder.tokenizer, ids, end))
+    return ids.masked_fill(~text_positions(ids, end), end).cpu()

@@ -125,7 +125,7 @@ def test_the_autoregressive_peer_sees_only_the_past(left_to_right):
     whole = left_to_right.loss(ids, vectors)
     assert torch.allclose(left_to_right.loss(behind, vectors), whole)
     assert not torch.allclose(left_to_right.loss(ids, unit_vectors(3, seed=1)), whole)
-    seen = torch.cat([left_to_right.prefix_of(vectors), left_to_right.word_embeddings(ids)], dim=1)
+    seen = torch.cat([left_to_right.prefix_of(vectors), left_to_right.get_input_embeddings()(ids)], dim=1)
     other = seen.clone()
     other[:, 6:] = 0
     states = [left_to_right.decoder.bert(inputs_embeds=x).last_hidden_state[:, :6] for x in (seen, other)]
@@ -147,7 +147,7 @@ def test_the_autoregressive_peer_writes_what_its_loss_predicts(left_to_right):
             assert token == int(ids[row, place])
             if token == END:
                 break
-            known = torch.cat([known, left_to_right.word_embeddings(torch.tensor([[token]]))], dim=1)
+            known = torch.cat([known, left_to_right.get_input_embeddings()(torch.tensor([[token]]))], dim=1)
 
 
 def test_rounds_of_vec2text_are_extrapolated_in_a_straight_line():

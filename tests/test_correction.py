@@ -99,7 +99,7 @@ def test_corrections_take_part_in_the_search(scale):
     model, vectors, calls = awaken(tiny_model(has_correction=True)), unit_vectors(4), []
     seen, condition = [], model.condition
     model.condition = lambda *args, **kwargs: (
-        seen.append(args[2] if len(args) > 2 else kwargs["hypothesis"]) or (condition(*args, **kwargs))
+        seen.append(args[2] if len(args) > 2 else kwargs.get("hypothesis")) or (condition(*args, **kwargs))
     )
     output = model.generate(
         vectors, feedback=bag_of_tokens(calls), num_candidates=2, num_corrections=2, num_proposals=4,

@@ -179,16 +179,12 @@ class EmbInvGenerationMixin:
             return self._closed_loop(embeddings, config, generator, streamer, feedback, tokenizer)
         sampler = Sampler(self, embeddings, config, generator, streamer, draft_ids)
         canvas = sampler.run()
-        behind_end = after_first(canvas.ids == canvas.end_token_id)
-        sequences = canvas.ids.masked_fill(behind_end, self.config.pad_token_id)
-        if streamer is not None:
-            streamer.put(sequences.cpu())
-            streamer.end()
+        sequences, confidence = self._finish(canvas.ids, canvas.confidence, config, streamer)
         scaling = config.confidence_temperature, config.confidence_bias
         drafts = sampler.history
         return EmbInvGenerationOutput(
             sequences=sequences,
-            confidence=calibrated(canvas.confidence, *scaling).masked_fill(behind_end, 0.0),
+            confidence=confidence,
             num_forward_passes=sampler.num_forward_passes,
             num_feedback_calls=0,
             history=tuple(draft.ids for draft in drafts) if config.return_history else None,
@@ -220,20 +216,24 @@ class EmbInvGenerationMixin:
             config.candidate_temperature, generator,
         )  # fmt: skip
         found = loop.run(config.num_candidates, config.num_corrections)
-        ids = found.ids[:, 0]
+        sequences, confidence = self._finish(found.ids[:, 0], found.log_p[:, 0].exp(), config, streamer)
+        return EmbInvGenerationOutput(
+            sequences=sequences,
+            confidence=confidence,
+            num_forward_passes=passes + loop.num_forward_passes,
+            cosine=None if feedback is None else found.cosine[:, 0],
+            num_feedback_calls=loop.num_feedback_calls,
+        )
+
+    def _finish(self, ids: Tensor, confidence: Tensor, config, streamer) -> tuple[Tensor, Tensor]:
+        """ids (B, L) with padding behind the end, streamed, and their calibrated confidence, 0 there."""
         behind_end = after_first(ids == self.config.eos_token_id)
         sequences = ids.masked_fill(behind_end, self.config.pad_token_id)
         if streamer is not None:
             streamer.put(sequences.cpu())
             streamer.end()
-        confidence = calibrated(found.log_p[:, 0].exp(), config.confidence_temperature, config.confidence_bias)
-        return EmbInvGenerationOutput(
-            sequences=sequences,
-            confidence=confidence.masked_fill(behind_end, 0.0),
-            num_forward_passes=passes + loop.num_forward_passes,
-            cosine=None if feedback is None else found.cosine[:, 0],
-            num_feedback_calls=loop.num_feedback_calls,
-        )
+        confidence = calibrated(confidence, config.confidence_temperature, config.confidence_bias)
+        return sequences, confidence.masked_fill(behind_end, 0.0)
 
     def _generation_settings(self, generation_config, overrides: dict) -> EmbInvGenerationConfig:
         base = self.generation_config if generation_config is None else generation_config
