@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 CORPUS ?= ../shared/corpus
-RUN := runs/minilm_cpu_32
+RUN := runs/minilm_cpu_surrogate
 TRAINING_PARTS := commonvoice tanaka books-fiction wikipedia-simple wikipedia-misc wikipedia-good gov-18f gum-pud \
 	web-ewt us-presidential-speeches books-nonfiction opensource-guide xquad
 HELD_OUT_PARTS := tanaka commonvoice wikipedia-simple books-fiction wikipedia-misc gov-18f web-ewt world-factbook
@@ -26,6 +26,7 @@ checkpoint: $(STAMP)
 		--share 0.42 --shard_size 20000 --validation_share 0.005
 	$(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml train.py configs/minilm_cpu.yaml
 	$(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml train.py configs/minilm_cpu_32.yaml
+	$(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml train.py configs/minilm_cpu_surrogate.yaml
 	$(BIN)/embinv prepare $(TRAINING_PARTS:%=$(CORPUS)/en/%.txt.xz) --out data/minilm_32 --length 32 --max_tokens 31 \
 		--share 0.12 --validation_share 0.005
 	$(BIN)/embinv calibrate data/minilm_32 --model $(RUN)/best --limit 600

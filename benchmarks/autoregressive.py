@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import BertConfig, BertLMHeadModel
 
-from modeling_embinv.closed_loop_embinv import text_positions
+from modeling_embinv.diffusion_embinv import text_positions
 from modeling_embinv.modeling_embinv import ConditionProjector
 
 

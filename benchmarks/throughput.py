@@ -29,8 +29,8 @@ from torch.utils.flop_counter import flop_registry
 
 from modeling_embinv import EmbInvConfig, EmbInvForMaskedDiffusion
 from modeling_embinv.allocator import keep_large_blocks
-from modeling_embinv.training import Run, new_optimizer
 from modeling_embinv.training_config import TrainingConfig
+from modeling_embinv.training_run import Run, new_optimizer
 
 MINILM = dict(
     model_type="bert", vocab_size=30522, hidden_size=384, num_hidden_layers=6, num_attention_heads=12,

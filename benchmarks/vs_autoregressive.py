@@ -23,14 +23,15 @@ from modeling_embinv.backbone import load_inverter
 from modeling_embinv.bag_of_words import bag_of_words_loss
 from modeling_embinv.batches import PairBatches, generator_for, held_out_pairs, noise_batch
 from modeling_embinv.canvas import decode_rows
-from modeling_embinv.closed_loop_embinv import text_positions
 from modeling_embinv.data import load_pairs
+from modeling_embinv.diffusion_embinv import text_positions
 from modeling_embinv.encoders import EncoderConfig, load_encoder
 from modeling_embinv.evaluation import HeldOut, Recovered
 from modeling_embinv.files import write_json
 from modeling_embinv.flops import training_flops
-from modeling_embinv.training import learning_rate_factor, new_optimizer, schedule_of, train
+from modeling_embinv.training import train
 from modeling_embinv.training_config import TrainingConfig, parse_training_config
+from modeling_embinv.training_run import learning_rate_factor, new_optimizer
 
 CONFIG = "configs/minilm_cpu.yaml"
 SAVE_STEPS = 100
@@ -55,7 +56,7 @@ def our_operations(config: TrainingConfig, folder: Path, batches: PairBatches) -
     """Operations of our whole run, its bag-of-words warm-up included."""
     model, _ = load_inverter(folder)
     ids, embedding = batches.batch(0, config.batch_size, config.max_sequence_length)
-    batch = noise_batch(ids, embedding, schedule_of(config), model.config.mask_token_id, generator_for(0),
+    batch = noise_batch(ids, embedding, config.schedule, model.config.mask_token_id, generator_for(0),
                         config.full_mask_share, config.condition_dropout, model.config.eos_token_id,
                         config.tail_share)  # fmt: skip
     words = batches.batch(0, config.bag_of_words_batch_size, config.max_sequence_length)

@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
         parser.error(f"no method {', '.join(unknown)}; there are {', '.join(experiment['methods'])}")
     keep_large_blocks()
     model, tokenizer = load_inverter(experiment["model"])
-    model.eval()
+    model.eval().requires_grad_(False)  # the counter of operations trips over views of weights that need gradients
     encoder = load_encoder(model.config.encoder_id)
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for length, (fewest, most) in experiment["lengths"].items():
@@ -74,6 +74,7 @@ def measure(held_out: HeldOut, settings: dict) -> dict:
         "texts": len(held_out.texts),
         "passes": recovered.num_forward_passes,
         "encoder_calls": recovered.feedback_calls,
+        "surrogate_calls": recovered.surrogate_calls,
         "gflop": operations(held_out, settings) / 1e9,
         "seconds": recovered.seconds / len(held_out.texts),
         "threads": torch.get_num_threads(),
@@ -95,7 +96,7 @@ def operations(held_out: HeldOut, settings: dict) -> float:
 
 def summary(row: dict) -> dict:
     return {name: round(score["mean"], 2) for name, score in row["scores"].items()} | {
-        name: round(row[name], 2) for name in ("encoder_calls", "gflop", "seconds")
+        name: round(row[name], 2) for name in ("encoder_calls", "surrogate_calls", "gflop", "seconds")
     }
 
 

@@ -40,6 +40,8 @@ def main():
 
 def tables(results: dict, entry: dict) -> list[tuple[str, str]]:
     """The tables of a results file, each with the line above it."""
+    if "columns" in results:
+        return [("", score_table(results["rows"], results["columns"], entry))]
     if "reports" in results:
         return [(f"{name}:", report_table(rows, entry)) for name, rows in results["reports"].items()]
     if "rows" not in results:
@@ -75,11 +77,17 @@ def report_table(rows: list[dict], entry: dict) -> str:
 def cost_table(rows: dict[str, dict], entry: dict) -> str:
     """Methods with what a text costs, and their scores."""
     columns = ["token F1", "exact", "BLEU", "cosine"]
-    lines = [["", "texts", "encoder calls", "GFLOP", "seconds", *columns]]
+    lines = [["", "texts", "passes", "encoder calls", "surrogate calls", "GFLOP", "seconds", *columns]]
     for name, row in rows.items():
-        cost = [f"{row['encoder_calls']:.0f}", f"{row['gflop']:.0f}", f"{row['seconds']:.2g}"]
-        lines.append([name, str(row["texts"]), *cost, *cells(_scores(row), columns)])
+        counts = [f"{row[kind]:.0f}" for kind in ("passes", "encoder_calls", "surrogate_calls", "gflop")]
+        lines.append([name, str(row["texts"]), *counts, f"{row['seconds']:.2g}", *cells(_scores(row), columns)])
     return _markdown(lines, entry)
+
+
+def score_table(rows: dict[str, dict], columns: list[str], entry: dict) -> str:
+    """Scores of any kind, two digits each."""
+    lines = [[name, *(Score(**row[column]).shown(2) for column in columns)] for name, row in rows.items()]
+    return _markdown([["", *columns], *lines], entry)
 
 
 def _scores(row: dict) -> dict[str, Score]:

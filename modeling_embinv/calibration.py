@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .batches import generator_for
-from .metrics import text_positions
+from .diffusion_embinv import text_positions
 from .modeling_embinv import EmbInvForMaskedDiffusion
 
 BINS = 10

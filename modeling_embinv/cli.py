@@ -5,7 +5,7 @@ import sys
 import warnings
 
 from .cli_evaluate import add_calibrate, add_evaluate
-from .cli_options import add_encoder, add_model, encoder_of, load_model, sampler_settings
+from .cli_options import add_encoder, add_model, encoder_of, feedback_of, load_model, sampler_settings
 from .cli_prepare import add_prepare
 from .cli_push import add_push
 
@@ -63,7 +63,7 @@ def _demo(options):
     canvas = encode_canvas(encoder.tokenizer, list(options.sentences), model.config.max_sequence_length)
     embeddings = encoder.encode(canvas.texts)
     settings = sampler_settings(options)
-    feedback = encoder.encode if settings.pop("feedback", "none") == "encoder" else None
+    feedback = feedback_of(model, options, encoder)
     generator = torch.Generator().manual_seed(options.seed)
     output = model.generate(embeddings, generator=generator, feedback=feedback, tokenizer=tokenizer, **settings)
     sequences, end = output.sequences.cpu(), model.config.eos_token_id
@@ -78,7 +78,8 @@ def _demo(options):
         console.print(f"original   {options.sentences[place]}", markup=False)
         console.print("recovered ", text)
         console.print(f"           cosine {cosines[row]:.3f}   token accuracy {100 * accuracies[row]:.0f} %\n")
-    calls = f" and {output.num_feedback_calls} encoder calls" if feedback else ""
+    calls = f", {output.num_feedback_calls} encoder calls" if output.num_feedback_calls else ""
+    calls += f", {output.num_surrogate_calls} surrogate calls" if output.num_surrogate_calls else ""
     console.print(f"{len(canvas.kept)} vectors in {output.num_forward_passes} forward passes{calls}.", legend())
 
 
@@ -100,9 +101,7 @@ def _invert(options):
 
     model, tokenizer = load_model(options)
     settings = sampler_settings(options)
-    feedback = None
-    if settings.pop("feedback", "none") == "encoder":
-        feedback = encoder_of(model, options).encode
+    feedback = feedback_of(model, options)
     if options.source.lstrip().startswith("["):
         vector = parse_vector(options.source, model.config.embedding_dim)
         rows = invert_vectors(model, tokenizer, vector, options.batch_size, settings, options.seed, feedback=feedback)

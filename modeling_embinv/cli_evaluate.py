@@ -46,7 +46,7 @@ def _evaluate(options):
             parts += [Path(path).stem] * len(found)
         held_out, kept = HeldOut.of_texts(model, tokenizer, encoder, texts)
         parts = [parts[place] for place in kept]
-    combinations = sweep(**sampler_settings(options))
+    combinations = sweep(**sampler_settings(options), feedback=options.feedback)
     report = evaluate(held_out, combinations, parts, not options.no_floors, known, options.batch_size)
     if options.out:
         report.save(options.out, options.model)

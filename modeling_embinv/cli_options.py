@@ -6,7 +6,7 @@ from pathlib import Path
 CHECKPOINT = Path(__file__).parent.parent / "checkpoints" / "embinv-minilm"
 SAMPLER = (
     "strategy", "num_steps", "guidance_scale", "temperature", "remask_ratio", "max_length", "num_candidates",
-    "num_corrections", "feedback",
+    "num_corrections",
 )  # fmt: skip
 
 
@@ -31,14 +31,14 @@ def add_model(parser: argparse.ArgumentParser, sweep: bool = False):
     group.add_argument("--max_length", type=int, help="tokens at most", **several)
     group.add_argument("--num_candidates", type=int, help="texts a vector, of which the best is kept", **several)
     group.add_argument("--num_corrections", type=int, help="rounds of corrections; they need --feedback", **several)
-    feedback = "encoder: candidates and corrections are checked by the encoder that made the vectors"
-    group.add_argument("--feedback", choices=("none", "encoder"), help=feedback, **several)
+    feedback = "what checks them: the encoder that made the vectors, or the model's own stand-in for it"
+    group.add_argument("--feedback", choices=("none", "surrogate", "encoder"), help=feedback, **several)
     if not sweep:
         group.add_argument("--seed", type=int, default=0, help="of sampling")
 
 
 def sampler_settings(options) -> dict:
-    """The sampler's settings that were given."""
+    """The sampler's settings that were given, feedback apart."""
     return {name: getattr(options, name) for name in SAMPLER if getattr(options, name) is not None}
 
 
@@ -64,6 +64,13 @@ def encoder_of(model, options):
         raise ValueError(f"{options.model} names no encoder; give its YAML with --encoder.")
     named = (config.encoder_id, config.encoder_revision, config.encoder_prompt, config.max_sequence_length)
     return load_encoder(options.encoder or EncoderConfig(*named), device=model.device)
+
+
+def feedback_of(model, options, encoder=None):
+    """`generate`'s feedback that the flag names; the encoder, if it is not there yet, is loaded only for that."""
+    if options.feedback == "encoder":
+        return (encoder or encoder_of(model, options)).encode
+    return "surrogate" if options.feedback == "surrogate" else None
 
 
 def add_encoder(parser: argparse.ArgumentParser):

@@ -171,6 +171,11 @@ def after_first(flags: Tensor) -> Tensor:
     return (counts - flags.long()) > 0
 
 
+def text_positions(ids: Tensor, end: int) -> Tensor:
+    """(B, L) bool: the positions of each text of ids (B, L), its end token included."""
+    return ~after_first(ids == end)
+
+
 def lowest(scores: Tensor, eligible: Tensor, count: Tensor) -> Tensor:
     """(B, L) bool: in each row the `count` (B,) eligible positions of lowest score, ties from the left."""
     order = scores.masked_fill(~eligible, float("inf")).argsort(dim=1, stable=True)

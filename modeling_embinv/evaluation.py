@@ -36,7 +36,8 @@ class Recovered:
     """N texts that a method brought back.
 
     ids: (N, L) int64. texts: N. confidence: (N, L), None where the method has none. num_forward_passes: at most, for
-    one text. seconds: for all of them. feedback_calls: of the encoder, for one text on average.
+    one text. seconds: for all of them. feedback_calls, surrogate_calls: texts that the encoder and the surrogate
+    embedded, for one text on average.
     """
 
     ids: Tensor
@@ -45,6 +46,7 @@ class Recovered:
     num_forward_passes: int = 0
     seconds: float = 0.0
     feedback_calls: float = 0.0
+    surrogate_calls: float = 0.0
 
 
 @dataclass
@@ -52,15 +54,18 @@ class Measures:
     """What was measured of N texts: (N,) values by name, in percent but for the cosine, and BLEU's counts (N, 10)."""
 
     by_text: dict[str, np.ndarray]
-    bleu_counts: np.ndarray
+    bleu_counts: np.ndarray | None = None
 
     def scores(self, rows: np.ndarray | None = None, seed: int = 0) -> dict[str, Score]:
         """Means and intervals over `rows` (indexes or a mask; all by default)."""
         rows = slice(None) if rows is None else rows
-        counts = self.bleu_counts[rows]
-        picks = np.random.default_rng(seed).integers(len(counts), size=(RESAMPLES, len(counts)))
         picked = {name: values[rows] for name, values in self.by_text.items()}
+        size = len(next(iter(picked.values())))
+        picks = np.random.default_rng(seed).integers(size, size=(RESAMPLES, size))
         scores = {name: _score(values.mean(), values[picks].mean(axis=1)) for name, values in picked.items()}
+        if self.bleu_counts is None:
+            return scores
+        counts = self.bleu_counts[rows]
         # corpus BLEU is no mean of texts: each resample sums its texts' counts
         resampled = [metrics.bleu_of_counts(counts[pick].sum(axis=0)) for pick in picks]
         scores["BLEU"] = _score(metrics.bleu_of_counts(counts.sum(axis=0)), resampled)
@@ -119,10 +124,12 @@ class HeldOut:
         """What `generate` makes of the texts' vectors, or of `vectors` (N, D) in their place.
 
         Args:
-            settings: of `generate`; `feedback` is "encoder" or "none".
+            settings: of `generate`; `feedback` is "encoder", "surrogate" or "none".
         """
-        if settings.pop("feedback", "none") == "encoder":
-            settings |= {"feedback": self.encoder.encode, "tokenizer": self.tokenizer}
+        feedback = settings.pop("feedback", "none")
+        if feedback != "none":
+            stands_for = {"encoder": self.encoder.encode}
+            settings |= {"feedback": stands_for.get(feedback, feedback), "tokenizer": self.tokenizer}
         vectors = self.embeddings if vectors is None else vectors
         generator, start = generator_for(0), time.perf_counter()
         bar = tqdm(vectors.split(batch_size), desc=progress, disable=None if progress else True, leave=False)
@@ -131,8 +138,12 @@ class HeldOut:
         ids = torch.cat([_full_width(output.sequences.cpu(), self.input_ids.shape[1], self.end) for output in outputs])
         confidence = torch.cat([output.confidence.cpu() for output in outputs])
         passes = max(output.num_forward_passes for output in outputs)
-        calls = sum(output.num_feedback_calls or 0 for output in outputs) / max(len(vectors), 1)
-        return Recovered(ids, self._decode(ids), confidence, passes, seconds, calls)
+        count = max(len(vectors), 1)
+        calls, surrogate_calls = (
+            sum(getattr(output, name) for output in outputs) / count
+            for name in ("num_feedback_calls", "num_surrogate_calls")
+        )
+        return Recovered(ids, self._decode(ids), confidence, passes, seconds, calls, surrogate_calls)
 
     def other_text(self, **settings) -> Recovered:
         """Floor: the model reads the vector of the next text."""

@@ -39,7 +39,9 @@ class EmbInvGenerationConfig(GenerationConfig):
         num_corrections: rounds in which the best texts are edited and judged again; needs `feedback`.
         num_beams, num_proposals: texts that survive a round of corrections, and edits of each.
         candidate_temperature: of sampled candidates and of edits; higher ones differ more.
-        likelihood_weight: λ of the score cosine + λ · mean log p(token | e, the others) by which texts are ranked.
+        likelihood_weight: λ of the score cosine + λ · mean log p(token | e, the others) by which texts are ranked. None
+            is 0.03, and 0.1 for the surrogate, whose cosine is less to be trusted.
+        overshoot: α of e + α(e − ê), which edits of a text with vector ê are filled in for: what it lacks counts more.
         max_length: canvas length, the model's `max_sequence_length` by default; shorter to say "at most so long".
         suppress_tokens: ids that are never written, [MASK] is always among them.
         return_history: keep the canvas and its confidence after each pass.
@@ -63,7 +65,8 @@ class EmbInvGenerationConfig(GenerationConfig):
         self.num_beams: int = kwargs.pop("num_beams", 2)
         self.num_proposals: int = kwargs.pop("num_proposals", 8)
         self.candidate_temperature: float = kwargs.pop("candidate_temperature", 0.7)
-        self.likelihood_weight: float = kwargs.pop("likelihood_weight", 0.03)
+        self.likelihood_weight: float | None = kwargs.pop("likelihood_weight", None)
+        self.overshoot: float = kwargs.pop("overshoot", 1.0)
         self.max_length: int | None = kwargs.pop("max_length", None)
         self.suppress_tokens: list[int] | None = kwargs.pop("suppress_tokens", None)
         self.return_history: bool = kwargs.pop("return_history", False)
@@ -80,8 +83,8 @@ class EmbInvGenerationConfig(GenerationConfig):
         return (
             "strategy", "num_steps", "remask_ratio", "restart_ratio", "guidance_scale", "temperature",
             "confidence_temperature", "confidence_bias", "num_candidates", "num_corrections", "num_beams",
-            "num_proposals", "candidate_temperature", "likelihood_weight", "max_length", "suppress_tokens",
-            "return_history",
+            "num_proposals", "candidate_temperature", "likelihood_weight", "overshoot", "max_length",
+            "suppress_tokens", "return_history",
         )  # fmt: skip
 
     def settings(self) -> dict[str, Any]:
@@ -122,7 +125,8 @@ class EmbInvGenerationOutput(ModelOutput):
     sequences: (B, L) int64, the text, its end token when it has one, then padding.
     confidence: (B, L) float32, the calibrated probability of each token when it was written, 0 at padding.
     num_forward_passes: how often the network ran; guidance runs twice the rows in a pass.
-    cosine: (B,) of the text's vector with e, when there was feedback. num_feedback_calls: texts that it embedded.
+    cosine: (B,) of the text's vector with e, when there was feedback. num_feedback_calls: texts that the encoder
+        embedded. num_surrogate_calls: those that the surrogate did.
     history, history_confidence: on request, the canvas (B, L) and its confidence after each pass.
     """
 
@@ -131,6 +135,7 @@ class EmbInvGenerationOutput(ModelOutput):
     num_forward_passes: int | None = None
     cosine: Tensor | None = None
     num_feedback_calls: int | None = None
+    num_surrogate_calls: int | None = None
     history: tuple[Tensor, ...] | None = None
     history_confidence: tuple[Tensor, ...] | None = None
 
@@ -146,7 +151,7 @@ class EmbInvGenerationMixin:
         generator: torch.Generator | None = None,
         streamer: Any | None = None,
         draft_ids: Tensor | None = None,
-        feedback: Callable | None = None,
+        feedback: Callable | str | None = None,
         tokenizer: Any | None = None,
         **kwargs,
     ) -> EmbInvGenerationOutput:
@@ -163,8 +168,9 @@ class EmbInvGenerationMixin:
             streamer: for a batch of one: `put_draft` receives the canvas after each pass, and the keyword `confidence`
                 (1, L); `put` receives the text.
 
-            feedback: the encoder, or a stand-in, for candidates and corrections: N texts → (N, D) when the `tokenizer`
-                is given, otherwise ids (N, L) → (N, D). Without it, candidates are ranked by likelihood alone.
+            feedback: what checks candidates and corrections: "surrogate", the model's own stand-in for the encoder, or
+                the encoder: N texts → (N, D) when the `tokenizer` is given, otherwise ids (N, L) → (N, D). Without it,
+                candidates are ranked by likelihood alone.
             tokenizer: this model's, to hand texts to `feedback`.
 
         Raises:
@@ -187,6 +193,7 @@ class EmbInvGenerationMixin:
             confidence=confidence,
             num_forward_passes=sampler.num_forward_passes,
             num_feedback_calls=0,
+            num_surrogate_calls=0,
             history=tuple(draft.ids for draft in drafts) if config.return_history else None,
             history_confidence=(
                 tuple(calibrated(draft.confidence, *scaling) for draft in drafts) if config.return_history else None
@@ -196,7 +203,7 @@ class EmbInvGenerationMixin:
     def _closed_loop(self, embeddings: Tensor, config, generator, streamer, feedback, tokenizer):
         """The best of several texts, corrected by what feedback says of them."""
         if config.num_corrections and feedback is None:
-            raise ValueError("num_corrections needs feedback: an encoder to check the text by.")
+            raise ValueError('num_corrections needs feedback: "surrogate", or an encoder to check the text by.')
         passes = 0
 
         def write(rows: Tensor, changes: dict, drafts: Tensor | None = None, hypothesis=None) -> Tensor:
@@ -207,12 +214,11 @@ class EmbInvGenerationMixin:
             passes += sampler.num_forward_passes
             return ids
 
-        judge = feedback
-        if feedback is not None and tokenizer is not None:
-            end = self.config.eos_token_id
-            judge = lambda ids: torch.as_tensor(feedback(_texts(tokenizer, ids, end)))  # noqa: E731
+        judge, weight = self._judge(feedback, tokenizer), config.likelihood_weight
+        if weight is None:
+            weight = 0.1 if feedback == "surrogate" else 0.03
         loop = ClosedLoop(
-            self, embeddings, write, judge, config.likelihood_weight, config.num_beams, config.num_proposals,
+            self, embeddings, write, judge, weight, config.overshoot, config.num_beams, config.num_proposals,
             config.candidate_temperature, generator,
         )  # fmt: skip
         found = loop.run(config.num_candidates, config.num_corrections)
@@ -222,8 +228,19 @@ class EmbInvGenerationMixin:
             confidence=confidence,
             num_forward_passes=passes + loop.num_forward_passes,
             cosine=None if feedback is None else found.cosine[:, 0],
-            num_feedback_calls=loop.num_feedback_calls,
+            num_feedback_calls=0 if feedback == "surrogate" else loop.num_feedback_calls,
+            num_surrogate_calls=loop.num_feedback_calls if feedback == "surrogate" else 0,
         )
+
+    def _judge(self, feedback: Callable | str | None, tokenizer) -> Callable | None:
+        """ids (N, L) → vectors (N, D) by the feedback, whatever it takes."""
+        if isinstance(feedback, str):
+            if feedback != "surrogate":
+                raise ValueError(f'feedback must be "surrogate", an encoder or None, got {feedback!r}.')
+            return self.embed
+        if feedback is None or tokenizer is None:
+            return feedback
+        return lambda ids: torch.as_tensor(feedback(_texts(tokenizer, ids, self.config.eos_token_id)))
 
     def _finish(self, ids: Tensor, confidence: Tensor, config, streamer) -> tuple[Tensor, Tensor]:
         """ids (B, L) with padding behind the end, streamed, and their calibrated confidence, 0 there."""

@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 
 from .batches import embed_rows
-from .closed_loop_embinv import random_edits, text_positions
+from .closed_loop_embinv import random_edits
 from .correction_embinv import Hypothesis
+from .diffusion_embinv import text_positions
 from .encoders import SentenceEncoder
 from .modeling_embinv import EmbInvForMaskedDiffusion
 
@@ -56,6 +57,16 @@ def sample_hypotheses(
     rows = chosen.nonzero().squeeze(1)
     own[rows] = embed_rows(encoder, ids[rows], end).to(own)
     return Hypothesis(ids, own, chosen)
+
+
+@torch.no_grad()
+def first_hypotheses(
+    model: EmbInvForMaskedDiffusion, encoder: SentenceEncoder, embedding: Tensor, length: int
+) -> Hypothesis:
+    """What the model writes greedily for e (B, D), with its vectors: a first round of corrections starts from them."""
+    end = model.config.eos_token_id
+    ids = _written(model, embedding, end, num_steps=STEPS, temperature=0.0, strategy="confidence", max_length=length)
+    return Hypothesis(ids.to(model.device), embed_rows(encoder, ids, end).to(model.device))
 
 
 def _written(model, embedding: Tensor, end: int, **settings) -> Tensor:

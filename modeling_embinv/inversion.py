@@ -80,7 +80,7 @@ def invert_vectors(
     settings: dict | None = None,
     seed: int = 0,
     first_row: int = 0,
-    feedback: Callable | None = None,
+    feedback: Callable | str | None = None,
 ) -> Iterator[Inversion]:
     """Inverts vectors, batch by batch as the iterator advances.
 
@@ -93,7 +93,7 @@ def invert_vectors(
         settings: arguments of `EmbInvGenerationConfig` that differ from the model's own.
         seed: of sampling.
         first_row: the number of `vectors[0]` in its source.
-        feedback: N texts → (N, D), the encoder that checks candidates and corrections; see `generate`.
+        feedback: "surrogate", or an encoder, N texts → (N, D); it checks candidates and corrections, see `generate`.
 
     Raises:
         ValueError: wrong width, NaN, infinity or zeros (the message names the row), or impossible settings.
@@ -142,7 +142,7 @@ def invert_file(
     seed: int = 0,
     show_progress: bool = True,
     part_rows: int = PART_ROWS,
-    feedback: Callable | None = None,
+    feedback: Callable | str | None = None,
 ) -> dict:
     """Inverts all vectors of a file, in flat memory; killed and called again, it goes on where it was.
 
@@ -201,7 +201,7 @@ class _Job:
     settings: dict
     seed: int
     part_rows: int
-    feedback: Callable | None
+    feedback: Callable | str | None
 
     def __post_init__(self):
         self.settings = self.model._generation_settings(None, self.settings).settings()
@@ -271,7 +271,7 @@ class _Job:
             "weights": _weights_digest(self.model),
             "seed": self.seed,
             "part_rows": self.part_rows,
-            "feedback": self.feedback is not None,
+            "feedback": self.feedback if isinstance(self.feedback, str) else self.feedback is not None,
             **self.settings,
         }
 

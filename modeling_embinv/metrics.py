@@ -8,15 +8,7 @@ from rapidfuzz.distance import LCSseq
 from sacrebleu.metrics import BLEU
 from torch import Tensor
 
-from .canvas import text_lengths
-
-
-def text_positions(ids: Tensor, end_token_id: int) -> Tensor:
-    """(B, L) bool: the positions of each row's text, its end token included.
-
-    Positions behind the end do not count in any measure: on a long canvas they would flatter every short text.
-    """
-    return torch.arange(ids.shape[1], device=ids.device) <= text_lengths(ids, end_token_id)[:, None]
+from .diffusion_embinv import text_positions
 
 
 def token_accuracy(predicted: Tensor, target: Tensor, end_token_id: int) -> Tensor:
@@ -74,3 +66,10 @@ def bleu_of_counts(counts: np.ndarray) -> float:
 def cosine(vectors: Tensor, target: Tensor) -> Tensor:
     """(N,) cosine similarity of rows of (N, D)."""
     return torch.nn.functional.cosine_similarity(vectors.float(), target.float(), dim=1)
+
+
+def rank_correlation(left: Tensor, right: Tensor) -> Tensor:
+    """(N,) Spearman's ρ of each row of left and right (N, K)."""
+    ranks = [values.argsort(dim=1).argsort(dim=1).double() for values in (left, right)]
+    centred = [values - values.mean(dim=1, keepdim=True) for values in ranks]
+    return torch.nn.functional.cosine_similarity(*centred, dim=1)

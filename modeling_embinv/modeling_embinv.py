@@ -17,6 +17,7 @@ from .cross_entropy_embinv import chunked_cross_entropy
 from .diffusion_embinv import NoiseSchedule
 from .generation_embinv import EmbInvGenerationConfig
 from .generation_embinv import EmbInvGenerationMixin
+from .surrogate_embinv import Surrogate
 from .trunk_embinv import ModernBertRotaryEmbedding
 from .trunk_embinv import adaptive_norm
 from .trunk_embinv import build_trunk
@@ -167,6 +168,13 @@ class EmbInvPreTrainedModel(PreTrainedModel):
             init.zeros_(module.dense_out.weight)
             for dense in (module.dense_in, module.dense_out, module.tokens):
                 init.zeros_(dense.bias)
+        elif isinstance(module, Surrogate):
+            init.zeros_(module.modulation)
+            for down, up in zip(module.down, module.up, strict=True):
+                init.normal_(down, std=down.shape[1] ** -0.5)
+                init.zeros_(up)
+            init.eye_(module.dense.weight)  # an encoder's own trunk starts as that encoder
+            init.zeros_(module.dense.bias)
         elif isinstance(module, ModernBertRotaryEmbedding):
             # not saved with the weights, so loading must compute them again
             for kind in module.layer_types:
@@ -197,6 +205,7 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, EmbInvGenerationMixin):
         self.condition_tokens = ConditionTokens(config) if config.num_condition_tokens else None
         self.correction = Correction(config) if config.has_correction else None
         self.trunk = build_trunk(config.backbone_config)
+        self.surrogate = Surrogate(config, self.trunk) if config.surrogate_rank else None
         self.modulation = Modulation(config, self.trunk.num_norms + 1)  # the trunk's norms, then the head's
         self.head = PredictionHead(config)
         self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
@@ -234,6 +243,23 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, EmbInvGenerationMixin):
             self.config.has_correction = True
             self.correction = Correction(self.config).to(self.device, self.dtype)
             self.correction.apply(self._init_weights)
+
+    def add_surrogate(self, rank: int):
+        """Give the model a surrogate encoder, untrained; one of that rank stays as it is."""
+        if self.config.surrogate_rank != rank:
+            self.config.surrogate_rank = rank
+            self.surrogate = Surrogate(self.config, self.trunk).to(self.device, self.dtype)
+            self.surrogate.apply(self._init_weights)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """About the encoder's vectors (N, D) of texts, ids (N, L) with ends behind them, by the surrogate.
+
+        Raises:
+            ValueError: for a model without a surrogate.
+        """
+        if self.surrogate is None:
+            raise ValueError("this model has no surrogate encoder; give the encoder itself as feedback.")
+        return self.surrogate(self.trunk, ids)
 
     def as_pipeline(self, tokenizer):
         """This model as `pipeline("embedding-inversion")`."""

@@ -11,10 +11,12 @@ from rich.table import Table
 
 from . import metrics
 from .calibration import calibration_report
+from .diffusion_embinv import text_positions
 from .evaluation import HeldOut, Measures, Recovered, Score
 from .files import write_json
 
 LENGTH_BOUNDS = (4, 8, 12, 16, 24, 32, 64, 128, 256, 512)
+CALLS = {"feedback_calls": "encoder calls", "surrogate_calls": "surrogate calls"}
 _PERCENT = ("token accuracy", "token F1", "ROUGE-L", "exact")
 COLUMNS = ("token accuracy", "token F1", "ROUGE-L", "exact", "BLEU", "cosine")
 
@@ -33,6 +35,7 @@ class Row:
     num_forward_passes: int = 0
     texts_per_second: float | None = None
     feedback_calls: float = 0.0
+    surrogate_calls: float = 0.0
     settings: dict = field(default_factory=dict)
 
 
@@ -52,15 +55,14 @@ class Report:
     def table(self, title: str) -> Table:
         """The rows for a terminal; brackets hold 95 % bootstrap intervals."""
         columns = [name for name in COLUMNS if name in self.rows[0].scores]
-        calls = ["encoder calls"] if any(row.feedback_calls for row in self.rows) else []
-        table = Table(
-            "", "texts", "passes", *calls, "texts/s", *columns, title=title, caption="95 % bootstrap intervals"
-        )
+        calls = [name for name in CALLS if any(getattr(row, name) for row in self.rows)]
+        titles = "", "texts", "passes", *map(CALLS.get, calls), "texts/s", *columns
+        table = Table(*titles, title=title, caption="95 % bootstrap intervals")
         for _, rows in itertools.groupby(self.rows, key=lambda row: row.section):
             for row in rows:
                 speed = "" if row.texts_per_second is None else f"{row.texts_per_second:.1f}"
                 scores = cells(row.scores, columns)
-                called = [f"{row.feedback_calls:.0f}"] if calls else []
+                called = [f"{getattr(row, name):.0f}" for name in calls]
                 table.add_row(row.name, str(row.texts), str(row.num_forward_passes or ""), *called, speed, *scores)
             table.add_section()
         return table
@@ -118,7 +120,7 @@ def evaluate(
         if len(groups) > 1:
             rows += [Row(section, name, int(mask.sum()), measures.scores(mask)) for name, mask in groups.items()]
     accuracy, _ = metrics.accuracy_by_position(recovered.ids, held_out.input_ids, held_out.end)
-    shown = metrics.text_positions(recovered.ids, held_out.end)
+    shown = text_positions(recovered.ids, held_out.end)
     correct = (recovered.ids == held_out.input_ids)[shown]
     samples = list(zip(held_out.texts, recovered.texts, strict=True))
     return Report(rows, accuracy.tolist(), calibration_report(recovered.confidence[shown], correct), samples[:20])
@@ -152,8 +154,9 @@ def _name(settings: dict) -> str:
 def _row(section: str, name: str, recovered: Recovered, measures: Measures, settings: dict) -> Row:
     count = len(recovered.texts)
     speed = count / recovered.seconds if recovered.seconds else None
-    passes, calls = recovered.num_forward_passes, recovered.feedback_calls
-    return Row(section, name, count, measures.scores(), passes, speed, calls, settings)
+    calls = {name: getattr(recovered, name) for name in CALLS}
+    passes = recovered.num_forward_passes
+    return Row(section, name, count, measures.scores(), passes, speed, **calls, settings=settings)
 
 
 def _by_part(parts: Sequence[str] | None) -> dict[str, np.ndarray]:

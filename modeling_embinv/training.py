@@ -1,64 +1,27 @@
-"""The training loop."""
+"""A training run's parts: the model, the data, and which loop they go into."""
 
 import dataclasses
 import json
 import logging
-import math
-import time
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.tracking import GeneralTracker, on_main_process
 from accelerate.utils import set_seed
-from torch import Tensor
-from tqdm.auto import tqdm
 
 from .allocator import keep_large_blocks
 from .backbone import adopt_encoder, load_inverter, new_inverter, prepare_tokenizer
 from .bag_of_words import warm_up_on_words
-from .batches import (
-    NoisedBatch,
-    PairBatches,
-    SpanBatches,
-    canvas_length,
-    generator_for,
-    held_out_pairs,
-    noise_batch,
-)
-from .checkpoints import EMA, Progress, export, load_newest, save_checkpoint
-from .correction_embinv import Hypothesis
+from .batches import PairBatches, SpanBatches, held_out_pairs
 from .data import load_pairs, read_manifest
-from .diffusion_embinv import NoiseSchedule, loss_weights
+from .distillation import Distillation
 from .encoders import EncoderConfig, SentenceEncoder, load_encoder, packaged_folder
-from .flops import matmul_rate, training_flops
-from .hypotheses import sample_hypotheses
 from .modeling_embinv import EmbInvForMaskedDiffusion
 from .sources import read_texts
 from .spans import SpanSampler, TokenizedCorpus
 from .training_config import TrainingConfig
-from .validation import ValidationSet, generation_scores, masked_scores
-
-
-class JSONLinesTracker(GeneralTracker):
-    """Metrics as one JSON object a line; needs no package."""
-
-    name = "jsonl"
-    requires_logging_directory = False
-
-    def __init__(self, path: Path):
-        super().__init__()
-        self.path = path
-
-    @property
-    def tracker(self) -> Path:
-        return self.path
-
-    @on_main_process
-    def log(self, values: dict, step: int | None = None, **_):
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+from .training_run import JSONLinesTracker, Run, learning_rate_factor, new_optimizer
+from .validation import ValidationSet
 
 
 def train(config: TrainingConfig) -> Path:
@@ -93,7 +56,8 @@ def train(config: TrainingConfig) -> Path:
 
     model, optimizer = accelerator.prepare(model, new_optimizer(model, config))
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(config, step))
-    run = Run(config, accelerator, model, tokenizer, encoder, optimizer, scheduler, batches, held_out)
+    stage = Distillation if config.surrogate_rank else Run
+    run = stage(config, accelerator, model, tokenizer, encoder, optimizer, scheduler, batches, held_out)
     return run.loop()
 
 
@@ -131,6 +95,10 @@ def build_model(config: TrainingConfig, encoder: SentenceEncoder):
         if not encoder.can_encode:
             raise ValueError("hypothesis_share needs an encoder that can be called: hypotheses are embedded.")
         model.add_correction()
+    if config.surrogate_rank:
+        model.add_surrogate(config.surrogate_rank)
+        model.requires_grad_(False)
+        model.surrogate.requires_grad_(True)
     if config.freeze_backbone:
         model.freeze_backbone()
     if config.embedding_rate == 0:
@@ -156,190 +124,7 @@ def build_data(config: TrainingConfig, encoder: SentenceEncoder, model: EmbInvFo
             )
         batches = SpanBatches(samplers[0], encoder, end)
         ids, embedding = SpanBatches(samplers[1], encoder, end).batch(0, config.validation_size)
-    return batches, ValidationSet(ids, embedding, config.generation_size, schedule_of(config))
-
-
-def learning_rate_factor(config: TrainingConfig, step: int) -> float:
-    """Linear warm-up to 1, then constant or a cosine down to 0 at max_steps."""
-    if step < config.warmup_steps:
-        return (step + 1) / config.warmup_steps
-    if config.lr_scheduler == "constant":
-        return 1.0
-    done = (step - config.warmup_steps) / max(config.max_steps - config.warmup_steps, 1)
-    return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-
-
-class Run:
-    """A training run: its parts, and the loop in paragraphs."""
-
-    def __init__(self, config, accelerator, model, tokenizer, encoder, optimizer, scheduler, batches, held_out):
-        self.config, self.accelerator, self.model, self.tokenizer = config, accelerator, model, tokenizer
-        self.encoder, self.optimizer, self.scheduler = encoder, optimizer, scheduler
-        self.batches, self.held_out = batches, held_out
-        self.bare_model = accelerator.unwrap_model(model)
-        self.schedule = schedule_of(config)
-        self.ema = EMA(self.bare_model, config.ema_decay)
-        self.progress = Progress()
-        self.flops = 0.0  # of this process since the last log line
-        self.folder = Path(config.output_dir)
-        accelerator.register_for_checkpointing(self.scheduler, self.ema, self.progress)
-
-    def loop(self) -> Path:
-        config, accelerator = self.config, self.accelerator
-        if config.resume and (loaded := load_newest(accelerator, self.folder)):
-            accelerator.print(f"continuing from {loaded}")
-        kind = _compute_dtype(accelerator)
-        limit = matmul_rate(accelerator.device, kind)
-        accelerator.print(f"matrix products on this device: {limit / 1e12:.2f} TFLOP/s in {kind}")
-        bar = tqdm(
-            total=config.max_steps, initial=self.progress.step, desc="training", unit="step", mininterval=10,
-            disable=not accelerator.is_main_process,
-        )  # fmt: skip
-        losses, texts, since = [], 0, time.perf_counter()
-        while self.progress.step < config.max_steps:
-            loss, grad_norm = self.update(self.progress.step)
-            losses.append(loss)
-            texts += config.batch_size * config.gradient_accumulation_steps * accelerator.num_processes
-            self.progress.step += 1
-            bar.update()
-
-            if self.progress.step % config.log_steps == 0:
-                values = {
-                    "train/loss": float(torch.stack(losses).mean()),
-                    "train/grad_norm": float(grad_norm),
-                    "train/learning_rate": self.scheduler.get_last_lr()[0],
-                    "train/texts_per_second": texts / (time.perf_counter() - since),
-                    "train/share_of_matmul_rate": self.flops / (time.perf_counter() - since) / limit,
-                }
-                accelerator.log(values, step=self.progress.step)
-                bar.set_postfix(loss=f"{values['train/loss']:.3f}", texts_s=f"{values['train/texts_per_second']:.0f}")
-                losses, texts, self.flops, since = [], 0, 0.0, time.perf_counter()
-            if self.progress.step % config.eval_steps == 0 or self.progress.step == config.max_steps:
-                self.validate()
-                since = time.perf_counter()
-            if self.progress.step % config.save_steps == 0 or self.progress.step == config.max_steps:
-                save_checkpoint(accelerator, self.folder, self.progress.step, config.keep_checkpoints)
-                since = time.perf_counter()
-        bar.close()
-        last = self.export("last")
-        accelerator.end_training()
-        return last
-
-    def update(self, step: int) -> tuple[Tensor, Tensor]:
-        """One optimizer update; returns its mean loss and gradient norm."""
-        config, accelerator = self.config, self.accelerator
-        canvas = canvas_length(config.canvas_lengths or [config.max_sequence_length], config.seed, step)
-        total = 0.0
-        for micro in range(config.gradient_accumulation_steps):
-            index = step * config.gradient_accumulation_steps + micro
-            index = index * accelerator.num_processes + accelerator.process_index
-            with accelerator.accumulate(self.model):
-                batch = self.noised_batch(index, canvas)
-                loss = self.loss(batch, self.hypothesis(batch, index) if config.hypothesis_share else None)
-                accelerator.backward(loss)
-                if accelerator.sync_gradients:
-                    grad_norm = accelerator.clip_grad_norm_(self.model.parameters(), config.max_grad_norm)
-                self.optimizer.step()
-                self.optimizer.zero_grad()
-            total = total + loss.detach() / config.gradient_accumulation_steps
-        self.scheduler.step()
-        self.ema.update()
-        return total, grad_norm
-
-    def noised_batch(self, index: int, canvas: int) -> NoisedBatch:
-        """Batch `index` of all processes with its noise, both functions of (seed, index)."""
-        input_ids, embedding = self.batches.batch(index, self.config.batch_size, canvas)
-        tokens = self.bare_model.config
-        return noise_batch(
-            input_ids,
-            embedding,
-            self.schedule,
-            tokens.mask_token_id,
-            generator_for(self.config.seed, index),
-            self.config.full_mask_share,
-            self.config.condition_dropout,
-            tokens.eos_token_id,
-            self.config.tail_share,
-        )
-
-    def hypothesis(self, batch: NoisedBatch, index: int) -> Hypothesis:
-        """What the model itself makes of some of the rows; a function of its weights and (seed, index)."""
-        device = self.accelerator.device
-        # generation has batches of every size, see `validate`
-        with torch.compiler.set_stance("force_eager"), self.accelerator.autocast():
-            found = sample_hypotheses(
-                self.bare_model, self.encoder, batch.input_ids, batch.embedding, self.config.hypothesis_share,
-                generator_for(self.config.seed, index, 2),
-            )  # fmt: skip
-        mask = found.mask & batch.condition_mask
-        return Hypothesis(found.ids.to(device), found.embedding.to(device), mask.to(device))
-
-    def loss(self, batch: NoisedBatch, hypothesis: Hypothesis | None = None) -> Tensor:
-        """Σ over rows of w(t) Σ over masked positions of −log p (Eq. 4), logits at masked positions only."""
-        device = self.accelerator.device
-        self.flops += training_flops(self.bare_model, *batch.input_ids.shape, len(batch.positions))
-        weights = loss_weights(self.config.loss_weight, batch.timestep, batch.masked, self.schedule)
-        return self.model(
-            batch.noised_ids.to(device),
-            batch.embedding.to(device),
-            batch.timestep.to(device),
-            condition_mask=batch.condition_mask.to(device),
-            positions=batch.positions.to(device),
-            targets=batch.targets.to(device),
-            target_weights=(weights[batch.positions // batch.input_ids.shape[1]] * batch.position_weights).to(device),
-            hypothesis=hypothesis,
-        ).loss
-
-    def validate(self):
-        """Log held-out scores of the averaged weights, and keep the best of them."""
-        model = self.bare_model.eval()
-        # generation has batches of every size: compiling for each would take longer than running them
-        with self.ema.applied(), torch.compiler.set_stance("force_eager"):
-            scores = masked_scores(model, self.held_out)
-            generated, samples = generation_scores(model, self.tokenizer, self.encoder, self.held_out)
-        model.train()
-        scores |= generated
-        self.accelerator.log({f"validation/{name}": value for name, value in scores.items()}, step=self.progress.step)
-        if self.accelerator.is_main_process:
-            line = "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
-            texts = "".join(f"\n    {original}\n  → {recovered}" for original, recovered in samples[:4])
-            tqdm.write(f"step {self.progress.step}: {line}{texts}")
-        if scores["loss"] < self.progress.best:
-            self.progress.best = scores["loss"]
-            self.export("best")
-
-    def export(self, name: str) -> Path:
-        """Write the averaged weights as a folder that `AutoModel` loads."""
-        with self.ema.applied():
-            state_dict = self.accelerator.get_state_dict(self.model)
-            if self.accelerator.is_main_process:
-                export(self.bare_model, self.tokenizer, self.folder / name, state_dict)
-        self.accelerator.wait_for_everyone()
-        return self.folder / name
-
-
-def new_optimizer(model: EmbInvForMaskedDiffusion, config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW over the trainable weights; norms and biases do not decay, token embeddings have a rate of their own."""
-    embeddings = model.get_input_embeddings().weight
-    weights = [weight for weight in model.parameters() if weight.requires_grad and weight is not embeddings]
-    groups = [
-        {"params": [weight for weight in weights if weight.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [weight for weight in weights if weight.ndim <= 1], "weight_decay": 0.0},
-    ]
-    if embeddings.requires_grad:
-        rate = config.learning_rate * config.embedding_rate
-        groups.append({"params": [embeddings], "lr": rate, "weight_decay": config.weight_decay})
-    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
-
-
-def _compute_dtype(accelerator: Accelerator) -> torch.dtype:
-    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision, torch.float32)
-
-
-def schedule_of(config: TrainingConfig) -> NoiseSchedule:
-    if config.mask_ratio is not None:
-        return NoiseSchedule("fixed", mask_ratio=config.mask_ratio)
-    return NoiseSchedule(config.noise_schedule, config.noise_lambda)
+    return batches, ValidationSet(ids, embedding, config.generation_size, config.schedule)
 
 
 def _check_manifest(manifest: dict, config: TrainingConfig, encoder: SentenceEncoder):

@@ -8,6 +8,8 @@ from typing import Literal
 import yaml
 from transformers import HfArgumentParser
 
+from .diffusion_embinv import NoiseSchedule
+
 
 @dataclass
 class TrainingConfig:
@@ -56,6 +58,9 @@ class TrainingConfig:
     hypothesis_share: float = field(
         default=0.0, metadata={"help": "second stage: share of rows that improve a hypothesis of the model itself"}
     )
+    surrogate_rank: int = field(
+        default=0, metadata={"help": "third stage: train nothing but a surrogate encoder of this rank"}
+    )
 
     # optimisation
     max_steps: int = field(default=200_000, metadata={"help": "optimizer updates"})
@@ -100,6 +105,10 @@ class TrainingConfig:
         for name in ("full_mask_share", "condition_dropout", "whole_share", "hypothesis_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}.")
+        if self.surrogate_rank < 0:
+            raise ValueError(f"surrogate_rank must be 0 or more, got {self.surrogate_rank}.")
+        if self.surrogate_rank and self.hypothesis_share:
+            raise ValueError("surrogate_rank and hypothesis_share are stages of their own; train one after the other.")
         if self.embedding_rate < 0:
             raise ValueError(f"embedding_rate must be 0 or more, got {self.embedding_rate}.")
         if not 0 < self.tail_share <= 1:
@@ -112,6 +121,13 @@ class TrainingConfig:
                 f"canvas_lengths must be 2 or more, the longest equal to max_sequence_length "
                 f"{self.max_sequence_length}, got {lengths}."
             )
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """α(t) of training, a fixed mask ratio if one is set."""
+        if self.mask_ratio is not None:
+            return NoiseSchedule("fixed", mask_ratio=self.mask_ratio)
+        return NoiseSchedule(self.noise_schedule, self.noise_lambda)
 
 
 def parse_training_config(arguments: list[str]) -> TrainingConfig:

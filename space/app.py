@@ -81,32 +81,36 @@ def read_text(text: str) -> tuple[str, list[int], torch.Tensor]:
     return kept, ids, inverter.embed([kept])[0]
 
 
-def settings_of(strategy, steps, guidance, temperature, remask, candidates, corrections) -> dict:
+def settings_of(strategy, steps, guidance, temperature, remask, candidates, corrections, feedback) -> dict:
     """The controls as arguments of `Inverter.drafts`."""
     temperature = None if temperature in (None, TEMPERATURES[0]) else float(temperature)
     sampler = dict(strategy=strategy, num_steps=int(steps), guidance_scale=guidance, temperature=temperature)
-    return sampler | dict(remask_ratio=remask, candidates=int(candidates), corrections=int(corrections))
+    loop = dict(candidates=int(candidates), corrections=int(corrections), feedback=feedback)
+    return sampler | dict(remask_ratio=remask) | loop
 
 
 @readable
 @on_gpu
-def invert(text, seed, strategy, steps, guidance, temperature, remask, candidates, corrections):
+def invert(text, seed, strategy, steps, guidance, temperature, remask, candidates, corrections, feedback="encoder"):
     """Embed a sentence and read it back, draft by draft."""
+    chosen = settings_of(strategy, steps, guidance, temperature, remask, candidates, corrections, feedback)
     kept, ids, vector = read_text(text)
-    settings = settings_of(strategy, steps, guidance, temperature, remask, candidates, corrections)
-    yield from show(vector, settings, seed, ids)
+    yield from show(vector, chosen, seed, ids)
 
 
 @readable
 @on_gpu
-def invert_vector(pasted, file, row, seed, strategy, steps, guidance, temperature, remask, candidates, corrections):
+def invert_vector(
+    pasted, file, row, seed, strategy, steps, guidance, temperature, remask, candidates, corrections,
+    feedback="encoder",
+):  # fmt: skip
     """Read a pasted vector, or a row of an uploaded file, draft by draft."""
+    chosen = settings_of(strategy, steps, guidance, temperature, remask, candidates, corrections, feedback)
     dim = inverter.embedding_dim
     vectors = parse_file(file, dim) if file else parse_pasted(pasted or "", dim)
     if not 0 <= int(row or 0) < len(vectors):
         raise ValueError(f"There is no row {int(row)}: the {len(vectors)} vectors are numbered from 0.")
-    settings = settings_of(strategy, steps, guidance, temperature, remask, candidates, corrections)
-    yield from show(vectors[int(row or 0)], settings, seed)
+    yield from show(vectors[int(row or 0)], chosen, seed)
 
 
 def show(vector: torch.Tensor, settings: dict, seed, ids: list[int] | None = None):
@@ -195,7 +199,7 @@ def leak(text, noise, storage, corrections):
     lines = [" ".join(line.split()) for line in lines]
     vectors = torch.stack([read_text(line)[2] for line in lines])
     stored = protect(vectors, float(noise), storage == "int8")
-    loop = dict(closed=True, num_candidates=8, num_corrections=int(corrections)) if corrections else {}
+    loop = dict(feedback="encoder", num_candidates=8, num_corrections=int(corrections)) if corrections else {}
     recovered = inverter.decode(inverter.generate(stored, **loop).sequences)
     rows = summary(lines, recovered)
     cosine = float((stored * vectors).sum(dim=1).mean())
@@ -215,11 +219,14 @@ def controls() -> list:
             remask = gr.Slider(0, 0.5, value=0.05, step=0.05, label="Re-mask ratio (euler_remask)")
             seed = gr.Number(0, label="Seed", precision=0)
         with gr.Row():
-            told = "the encoder picks the best; 1: no encoder is asked"
+            told = "the best of so many texts is kept; 1: nothing is checked"
             candidates = gr.Slider(1, 32, value=1, step=1, label="Candidates", info=told)
-            told = "rounds of edits that the encoder checks: slower, and reads much more"
+            told = "rounds of edits that are checked: slower, and reads much more"
             corrections = gr.Slider(0, 20, value=0, step=1, label="Corrections", info=told)
-    return [seed, strategy, steps, guidance, temperature, remask, candidates, corrections]
+            judges = ["encoder", "surrogate"] if inverter.model.config.surrogate_rank else ["encoder"]
+            told = "the encoder itself, or the model's own stand-in for it"
+            feedback = gr.Radio(judges, value="encoder", label="Checked by", info=told)
+    return [seed, strategy, steps, guidance, temperature, remask, candidates, corrections, feedback]
 
 
 def examples(text, standard: list, outputs: list):

@@ -51,6 +51,7 @@ class Result:
     cosine: float
     accuracy: float | None = None
     encoder_calls: int = 0
+    surrogate_calls: int = 0
 
 
 def load_encoder(name: str):
@@ -92,8 +93,19 @@ class Inverter:
         vectors = self.encoder.encode(texts, prompt=prompt, convert_to_tensor=True, show_progress_bar=False)
         return torch.nn.functional.normalize(vectors.float().cpu(), dim=-1)
 
-    def drafts(self, vector: Tensor, seed: int = 0, candidates: int = 1, corrections: int = 0, **settings):
+    def drafts(
+        self,
+        vector: Tensor,
+        seed: int = 0,
+        candidates: int = 1,
+        corrections: int = 0,
+        feedback: str = "encoder",
+        **settings,
+    ):
         """Every draft of a text as it is made, then, where asked for, the text that the closed loop found; its result.
+
+        Args:
+            feedback: what checks candidates and corrections, "encoder" or "surrogate".
 
         Yields:
             `Draft` after `Draft`, and one `Result`.
@@ -124,21 +136,20 @@ class Inverter:
             raise item
         passes = item.num_forward_passes
         if candidates > 1 or corrections:
-            item = self.generate(
-                vector[None], seed, num_candidates=candidates, num_corrections=corrections, closed=True, **settings
-            )
+            loop = dict(num_candidates=candidates, num_corrections=corrections, feedback=feedback)
+            item = self.generate(vector[None], seed, **loop, **settings)
             passes += item.num_forward_passes
             yield self.draft(item.sequences[0], item.confidence[0], time.perf_counter() - start)
         seconds = time.perf_counter() - start
         text = self.decode(item.sequences)[0]
         cosine = float(self.embed([text])[0] @ torch.nn.functional.normalize(vector, dim=-1))
-        ids, calls = item.sequences[0].tolist(), item.num_feedback_calls
-        yield Result(text, ids, passes, 1000 * seconds, cosine, encoder_calls=calls)
+        calls = dict(encoder_calls=item.num_feedback_calls, surrogate_calls=item.num_surrogate_calls)
+        yield Result(text, item.sequences[0].tolist(), passes, 1000 * seconds, cosine, **calls)
 
-    def generate(self, vectors: Tensor, seed: int = 0, closed: bool = False, **settings):
-        """`generate` of the model, `closed` with the encoder's feedback; settings of None are the model's own."""
+    def generate(self, vectors: Tensor, seed: int = 0, **settings):
+        """`generate` of the model; settings of None are the model's own, `feedback` may be the word "encoder"."""
         settings = {name: value for name, value in settings.items() if value is not None}
-        if closed:
+        if settings.get("feedback") == "encoder":
             settings |= {"feedback": self.embed, "tokenizer": self.tokenizer}
         return self.model.generate(vectors, generator=torch.Generator().manual_seed(int(seed)), **settings)
 

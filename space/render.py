@@ -50,5 +50,6 @@ def figures_html(result: Result) -> str:
     entries = [("cosine with the vector", result.cosine, "{:.3f}"), ("tokens in place", result.accuracy, "{:.0%}")]
     entries += [("forward passes", result.num_forward_passes, "{}"), ("milliseconds", result.milliseconds, "{:.0f}")]
     entries += [("encoder calls", result.encoder_calls or None, "{}")]
+    entries += [("surrogate calls", result.surrogate_calls or None, "{}")]
     shown = [f"<div><b>{form.format(value)}</b>{name}</div>" for name, value, form in entries if value is not None]
     return f'<div class="figures">{"".join(shown)}</div>'

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from modeling_embinv.closed_loop_embinv import random_edits, token_log_likelihood
+from modeling_embinv.closed_loop_embinv import ClosedLoop, random_edits, token_log_likelihood
 from modeling_embinv.diffusion_embinv import after_first
 
 from .conftest import END, MASK, VOCAB, awaken, tiny_model, unit_vectors
@@ -94,6 +94,25 @@ def test_rounds_never_lose_and_calls_are_counted():
         assert torch.allclose(own, output.cosine, atol=1e-5)  # the cosine is of the text that is returned
     assert (found[1] >= found[0] - 1e-6).all() and (found[2] >= found[1] - 1e-6).all()
     assert found[2].mean() > found[0].mean() + 0.05
+
+
+def test_edits_are_filled_in_for_what_is_missing():
+    """For e itself, an edit repeats what its text says already; the hypothesis' own vector must be of its own row."""
+    model, vectors, aims = awaken(tiny_model()), unit_vectors(3), []
+
+    def generate(rows, settings, drafts, hypothesis):
+        aims.append(rows)
+        return drafts.masked_fill(drafts == MASK, 5)
+
+    loop = ClosedLoop(model, vectors, generate, bag_of_tokens([]), 0.03, 1.5, 2, 4, 0.7, None)
+    state = loop.judge(texts(12).view(3, 4, -1), vectors).best(2)
+    active = torch.tensor([0, 2])
+    loop.propose(state.rows(active), active)
+    rows = aims[0].view(2, 2, 4, -1)
+    for place, vector in enumerate(active):
+        for beam in range(2):
+            wanted = torch.nn.functional.normalize(2.5 * vectors[vector] - 1.5 * state.vectors[vector, beam], dim=0)
+            assert torch.allclose(rows[place, beam], wanted.expand(4, -1), atol=1e-5)
 
 
 def test_more_candidates_without_feedback_are_likelier():

@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT / "space"))
 gradio_client = pytest.importorskip("gradio_client", reason="the Space needs gradio: pip install 'embinv[space]'")
 CHROMIUM = Path("/usr/bin/chromium")
 SENTENCE = "We will meet at the station on Friday evening."
-SETTINGS = (0, "confidence", 8, 1, "the strategy's own", 0.05, 1, 0)
+SETTINGS = (0, "confidence", 8, 1, "the strategy's own", 0.05, 1, 0, "encoder")
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +62,16 @@ def test_drafts_arrive_in_order_and_lose_their_masks(client, app):
     )
 
 
-def test_corrections_bring_the_text_nearer(client):
+@pytest.mark.parametrize("feedback", ["encoder", "surrogate"])
+def test_corrections_bring_the_text_nearer(client, feedback):
     """A control that is wired to nothing, or a loop that returns its first text."""
     settings = (0, "confidence", 8, 1, "0", 0.05)
     text = "She bought a red car in Paris last summer."
-    first = client.predict(text, *settings, 1, 0, api_name="/invert")
-    loop = client.predict(text, *settings, 8, 3, api_name="/invert")
-    assert len(loop[3]) == len(first[3]) + 1 and "encoder calls" in loop[2] and "encoder calls" not in first[2]
+    first = client.predict(text, *settings, 1, 0, feedback, api_name="/invert")
+    loop = client.predict(text, *settings, 8, 5, feedback, api_name="/invert")
+    calls = f"{feedback} calls"
+    assert len(loop[3]) == len(first[3]) + 1 and calls in loop[2] and calls not in first[2]
+    assert ("encoder calls" in loop[2]) == (feedback == "encoder")
     cosines = [float(found[2].split("<b>")[1].split("</b>")[0]) for found in (first, loop)]
     assert cosines[1] > cosines[0]
 

@@ -25,8 +25,9 @@ from modeling_embinv.cli import main
 from modeling_embinv.data import load_pairs, prepare
 from modeling_embinv.diffusion_embinv import NoiseSchedule
 from modeling_embinv.sources import Document
-from modeling_embinv.training import learning_rate_factor, train
+from modeling_embinv.training import train
 from modeling_embinv.training_config import TrainingConfig, parse_training_config
+from modeling_embinv.training_run import learning_rate_factor
 from modeling_embinv.validation import ValidationSet, generation_scores
 
 ROOT = Path(__file__).parent.parent
@@ -85,10 +86,29 @@ def test_resume_equals_no_interruption(pairs, tmp_path):
     ]
 
 
-def test_accumulation_equals_two_processes(pairs, tmp_path):
-    """Two processes with the same noise, or a schedule stepped once per process, end elsewhere than one process
-    that accumulates the same two micro-batches."""
-    config = settings(pairs, tmp_path / "one", gradient_accumulation_steps=2, max_steps=4)
+def test_distillation_resumes_and_trains_the_surrogate_alone(pairs, tmp_path):
+    """The third stage must not touch what the first two have learned, and go on where it was killed."""
+    start = train(settings(pairs, tmp_path / "start", max_steps=1))
+    third = dict(init_from=str(start), backbone_config=None, surrogate_rank=4, eval_steps=2)
+    whole = weights(train(settings(pairs, tmp_path / "whole", **third)))
+    train(settings(pairs, tmp_path / "parts", max_steps=3, **third))
+    parts = weights(train(settings(pairs, tmp_path / "parts", **third)))
+    for name, weight in weights(start).items():
+        assert torch.equal(weight, whole[name]), name
+    assert all(torch.equal(weight, parts[name]) for name, weight in whole.items())
+    assert whole["surrogate.up.0"].abs().max() > 0
+    lines = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
+    scores = [line for line in lines if "validation/surrogate_cosine" in line]
+    assert len(scores) == 3 and all(-1 <= line["validation/rank_correlation"] <= 1 for line in scores)
+
+
+@pytest.mark.parametrize("surrogate_rank", [0, 4])
+def test_accumulation_equals_two_processes(pairs, tmp_path, surrogate_rank):
+    """Two processes with the same noise, a schedule stepped once per process, or gradients that are not averaged end
+    elsewhere than one process that accumulates the same two micro-batches."""
+    config = settings(
+        pairs, tmp_path / "one", gradient_accumulation_steps=2, max_steps=4, surrogate_rank=surrogate_rank
+    )
     one = train(config)
     flags = {**vars(config), "output_dir": str(tmp_path / "two"), "gradient_accumulation_steps": 1}
     (tmp_path / "two.yaml").write_text(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .correction_embinv import Hypothesis
-from .diffusion_embinv import after_first
+from .diffusion_embinv import text_positions
 
 EDITS = ("replace", "insert", "delete", "swap", "reopen")
 # a vector leaves the search at this cosine, or after so many rounds without a better text
@@ -65,6 +65,11 @@ def _pick(values: Tensor, order: Tensor) -> Tensor:
     return values[torch.arange(len(values), device=values.device)[:, None], order]
 
 
+def _copies(values: Tensor, count: int) -> Tensor:
+    """(A, K, …) → (A · K · count, …): each of the K `count` times."""
+    return values.repeat_interleave(count, dim=1).flatten(0, 1)
+
+
 def repeated(ids: Tensor) -> Tensor:
     """(B, K) bool: rows of ids (B, K, L) that stand further left, too."""
     same = (ids[:, :, None] == ids[:, None]).all(dim=-1)  # (B, K, K)
@@ -79,6 +84,8 @@ class ClosedLoop:
             text.
         feedback: ids (N, L) → vectors (N, D), or None: then the denoiser's likelihood is the only judge.
         likelihood_weight: λ of the score. It keeps words in order: a mean-pooled vector hardly sees it.
+        overshoot: α of e + α(e − ê), which the edits of a hypothesis with vector ê are filled in for: what it lacks
+            counts for more, its excess for less.
         beam, proposals: hypotheses that survive a round, and new texts from each.
 
     Attributes:
@@ -92,13 +99,15 @@ class ClosedLoop:
         generate: Callable[..., Tensor],
         feedback: Callable[[Tensor], Tensor] | None,
         likelihood_weight: float,
+        overshoot: float,
         beam: int,
         proposals: int,
         temperature: float,
         generator: torch.Generator | None,
     ):
         self.model, self.embeddings, self.generate, self.feedback = model, embeddings, generate, feedback
-        self.likelihood_weight, self.beam, self.proposals = likelihood_weight, beam, proposals
+        self.likelihood_weight, self.overshoot = likelihood_weight, overshoot
+        self.beam, self.proposals = beam, proposals
         self.temperature, self.generator = temperature, generator
         self.end, self.mask = model.config.eos_token_id, model.config.mask_token_id
         self.num_feedback_calls = 0
@@ -139,25 +148,25 @@ class ClosedLoop:
 
     def _correct(self, state: Hypotheses, active: Tensor, count: int) -> Tensor:
         """(A, beam · count, L): new texts that the denoiser writes, told each hypothesis and where its vector lies."""
-        ids = state.ids.repeat_interleave(count, dim=1).flatten(0, 1)
-        vectors = state.vectors.repeat_interleave(count, dim=1).flatten(0, 1)
-        return self._write(active, CORRECTION_STEPS, hypothesis=Hypothesis(ids, vectors))
+        target = self.embeddings[active][:, None].expand_as(state.vectors)
+        hypothesis = Hypothesis(_copies(state.ids, count), _copies(state.vectors, count))
+        ids = self._write(_copies(target, count), CORRECTION_STEPS, hypothesis=hypothesis)
+        return ids.view(len(active), -1, ids.shape[1])
 
     def _edit(self, state: Hypotheses, active: Tensor, count: int) -> Tensor:
-        """(A, beam · count, L): every hypothesis edited `count` times, masks filled in."""
-        sources = state.ids.repeat_interleave(count, dim=1).flatten(0, 1)
-        log_p = state.log_p.repeat_interleave(count, dim=1).flatten(0, 1)
-        drafts = random_edits(sources, log_p, self.mask, self.end, self.generator)
-        return self._write(active, EDIT_STEPS, drafts)
+        """(A, beam · count, L): every hypothesis edited `count` times, filled in given e + α(e − ê)."""
+        target = self.embeddings[active][:, None]
+        aim = torch.nn.functional.normalize(target + self.overshoot * (target - state.vectors), dim=-1)
+        ids, log_p = _copies(state.ids, count), _copies(state.log_p, count)
+        drafts = random_edits(ids, log_p, self.mask, self.end, self.generator)
+        return self._write(_copies(aim, count), EDIT_STEPS, drafts).view(len(active), -1, ids.shape[1])
 
     def _write(
-        self, active: Tensor, num_steps: int, drafts: Tensor | None = None, hypothesis: Hypothesis | None = None
+        self, aims: Tensor, num_steps: int, drafts: Tensor | None = None, hypothesis: Hypothesis | None = None
     ) -> Tensor:
-        """(A, copies, L): sampled texts of the vectors `active`, one for each row of the drafts or the hypothesis."""
-        copies = len(hypothesis.ids if drafts is None else drafts) // len(active)
-        rows = self.embeddings[active].repeat_interleave(copies, dim=0)
+        """(R, L): a sampled text for each of the vectors `aims` (R, D)."""
         settings = {"temperature": self.temperature, "num_steps": num_steps, "strategy": "confidence"}
-        return self.generate(rows, settings, drafts, hypothesis).view(len(active), copies, -1)
+        return self.generate(aims, settings, drafts, hypothesis)
 
     def judge(self, ids: Tensor, embeddings: Tensor) -> Hypotheses:
         """Texts (A, K, L) with their scores; likelihoods of the nearest ones alone, the rest is dropped."""
@@ -177,11 +186,6 @@ class ClosedLoop:
         mean = log_p.sum(dim=-1) / text_positions(ids.flatten(0, 1), self.end).sum(dim=1).view_as(cosine)
         weight = self.likelihood_weight if self.feedback is not None else 1.0
         return Hypotheses(ids, vectors, cosine, log_p, cosine + weight * mean)
-
-
-def text_positions(ids: Tensor, end: int) -> Tensor:
-    """(R, L) bool: the positions of each text of ids (R, L), its end token included."""
-    return ~after_first(ids == end)
 
 
 def token_log_likelihood(model, ids: Tensor, embeddings: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ class EmbInvConfig(PreTrainedConfig):
         noise_lambda: λ of the log-linear schedule.
         num_condition_tokens: prefix positions projected from the embedding, 0 in the paper's model.
         timestep_features: number of sinusoidal features φ(t) of the timestep.
+        surrogate_rank: rank of the surrogate encoder's changes to the trunk (the third stage of training), 0 for none.
         has_correction: whether the denoiser can improve a hypothesis (the second stage of training).
         encoder_id, encoder_revision, encoder_prompt: the encoder whose vectors this model inverts.
         custom_pipelines: where `pipeline("embedding-inversion")` finds its class.
@@ -45,6 +46,7 @@ class EmbInvConfig(PreTrainedConfig):
     num_condition_tokens: int = 0
     timestep_features: int = 64
     has_correction: bool = False
+    surrogate_rank: int = 0
     encoder_id: str | None = None
     encoder_revision: str | None = None
     encoder_prompt: str | None = None
@@ -81,6 +83,8 @@ class EmbInvConfig(PreTrainedConfig):
             raise ValueError(f"timestep_features must be an even number of at least 2, got {self.timestep_features}.")
         if self.num_condition_tokens < 0:
             raise ValueError(f"num_condition_tokens must be 0 or more, got {self.num_condition_tokens}.")
+        if self.surrogate_rank < 0:
+            raise ValueError(f"surrogate_rank must be 0 or more, got {self.surrogate_rank}.")
         if self.noise_lambda <= 0:
             raise ValueError(f"noise_lambda must be positive, got {self.noise_lambda}.")
 

@@ -21,8 +21,8 @@ class EmbeddingInversionPipeline(Pipeline):
         Args:
             embeddings: (N, D) or (D,): tensor, array, or lists of numbers.
             batch_size: vectors at a time.
-            kwargs: `seed` of sampling, 0 by default; `feedback`, an encoder (N texts → (N, D)) that checks candidates
-                and corrections; and the settings of `generate`.
+            kwargs: `seed` of sampling, 0 by default; `feedback`, "surrogate" or an encoder (N texts → (N, D)),
+                which checks candidates and corrections; and the settings of `generate`.
 
         Returns:
             For each vector, or the one: text, confidence (the mean of its tokens'), tokens, token_confidence; with

@@ -1,0 +1,50 @@
+"""How well the released checkpoint's surrogate tracks the encoder, on the texts of quality_cost.yaml.
+
+    python experiments/surrogate.py
+
+Writes `results/surrogate.json`: the cosine of both vectors of a held-out text, and Spearman's ρ of both orders of 16
+texts that the inverter sampled for one vector.
+"""
+
+import sys
+from dataclasses import asdict
+
+import yaml
+from quality_cost import FOLDER, held_out_texts
+
+from modeling_embinv.allocator import keep_large_blocks
+from modeling_embinv.backbone import load_inverter
+from modeling_embinv.batches import embed_rows
+from modeling_embinv.distillation import agreement, ranking, sampled_texts
+from modeling_embinv.encoders import load_encoder
+from modeling_embinv.evaluation import HeldOut, Measures
+from modeling_embinv.files import write_json
+
+SAMPLED = 16
+
+
+def main() -> int:
+    experiment = yaml.safe_load((FOLDER / "quality_cost.yaml").read_text(encoding="utf-8"))
+    keep_large_blocks()
+    model, tokenizer = load_inverter(experiment["model"])
+    model.eval()
+    encoder = load_encoder(model.config.encoder_id)
+    rows = {}
+    for length, (fewest, most) in experiment["lengths"].items():
+        texts = held_out_texts(experiment, encoder.tokenizer, fewest, most)
+        held_out, _ = HeldOut.of_texts(model, tokenizer, encoder, texts)
+        ids = sampled_texts(model, held_out.embeddings, SAMPLED)
+        vectors = embed_rows(encoder, ids.flatten(0, 1), held_out.end).unflatten(0, ids.shape[:2])
+        values = {
+            "cosine": agreement(model, held_out.input_ids, held_out.embeddings).numpy(),
+            "rank correlation": ranking(model, held_out.embeddings, ids, vectors).numpy(),
+        }
+        scores = Measures(values).scores()
+        rows[f"texts of at most {length}"] = {name: asdict(score) for name, score in scores.items()}
+        print(length, {name: score.shown(3) for name, score in scores.items()}, flush=True)
+    write_json(FOLDER / "results" / "surrogate.json", {"columns": list(values), "rows": rows})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

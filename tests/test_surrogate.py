@@ -1,0 +1,101 @@
+"""The surrogate encoder: what it reads, that it learns, that the inverter does not change, its place in the search."""
+
+import pytest
+import torch
+from scipy.stats import spearmanr
+
+from modeling_embinv import metrics
+from modeling_embinv.diffusion_embinv import after_first
+
+from .conftest import END, VOCAB, awaken, tiny_model, unit_vectors
+from .test_closed_loop import bag_of_tokens, texts
+
+
+def with_surrogate(family: str = "bert", **overrides):
+    """A model whose surrogate has left its start, where its changes of the trunk are zero."""
+    model = awaken(tiny_model(family, surrogate_rank=4, **overrides))
+    for up in model.surrogate.up:
+        torch.nn.init.normal_(up, std=0.3)
+    return model
+
+
+def test_what_stands_behind_the_end_does_not_count(family):
+    """Padding that is attended to or averaged makes a text's vector depend on the batch it is in."""
+    model, ids = with_surrogate(family), texts(6)
+    vectors = model.embed(ids)
+    assert vectors.shape == (6, 16) and torch.allclose(vectors.norm(dim=1), torch.ones(6), atol=1e-5)
+    junk = torch.where(after_first(ids == END), torch.randint(4, VOCAB, ids.shape), ids)
+    assert torch.allclose(model.embed(junk), vectors, atol=1e-5)
+    alone = torch.cat([model.embed(row[None]) for row in ids])
+    assert torch.allclose(alone, vectors, atol=1e-5)
+    other = ids.clone()
+    other[:, 0] = torch.where(ids[:, 0] == 5, 6, 5)
+    assert ((model.embed(other) - vectors).norm(dim=1) > 1e-3).all()
+
+
+def test_it_learns_an_encoder_and_leaves_the_inverter_alone():
+    """Gradients that reach the shared trunk or the token embeddings would spoil the inverter for its helper's sake."""
+    model, encode = awaken(tiny_model(surrogate_rank=8)), bag_of_tokens([])
+    before = {name: weight.clone() for name, weight in model.named_parameters() if "surrogate" not in name}
+    ids = texts(256)
+    target = encode(ids)
+    held_out, truth = texts(512)[256:], encode(texts(512)[256:])
+    started = (model.embed(held_out) * truth).sum(dim=1).mean()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0)
+    for step in range(150):
+        rows = torch.arange(64) + 64 * (step % 4)
+        loss = 1 - (model.embed(ids[rows]) * target[rows]).sum(dim=1).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert all(weight.grad is not None for weight in model.surrogate.parameters())
+    assert (model.embed(held_out) * truth).sum(dim=1).mean() > started + 0.3
+    for name, weight in model.named_parameters():
+        if "surrogate" not in name:
+            assert weight.grad is None and torch.equal(weight, before[name]), name
+
+
+def test_a_surrogate_survives_saving(tmp_path):
+    """A config that forgets the rank loads the inverter only, without a word; adding one anew must not reset it."""
+    model, ids = with_surrogate(has_correction=True), texts(3)
+    model.save_pretrained(tmp_path)
+    loaded = type(model).from_pretrained(tmp_path).eval()
+    assert torch.allclose(loaded.embed(ids), model.embed(ids), atol=1e-6)
+    loaded.add_surrogate(4)
+    assert torch.allclose(loaded.embed(ids), model.embed(ids), atol=1e-6)
+    loaded.add_surrogate(2)
+    assert loaded.config.surrogate_rank == 2 and len(loaded.surrogate.down[0]) == 2
+
+
+def test_the_search_can_be_judged_by_it():
+    """Surrogate calls booked as the encoder's would hide what the search costs; the cosine must be the surrogate's."""
+    model, vectors = with_surrogate(), unit_vectors(4)
+    output = model.generate(
+        vectors, feedback="surrogate", num_candidates=4, num_corrections=3, num_proposals=4,
+        generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    assert output.num_feedback_calls == 0 and 4 * (4 + 8) <= output.num_surrogate_calls <= 4 * (4 + 3 * 8)
+    kept = output.sequences.masked_fill(after_first(output.sequences == END), END)
+    assert torch.allclose((model.embed(kept) * vectors).sum(dim=1), output.cosine, atol=1e-5)
+    first = model.generate(
+        vectors, feedback="surrogate", num_candidates=4, likelihood_weight=0.0,
+        generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    assert (output.cosine.mean() > first.cosine.mean() - 0.05) and first.num_surrogate_calls == 16
+
+
+def test_what_is_not_there_is_said():
+    """A silent fall-back to no feedback would return the first text and call it checked."""
+    vectors = unit_vectors(1)
+    with pytest.raises(ValueError, match="no surrogate encoder"):
+        tiny_model().generate(vectors, feedback="surrogate", num_candidates=2)
+    with pytest.raises(ValueError, match="feedback must be"):
+        tiny_model(surrogate_rank=2).generate(vectors, feedback="encoder", num_candidates=2)
+
+
+def test_rank_correlation_is_spearmans():
+    """Pearson's, or ranks that are not centred."""
+    left, right = torch.rand(5, 9), torch.rand(5, 9) ** 6
+    found = metrics.rank_correlation(left, right)
+    expected = [spearmanr(*rows).statistic for rows in zip(left.numpy(), right.numpy(), strict=True)]
+    assert torch.allclose(found, torch.tensor(expected), atol=1e-6)
