@@ -39,8 +39,8 @@ class EmbInvGenerationConfig(GenerationConfig):
         num_corrections: rounds in which the best texts are edited and judged again; needs `feedback`.
         num_beams, num_proposals: texts that survive a round of corrections, and edits of each.
         candidate_temperature: of sampled candidates and of edits; higher ones differ more.
-        likelihood_weight: λ of the score cosine + λ · mean log p(token | e, the others) by which texts are ranked. None
-            is 0.03, and 0.1 for the surrogate, whose cosine is less to be trusted.
+        likelihood_weight: λ of the score cosine + λ · mean log p(token | e, the others) by which texts are ranked.
+            None is 0.03, and 0.1 for the surrogate, whose cosine is less to be trusted.
         overshoot: α of e + α(e − ê), which edits of a text with vector ê are filled in for: what it lacks counts more.
         max_length: canvas length, the model's `max_sequence_length` by default; shorter to say "at most so long".
         suppress_tokens: ids that are never written, [MASK] is always among them.
