@@ -140,7 +140,7 @@ class HeldOut:
         passes = max(output.num_forward_passes for output in outputs)
         count = max(len(vectors), 1)
         calls, surrogate_calls = (
-            sum(getattr(output, name) for output in outputs) / count
+            sum(getattr(output, name) or 0 for output in outputs) / count
             for name in ("num_feedback_calls", "num_surrogate_calls")
         )
         return Recovered(ids, self._decode(ids), confidence, passes, seconds, calls, surrogate_calls)
