@@ -52,6 +52,9 @@ def main(arguments: list[str]) -> int:
                 rows[name] = measure(held_out, settings)
                 print(length, name, json.dumps(summary(rows[name])), flush=True)
                 write_json(RESULTS, found)
+    order = experiment["methods"]
+    found = {length: {name: rows[name] for name in order if name in rows} for length, rows in found.items()}
+    write_json(RESULTS, found)
     plot(found, RESULTS.with_suffix(".png"))
     return 0
 

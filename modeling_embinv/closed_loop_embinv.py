@@ -22,6 +22,9 @@ ARRIVED, PATIENCE = 0.999, 5
 EDIT_STEPS, CORRECTION_STEPS = 2, 4
 # share of the proposals that are corrections, if the model has learned them; the rest are edits
 CORRECTED_SHARE = 0.5
+# settings by default, tuned on validation texts; the surrogate's cosine is less to be trusted, and more texts deceive it
+ENCODER_SEARCH = {"likelihood_weight": 0.03, "num_beams": 4, "num_proposals": 16}
+SURROGATE_SEARCH = {"likelihood_weight": 0.1, "num_beams": 2, "num_proposals": 8}
 
 
 @dataclass
@@ -50,7 +53,8 @@ class Hypotheses:
     def best(self, count: int) -> "Hypotheses":
         """The `count` best different ones; where there are fewer, the last ones repeat."""
         order = self.score.masked_fill(repeated(self.ids), -torch.inf).argsort(dim=1, descending=True, stable=True)
-        return Hypotheses(*(_pick(getattr(self, name), order[:, :count]) for name in NAMES))
+        place = torch.arange(count, device=order.device).clamp_max(order.shape[1] - 1)
+        return Hypotheses(*(_pick(getattr(self, name), order[:, place]) for name in NAMES))
 
     def join(self, other: "Hypotheses") -> "Hypotheses":
         """Both, side by side."""
@@ -86,7 +90,7 @@ class ClosedLoop:
         likelihood_weight: λ of the score. It keeps words in order: a mean-pooled vector hardly sees it.
         overshoot: α of e + α(e − ê), which the edits of a hypothesis with vector ê are filled in for: what it lacks
             counts for more, its excess for less.
-        beam, proposals: hypotheses that survive a round, and new texts from each.
+        num_beams, num_proposals: hypotheses that survive a round, and new texts from each.
 
     Attributes:
         num_feedback_calls: texts embedded so far, over all vectors.
@@ -100,14 +104,14 @@ class ClosedLoop:
         feedback: Callable[[Tensor], Tensor] | None,
         likelihood_weight: float,
         overshoot: float,
-        beam: int,
-        proposals: int,
+        num_beams: int,
+        num_proposals: int,
         temperature: float,
         generator: torch.Generator | None,
     ):
         self.model, self.embeddings, self.generate, self.feedback = model, embeddings, generate, feedback
         self.likelihood_weight, self.overshoot = likelihood_weight, overshoot
-        self.beam, self.proposals = beam, proposals
+        self.num_beams, self.num_proposals = num_beams, num_proposals
         self.temperature, self.generator = temperature, generator
         self.end, self.mask = model.config.eos_token_id, model.config.mask_token_id
         self.num_feedback_calls = 0
@@ -115,14 +119,14 @@ class ClosedLoop:
 
     def run(self, num_candidates: int, num_rounds: int) -> Hypotheses:
         """The best text of each vector, (B, 1, …)."""
-        state = self.judge(self.candidates(num_candidates), self.embeddings).best(self.beam)
+        state = self.judge(self.candidates(num_candidates), self.embeddings).best(self.num_beams)
         stale = torch.zeros(len(self.embeddings), dtype=torch.long, device=self.embeddings.device)
         for _ in range(num_rounds):
             active = ((state.cosine[:, 0] < ARRIVED) & (stale < PATIENCE)).nonzero().squeeze(1)
             if not len(active):
                 break
             before = state.rows(active)
-            after = before.join(self.judge(self.propose(before, active), self.embeddings[active])).best(self.beam)
+            after = before.join(self.judge(self.propose(before, active), self.embeddings[active])).best(self.num_beams)
             stale[active] = torch.where(after.score[:, 0] > before.score[:, 0] + 1e-6, 0, stale[active] + 1)
             state.put(active, after)
         return state.best(1)
@@ -137,24 +141,24 @@ class ClosedLoop:
         return torch.cat([greedy[:, None], sampled.view(len(greedy), count - 1, -1)], dim=1)
 
     def propose(self, state: Hypotheses, active: Tensor) -> Tensor:
-        """(A, beam · proposals, L): of every hypothesis, edits and, from a model that has learned to, corrections."""
-        num_corrected = round(CORRECTED_SHARE * self.proposals) if self.model.config.has_correction else 0
+        """(A, num_beams · num_proposals, L): of all hypotheses, edits and, if learned, corrections."""
+        num_corrected = round(CORRECTED_SHARE * self.num_proposals) if self.model.config.has_correction else 0
         proposals = []
         if num_corrected:
             proposals.append(self._correct(state, active, num_corrected))
-        if num_corrected < self.proposals:
-            proposals.append(self._edit(state, active, self.proposals - num_corrected))
+        if num_corrected < self.num_proposals:
+            proposals.append(self._edit(state, active, self.num_proposals - num_corrected))
         return torch.cat(proposals, dim=1)
 
     def _correct(self, state: Hypotheses, active: Tensor, count: int) -> Tensor:
-        """(A, beam · count, L): new texts that the denoiser writes, told each hypothesis and where its vector lies."""
+        """(A, num_beams · count, L): new texts, written by the denoiser that is told each hypothesis and its vector."""
         target = self.embeddings[active][:, None].expand_as(state.vectors)
         hypothesis = Hypothesis(_copies(state.ids, count), _copies(state.vectors, count))
         ids = self._write(_copies(target, count), CORRECTION_STEPS, hypothesis=hypothesis)
         return ids.view(len(active), -1, ids.shape[1])
 
     def _edit(self, state: Hypotheses, active: Tensor, count: int) -> Tensor:
-        """(A, beam · count, L): every hypothesis edited `count` times, filled in given e + α(e − ê)."""
+        """(A, num_beams · count, L): every hypothesis edited `count` times, filled in given e + α(e − ê)."""
         target = self.embeddings[active][:, None]
         aim = torch.nn.functional.normalize(target + self.overshoot * (target - state.vectors), dim=-1)
         ids, log_p = _copies(state.ids, count), _copies(state.log_p, count)
@@ -176,7 +180,7 @@ class ClosedLoop:
         vectors = self.feedback(ids.flatten(0, 1)).to(embeddings).view(*ids.shape[:2], -1)
         self.num_feedback_calls += ids.shape[0] * ids.shape[1]
         cosine = torch.nn.functional.cosine_similarity(vectors, embeddings[:, None], dim=-1)  # (A, K)
-        kept = cosine.masked_fill(repeated(ids), -torch.inf).topk(min(2 * self.beam, ids.shape[1]), dim=1).indices
+        kept = cosine.masked_fill(repeated(ids), -torch.inf).topk(min(2 * self.num_beams, ids.shape[1]), dim=1).indices
         return self._with_likelihood(_pick(ids, kept), _pick(vectors, kept), _pick(cosine, kept), embeddings)
 
     def _with_likelihood(self, ids: Tensor, vectors: Tensor, cosine: Tensor, embeddings: Tensor) -> Hypotheses:

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 from transformers.utils import ModelOutput
 
-from .closed_loop_embinv import ClosedLoop
+from .closed_loop_embinv import ENCODER_SEARCH, SURROGATE_SEARCH, ClosedLoop
 from .diffusion_embinv import after_first
 from .sampler_embinv import Sampler
 from .sampler_embinv import calibrated
@@ -37,7 +37,8 @@ class EmbInvGenerationConfig(GenerationConfig):
             ten. No token is chosen by it.
         num_candidates: texts that are written for each vector, one greedily, the others sampled; the best is returned.
         num_corrections: rounds in which the best texts are edited and judged again; needs `feedback`.
-        num_beams, num_proposals: texts that survive a round of corrections, and edits of each.
+        num_beams, num_proposals: texts that survive a round of corrections, and edits of each. None is 4 and 16, with
+            the surrogate 2 and 8: with more, it is deceived more often.
         candidate_temperature: of sampled candidates and of edits; higher ones differ more.
         likelihood_weight: λ of the score cosine + λ · mean log p(token | e, the others) by which texts are ranked.
             None is 0.03, and 0.1 for the surrogate, whose cosine is less to be trusted.
@@ -62,11 +63,11 @@ class EmbInvGenerationConfig(GenerationConfig):
         self.confidence_bias: float = kwargs.pop("confidence_bias", 0.0)
         self.num_candidates: int = kwargs.pop("num_candidates", 1)
         self.num_corrections: int = kwargs.pop("num_corrections", 0)
-        self.num_beams: int = kwargs.pop("num_beams", 2)
-        self.num_proposals: int = kwargs.pop("num_proposals", 8)
+        self.num_beams: int | None = kwargs.pop("num_beams", None)
+        self.num_proposals: int | None = kwargs.pop("num_proposals", None)
         self.candidate_temperature: float = kwargs.pop("candidate_temperature", 0.7)
         self.likelihood_weight: float | None = kwargs.pop("likelihood_weight", None)
-        self.overshoot: float = kwargs.pop("overshoot", 1.0)
+        self.overshoot: float = kwargs.pop("overshoot", 1.5)
         self.max_length: int | None = kwargs.pop("max_length", None)
         self.suppress_tokens: list[int] | None = kwargs.pop("suppress_tokens", None)
         self.return_history: bool = kwargs.pop("return_history", False)
@@ -214,12 +215,11 @@ class EmbInvGenerationMixin:
             passes += sampler.num_forward_passes
             return ids
 
-        judge, weight = self._judge(feedback, tokenizer), config.likelihood_weight
-        if weight is None:
-            weight = 0.1 if feedback == "surrogate" else 0.03
+        usual = SURROGATE_SEARCH if feedback == "surrogate" else ENCODER_SEARCH
+        given = {name: getattr(config, name) for name in usual if getattr(config, name) is not None}
         loop = ClosedLoop(
-            self, embeddings, write, judge, weight, config.overshoot, config.num_beams, config.num_proposals,
-            config.candidate_temperature, generator,
+            self, embeddings, write, self._judge(feedback, tokenizer), overshoot=config.overshoot,
+            temperature=config.candidate_temperature, generator=generator, **(usual | given),
         )  # fmt: skip
         found = loop.run(config.num_candidates, config.num_corrections)
         sequences, confidence = self._finish(found.ids[:, 0], found.log_p[:, 0].exp(), config, streamer)

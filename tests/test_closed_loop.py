@@ -84,8 +84,8 @@ def test_rounds_never_lose_and_calls_are_counted():
     for rounds in (0, 3, 12):
         calls.clear()
         output = model.generate(
-            vectors, feedback=bag_of_tokens(calls), num_candidates=4, num_corrections=rounds, num_proposals=4,
-            likelihood_weight=0.0, generator=torch.Generator().manual_seed(0),
+            vectors, feedback=bag_of_tokens(calls), num_candidates=4, num_corrections=rounds, num_beams=2,
+            num_proposals=4, likelihood_weight=0.0, generator=torch.Generator().manual_seed(0),
         )  # fmt: skip
         assert sum(calls) == output.num_feedback_calls <= 4 * (4 + rounds * 8)
         found.append(output.cosine)
@@ -94,6 +94,16 @@ def test_rounds_never_lose_and_calls_are_counted():
         assert torch.allclose(own, output.cosine, atol=1e-5)  # the cosine is of the text that is returned
     assert (found[1] >= found[0] - 1e-6).all() and (found[2] >= found[1] - 1e-6).all()
     assert found[2].mean() > found[0].mean() + 0.05
+
+
+@pytest.mark.parametrize("candidates", [1, 2, 3])
+def test_fewer_candidates_than_beams(candidates):
+    """`num_corrections` alone, with the one candidate of the default, must search as wide as with many."""
+    model, vectors = awaken(tiny_model()), unit_vectors(2)
+    output = model.generate(
+        vectors, feedback=bag_of_tokens([]), num_candidates=candidates, num_corrections=2, num_beams=4, num_proposals=2
+    )
+    assert output.num_feedback_calls == 2 * (candidates + 2 * 8) and (output.cosine > -1).all()
 
 
 def test_edits_are_filled_in_for_what_is_missing():

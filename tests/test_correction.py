@@ -102,7 +102,7 @@ def test_corrections_take_part_in_the_search(scale):
         seen.append(args[2] if len(args) > 2 else kwargs.get("hypothesis")) or (condition(*args, **kwargs))
     )
     output = model.generate(
-        vectors, feedback=bag_of_tokens(calls), num_candidates=2, num_corrections=2, num_proposals=4,
+        vectors, feedback=bag_of_tokens(calls), num_candidates=2, num_corrections=2, num_beams=2, num_proposals=4,
         guidance_scale=scale, generator=torch.Generator().manual_seed(0),
     )  # fmt: skip
     told = [hypothesis for hypothesis in seen if hypothesis is not None]

@@ -131,6 +131,19 @@ def test_rows_and_batches_are_independent(strategy):
     assert strategy in ("sequential", "confidence") or not torch.equal(whole, again)
 
 
+@pytest.mark.parametrize("settings", [{}, {"strategy": "euler"}, {"temperature": 0.7, "guidance_scale": 1.5}])
+def test_large_batches_write_in_parts(settings, monkeypatch):
+    """64 vectors with 32 candidates each asked for 4 GB of logits at once, and four copies of them: out of memory."""
+    model, vectors, seen = awaken(tiny_model()), unit_vectors(7), []
+    whole = model.generate(vectors, generator=torch.Generator().manual_seed(0), **settings)
+    monkeypatch.setattr("modeling_embinv.sampler_embinv.MAX_LOGITS", 3 * L * VOCAB)
+    model.register_forward_hook(lambda module, args, output: seen.append(len(output.logits)))
+    parts = model.generate(vectors, generator=torch.Generator().manual_seed(0), **settings)
+    assert torch.equal(parts.sequences, whole.sequences) and parts.num_forward_passes == whole.num_forward_passes
+    branches = 2 if "guidance_scale" in settings else 1
+    assert max(seen) == 3 * L * branches and len(seen) > whole.num_forward_passes
+
+
 def test_sampling_follows_the_distribution():
     """Inverse-CDF sampling with a shifted index, or at the wrong temperature, has other frequencies."""
     model = tiny_model()

@@ -84,6 +84,17 @@ def test_the_search_can_be_judged_by_it():
     assert (output.cosine.mean() > first.cosine.mean() - 0.05) and first.num_surrogate_calls == 16
 
 
+def test_the_width_of_a_round_follows_what_judges():
+    """The surrogate searched with the encoder's width costs four times as much and reads no more; a given one counts."""
+    model, vectors = with_surrogate(), unit_vectors(2)
+    rounds = {"num_candidates": 4, "num_corrections": 1}
+    by_surrogate = model.generate(vectors, feedback="surrogate", **rounds)
+    by_encoder = model.generate(vectors, feedback=model.embed, **rounds)
+    given = model.generate(vectors, feedback=model.embed, num_beams=1, num_proposals=3, **rounds)
+    calls = by_surrogate.num_surrogate_calls, by_encoder.num_feedback_calls, given.num_feedback_calls
+    assert calls == (2 * (4 + 2 * 8), 2 * (4 + 4 * 16), 2 * (4 + 3))
+
+
 def test_what_is_not_there_is_said():
     """A silent fall-back to no feedback would return the first text and call it checked."""
     vectors = unit_vectors(1)

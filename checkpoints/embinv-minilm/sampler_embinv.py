@@ -14,6 +14,10 @@ from .diffusion_embinv import remask_step
 from .diffusion_embinv import sequential_step
 
 
+# logits of a part of the rows, 1 GiB in float32; sampling holds about four arrays of that size
+MAX_LOGITS = 2**28
+
+
 class Sampler:
     """One call of `generate`: the canvas, its noise, and the loop that every strategy shares.
 
@@ -104,6 +108,16 @@ class Sampler:
     def _denoise(self, canvas: Canvas, active: Tensor, wanted: Tensor, noise: Tensor | None):
         """A token and its probability at each wanted position, (A, L) each; others hold [MASK] and 0."""
         self.num_forward_passes += 1
+        most = max(1, MAX_LOGITS // (wanted.shape[1] * self.model.config.vocab_size))
+        parts = torch.arange(len(active), device=active.device).split(most)
+        written = [
+            self._denoise_part(canvas.rows(part), active[part], wanted[part], None if noise is None else noise[part])
+            for part in parts
+        ]
+        tokens, confidence = zip(*written, strict=True)
+        return torch.cat(tokens), torch.cat(confidence)
+
+    def _denoise_part(self, canvas: Canvas, active: Tensor, wanted: Tensor, noise: Tensor | None):
         positions = wanted.flatten().nonzero().squeeze(1)
         logits = self._logits(canvas, active, positions).float()  # (M, V)
         logits[:, self.suppressed] = -torch.inf
