@@ -85,7 +85,7 @@ def test_the_search_can_be_judged_by_it():
 
 
 def test_the_width_of_a_round_follows_what_judges():
-    """The surrogate searched with the encoder's width costs four times as much and reads no more; a given one counts."""
+    """With the encoder's width the surrogate costs four times as much and reads no more; a given width counts."""
     model, vectors = with_surrogate(), unit_vectors(2)
     rounds = {"num_candidates": 4, "num_corrections": 1}
     by_surrogate = model.generate(vectors, feedback="surrogate", **rounds)

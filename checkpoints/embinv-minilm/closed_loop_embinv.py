@@ -22,7 +22,7 @@ ARRIVED, PATIENCE = 0.999, 5
 EDIT_STEPS, CORRECTION_STEPS = 2, 4
 # share of the proposals that are corrections, if the model has learned them; the rest are edits
 CORRECTED_SHARE = 0.5
-# settings by default, tuned on validation texts; the surrogate's cosine is less to be trusted, and more texts deceive it
+# settings by default, tuned on validation texts; the surrogate is less to be trusted, and more texts deceive it
 ENCODER_SEARCH = {"likelihood_weight": 0.03, "num_beams": 4, "num_proposals": 16}
 SURROGATE_SEARCH = {"likelihood_weight": 0.1, "num_beams": 2, "num_proposals": 8}
 
@@ -151,7 +151,7 @@ class ClosedLoop:
         return torch.cat(proposals, dim=1)
 
     def _correct(self, state: Hypotheses, active: Tensor, count: int) -> Tensor:
-        """(A, num_beams · count, L): new texts, written by the denoiser that is told each hypothesis and its vector."""
+        """(A, num_beams · count, L): new texts by the denoiser that is told each hypothesis and its vector."""
         target = self.embeddings[active][:, None].expand_as(state.vectors)
         hypothesis = Hypothesis(_copies(state.ids, count), _copies(state.vectors, count))
         ids = self._write(_copies(target, count), CORRECTION_STEPS, hypothesis=hypothesis)
