@@ -92,6 +92,12 @@ class EmbInvGenerationConfig(GenerationConfig):
         """The settings by name."""
         return {name: getattr(self, name) for name in self.names()}
 
+    def to_diff_dict(self) -> dict[str, Any]:
+        """What is saved: the settings that differ from the defaults, so that better defaults reach old checkpoints."""
+        usual = type(self)().settings()
+        changed = {name: value for name, value in self.settings().items() if value != usual[name]}
+        return changed | {"transformers_version": self.to_dict()["transformers_version"]}
+
     def validate(self, **_):
         if self.strategy not in STRATEGIES:
             raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {self.strategy!r}.")

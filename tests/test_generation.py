@@ -1,5 +1,7 @@
 """Decoding: every strategy against an oracle, exact budgets, repeatability, and settings that fail loudly."""
 
+import json
+
 import pytest
 import torch
 from transformers import TextDiffusionStreamer
@@ -348,6 +350,18 @@ def test_settings_come_from_the_config_and_calls_do_not_change_it():
     assert model.generate(unit_vectors(1), num_steps=2).num_forward_passes > 2
     assert model.generate(unit_vectors(1), strategy="confidence", num_steps=2).num_forward_passes == 2
     assert model.generation_config.strategy == "sequential" and model.generation_config.max_length is None
+
+
+def test_only_changed_settings_are_saved(tmp_path):
+    """A checkpoint that wrote down all defaults of its day searched as narrowly for ever."""
+    model = tiny_model()
+    model.generation_config = EmbInvGenerationConfig(confidence_bias=-1.5, num_proposals=3, suppress_tokens=[1, 2])
+    model.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "generation_config.json").read_text())
+    assert saved.pop("transformers_version")
+    assert saved == {"confidence_bias": -1.5, "num_proposals": 3, "suppress_tokens": [1, 2]}
+    loaded = EmbInvGenerationConfig.from_pretrained(tmp_path)
+    assert loaded.settings() == model.generation_config.settings()
 
 
 def test_history_shows_each_pass():
