@@ -15,16 +15,15 @@ from torch import Tensor
 from .correction_embinv import Hypothesis
 from .diffusion_embinv import text_positions
 
-EDITS = ("replace", "insert", "delete", "swap", "reopen")
+EDITS = ("replace", "insert", "delete", "swap", "exchange", "reopen")
 # a vector leaves the search at this cosine, or after so many rounds without a better text
 ARRIVED, PATIENCE = 0.999, 5
 # passes that fill in an edit, and that write a learned correction
 EDIT_STEPS, CORRECTION_STEPS = 2, 4
 # share of the proposals that are corrections, if the model has learned them; the rest are edits
 CORRECTED_SHARE = 0.5
-# settings by default, tuned on validation texts; the surrogate is less to be trusted, and more texts deceive it
-ENCODER_SEARCH = {"likelihood_weight": 0.03, "num_beams": 4, "num_proposals": 16}
-SURROGATE_SEARCH = {"likelihood_weight": 0.1, "num_beams": 2, "num_proposals": 8}
+# λ by default, tuned on validation texts: the encoder's cosine is to be trusted, the surrogate's less
+LIKELIHOOD_WEIGHT, SURROGATE_LIKELIHOOD_WEIGHT = 0.03, 0.05
 
 
 @dataclass
@@ -84,8 +83,8 @@ class ClosedLoop:
     """A search for the texts of e (B, D).
 
     Args:
-        generate: (embeddings, settings, draft_ids, hypothesis), the last two or None → ids (R, L), ends behind the
-            text.
+        generate: (embeddings, settings, draft_ids, barred_ids, hypothesis), the last three or None → ids (R, L), ends
+            behind the text.
         feedback: ids (N, L) → vectors (N, D), or None: then the denoiser's likelihood is the only judge.
         likelihood_weight: λ of the score. It keeps words in order: a mean-pooled vector hardly sees it.
         overshoot: α of e + α(e − ê), which the edits of a hypothesis with vector ê are filled in for: what it lacks
@@ -162,23 +161,22 @@ class ClosedLoop:
         target = self.embeddings[active][:, None]
         aim = torch.nn.functional.normalize(target + self.overshoot * (target - state.vectors), dim=-1)
         ids, log_p = _copies(state.ids, count), _copies(state.log_p, count)
-        drafts = random_edits(ids, log_p, self.mask, self.end, self.generator)
-        return self._write(_copies(aim, count), EDIT_STEPS, drafts).view(len(active), -1, ids.shape[1])
+        drafts, barred = random_edits(ids, log_p, self.mask, self.end, self.generator)
+        return self._write(_copies(aim, count), EDIT_STEPS, drafts, barred).view(len(active), -1, ids.shape[1])
 
-    def _write(
-        self, aims: Tensor, num_steps: int, drafts: Tensor | None = None, hypothesis: Hypothesis | None = None
-    ) -> Tensor:
+    def _write(self, aims: Tensor, num_steps: int, drafts=None, barred=None, hypothesis=None) -> Tensor:
         """(R, L): a sampled text for each of the vectors `aims` (R, D)."""
         settings = {"temperature": self.temperature, "num_steps": num_steps, "strategy": "confidence"}
-        return self.generate(aims, settings, drafts, hypothesis)
+        return self.generate(aims, settings, drafts, barred, hypothesis)
 
     def judge(self, ids: Tensor, embeddings: Tensor) -> Hypotheses:
         """Texts (A, K, L) with their scores; likelihoods of the nearest ones alone, the rest is dropped."""
         if self.feedback is None:
             nothing = torch.zeros(*ids.shape[:2], embeddings.shape[1], device=ids.device)
             return self._with_likelihood(ids, nothing, nothing[..., 0], embeddings)
-        vectors = self.feedback(ids.flatten(0, 1)).to(embeddings).view(*ids.shape[:2], -1)
-        self.num_feedback_calls += ids.shape[0] * ids.shape[1]
+        unique, place = ids.flatten(0, 1).unique(dim=0, return_inverse=True)  # edits often meet
+        vectors = self.feedback(unique).to(embeddings)[place].view(*ids.shape[:2], -1)
+        self.num_feedback_calls += len(unique)
         cosine = torch.nn.functional.cosine_similarity(vectors, embeddings[:, None], dim=-1)  # (A, K)
         kept = cosine.masked_fill(repeated(ids), -torch.inf).topk(min(2 * self.num_beams, ids.shape[1]), dim=1).indices
         return self._with_likelihood(_pick(ids, kept), _pick(vectors, kept), _pick(cosine, kept), embeddings)
@@ -212,14 +210,22 @@ def token_log_likelihood(model, ids: Tensor, embeddings: Tensor) -> Tensor:
     return log_p.view(rows, length)
 
 
-def random_edits(ids: Tensor, log_p: Tensor, mask: int, end: int, generator: torch.Generator | None = None) -> Tensor:
-    """One edit of each text (R, L) → (R, L), the kind drawn at random; unlikely words are likelier to be edited.
+def random_edits(
+    ids: Tensor, log_p: Tensor, mask: int, end: int, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """One edit of each text (R, L), the kind drawn at random; unlikely words are likelier to be edited.
 
     replace: 1 to 3 of its words are masked. insert: a [MASK] is put before one. delete: a word goes. swap: two
-    neighbouring spans of up to 4 change places. reopen: about 40 % of the words are masked.
+    neighbouring spans of up to 4 change places. exchange: two words do, wherever they are. reopen: about 40 % of the
+    words are masked.
 
     Args:
         log_p: (R, L) log-likelihood of each token.
+
+    Returns:
+        (R, L) the edited texts, and (R, L) tokens that a [MASK] must not become, −1 for none: the likeliest one to be
+        wrong of those that were masked, or else many edits would write what stood there; the word that an insertion
+        stands before.
     """
     rows, length = ids.shape
     device = ids.device
@@ -229,7 +235,7 @@ def random_edits(ids: Tensor, log_p: Tensor, mask: int, end: int, generator: tor
         source = "cpu" if generator is None else generator.device
         return torch.rand(*shape, generator=generator, device=source).to(device)
 
-    draw, kind = uniform(rows, 5), (uniform(rows) * len(EDITS)).long()
+    draw, kind = uniform(rows, 5), (uniform(rows) * len(EDITS)).long()[:, None]
     column = torch.arange(length, device=device)[None]  # (1, L)
     text = column < size[:, None]
 
@@ -240,17 +246,21 @@ def random_edits(ids: Tensor, log_p: Tensor, mask: int, end: int, generator: tor
     place = order[:, :1]  # (R, 1)
     few = 1 + (draw[:, 1] * 3).long()
     many = (0.4 * size).ceil().long()
-    hidden = rank < torch.where(kind == EDITS.index("reopen"), many, few)[:, None]
-    result = ids.masked_fill(hidden & text, mask)
+    hidden = text & (rank < torch.where(kind[:, 0] == EDITS.index("reopen"), many, few)[:, None])
+    result = ids.masked_fill(hidden, mask)
 
     inserted = ids.gather(1, (column - (column > place).long()).expand(rows, -1)).masked_fill(column == place, mask)
     behind = torch.nn.functional.pad(ids[:, 1:], (0, 1), value=end)
     deleted = torch.where(column >= place, behind, ids)
     swapped = ids.gather(1, _swap_order(size, draw[:, 2:5], length))
-    for name, edited in (("insert", inserted), ("delete", deleted), ("swap", swapped)):
-        result = torch.where((kind == EDITS.index(name))[:, None], edited, result)
-    only_end = (result[:, 0] == end)[:, None]  # no text is empty
-    return torch.where(only_end, ids, result)
+    other = torch.minimum((draw[:, :1] * size[:, None]).long(), (size[:, None] - 1).clamp_min(0))  # (R, 1)
+    exchanged = ids.scatter(1, place, ids.gather(1, other)).scatter(1, other, ids.gather(1, place))
+    moved = {"insert": inserted, "delete": deleted, "swap": swapped, "exchange": exchanged}
+    for name, edited in moved.items():
+        result = torch.where(kind == EDITS.index(name), edited, result)
+    only_end = result[:, :1] == end  # no text is empty
+    result = torch.where(only_end, ids, result)
+    return result, torch.where((result == mask) & hidden & (rank == 0), ids, -1)
 
 
 def _swap_order(size: Tensor, draws: Tensor, length: int) -> Tensor:

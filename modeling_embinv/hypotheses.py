@@ -49,7 +49,7 @@ def sample_hypotheses(
         drafts, mask = input_ids[rows], model.config.mask_token_id
         edits = torch.randint(1, MAX_EDITS + 1, (len(rows), 1), generator=generator)
         for number in range(MAX_EDITS):
-            edited = random_edits(drafts, torch.zeros(drafts.shape), mask, end, generator)
+            edited, _ = random_edits(drafts, torch.zeros(drafts.shape), mask, end, generator)
             drafts = torch.where(number < edits, edited, drafts)
         ids[rows] = _written(model, embedding[rows], end, num_steps=2, temperature=0.7, draft_ids=drafts, **settings)
     model.train(training)

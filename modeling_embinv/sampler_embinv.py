@@ -22,11 +22,14 @@ class Sampler:
     """One call of `generate`: the canvas, its noise, and the loop that every strategy shares.
 
     hypothesis: texts to improve, one a row; None writes anew.
+    barred_ids: (B, L), a token that a position must not get, −1 for none.
     """
 
-    def __init__(self, model, embeddings: Tensor, config, generator, streamer, draft_ids=None, hypothesis=None):
+    def __init__(
+        self, model, embeddings: Tensor, config, generator, streamer, draft_ids=None, hypothesis=None, barred_ids=None
+    ):
         self.model, self.embeddings, self.config, self.streamer = model, embeddings, config, streamer
-        self.condition = self._condition(hypothesis)
+        self.condition, self.barred_ids = self._condition(hypothesis), barred_ids
         tokens = model.config.mask_token_id, model.config.eos_token_id
         self.canvas = Canvas.fully_masked(len(embeddings), config.max_length, *tokens, embeddings.device)
         if draft_ids is not None:
@@ -121,6 +124,9 @@ class Sampler:
         positions = wanted.flatten().nonzero().squeeze(1)
         logits = self._logits(canvas, active, positions).float()  # (M, V)
         logits[:, self.suppressed] = -torch.inf
+        if self.barred_ids is not None:
+            barred = self.barred_ids[active].flatten()[positions]
+            logits[barred >= 0, barred[barred >= 0]] = -torch.inf
         at_start = positions % wanted.shape[1] == 0
         logits[at_start, canvas.end_token_id] = -torch.inf  # no text is empty
         probabilities = logits.softmax(dim=-1)

@@ -10,7 +10,9 @@ from torch import Tensor
 from transformers import GenerationConfig
 from transformers.utils import ModelOutput
 
-from .closed_loop_embinv import ENCODER_SEARCH, SURROGATE_SEARCH, ClosedLoop
+from .closed_loop_embinv import LIKELIHOOD_WEIGHT
+from .closed_loop_embinv import SURROGATE_LIKELIHOOD_WEIGHT
+from .closed_loop_embinv import ClosedLoop
 from .diffusion_embinv import after_first
 from .sampler_embinv import Sampler
 from .sampler_embinv import calibrated
@@ -37,11 +39,10 @@ class EmbInvGenerationConfig(GenerationConfig):
             ten. No token is chosen by it.
         num_candidates: texts that are written for each vector, one greedily, the others sampled; the best is returned.
         num_corrections: rounds in which the best texts are edited and judged again; needs `feedback`.
-        num_beams, num_proposals: texts that survive a round of corrections, and edits of each. None is 4 and 16, with
-            the surrogate 2 and 8: with more, it is deceived more often.
+        num_beams, num_proposals: texts that survive a round of corrections, and edits of each.
         candidate_temperature: of sampled candidates and of edits; higher ones differ more.
         likelihood_weight: λ of the score cosine + λ · mean log p(token | e, the others) by which texts are ranked.
-            None is 0.03, and 0.1 for the surrogate, whose cosine is less to be trusted.
+            None is 0.03, and 0.05 for the surrogate, whose cosine is less to be trusted.
         overshoot: α of e + α(e − ê), which edits of a text with vector ê are filled in for: what it lacks counts more.
         max_length: canvas length, the model's `max_sequence_length` by default; shorter to say "at most so long".
         suppress_tokens: ids that are never written, [MASK] is always among them.
@@ -63,8 +64,8 @@ class EmbInvGenerationConfig(GenerationConfig):
         self.confidence_bias: float = kwargs.pop("confidence_bias", 0.0)
         self.num_candidates: int = kwargs.pop("num_candidates", 1)
         self.num_corrections: int = kwargs.pop("num_corrections", 0)
-        self.num_beams: int | None = kwargs.pop("num_beams", None)
-        self.num_proposals: int | None = kwargs.pop("num_proposals", None)
+        self.num_beams: int = kwargs.pop("num_beams", 4)
+        self.num_proposals: int = kwargs.pop("num_proposals", 16)
         self.candidate_temperature: float = kwargs.pop("candidate_temperature", 0.7)
         self.likelihood_weight: float | None = kwargs.pop("likelihood_weight", None)
         self.overshoot: float = kwargs.pop("overshoot", 1.5)
@@ -174,7 +175,6 @@ class EmbInvGenerationMixin:
                 confidence of 1. Rows are texts with end tokens behind them; L is `max_length`. By default all unknown.
             streamer: for a batch of one: `put_draft` receives the canvas after each pass, and the keyword `confidence`
                 (1, L); `put` receives the text.
-
             feedback: what checks candidates and corrections: "surrogate", the model's own stand-in for the encoder, or
                 the encoder: N texts → (N, D) when the `tokenizer` is given, otherwise ids (N, L) → (N, D). Without it,
                 candidates are ranked by likelihood alone.
@@ -213,19 +213,20 @@ class EmbInvGenerationMixin:
             raise ValueError('num_corrections needs feedback: "surrogate", or an encoder to check the text by.')
         passes = 0
 
-        def write(rows: Tensor, changes: dict, drafts: Tensor | None = None, hypothesis=None) -> Tensor:
+        def write(rows: Tensor, changes: dict, drafts=None, barred=None, hypothesis=None) -> Tensor:
             nonlocal passes
             settings = {**config.settings(), "num_candidates": 1, "num_corrections": 0, **changes}
-            sampler = Sampler(self, rows, type(config)(**settings), generator, None, drafts, hypothesis)
+            sampler = Sampler(self, rows, type(config)(**settings), generator, None, drafts, hypothesis, barred)
             ids = sampler.run().ids
             passes += sampler.num_forward_passes
             return ids
 
-        usual = SURROGATE_SEARCH if feedback == "surrogate" else ENCODER_SEARCH
-        given = {name: getattr(config, name) for name in usual if getattr(config, name) is not None}
+        weight = config.likelihood_weight
+        if weight is None:
+            weight = SURROGATE_LIKELIHOOD_WEIGHT if feedback == "surrogate" else LIKELIHOOD_WEIGHT
         loop = ClosedLoop(
-            self, embeddings, write, self._judge(feedback, tokenizer), overshoot=config.overshoot,
-            temperature=config.candidate_temperature, generator=generator, **(usual | given),
+            self, embeddings, write, self._judge(feedback, tokenizer), weight, config.overshoot, config.num_beams,
+            config.num_proposals, config.candidate_temperature, generator,
         )  # fmt: skip
         found = loop.run(config.num_candidates, config.num_corrections)
         sequences, confidence = self._finish(found.ids[:, 0], found.log_p[:, 0].exp(), config, streamer)
