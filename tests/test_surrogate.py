@@ -72,7 +72,7 @@ def test_the_search_can_be_judged_by_it():
     """Surrogate calls booked as the encoder's would hide what the search costs; the cosine must be the surrogate's."""
     model, vectors = with_surrogate(), unit_vectors(4)
     output = model.generate(
-        vectors, feedback="surrogate", num_candidates=4, num_corrections=3, num_proposals=4,
+        vectors, feedback="surrogate", num_candidates=4, num_corrections=3, num_beams=2, num_proposals=4,
         generator=torch.Generator().manual_seed(0),
     )  # fmt: skip
     assert output.num_feedback_calls == 0 and 4 * 4 < output.num_surrogate_calls <= 4 * (4 + 3 * 8)
