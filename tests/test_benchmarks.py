@@ -1,12 +1,13 @@
 """The benchmarks count what they say they count, and run."""
 
 import json
+import sys
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import throughput, vs_vec2text
+from benchmarks import many_vectors, throughput, vs_vec2text
 from benchmarks.autoregressive import AutoregressiveInverter
 from benchmarks.throughput import BareProducts, Product, measure, parse, products_of, record
 
@@ -165,3 +166,27 @@ def test_the_comparison_is_a_ratio_within_one_batch_size():
     ]  # fmt: skip
     last = vs_vec2text.table(rows).splitlines()[-1]
     assert "20.0×" in last and "| 10 |" in last
+
+
+def test_a_straight_line_is_told_from_a_bent_one():
+    """The pause of a kill counted as work, or a run that slows down called a line: a lie either way."""
+    rows = [{"run": 0, "seconds": 5.0 + step, "vectors": 100 * step, "mib": 900.0} for step in range(20)]
+    rows += [
+        {"run": 1, "seconds": 60.0 + step, "vectors": 1800 + 100 * step, "mib": 900.0 + step} for step in range(20)
+    ]
+    found = many_vectors.report(rows, 3700)
+    assert found["hours_for_a_million"] == pytest.approx(1e6 / 100 / 3600)
+    assert all(stretch["r_squared"] > 0.9999 for stretch in found["stretches"])
+    assert found["stretches"][1]["mib_last_tenth"] > found["stretches"][1]["mib_first_tenth"] + 15
+    bent = [row | {"seconds": row["vectors"] ** 2 / 1e4} for row in rows[:20]]
+    assert many_vectors.report(bent, 2000)["stretches"][0]["largest_deviation"] > 0.05
+
+
+def test_a_killed_run_is_watched_to_its_end(tmp_path):
+    """A watcher that waits for parts that never come, or that takes a failure for an end."""
+    writes = "import pathlib, sys, time\nfor n in range(3):\n    pathlib.Path(sys.argv[1], f'{n}.jsonl').touch()\n"
+    command = [sys.executable, "-c", writes + "time.sleep(60)", str(tmp_path)]
+    looks = list(many_vectors.watch(command, tmp_path, kill_at=3))
+    assert looks[-1][1] == 3 and looks[-1][2] > 1
+    with pytest.raises(RuntimeError, match="ended with 7"):
+        list(many_vectors.watch([sys.executable, "-c", "import sys; sys.exit(7)"], tmp_path, None))
