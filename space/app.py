@@ -199,7 +199,9 @@ def leak(text, noise, storage, corrections):
     lines = [" ".join(line.split()) for line in lines]
     vectors = torch.stack([read_text(line)[2] for line in lines])
     stored = protect(vectors, float(noise), storage == "int8")
-    loop = dict(feedback="encoder", num_candidates=8, num_corrections=int(corrections)) if corrections else {}
+    # narrower than usual: many lines, and somebody waits
+    narrow = dict(feedback="encoder", num_candidates=8, num_beams=2, num_proposals=8)
+    loop = dict(num_corrections=int(corrections), **narrow) if corrections else {}
     recovered = inverter.decode(inverter.generate(stored, **loop).sequences)
     rows = summary(lines, recovered)
     cosine = float((stored * vectors).sum(dim=1).mean())
