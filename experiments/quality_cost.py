@@ -110,13 +110,24 @@ def plot(found: dict, path: Path):
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
+    names = list(dict.fromkeys(name for methods in found.values() for name in methods))
+    colours = dict(zip(names, plt.colormaps["tab20"].colors, strict=False))
     figure, axes = plt.subplots(len(found), 3, figsize=(11, 3.4 * len(found)), layout="constrained", squeeze=False)
     for row, (length, methods) in zip(axes, found.items(), strict=True):
         for panel, score in zip(row, ("BLEU", "token F1", "cosine"), strict=True):
             for name, method in methods.items():
                 value = method["scores"][score]
                 error = [[value["mean"] - value["low"]], [value["high"] - value["mean"]]]
-                panel.errorbar(method["gflop"], value["mean"], error, fmt="o", markersize=5, capsize=2, label=name)
+                panel.errorbar(
+                    method["gflop"],
+                    value["mean"],
+                    error,
+                    fmt="o",
+                    color=colours[name],
+                    markersize=5,
+                    capsize=2,
+                    label=name,
+                )
             panel.set(xscale="log", xlabel="GFLOP a text", ylabel=score, title=f"at most {length}")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize="small")
