@@ -21,12 +21,12 @@ MAX_LOGITS = 2**28
 class Sampler:
     """One call of `generate`: the canvas, its noise, and the loop that every strategy shares.
 
-    hypothesis: texts to improve, one a row; None writes anew.
     barred_ids: (B, L), a token that a position must not get, −1 for none.
+    hypothesis: texts to improve, one a row; None writes anew.
     """
 
     def __init__(
-        self, model, embeddings: Tensor, config, generator, streamer, draft_ids=None, hypothesis=None, barred_ids=None
+        self, model, embeddings: Tensor, config, generator, streamer, draft_ids=None, barred_ids=None, hypothesis=None
     ):
         self.model, self.embeddings, self.config, self.streamer = model, embeddings, config, streamer
         self.condition, self.barred_ids = self._condition(hypothesis), barred_ids

@@ -41,7 +41,7 @@ def test_barred_tokens_are_never_written():
     open_ids = torch.full((4, 12), MASK)
     plain = Sampler(model, vectors, EmbInvGenerationConfig(max_length=12), None, None, open_ids).run().ids
     barred = torch.where(torch.arange(12) % 2 == 0, plain, -1)
-    again = Sampler(model, vectors, EmbInvGenerationConfig(max_length=12), None, None, open_ids, None, barred).run()
+    again = Sampler(model, vectors, EmbInvGenerationConfig(max_length=12), None, None, open_ids, barred).run()
     assert (again.ids[:, ::2] != plain[:, ::2]).all()
 
 

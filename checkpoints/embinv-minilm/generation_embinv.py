@@ -216,7 +216,7 @@ class EmbInvGenerationMixin:
         def write(rows: Tensor, changes: dict, drafts=None, barred=None, hypothesis=None) -> Tensor:
             nonlocal passes
             settings = {**config.settings(), "num_candidates": 1, "num_corrections": 0, **changes}
-            sampler = Sampler(self, rows, type(config)(**settings), generator, None, drafts, hypothesis, barred)
+            sampler = Sampler(self, rows, type(config)(**settings), generator, None, drafts, barred, hypothesis)
             ids = sampler.run().ids
             passes += sampler.num_forward_passes
             return ids
