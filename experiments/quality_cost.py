@@ -34,26 +34,26 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--only", nargs="+", help="names of methods; all that are missing by default")
     options = parser.parse_args(arguments)
     experiment = yaml.safe_load((FOLDER / "quality_cost.yaml").read_text(encoding="utf-8"))
-    if unknown := set(options.only or ()) - set(experiment["methods"]):
-        parser.error(f"no method {', '.join(unknown)}; there are {', '.join(experiment['methods'])}")
+    every = experiment["methods"] | experiment["ablations"]
+    if unknown := set(options.only or ()) - set(every):
+        parser.error(f"no method {', '.join(unknown)}; there are {', '.join(every)}")
     keep_large_blocks()
     model, tokenizer = load_inverter(experiment["model"])
     model.eval().requires_grad_(False)  # the counter of operations trips over views of weights that need gradients
     encoder = load_encoder(model.config.encoder_id)
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for length, (fewest, most) in experiment["lengths"].items():
+    for place, (length, (fewest, most)) in enumerate(experiment["lengths"].items()):
         if most >= model.config.max_sequence_length:
             continue
         texts = held_out_texts(experiment, encoder.tokenizer, fewest, most)
         held_out, _ = HeldOut.of_texts(model, tokenizer, encoder, texts)
         rows = found.setdefault(length, {})
-        for name, settings in experiment["methods"].items():
+        for name, settings in (every if place == 0 else experiment["methods"]).items():
             if name in (options.only or experiment["methods"]) and (options.only or name not in rows):
                 rows[name] = measure(held_out, settings)
                 print(length, name, json.dumps(summary(rows[name])), flush=True)
                 write_json(RESULTS, found)
-    order = experiment["methods"]
-    found = {length: {name: rows[name] for name in order if name in rows} for length, rows in found.items()}
+    found = {length: {name: rows[name] for name in every if name in rows} for length, rows in found.items()}
     write_json(RESULTS, found)
     plot(found, RESULTS.with_suffix(".png"))
     return 0

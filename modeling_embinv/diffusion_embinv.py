@@ -166,13 +166,13 @@ class Canvas:
 
 
 def after_first(flags: Tensor) -> Tensor:
-    """(B, L) bool, true behind the first true position of each row of `flags` (B, L)."""
-    counts = flags.long().cumsum(dim=1)
+    """(…, L) bool, true behind the first true position of each row of `flags` (…, L)."""
+    counts = flags.long().cumsum(dim=-1)
     return (counts - flags.long()) > 0
 
 
 def text_positions(ids: Tensor, end: int) -> Tensor:
-    """(B, L) bool: the positions of each text of ids (B, L), its end token included."""
+    """(…, L) bool: the positions of each text of ids (…, L), its end token included."""
     return ~after_first(ids == end)
 
 

@@ -1,4 +1,4 @@
-"""The third stage of training: the surrogate encoder learns the (text, vector) pairs that trained the inverter."""
+"""The last stage of training: the surrogate encoder learns the (text, vector) pairs that trained the inverter."""
 
 import torch
 from torch import Tensor

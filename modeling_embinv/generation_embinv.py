@@ -40,6 +40,8 @@ class EmbInvGenerationConfig(GenerationConfig):
         num_candidates: texts that are written for each vector, one greedily, the others sampled; the best is returned.
         num_corrections: rounds in which the best texts are edited and judged again; needs `feedback`.
         num_beams, num_proposals: texts that survive a round of corrections, and edits of each.
+        num_checked: of a text's edits, those that the encoder is asked about; the surrogate picks them. Without one,
+            so many edits are made.
         candidate_temperature: of sampled candidates and of edits; higher ones differ more.
         likelihood_weight: λ of the score cosine + λ · mean log p(token | e, the others) by which texts are ranked.
             None is 0.03, and 0.05 for the surrogate, whose cosine is less to be trusted.
@@ -65,7 +67,8 @@ class EmbInvGenerationConfig(GenerationConfig):
         self.num_candidates: int = kwargs.pop("num_candidates", 1)
         self.num_corrections: int = kwargs.pop("num_corrections", 0)
         self.num_beams: int = kwargs.pop("num_beams", 4)
-        self.num_proposals: int = kwargs.pop("num_proposals", 16)
+        self.num_proposals: int = kwargs.pop("num_proposals", 64)
+        self.num_checked: int = kwargs.pop("num_checked", 8)
         self.candidate_temperature: float = kwargs.pop("candidate_temperature", 0.7)
         self.likelihood_weight: float | None = kwargs.pop("likelihood_weight", None)
         self.overshoot: float = kwargs.pop("overshoot", 1.5)
@@ -85,7 +88,7 @@ class EmbInvGenerationConfig(GenerationConfig):
         return (
             "strategy", "num_steps", "remask_ratio", "restart_ratio", "guidance_scale", "temperature",
             "confidence_temperature", "confidence_bias", "num_candidates", "num_corrections", "num_beams",
-            "num_proposals", "candidate_temperature", "likelihood_weight", "overshoot", "max_length",
+            "num_proposals", "num_checked", "candidate_temperature", "likelihood_weight", "overshoot", "max_length",
             "suppress_tokens", "return_history",
         )  # fmt: skip
 
@@ -102,7 +105,7 @@ class EmbInvGenerationConfig(GenerationConfig):
     def validate(self, **_):
         if self.strategy not in STRATEGIES:
             raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {self.strategy!r}.")
-        for name in ("num_steps", "max_length", "num_candidates", "num_beams", "num_proposals"):
+        for name in ("num_steps", "max_length", "num_candidates", "num_beams", "num_proposals", "num_checked"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}.")
@@ -213,10 +216,10 @@ class EmbInvGenerationMixin:
             raise ValueError('num_corrections needs feedback: "surrogate", or an encoder to check the text by.')
         passes = 0
 
-        def write(rows: Tensor, changes: dict, drafts=None, barred=None, hypothesis=None) -> Tensor:
+        def write(rows: Tensor, changes: dict, drafts=None, barred=None) -> Tensor:
             nonlocal passes
             settings = {**config.settings(), "num_candidates": 1, "num_corrections": 0, **changes}
-            sampler = Sampler(self, rows, type(config)(**settings), generator, None, drafts, barred, hypothesis)
+            sampler = Sampler(self, rows, type(config)(**settings), generator, None, drafts, barred)
             ids = sampler.run().ids
             passes += sampler.num_forward_passes
             return ids
@@ -224,9 +227,12 @@ class EmbInvGenerationMixin:
         weight = config.likelihood_weight
         if weight is None:
             weight = SURROGATE_LIKELIHOOD_WEIGHT if feedback == "surrogate" else LIKELIHOOD_WEIGHT
+        by_surrogate, checked = feedback == "surrogate", min(config.num_checked, config.num_proposals)
+        scout = None if by_surrogate or self.surrogate is None or checked == config.num_proposals else self.embed
         loop = ClosedLoop(
-            self, embeddings, write, self._judge(feedback, tokenizer), weight, config.overshoot, config.num_beams,
-            config.num_proposals, config.candidate_temperature, generator,
+            self, embeddings, write, self._judge(feedback, tokenizer), scout, weight, config.overshoot,
+            config.num_beams, config.num_proposals if by_surrogate or scout else checked, checked,
+            config.candidate_temperature, generator,
         )  # fmt: skip
         found = loop.run(config.num_candidates, config.num_corrections)
         sequences, confidence = self._finish(found.ids[:, 0], found.log_p[:, 0].exp(), config, streamer)
@@ -235,8 +241,8 @@ class EmbInvGenerationMixin:
             confidence=confidence,
             num_forward_passes=passes + loop.num_forward_passes,
             cosine=None if feedback is None else found.cosine[:, 0],
-            num_feedback_calls=0 if feedback == "surrogate" else loop.num_feedback_calls,
-            num_surrogate_calls=loop.num_feedback_calls if feedback == "surrogate" else 0,
+            num_feedback_calls=0 if by_surrogate else loop.num_feedback_calls,
+            num_surrogate_calls=loop.num_feedback_calls if by_surrogate else loop.num_scout_calls,
         )
 
     def _judge(self, feedback: Callable | str | None, tokenizer) -> Callable | None:

@@ -11,10 +11,9 @@ from transformers.activations import ACT2FN
 from transformers.utils import ModelOutput
 
 from .configuration_embinv import EmbInvConfig
-from .correction_embinv import Correction
-from .correction_embinv import Hypothesis
 from .cross_entropy_embinv import chunked_cross_entropy
 from .diffusion_embinv import NoiseSchedule
+from .diffusion_embinv import text_positions
 from .generation_embinv import EmbInvGenerationConfig
 from .generation_embinv import EmbInvGenerationMixin
 from .surrogate_embinv import Surrogate
@@ -99,20 +98,17 @@ class Modulation(nn.Linear):
 
 @dataclass
 class Condition:
-    """What does not change from pass to pass: what e, and a hypothesis if there is one, tell the network.
+    """What does not change from pass to pass: what e tells the network.
 
-    modulation: (B, num_norms, 2, H). prefix: (B, P, H) or None. tokens: (B, L, H) added to the tokens, or None.
+    modulation: (B, num_norms, 2, H). prefix: (B, P, H) or None.
     """
 
     modulation: Tensor
     prefix: Tensor | None
-    tokens: Tensor | None
 
     def rows(self, index: Tensor) -> "Condition":
         """Those of the rows `index`."""
-        return Condition(
-            *(None if part is None else part[index] for part in (self.modulation, self.prefix, self.tokens))
-        )
+        return Condition(self.modulation[index], None if self.prefix is None else self.prefix[index])
 
 
 class ConditionTokens(nn.Linear):
@@ -162,12 +158,6 @@ class EmbInvPreTrainedModel(PreTrainedModel):
             for dense in (module.dense_in, module.dense_out):
                 init.normal_(dense.weight, std=dense.in_features**-0.5)  # keeps the variance of e's entries
                 init.zeros_(dense.bias)
-        elif isinstance(module, Correction):
-            init.normal_(module.dense_in.weight, std=module.dense_in.in_features**-0.5)
-            init.copy_(module.tokens.weight, 0.5 * torch.eye(self.config.hidden_size))
-            init.zeros_(module.dense_out.weight)
-            for dense in (module.dense_in, module.dense_out, module.tokens):
-                init.zeros_(dense.bias)
         elif isinstance(module, Surrogate):
             init.zeros_(module.modulation)
             for down, up in zip(module.down, module.up, strict=True):
@@ -191,6 +181,10 @@ class EmbInvPreTrainedModel(PreTrainedModel):
                 init.zeros_(module.bias)
 
 
+# texts that the surrogate reads at a time
+EMBEDDED_ROWS = 1024
+
+
 class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, EmbInvGenerationMixin):
     """Masked diffusion language model conditioned on a sentence embedding by adaptive layer norms."""
 
@@ -203,7 +197,6 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, EmbInvGenerationMixin):
         self.projector = ConditionProjector(config)
         self.timestep_features = TimestepFeatures(config)
         self.condition_tokens = ConditionTokens(config) if config.num_condition_tokens else None
-        self.correction = Correction(config) if config.has_correction else None
         self.trunk = build_trunk(config.backbone_config)
         self.surrogate = Surrogate(config, self.trunk) if config.surrogate_rank else None
         self.modulation = Modulation(config, self.trunk.num_norms + 1)  # the trunk's norms, then the head's
@@ -237,13 +230,6 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, EmbInvGenerationMixin):
         self.trunk.requires_grad_(False)
         self.get_input_embeddings().requires_grad_(True)
 
-    def add_correction(self):
-        """Give the model the second stage's part, at its start; one that has it stays as it is."""
-        if self.correction is None:
-            self.config.has_correction = True
-            self.correction = Correction(self.config).to(self.device, self.dtype)
-            self.correction.apply(self._init_weights)
-
     def add_surrogate(self, rank: int):
         """Give the model a surrogate encoder, untrained; one of that rank stays as it is."""
         if self.config.surrogate_rank != rank:
@@ -259,7 +245,9 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, EmbInvGenerationMixin):
         """
         if self.surrogate is None:
             raise ValueError("this model has no surrogate encoder; give the encoder itself as feedback.")
-        return self.surrogate(self.trunk, ids)
+        order = text_positions(ids, self.config.eos_token_id).sum(dim=1).argsort(stable=True)
+        vectors = [self.surrogate(self.trunk, ids[part]) for part in order.split(EMBEDDED_ROWS)]
+        return torch.cat(vectors)[order.argsort()]
 
     def as_pipeline(self, tokenizer):
         """This model as `pipeline("embedding-inversion")`."""
@@ -267,17 +255,11 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, EmbInvGenerationMixin):
 
         return EmbeddingInversionPipeline(model=self, tokenizer=tokenizer)
 
-    def condition(
-        self, embedding: Tensor, condition_mask: Tensor | None = None, hypothesis: Hypothesis | None = None
-    ) -> Condition:
+    def condition(self, embedding: Tensor, condition_mask: Tensor | None = None) -> Condition:
         """The part of a forward pass that depends on e (B, D) alone; arguments as in `forward`."""
-        condition, tokens = self.projector(embedding, condition_mask), None  # (B, H)
-        if hypothesis is not None:
-            known = self.trunk.token_embeddings(hypothesis.ids)
-            addition, tokens = self.correction(embedding, hypothesis, known)
-            condition = condition + addition
+        condition = self.projector(embedding, condition_mask)  # (B, H)
         prefix = None if self.condition_tokens is None else self.condition_tokens(condition)
-        return Condition(self.modulation.of_condition(condition), prefix, tokens)
+        return Condition(self.modulation.of_condition(condition), prefix)
 
     def forward(
         self,
@@ -289,7 +271,6 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, EmbInvGenerationMixin):
         positions: Tensor | None = None,
         targets: Tensor | None = None,
         target_weights: Tensor | None = None,
-        hypothesis: Hypothesis | None = None,
         condition: Condition | None = None,
     ) -> EmbInvOutput:
         """Logits of x0 given xt, t and e (Eq. 3). Draws no noise: see `mask_tokens`.
@@ -303,17 +284,14 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, EmbInvGenerationMixin):
             positions: (M,) int64, flat indexes b·L + i of the positions to score; None for all B·L.
             targets: (M,) int64, x0 there: return the loss, computed in chunks, in place of logits.
             target_weights: (M,) float, factor of each position's loss; None for their mean.
-            hypothesis: texts to improve, for a model with `config.has_correction`.
-            condition: `condition(embedding, …)`, for many passes over the same texts; takes the place of embedding,
-                condition_mask and hypothesis.
+            condition: `condition(embedding, …)`, for many passes over the same texts; takes the place of embedding and
+                condition_mask.
         """
         batch_size, length = noised_ids.shape
         if condition is None:
-            condition = self.condition(embedding, condition_mask, hypothesis)
+            condition = self.condition(embedding, condition_mask)
         modulation = condition.modulation + self.modulation.of_timestep(self.timestep_features(timestep))
         inputs_embeds = self.trunk.token_embeddings(noised_ids)  # (B, L, H)
-        if condition.tokens is not None:
-            inputs_embeds = inputs_embeds + condition.tokens
         prefix = self.config.num_condition_tokens
         if prefix:
             inputs_embeds = torch.cat(

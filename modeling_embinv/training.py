@@ -91,10 +91,6 @@ def build_model(config: TrainingConfig, encoder: SentenceEncoder):
             encoder_prompt=encoder.config.prompt,
             attn_implementation=config.attn_implementation,
         )
-    if config.hypothesis_share:
-        if not encoder.can_encode:
-            raise ValueError("hypothesis_share needs an encoder that can be called: hypotheses are embedded.")
-        model.add_correction()
     if config.surrogate_rank:
         model.add_surrogate(config.surrogate_rank)
         model.requires_grad_(False)

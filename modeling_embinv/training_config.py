@@ -55,11 +55,8 @@ class TrainingConfig:
         default=1.0, metadata={"help": "share of the positions behind the end that is scored, reweighted"}
     )
     condition_dropout: float = field(default=0.1, metadata={"help": "share of rows under the null condition"})
-    hypothesis_share: float = field(
-        default=0.0, metadata={"help": "second stage: share of rows that improve a hypothesis of the model itself"}
-    )
     surrogate_rank: int = field(
-        default=0, metadata={"help": "third stage: train nothing but a surrogate encoder of this rank"}
+        default=0, metadata={"help": "last stage: train nothing but a surrogate encoder of this rank"}
     )
 
     # optimisation
@@ -102,13 +99,11 @@ class TrainingConfig:
         for name in counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        for name in ("full_mask_share", "condition_dropout", "whole_share", "hypothesis_share"):
+        for name in ("full_mask_share", "condition_dropout", "whole_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}.")
         if self.surrogate_rank < 0:
             raise ValueError(f"surrogate_rank must be 0 or more, got {self.surrogate_rank}.")
-        if self.surrogate_rank and self.hypothesis_share:
-            raise ValueError("surrogate_rank and hypothesis_share are stages of their own; train one after the other.")
         if self.embedding_rate < 0:
             raise ValueError(f"embedding_rate must be 0 or more, got {self.embedding_rate}.")
         if not 0 < self.tail_share <= 1:

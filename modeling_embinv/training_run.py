@@ -13,10 +13,8 @@ from tqdm.auto import tqdm
 
 from .batches import NoisedBatch, canvas_length, generator_for, noise_batch
 from .checkpoints import EMA, Progress, export, load_newest, save_checkpoint
-from .correction_embinv import Hypothesis
 from .diffusion_embinv import loss_weights
 from .flops import matmul_rate, training_flops
-from .hypotheses import sample_hypotheses
 from .modeling_embinv import EmbInvForMaskedDiffusion
 from .training_config import TrainingConfig
 from .validation import generation_scores, masked_scores
@@ -121,8 +119,7 @@ class Run:
 
     def batch_loss(self, index: int, canvas: int) -> Tensor:
         """The loss of batch `index` of all processes."""
-        batch = self.noised_batch(index, canvas)
-        return self.loss(batch, self.hypothesis(batch, index) if self.config.hypothesis_share else None)
+        return self.loss(self.noised_batch(index, canvas))
 
     def backward(self, loss: Tensor):
         self.accelerator.backward(loss)
@@ -143,19 +140,7 @@ class Run:
             self.config.tail_share,
         )
 
-    def hypothesis(self, batch: NoisedBatch, index: int) -> Hypothesis:
-        """What the model itself makes of some of the rows; a function of its weights and (seed, index)."""
-        device = self.accelerator.device
-        # generation has batches of every size, see `validate`
-        with torch.compiler.set_stance("force_eager"), self.accelerator.autocast():
-            found = sample_hypotheses(
-                self.bare_model, self.encoder, batch.input_ids, batch.embedding, self.config.hypothesis_share,
-                generator_for(self.config.seed, index, 2),
-            )  # fmt: skip
-        mask = found.mask & batch.condition_mask
-        return Hypothesis(found.ids.to(device), found.embedding.to(device), mask.to(device))
-
-    def loss(self, batch: NoisedBatch, hypothesis: Hypothesis | None = None) -> Tensor:
+    def loss(self, batch: NoisedBatch) -> Tensor:
         """Σ over rows of w(t) Σ over masked positions of −log p (Eq. 4), logits at masked positions only."""
         device = self.accelerator.device
         self.flops += training_flops(self.bare_model, *batch.input_ids.shape, len(batch.positions))
@@ -168,7 +153,6 @@ class Run:
             positions=batch.positions.to(device),
             targets=batch.targets.to(device),
             target_weights=(weights[batch.positions // batch.input_ids.shape[1]] * batch.position_weights).to(device),
-            hypothesis=hypothesis,
         ).loss
 
     def validate(self):
@@ -189,7 +173,7 @@ class Run:
 
     def held_out_scores(self) -> tuple[dict[str, float], list[tuple[str, str]]]:
         """Scores, "loss" among them, and pairs (original, recovered)."""
-        scores = masked_scores(self.bare_model, self.held_out, self.encoder)
+        scores = masked_scores(self.bare_model, self.held_out)
         generated, samples = generation_scores(self.bare_model, self.tokenizer, self.encoder, self.held_out)
         return scores | generated, samples
 

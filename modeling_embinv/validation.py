@@ -11,7 +11,6 @@ from .canvas import decode_rows
 from .diffusion_embinv import NoiseSchedule
 from .encoders import SentenceEncoder
 from .evaluation import HeldOut
-from .hypotheses import first_hypotheses
 from .modeling_embinv import EmbInvForMaskedDiffusion
 
 _BATCH = 64
@@ -28,18 +27,10 @@ class ValidationSet:
 
 
 @torch.no_grad()
-def masked_scores(
-    model: EmbInvForMaskedDiffusion, held_out: ValidationSet, encoder: SentenceEncoder | None = None
-) -> dict[str, float]:
-    """Mean −log p per masked token, over all noise levels and fully masked, under masks that never change.
-
-    With an encoder, a model that corrects is also scored fully masked but told of its own first hypothesis.
-    """
+def masked_scores(model: EmbInvForMaskedDiffusion, held_out: ValidationSet) -> dict[str, float]:
+    """Mean −log p per masked token, over all noise levels and fully masked, under masks that never change."""
     scores = {}
-    kinds = [("loss", 0.0), ("loss_fully_masked", 1.0)]
-    if encoder is not None and encoder.can_encode and model.config.has_correction:
-        kinds.append(("loss_with_hypothesis", 1.0))
-    for name, share in kinds:
+    for name, share in (("loss", 0.0), ("loss_fully_masked", 1.0)):
         total, count = 0.0, 0
         for start in range(0, len(held_out.input_ids), _BATCH):
             rows = slice(start, start + _BATCH)
@@ -47,16 +38,12 @@ def masked_scores(
                 held_out.input_ids[rows], held_out.embedding[rows], held_out.schedule, model.config.mask_token_id,
                 generator_for(2, start), full_mask_share=share,
             )  # fmt: skip
-            told = {}
-            if name == "loss_with_hypothesis":
-                told["hypothesis"] = first_hypotheses(model, encoder, batch.embedding, batch.input_ids.shape[1])
             losses = model(
                 batch.noised_ids.to(model.device),
                 batch.embedding.to(model.device),
                 batch.timestep.to(model.device),
                 positions=batch.positions.to(model.device),
                 targets=batch.targets.to(model.device),
-                **told,
             ).losses
             total, count = total + float(losses.sum()), count + len(losses)
         scores[name] = total / max(count, 1)

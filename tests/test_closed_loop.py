@@ -126,11 +126,11 @@ def test_edits_are_filled_in_for_what_is_missing():
     """For e itself, an edit repeats what its text says already; the hypothesis' own vector must be of its own row."""
     model, vectors, aims = awaken(tiny_model()), unit_vectors(3), []
 
-    def generate(rows, settings, drafts, barred, hypothesis):
+    def generate(rows, settings, drafts, barred):
         aims.append(rows)
         return drafts.masked_fill(drafts == MASK, 5)
 
-    loop = ClosedLoop(model, vectors, generate, bag_of_tokens([]), 0.03, 1.5, 2, 4, 0.7, None)
+    loop = ClosedLoop(model, vectors, generate, bag_of_tokens([]), None, 0.03, 1.5, 2, 4, 4, 0.7, None)
     state = loop.judge(texts(12).view(3, 4, -1), vectors).best(2)
     active = torch.tensor([0, 2])
     loop.propose(state.rows(active), active)
@@ -139,6 +139,47 @@ def test_edits_are_filled_in_for_what_is_missing():
         for beam in range(2):
             wanted = torch.nn.functional.normalize(2.5 * vectors[vector] - 1.5 * state.vectors[vector, beam], dim=0)
             assert torch.allclose(rows[place, beam], wanted.expand(4, -1), atol=1e-5)
+
+
+def test_the_scout_picks_what_the_encoder_is_asked():
+    """Known or repeated texts cost calls for nothing; a scout's error about a parent must not count for its edits."""
+    model, vectors, ids = awaken(tiny_model()), unit_vectors(2), texts(4).view(2, 2, -1)
+    encode, written = bag_of_tokens([]), []
+
+    def generate(rows, settings, drafts, barred):
+        written.append(torch.where(drafts == MASK, torch.arange(len(drafts))[:, None] % 9 + 4, drafts))
+        return written[-1]
+
+    loop = ClosedLoop(
+        model, vectors, generate, encode, encode, 0.0, 0.0, 2, 20, 3, 0.7, torch.Generator().manual_seed(0)
+    )
+    state = loop.judge(ids, vectors).best(2)
+    picked = loop.propose(state, torch.arange(2))
+    assert picked.shape == (2, 2 * 3, 12) and 0 < loop.num_scout_calls <= 2 * (2 + 40)
+    for vector, known, edits, chosen in zip(vectors, state.ids, written[0].view(2, 40, -1), picked, strict=True):
+        new = {tuple(row) for row in edits.tolist()} - {tuple(row) for row in known.tolist()}
+        nearest = sorted(new, key=lambda row: -float(encode(torch.tensor([row]))[0] @ vector))[:6]
+        assert {tuple(row) for row in chosen.tolist()} == set(nearest)
+    state.cosine[:, 1] += 2  # the scout thinks too little of the second text
+    by_parent = loop._promising(written[0].view(2, 40, -1), state, vectors[:, None])
+    for edits, chosen in zip(written[0].view(2, 2, 20, -1)[:, 1].tolist(), by_parent.tolist(), strict=True):
+        assert sum(row in edits for row in chosen) == 6
+
+
+def test_hopeless_texts_are_not_weighed():
+    """Two passes for a text whose cosine alone is below the beam's; or a better text thrown away with them."""
+    model, vectors, ids = awaken(tiny_model()), unit_vectors(2), texts(20).view(2, 10, -1)
+    loop = ClosedLoop(model, vectors, None, bag_of_tokens([]), None, 0.03, 0.0, 5, 4, 4, 0.7, None)
+    every = loop.judge(ids, vectors)
+    floor = every.score.median(dim=1).values
+    some = loop.judge(ids, vectors, floor)
+    above = every.score > floor[:, None]
+    assert torch.allclose(some.score[above], every.score[above]) and (some.score[~above] <= every.score[~above]).all()
+    hopeless = every.cosine <= floor[:, None]
+    assert hopeless.any() and (some.score[hopeless] == -torch.inf).all() and (some.log_p[hopeless] == 0).all()
+    assert every.worst().tolist() == every.score.min(dim=1).values.tolist()
+    every.ids[0, 3] = every.ids[0, 0]  # a place that a copy holds is free for any text
+    assert every.worst()[0] == -torch.inf
 
 
 def test_more_candidates_without_feedback_are_likelier():

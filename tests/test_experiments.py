@@ -62,9 +62,10 @@ def test_methods_of_the_quality_cost_curve_are_settings_of_generate():
     from results import cost_table
 
     experiment = yaml.safe_load((FOLDER / "quality_cost.yaml").read_text())
-    for settings in experiment["methods"].values():
+    methods = experiment["methods"] | experiment["ablations"]
+    for settings in methods.values():
         EmbInvGenerationConfig(**{name: value for name, value in settings.items() if name != "feedback"})
     for rows in json.loads((FOLDER / "results" / "quality_cost.json").read_text()).values():
-        assert rows and set(rows) <= set(experiment["methods"])
+        assert rows and set(rows) <= set(methods)
         lines = cost_table(rows, {}).splitlines()
         assert len(lines) == 2 + len(rows) and len({line.count("|") for line in lines}) == 1

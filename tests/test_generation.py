@@ -29,7 +29,7 @@ class Oracle(EmbInvForMaskedDiffusion):
         return self
 
     def condition(self, embedding, *_, **__):
-        return Condition(embedding, None, None)  # the vectors themselves, to know the rows by
+        return Condition(embedding, None)  # the vectors themselves, to know the rows by
 
     def forward(self, noised_ids, _, timestep, positions=None, condition=None):
         rows = condition.modulation.argmax(dim=1)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from modeling_embinv import metrics
+from modeling_embinv import metrics, modeling_embinv
 from modeling_embinv.closed_loop_embinv import LIKELIHOOD_WEIGHT, SURROGATE_LIKELIHOOD_WEIGHT, ClosedLoop
 from modeling_embinv.diffusion_embinv import after_first
 
@@ -34,6 +34,14 @@ def test_what_stands_behind_the_end_does_not_count(family):
     assert ((model.embed(other) - vectors).norm(dim=1) > 1e-3).all()
 
 
+def test_parts_keep_the_order(monkeypatch):
+    """Texts are read in parts of similar length; vectors that come back in that order belong to other texts."""
+    model, ids = with_surrogate(), texts(9)
+    vectors = model.embed(ids)
+    monkeypatch.setattr(modeling_embinv, "EMBEDDED_ROWS", 2)
+    assert torch.allclose(model.embed(ids), vectors, atol=1e-5)
+
+
 def test_it_learns_an_encoder_and_leaves_the_inverter_alone():
     """Gradients that reach the shared trunk or the token embeddings would spoil the inverter for its helper's sake."""
     model, encode = awaken(tiny_model(surrogate_rank=8)), bag_of_tokens([])
@@ -58,7 +66,7 @@ def test_it_learns_an_encoder_and_leaves_the_inverter_alone():
 
 def test_a_surrogate_survives_saving(tmp_path):
     """A config that forgets the rank loads the inverter only, without a word; adding one anew must not reset it."""
-    model, ids = with_surrogate(has_correction=True), texts(3)
+    model, ids = with_surrogate(), texts(3)
     model.save_pretrained(tmp_path)
     loaded = type(model).from_pretrained(tmp_path).eval()
     assert torch.allclose(loaded.embed(ids), model.embed(ids), atol=1e-6)
@@ -85,11 +93,21 @@ def test_the_search_can_be_judged_by_it():
     assert (output.cosine.mean() > first.cosine.mean() - 0.05) and 4 < first.num_surrogate_calls <= 16
 
 
+def test_it_spares_the_encoder():
+    """More proposals must not cost more calls of an encoder that somebody pays for; the surrogate's count apart."""
+    model, vectors, calls = with_surrogate(), unit_vectors(4), []
+    settings = dict(num_candidates=4, num_corrections=3, num_beams=2, num_proposals=12, num_checked=3)
+    output = model.generate(vectors, feedback=bag_of_tokens(calls), **settings)
+    assert sum(calls) == output.num_feedback_calls <= 4 * (4 + 3 * 2 * 3) < output.num_surrogate_calls
+    plain = awaken(tiny_model()).generate(vectors, feedback=bag_of_tokens(calls), **settings)
+    assert plain.num_feedback_calls <= 4 * (4 + 3 * 2 * 3) and plain.num_surrogate_calls == 0
+
+
 def test_its_cosine_weighs_less(monkeypatch):
     """Trusted like the encoder, it picks texts that deceive it; a weight that is given counts for both."""
     model, vectors, weights = with_surrogate(), unit_vectors(2), []
     start = ClosedLoop.__init__
-    monkeypatch.setattr(ClosedLoop, "__init__", lambda self, *args: weights.append(args[4]) or start(self, *args))
+    monkeypatch.setattr(ClosedLoop, "__init__", lambda self, *args: weights.append(args[5]) or start(self, *args))
     for feedback, given in (("surrogate", {}), (model.embed, {}), ("surrogate", {"likelihood_weight": 0.2})):
         model.generate(vectors, feedback=feedback, num_candidates=2, **given)
     assert weights == [SURROGATE_LIKELIHOOD_WEIGHT, LIKELIHOOD_WEIGHT, 0.2]

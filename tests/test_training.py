@@ -87,7 +87,7 @@ def test_resume_equals_no_interruption(pairs, tmp_path):
 
 
 def test_distillation_resumes_and_trains_the_surrogate_alone(pairs, tmp_path):
-    """The third stage must not touch what the first two have learned, and go on where it was killed."""
+    """The last stage must not touch what those before have learned, and go on where it was killed."""
     start = train(settings(pairs, tmp_path / "start", max_steps=1))
     third = dict(init_from=str(start), backbone_config=None, surrogate_rank=4, eval_steps=2)
     whole = weights(train(settings(pairs, tmp_path / "whole", **third)))

@@ -2,8 +2,8 @@
 
 A search over texts in which the denoiser proposes and an encoder, the feedback, judges. It starts from sampled
 candidates. Each round edits the best hypotheses of every vector in parallel: doubtful words are masked again, words
-are inserted and deleted, spans change places; the denoiser fills in what is open, given e; the feedback embeds all
-proposals in one batch.
+are inserted and deleted, spans change places; the denoiser fills in what is open, given e. The surrogate, where the
+model has one, picks those proposals that deserve a call of the encoder, which embeds them in one batch.
 """
 
 from collections.abc import Callable
@@ -12,16 +12,11 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from .correction_embinv import Hypothesis
 from .diffusion_embinv import text_positions
 
 EDITS = ("replace", "insert", "delete", "swap", "exchange", "reopen")
 # a vector leaves the search at this cosine, or after so many rounds without a better text
 ARRIVED, PATIENCE = 0.999, 5
-# passes that fill in an edit, and that write a learned correction
-EDIT_STEPS, CORRECTION_STEPS = 2, 4
-# share of the proposals that are corrections, if the model has learned them; the rest are edits
-CORRECTED_SHARE = 0.5
 # λ by default, tuned on validation texts: the encoder's cosine is to be trusted, the surrogate's less
 LIKELIHOOD_WEIGHT, SURROGATE_LIKELIHOOD_WEIGHT = 0.03, 0.05
 
@@ -40,6 +35,11 @@ class Hypotheses:
     log_p: Tensor
     score: Tensor
 
+    @classmethod
+    def of(cls, ids: Tensor, vectors: Tensor, cosine: Tensor) -> "Hypotheses":
+        """Texts whose likelihood is yet to be found."""
+        return cls(ids, vectors, cosine, torch.zeros(ids.shape, device=ids.device), cosine)
+
     def rows(self, index: Tensor) -> "Hypotheses":
         """Those of the vectors `index`."""
         return Hypotheses(*(getattr(self, name)[index] for name in NAMES))
@@ -54,6 +54,10 @@ class Hypotheses:
         order = self.score.masked_fill(repeated(self.ids), -torch.inf).argsort(dim=1, descending=True, stable=True)
         place = torch.arange(count, device=order.device).clamp_max(order.shape[1] - 1)
         return Hypotheses(*(_pick(getattr(self, name), order[:, place]) for name in NAMES))
+
+    def worst(self) -> Tensor:
+        """(B,) the lowest score, −∞ where a place is still held by a copy."""
+        return self.score.masked_fill(repeated(self.ids), -torch.inf).amin(dim=1)
 
     def join(self, other: "Hypotheses") -> "Hypotheses":
         """Both, side by side."""
@@ -83,16 +87,18 @@ class ClosedLoop:
     """A search for the texts of e (B, D).
 
     Args:
-        generate: (embeddings, settings, draft_ids, barred_ids, hypothesis), the last three or None → ids (R, L), ends
-            behind the text.
+        generate: (embeddings, settings, draft_ids, barred_ids), the last two or None → ids (R, L), a text and ends.
         feedback: ids (N, L) → vectors (N, D), or None: then the denoiser's likelihood is the only judge.
+        scout: the same of a surrogate, which picks the proposals that feedback is asked about; None leaves that out.
         likelihood_weight: λ of the score. It keeps words in order: a mean-pooled vector hardly sees it.
         overshoot: α of e + α(e − ê), which the edits of a hypothesis with vector ê are filled in for: what it lacks
             counts for more, its excess for less.
-        num_beams, num_proposals: hypotheses that survive a round, and new texts from each.
+        num_beams: hypotheses that survive a round.
+        num_proposals: new texts from each of them.
+        num_checked: how many of these the feedback embeds, if there is a scout to pick them.
 
     Attributes:
-        num_feedback_calls: texts embedded so far, over all vectors.
+        num_feedback_calls, num_scout_calls: texts embedded so far, over all vectors.
     """
 
     def __init__(
@@ -101,19 +107,22 @@ class ClosedLoop:
         embeddings: Tensor,
         generate: Callable[..., Tensor],
         feedback: Callable[[Tensor], Tensor] | None,
+        scout: Callable[[Tensor], Tensor] | None,
         likelihood_weight: float,
         overshoot: float,
         num_beams: int,
         num_proposals: int,
+        num_checked: int,
         temperature: float,
         generator: torch.Generator | None,
     ):
-        self.model, self.embeddings, self.generate, self.feedback = model, embeddings, generate, feedback
+        self.model, self.embeddings, self.generate = model, embeddings, generate
+        self.feedback, self.scout = feedback, scout
         self.likelihood_weight, self.overshoot = likelihood_weight, overshoot
-        self.num_beams, self.num_proposals = num_beams, num_proposals
+        self.num_beams, self.num_proposals, self.num_checked = num_beams, num_proposals, num_checked
         self.temperature, self.generator = temperature, generator
         self.end, self.mask = model.config.eos_token_id, model.config.mask_token_id
-        self.num_feedback_calls = 0
+        self.num_feedback_calls = self.num_scout_calls = 0
         self.num_forward_passes = 0
 
     def run(self, num_candidates: int, num_rounds: int) -> Hypotheses:
@@ -125,7 +134,8 @@ class ClosedLoop:
             if not len(active):
                 break
             before = state.rows(active)
-            after = before.join(self.judge(self.propose(before, active), self.embeddings[active])).best(self.num_beams)
+            found = self.judge(self.propose(before, active), self.embeddings[active], before.worst())
+            after = before.join(found).best(self.num_beams)
             stale[active] = torch.where(after.score[:, 0] > before.score[:, 0] + 1e-6, 0, stale[active] + 1)
             state.put(active, after)
         return state.best(1)
@@ -140,54 +150,58 @@ class ClosedLoop:
         return torch.cat([greedy[:, None], sampled.view(len(greedy), count - 1, -1)], dim=1)
 
     def propose(self, state: Hypotheses, active: Tensor) -> Tensor:
-        """(A, num_beams · num_proposals, L): of all hypotheses, edits and, if learned, corrections."""
-        num_corrected = round(CORRECTED_SHARE * self.num_proposals) if self.model.config.has_correction else 0
-        proposals = []
-        if num_corrected:
-            proposals.append(self._correct(state, active, num_corrected))
-        if num_corrected < self.num_proposals:
-            proposals.append(self._edit(state, active, self.num_proposals - num_corrected))
-        return torch.cat(proposals, dim=1)
-
-    def _correct(self, state: Hypotheses, active: Tensor, count: int) -> Tensor:
-        """(A, num_beams · count, L): new texts by the denoiser that is told each hypothesis and its vector."""
-        target = self.embeddings[active][:, None].expand_as(state.vectors)
-        hypothesis = Hypothesis(_copies(state.ids, count), _copies(state.vectors, count))
-        ids = self._write(_copies(target, count), CORRECTION_STEPS, hypothesis=hypothesis)
-        return ids.view(len(active), -1, ids.shape[1])
-
-    def _edit(self, state: Hypotheses, active: Tensor, count: int) -> Tensor:
-        """(A, num_beams · count, L): every hypothesis edited `count` times, filled in given e + α(e − ê)."""
-        target = self.embeddings[active][:, None]
+        """(A, num_beams · n, L): every hypothesis edited, the edits filled in given e + α(e − ê)."""
+        target, count = self.embeddings[active][:, None], self.num_proposals
         aim = torch.nn.functional.normalize(target + self.overshoot * (target - state.vectors), dim=-1)
         ids, log_p = _copies(state.ids, count), _copies(state.log_p, count)
         drafts, barred = random_edits(ids, log_p, self.mask, self.end, self.generator)
-        return self._write(_copies(aim, count), EDIT_STEPS, drafts, barred).view(len(active), -1, ids.shape[1])
+        settings = {"temperature": self.temperature, "num_steps": 1, "strategy": "confidence"}
+        ids = self.generate(_copies(aim, count), settings, drafts, barred).view(len(active), -1, ids.shape[1])
+        return ids if self.scout is None else self._promising(ids, state, target)
 
-    def _write(self, aims: Tensor, num_steps: int, drafts=None, barred=None, hypothesis=None) -> Tensor:
-        """(R, L): a sampled text for each of the vectors `aims` (R, D)."""
-        settings = {"temperature": self.temperature, "num_steps": num_steps, "strategy": "confidence"}
-        return self.generate(aims, settings, drafts, barred, hypothesis)
+    def _promising(self, ids: Tensor, state: Hypotheses, target: Tensor) -> Tensor:
+        """Of texts (A, num_beams · num_proposals, L), the num_beams · num_checked that the scout ranks first.
 
-    def judge(self, ids: Tensor, embeddings: Tensor) -> Hypotheses:
-        """Texts (A, K, L) with their scores; likelihoods of the nearest ones alone, the rest is dropped."""
+        It is asked how much nearer to e a text is than the one that was edited, whose cosine is known: what it gets
+        wrong of both cancels.
+        """
+        num_beams = state.ids.shape[1]
+        texts = torch.cat([state.ids, ids], dim=1)
+        unique, place = texts.flatten(0, 1).unique(dim=0, return_inverse=True)
+        self.num_scout_calls += len(unique)
+        vectors = self.scout(unique)[place].view(*texts.shape[:2], -1)
+        guess = torch.nn.functional.cosine_similarity(vectors, target, dim=-1)
+        bias = (state.cosine - guess[:, :num_beams]).repeat_interleave(self.num_proposals, dim=1)
+        guess = (guess[:, num_beams:] + bias).masked_fill(repeated(texts)[:, num_beams:], -torch.inf)
+        return _pick(ids, guess.topk(num_beams * self.num_checked, dim=1).indices)
+
+    def judge(self, ids: Tensor, embeddings: Tensor, floor: Tensor | None = None) -> Hypotheses:
+        """Texts (A, K, L) with their scores; likelihoods of the nearest ones alone, the rest is dropped.
+
+        floor: (A,), a text whose cosine is no higher cannot reach the beam, and gets a score of −∞.
+        """
         if self.feedback is None:
             nothing = torch.zeros(*ids.shape[:2], embeddings.shape[1], device=ids.device)
-            return self._with_likelihood(ids, nothing, nothing[..., 0], embeddings)
+            return self._with_likelihood(Hypotheses.of(ids, nothing, nothing[..., 0]), embeddings)
         unique, place = ids.flatten(0, 1).unique(dim=0, return_inverse=True)  # edits often meet
         vectors = self.feedback(unique).to(embeddings)[place].view(*ids.shape[:2], -1)
         self.num_feedback_calls += len(unique)
         cosine = torch.nn.functional.cosine_similarity(vectors, embeddings[:, None], dim=-1)  # (A, K)
         kept = cosine.masked_fill(repeated(ids), -torch.inf).topk(min(2 * self.num_beams, ids.shape[1]), dim=1).indices
-        return self._with_likelihood(_pick(ids, kept), _pick(vectors, kept), _pick(cosine, kept), embeddings)
+        found = Hypotheses.of(_pick(ids, kept), _pick(vectors, kept), _pick(cosine, kept))
+        return self._with_likelihood(found, embeddings, floor)
 
-    def _with_likelihood(self, ids: Tensor, vectors: Tensor, cosine: Tensor, embeddings: Tensor) -> Hypotheses:
-        rows = embeddings.repeat_interleave(ids.shape[1], dim=0)
-        log_p = token_log_likelihood(self.model, ids.flatten(0, 1), rows).view_as(ids)
-        self.num_forward_passes += 2
-        mean = log_p.sum(dim=-1) / text_positions(ids.flatten(0, 1), self.end).sum(dim=1).view_as(cosine)
+    def _with_likelihood(self, found: Hypotheses, embeddings: Tensor, floor: Tensor | None = None) -> Hypotheses:
+        """Scores and likelihoods filled in, where log p ≤ 0 leaves a text a chance."""
+        hopeful = torch.ones_like(found.score, dtype=torch.bool) if floor is None else found.cosine > floor[:, None]
+        if hopeful.any():
+            ids = found.ids[hopeful]
+            found.log_p[hopeful] = token_log_likelihood(self.model, ids, embeddings[hopeful.nonzero()[:, 0]])
+            self.num_forward_passes += 2
+        mean = found.log_p.sum(dim=-1) / text_positions(found.ids, self.end).sum(dim=-1)
         weight = self.likelihood_weight if self.feedback is not None else 1.0
-        return Hypotheses(ids, vectors, cosine, log_p, cosine + weight * mean)
+        found.score = (found.cosine + weight * mean).masked_fill(~hopeful, -torch.inf)
+        return found
 
 
 def token_log_likelihood(model, ids: Tensor, embeddings: Tensor) -> Tensor:

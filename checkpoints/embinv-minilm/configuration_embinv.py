@@ -22,8 +22,7 @@ class EmbInvConfig(PreTrainedConfig):
         noise_lambda: λ of the log-linear schedule.
         num_condition_tokens: prefix positions projected from the embedding, 0 in the paper's model.
         timestep_features: number of sinusoidal features φ(t) of the timestep.
-        surrogate_rank: rank of the surrogate encoder's changes to the trunk (the third stage of training), 0 for none.
-        has_correction: whether the denoiser can improve a hypothesis (the second stage of training).
+        surrogate_rank: rank of the surrogate encoder's changes to the trunk (the last stage of training), 0 for none.
         encoder_id, encoder_revision, encoder_prompt: the encoder whose vectors this model inverts.
         custom_pipelines: where `pipeline("embedding-inversion")` finds its class.
 
@@ -45,7 +44,6 @@ class EmbInvConfig(PreTrainedConfig):
     noise_lambda: float | int = 5.0
     num_condition_tokens: int = 0
     timestep_features: int = 64
-    has_correction: bool = False
     surrogate_rank: int = 0
     encoder_id: str | None = None
     encoder_revision: str | None = None

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .correction_embinv import Hypothesis
 from .diffusion_embinv import Canvas
 from .diffusion_embinv import after_first
 from .diffusion_embinv import confidence_step
@@ -22,14 +21,11 @@ class Sampler:
     """One call of `generate`: the canvas, its noise, and the loop that every strategy shares.
 
     barred_ids: (B, L), a token that a position must not get, −1 for none.
-    hypothesis: texts to improve, one a row; None writes anew.
     """
 
-    def __init__(
-        self, model, embeddings: Tensor, config, generator, streamer, draft_ids=None, barred_ids=None, hypothesis=None
-    ):
+    def __init__(self, model, embeddings: Tensor, config, generator, streamer, draft_ids=None, barred_ids=None):
         self.model, self.embeddings, self.config, self.streamer = model, embeddings, config, streamer
-        self.condition, self.barred_ids = self._condition(hypothesis), barred_ids
+        self.condition, self.barred_ids = self._condition(), barred_ids
         tokens = model.config.mask_token_id, model.config.eos_token_id
         self.canvas = Canvas.fully_masked(len(embeddings), config.max_length, *tokens, embeddings.device)
         if draft_ids is not None:
@@ -140,15 +136,13 @@ class Sampler:
         tokens[positions], confidence[positions] = chosen, chosen_p
         return tokens.view_as(canvas.ids), confidence.view_as(canvas.confidence)
 
-    def _condition(self, hypothesis: Hypothesis | None):
+    def _condition(self):
         """What e tells the model, computed once; with guidance, the null condition's rows follow."""
         rows, device = len(self.embeddings), self.embeddings.device
         if self.config.guidance_scale == 1.0:
-            return self.model.condition(self.embeddings, hypothesis=hypothesis)
+            return self.model.condition(self.embeddings)
         conditional = torch.arange(2 * rows, device=device) < rows
-        if hypothesis is not None:
-            hypothesis = Hypothesis(hypothesis.ids.repeat(2, 1), hypothesis.embedding.repeat(2, 1), conditional)
-        return self.model.condition(self.embeddings.repeat(2, 1), conditional, hypothesis)
+        return self.model.condition(self.embeddings.repeat(2, 1), conditional)
 
     def _logits(self, canvas: Canvas, active: Tensor, positions: Tensor) -> Tensor:
         """Logits (M, V) at flat positions; with guidance, both branches in one batch."""
