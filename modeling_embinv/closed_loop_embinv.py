@@ -172,7 +172,8 @@ class ClosedLoop:
         vectors = self.scout(unique)[place].view(*texts.shape[:2], -1)
         guess = torch.nn.functional.cosine_similarity(vectors, target, dim=-1)
         bias = (state.cosine - guess[:, :num_beams]).repeat_interleave(self.num_proposals, dim=1)
-        guess = (guess[:, num_beams:] + bias).masked_fill(repeated(texts)[:, num_beams:], -torch.inf)
+        known = repeated(place.view(*guess.shape, 1))[:, num_beams:]
+        guess = (guess[:, num_beams:] + bias).masked_fill(known, -torch.inf)
         return _pick(ids, guess.topk(num_beams * self.num_checked, dim=1).indices)
 
     def judge(self, ids: Tensor, embeddings: Tensor, floor: Tensor | None = None) -> Hypotheses:
@@ -187,7 +188,8 @@ class ClosedLoop:
         vectors = self.feedback(unique).to(embeddings)[place].view(*ids.shape[:2], -1)
         self.num_feedback_calls += len(unique)
         cosine = torch.nn.functional.cosine_similarity(vectors, embeddings[:, None], dim=-1)  # (A, K)
-        kept = cosine.masked_fill(repeated(ids), -torch.inf).topk(min(2 * self.num_beams, ids.shape[1]), dim=1).indices
+        kept = cosine.masked_fill(repeated(place.view(*cosine.shape, 1)), -torch.inf)
+        kept = kept.topk(min(2 * self.num_beams, ids.shape[1]), dim=1).indices
         found = Hypotheses.of(_pick(ids, kept), _pick(vectors, kept), _pick(cosine, kept))
         return self._with_likelihood(found, embeddings, floor)
 
