@@ -200,7 +200,7 @@ def leak(text, noise, storage, corrections):
     vectors = torch.stack([read_text(line)[2] for line in lines])
     stored = protect(vectors, float(noise), storage == "int8")
     # narrower than usual: many lines, and somebody waits
-    narrow = dict(feedback="encoder", num_candidates=8, num_beams=2, num_proposals=8)
+    narrow = dict(feedback="encoder", num_candidates=8, num_beams=2, num_proposals=16)
     loop = dict(num_corrections=int(corrections), **narrow) if corrections else {}
     recovered = inverter.decode(inverter.generate(stored, **loop).sequences)
     rows = summary(lines, recovered)
