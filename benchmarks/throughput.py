@@ -10,6 +10,7 @@ compared: 100 % would mean that nothing but matrix products costs time. See benc
 """
 
 import argparse
+import copy
 import json
 import os
 import platform
@@ -232,9 +233,11 @@ def take_turns(calls: list[Callable], args: argparse.Namespace) -> list[list[flo
     return times
 
 
-def measure(what: str, batch_size: int, call: Callable, args: argparse.Namespace) -> dict:
-    """One row of the table."""
-    products = record(call)
+def measure(
+    what: str, batch_size: int, call: Callable, args: argparse.Namespace, in_float: Callable | None = None
+) -> dict:
+    """One row of the table; the products are those of `in_float`, where `call` hides its own."""
+    products = record(in_float or call)
     real, limit = take_turns([call, BareProducts(products, args.dtype, args.device, args.layout)], args)
     real_ms, limit_ms, flops = statistics.median(real), statistics.median(limit), sum(p.flops for p in products)
     return {
@@ -365,6 +368,11 @@ def benchmark(args: argparse.Namespace) -> dict:
         invert = inversion(model, batch_size, args)
         report["rows"].append(measure("inversion", batch_size, invert, args))
         print_row(report["rows"][-1])
+    for batch_size in sorted(args.batch_sizes) if args.int8 else ():
+        packed = inversion(copy.deepcopy(model).to_int8(), batch_size, args)
+        in_float = inversion(model, batch_size, args)
+        report["rows"].append(measure("int8", batch_size, packed, args, in_float))
+        print_row(report["rows"][-1])
     report["profiles"]["inversion"] = where_time_goes(invert, args)
     del model, invert
 
@@ -374,7 +382,9 @@ def benchmark(args: argparse.Namespace) -> dict:
     print_row(report["rows"][-1])
     report["profiles"]["training"] = where_time_goes(step, args)
 
-    for row, (what, groups) in zip(report["rows"][-2:], report["profiles"].items(), strict=True):
+    largest = {row["what"]: row for row in report["rows"]}
+    for what, groups in report["profiles"].items():
+        row = largest[what]
         print_products(row)
         print_profile(f"{what}, batch {row['batch_size']},", groups)
     return report
@@ -394,6 +404,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, help="default: PyTorch's own choice")
     parser.add_argument("--attn_implementation", choices=("sdpa", "eager"), default="sdpa")
     parser.add_argument("--compile", action="store_true", help="compile the trunk")
+    parser.add_argument("--int8", action="store_true", help="inversion in int8 too, against the limit of float32")
     parser.add_argument("--keep_large_blocks", action="store_true", help="before inversion too: training always does")
     parser.add_argument(
         "--layout", choices=("contiguous", "recorded"), default="contiguous", help="of the bare products' operands"

@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> int:
         held_out, _ = HeldOut.of_texts(model, tokenizer, encoder, texts)
         rows = found.setdefault(length, {})
         for name, settings in (every if place == 0 else experiment["methods"]).items():
-            if name in (options.only or experiment["methods"]) and (options.only or name not in rows):
+            if name in options.only if options.only else name not in rows:
                 rows[name] = measure(held_out, settings)
                 print(length, name, json.dumps(summary(rows[name])), flush=True)
                 write_json(RESULTS, found)

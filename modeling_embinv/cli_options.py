@@ -16,6 +16,7 @@ def add_model_folder(parser: argparse.ArgumentParser):
     )
     parser.add_argument("--device", help="cpu, cuda, mps; this process's accelerator by default")
     parser.add_argument("--batch_size", type=int, default=64, help="vectors at a time")
+    parser.add_argument("--int8", action="store_true", help="matrix products in int8, about twice as fast on a CPU")
 
 
 def add_model(parser: argparse.ArgumentParser, sweep: bool = False):
@@ -52,7 +53,8 @@ def load_model(options):
     keep_large_blocks()
     logging.disable_progress_bar()
     model, tokenizer = load_inverter(options.model)
-    return model.to(options.device or process_state().device).eval(), tokenizer
+    model = model.to(options.device or process_state().device).eval()
+    return model.to_int8() if options.int8 else model, tokenizer
 
 
 def encoder_of(model, options):

@@ -1,5 +1,7 @@
 """A surrogate of the encoder inside the inverter's checkpoint: nobody needs the encoder to check what was written."""
 
+import copy
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -25,19 +27,39 @@ class Surrogate(nn.Module):
             self.down.append(torch.empty(config.surrogate_rank, weight.shape[1]))
             self.up.append(torch.zeros(weight.shape[0], config.surrogate_rank))
         self.dense = nn.Linear(config.hidden_size, config.embedding_dim)
+        self._merged: tuple[nn.Module, ...] = ()  # within a tuple it is not saved with the weights
 
     def forward(self, trunk: nn.Module, ids: Tensor) -> Tensor:
         """Canvas rows (N, L), ends behind the text → unit vectors (N, D) float32."""
         text = text_positions(ids, self.end_token_id)
         width = int(text.sum(dim=1).max())
         ids, text = ids[:, :width], text[:, :width]
+        modulation = self.modulation.expand(len(ids), -1, -1, -1)
+        inputs = trunk.token_embeddings(ids).detach(), modulation, text.long()
+        if self._merged and ids.is_cpu and not torch.is_grad_enabled():
+            hidden = self._merged[0](*inputs)
+        else:
+            hidden = functional_call(trunk, self._weights(trunk), inputs)
+        mean = (hidden * text[..., None]).sum(dim=1) / text.sum(dim=1, keepdim=True)
+        return nn.functional.normalize(self.dense(mean).float(), dim=-1)
+
+    def merge(self, trunk: nn.Module) -> nn.Module:
+        """A copy of the trunk that holds the changes, which reads texts from now on where no gradient is wanted."""
+        tokens = trunk.token_embeddings  # of no use in the copy, which is given their vectors
+        merged = copy.deepcopy(trunk, {id(tokens): tokens})
+        weights = self._weights(trunk)
+        with torch.no_grad():
+            for name in _matrices(trunk):
+                merged.get_parameter(name).copy_(weights[name])
+        self._merged = (merged,)
+        return merged
+
+    def _weights(self, trunk: nn.Module) -> dict[str, Tensor]:
+        """The trunk's weights with the low-rank changes, by name; gradients reach the changes only."""
         weights = {name: weight.detach() for name, weight in trunk.named_parameters()}
         for name, up, down in zip(_matrices(trunk), self.up, self.down, strict=True):
             weights[name] = weights[name] + up @ down
-        modulation = self.modulation.expand(len(ids), -1, -1, -1)
-        hidden = functional_call(trunk, weights, (trunk.token_embeddings(ids).detach(), modulation, text.long()))
-        mean = (hidden * text[..., None]).sum(dim=1) / text.sum(dim=1, keepdim=True)
-        return nn.functional.normalize(self.dense(mean).float(), dim=-1)
+        return weights
 
 
 def _matrices(trunk: nn.Module) -> list[str]:

@@ -75,14 +75,14 @@ def test_runs_from_end_to_end(source, tmp_path, monkeypatch, capsys):
     """The README quotes these tables."""
     monkeypatch.setattr(throughput, "MINILM", TINY)
     file = tmp_path / "out.json"
-    arguments = "--device cpu --length 10 --steps 2 --batch_sizes 1 3 --train_batch_size 4 --repeats 2".split()
+    arguments = "--device cpu --length 10 --steps 2 --batch_sizes 1 3 --train_batch_size 4 --repeats 2 --int8".split()
     if source == "checkpoint":
         tiny_model().save_pretrained(tmp_path / "model")
         arguments += ["--model", str(tmp_path / "model")]
     report = throughput.main([*arguments, "--json", str(file)])
     assert json.loads(file.read_text()) == report
     assert [(row["what"], row["batch_size"]) for row in report["rows"]] == [
-        ("inversion", 1), ("inversion", 3), ("training", 4)
+        ("inversion", 1), ("inversion", 3), ("int8", 1), ("int8", 3), ("training", 4)
     ]  # fmt: skip
     for groups in report["profiles"].values():
         assert sum(spent["share"] for spent in groups.values()) == pytest.approx(1)

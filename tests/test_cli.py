@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from modeling_embinv import int8_embinv
 from modeling_embinv.backbone import new_inverter, prepare_tokenizer
 from modeling_embinv.checkpoints import export
 from modeling_embinv.cli import main
@@ -169,3 +170,18 @@ def test_corrections_are_checked_by_the_encoder(capsys, encoder, tmp_path):
     assert code == 0 and "encoder calls" in out, err
     code, _, err = run(capsys, "invert", tmp_path / "v.npy", "--num_corrections", "1")
     assert code == 1 and "num_corrections needs feedback" in err
+
+
+def test_int8_reaches_the_commands(capsys, checkpoint, tmp_path, encoder, monkeypatch):
+    """A flag that is parsed and forgotten changes nothing but the user's hopes."""
+    packed, pack = [], int8_embinv.pack
+    monkeypatch.setattr(int8_embinv, "pack", lambda model: (packed.append(model), pack(model)))
+    np.save(tmp_path / "v.npy", encoder.encode(["A red kite.", "Two men talk."]).numpy())
+    (tmp_path / "texts.txt").write_text("Two men talk.\nThe dog slept.\n")
+    arguments = ["--model", checkpoint, "--int8"]
+    code, out, err = run(capsys, "demo", "A red kite.", *arguments)
+    assert code == 0 and "recovered" in out, err
+    code, _, err = run(capsys, "invert", tmp_path / "v.npy", "--out", tmp_path / "out.jsonl", *arguments)
+    assert code == 0 and len((tmp_path / "out.jsonl").read_text().splitlines()) == 2, err
+    code, _, err = run(capsys, "evaluate", tmp_path / "texts.txt", "--no_floors", *arguments)
+    assert code == 0 and len(packed) == 3, err

@@ -1,5 +1,6 @@
 """Inverting files of vectors: formats, resuming, sharing, bad rows, and what a terminal shows."""
 
+import copy
 import errno
 import json
 import os
@@ -255,6 +256,16 @@ def test_resuming_with_other_weights_or_vectors(inverter, encoder, source, expec
     np.save(path, VECTORS)
     assert invert(inverter, path, out)["resumed"] == 0
     assert out.read_bytes() == expected
+
+
+def test_resuming_in_int8_is_an_error(inverter, source, tmp_path, monkeypatch):
+    """Catches a file of which one half was rounded: the weights' digest, which both share, does not tell."""
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, 2)
+        invert(inverter, source, tmp_path / "out.jsonl")
+    packed = copy.deepcopy(inverter[0]).to_int8(), inverter[1]
+    with pytest.raises(ValueError, match="int8 was False, now True"):
+        invert(packed, source, tmp_path / "out.jsonl")
 
 
 def test_a_mistyped_command_leaves_nothing_that_blocks_the_right_one(inverter, source, tmp_path):

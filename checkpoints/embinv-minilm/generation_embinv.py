@@ -224,10 +224,10 @@ class EmbInvGenerationMixin:
             passes += sampler.num_forward_passes
             return ids
 
+        by_surrogate, checked = feedback == "surrogate", min(config.num_checked, config.num_proposals)
         weight = config.likelihood_weight
         if weight is None:
-            weight = SURROGATE_LIKELIHOOD_WEIGHT if feedback == "surrogate" else LIKELIHOOD_WEIGHT
-        by_surrogate, checked = feedback == "surrogate", min(config.num_checked, config.num_proposals)
+            weight = SURROGATE_LIKELIHOOD_WEIGHT if by_surrogate else LIKELIHOOD_WEIGHT
         scout = None if by_surrogate or self.surrogate is None or checked == config.num_proposals else self.embed
         loop = ClosedLoop(
             self, embeddings, write, self._judge(feedback, tokenizer), scout, weight, config.overshoot,

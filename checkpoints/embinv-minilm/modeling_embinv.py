@@ -249,6 +249,20 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, EmbInvGenerationMixin):
         vectors = [self.surrogate(self.trunk, ids[part]) for part in order.split(EMBEDDED_ROWS)]
         return torch.cat(vectors)[order.argsort()]
 
+    def to_int8(self) -> "EmbInvForMaskedDiffusion":
+        """Matrix products of `generate` and `embed` in int8, on the CPU, in place; float weights are kept and saved.
+
+        About twice as fast. Inputs are rounded over a whole batch, so what shares it may change a word. Call it again
+        when weights have changed: until then those layers compute in float, and a changed surrogate is not seen.
+
+        Raises:
+            ValueError: for a model that is not in float32 on the CPU.
+        """
+        from .int8_embinv import pack
+
+        pack(self)
+        return self
+
     def as_pipeline(self, tokenizer):
         """This model as `pipeline("embedding-inversion")`."""
         from .pipeline_embinv import EmbeddingInversionPipeline
