@@ -110,6 +110,25 @@ def report(rows: list[dict], count: int) -> dict:
     return {"vectors": count, "hours_for_a_million": MILLION * seconds / total / 3600, "stretches": stretches}
 
 
+def table(result: dict) -> str:
+    """Markdown: each stretch of work, with its distance from a straight line and its memory."""
+    heads = [
+        "stretch",
+        "vectors",
+        "vectors a second",
+        "R²",
+        "farthest from the line",
+        "MiB, first tenth",
+        "last tenth",
+    ]
+    lines = [heads, ["---"] * len(heads)]
+    for number, found in enumerate(result["stretches"]):
+        speed = [f"{found['vectors']:,}", f"{found['vectors_per_second']:.1f}", f"{found['r_squared']:.6f}"]
+        memory = [f"{found[key]:,.0f}" for key in ("mib_first_tenth", "mib_last_tenth")]
+        lines.append([f"after {number} kills", *speed, f"{100 * found['largest_deviation']:.1f} %", *memory])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def plot(rows: list[dict], path: Path):
     """Vectors and memory over time; each run in a colour of its own."""
     import matplotlib
@@ -148,7 +167,8 @@ def main(arguments: list[str] | None = None):
     if written != options.vectors:
         raise SystemExit(f"{written} texts for {options.vectors} vectors")
     result = report(rows, options.vectors)
-    print(json.dumps(result, indent=2))
+    result["table"] = table(result)
+    print(f"{result['table']}\n\na million vectors: {result['hours_for_a_million']:.1f} hours")
     if options.json:
         write_json(options.json, result)
         plot(rows, options.json.with_suffix(".png"))

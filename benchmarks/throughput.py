@@ -323,6 +323,20 @@ def cpu_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def table(rows: list[dict]) -> str:
+    """Markdown, without the shapes of the products."""
+    lines = [
+        "| | batch | sequences a second | ms a call | GFLOP/s | share of the limit |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['what']} | {row['batch_size']} | {row['sequences_per_second']:.1f} | {row['ms']:,.0f} | "
+        f"{row['gflop_per_second']:.0f} | {row['share_of_limit']:.0%} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
 def print_row(row: dict):
     print(
         f"{row['what']:9} {row['batch_size']:5d} {row['sequences_per_second']:9.1f} {row['ms']:10.2f}"
@@ -387,6 +401,7 @@ def benchmark(args: argparse.Namespace) -> dict:
         row = largest[what]
         print_products(row)
         print_profile(f"{what}, batch {row['batch_size']},", groups)
+    report["table"] = table(report["rows"])
     return report
 
 

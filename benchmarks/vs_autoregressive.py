@@ -26,9 +26,10 @@ from modeling_embinv.canvas import decode_rows
 from modeling_embinv.data import load_pairs
 from modeling_embinv.diffusion_embinv import text_positions
 from modeling_embinv.encoders import EncoderConfig, load_encoder
-from modeling_embinv.evaluation import HeldOut, Recovered
+from modeling_embinv.evaluation import HeldOut, Recovered, Score
 from modeling_embinv.files import write_json
 from modeling_embinv.flops import training_flops
+from modeling_embinv.report import cells
 from modeling_embinv.training import train
 from modeling_embinv.training_config import TrainingConfig, parse_training_config
 from modeling_embinv.training_run import learning_rate_factor, new_optimizer
@@ -135,6 +136,18 @@ def compare(ours: HeldOut, theirs: AutoregressiveInverter, batch_sizes: list[int
     return rows
 
 
+def table(rows: list[dict]) -> str:
+    """Markdown: what a text costs at each batch size, and its scores with their intervals."""
+    sizes, scores = list(rows[0]["seconds_a_text"]), ["token accuracy", "token F1", "exact", "BLEU", "cosine"]
+    heads = ["", "GFLOP a text", *(f"ms a text, batch {size}" for size in sizes), *scores]
+    lines = [heads, ["---"] * len(heads)]
+    for row in rows:
+        cost = [f"{row['gflop_a_text']:.1f}", *(f"{1e3 * row['seconds_a_text'][size]:.0f}" for size in sizes)]
+        found = {name: Score(**score) for name, score in row["scores"].items()}
+        lines.append([row["name"], *cost, *cells(found, scores)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--updates", type=int, default=600, help="of ours; the other trains as many operations")
@@ -156,7 +169,9 @@ def main():
     ids, embeddings = held_out_pairs(config.pairs, end, config.max_sequence_length, options.texts)
     held_out = HeldOut(model.eval(), tokenizer, encoder, ids, embeddings, decode_rows(tokenizer, ids, end))
     rows = compare(held_out, theirs.eval(), options.batch_sizes)
-    result = {"teraflop": budget / 1e12, "updates": {"ours": options.updates, "theirs": updates}, "rows": rows}
+    updates = {"ours": options.updates, "theirs": updates}
+    result = {"teraflop": budget / 1e12, "updates": updates, "rows": rows, "table": table(rows)}
+    print(result["table"])
     if options.json:
         write_json(options.json, result)
 

@@ -4,16 +4,20 @@
 
 vec2text 0.0.13 runs with its own `Corrector.generate` in a virtual environment that the first call makes, on random
 weights of its published shapes (T5-base inverter and corrector, a GTR-shaped encoder); ours on random weights of the
-paper's shapes, and the released checkpoint. Both stay loaded and take turns, so what else the machine does hits both.
+paper's shapes, and the released checkpoint in float32 and int8. Every model has a process of its own, for its memory's
+sake; one works at a time.
 """
 
 import argparse
 import json
+import resource
 import statistics
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -32,7 +36,17 @@ PAPER = dict(
     model_type="bert", hidden_size=768, num_hidden_layers=8, num_attention_heads=12, intermediate_size=3072,
     hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
 )  # fmt: skip
-CORRECTIONS = dict(num_candidates=8, num_corrections=10)
+RELEASED = "released checkpoint"
+SHAPES = {"8 layers of 768, vocabulary 30K": 30_522, "8 layers of 768, vocabulary 152K": 151_936}
+NAMES = (*SHAPES, RELEASED, f"{RELEASED}, int8")
+# of the open loop, and searches of growing width; ranks and rounds are those of experiments/quality_cost.yaml
+METHODS = {
+    "8 passes": dict(num_steps=8),
+    "10 light corrections": dict(num_corrections=10, num_beams=1, num_proposals=8),
+    "10 narrow corrections": dict(num_candidates=16, num_corrections=10, num_beams=2, num_proposals=32),
+    "10 corrections": dict(num_candidates=16, num_corrections=10),
+}
+SURROGATE_RANK = 64
 
 
 @dataclass
@@ -130,60 +144,77 @@ def measure_peer(peer: Peer, batch_size: int, num_steps: int, beam: int, options
 class Ours:
     """One of our models; `feedback` embeds token ids."""
 
-    def __init__(self, name: str, model: EmbInvForMaskedDiffusion, feedback, length: int):
-        self.name, self.model, self.feedback, self.length = name, model.eval(), feedback, length
+    def __init__(self, name: str, length: int):
+        self.name, self.length = name, length
+        self.model, self.feedback = released(name) if name.startswith(RELEASED) else of_shape(name, length)
 
-    @classmethod
-    def of_shape(cls, name: str, vocab_size: int, length: int) -> "Ours":
-        """Random weights of the paper's trunk, and an encoder of GTR's shape."""
-        torch.manual_seed(0)
-        backbone = PAPER | {"vocab_size": vocab_size}
-        config = EmbInvConfig(
-            backbone_config=backbone, vocab_size=vocab_size, embedding_dim=768, max_sequence_length=length
-        )
-        shape = dict(d_model=768, d_kv=64, d_ff=3072, num_layers=12, num_heads=12, vocab_size=32_128)
-        encoder = T5EncoderModel(T5Config(**shape)).eval()
-        feedback = lambda ids: encoder(input_ids=ids % 32_128).last_hidden_state.mean(dim=1)  # noqa: E731
-        return cls(name, EmbInvForMaskedDiffusion(config), feedback, length)
-
-    @classmethod
-    def released(cls, folder: Path) -> "Ours":
-        """The checkpoint of this repository with the encoder that it inverts."""
-        from modeling_embinv.backbone import load_inverter
-        from modeling_embinv.encoders import load_encoder
-
-        model, tokenizer = load_inverter(folder)
-        encoder, end = load_encoder(model.config.encoder_id), model.config.eos_token_id
-        return cls(
-            "released checkpoint", model, lambda ids: encoder.encode_ids(ids, end), model.config.max_sequence_length
-        )
-
-    def call(self, batch_size: int, **settings):
+    def call(self, batch_size: int, settings: dict):
         generator = torch.Generator().manual_seed(0)
         vectors = torch.randn(batch_size, self.model.config.embedding_dim, generator=generator)
         vectors /= vectors.norm(dim=1, keepdim=True)
+        if "num_corrections" in settings:
+            settings = {**settings, "feedback": self.feedback}
         return self.model.generate(vectors, generator=generator, max_length=self.length, **settings)
 
-    def measure(self, batch_size: int, corrections: bool, options) -> Row:
-        settings = {**CORRECTIONS, "feedback": self.feedback} if corrections else {"num_steps": 8}
-        row = Row(f"{self.name}, {'10 corrections' if corrections else '8 passes'}", batch_size)
-        self.call(batch_size, **settings)
-        for _ in range(options.repeats):
+    def measure(self, batch_size: int, method: str, options) -> Row:
+        row, settings = Row(f"{self.name}, {method}", batch_size), METHODS[method]
+        if "num_corrections" not in settings:
+            self.call(batch_size, settings)
+        while len(row.seconds) < options.repeats and sum(row.seconds) < options.budget / 4:
             start = time.perf_counter()
-            output = self.call(batch_size, **settings)
+            output = self.call(batch_size, settings)
             row.seconds.append(time.perf_counter() - start)
         row.encoder_calls = output.num_feedback_calls
-        if batch_size == 1:
+        # PyTorch's counter does not see int8 products; they are as many as in float32
+        if batch_size == 1 and not self.name.endswith("int8"):
             with FlopCounterMode(display=False) as counter:
-                self.call(1, **settings)
+                self.call(1, settings)
             row.gflop = counter.get_total_flops() / 1e9
+        row.peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         return row
+
+
+def of_shape(name: str, length: int):
+    """Random weights of the paper's trunk, and an encoder of GTR's shape."""
+    torch.manual_seed(0)
+    config = EmbInvConfig(
+        backbone_config=PAPER | {"vocab_size": SHAPES[name]}, vocab_size=SHAPES[name], embedding_dim=768,
+        max_sequence_length=length, surrogate_rank=SURROGATE_RANK,
+    )  # fmt: skip
+    shape = dict(d_model=768, d_kv=64, d_ff=3072, num_layers=12, num_heads=12, vocab_size=32_128)
+    encoder = T5EncoderModel(T5Config(**shape)).eval()
+    feedback = lambda ids: encoder(input_ids=ids % 32_128).last_hidden_state.mean(dim=1)  # noqa: E731
+    return EmbInvForMaskedDiffusion(config).eval(), feedback
+
+
+def released(name: str):
+    """The checkpoint of this repository with the encoder that it inverts."""
+    from modeling_embinv.backbone import load_inverter
+    from modeling_embinv.encoders import load_encoder
+
+    model, _ = load_inverter(ROOT / "checkpoints" / "embinv-minilm")
+    encoder, end = load_encoder(model.config.encoder_id), model.config.eos_token_id
+    model = model.eval().to_int8() if name.endswith("int8") else model.eval()
+    return model, lambda ids: encoder.encode_ids(ids, end)
+
+
+def start_ours(name: str, options):
+    """In a process of its own: the model that `measure_ours` measures."""
+    global ours
+    keep_large_blocks()
+    torch.set_num_threads(options.threads)
+    closed_loop_embinv.PATIENCE = 10**9  # random weights never improve, and must not end the rounds early
+    ours = Ours(name, options.length)
+
+
+def measure_ours(batch_size: int, method: str, options) -> Row:
+    return ours.measure(batch_size, method, options)
 
 
 def table(rows: list[Row]) -> str:
     """Markdown, with speed as a ratio to vec2text's 20×1 at the same batch size."""
-    lines = ["| method | batch | encoder calls a text | GFLOP a text | seconds a text | against 20×1 |",
-             "|---|---|---|---|---|---|"]  # fmt: skip
+    lines = ["| method | batch | encoder calls a text | GFLOP a text | seconds a text | against 20×1 | peak GiB |",
+             "|---|---|---|---|---|---|---|"]  # fmt: skip
     base = {row.batch_size: row.median / row.batch_size for row in rows if row.name == "vec2text 20×1"}
     flops = {row.name: row.gflop for row in rows if row.gflop}
     for row in rows:
@@ -192,32 +223,37 @@ def table(rows: list[Row]) -> str:
         mark = "≈ " if row.estimated else ""
         lines.append(
             f"| {row.name} | {row.batch_size} | {row.encoder_calls / row.batch_size:,.0f} | "
-            f"{flops.get(row.name, 0):,.1f} | {mark}{seconds:,.3g} | {ratio} |"
+            f"{flops.get(row.name.replace(', int8', ''), 0):,.1f} | {mark}{seconds:,.3g} | {ratio} | "
+            f"{row.peak_gib:.1f} |"
         )
     return "\n".join(lines)
 
 
 def benchmark(options) -> list[Row]:
-    keep_large_blocks()
-    torch.set_num_threads(options.threads)
-    closed_loop_embinv.PATIENCE = 10**9  # random weights never improve, and must not end the rounds early
-    ours = [
-        Ours.of_shape("8 layers of 768, vocabulary 30K", 30_522, options.length),
-        Ours.of_shape("8 layers of 768, vocabulary 152K", 151_936, options.length),
-        Ours.released(ROOT / "checkpoints" / "embinv-minilm"),
-    ]
+    """All rows; a method that would take more than the budget, as it did for one text, is left out."""
     peer, rows = Peer(Path(options.folder).resolve(), options.threads, options.length), []
+    spawn = get_context("spawn")
+    workers = {name: ProcessPoolExecutor(1, spawn, start_ours, (name, options)) for name in NAMES}
     try:
         for batch_size in options.batch_sizes:
-            tasks = [lambda b=batch_size, s=s, w=w: measure_peer(peer, b, s, w, options) for s, w in PEERS]
-            tasks += [lambda b=batch_size, m=m, c=c: m.measure(b, c, options) for m in ours for c in (False, True)]
-            for task in tasks:
-                if (row := task()) is not None:
-                    rows.append(row)
-                    print(table([row]).splitlines()[-1], file=sys.stderr, flush=True)
+            for num_steps, beam in PEERS:
+                add(rows, measure_peer(peer, batch_size, num_steps, beam, options))
+            for name, worker in workers.items():
+                for method in METHODS:
+                    alone = [row for row in rows if row.name == f"{name}, {method}" and row.batch_size == 1]
+                    if not alone or batch_size * alone[0].median < options.budget:
+                        add(rows, worker.submit(measure_ours, batch_size, method, options).result())
     finally:
         peer.close()
+        for worker in workers.values():
+            worker.shutdown()
     return rows
+
+
+def add(rows: list[Row], row: Row | None):
+    if row is not None:
+        rows.append(row)
+        print(table(rows).splitlines()[-1], file=sys.stderr, flush=True)
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -239,4 +275,4 @@ if __name__ == "__main__":
     found = benchmark(chosen)
     print(table(found))
     if chosen.json:
-        write_json(chosen.json, {"options": vars(chosen), "rows": [vars(row) for row in found]})
+        write_json(chosen.json, {"options": vars(chosen), "rows": [vars(row) for row in found], "table": table(found)})

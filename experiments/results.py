@@ -1,4 +1,4 @@
-"""Make RESULTS.md from `experiments/results/*.json`, in the order and with the words of `tables.yaml`.
+"""Make RESULTS.md from the results of experiments and benchmarks, in the order and with the words of `tables.yaml`.
 
 python experiments/results.py > RESULTS.md
 """
@@ -11,7 +11,7 @@ import yaml
 from modeling_embinv.evaluation import Score
 from modeling_embinv.report import COLUMNS, cells
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).resolve().parent
 HEAD = """# Results
 
 The paper's tables, measured again: held out by document, lower-cased where the encoder's tokenizer is (MiniLM, mpnet),
@@ -26,7 +26,7 @@ where encoders and data come from. `python experiments/results.py > RESULTS.md` 
 def main():
     print(HEAD)
     for entry in yaml.safe_load((FOLDER / "tables.yaml").read_text(encoding="utf-8")):
-        path = FOLDER / "results" / f"{entry['results']}.json"
+        path = (FOLDER / "results" / f"{entry['results']}.json").resolve()
         if not path.exists():
             continue
         results = json.loads(path.read_text(encoding="utf-8"))
@@ -34,12 +34,14 @@ def main():
         for heading, table in tables(results, entry):
             print(f"{heading}\n\n{table}\n" if heading else f"{table}\n")
         if path.with_suffix(".png").exists():
-            print(f"![{entry['title']}](experiments/results/{path.stem}.png)\n")
+            print(f"![{entry['title']}]({path.with_suffix('.png').relative_to(FOLDER.parent)})\n")
         print(f"{entry['why'].strip()}\n")
 
 
 def tables(results: dict, entry: dict) -> list[tuple[str, str]]:
     """The tables of a results file, each with the line above it."""
+    if "table" in results:  # a benchmark's, as it printed it
+        return [("", results["table"])]
     if "columns" in results:
         return [("", score_table(results["rows"], results["columns"], entry))]
     if "reports" in results:

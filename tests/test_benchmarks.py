@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import many_vectors, throughput, vs_vec2text
@@ -166,6 +167,14 @@ def test_the_comparison_is_a_ratio_within_one_batch_size():
     ]  # fmt: skip
     last = vs_vec2text.table(rows).splitlines()[-1]
     assert "20.0×" in last and "| 10 |" in last
+
+
+@pytest.mark.parametrize("width", ["10 light", "10 narrow", "10"])
+def test_what_is_timed_is_what_was_scored(width):
+    """Seconds of one search beside the quality of another: the comparison's oldest trick."""
+    experiment = yaml.safe_load((vs_vec2text.ROOT / "experiments" / "quality_cost.yaml").read_text())
+    scored = (experiment["methods"] | experiment["ablations"])[f"{width} rounds, encoder"]
+    assert vs_vec2text.METHODS[f"{width} corrections"] | {"feedback": "encoder"} == scored
 
 
 def test_a_straight_line_is_told_from_a_bent_one():
