@@ -115,8 +115,7 @@ def from_few_steps(two: float, three: float, num_steps: int) -> float:
 
 def measure_peer(peer: Peer, batch_size: int, num_steps: int, beam: int, options) -> Row | None:
     """vec2text at one setting: measured whole if that fits the budget, else from runs of two and three rounds."""
-    name = "vec2text open loop" if num_steps == 0 else f"vec2text {num_steps}×{beam}"
-    row = Row(name, batch_size)
+    row = Row(peer_name(num_steps, beam), batch_size)
     if num_steps == 0:
         answers = [peer.run(batch_size, 0, 1) for _ in range(options.repeats)]
         counted = peer.run(batch_size, 0, 1, count=True)
@@ -147,6 +146,7 @@ class Ours:
     def __init__(self, name: str, length: int):
         self.name, self.length = name, length
         self.model, self.feedback = released(name) if name.startswith(RELEASED) else of_shape(name, length)
+        self.model.requires_grad_(False)  # the counter of operations trips over views of weights that need gradients
 
     def call(self, batch_size: int, settings: dict):
         generator = torch.Generator().manual_seed(0)
@@ -219,7 +219,8 @@ def table(rows: list[Row]) -> str:
     flops = {row.name: row.gflop for row in rows if row.gflop}
     for row in rows:
         seconds = row.median / row.batch_size
-        ratio = f"{base[row.batch_size] / seconds:,.1f}×" if row.batch_size in base else "—"
+        faster = base[row.batch_size] / seconds if row.batch_size in base else None
+        ratio = "—" if faster is None else f"{faster:,.1f}×" if faster >= 1 else f"{faster:.2g}×"
         mark = "≈ " if row.estimated else ""
         lines.append(
             f"| {row.name} | {row.batch_size} | {row.encoder_calls / row.batch_size:,.0f} | "
@@ -231,18 +232,20 @@ def table(rows: list[Row]) -> str:
 
 def benchmark(options) -> list[Row]:
     """All rows; a method that would take more than the budget, as it did for one text, is left out."""
-    peer, rows = Peer(Path(options.folder).resolve(), options.threads, options.length), []
+    peer, rows = Peer(Path(options.folder).resolve(), options.threads, options.length), known_rows(options)
     spawn = get_context("spawn")
     workers = {name: ProcessPoolExecutor(1, spawn, start_ours, (name, options)) for name in NAMES}
     try:
         for batch_size in options.batch_sizes:
             for num_steps, beam in PEERS:
-                add(rows, measure_peer(peer, batch_size, num_steps, beam, options))
+                if not find(rows, peer_name(num_steps, beam), batch_size):
+                    add(rows, measure_peer(peer, batch_size, num_steps, beam, options), options)
             for name, worker in workers.items():
                 for method in METHODS:
-                    alone = [row for row in rows if row.name == f"{name}, {method}" and row.batch_size == 1]
-                    if not alone or batch_size * alone[0].median < options.budget:
-                        add(rows, worker.submit(measure_ours, batch_size, method, options).result())
+                    alone = find(rows, f"{name}, {method}", 1)
+                    affordable = alone is None or batch_size * alone.median < options.budget
+                    if affordable and not find(rows, f"{name}, {method}", batch_size):
+                        add(rows, worker.submit(measure_ours, batch_size, method, options).result(), options)
     finally:
         peer.close()
         for worker in workers.values():
@@ -250,10 +253,40 @@ def benchmark(options) -> list[Row]:
     return rows
 
 
-def add(rows: list[Row], row: Row | None):
+def peer_name(num_steps: int, beam: int) -> str:
+    return "vec2text open loop" if num_steps == 0 else f"vec2text {num_steps}×{beam}"
+
+
+def find(rows: list[Row], name: str, batch_size: int) -> Row | None:
+    return next((row for row in rows if (row.name, row.batch_size) == (name, batch_size)), None)
+
+
+def known_rows(options) -> list[Row]:
+    """What an earlier call has measured in the same way.
+
+    Raises:
+        SystemExit: when its file is of another length or number of threads.
+    """
+    if not options.json or not Path(options.json).exists():
+        return []
+    earlier = json.loads(Path(options.json).read_text(encoding="utf-8"))
+    for name in ("length", "threads"):
+        if earlier["options"][name] != getattr(options, name):
+            raise SystemExit(f"{options.json} was measured with another {name}, {earlier['options'][name]}.")
+    return [Row(**row) for row in earlier["rows"]]
+
+
+def add(rows: list[Row], row: Row | None, options):
+    """Keep, print and save a row."""
     if row is not None:
         rows.append(row)
         print(table(rows).splitlines()[-1], file=sys.stderr, flush=True)
+        save(rows, options)
+
+
+def save(rows: list[Row], options):
+    if options.json:
+        write_json(options.json, {"options": vars(options), "rows": [vars(row) for row in rows], "table": table(rows)})
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -266,7 +299,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--budget", type=float, default=120, help="seconds; longer settings are estimated, or left out"
     )
-    parser.add_argument("--json", help="write all numbers there")
+    parser.add_argument("--json", help="write all numbers there, row by row; called again, it goes on")
     return parser.parse_args(arguments)
 
 
@@ -274,5 +307,3 @@ if __name__ == "__main__":
     chosen = parse()
     found = benchmark(chosen)
     print(table(found))
-    if chosen.json:
-        write_json(chosen.json, {"options": vars(chosen), "rows": [vars(row) for row in found], "table": table(found)})
