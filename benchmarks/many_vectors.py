@@ -25,6 +25,7 @@ from modeling_embinv.cli_options import CHECKPOINT
 from modeling_embinv.encoders import load_encoder
 from modeling_embinv.files import write_json
 from modeling_embinv.inversion import PART_ROWS
+from modeling_embinv.report import markdown_table
 
 DISTINCT = 4096
 MILLION = 1_000_000
@@ -112,21 +113,14 @@ def report(rows: list[dict], count: int) -> dict:
 
 def table(result: dict) -> str:
     """Markdown: each stretch of work, with its distance from a straight line and its memory."""
-    heads = [
-        "stretch",
-        "vectors",
-        "vectors a second",
-        "R²",
-        "farthest from the line",
-        "MiB, first tenth",
-        "last tenth",
+    lines = [
+        ["stretch", "vectors", "vectors a second", "R²", "farthest from the line", "MiB, first tenth", "last tenth"]
     ]
-    lines = [heads, ["---"] * len(heads)]
     for number, found in enumerate(result["stretches"]):
         speed = [f"{found['vectors']:,}", f"{found['vectors_per_second']:.1f}", f"{found['r_squared']:.6f}"]
         memory = [f"{found[key]:,.0f}" for key in ("mib_first_tenth", "mib_last_tenth")]
         lines.append([f"after {number} kills", *speed, f"{100 * found['largest_deviation']:.1f} %", *memory])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(lines)
 
 
 def plot(rows: list[dict], path: Path):

@@ -30,6 +30,7 @@ from torch.utils.flop_counter import flop_registry
 
 from modeling_embinv import EmbInvConfig, EmbInvForMaskedDiffusion
 from modeling_embinv.allocator import keep_large_blocks
+from modeling_embinv.report import markdown_table
 from modeling_embinv.training_config import TrainingConfig
 from modeling_embinv.training_run import Run, new_optimizer
 
@@ -325,16 +326,11 @@ def cpu_name() -> str:
 
 def table(rows: list[dict]) -> str:
     """Markdown, without the shapes of the products."""
-    lines = [
-        "| | batch | sequences a second | ms a call | GFLOP/s | share of the limit |",
-        "|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {row['what']} | {row['batch_size']} | {row['sequences_per_second']:.1f} | {row['ms']:,.0f} | "
-        f"{row['gflop_per_second']:.0f} | {row['share_of_limit']:.0%} |"
-        for row in rows
-    ]
-    return "\n".join(lines)
+    lines = [["", "batch", "sequences a second", "ms a call", "GFLOP/s", "share of the limit"]]
+    for row in rows:
+        speed = [f"{row['sequences_per_second']:.1f}", f"{row['ms']:,.0f}", f"{row['gflop_per_second']:.0f}"]
+        lines.append([row["what"], str(row["batch_size"]), *speed, f"{row['share_of_limit']:.0%}"])
+    return markdown_table(lines)
 
 
 def print_row(row: dict):
@@ -382,10 +378,10 @@ def benchmark(args: argparse.Namespace) -> dict:
         invert = inversion(model, batch_size, args)
         report["rows"].append(measure("inversion", batch_size, invert, args))
         print_row(report["rows"][-1])
+    packed = copy.deepcopy(model).to_int8() if args.int8 else None
     for batch_size in sorted(args.batch_sizes) if args.int8 else ():
-        packed = inversion(copy.deepcopy(model).to_int8(), batch_size, args)
-        in_float = inversion(model, batch_size, args)
-        report["rows"].append(measure("int8", batch_size, packed, args, in_float))
+        in_int8, in_float = (inversion(which, batch_size, args) for which in (packed, model))
+        report["rows"].append(measure("int8", batch_size, in_int8, args, in_float))
         print_row(report["rows"][-1])
     report["profiles"]["inversion"] = where_time_goes(invert, args)
     del model, invert

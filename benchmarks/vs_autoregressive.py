@@ -29,7 +29,7 @@ from modeling_embinv.encoders import EncoderConfig, load_encoder
 from modeling_embinv.evaluation import HeldOut, Recovered, Score
 from modeling_embinv.files import write_json
 from modeling_embinv.flops import training_flops
-from modeling_embinv.report import cells
+from modeling_embinv.report import cells, markdown_table
 from modeling_embinv.training import train
 from modeling_embinv.training_config import TrainingConfig, parse_training_config
 from modeling_embinv.training_run import learning_rate_factor, new_optimizer
@@ -140,12 +140,12 @@ def table(rows: list[dict]) -> str:
     """Markdown: what a text costs at each batch size, and its scores with their intervals."""
     sizes, scores = list(rows[0]["seconds_a_text"]), ["token accuracy", "token F1", "exact", "BLEU", "cosine"]
     heads = ["", "GFLOP a text", *(f"ms a text, batch {size}" for size in sizes), *scores]
-    lines = [heads, ["---"] * len(heads)]
+    lines = [heads]
     for row in rows:
         cost = [f"{row['gflop_a_text']:.1f}", *(f"{1e3 * row['seconds_a_text'][size]:.0f}" for size in sizes)]
         found = {name: Score(**score) for name, score in row["scores"].items()}
         lines.append([row["name"], *cost, *cells(found, scores)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(lines)
 
 
 def main():

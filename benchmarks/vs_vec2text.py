@@ -27,6 +27,7 @@ from transformers import T5Config, T5EncoderModel
 from modeling_embinv import EmbInvConfig, EmbInvForMaskedDiffusion, closed_loop_embinv
 from modeling_embinv.allocator import keep_large_blocks
 from modeling_embinv.files import write_json
+from modeling_embinv.report import markdown_table
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("transformers==4.49.0", "vec2text==0.0.13", "scipy", "nltk", "sentencepiece")
@@ -194,7 +195,9 @@ def released(name: str):
 
     model, _ = load_inverter(ROOT / "checkpoints" / "embinv-minilm")
     encoder, end = load_encoder(model.config.encoder_id), model.config.eos_token_id
-    model = model.eval().to_int8() if name.endswith("int8") else model.eval()
+    model.eval()
+    if name.endswith("int8"):
+        model.to_int8()
     return model, lambda ids: encoder.encode_ids(ids, end)
 
 
@@ -213,8 +216,7 @@ def measure_ours(batch_size: int, method: str, options) -> Row:
 
 def table(rows: list[Row]) -> str:
     """Markdown, with speed as a ratio to vec2text's 20×1 at the same batch size."""
-    lines = ["| method | batch | encoder calls a text | GFLOP a text | seconds a text | against 20×1 | peak GiB |",
-             "|---|---|---|---|---|---|---|"]  # fmt: skip
+    lines = [["method", "batch", "encoder calls a text", "GFLOP a text", "seconds a text", "against 20×1", "peak GiB"]]
     base = {row.batch_size: row.median / row.batch_size for row in rows if row.name == "vec2text 20×1"}
     flops = {row.name: row.gflop for row in rows if row.gflop}
     for row in rows:
@@ -222,12 +224,10 @@ def table(rows: list[Row]) -> str:
         faster = base[row.batch_size] / seconds if row.batch_size in base else None
         ratio = "—" if faster is None else f"{faster:,.1f}×" if faster >= 1 else f"{faster:.2g}×"
         mark = "≈ " if row.estimated else ""
-        lines.append(
-            f"| {row.name} | {row.batch_size} | {row.encoder_calls / row.batch_size:,.0f} | "
-            f"{flops.get(row.name.replace(', int8', ''), 0):,.1f} | {mark}{seconds:,.3g} | {ratio} | "
-            f"{row.peak_gib:.1f} |"
-        )
-    return "\n".join(lines)
+        gflop = flops.get(row.name.replace(", int8", ""), 0)
+        cost = [f"{row.encoder_calls / row.batch_size:,.0f}", f"{gflop:,.1f}", f"{mark}{seconds:,.3g}", ratio]
+        lines.append([row.name, str(row.batch_size), *cost, f"{row.peak_gib:.1f}"])
+    return markdown_table(lines)
 
 
 def benchmark(options) -> list[Row]:

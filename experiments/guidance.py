@@ -20,7 +20,7 @@ from modeling_embinv.cli_options import CHECKPOINT
 from modeling_embinv.encoders import load_encoder
 from modeling_embinv.evaluation import HeldOut, Measures, Score
 from modeling_embinv.files import write_json
-from modeling_embinv.report import sweep
+from modeling_embinv.report import markdown_table, sweep
 
 RESULTS = FOLDER / "results" / "guidance.json"
 PAIRS, LENGTH, TEXTS = "data/minilm_16", 15, 300
@@ -37,15 +37,13 @@ def main() -> int:
     ids, embeddings = held_out_pairs(PAIRS, end, LENGTH + 1, TEXTS)
     ids = torch.nn.functional.pad(ids, (0, model.config.max_sequence_length - ids.shape[1]), value=end)
     held_out = HeldOut(model, tokenizer, encoder, ids, embeddings, decode_rows(tokenizer, ids, end))
-    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    found = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else {}
     for method in METHODS:
         name = ", ".join(map(str, method.values()))
         if name not in found:
             found[name] = measure(held_out, method)
             print(name, {scale: row["token F1"]["mean"] for scale, row in found[name].items()}, flush=True)
-            write_json(RESULTS, found)
-    found["table"] = table({name: rows for name, rows in found.items() if name != "table"})
-    write_json(RESULTS, found)
+            write_json(RESULTS, {"rows": found, "table": table(found)})
     return 0
 
 
@@ -71,13 +69,13 @@ def table(found: dict) -> str:
         *(f"F1, scale {s}" for s in scales),
         *(f"BLEU, {s}" for s in scales),
     ]
-    lines = [heads, ["---"] * len(heads)]
+    lines = [heads]
     for name, rows in found.items():
         plain = rows["1.0"]
         gains = [_signed(Score(**rows[scale]["gain"])) for scale in scales]
         bleu = [f"{rows[scale]['BLEU']['mean'] - plain['BLEU']['mean']:+.1f}" for scale in scales]
         lines.append([name, f"{plain['token F1']['mean']:.1f}", f"{plain['BLEU']['mean']:.1f}", *gains, *bleu])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(lines)
 
 
 def _signed(score: Score) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from modeling_embinv.evaluation import Score
-from modeling_embinv.report import COLUMNS, cells
+from modeling_embinv.report import COLUMNS, cells, markdown_table
 
 FOLDER = Path(__file__).resolve().parent
 HEAD = """# Results
@@ -101,8 +101,7 @@ def _markdown(lines: list[list[str]], entry: dict) -> str:
     if "paper" in entry:
         lines = [[*line, entry["paper"].get(line[0], "")] for line in lines]
         lines[0][-1] = entry["heading"]
-    lines.insert(1, ["---"] * len(lines[0]))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(lines)
 
 
 if __name__ == "__main__":

@@ -75,8 +75,13 @@ def markdown(rows: Sequence[Row]) -> str:
     for row in rows:
         scores = cells(row.scores, columns)
         lines.append([f"**{row.name}**" if row.section == "inversion" else row.name, str(row.texts), *scores])
-    lines.insert(1, ["---"] * len(lines[0]))
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return markdown_table(lines)
+
+
+def markdown_table(lines: Sequence[Sequence[str]]) -> str:
+    """Cells as a Markdown table; the first line is the head."""
+    head, *body = lines
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *body))
 
 
 def cells(scores: dict[str, Score], columns: Sequence[str]) -> list[str]:
