@@ -189,8 +189,8 @@ def build_model(args: argparse.Namespace) -> EmbInvForMaskedDiffusion:
         model = EmbInvForMaskedDiffusion.from_pretrained(args.model, dtype=torch.float32, **attention)
     else:
         config = EmbInvConfig(
-            backbone_config=MINILM, vocab_size=MINILM["vocab_size"], max_sequence_length=args.length,
-            num_condition_tokens=1, **attention,
+            backbone_config=MINILM | {"vocab_size": args.vocab_size}, vocab_size=args.vocab_size,
+            max_sequence_length=args.length, num_condition_tokens=1, **attention,
         )  # fmt: skip
         model = EmbInvForMaskedDiffusion(config)
     if args.compile:
@@ -333,6 +333,14 @@ def table(rows: list[dict]) -> str:
     return markdown_table(lines)
 
 
+def profile_table(profiles: dict[str, dict]) -> str:
+    """Markdown: the share of the time that each group of operators takes."""
+    lines = [["where the time goes, largest batch", *profiles]]
+    for group in OPERATORS:
+        lines.append([group, *(f"{groups[group]['share']:.0%}" for groups in profiles.values())])
+    return markdown_table(lines)
+
+
 def print_row(row: dict):
     print(
         f"{row['what']:9} {row['batch_size']:5d} {row['sequences_per_second']:9.1f} {row['ms']:10.2f}"
@@ -397,7 +405,7 @@ def benchmark(args: argparse.Namespace) -> dict:
         row = largest[what]
         print_products(row)
         print_profile(f"{what}, batch {row['batch_size']},", groups)
-    report["table"] = table(report["rows"])
+    report["table"] = f"{table(report['rows'])}\n\n{profile_table(report['profiles'])}"
     return report
 
 
@@ -407,6 +415,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="training uses autocast")
     parser.add_argument("--length", type=int, default=32, help="L, tokens of the canvas")
+    parser.add_argument("--vocab_size", type=int, default=MINILM["vocab_size"], help="of random weights")
     parser.add_argument("--steps", type=int, default=8, help="forward passes of an inversion")
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 8, 64], help="of inversion")
     parser.add_argument("--train_batch_size", type=int, default=128)

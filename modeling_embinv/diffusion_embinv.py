@@ -6,6 +6,7 @@ masked and predicted alike, so that neither the canvas nor the pattern of masks 
 """
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -145,6 +146,10 @@ class Canvas:
         """The rows `index` as a canvas of their own."""
         return Canvas(self.ids[index], self.confidence[index], self.mask_token_id, self.end_token_id)
 
+    def cut(self, length: int) -> "Canvas":
+        """Its first `length` positions."""
+        return Canvas(self.ids[:, :length], self.confidence[:, :length], self.mask_token_id, self.end_token_id)
+
     def commit(self, tokens: Tensor, confidence: Tensor, where: Tensor) -> "Canvas":
         """Write `tokens` at the masked positions of `where` (B, L) bool; what follows an end token is the end, too."""
         where = where & self.masked
@@ -174,6 +179,22 @@ def after_first(flags: Tensor) -> Tensor:
 def text_positions(ids: Tensor, end: int) -> Tensor:
     """(…, L) bool: the positions of each text of ids (…, L), its end token included."""
     return ~after_first(ids == end)
+
+
+def shortest_canvases(ids: Tensor, end: int, lengths: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+    """Rows of ids (B, L) by the shortest of `lengths`, or else L, that holds all but ends behind the first.
+
+    Yields:
+        (length, (R,) indexes of rows), the shortest first.
+    """
+    width = ids.shape[1]
+    ends = (ids == end).flip(1).long().cumprod(dim=1).sum(dim=1)  # (B,)
+    size, shorter = width - (ends - 1).clamp_min(0), 0
+    for length in (*sorted(length for length in lengths if length < width), width):
+        rows = ((size > shorter) & (size <= length)).nonzero().squeeze(1)
+        shorter = length
+        if len(rows):
+            yield length, rows
 
 
 def lowest(scores: Tensor, eligible: Tensor, count: Tensor) -> Tensor:

@@ -72,6 +72,8 @@ def build_model(config: TrainingConfig, encoder: SentenceEncoder):
         model, tokenizer = load_inverter(config.init_from, attn_implementation=config.attn_implementation)
         adopt_encoder(model, tokenizer, encoder)
         model.config.max_sequence_length = config.max_sequence_length
+        if not config.surrogate_rank:  # that stage leaves the inverter as it is
+            model.config.canvas_lengths = config.canvas_lengths
         # noise of another kind than it knows would be a change that nobody asked for
         config.noise_schedule, config.noise_lambda = model.config.noise_schedule, model.config.noise_lambda
     else:
@@ -83,6 +85,7 @@ def build_model(config: TrainingConfig, encoder: SentenceEncoder):
             config.num_hidden_layers,
             embedding_dim=encoder.embedding_dim,
             max_sequence_length=config.max_sequence_length,
+            canvas_lengths=config.canvas_lengths,
             num_condition_tokens=config.num_condition_tokens,
             noise_schedule=config.noise_schedule,
             noise_lambda=config.noise_lambda,

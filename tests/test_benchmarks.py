@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -89,6 +90,27 @@ def test_runs_from_end_to_end(source, tmp_path, monkeypatch, capsys):
         assert sum(spent["share"] for spent in groups.values()) == pytest.approx(1)
         assert groups["matrix products"]["share"] > 0
     assert "where the time of training, batch 4, goes" in capsys.readouterr().out
+
+
+def test_growth_varies_one_thing_at_a_time(monkeypatch, tmp_path):
+    """A flag that does not reach the model would print a flat line; a training step has no passes to vary."""
+    monkeypatch.syspath_prepend(str(Path(throughput.__file__).parent))
+    import growth
+
+    monkeypatch.setattr(sys.modules["throughput"], "MINILM", TINY)
+    monkeypatch.setattr(growth, "USUAL", {"batch": 2, "length": 8, "vocabulary": 200, "passes": 2})
+    values = {"batch": (2, 4), "length": (8, 32), "vocabulary": (200, 400), "passes": (2, 4)}
+    monkeypatch.setattr(growth, "VALUES", values)
+    result = growth.main(["--seconds", "0", "--device", "cpu", "--json", str(tmp_path / "growth.json")])
+    assert json.loads((tmp_path / "growth.json").read_text()) == result
+    cost = {(row["what"], *(row[name] for name in growth.USUAL)): row["gflop_per_sequence"] for row in result["rows"]}
+    usual = cost["inversion", 2, 8, 200, 2]
+    assert cost["inversion", 4, 8, 200, 2] == pytest.approx(usual)
+    assert cost["inversion", 2, 32, 200, 2] > 3.5 * usual
+    assert 1.2 * usual < cost["inversion", 2, 8, 400, 2] < 2 * usual < 2.1 * cost["inversion", 2, 8, 200, 4]
+    assert ("training", 2, 8, 200, 2) in cost and ("training", 2, 8, 200, 4) not in cost
+    assert len(cost) == len(result["rows"]) == 9  # the usual setting is measured once
+    assert result["table"].count("| 2 |") == 2 and result["table"].count("— | — | —") == 1
 
 
 def test_a_row_holds_its_own_numbers():

@@ -82,6 +82,19 @@ def test_likelihood_is_of_half_masked_texts():
     assert torch.allclose(changed[alone, 2], log_p[alone, 2], atol=1e-5)
 
 
+def test_likelihood_on_the_shortest_canvas():
+    """The timestep tells the share that is masked of the canvas that is read, not of the one that was cut."""
+    model, vectors, ids = awaken(tiny_model(canvas_lengths=[6, 12])), unit_vectors(8), texts(8)
+    log_p = token_log_likelihood(model, ids, vectors)
+    short = (ids != END).sum(dim=1) < 6
+    assert 0 < short.sum() < 8
+    model.config.canvas_lengths = None
+    assert torch.allclose(log_p[~short], token_log_likelihood(model, ids[~short], vectors[~short]), atol=1e-5)
+    narrow = token_log_likelihood(model, ids[short, :6], vectors[short])
+    assert torch.allclose(log_p[short, :6], narrow, atol=1e-5) and (log_p[short, 6:] == 0).all()
+    assert not torch.allclose(narrow, token_log_likelihood(model, ids, vectors)[short, :6], atol=1e-3)
+
+
 def bag_of_tokens(calls: list[int]):
     """An encoder that sums a vector for each token, and counts."""
     table = unit_vectors(VOCAB, seed=5)

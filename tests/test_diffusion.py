@@ -6,7 +6,13 @@ import math
 import pytest
 import torch
 
-from modeling_embinv.diffusion_embinv import NoiseSchedule, loss_weights, mask_tokens, sample_timesteps
+from modeling_embinv.diffusion_embinv import (
+    NoiseSchedule,
+    loss_weights,
+    mask_tokens,
+    sample_timesteps,
+    shortest_canvases,
+)
 
 SCHEDULES = [NoiseSchedule("log_linear", 5.0), NoiseSchedule("linear"), NoiseSchedule("cosine")]
 
@@ -106,6 +112,15 @@ def test_weight_none_is_the_mean_over_masked_positions():
     masked = torch.tensor([[True, True, True], [True, False, False]])
     weights = loss_weights("none", torch.tensor([0.9, 0.1]), masked, NoiseSchedule())
     assert torch.equal(weights, torch.tensor([0.25, 0.25]))
+
+
+def test_canvases_hold_the_text():
+    """A word or a [MASK] that is cut off would never be written."""
+    end, mask = 2, 3
+    rows = [[5, 2, 2, 2, 2, 2], [5, 5, 2, 2, 2, 2], [5, 5, 5, 2, 2, 2], [5] * 6, [5, 2, 2, 2, mask, 2], [mask] * 6]
+    found = {length: index.tolist() for length, index in shortest_canvases(torch.tensor(rows), end, [4, 3, 6, 9])}
+    assert found == {3: [0, 1], 4: [2], 6: [3, 4, 5]}
+    assert [(length, len(index)) for length, index in shortest_canvases(torch.tensor(rows), end, ())] == [(6, 6)]
 
 
 def test_bad_names_raise():

@@ -108,6 +108,27 @@ def test_short_texts_do_not_spend_steps_on_the_empty_canvas():
     assert masked_words[0] >= 1 and masked_words[-2] <= 1
 
 
+def test_a_known_end_shrinks_the_canvas():
+    """Ends behind the first cost as much as words; a cut that looked at the batch would change a text with it."""
+    model, vectors, seen = awaken(tiny_model(canvas_lengths=[4, 8, L])), unit_vectors(4), []
+    model.register_forward_hook(lambda module, args, output: seen.append(args[0].shape))
+    draft = torch.full((4, L), MASK)
+    for row, end in enumerate((3, 7, 5)):  # the fourth text has no end yet
+        draft[row, end:] = END
+    settings = dict(num_steps=2, guidance_scale=1.5, suppress_tokens=[END])
+    output = model.generate(vectors, draft_ids=draft, **settings)
+    assert seen[:3] == [(2, 4), (4, 8), (2, L)]  # guidance doubles the rows
+    for row, length in enumerate((4, 8, 8, L)):
+        alone = model.generate(vectors[row], draft_ids=draft[[row], :length], max_length=length, **settings)
+        assert torch.equal(output.sequences[row, :length], alone.sequences[0])
+        assert torch.allclose(output.confidence[row, :length], alone.confidence[0], atol=1e-5)
+        assert (output.sequences[row, length:] == PAD).all()
+    seen.clear()
+    model.config.canvas_lengths = None  # a model that knows one canvas stays on it
+    model.generate(vectors, draft_ids=draft, **settings)
+    assert {length for _, length in seen} == {L}
+
+
 def test_timestep_follows_the_masked_share():
     """Asking about t = 1 at every step, or about (n − i)/n under a log-linear schedule, is another noise level."""
     model, embeddings, _ = oracle()

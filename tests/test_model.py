@@ -275,6 +275,7 @@ def test_paper_depths_are_configurations(depth):
     "settings, message",
     [
         (dict(embedding_dim=0), "embedding_dim must be at least 1"),
+        (dict(canvas_lengths=[0, 12]), "canvas_lengths must be at least 1"),
         (dict(mask_token_id=VOCAB), "outside the vocabulary"),
         (dict(noise_schedule="quadratic"), "noise_schedule"),
         (dict(vocab_size=VOCAB + 1), "differs from vocab_size"),

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
-from modeling_embinv import checkpoints
+from modeling_embinv import EmbInvConfig, checkpoints
 from modeling_embinv.backbone import load_inverter, new_inverter, prepare_tokenizer
 from modeling_embinv.bag_of_words import bag_of_words_loss
 from modeling_embinv.batches import PairBatches, canvas_length, generator_for, noise_batch
@@ -89,7 +89,7 @@ def test_resume_equals_no_interruption(pairs, tmp_path):
 def test_distillation_resumes_and_trains_the_surrogate_alone(pairs, tmp_path):
     """The last stage must not touch what those before have learned, and go on where it was killed."""
     start = train(settings(pairs, tmp_path / "start", max_steps=1))
-    third = dict(init_from=str(start), backbone_config=None, surrogate_rank=4, eval_steps=2)
+    third = dict(init_from=str(start), backbone_config=None, surrogate_rank=4, eval_steps=2, canvas_lengths=None)
     whole = weights(train(settings(pairs, tmp_path / "whole", **third)))
     train(settings(pairs, tmp_path / "parts", max_steps=3, **third))
     parts = weights(train(settings(pairs, tmp_path / "parts", **third)))
@@ -98,6 +98,8 @@ def test_distillation_resumes_and_trains_the_surrogate_alone(pairs, tmp_path):
     assert all(torch.equal(weight, parts[name]) for name, weight in whole.items())
     assert whole["surrogate.up.0"].abs().max() > 0
     lines = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
+    # nor what the inverter was trained on, which `generate` goes by
+    assert EmbInvConfig.from_pretrained(tmp_path / "whole" / "last").canvas_lengths == [8, 16]
     scores = [line for line in lines if "validation/surrogate_cosine" in line]
     assert len(scores) == 3 and all(-1 <= line["validation/rank_correlation"] <= 1 for line in scores)
 

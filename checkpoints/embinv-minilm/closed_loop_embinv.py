@@ -12,13 +12,13 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from .diffusion_embinv import text_positions
+from .diffusion_embinv import shortest_canvases, text_positions
 
 EDITS = ("replace", "insert", "delete", "swap", "exchange", "reopen")
 # a vector leaves the search at this cosine, or after so many rounds without a better text
 ARRIVED, PATIENCE = 0.999, 5
-# λ by default, tuned on validation texts: the encoder's cosine is to be trusted, the surrogate's less
-LIKELIHOOD_WEIGHT, SURROGATE_LIKELIHOOD_WEIGHT = 0.03, 0.05
+# λ by default, tuned on validation texts: the encoder's cosine needs no help, the surrogate is deceived without it
+LIKELIHOOD_WEIGHT, SURROGATE_LIKELIHOOD_WEIGHT = 0.0, 0.05
 
 
 @dataclass
@@ -90,7 +90,7 @@ class ClosedLoop:
         generate: (embeddings, settings, draft_ids, barred_ids), the last two or None → ids (R, L), a text and ends.
         feedback: ids (N, L) → vectors (N, D), or None: then the denoiser's likelihood is the only judge.
         scout: the same of a surrogate, which picks the proposals that feedback is asked about; None leaves that out.
-        likelihood_weight: λ of the score. It keeps words in order: a mean-pooled vector hardly sees it.
+        likelihood_weight: λ of the score. It keeps the search from texts that are none and deceive a surrogate.
         overshoot: α of e + α(e − ê), which the edits of a hypothesis with vector ê are filled in for: what it lacks
             counts for more, its excess for less.
         num_beams: hypotheses that survive a round.
@@ -211,6 +211,14 @@ def token_log_likelihood(model, ids: Tensor, embeddings: Tensor) -> Tensor:
 
     Two half-masked passes stand for L leave-one-out ones.
     """
+    log_p = torch.zeros(ids.shape, device=ids.device)
+    for length, rows in shortest_canvases(ids, model.config.eos_token_id, model.config.canvas_lengths or ()):
+        log_p[rows, :length] = _half_masked(model, ids[rows, :length], embeddings[rows])
+    return log_p
+
+
+def _half_masked(model, ids: Tensor, embeddings: Tensor) -> Tensor:
+    """The same, all on the canvas that they come on."""
     rows, length = ids.shape
     text = text_positions(ids, model.config.eos_token_id)
     log_p = torch.zeros(rows * length, device=ids.device)

@@ -16,6 +16,8 @@ class EmbInvConfig(PreTrainedConfig):
             are ModernBERT (`modernbert`: pre-norm, mmBERT too) and BERT (`bert`, `roberta`, `xlm-roberta`: post-norm).
         embedding_dim: D, width of the vectors that are inverted.
         max_sequence_length: L, number of tokens on the canvas, the end token included.
+        canvas_lengths: canvases that the model was trained on, None for L alone: `generate` fills in a draft whose end
+            is known on the shortest that holds it.
         vocab_size: V, size of the tokenizer's vocabulary with [MASK]; equals the trunk's.
         mask_token_id, eos_token_id, pad_token_id: ids of [MASK], of the end token and of padding in the output.
         noise_schedule: α(t): "log_linear" exp(−λt) (Eq. 2), "linear" 1 − t, "cosine" 1 − cos(π(1 − t)/2).
@@ -36,6 +38,7 @@ class EmbInvConfig(PreTrainedConfig):
     backbone_config: dict | PreTrainedConfig | None = None
     embedding_dim: int = 384
     max_sequence_length: int = 32
+    canvas_lengths: list[int] | None = None
     vocab_size: int = 30522
     mask_token_id: int = 103
     eos_token_id: int | list[int] | None = 102
@@ -77,6 +80,8 @@ class EmbInvConfig(PreTrainedConfig):
         for name in ("embedding_dim", "max_sequence_length", "vocab_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if min(self.canvas_lengths or [1]) < 1:
+            raise ValueError(f"canvas_lengths must be at least 1 each, got {self.canvas_lengths}.")
         if self.timestep_features < 2 or self.timestep_features % 2:
             raise ValueError(f"timestep_features must be an even number of at least 2, got {self.timestep_features}.")
         if self.num_condition_tokens < 0:

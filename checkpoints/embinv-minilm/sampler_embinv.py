@@ -11,6 +11,7 @@ from .diffusion_embinv import confidence_step
 from .diffusion_embinv import euler_step
 from .diffusion_embinv import remask_step
 from .diffusion_embinv import sequential_step
+from .diffusion_embinv import shortest_canvases
 
 
 # logits of a part of the rows, 1 GiB in float32; sampling holds about four arrays of that size
@@ -28,7 +29,9 @@ class Sampler:
         self.condition, self.barred_ids = self._condition(), barred_ids
         tokens = model.config.mask_token_id, model.config.eos_token_id
         self.canvas = Canvas.fully_masked(len(embeddings), config.max_length, *tokens, embeddings.device)
+        self.canvas_lengths = ()
         if draft_ids is not None:
+            self.canvas_lengths = model.config.canvas_lengths or ()
             self.canvas = self.canvas.filled(check_draft(draft_ids, self.canvas.ids.shape).to(embeddings.device))
         samples = config.strategy in ("euler", "euler_remask", "two_stage")
         self.temperature = float(samples) if config.temperature is None else config.temperature
@@ -105,23 +108,28 @@ class Sampler:
             self._record()
 
     def _denoise(self, canvas: Canvas, active: Tensor, wanted: Tensor, noise: Tensor | None):
-        """A token and its probability at each wanted position, (A, L) each; others hold [MASK] and 0."""
-        self.num_forward_passes += 1
-        most = max(1, MAX_LOGITS // (wanted.shape[1] * self.model.config.vocab_size))
-        parts = torch.arange(len(active), device=active.device).split(most)
-        written = [
-            self._denoise_part(canvas.rows(part), active[part], wanted[part], None if noise is None else noise[part])
-            for part in parts
-        ]
-        tokens, confidence = zip(*written, strict=True)
-        return torch.cat(tokens), torch.cat(confidence)
+        """A token and its probability at each wanted position, (A, L) each; others hold [MASK] and 0.
 
-    def _denoise_part(self, canvas: Canvas, active: Tensor, wanted: Tensor, noise: Tensor | None):
+        A draft whose end is known gets the shortest canvas that the model was trained on and that holds it: ends
+        behind the first say nothing more. A text that finds its end on the way stays, as it loses by a change.
+        """
+        self.num_forward_passes += 1
+        tokens = torch.full_like(canvas.ids, canvas.mask_token_id)
+        confidence = torch.zeros_like(canvas.confidence)
+        for length, rows in shortest_canvases(canvas.ids, canvas.end_token_id, self.canvas_lengths):
+            for part in rows.split(max(1, MAX_LOGITS // (length * self.model.config.vocab_size))):
+                draws = None if noise is None else noise[part, 0, :length]
+                tokens[part, :length], confidence[part, :length] = self._denoise_part(
+                    canvas.rows(part).cut(length), active[part], wanted[part, :length], draws
+                )
+        return tokens, confidence
+
+    def _denoise_part(self, canvas: Canvas, active: Tensor, wanted: Tensor, draws: Tensor | None):
         positions = wanted.flatten().nonzero().squeeze(1)
         logits = self._logits(canvas, active, positions).float()  # (M, V)
         logits[:, self.suppressed] = -torch.inf
         if self.barred_ids is not None:
-            barred = self.barred_ids[active].flatten()[positions]
+            barred = self.barred_ids[active, : wanted.shape[1]].flatten()[positions]
             logits[barred >= 0, barred[barred >= 0]] = -torch.inf
         at_start = positions % wanted.shape[1] == 0
         logits[at_start, canvas.end_token_id] = -torch.inf  # no text is empty
@@ -129,7 +137,7 @@ class Sampler:
         if self.temperature == 0:
             chosen_p, chosen = probabilities.max(dim=-1)
         else:
-            chosen = _sample(logits / self.temperature, noise[:, 0].flatten()[positions])
+            chosen = _sample(logits / self.temperature, draws.flatten()[positions])
             chosen_p = probabilities.gather(1, chosen[:, None]).squeeze(1)
         tokens = torch.full_like(canvas.ids, canvas.mask_token_id).flatten()
         confidence = torch.zeros_like(canvas.confidence).flatten()
