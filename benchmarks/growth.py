@@ -76,8 +76,9 @@ def main(arguments: list[str] | None = None) -> dict:
     keep_large_blocks()
     flags, rows = ["--seconds", options.seconds, "--device", options.device], []
     for setting in settings():
-        rows += measure_at(setting, flags)
-        for row in rows[-2:]:
+        found = measure_at(setting, flags)
+        rows += found
+        for row in found:
             print(" ".join(f"{name} {row[name]}" for name in ("what", *USUAL)), *_cost(row), flush=True)
     result = {"rows": rows, "table": table(rows)}
     print(result["table"])
