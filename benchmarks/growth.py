@@ -1,6 +1,6 @@
 """How the cost of inversion and training grows with batch, length, vocabulary and passes, one of them at a time.
 
-    python benchmarks/growth.py --json growth.json     # about 8 minutes on two cores
+    python benchmarks/growth.py --json growth.json     # about 5 minutes on two cores
 
 Random weights of MiniLM's shape, which hardly ever write an end token: every pass sees full rows. The limit is that of
 benchmarks/throughput.py, the same matrix products alone.
@@ -9,7 +9,6 @@ benchmarks/throughput.py, the same matrix products alone.
 import argparse
 from pathlib import Path
 
-import torch
 from throughput import TrainingStep, build_model, inversion, measure
 from throughput import parse as parse_throughput
 
@@ -38,7 +37,6 @@ def measure_at(setting: dict[str, int], flags: list[str]) -> list[dict]:
     """A row for inversion, and one for a training step where the number of passes is the usual one: it has none."""
     wanted = [str(word) for name, flag in FLAGS.items() for word in (flag, setting[name])]
     args = parse_throughput([*wanted, *flags])
-    torch.manual_seed(0)
     model = build_model(args).to(args.dtype).eval()
     calls = {"inversion": inversion(model, setting["batch"], args)}
     if setting["passes"] == USUAL["passes"]:

@@ -111,7 +111,7 @@ class Sampler:
         """A token and its probability at each wanted position, (A, L) each; others hold [MASK] and 0.
 
         A draft whose end is known gets the shortest canvas that the model was trained on and that holds it: ends
-        behind the first say nothing more. A text that finds its end on the way stays, as it loses by a change.
+        behind the first say nothing more. A text that starts from nothing keeps its canvas: it loses by a change.
         """
         self.num_forward_passes += 1
         tokens = torch.full_like(canvas.ids, canvas.mask_token_id)
