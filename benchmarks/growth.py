@@ -42,7 +42,10 @@ def measure_at(setting: dict[str, int], flags: list[str]) -> list[dict]:
     if setting["passes"] == USUAL["passes"]:
         args.train_batch_size = setting["batch"]
         calls["training"] = TrainingStep(args)
-    return [{**setting, **measure(what, setting["batch"], call, args)} for what, call in calls.items()]
+    rows = [{**setting, **measure(what, setting["batch"], call, args)} for what, call in calls.items()]
+    for row in rows:
+        del row["products"]
+    return rows
 
 
 def table(rows: list[dict]) -> str:

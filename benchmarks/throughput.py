@@ -11,25 +11,24 @@ compared: 100 % would mean that nothing but matrix products costs time. See benc
 
 import argparse
 import copy
-import json
 import os
 import platform
 import statistics
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from matrix_products import BareProducts, print_products, record
+from operator_times import print_profile, profile_table, where_time_goes
 from torch import Tensor
-from torch.autograd import DeviceType
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from modeling_embinv import EmbInvConfig, EmbInvForMaskedDiffusion
 from modeling_embinv.allocator import keep_large_blocks
+from modeling_embinv.files import write_json
 from modeling_embinv.report import markdown_table
 from modeling_embinv.training_config import TrainingConfig
 from modeling_embinv.training_run import Run, new_optimizer
@@ -38,114 +37,6 @@ MINILM = dict(
     model_type="bert", vocab_size=30522, hidden_size=384, num_hidden_layers=6, num_attention_heads=12,
     intermediate_size=1536, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
 )  # fmt: skip
-
-# operators by the beginning of their names; the longest one counts
-OPERATORS = {
-    "matrix products": ("mm", "addmm", "linear"),
-    "attention": ("bmm", "baddbmm"),
-    "normalisation and pointwise": (
-        "native_layer_norm", "add", "sub", "mul", "div", "addcmul", "gelu", "tanh", "sum", "where",
-        "triton_", "## Call CompiledFxGraph",
-    ),
-    "softmax and loss": ("_softmax", "_log_softmax", "softmax", "log_softmax", "max", "argmax", "logsumexp"),
-    "gather and scatter": ("index", "_index", "gather", "scatter", "embedding", "nonzero"),
-    "optimizer, clipping, EMA": ("lerp", "linalg_vector_norm"),
-    "copies and other": (),
-}  # fmt: skip
-# what runs inside one of these is part of it, matrix products excepted
-SCOPES = {
-    "scaled_dot_product": "attention",
-    "_ChunkedCrossEntropy": "softmax and loss",
-    "Optimizer.": "optimizer, clipping, EMA",
-    "_foreach_": "optimizer, clipping, EMA",
-}
-
-
-@dataclass(frozen=True)
-class Product:
-    """`batch` matrix products (m, k) · (k, n); `layout` has an N, or a T for transposed in memory, per operand."""
-
-    batch: int
-    m: int
-    k: int
-    n: int
-    layout: str = "NN"
-
-    @property
-    def flops(self) -> int:
-        return 2 * self.batch * self.m * self.k * self.n
-
-
-class ProductRecorder(TorchDispatchMode):
-    """Lists the matrix products that run inside its `with` block, in order."""
-
-    def __init__(self):
-        super().__init__()
-        self.products: list[Product] = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.products += products_of(func.overloadpacket, args)
-        return func(*args, **(kwargs or {}))
-
-
-def products_of(operator, args: tuple) -> list[Product]:
-    """The matrix products that one call of an ATen operator stands for; most operators stand for none.
-
-    Attention is two batched products, and backward another two for each of these: scores that a fused kernel
-    computes again are its own choice and not counted.
-
-    Raises:
-        NotImplementedError: for an operator that PyTorch's own counter counts and this one does not know.
-    """
-    name = operator.__name__
-    if name in ("mm", "bmm"):
-        return [_product(*args[:2])]
-    if name in ("addmm", "addmm_", "baddbmm", "baddbmm_"):
-        return [_product(*args[1:3])]
-    if name.startswith("_scaled_dot_product"):
-        backward = name.endswith("_backward")
-        query, key, value = args[1:4] if backward else args[:3]
-        heads, length, width = query.shape[0] * query.shape[1], query.shape[2], query.shape[3]
-        scores = Product(heads, length, width, key.shape[2])
-        mixture = Product(heads, length, key.shape[2], value.shape[3])
-        return [scores, mixture] * (2 if backward else 1)
-    if operator in flop_registry:
-        raise NotImplementedError(f"{operator} holds matrix products that benchmarks/throughput.py cannot list.")
-    return []
-
-
-def _product(left: Tensor, right: Tensor) -> Product:
-    layout = "".join("NT"[not x.is_contiguous() and x.mT.is_contiguous()] for x in (left, right))
-    return Product(left.shape[0] if left.ndim == 3 else 1, *left.shape[-2:], right.shape[-1], layout)
-
-
-class BareProducts:
-    """Runs products one after the other and nothing else, on operands and results that are allocated once.
-
-    All of them share the memory of the largest, so that ever new shapes do not fill the machine.
-    """
-
-    def __init__(self, products: list[Product], dtype: torch.dtype, device: torch.device, layout: str):
-        sizes = [(p.batch * p.m * p.k, p.batch * p.k * p.n, p.batch * p.m * p.n) for p in products]
-        left, right, out = (torch.empty(max(sizes), dtype=dtype, device=device) for sizes in zip(*sizes, strict=True))
-        left.normal_()
-        right.normal_()
-        self.calls = []
-        for p in products:
-            stored = p.layout if layout == "recorded" else "NN"
-            operands = _matrix(left, p.batch, p.m, p.k, stored[0]), _matrix(right, p.batch, p.k, p.n, stored[1])
-            self.calls.append((torch.mm if p.batch == 1 else torch.bmm, *operands, _matrix(out, p.batch, p.m, p.n)))
-
-    @torch.no_grad()
-    def __call__(self):
-        for function, left, right, out in self.calls:
-            function(left, right, out=out)
-
-
-def _matrix(memory: Tensor, batch: int, rows: int, columns: int, stored: str = "N") -> Tensor:
-    flat = memory[: batch * rows * columns]
-    matrix = flat.view(batch, columns, rows).mT if stored == "T" else flat.view(batch, rows, columns)
-    return matrix[0] if batch == 1 else matrix
 
 
 class TrainingStep:
@@ -203,13 +94,6 @@ def unit_vectors(count: int, dim: int) -> Tensor:
     return vectors / vectors.norm(dim=1, keepdim=True)
 
 
-def record(call: Callable) -> list[Product]:
-    """The matrix products of one call; compiled parts run as written meanwhile."""
-    with torch.compiler.set_stance("force_eager"), ProductRecorder() as recorder:
-        call()
-    return recorder.products
-
-
 def milliseconds(call: Callable, device: torch.device) -> float:
     if device.type != "cuda":
         start = time.perf_counter()
@@ -255,44 +139,6 @@ def measure(
     }
 
 
-def where_time_goes(call: Callable, args: argparse.Namespace, calls: int = 3) -> dict[str, dict]:
-    """Share of all operators' own time by group, and the operators that take most of it."""
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    if args.device.type == "cuda":
-        activities.append(torch.profiler.ProfilerActivity.CUDA)
-    with torch.profiler.profile(activities=activities) as profile:
-        for _ in range(calls):
-            call()
-    spent = defaultdict(Counter)
-    for event in profile.events():
-        if event.device_type == DeviceType.CPU:
-            own = event.self_device_time_total if args.device.type == "cuda" else event.self_cpu_time_total
-            spent[group_of(event)][event.name.removeprefix("aten::")] += own
-    total = sum(own.total() for own in spent.values())
-    return {
-        group: {
-            "share": spent[group].total() / total,
-            "operators": {name: own / total for name, own in spent[group].most_common(5) if own},
-        }
-        for group in OPERATORS
-    }
-
-
-def group_of(event) -> str:
-    """Products by their own name, others by the scope that they run in, else by their own name."""
-    name = event.name.removeprefix("aten::")
-    matches = [(word, group) for group, words in OPERATORS.items() for word in words if name.startswith(word)]
-    _, group = max(matches, key=lambda match: len(match[0]), default=("", "copies and other"))
-    if group == "matrix products":
-        return group
-    while event is not None:
-        for scope, scope_group in SCOPES.items():
-            if scope in event.name:
-                return scope_group
-        event = event.cpu_parent
-    return group
-
-
 def machine(args: argparse.Namespace) -> dict:
     """What the numbers depend on besides the code."""
     if args.device.type == "cuda":
@@ -333,14 +179,6 @@ def table(rows: list[dict]) -> str:
     return markdown_table(lines)
 
 
-def profile_table(profiles: dict[str, dict]) -> str:
-    """Markdown: the share of the time that each group of operators takes."""
-    lines = [["where the time goes, largest batch", *profiles]]
-    for group in OPERATORS:
-        lines.append([group, *(f"{groups[group]['share']:.0%}" for groups in profiles.values())])
-    return markdown_table(lines)
-
-
 def print_row(row: dict):
     print(
         f"{row['what']:9} {row['batch_size']:5d} {row['sequences_per_second']:9.1f} {row['ms']:10.2f}"
@@ -348,27 +186,6 @@ def print_row(row: dict):
         f" {row['share_of_limit']:6.1%}",
         flush=True,
     )
-
-
-def print_products(row: dict, least: float = 0.02):
-    """The shapes that hold at least the share `least` of a row's operations."""
-    operations = [(p, 2 * p["batch"] * p["m"] * p["k"] * p["n"] * p["count"]) for p in row["products"]]
-    total = sum(flops for _, flops in operations)
-    print(
-        f"\nmatrix products of {row['what']}, batch {row['batch_size']}: {total / 1e9:.2f} GFLOP; from {least:.0%} up"
-    )
-    print(f"{'count':>6} {'batch':>6} {'m':>7} {'k':>7} {'n':>7} layout {'GFLOP':>9} {'share':>6}")
-    for p, flops in sorted(operations, key=lambda pair: -pair[1]):
-        if flops >= least * total:
-            sizes = f"{p['count']:6d} {p['batch']:6d} {p['m']:7d} {p['k']:7d} {p['n']:7d} {p['layout']:>6}"
-            print(f"{sizes} {flops / 1e9:9.2f} {flops / total:6.1%}")
-
-
-def print_profile(title: str, groups: dict[str, dict]):
-    print(f"\nwhere the time of {title} goes")
-    for group, spent in groups.items():
-        operators = ", ".join(f"{name} {share:.1%}" for name, share in spent["operators"].items() if share >= 0.001)
-        print(f"{group:28} {spent['share']:6.1%}  {operators}")
 
 
 def benchmark(args: argparse.Namespace) -> dict:
@@ -391,14 +208,14 @@ def benchmark(args: argparse.Namespace) -> dict:
         in_int8, in_float = (inversion(which, batch_size, args) for which in (packed, model))
         report["rows"].append(measure("int8", batch_size, in_int8, args, in_float))
         print_row(report["rows"][-1])
-    report["profiles"]["inversion"] = where_time_goes(invert, args)
+    report["profiles"]["inversion"] = where_time_goes(invert, args.device)
     del model, invert
 
     keep_large_blocks()  # as training does
     step = TrainingStep(args)
     report["rows"].append(measure("training", args.train_batch_size, step, args))
     print_row(report["rows"][-1])
-    report["profiles"]["training"] = where_time_goes(step, args)
+    report["profiles"]["training"] = where_time_goes(step, args.device)
 
     largest = {row["what"]: row for row in report["rows"]}
     for what, groups in report["profiles"].items():
@@ -443,7 +260,7 @@ def main(arguments: list[str] | None = None) -> dict:
         torch.set_num_threads(args.threads)
     report = benchmark(args)
     if args.json:
-        args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_json(args.json, report)
     return report
 
 

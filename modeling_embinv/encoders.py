@@ -106,6 +106,12 @@ class SentenceEncoder:
             )
         self._model.max_seq_length = self.config.max_length + overhead
 
+    @property
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The transformer's, by the library's names; none where there is no transformer."""
+        network = self._model.transformers_model
+        return {} if network is None else dict(network.named_parameters())
+
     @torch.no_grad()
     def encode(self, texts: list[str], batch_size: int = 128, show_progress: bool = False) -> torch.Tensor:
         """Embeds texts.
@@ -199,7 +205,7 @@ class AbsentEncoder:
     calls = 0
 
     def __init__(self, config: EncoderConfig):
-        self.config = config
+        self.config, self.weights = config, {}
         self.tokenizer = AutoTokenizer.from_pretrained(config.tokenizer)
         self.embedding_dim = config.embedding_dim
 

@@ -12,15 +12,17 @@ from .diffusion_embinv import text_positions
 class Surrogate(nn.Module):
     """f̂: ids → about the encoder's vectors.
 
-    The inverter's trunk reads the text: its matrices with low-rank changes (arXiv 2106.09685), its norms under one
-    modulation for all texts. The positions' mean goes through a linear layer. The trunk's own weights stay as they
-    are, so a surrogate costs a few hundred kilobytes and changes nothing in what the inverter writes.
+    The inverter's trunk reads a start and the text: its matrices with low-rank changes (arXiv 2106.09685), its norms
+    and biases with changes of their own. The positions' mean goes through a linear layer. The trunk's own weights
+    stay as they are, so a surrogate is small and changes nothing in what the inverter writes. Encoders attend to their
+    first token a lot, and the inverter's texts have none: without the start, no weights reach such an encoder.
     """
 
     def __init__(self, config, trunk: nn.Module):
         super().__init__()
         self.end_token_id = config.eos_token_id
-        self.modulation = nn.Parameter(torch.zeros(trunk.num_norms, 2, config.hidden_size))
+        self.start = nn.Parameter(torch.zeros(config.hidden_size))  # stands for the embedding of a first token
+        self.shifts = nn.ParameterList(torch.zeros_like(trunk.get_parameter(name)) for name in _vectors(trunk))
         self.down, self.up = nn.ParameterList(), nn.ParameterList()
         for name in _matrices(trunk):
             weight = trunk.get_parameter(name)
@@ -34,8 +36,10 @@ class Surrogate(nn.Module):
         text = text_positions(ids, self.end_token_id)
         width = int(text.sum(dim=1).max())
         ids, text = ids[:, :width], text[:, :width]
-        modulation = self.modulation.expand(len(ids), -1, -1, -1)
-        inputs = trunk.token_embeddings(ids).detach(), modulation, text.long()
+        tokens = trunk.token_embeddings(ids).detach()
+        tokens = torch.cat([self.start.expand(len(ids), 1, -1), tokens], dim=1)
+        text = nn.functional.pad(text, (1, 0), value=True)
+        inputs = tokens, tokens.new_zeros(len(ids), trunk.num_norms, 2, tokens.shape[-1]), text.long()
         if self._merged and ids.is_cpu and not torch.is_grad_enabled():
             hidden = self._merged[0](*inputs)
         else:
@@ -49,16 +53,33 @@ class Surrogate(nn.Module):
         merged = copy.deepcopy(trunk, {id(tokens): tokens})
         weights = self._weights(trunk)
         with torch.no_grad():
-            for name in _matrices(trunk):
+            for name in _matrices(trunk) + _vectors(trunk):
                 merged.get_parameter(name).copy_(weights[name])
         self._merged = (merged,)
         return merged
 
+    @torch.no_grad()
+    def approach(self, trunk: nn.Module, weights: dict[str, Tensor]):
+        """Start as near to an encoder's `weights` as this rank allows, if there is one of every name and shape."""
+        changed = {name: trunk.get_parameter(name) for name in _matrices(trunk) + _vectors(trunk)}
+        if any(name not in weights or weights[name].shape != weight.shape for name, weight in changed.items()):
+            return
+        change = {name: weights[name].to(weight) - weight for name, weight in changed.items()}
+        for name, up, down in zip(_matrices(trunk), self.up, self.down, strict=True):
+            left, size, right = torch.linalg.svd(change[name], full_matrices=False)
+            rank, root = min(len(down), len(size)), size.sqrt()
+            up[:, :rank].copy_((left * root)[:, :rank])
+            down[:rank].copy_((root[:, None] * right)[:rank])
+        for name, shift in zip(_vectors(trunk), self.shifts, strict=True):
+            shift.copy_(change[name])
+
     def _weights(self, trunk: nn.Module) -> dict[str, Tensor]:
-        """The trunk's weights with the low-rank changes, by name; gradients reach the changes only."""
+        """The trunk's weights with the changes, by name; gradients reach the changes only."""
         weights = {name: weight.detach() for name, weight in trunk.named_parameters()}
         for name, up, down in zip(_matrices(trunk), self.up, self.down, strict=True):
             weights[name] = weights[name] + up @ down
+        for name, shift in zip(_vectors(trunk), self.shifts, strict=True):
+            weights[name] = weights[name] + shift
         return weights
 
 
@@ -66,3 +87,8 @@ def _matrices(trunk: nn.Module) -> list[str]:
     """The names of the weight matrices of the trunk's layers."""
     own = {id(weight) for weight in trunk.layers.parameters() if weight.ndim == 2}
     return [name for name, weight in trunk.named_parameters() if id(weight) in own]
+
+
+def _vectors(trunk: nn.Module) -> list[str]:
+    """The names of the trunk's norms and biases."""
+    return [name for name, weight in trunk.named_parameters() if weight.ndim == 1]

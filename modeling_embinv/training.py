@@ -95,7 +95,7 @@ def build_model(config: TrainingConfig, encoder: SentenceEncoder):
             attn_implementation=config.attn_implementation,
         )
     if config.surrogate_rank:
-        model.add_surrogate(config.surrogate_rank)
+        model.add_surrogate(config.surrogate_rank, tokenizer.cls_token_id, encoder.weights)
         model.requires_grad_(False)
         model.surrogate.requires_grad_(True)
     if config.freeze_backbone:

@@ -2,16 +2,18 @@
 
 import json
 import sys
-from pathlib import Path
 
+import growth
+import many_vectors
 import pytest
+import throughput
 import torch
+import vs_vec2text
 import yaml
+from autoregressive import AutoregressiveInverter
+from matrix_products import BareProducts, Product, products_of, record
+from throughput import measure, parse
 from torch.utils.flop_counter import FlopCounterMode
-
-from benchmarks import many_vectors, throughput, vs_vec2text
-from benchmarks.autoregressive import AutoregressiveInverter
-from benchmarks.throughput import BareProducts, Product, measure, parse, products_of, record
 
 from .conftest import END, VOCAB, tiny_config, tiny_model, unit_vectors
 
@@ -94,10 +96,7 @@ def test_runs_from_end_to_end(source, tmp_path, monkeypatch, capsys):
 
 def test_growth_varies_one_thing_at_a_time(monkeypatch, tmp_path):
     """A flag that does not reach the model would print a flat line; a training step has no passes to vary."""
-    monkeypatch.syspath_prepend(str(Path(throughput.__file__).parent))
-    import growth
-
-    monkeypatch.setattr(sys.modules["throughput"], "MINILM", TINY)
+    monkeypatch.setattr(throughput, "MINILM", TINY)
     monkeypatch.setattr(growth, "USUAL", {"batch": 2, "length": 8, "vocabulary": 200, "passes": 2})
     values = {"batch": (2, 4), "length": (8, 32), "vocabulary": (200, 400), "passes": (2, 4)}
     monkeypatch.setattr(growth, "VALUES", values)

@@ -1,7 +1,6 @@
 """The experiments' files: what their tables need before hours of training are spent on them."""
 
 import json
-import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Literal, get_args, get_origin
@@ -13,7 +12,6 @@ from modeling_embinv import EmbInvGenerationConfig
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "experiments"
-sys.path.insert(0, str(FOLDER))
 
 EXPERIMENTS = [path for path in sorted(FOLDER.glob("*.yaml")) if "variants" in yaml.safe_load(path.read_text())]
 

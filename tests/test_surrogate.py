@@ -6,7 +6,7 @@ from scipy.stats import spearmanr
 
 from modeling_embinv import metrics, modeling_embinv
 from modeling_embinv.closed_loop_embinv import LIKELIHOOD_WEIGHT, SURROGATE_LIKELIHOOD_WEIGHT, ClosedLoop
-from modeling_embinv.diffusion_embinv import after_first
+from modeling_embinv.diffusion_embinv import after_first, text_positions
 
 from .conftest import END, VOCAB, awaken, tiny_model, unit_vectors
 from .test_closed_loop import bag_of_tokens, texts
@@ -15,8 +15,8 @@ from .test_closed_loop import bag_of_tokens, texts
 def with_surrogate(family: str = "bert", **overrides):
     """A model whose surrogate has left its start, where its changes of the trunk are zero."""
     model = awaken(tiny_model(family, surrogate_rank=4, **overrides))
-    for up in model.surrogate.up:
-        torch.nn.init.normal_(up, std=0.3)
+    for weight in (*model.surrogate.up, model.surrogate.start, *model.surrogate.shifts):
+        torch.nn.init.normal_(weight, std=0.3)
     return model
 
 
@@ -62,6 +62,38 @@ def test_it_learns_an_encoder_and_leaves_the_inverter_alone():
     for name, weight in model.named_parameters():
         if "surrogate" not in name:
             assert weight.grad is None and torch.equal(weight, before[name]), name
+
+
+def test_it_starts_from_the_encoder(family):
+    """At full rank it must read a text as the encoder does, its first token included: a factor, a norm or a bias that
+    is left out is an encoder of another kind, and a long training then stops where no weights lead further."""
+    model, encoder, ids = awaken(tiny_model(family)), awaken(tiny_model(family, seed=1)), texts(5)
+    encoder.trunk.embeddings.load_state_dict(model.trunk.embeddings.state_dict())  # these are not changed
+    for weight in encoder.trunk.parameters():
+        if weight.ndim == 1:
+            torch.nn.init.normal_(weight)
+    model.add_surrogate(64, first_token_id=7, weights=dict(encoder.trunk.named_parameters()))
+    framed = torch.cat([torch.full((5, 1), 7), ids], dim=1)
+    read = text_positions(framed, END)
+    tokens = encoder.trunk.token_embeddings(framed)
+    hidden = encoder.trunk(tokens, torch.zeros(5, encoder.trunk.num_norms, 2, tokens.shape[-1]), read.long())
+    mean = model.surrogate.dense((hidden * read[..., None]).sum(dim=1) / read.sum(dim=1, keepdim=True))
+    assert torch.allclose(model.embed(ids), torch.nn.functional.normalize(mean, dim=-1), atol=1e-4)
+
+
+def test_of_low_rank_it_starts_nearer_and_without_a_fitting_encoder_as_the_trunk():
+    """Weights of another depth must not be mixed in halfway; directions that matter little must not come first."""
+    model, encoder = tiny_model(), tiny_model(seed=1)
+    weights = dict(encoder.trunk.named_parameters())
+    name = next(name for name, weight in model.trunk.layers.named_parameters() if weight.ndim == 2)
+    own, wanted = model.trunk.layers.get_parameter(name), encoder.trunk.layers.get_parameter(name)
+    model.add_surrogate(3, weights=weights)
+    found = own + model.surrogate.up[0] @ model.surrogate.down[0]
+    lost = torch.linalg.svdvals(wanted - own)[3:].square().sum()
+    assert torch.allclose((wanted - found).square().sum(), lost, rtol=1e-3)
+    weights.pop(list(weights)[-1])
+    model.add_surrogate(2, weights=weights)
+    assert all(not weight.any() for weight in (*model.surrogate.up, *model.surrogate.shifts))
 
 
 def test_a_surrogate_survives_saving(tmp_path):

@@ -159,7 +159,8 @@ class EmbInvPreTrainedModel(PreTrainedModel):
                 init.normal_(dense.weight, std=dense.in_features**-0.5)  # keeps the variance of e's entries
                 init.zeros_(dense.bias)
         elif isinstance(module, Surrogate):
-            init.zeros_(module.modulation)
+            for zero in (module.start, *module.shifts):
+                init.zeros_(zero)
             for down, up in zip(module.down, module.up, strict=True):
                 init.normal_(down, std=down.shape[1] ** -0.5)
                 init.zeros_(up)
@@ -230,12 +231,21 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, EmbInvGenerationMixin):
         self.trunk.requires_grad_(False)
         self.get_input_embeddings().requires_grad_(True)
 
-    def add_surrogate(self, rank: int):
-        """Give the model a surrogate encoder, untrained; one of that rank stays as it is."""
+    def add_surrogate(self, rank: int, first_token_id: int | None = None, weights: dict[str, Tensor] | None = None):
+        """Give the model a surrogate encoder, untrained; one of that rank stays as it is.
+
+        Args:
+            first_token_id: what the encoder reads before a text.
+            weights: the encoder's, by the library's names. Where they fit the trunk, the surrogate starts as near to
+                them as its rank allows, else as the trunk.
+        """
         if self.config.surrogate_rank != rank:
             self.config.surrogate_rank = rank
             self.surrogate = Surrogate(self.config, self.trunk).to(self.device, self.dtype)
             self.surrogate.apply(self._init_weights)
+            if first_token_id is not None:
+                self.surrogate.start.data.copy_(self.get_input_embeddings().weight[first_token_id])
+            self.surrogate.approach(self.trunk, weights or {})
 
     def embed(self, ids: Tensor) -> Tensor:
         """About the encoder's vectors (N, D) of texts, ids (N, L) with ends behind them, by the surrogate.
