@@ -18,7 +18,7 @@ EDITS = ("replace", "insert", "delete", "swap", "exchange", "reopen")
 # a vector leaves the search at this cosine, or after so many rounds without a better text
 ARRIVED, PATIENCE = 0.999, 5
 # λ by default, tuned on validation texts: the encoder's cosine needs no help, the surrogate is deceived without it
-LIKELIHOOD_WEIGHT, SURROGATE_LIKELIHOOD_WEIGHT = 0.0, 0.05
+LIKELIHOOD_WEIGHT, SURROGATE_LIKELIHOOD_WEIGHT = 0.0, 0.006
 
 
 @dataclass

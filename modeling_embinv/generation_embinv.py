@@ -44,7 +44,7 @@ class EmbInvGenerationConfig(GenerationConfig):
             so many edits are made.
         candidate_temperature: of sampled candidates and of edits; higher ones differ more.
         likelihood_weight: λ of the score cosine + λ · mean log p(token | e, the others) by which texts are ranked.
-            None is 0 for the encoder, and 0.05 for the surrogate, whose cosine is less to be trusted.
+            None is 0 for the encoder, and 0.006 for the surrogate, whose cosine is less to be trusted.
         overshoot: α of e + α(e − ê), which edits of a text with vector ê are filled in for: what it lacks counts more.
         max_length: canvas length, the model's `max_sequence_length` by default; shorter to say "at most so long".
         suppress_tokens: ids that are never written, [MASK] is always among them.
