@@ -25,6 +25,7 @@ class Distillation(Run):
         """1 − cos(f̂(x), e), the mean over batch `index` of all processes."""
         device = self.accelerator.device
         ids, embedding = self.batches.batch(index, self.config.batch_size, canvas)
+        # the longest text, and the first token that the surrogate puts before each
         width = 1 + int(text_positions(ids, self.bare_model.config.eos_token_id).sum(dim=1).max())
         self.flops += training_flops(self.bare_model, len(ids), width, 0)
         found = self.bare_model.embed(ids.to(device))
