@@ -47,7 +47,7 @@ METHODS = {
     "10 narrow corrections": dict(num_candidates=16, num_corrections=10, num_beams=2, num_proposals=32),
     "10 corrections": dict(num_candidates=16, num_corrections=10),
 }
-SURROGATE_RANK = 64
+SURROGATE_RANK = 80
 
 
 @dataclass

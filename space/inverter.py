@@ -74,7 +74,8 @@ class Inverter:
     def __init__(self, path: str, device: str = "cpu"):
         name, _, revision = path.partition("@") if not os.path.exists(path) else (path, "", "")
         hub = {"trust_remote_code": True, "revision": revision or "main"}
-        self.model = AutoModel.from_pretrained(name, **hub).to(device).eval()
+        model = AutoModel.from_pretrained(name, **hub).to(device).eval()
+        self.model = model.to_int8() if device == "cpu" else model
         self.tokenizer = AutoTokenizer.from_pretrained(name, **hub)
         self.encoder = load_encoder(self.model.config.encoder_id).to(device)
         self.end, self.mask = self.model.config.eos_token_id, self.model.config.mask_token_id

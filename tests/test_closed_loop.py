@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from modeling_embinv.closed_loop_embinv import ClosedLoop, random_edits, token_log_likelihood
+from modeling_embinv.closed_loop_embinv import ClosedLoop, Judge, random_edits, token_log_likelihood
 from modeling_embinv.diffusion_embinv import after_first
 from modeling_embinv.generation_embinv import EmbInvGenerationConfig
 from modeling_embinv.sampler_embinv import Sampler
@@ -143,8 +143,9 @@ def test_edits_are_filled_in_for_what_is_missing():
         aims.append(rows)
         return drafts.masked_fill(drafts == MASK, 5)
 
-    loop = ClosedLoop(model, vectors, generate, bag_of_tokens([]), None, 0.03, 1.5, 2, 4, 4, 0.7, None)
-    state = loop.judge(texts(12).view(3, 4, -1), vectors).best(2)
+    judge = Judge(bag_of_tokens([]), 0.03)
+    loop = ClosedLoop(model, vectors, generate, judge, None, 1.5, 2, 4, 4, 0.7, None)
+    state = loop.weigh(judge, texts(12).view(3, 4, -1), vectors).best(2)
     active = torch.tensor([0, 2])
     loop.propose(state.rows(active), active)
     rows = aims[0].view(2, 2, 4, -1)
@@ -163,29 +164,26 @@ def test_the_scout_picks_what_the_encoder_is_asked():
         written.append(torch.where(drafts == MASK, torch.arange(len(drafts))[:, None] % 9 + 4, drafts))
         return written[-1]
 
-    loop = ClosedLoop(
-        model, vectors, generate, encode, encode, 0.0, 0.0, 2, 20, 3, 0.7, torch.Generator().manual_seed(0)
-    )
-    state = loop.judge(ids, vectors).best(2)
-    picked = loop.propose(state, torch.arange(2))
-    assert picked.shape == (2, 2 * 3, 12) and 0 < loop.num_scout_calls <= 2 * (2 + 40)
+    off = 2 * unit_vectors(1, seed=9) - vectors.sum(dim=0)  # the scout errs by so much, of every text
+    judge, scout = Judge(encode, 0.0), Judge(lambda ids: encode(ids) + off, 0.0)
+    loop = ClosedLoop(model, vectors, generate, judge, scout, 0.0, 2, 20, 3, 0.7, torch.Generator().manual_seed(0))
+    state = loop.weigh(judge, ids, vectors).best(2)
+    picked = loop.promising(loop.propose(state, torch.arange(2)), state, vectors)
+    assert picked.shape == (2, 2 * 3, 12) and 0 < scout.num_calls <= 2 * (2 + 40) and judge.num_calls <= 4
     for vector, known, edits, chosen in zip(vectors, state.ids, written[0].view(2, 40, -1), picked, strict=True):
         new = {tuple(row) for row in edits.tolist()} - {tuple(row) for row in known.tolist()}
         nearest = sorted(new, key=lambda row: -float(encode(torch.tensor([row]))[0] @ vector))[:6]
         assert {tuple(row) for row in chosen.tolist()} == set(nearest)
-    state.cosine[:, 1] += 2  # the scout thinks too little of the second text
-    by_parent = loop._promising(written[0].view(2, 40, -1), state, vectors[:, None])
-    for edits, chosen in zip(written[0].view(2, 2, 20, -1)[:, 1].tolist(), by_parent.tolist(), strict=True):
-        assert sum(row in edits for row in chosen) == 6
 
 
 def test_hopeless_texts_are_not_weighed():
     """Two passes for a text whose cosine alone is below the beam's; or a better text thrown away with them."""
     model, vectors, ids = awaken(tiny_model()), unit_vectors(2), texts(20).view(2, 10, -1)
-    loop = ClosedLoop(model, vectors, None, bag_of_tokens([]), None, 0.03, 0.0, 5, 4, 4, 0.7, None)
-    every = loop.judge(ids, vectors)
+    judge = Judge(bag_of_tokens([]), 0.03)
+    loop = ClosedLoop(model, vectors, None, judge, None, 0.0, 5, 4, 4, 0.7, None)
+    every = loop.weigh(judge, ids, vectors)
     floor = every.score.median(dim=1).values
-    some = loop.judge(ids, vectors, floor)
+    some = loop.weigh(judge, ids, vectors, floor)
     above = every.score > floor[:, None]
     assert torch.allclose(some.score[above], every.score[above]) and (some.score[~above] <= every.score[~above]).all()
     hopeless = every.cosine <= floor[:, None]

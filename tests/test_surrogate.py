@@ -128,18 +128,40 @@ def test_the_search_can_be_judged_by_it():
 def test_it_spares_the_encoder():
     """More proposals must not cost more calls of an encoder that somebody pays for; the surrogate's count apart."""
     model, vectors, calls = with_surrogate(), unit_vectors(4), []
-    settings = dict(num_candidates=4, num_corrections=3, num_beams=2, num_proposals=12, num_checked=3)
+    settings = dict(num_candidates=4, num_corrections=3, num_beams=2, num_proposals=12, num_checked=3, num_scouted=0)
     output = model.generate(vectors, feedback=bag_of_tokens(calls), **settings)
     assert sum(calls) == output.num_feedback_calls <= 4 * (4 + 3 * 2 * 3) < output.num_surrogate_calls
     plain = awaken(tiny_model()).generate(vectors, feedback=bag_of_tokens(calls), **settings)
     assert plain.num_feedback_calls <= 4 * (4 + 3 * 2 * 3) and plain.num_surrogate_calls == 0
 
 
+def test_rounds_before_the_first_call():
+    """Scouted rounds that ask the encoder, or whose texts and cosines are passed off as the encoder's."""
+    model, vectors, calls = with_surrogate(), unit_vectors(4), []
+    encode = bag_of_tokens(calls)
+    settings = dict(feedback=encode, num_candidates=4, num_corrections=6, num_beams=2, num_proposals=12, num_checked=3)
+
+    def spent(**changes) -> int:
+        calls.clear()
+        output = model.generate(vectors, generator=torch.Generator().manual_seed(0), **settings | changes)
+        assert sum(calls) == output.num_feedback_calls
+        kept = output.sequences.masked_fill(after_first(output.sequences == END), END)
+        assert torch.allclose(torch.cosine_similarity(encode(kept), vectors), output.cosine, atol=1e-5)
+        return output.num_feedback_calls
+
+    every = [spent(num_scouted=count) for count in (0, 3, 6)]
+    assert every[0] > every[1] > every[2] and 4 < every[2] <= 4 * 2  # in the end, the beams alone
+    assert spent() == every[1]
+
+
 def test_its_cosine_weighs_less(monkeypatch):
     """Trusted like the encoder, it picks texts that deceive it; a weight that is given counts for both."""
     model, vectors, weights = with_surrogate(), unit_vectors(2), []
-    start = ClosedLoop.__init__
-    monkeypatch.setattr(ClosedLoop, "__init__", lambda self, *args: weights.append(args[5]) or start(self, *args))
+    rounds = ClosedLoop.rounds
+    monkeypatch.setattr(
+        ClosedLoop, "rounds",
+        lambda self, texts, judge, count: weights.append(judge.likelihood_weight) or rounds(self, texts, judge, count),
+    )  # fmt: skip
     for feedback, given in (("surrogate", {}), (model.embed, {}), ("surrogate", {"likelihood_weight": 0.2})):
         model.generate(vectors, feedback=feedback, num_candidates=2, **given)
     assert weights == [SURROGATE_LIKELIHOOD_WEIGHT, LIKELIHOOD_WEIGHT, 0.2]

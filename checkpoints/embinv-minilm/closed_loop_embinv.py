@@ -3,7 +3,8 @@
 A search over texts in which the denoiser proposes and an encoder, the feedback, judges. It starts from sampled
 candidates. Each round edits the best hypotheses of every vector in parallel: doubtful words are masked again, words
 are inserted and deleted, spans change places; the denoiser fills in what is open, given e. The surrogate, where the
-model has one, picks those proposals that deserve a call of the encoder, which embeds them in one batch.
+model has one, is the scout of an encoder: it judges the first rounds alone, and later picks those proposals that
+deserve a call of the encoder, which embeds them in one batch.
 """
 
 from collections.abc import Callable
@@ -83,22 +84,38 @@ def repeated(ids: Tensor) -> Tensor:
     return same.tril(diagonal=-1).any(dim=-1)
 
 
+@dataclass
+class Judge:
+    """What embeds the texts of a search.
+
+    embed: ids (N, L) → vectors (N, D). likelihood_weight: λ of the score, which keeps the search from texts that are
+    none and deceive a surrogate. num_calls: texts embedded so far.
+    """
+
+    embed: Callable[[Tensor], Tensor]
+    likelihood_weight: float
+    num_calls: int = 0
+
+    def vectors(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """(A, K, D) of texts (A, K, L), and (A, K) bool, which of them stand further left, too."""
+        unique, place = ids.flatten(0, 1).unique(dim=0, return_inverse=True)  # edits often meet
+        self.num_calls += len(unique)
+        place = place.view(ids.shape[:2])
+        return self.embed(unique).to(ids.device, torch.float32)[place], repeated(place[..., None])
+
+
 class ClosedLoop:
     """A search for the texts of e (B, D).
 
     Args:
         generate: (embeddings, settings, draft_ids, barred_ids), the last two or None → ids (R, L), a text and ends.
-        feedback: ids (N, L) → vectors (N, D), or None: then the denoiser's likelihood is the only judge.
-        scout: the same of a surrogate, which picks the proposals that feedback is asked about; None leaves that out.
-        likelihood_weight: λ of the score. It keeps the search from texts that are none and deceive a surrogate.
+        feedback: has the last word, or None: then the denoiser's likelihood is the only judge.
+        scout: the surrogate, in the service of feedback; None leaves it out.
         overshoot: α of e + α(e − ê), which the edits of a hypothesis with vector ê are filled in for: what it lacks
             counts for more, its excess for less.
         num_beams: hypotheses that survive a round.
         num_proposals: new texts from each of them.
         num_checked: how many of these the feedback embeds, if there is a scout to pick them.
-
-    Attributes:
-        num_feedback_calls, num_scout_calls: texts embedded so far, over all vectors.
     """
 
     def __init__(
@@ -106,9 +123,8 @@ class ClosedLoop:
         model,
         embeddings: Tensor,
         generate: Callable[..., Tensor],
-        feedback: Callable[[Tensor], Tensor] | None,
-        scout: Callable[[Tensor], Tensor] | None,
-        likelihood_weight: float,
+        feedback: Judge | None,
+        scout: Judge | None,
         overshoot: float,
         num_beams: int,
         num_proposals: int,
@@ -118,27 +134,37 @@ class ClosedLoop:
     ):
         self.model, self.embeddings, self.generate = model, embeddings, generate
         self.feedback, self.scout = feedback, scout
-        self.likelihood_weight, self.overshoot = likelihood_weight, overshoot
+        self.overshoot = overshoot
         self.num_beams, self.num_proposals, self.num_checked = num_beams, num_proposals, num_checked
         self.temperature, self.generator = temperature, generator
         self.end, self.mask = model.config.eos_token_id, model.config.mask_token_id
-        self.num_feedback_calls = self.num_scout_calls = 0
         self.num_forward_passes = 0
 
-    def run(self, num_candidates: int, num_rounds: int) -> Hypotheses:
-        """The best text of each vector, (B, 1, …)."""
-        state = self.judge(self.candidates(num_candidates), self.embeddings).best(self.num_beams)
+    def run(self, num_candidates: int, num_rounds: int, num_scouted: int = 0) -> Hypotheses:
+        """The best text of each vector, (B, 1, …); a scout, if there is one, judges the first `num_scouted` rounds."""
+        texts = self.candidates(num_candidates)
+        if self.scout is not None and num_scouted:
+            texts = self.rounds(texts, self.scout, num_scouted).ids
+            num_rounds -= num_scouted
+        return self.rounds(texts, self.feedback, num_rounds).best(1)
+
+    def rounds(self, texts: Tensor, judge: Judge | None, count: int) -> Hypotheses:
+        """The beam (B, num_beams, …) after `count` rounds that start from texts (B, K, L)."""
+        state = self.weigh(judge, texts, self.embeddings).best(self.num_beams)
         stale = torch.zeros(len(self.embeddings), dtype=torch.long, device=self.embeddings.device)
-        for _ in range(num_rounds):
+        for _ in range(count):
             active = ((state.cosine[:, 0] < ARRIVED) & (stale < PATIENCE)).nonzero().squeeze(1)
             if not len(active):
                 break
             before = state.rows(active)
-            found = self.judge(self.propose(before, active), self.embeddings[active], before.worst())
+            ids = self.propose(before, active)
+            if judge is not self.scout:
+                ids = self.promising(ids, before, self.embeddings[active])
+            found = self.weigh(judge, ids, self.embeddings[active], before.worst())
             after = before.join(found).best(self.num_beams)
             stale[active] = torch.where(after.score[:, 0] > before.score[:, 0] + 1e-6, 0, stale[active] + 1)
             state.put(active, after)
-        return state.best(1)
+        return state
 
     def candidates(self, count: int) -> Tensor:
         """(B, count, L): the text of temperature 0, and samples."""
@@ -156,52 +182,46 @@ class ClosedLoop:
         ids, log_p = _copies(state.ids, count), _copies(state.log_p, count)
         drafts, barred = random_edits(ids, log_p, self.mask, self.end, self.generator)
         settings = {"temperature": self.temperature, "num_steps": 1, "strategy": "confidence"}
-        ids = self.generate(_copies(aim, count), settings, drafts, barred).view(len(active), -1, ids.shape[1])
-        return ids if self.scout is None else self._promising(ids, state, target)
+        return self.generate(_copies(aim, count), settings, drafts, barred).view(len(active), -1, ids.shape[1])
 
-    def _promising(self, ids: Tensor, state: Hypotheses, target: Tensor) -> Tensor:
+    def promising(self, ids: Tensor, state: Hypotheses, embeddings: Tensor) -> Tensor:
         """Of texts (A, num_beams · num_proposals, L), the num_beams · num_checked that the scout ranks first.
 
-        It is asked how much nearer to e a text is than the one that was edited, whose cosine is known: what it gets
-        wrong of both cancels.
+        The vector of the text that was edited is known: what the scout gets wrong of it is put right in its edits.
         """
+        if self.scout is None:
+            return ids
         num_beams = state.ids.shape[1]
-        texts = torch.cat([state.ids, ids], dim=1)
-        unique, place = texts.flatten(0, 1).unique(dim=0, return_inverse=True)
-        self.num_scout_calls += len(unique)
-        vectors = self.scout(unique)[place].view(*texts.shape[:2], -1)
-        guess = torch.nn.functional.cosine_similarity(vectors, target, dim=-1)
-        bias = (state.cosine - guess[:, :num_beams]).repeat_interleave(self.num_proposals, dim=1)
-        known = repeated(place.view(*guess.shape, 1))[:, num_beams:]
-        guess = (guess[:, num_beams:] + bias).masked_fill(known, -torch.inf)
+        vectors, known = self.scout.vectors(torch.cat([state.ids, ids], dim=1))
+        error = (vectors[:, :num_beams] - state.vectors).repeat_interleave(self.num_proposals, dim=1)
+        guess = torch.nn.functional.cosine_similarity(vectors[:, num_beams:] - error, embeddings[:, None], dim=-1)
+        guess = guess.masked_fill(known[:, num_beams:], -torch.inf)
         return _pick(ids, guess.topk(num_beams * self.num_checked, dim=1).indices)
 
-    def judge(self, ids: Tensor, embeddings: Tensor, floor: Tensor | None = None) -> Hypotheses:
+    def weigh(self, judge: Judge | None, ids: Tensor, embeddings: Tensor, floor: Tensor | None = None) -> Hypotheses:
         """Texts (A, K, L) with their scores; likelihoods of the nearest ones alone, the rest is dropped.
 
         floor: (A,), a text whose cosine is no higher cannot reach the beam, and gets a score of −∞.
         """
-        if self.feedback is None:
+        if judge is None:
             nothing = torch.zeros(*ids.shape[:2], embeddings.shape[1], device=ids.device)
-            return self._with_likelihood(Hypotheses.of(ids, nothing, nothing[..., 0]), embeddings)
-        unique, place = ids.flatten(0, 1).unique(dim=0, return_inverse=True)  # edits often meet
-        vectors = self.feedback(unique).to(embeddings)[place].view(*ids.shape[:2], -1)
-        self.num_feedback_calls += len(unique)
+            return self._with_likelihood(Hypotheses.of(ids, nothing, nothing[..., 0]), embeddings, 1.0)
+        vectors, copies = judge.vectors(ids)
         cosine = torch.nn.functional.cosine_similarity(vectors, embeddings[:, None], dim=-1)  # (A, K)
-        kept = cosine.masked_fill(repeated(place.view(*cosine.shape, 1)), -torch.inf)
-        kept = kept.topk(min(2 * self.num_beams, ids.shape[1]), dim=1).indices
+        kept = cosine.masked_fill(copies, -torch.inf).topk(min(2 * self.num_beams, ids.shape[1]), dim=1).indices
         found = Hypotheses.of(_pick(ids, kept), _pick(vectors, kept), _pick(cosine, kept))
-        return self._with_likelihood(found, embeddings, floor)
+        return self._with_likelihood(found, embeddings, judge.likelihood_weight, floor)
 
-    def _with_likelihood(self, found: Hypotheses, embeddings: Tensor, floor: Tensor | None = None) -> Hypotheses:
+    def _with_likelihood(
+        self, found: Hypotheses, embeddings: Tensor, weight: float, floor: Tensor | None = None
+    ) -> Hypotheses:
         """Scores and likelihoods filled in, where log p ≤ 0 leaves a text a chance."""
         hopeful = torch.ones_like(found.score, dtype=torch.bool) if floor is None else found.cosine > floor[:, None]
         if hopeful.any():
-            ids = found.ids[hopeful]
-            found.log_p[hopeful] = token_log_likelihood(self.model, ids, embeddings[hopeful.nonzero()[:, 0]])
+            rows = embeddings[hopeful.nonzero()[:, 0]]
+            found.log_p[hopeful] = token_log_likelihood(self.model, found.ids[hopeful], rows)
             self.num_forward_passes += 2
         mean = found.log_p.sum(dim=-1) / text_positions(found.ids, self.end).sum(dim=-1)
-        weight = self.likelihood_weight if self.feedback is not None else 1.0
         found.score = (found.cosine + weight * mean).masked_fill(~hopeful, -torch.inf)
         return found
 

@@ -13,6 +13,7 @@ from transformers.utils import ModelOutput
 from .closed_loop_embinv import LIKELIHOOD_WEIGHT
 from .closed_loop_embinv import SURROGATE_LIKELIHOOD_WEIGHT
 from .closed_loop_embinv import ClosedLoop
+from .closed_loop_embinv import Judge
 from .diffusion_embinv import after_first
 from .sampler_embinv import Sampler
 from .sampler_embinv import calibrated
@@ -42,6 +43,8 @@ class EmbInvGenerationConfig(GenerationConfig):
         num_beams, num_proposals: texts that survive a round of corrections, and edits of each.
         num_checked: of a text's edits, those that the encoder is asked about; the surrogate picks them. Without one,
             so many edits are made.
+        num_scouted: of the rounds, the first ones, which the surrogate judges in the encoder's place. None is half of
+            them, which reads as much in half the encoder's calls; without an encoder or a surrogate it is nothing.
         candidate_temperature: of sampled candidates and of edits; higher ones differ more.
         likelihood_weight: λ of the score cosine + λ · mean log p(token | e, the others) by which texts are ranked.
             None is 0 for the encoder, and 0.006 for the surrogate, whose cosine is less to be trusted.
@@ -69,6 +72,7 @@ class EmbInvGenerationConfig(GenerationConfig):
         self.num_beams: int = kwargs.pop("num_beams", 4)
         self.num_proposals: int = kwargs.pop("num_proposals", 64)
         self.num_checked: int = kwargs.pop("num_checked", 8)
+        self.num_scouted: int | None = kwargs.pop("num_scouted", None)
         self.candidate_temperature: float = kwargs.pop("candidate_temperature", 0.7)
         self.likelihood_weight: float | None = kwargs.pop("likelihood_weight", None)
         self.overshoot: float = kwargs.pop("overshoot", 1.5)
@@ -88,8 +92,8 @@ class EmbInvGenerationConfig(GenerationConfig):
         return (
             "strategy", "num_steps", "remask_ratio", "restart_ratio", "guidance_scale", "temperature",
             "confidence_temperature", "confidence_bias", "num_candidates", "num_corrections", "num_beams",
-            "num_proposals", "num_checked", "candidate_temperature", "likelihood_weight", "overshoot", "max_length",
-            "suppress_tokens", "return_history",
+            "num_proposals", "num_checked", "num_scouted", "candidate_temperature", "likelihood_weight", "overshoot",
+            "max_length", "suppress_tokens", "return_history",
         )  # fmt: skip
 
     def settings(self) -> dict[str, Any]:
@@ -111,6 +115,8 @@ class EmbInvGenerationConfig(GenerationConfig):
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}.")
         if not isinstance(self.num_corrections, int) or self.num_corrections < 0:
             raise ValueError(f"num_corrections must be a whole number of at least 0, got {self.num_corrections!r}.")
+        if self.num_scouted is not None and (not isinstance(self.num_scouted, int) or self.num_scouted < 0):
+            raise ValueError(f"num_scouted must be a whole number of at least 0, got {self.num_scouted!r}.")
         for name in ("remask_ratio", "restart_ratio"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)!r}.")
@@ -224,36 +230,39 @@ class EmbInvGenerationMixin:
             passes += sampler.num_forward_passes
             return ids
 
-        by_surrogate, checked = feedback == "surrogate", min(config.num_checked, config.num_proposals)
-        weight = config.likelihood_weight
-        if weight is None:
-            weight = SURROGATE_LIKELIHOOD_WEIGHT if by_surrogate else LIKELIHOOD_WEIGHT
-        scout = None if by_surrogate or self.surrogate is None or checked == config.num_proposals else self.embed
+        judge, scout = self._judges(config, feedback, tokenizer)
+        checked = min(config.num_checked, config.num_proposals)
         loop = ClosedLoop(
-            self, embeddings, write, self._judge(feedback, tokenizer), scout, weight, config.overshoot,
-            config.num_beams, config.num_proposals if by_surrogate or scout else checked, checked,
+            self, embeddings, write, judge, scout, config.overshoot, config.num_beams,
+            config.num_proposals if scout or feedback == "surrogate" else checked, checked,
             config.candidate_temperature, generator,
         )  # fmt: skip
-        found = loop.run(config.num_candidates, config.num_corrections)
+        scouted = config.num_corrections // 2 if config.num_scouted is None else config.num_scouted
+        found = loop.run(config.num_candidates, config.num_corrections, min(scouted, config.num_corrections))
         sequences, confidence = self._finish(found.ids[:, 0], found.log_p[:, 0].exp(), config, streamer)
+        by_encoder, by_surrogate = (None, judge) if feedback == "surrogate" else (judge, scout)
         return EmbInvGenerationOutput(
             sequences=sequences,
             confidence=confidence,
             num_forward_passes=passes + loop.num_forward_passes,
             cosine=None if feedback is None else found.cosine[:, 0],
-            num_feedback_calls=0 if by_surrogate else loop.num_feedback_calls,
-            num_surrogate_calls=loop.num_feedback_calls if by_surrogate else loop.num_scout_calls,
+            num_feedback_calls=by_encoder.num_calls if by_encoder else 0,
+            num_surrogate_calls=by_surrogate.num_calls if by_surrogate else 0,
         )
 
-    def _judge(self, feedback: Callable | str | None, tokenizer) -> Callable | None:
-        """ids (N, L) → vectors (N, D) by the feedback, whatever it takes."""
-        if isinstance(feedback, str):
-            if feedback != "surrogate":
-                raise ValueError(f'feedback must be "surrogate", an encoder or None, got {feedback!r}.')
-            return self.embed
-        if feedback is None or tokenizer is None:
-            return feedback
-        return lambda ids: torch.as_tensor(feedback(_texts(tokenizer, ids, self.config.eos_token_id)))
+    def _judges(self, config, feedback: Callable | str | None, tokenizer) -> tuple[Judge | None, Judge | None]:
+        """What texts are judged by, and the surrogate as its scout, where there is one and both are asked."""
+        if isinstance(feedback, str) and feedback != "surrogate":
+            raise ValueError(f'feedback must be "surrogate", an encoder or None, got {feedback!r}.')
+        given = config.likelihood_weight
+        surrogate = Judge(self.embed, SURROGATE_LIKELIHOOD_WEIGHT if given is None else given)
+        if feedback is None or feedback == "surrogate":
+            return (surrogate if feedback else None), None
+        embed = feedback
+        if tokenizer is not None:
+            embed = lambda ids: torch.as_tensor(feedback(_texts(tokenizer, ids, self.config.eos_token_id)))  # noqa: E731
+        judge = Judge(embed, LIKELIHOOD_WEIGHT if given is None else given)
+        return judge, None if self.surrogate is None or config.num_checked >= config.num_proposals else surrogate
 
     def _finish(self, ids: Tensor, confidence: Tensor, config, streamer) -> tuple[Tensor, Tensor]:
         """ids (B, L) with padding behind the end, streamed, and their calibrated confidence, 0 there."""
