@@ -7,6 +7,7 @@ Writes `results/quality_cost.json` and the plot `results/quality_cost.png`.
 """
 
 import argparse
+import copy
 import json
 import sys
 from dataclasses import asdict
@@ -41,6 +42,7 @@ def main(arguments: list[str]) -> int:
     model, tokenizer = load_inverter(experiment["model"])
     model.eval().requires_grad_(False)  # the counter of operations trips over views of weights that need gradients
     encoder = load_encoder(model.config.encoder_id)
+    int8 = copy.deepcopy(model).to_int8()
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for place, (length, (fewest, most)) in enumerate(experiment["lengths"].items()):
         if most >= model.config.max_sequence_length:
@@ -50,7 +52,7 @@ def main(arguments: list[str]) -> int:
         rows = found.setdefault(length, {})
         for name, settings in (every if place == 0 else experiment["methods"]).items():
             if name in options.only if options.only else name not in rows:
-                rows[name] = measure(held_out, settings)
+                rows[name] = measure(held_out, int8, settings)
                 print(length, name, json.dumps(summary(rows[name])), flush=True)
                 write_json(RESULTS, found)
     found = {length: {name: rows[name] for name in every if name in rows} for length, rows in found.items()}
@@ -70,9 +72,12 @@ def held_out_texts(experiment: dict, tokenizer, fewest: int, most: int) -> list[
     return texts
 
 
-def measure(held_out: HeldOut, settings: dict) -> dict:
-    """Scores with intervals, and what a text costs."""
-    recovered = held_out.invert(**settings)
+def measure(held_out: HeldOut, int8, settings: dict) -> dict:
+    """Scores with intervals, and what a text costs; `int8` is the model whose rows say so."""
+    settings = dict(settings)
+    computing = copy.copy(held_out)
+    computing.model = int8 if settings.pop("int8", False) else held_out.model
+    recovered = computing.invert(**settings)
     return {
         "texts": len(held_out.texts),
         "passes": recovered.num_forward_passes,
@@ -86,7 +91,7 @@ def measure(held_out: HeldOut, settings: dict) -> dict:
 
 
 def operations(held_out: HeldOut, settings: dict) -> float:
-    """Floating-point operations of a text, the encoder's included: of a few texts from all parts."""
+    """Operations of a text, the encoder's included: of a few texts from all parts, in float32, which is counted."""
     index = torch.arange(0, len(held_out.texts), len(held_out.texts) // COUNTED)
     few = HeldOut(
         held_out.model, held_out.tokenizer, held_out.encoder, held_out.input_ids[index], held_out.embeddings[index],

@@ -14,8 +14,10 @@ from .diffusion_embinv import sequential_step
 from .diffusion_embinv import shortest_canvases
 
 
-# logits of a part of the rows, 1 GiB in float32; sampling holds about four arrays of that size
+# logits of a part of the rows, 1 GiB in float32; a GPU holds about four arrays of that size
 MAX_LOGITS = 2**28
+# those that a CPU chooses tokens from at once, 8 MiB: larger arrays leave its caches, and cost up to thrice the time
+CACHED_LOGITS = 2**21
 
 
 class Sampler:
@@ -126,23 +128,42 @@ class Sampler:
 
     def _denoise_part(self, canvas: Canvas, active: Tensor, wanted: Tensor, draws: Tensor | None):
         positions = wanted.flatten().nonzero().squeeze(1)
-        logits = self._logits(canvas, active, positions).float()  # (M, V)
+        logits = self._logits(canvas, active, positions)  # (M, V)
+        starts = positions % wanted.shape[1] == 0
+        barred = None if self.barred_ids is None else self.barred_ids[active, : wanted.shape[1]].flatten()[positions]
+        draws = None if draws is None else draws.flatten()[positions]
+        tokens = torch.full_like(canvas.ids, canvas.mask_token_id).flatten()
+        confidence = torch.zeros_like(canvas.confidence).flatten()
+        for part in torch.arange(len(positions)).split(self._rows_at_once(logits)):
+            few = slice(int(part[0]), int(part[-1]) + 1) if len(part) else slice(0)
+            tokens[positions[few]], confidence[positions[few]] = self._choose(
+                logits[few], starts[few], *(None if values is None else values[few] for values in (barred, draws))
+            )
+        return tokens.view_as(canvas.ids), confidence.view_as(canvas.confidence)
+
+    @staticmethod
+    def _rows_at_once(logits: Tensor) -> int:
+        """A processor's cache holds the arrays that choosing a token makes of so many rows."""
+        return max(1, CACHED_LOGITS // logits.shape[1]) if logits.is_cpu else max(1, len(logits))
+
+    def _choose(self, logits: Tensor, starts: Tensor, barred: Tensor | None, draws: Tensor | None):
+        """A token of each row (M, V) and its probability; changes the logits.
+
+        Args:
+            starts: (M,) bool, first positions of a text. barred: (M,) tokens that are not allowed, −1 for none.
+            draws: (M,) uniform in [0, 1), where the temperature is above 0.
+        """
+        logits = logits.float()
         logits[:, self.suppressed] = -torch.inf
-        if self.barred_ids is not None:
-            barred = self.barred_ids[active, : wanted.shape[1]].flatten()[positions]
+        if barred is not None:
             logits[barred >= 0, barred[barred >= 0]] = -torch.inf
-        at_start = positions % wanted.shape[1] == 0
-        logits[at_start, canvas.end_token_id] = -torch.inf  # no text is empty
+        logits[starts, self.canvas.end_token_id] = -torch.inf  # no text is empty
         probabilities = logits.softmax(dim=-1)
         if self.temperature == 0:
             chosen_p, chosen = probabilities.max(dim=-1)
-        else:
-            chosen = _sample(logits / self.temperature, draws.flatten()[positions])
-            chosen_p = probabilities.gather(1, chosen[:, None]).squeeze(1)
-        tokens = torch.full_like(canvas.ids, canvas.mask_token_id).flatten()
-        confidence = torch.zeros_like(canvas.confidence).flatten()
-        tokens[positions], confidence[positions] = chosen, chosen_p
-        return tokens.view_as(canvas.ids), confidence.view_as(canvas.confidence)
+            return chosen, chosen_p
+        chosen = _sample(logits / self.temperature, draws)
+        return chosen, probabilities.gather(1, chosen[:, None]).squeeze(1)
 
     def _condition(self):
         """What e tells the model, computed once; with guidance, the null condition's rows follow."""

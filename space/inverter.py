@@ -68,6 +68,14 @@ def load_encoder(name: str):
     return SentenceTransformer(name)
 
 
+def in_int8(model):
+    """The model at about twice the speed, or as it is where its dtype or this processor has no int8."""
+    try:
+        return model.to_int8()
+    except ValueError:
+        return model
+
+
 class Inverter:
     """An inverter, its tokenizer and its encoder, which embeds inputs and measures cosines only."""
 
@@ -75,7 +83,7 @@ class Inverter:
         name, _, revision = path.partition("@") if not os.path.exists(path) else (path, "", "")
         hub = {"trust_remote_code": True, "revision": revision or "main"}
         model = AutoModel.from_pretrained(name, **hub).to(device).eval()
-        self.model = model.to_int8() if device == "cpu" else model
+        self.model = in_int8(model) if device == "cpu" else model
         self.tokenizer = AutoTokenizer.from_pretrained(name, **hub)
         self.encoder = load_encoder(self.model.config.encoder_id).to(device)
         self.end, self.mask = self.model.config.eos_token_id, self.model.config.mask_token_id

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 ROOT = Path(__file__).parent.parent
 
@@ -58,6 +59,20 @@ def test_drafts_arrive_in_order_and_lose_their_masks(client, app):
     assert 'data-masked="0"' not in first and 'data-masked="0"' in client.predict(
         steps, len(steps) - 1, api_name="/replay"
     )
+
+
+def test_a_checkpoint_without_int8_is_shown_all_the_same(tmp_path):
+    """int8 is for float32 and oneDNN: a checkpoint in bfloat16 stopped the Space at its start."""
+    from inverter import Inverter
+    from transformers import AutoModel, AutoTokenizer
+
+    checkpoint = ROOT / "checkpoints" / "embinv-minilm"
+    model = AutoModel.from_pretrained(checkpoint, trust_remote_code=True, dtype=torch.bfloat16)
+    for part in (model, AutoTokenizer.from_pretrained(checkpoint)):
+        part.save_pretrained(tmp_path)
+    inverter = Inverter(str(tmp_path))
+    assert inverter.model.dtype == torch.bfloat16
+    assert inverter.decode(inverter.generate(inverter.embed([SENTENCE])).sequences)[0]
 
 
 @pytest.mark.parametrize("feedback", ["encoder", "surrogate"])
