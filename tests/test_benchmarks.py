@@ -190,7 +190,7 @@ def test_the_comparison_is_a_ratio_within_one_batch_size():
     assert "20.0×" in last and "| 10 |" in last
 
 
-@pytest.mark.parametrize("width", ["10 light", "10 narrow", "10"])
+@pytest.mark.parametrize("width", ["10 lightest", "10 light", "10 narrow", "10"])
 def test_what_is_timed_is_what_was_scored(width):
     """Seconds of one search beside the quality of another: the comparison's oldest trick."""
     experiment = yaml.safe_load((vs_vec2text.ROOT / "experiments" / "quality_cost.yaml").read_text())

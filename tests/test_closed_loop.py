@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from modeling_embinv.closed_loop_embinv import ClosedLoop, Judge, random_edits, token_log_likelihood
+from modeling_embinv.closed_loop_embinv import ClosedLoop, Judge, token_log_likelihood
 from modeling_embinv.diffusion_embinv import after_first
+from modeling_embinv.edits_embinv import random_edits
 from modeling_embinv.generation_embinv import EmbInvGenerationConfig
 from modeling_embinv.sampler_embinv import Sampler
 
@@ -191,6 +192,17 @@ def test_hopeless_texts_are_not_weighed():
     assert every.worst().tolist() == every.score.min(dim=1).values.tolist()
     every.ids[0, 3] = every.ids[0, 0]  # a place that a copy holds is free for any text
     assert every.worst()[0] == -torch.inf
+
+
+@pytest.mark.parametrize(("weight", "weighed"), [(0.0, 3), (0.03, 6)])
+def test_only_what_can_reach_the_beam_is_weighed(weight, weighed):
+    """Where cosine alone ranks, the likelihoods of texts behind the beam's are two passes for nothing."""
+    model, vectors, ids = awaken(tiny_model()), unit_vectors(2), texts(20).view(2, 10, -1)
+    judge = Judge(bag_of_tokens([]), weight)
+    loop = ClosedLoop(model, vectors, None, judge, None, 0.0, 3, 4, 4, 0.7, None)
+    found = loop.weigh(judge, ids, vectors)
+    cosine = torch.nn.functional.cosine_similarity(judge.vectors(ids)[0], vectors[:, None], dim=-1)
+    assert torch.allclose(found.cosine, cosine.topk(weighed, dim=1).values) and (found.log_p < 0).any(dim=2).all()
 
 
 def test_more_candidates_without_feedback_are_likelier():

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from .diffusion_embinv import shortest_canvases, text_positions
+from .edits_embinv import random_edits
 
-EDITS = ("replace", "insert", "delete", "swap", "exchange", "reopen")
 # a vector leaves the search at this cosine, or after so many rounds without a better text
 ARRIVED, PATIENCE = 0.999, 5
 # λ by default, tuned on validation texts: the encoder's cosine needs no help, the surrogate is deceived without it
@@ -208,7 +208,9 @@ class ClosedLoop:
             return self._with_likelihood(Hypotheses.of(ids, nothing, nothing[..., 0]), embeddings, 1.0)
         vectors, copies = judge.vectors(ids)
         cosine = torch.nn.functional.cosine_similarity(vectors, embeddings[:, None], dim=-1)  # (A, K)
-        kept = cosine.masked_fill(copies, -torch.inf).topk(min(2 * self.num_beams, ids.shape[1]), dim=1).indices
+        # where cosine alone ranks, no more of them can reach the beam
+        few = self.num_beams * (2 if judge.likelihood_weight else 1)
+        kept = cosine.masked_fill(copies, -torch.inf).topk(min(few, ids.shape[1]), dim=1).indices
         found = Hypotheses.of(_pick(ids, kept), _pick(vectors, kept), _pick(cosine, kept))
         return self._with_likelihood(found, embeddings, judge.likelihood_weight, floor)
 
@@ -252,72 +254,3 @@ def _half_masked(model, ids: Tensor, embeddings: Tensor) -> Tensor:
         output = model(noised, None, timestep, positions=positions, targets=targets, condition=condition)
         log_p[positions] = -output.losses.float()
     return log_p.view(rows, length)
-
-
-def random_edits(
-    ids: Tensor, log_p: Tensor, mask: int, end: int, generator: torch.Generator | None = None
-) -> tuple[Tensor, Tensor]:
-    """One edit of each text (R, L), the kind drawn at random; unlikely words are likelier to be edited.
-
-    replace: 1 to 3 of its words are masked. insert: a [MASK] is put before one. delete: a word goes. swap: two
-    neighbouring spans of up to 4 change places. exchange: two words do, wherever they are. reopen: about 40 % of the
-    words are masked.
-
-    Args:
-        log_p: (R, L) log-likelihood of each token.
-
-    Returns:
-        (R, L) the edited texts, and (R, L) tokens that a [MASK] must not become, −1 for none: the likeliest one to be
-        wrong of those that were masked, or else many edits would write what stood there; the word that an insertion
-        stands before.
-    """
-    rows, length = ids.shape
-    device = ids.device
-    size = text_positions(ids, end).sum(dim=1) - (ids == end).any(dim=1).long()  # (R,) without the end
-
-    def uniform(*shape: int) -> Tensor:
-        source = "cpu" if generator is None else generator.device
-        return torch.rand(*shape, generator=generator, device=source).to(device)
-
-    draw, kind = uniform(rows, 5), (uniform(rows) * len(EDITS)).long()[:, None]
-    column = torch.arange(length, device=device)[None]  # (1, L)
-    text = column < size[:, None]
-
-    # Gumbel noise on −log p draws positions without replacement, the unlikely ones first
-    gumbel = -torch.log(-torch.log(uniform(rows, length).clamp(1e-9, 1 - 1e-7)))
-    order = (log_p - gumbel).masked_fill(~text, torch.inf).argsort(dim=1)
-    rank = order.argsort(dim=1)
-    place = order[:, :1]  # (R, 1)
-    few = 1 + (draw[:, 1] * 3).long()
-    many = (0.4 * size).ceil().long()
-    hidden = text & (rank < torch.where(kind[:, 0] == EDITS.index("reopen"), many, few)[:, None])
-    result = ids.masked_fill(hidden, mask)
-
-    inserted = ids.gather(1, (column - (column > place).long()).expand(rows, -1)).masked_fill(column == place, mask)
-    behind = torch.nn.functional.pad(ids[:, 1:], (0, 1), value=end)
-    deleted = torch.where(column >= place, behind, ids)
-    swapped = ids.gather(1, _swap_order(size, draw[:, 2:5], length))
-    other = torch.minimum((draw[:, :1] * size[:, None]).long(), (size[:, None] - 1).clamp_min(0))  # (R, 1)
-    exchanged = ids.scatter(1, place, ids.gather(1, other)).scatter(1, other, ids.gather(1, place))
-    moved = {"insert": inserted, "delete": deleted, "swap": swapped, "exchange": exchanged}
-    for name, edited in moved.items():
-        result = torch.where(kind == EDITS.index(name), edited, result)
-    only_end = result[:, :1] == end  # no text is empty
-    result = torch.where(only_end, ids, result)
-    return result, torch.where((result == mask) & hidden & (rank == 0), ids, -1)
-
-
-def _swap_order(size: Tensor, draws: Tensor, length: int) -> Tensor:
-    """(R, L) positions to read from when the spans [a, b) and [b, c) of each text change places."""
-    first = 1 + (draws[:, 1] * 4).long()
-    second = 1 + (draws[:, 2] * 4).long()
-    start = (draws[:, 0] * (size - first - second + 1).clamp_min(0)).long()
-    middle = torch.minimum(start + first, size)[:, None]
-    stop = torch.minimum(start + first + second, size)[:, None]
-    start = torch.minimum(start, size)[:, None]
-    column = torch.arange(length, device=size.device)[None].expand(len(size), -1)
-    from_second = column + (middle - start)
-    from_first = column - (stop - middle)
-    inside = (column >= start) & (column < stop)
-    moved = torch.where(column < start + (stop - middle), from_second, from_first)
-    return torch.where(inside, moved, column).clamp(0, length - 1)
