@@ -116,7 +116,8 @@ def plot(found: dict, path: Path):
     from matplotlib import pyplot as plt
 
     names = list(dict.fromkeys(name for methods in found.values() for name in methods))
-    colours = dict(zip(names, plt.colormaps["tab20"].colors, strict=False))
+    palette = plt.colormaps["tab20"].colors + plt.colormaps["tab20b"].colors
+    colours = {name: palette[place % len(palette)] for place, name in enumerate(names)}
     figure, axes = plt.subplots(len(found), 3, figsize=(11, 3.4 * len(found)), layout="constrained", squeeze=False)
     for row, (length, methods) in zip(axes, found.items(), strict=True):
         for panel, score in zip(row, ("BLEU", "token F1", "cosine"), strict=True):

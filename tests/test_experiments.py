@@ -67,3 +67,14 @@ def test_methods_of_the_quality_cost_curve_are_settings_of_generate():
         assert rows and set(rows) <= set(methods)
         lines = cost_table(rows, {}).splitlines()
         assert len(lines) == 2 + len(rows) and len({line.count("|") for line in lines}) == 1
+
+
+def test_every_method_has_its_place_in_the_plot(tmp_path):
+    """The twenty-first method had no colour, and an hour of measuring ended in a KeyError."""
+    import quality_cost
+
+    found = json.loads(quality_cost.RESULTS.read_text())
+    rows = next(iter(found.values()))
+    many = {f"method {number}": row for number, row in enumerate([*rows.values()] * 3)}
+    quality_cost.plot({**found, "many": many}, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 10_000
