@@ -44,7 +44,7 @@ class EmbInvGenerationConfig(GenerationConfig):
         num_checked: of a text's edits, those that the encoder is asked about; the surrogate picks them. Without one,
             so many edits are made.
         num_scouted: of the rounds, the first ones, which the surrogate judges in the encoder's place. None is half of
-            them, which reads about as much in half the encoder's calls; without an encoder or a surrogate it is nothing.
+            them, which reads about as much in half the calls; without an encoder or a surrogate it is nothing.
         candidate_temperature: of sampled candidates and of edits; higher ones differ more.
         likelihood_weight: λ of the score cosine + λ · mean log p(token | e, the others) by which texts are ranked.
             None is 0 for the encoder, and 0.006 for the surrogate, whose cosine is less to be trusted.
