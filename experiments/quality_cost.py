@@ -42,7 +42,6 @@ def main(arguments: list[str]) -> int:
     model, tokenizer = load_inverter(experiment["model"])
     model.eval().requires_grad_(False)  # the counter of operations trips over views of weights that need gradients
     encoder = load_encoder(model.config.encoder_id)
-    int8 = copy.deepcopy(model).to_int8()
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for place, (length, (fewest, most)) in enumerate(experiment["lengths"].items()):
         if most >= model.config.max_sequence_length:
@@ -52,7 +51,7 @@ def main(arguments: list[str]) -> int:
         rows = found.setdefault(length, {})
         for name, settings in (every if place == 0 else experiment["methods"]).items():
             if name in options.only if options.only else name not in rows:
-                rows[name] = measure(held_out, int8, settings)
+                rows[name] = measure(held_out, settings)
                 print(length, name, json.dumps(summary(rows[name])), flush=True)
                 write_json(RESULTS, found)
     found = {length: {name: rows[name] for name in every if name in rows} for length, rows in found.items()}
@@ -72,11 +71,12 @@ def held_out_texts(experiment: dict, tokenizer, fewest: int, most: int) -> list[
     return texts
 
 
-def measure(held_out: HeldOut, int8, settings: dict) -> dict:
-    """Scores with intervals, and what a text costs; `int8` is the model whose rows say so."""
+def measure(held_out: HeldOut, settings: dict) -> dict:
+    """Scores with intervals, and what a text costs; with `int8` among the settings, of a copy in int8."""
     settings = dict(settings)
     computing = copy.copy(held_out)
-    computing.model = int8 if settings.pop("int8", False) else held_out.model
+    if settings.pop("int8", False):
+        computing.model = copy.deepcopy(held_out.model).to_int8()
     recovered = computing.invert(**settings)
     return {
         "texts": len(held_out.texts),

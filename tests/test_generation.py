@@ -160,7 +160,7 @@ def test_large_batches_write_in_parts(settings, monkeypatch):
     model, vectors, seen = awaken(tiny_model()), unit_vectors(7), []
     whole = model.generate(vectors, generator=torch.Generator().manual_seed(0), **settings)
     monkeypatch.setattr("modeling_embinv.sampler_embinv.MAX_LOGITS", 3 * L * VOCAB)
-    monkeypatch.setattr("modeling_embinv.sampler_embinv.CACHED_LOGITS", 5 * VOCAB)
+    monkeypatch.setattr("modeling_embinv.sampler_embinv.CHOICE_LOGITS", 5 * VOCAB)
     model.register_forward_hook(lambda module, args, output: seen.append(len(output.logits)))
     parts = model.generate(vectors, generator=torch.Generator().manual_seed(0), **settings)
     assert torch.equal(parts.sequences, whole.sequences) and parts.num_forward_passes == whole.num_forward_passes
