@@ -6,6 +6,7 @@ from torch.nn import functional as F
 from transformers import BertConfig, BertLMHeadModel
 
 from modeling_embinv.diffusion_embinv import text_positions
+from modeling_embinv.linear_embinv import use_linear
 from modeling_embinv.modeling_embinv import ConditionProjector
 
 
@@ -29,6 +30,7 @@ class AutoregressiveInverter(nn.Module):
         # as large as the tokens' embeddings, or the first norm would see nothing else
         with torch.no_grad():
             self.tokens.weight.mul_(self.get_input_embeddings().weight.std())
+        use_linear(self)  # as ours does
 
     @classmethod
     def from_encoder(cls, folder: str, config, prefix: int = 4) -> "AutoregressiveInverter":

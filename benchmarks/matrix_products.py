@@ -11,13 +11,17 @@ from torch.utils.flop_counter import flop_registry
 
 @dataclass(frozen=True)
 class Product:
-    """`batch` matrix products (m, k) · (k, n); `layout` has an N, or a T for transposed in memory, per operand."""
+    """`batch` matrix products (m, k) · (k, n); `layout` has an N, or a T for transposed in memory, per operand.
+
+    Those of `onednn` are by that library, whose right operand is always transposed in memory.
+    """
 
     batch: int
     m: int
     k: int
     n: int
     layout: str = "NN"
+    onednn: bool = False
 
     @property
     def flops(self) -> int:
@@ -50,6 +54,9 @@ def products_of(operator, args: tuple) -> list[Product]:
         return [_product(*args[:2])]
     if name in ("addmm", "addmm_", "baddbmm", "baddbmm_"):
         return [_product(*args[1:3])]
+    if name == "_linear_pointwise":
+        rows = args[0].numel() // args[0].shape[-1]
+        return [Product(1, rows, args[1].shape[1], args[1].shape[0], "NT", onednn=True)]
     if name.startswith("_scaled_dot_product"):
         backward = name.endswith("_backward")
         query, key, value = args[1:4] if backward else args[:3]
@@ -87,14 +94,20 @@ class BareProducts:
         right.normal_()
         self.calls = []
         for p in products:
-            stored = p.layout if layout == "recorded" else "NN"
+            stored = p.layout if layout == "recorded" or p.onednn else "NN"
             operands = _matrix(left, p.batch, p.m, p.k, stored[0]), _matrix(right, p.batch, p.k, p.n, stored[1])
-            self.calls.append((torch.mm if p.batch == 1 else torch.bmm, *operands, _matrix(out, p.batch, p.m, p.n)))
+            function = _by_onednn if p.onednn else torch.mm if p.batch == 1 else torch.bmm
+            self.calls.append((function, *operands, _matrix(out, p.batch, p.m, p.n)))
 
     @torch.no_grad()
     def __call__(self):
         for function, left, right, out in self.calls:
             function(left, right, out=out)
+
+
+def _by_onednn(left: Tensor, right: Tensor, out: Tensor):
+    """left · right; the operator allocates its result, and `out` stays as it is."""
+    torch.ops.mkldnn._linear_pointwise(left, right.T, None, "none", [], "")
 
 
 def _matrix(memory: Tensor, batch: int, rows: int, columns: int, stored: str = "N") -> Tensor:

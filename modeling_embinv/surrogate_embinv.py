@@ -1,6 +1,7 @@
 """A surrogate of the encoder inside the inverter's checkpoint: nobody needs the encoder to check what was written."""
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -31,8 +32,15 @@ class Surrogate(nn.Module):
         self.dense = nn.Linear(config.hidden_size, config.embedding_dim)
         self._merged: tuple[nn.Module, ...] = ()  # within a tuple it is not saved with the weights
 
-    def forward(self, trunk: nn.Module, ids: Tensor) -> Tensor:
-        """Canvas rows (N, L), ends behind the text → unit vectors (N, D) float32."""
+    def reader(self, trunk: nn.Module) -> Callable[..., Tensor]:
+        """The trunk's forward pass with the changes as they are now, put together once for many calls."""
+        if self._merged and self.start.is_cpu and not torch.is_grad_enabled():
+            return self._merged[0]
+        weights = self._weights(trunk)
+        return lambda *inputs: functional_call(trunk, weights, inputs)
+
+    def forward(self, trunk: nn.Module, ids: Tensor, read: Callable[..., Tensor]) -> Tensor:
+        """Canvas rows (N, L), ends behind the text → unit vectors (N, D) float32; `read` is the `reader`."""
         text = text_positions(ids, self.end_token_id)
         width = int(text.sum(dim=1).max())
         ids, text = ids[:, :width], text[:, :width]
@@ -40,10 +48,7 @@ class Surrogate(nn.Module):
         tokens = torch.cat([self.start.expand(len(ids), 1, -1), tokens], dim=1)
         text = nn.functional.pad(text, (1, 0), value=True)
         inputs = tokens, tokens.new_zeros(len(ids), trunk.num_norms, 2, tokens.shape[-1]), text.long()
-        if self._merged and ids.is_cpu and not torch.is_grad_enabled():
-            hidden = self._merged[0](*inputs)
-        else:
-            hidden = functional_call(trunk, self._weights(trunk), inputs)
+        hidden = read(*inputs)
         mean = (hidden * text[..., None]).sum(dim=1) / text.sum(dim=1, keepdim=True)
         return nn.functional.normalize(self.dense(mean).float(), dim=-1)
 

@@ -15,6 +15,9 @@ from matrix_products import BareProducts, Product, products_of, record
 from throughput import measure, parse
 from torch.utils.flop_counter import FlopCounterMode
 
+from modeling_embinv import linear_embinv
+from modeling_embinv.linear_embinv import Linear
+
 from .conftest import END, VOCAB, tiny_config, tiny_model, unit_vectors
 
 TINY = dict(
@@ -74,6 +77,16 @@ def test_bare_products_have_the_recorded_shapes(layout):
     assert torch.allclose(out, left @ right, atol=1e-5)
 
 
+def test_products_by_onednn_are_counted_and_run_by_onednn():
+    """The limit of another library would make a share of more than all of it."""
+    layer, inputs = Linear(4, 5), torch.randn(2, 3, 4)
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(linear_embinv, "PREFERS_ONEDNN", True)
+        products = record(lambda: layer(inputs))
+    assert products == [Product(1, 6, 4, 5, "NT", onednn=True)]
+    assert record(BareProducts(products, torch.float32, torch.device("cpu"), "contiguous")) == products
+
+
 @pytest.mark.parametrize("source", ["random weights", "checkpoint"])
 def test_runs_from_end_to_end(source, tmp_path, monkeypatch, capsys):
     """The README quotes these tables."""
@@ -118,7 +131,7 @@ def test_a_row_holds_its_own_numbers():
     left, right = torch.randn(8, 16), torch.randn(16, 4)
     row = measure("product", 8, lambda: left @ right, args)
     assert row["gflop_per_sequence"] == 2 * 16 * 4 / 1e9
-    assert row["products"] == [dict(batch=1, m=8, k=16, n=4, layout="NN", count=1)]
+    assert row["products"] == [dict(batch=1, m=8, k=16, n=4, layout="NN", onednn=False, count=1)]
     assert row["sequences_per_second"] == pytest.approx(8 / row["ms"] * 1e3)
     assert row["share_of_limit"] == pytest.approx(row["limit_ms"] / row["ms"])
 

@@ -255,14 +255,21 @@ class EmbInvGenerationMixin:
         if isinstance(feedback, str) and feedback != "surrogate":
             raise ValueError(f'feedback must be "surrogate", an encoder or None, got {feedback!r}.')
         given = config.likelihood_weight
-        surrogate = Judge(self.embed, SURROGATE_LIKELIHOOD_WEIGHT if given is None else given)
-        if feedback is None or feedback == "surrogate":
-            return (surrogate if feedback else None), None
+        if feedback is None:
+            return None, None
+        if feedback == "surrogate":
+            return self._surrogate_judge(given), None
         embed = feedback
         if tokenizer is not None:
             embed = lambda ids: torch.as_tensor(feedback(_texts(tokenizer, ids, self.config.eos_token_id)))  # noqa: E731
         judge = Judge(embed, LIKELIHOOD_WEIGHT if given is None else given)
-        return judge, None if self.surrogate is None or config.num_checked >= config.num_proposals else surrogate
+        if self.surrogate is None or config.num_checked >= config.num_proposals:
+            return judge, None
+        return judge, self._surrogate_judge(given)
+
+    def _surrogate_judge(self, likelihood_weight: float | None) -> Judge:
+        weight = SURROGATE_LIKELIHOOD_WEIGHT if likelihood_weight is None else likelihood_weight
+        return Judge(self.embedder(), weight)
 
     def _finish(self, ids: Tensor, confidence: Tensor, config, streamer) -> tuple[Tensor, Tensor]:
         """ids (B, L) with padding behind the end, streamed, and their calibrated confidence, 0 there."""

@@ -1,7 +1,9 @@
 """The conditional masked diffusion language model: noised tokens, a timestep and an embedding in, logits out."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,9 @@ from .diffusion_embinv import NoiseSchedule
 from .diffusion_embinv import text_positions
 from .generation_embinv import EmbInvGenerationConfig
 from .generation_embinv import EmbInvGenerationMixin
+from .linear_embinv import Linear
+from .linear_embinv import linear
+from .linear_embinv import use_linear
 from .surrogate_embinv import Surrogate
 from .trunk_embinv import ModernBertRotaryEmbedding
 from .trunk_embinv import adaptive_norm
@@ -93,7 +98,7 @@ class Modulation(nn.Linear):
         return self._product(condition, self.weight[:, -condition.shape[1] :])
 
     def _product(self, features: Tensor, weight: Tensor) -> Tensor:
-        return nn.functional.linear(features.to(weight.dtype) * self.scale, weight).unflatten(1, self.shape)
+        return linear(features.to(weight.dtype) * self.scale, weight).unflatten(1, self.shape)
 
 
 @dataclass
@@ -111,7 +116,7 @@ class Condition:
         return Condition(self.modulation[index], None if self.prefix is None else self.prefix[index])
 
 
-class ConditionTokens(nn.Linear):
+class ConditionTokens(Linear):
     """Prefix positions projected from the condition: (B, H) → (B, P, H)."""
 
     def __init__(self, config):
@@ -206,6 +211,7 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, EmbInvGenerationMixin):
         # sharding wraps this class, and fails on a name that the model does not hold
         self._no_split_modules = [type(self.trunk.layers[0]).__name__]
         self._tied_weights_keys = {"decoder.weight": f"trunk.{self.trunk.embedding_name}"}
+        use_linear(self)
         self.post_init()
 
     @property
@@ -253,10 +259,21 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, EmbInvGenerationMixin):
         Raises:
             ValueError: for a model without a surrogate.
         """
+        return self.embedder()(ids)
+
+    def embedder(self) -> Callable[[Tensor], Tensor]:
+        """`embed` for many calls, with the weights that the surrogate has now.
+
+        Raises:
+            ValueError: for a model without a surrogate.
+        """
         if self.surrogate is None:
             raise ValueError("this model has no surrogate encoder; give the encoder itself as feedback.")
+        return partial(self._embed, self.surrogate.reader(self.trunk))
+
+    def _embed(self, read: Callable[..., Tensor], ids: Tensor) -> Tensor:
         order = text_positions(ids, self.config.eos_token_id).sum(dim=1).argsort(stable=True)
-        vectors = [self.surrogate(self.trunk, ids[part]) for part in order.split(EMBEDDED_ROWS)]
+        vectors = [self.surrogate(self.trunk, ids[part], read) for part in order.split(EMBEDDED_ROWS)]
         return torch.cat(vectors)[order.argsort()]
 
     def to_int8(self) -> "EmbInvForMaskedDiffusion":
