@@ -237,9 +237,9 @@ def benchmark(options) -> list[Row]:
     spawn = get_context("spawn")
     workers = {name: ProcessPoolExecutor(1, spawn, start_ours, (name, options)) for name in NAMES}
     try:
-        for batch_size in options.batch_sizes:
+        for before, batch_size in zip([None, *options.batch_sizes], options.batch_sizes, strict=False):
             for num_steps, beam in PEERS:
-                if not find(rows, peer_name(num_steps, beam), batch_size):
+                if wanted(rows, peer_name(num_steps, beam), batch_size, before):
                     add(rows, measure_peer(peer, batch_size, num_steps, beam, options), options)
             for name, worker in workers.items():
                 for method in METHODS:
@@ -252,6 +252,11 @@ def benchmark(options) -> list[Row]:
         for worker in workers.values():
             worker.shutdown()
     return rows
+
+
+def wanted(rows: list[Row], name: str, batch_size: int, before: int | None) -> bool:
+    """Whether a row is yet to be measured, and was not left out at the smaller batch `before`."""
+    return find(rows, name, batch_size) is None and (before is None or find(rows, name, before) is not None)
 
 
 def peer_name(num_steps: int, beam: int) -> str:
