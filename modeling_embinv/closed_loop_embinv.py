@@ -3,12 +3,12 @@
 A search over texts in which the denoiser proposes and an encoder, the feedback, judges. It starts from sampled
 candidates. Each round edits the best hypotheses of every vector in parallel: doubtful words are masked again, words
 are inserted and deleted, spans change places; the denoiser fills in what is open, given e. The surrogate, where the
-model has one, is the scout of an encoder: it judges the first rounds alone, and later picks those proposals that
-deserve a call of the encoder, which embeds them in one batch.
+model has one, is the scout of an encoder: it judges the first rounds alone, and later picks those proposals, and edits
+of the best of them, that deserve a call of the encoder, which embeds them in one batch.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -80,8 +80,10 @@ def _copies(values: Tensor, count: int) -> Tensor:
 
 def repeated(ids: Tensor) -> Tensor:
     """(B, K) bool: rows of ids (B, K, L) that stand further left, too."""
-    same = (ids[:, :, None] == ids[:, None]).all(dim=-1)  # (B, K, K)
-    return same.tril(diagonal=-1).any(dim=-1)
+    if ids.shape[-1] > 1:  # a number for each text: K² comparisons of numbers, not of texts
+        _, place = ids.flatten(0, 1).unique(dim=0, return_inverse=True)
+        ids = place.view(*ids.shape[:2], 1)
+    return (ids == ids.mT).tril(diagonal=-1).any(dim=-1)
 
 
 @dataclass
@@ -116,6 +118,7 @@ class ClosedLoop:
         num_beams: hypotheses that survive a round.
         num_proposals: new texts from each of them.
         num_checked: how many of these the feedback embeds, if there is a scout to pick them.
+        num_hops: of these, the scout's best are edited again, so that what it picks lies up to so many edits away.
     """
 
     def __init__(
@@ -129,13 +132,15 @@ class ClosedLoop:
         num_beams: int,
         num_proposals: int,
         num_checked: int,
+        num_hops: int,
         temperature: float,
         generator: torch.Generator | None,
     ):
         self.model, self.embeddings, self.generate = model, embeddings, generate
         self.feedback, self.scout = feedback, scout
         self.overshoot = overshoot
-        self.num_beams, self.num_proposals, self.num_checked = num_beams, num_proposals, num_checked
+        self.num_beams, self.num_proposals = num_beams, num_proposals
+        self.num_checked, self.num_hops = num_checked, num_hops
         self.temperature, self.generator = temperature, generator
         self.end, self.mask = model.config.eos_token_id, model.config.mask_token_id
         self.num_forward_passes = 0
@@ -157,9 +162,8 @@ class ClosedLoop:
             if not len(active):
                 break
             before = state.rows(active)
-            ids = self.propose(before, active)
-            if judge is not self.scout:
-                ids = self.promising(ids, before, self.embeddings[active])
+            far_sighted = self.scout is not None and judge is not self.scout
+            ids = self.promising(before, active) if far_sighted else self.propose(before, active)
             found = self.weigh(judge, ids, self.embeddings[active], before.worst())
             after = before.join(found).best(self.num_beams)
             stale[active] = torch.where(after.score[:, 0] > before.score[:, 0] + 1e-6, 0, stale[active] + 1)
@@ -184,19 +188,26 @@ class ClosedLoop:
         settings = {"temperature": self.temperature, "num_steps": 1, "strategy": "confidence"}
         return self.generate(_copies(aim, count), settings, drafts, barred).view(len(active), -1, ids.shape[1])
 
-    def promising(self, ids: Tensor, state: Hypotheses, embeddings: Tensor) -> Tensor:
-        """Of texts (A, num_beams · num_proposals, L), the num_beams · num_checked that the scout ranks first.
+    def promising(self, state: Hypotheses, active: Tensor) -> Tensor:
+        """(A, num_beams · num_checked, L), what the scout ranks first of edits, and of edits of the best of them."""
+        known = replace(state, score=torch.full_like(state.score, -torch.inf))  # neither they nor copies are picked
+        found = known.join(self.guessed(state, active))
+        for _ in range(self.num_hops - 1):
+            parents = self._with_likelihood(found.best(self.num_beams), self.embeddings[active], weight=0.0)
+            found = found.join(self.guessed(parents, active))
+        return found.best(self.num_beams * self.num_checked).ids
 
-        The vector of the text that was edited is known: what the scout gets wrong of it is put right in its edits.
+    def guessed(self, state: Hypotheses, active: Tensor) -> Hypotheses:
+        """Edits of texts with vectors by the scout.
+
+        What the scout gets wrong of a text whose vector is known, or guessed, is put right in its edits.
         """
-        if self.scout is None:
-            return ids
-        num_beams = state.ids.shape[1]
-        vectors, known = self.scout.vectors(torch.cat([state.ids, ids], dim=1))
-        error = (vectors[:, :num_beams] - state.vectors).repeat_interleave(self.num_proposals, dim=1)
-        guess = torch.nn.functional.cosine_similarity(vectors[:, num_beams:] - error, embeddings[:, None], dim=-1)
-        guess = guess.masked_fill(known[:, num_beams:], -torch.inf)
-        return _pick(ids, guess.topk(num_beams * self.num_checked, dim=1).indices)
+        ids = self.propose(state, active)
+        vectors, _ = self.scout.vectors(torch.cat([state.ids, ids], dim=1))
+        of_state, of_edits = vectors.split([state.ids.shape[1], ids.shape[1]], dim=1)
+        error = (of_state - state.vectors).repeat_interleave(self.num_proposals, dim=1)
+        vectors = torch.nn.functional.normalize(of_edits - error, dim=-1)
+        return Hypotheses.of(ids, vectors, (vectors * self.embeddings[active][:, None]).sum(dim=-1))
 
     def weigh(self, judge: Judge | None, ids: Tensor, embeddings: Tensor, floor: Tensor | None = None) -> Hypotheses:
         """Texts (A, K, L) with their scores; likelihoods of the nearest ones alone, the rest is dropped.

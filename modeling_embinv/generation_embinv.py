@@ -45,6 +45,8 @@ class EmbInvGenerationConfig(GenerationConfig):
             so many edits are made.
         num_scouted: of the rounds, the first ones, which the surrogate judges in the encoder's place. None is half of
             them, which reads about as much in half the calls; without an encoder or a surrogate it is nothing.
+        num_hops: where the encoder judges and the surrogate picks, the surrogate's best edits are edited again, so
+            that what the encoder is asked about lies up to so many edits away.
         candidate_temperature: of sampled candidates and of edits; higher ones differ more.
         likelihood_weight: λ of the score cosine + λ · mean log p(token | e, the others) by which texts are ranked.
             None is 0 for the encoder, and 0.006 for the surrogate, whose cosine is less to be trusted.
@@ -73,6 +75,7 @@ class EmbInvGenerationConfig(GenerationConfig):
         self.num_proposals: int = kwargs.pop("num_proposals", 64)
         self.num_checked: int = kwargs.pop("num_checked", 8)
         self.num_scouted: int | None = kwargs.pop("num_scouted", None)
+        self.num_hops: int = kwargs.pop("num_hops", 1)
         self.candidate_temperature: float = kwargs.pop("candidate_temperature", 0.7)
         self.likelihood_weight: float | None = kwargs.pop("likelihood_weight", None)
         self.overshoot: float = kwargs.pop("overshoot", 1.5)
@@ -92,8 +95,8 @@ class EmbInvGenerationConfig(GenerationConfig):
         return (
             "strategy", "num_steps", "remask_ratio", "restart_ratio", "guidance_scale", "temperature",
             "confidence_temperature", "confidence_bias", "num_candidates", "num_corrections", "num_beams",
-            "num_proposals", "num_checked", "num_scouted", "candidate_temperature", "likelihood_weight", "overshoot",
-            "max_length", "suppress_tokens", "return_history",
+            "num_proposals", "num_checked", "num_scouted", "num_hops", "candidate_temperature", "likelihood_weight",
+            "overshoot", "max_length", "suppress_tokens", "return_history",
         )  # fmt: skip
 
     def settings(self) -> dict[str, Any]:
@@ -109,7 +112,8 @@ class EmbInvGenerationConfig(GenerationConfig):
     def validate(self, **_):
         if self.strategy not in STRATEGIES:
             raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {self.strategy!r}.")
-        for name in ("num_steps", "max_length", "num_candidates", "num_beams", "num_proposals", "num_checked"):
+        counts = "num_steps", "max_length", "num_candidates", "num_beams", "num_proposals", "num_checked", "num_hops"
+        for name in counts:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}.")
@@ -234,7 +238,7 @@ class EmbInvGenerationMixin:
         checked = min(config.num_checked, config.num_proposals)
         loop = ClosedLoop(
             self, embeddings, write, judge, scout, config.overshoot, config.num_beams,
-            config.num_proposals if scout or feedback == "surrogate" else checked, checked,
+            config.num_proposals if scout or feedback == "surrogate" else checked, checked, config.num_hops,
             config.candidate_temperature, generator,
         )  # fmt: skip
         scouted = config.num_corrections // 2 if config.num_scouted is None else config.num_scouted

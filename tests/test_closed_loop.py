@@ -145,7 +145,7 @@ def test_edits_are_filled_in_for_what_is_missing():
         return drafts.masked_fill(drafts == MASK, 5)
 
     judge = Judge(bag_of_tokens([]), 0.03)
-    loop = ClosedLoop(model, vectors, generate, judge, None, 1.5, 2, 4, 4, 0.7, None)
+    loop = ClosedLoop(model, vectors, generate, judge, None, 1.5, 2, 4, 4, 1, 0.7, None)
     state = loop.weigh(judge, texts(12).view(3, 4, -1), vectors).best(2)
     active = torch.tensor([0, 2])
     loop.propose(state.rows(active), active)
@@ -156,8 +156,12 @@ def test_edits_are_filled_in_for_what_is_missing():
             assert torch.allclose(rows[place, beam], wanted.expand(4, -1), atol=1e-5)
 
 
-def test_the_scout_picks_what_the_encoder_is_asked():
-    """Known or repeated texts cost calls for nothing; a scout's error about a parent must not count for its edits."""
+@pytest.mark.parametrize("hops", [1, 2, 3])
+def test_the_scout_picks_what_the_encoder_is_asked(hops):
+    """Known or repeated texts cost calls for nothing; a scout's error about a parent must not count for its edits.
+
+    Nor for their edits; and what the best of them bring must not be lost beside the first ones.
+    """
     model, vectors, ids = awaken(tiny_model()), unit_vectors(2), texts(4).view(2, 2, -1)
     encode, written = bag_of_tokens([]), []
 
@@ -167,21 +171,27 @@ def test_the_scout_picks_what_the_encoder_is_asked():
 
     off = 2 * unit_vectors(1, seed=9) - vectors.sum(dim=0)  # the scout errs by so much, of every text
     judge, scout = Judge(encode, 0.0), Judge(lambda ids: encode(ids) + off, 0.0)
-    loop = ClosedLoop(model, vectors, generate, judge, scout, 0.0, 2, 20, 3, 0.7, torch.Generator().manual_seed(0))
+    loop = ClosedLoop(
+        model, vectors, generate, judge, scout, 0.0, 2, 20, 3, hops, 0.7, torch.Generator().manual_seed(0)
+    )
     state = loop.weigh(judge, ids, vectors).best(2)
-    picked = loop.promising(loop.propose(state, torch.arange(2)), state, vectors)
-    assert picked.shape == (2, 2 * 3, 12) and 0 < scout.num_calls <= 2 * (2 + 40) and judge.num_calls <= 4
-    for vector, known, edits, chosen in zip(vectors, state.ids, written[0].view(2, 40, -1), picked, strict=True):
+    picked = loop.promising(state, torch.arange(2))
+    assert picked.shape == (2, 2 * 3, 12) and 0 < scout.num_calls <= hops * 2 * (2 + 40) and judge.num_calls <= 4
+    assert len(written) == hops
+    written = torch.cat([edits.view(2, 40, -1) for edits in written], dim=1)
+    for vector, known, edits, chosen in zip(vectors, state.ids, written, picked, strict=True):
         new = {tuple(row) for row in edits.tolist()} - {tuple(row) for row in known.tolist()}
-        nearest = sorted(new, key=lambda row: -float(encode(torch.tensor([row]))[0] @ vector))[:6]
-        assert {tuple(row) for row in chosen.tolist()} == set(nearest)
+        chosen = {tuple(row) for row in chosen.tolist()}
+        nearest, found = (encode(torch.tensor(list(rows))) @ vector for rows in (new, chosen))
+        assert len(chosen) == 6 and chosen <= new
+        torch.testing.assert_close(found.sort(descending=True).values, nearest.topk(6).values)
 
 
 def test_hopeless_texts_are_not_weighed():
     """Two passes for a text whose cosine alone is below the beam's; or a better text thrown away with them."""
     model, vectors, ids = awaken(tiny_model()), unit_vectors(2), texts(20).view(2, 10, -1)
     judge = Judge(bag_of_tokens([]), 0.03)
-    loop = ClosedLoop(model, vectors, None, judge, None, 0.0, 5, 4, 4, 0.7, None)
+    loop = ClosedLoop(model, vectors, None, judge, None, 0.0, 5, 4, 4, 1, 0.7, None)
     every = loop.weigh(judge, ids, vectors)
     floor = every.score.median(dim=1).values
     some = loop.weigh(judge, ids, vectors, floor)
@@ -199,7 +209,7 @@ def test_only_what_can_reach_the_beam_is_weighed(weight, weighed):
     """Where cosine alone ranks, the likelihoods of texts behind the beam's are two passes for nothing."""
     model, vectors, ids = awaken(tiny_model()), unit_vectors(2), texts(20).view(2, 10, -1)
     judge = Judge(bag_of_tokens([]), weight)
-    loop = ClosedLoop(model, vectors, None, judge, None, 0.0, 3, 4, 4, 0.7, None)
+    loop = ClosedLoop(model, vectors, None, judge, None, 0.0, 3, 4, 4, 1, 0.7, None)
     found = loop.weigh(judge, ids, vectors)
     cosine = torch.nn.functional.cosine_similarity(judge.vectors(ids)[0], vectors[:, None], dim=-1)
     assert torch.allclose(found.cosine, cosine.topk(weighed, dim=1).values) and (found.log_p < 0).any(dim=2).all()
