@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import register_flop_formula
+from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 # On AMD's processors oneDNN takes 0.5 to 0.95 of the time of MKL, PyTorch's choice (benchmarks/linear_libraries.py).
 # Elsewhere nobody has measured.
@@ -47,9 +47,11 @@ def use_linear(model: nn.Module):
             module.__class__ = Linear
 
 
-if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+def _operations(input_shape, weight_shape, *_, out_shape=None, **__) -> int:
+    """For PyTorch's counter of operations, which knows its default library's operators only."""
+    return 2 * out_shape.numel() * weight_shape[1]
 
-    @register_flop_formula(torch.ops.mkldnn._linear_pointwise)
-    def _operations(input_shape, weight_shape, *_, out_shape=None, **__) -> int:
-        """For PyTorch's counter of operations, which knows its default library's operators only."""
-        return 2 * out_shape.numel() * weight_shape[1]
+
+# every checkpoint of the Hub brings a copy of this file, and a second registration is an error
+if hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch.ops.mkldnn._linear_pointwise not in flop_registry:
+    register_flop_formula(torch.ops.mkldnn._linear_pointwise)(_operations)
