@@ -204,7 +204,7 @@ def test_the_comparison_is_a_ratio_within_one_batch_size():
 
 
 def test_what_was_too_long_for_eight_texts_is_not_tried_on_64():
-    """Two steps with eight beams for 64 texts took all memory and ended the benchmark before its last rows."""
+    """Two steps with many beams for 64 texts did not come to an end, and the benchmark lost its last rows."""
     rows = [vs_vec2text.Row("vec2text 20×8", 1, [10.0]), vs_vec2text.Row("vec2text 20×1", 8, [10.0])]
     assert vs_vec2text.wanted(rows, "vec2text 20×1", 1, None) and vs_vec2text.wanted(rows, "vec2text 20×1", 64, 8)
     assert not vs_vec2text.wanted(rows, "vec2text 20×1", 8, 1), "measured already"
