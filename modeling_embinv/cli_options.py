@@ -6,7 +6,7 @@ from pathlib import Path
 CHECKPOINT = Path(__file__).parent.parent / "checkpoints" / "embinv-minilm"
 SAMPLER = (
     "strategy", "num_steps", "guidance_scale", "temperature", "remask_ratio", "max_length", "num_candidates",
-    "num_corrections",
+    "num_corrections", "num_hops", "num_searches",
 )  # fmt: skip
 
 
@@ -32,6 +32,8 @@ def add_model(parser: argparse.ArgumentParser, sweep: bool = False):
     group.add_argument("--max_length", type=int, help="tokens at most", **several)
     group.add_argument("--num_candidates", type=int, help="texts a vector, of which the best is kept", **several)
     group.add_argument("--num_corrections", type=int, help="rounds of corrections; they need --feedback", **several)
+    group.add_argument("--num_hops", type=int, help="edits of edits, before the encoder is asked", **several)
+    group.add_argument("--num_searches", type=int, help="searches of vectors that no text has reached", **several)
     feedback = "what checks them: the encoder that made the vectors, or the model's own stand-in for it"
     group.add_argument("--feedback", choices=("none", "surrogate", "encoder"), help=feedback, **several)
     if not sweep:

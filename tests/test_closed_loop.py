@@ -136,6 +136,32 @@ def test_fewer_candidates_than_beams(candidates):
     assert 2 * candidates < output.num_feedback_calls <= 2 * (candidates + 2 * 8) and (output.cosine > -1).all()
 
 
+def test_vectors_that_no_text_has_reached_are_searched_again():
+    """A vector that is done pays for the others; a later search that finds less takes the place of an earlier one."""
+    encode, truth = bag_of_tokens([]), texts(3)
+    vectors, started, random = encode(truth), [], torch.Generator().manual_seed(0)
+
+    def generate(rows, settings, drafts=None, barred=None):
+        if drafts is not None:
+            return torch.where(drafts == MASK, torch.randint(4, VOCAB, drafts.shape, generator=random), drafts)
+        if settings["temperature"] == 0:
+            started.append(rows)
+        reached = (rows == vectors[0]).all(dim=1)
+        return torch.where(reached[:, None], truth[0], texts(20)[-len(rows) :])
+
+    found = []
+    for searches in (1, 4):
+        random.manual_seed(0), started.clear()
+        model, judge, edits = awaken(tiny_model()), Judge(encode, 0.0), torch.Generator().manual_seed(0)
+        loop = ClosedLoop(model, vectors, generate, judge, None, 1.5, 2, 6, 6, 1, 0.7, edits)
+        found.append(loop.run(3, num_rounds=2, num_searches=searches))
+    assert [len(rows) for rows in started] == [3, 2, 2, 2] and torch.equal(started[1], vectors[1:])
+    assert torch.equal(found[1].ids[0, 0], truth[0])
+    gained = found[1].cosine - found[0].cosine
+    assert (gained >= -1e-6).all() and (gained[1:] > 1e-3).any()
+    assert torch.allclose(encode(found[1].ids[:, 0]) @ vectors.T, found[1].vectors[:, 0] @ vectors.T, atol=1e-5)
+
+
 def test_edits_are_filled_in_for_what_is_missing():
     """For e itself, an edit repeats what its text says already; the hypothesis' own vector must be of its own row."""
     model, vectors, aims = awaken(tiny_model()), unit_vectors(3), []
@@ -148,7 +174,7 @@ def test_edits_are_filled_in_for_what_is_missing():
     loop = ClosedLoop(model, vectors, generate, judge, None, 1.5, 2, 4, 4, 1, 0.7, None)
     state = loop.weigh(judge, texts(12).view(3, 4, -1), vectors).best(2)
     active = torch.tensor([0, 2])
-    loop.propose(state.rows(active), active)
+    loop.propose(state.rows(active), vectors[active])
     rows = aims[0].view(2, 2, 4, -1)
     for place, vector in enumerate(active):
         for beam in range(2):
@@ -175,7 +201,7 @@ def test_the_scout_picks_what_the_encoder_is_asked(hops):
         model, vectors, generate, judge, scout, 0.0, 2, 20, 3, hops, 0.7, torch.Generator().manual_seed(0)
     )
     state = loop.weigh(judge, ids, vectors).best(2)
-    picked = loop.promising(state, torch.arange(2))
+    picked = loop.promising(state, vectors)
     assert picked.shape == (2, 2 * 3, 12) and 0 < scout.num_calls <= hops * 2 * (2 + 40) and judge.num_calls <= 4
     assert len(written) == hops
     written = torch.cat([edits.view(2, 40, -1) for edits in written], dim=1)

@@ -160,7 +160,9 @@ def test_its_cosine_weighs_less(monkeypatch):
     rounds = ClosedLoop.rounds
     monkeypatch.setattr(
         ClosedLoop, "rounds",
-        lambda self, texts, judge, count: weights.append(judge.likelihood_weight) or rounds(self, texts, judge, count),
+        lambda self, embeddings, texts, judge, count: (
+            weights.append(judge.likelihood_weight) or rounds(self, embeddings, texts, judge, count)
+        ),
     )  # fmt: skip
     for feedback, given in (("surrogate", {}), (model.embed, {}), ("surrogate", {"likelihood_weight": 0.2})):
         model.generate(vectors, feedback=feedback, num_candidates=2, **given)

@@ -145,69 +145,81 @@ class ClosedLoop:
         self.end, self.mask = model.config.eos_token_id, model.config.mask_token_id
         self.num_forward_passes = 0
 
-    def run(self, num_candidates: int, num_rounds: int, num_scouted: int = 0) -> Hypotheses:
-        """The best text of each vector, (B, 1, …); a scout, if there is one, judges the first `num_scouted` rounds."""
-        texts = self.candidates(num_candidates)
-        if self.scout is not None and num_scouted:
-            texts = self.rounds(texts, self.scout, num_scouted).ids
-            num_rounds -= num_scouted
-        return self.rounds(texts, self.feedback, num_rounds).best(1)
+    def run(self, num_candidates: int, num_rounds: int, num_scouted: int = 0, num_searches: int = 1) -> Hypotheses:
+        """The best text of each vector, (B, 1, …); those that no text has reached are searched for again."""
+        best = self.search(self.embeddings, num_candidates, num_rounds, num_scouted)
+        for _ in range(num_searches - 1):
+            missed = (best.cosine[:, 0] < ARRIVED).nonzero().squeeze(1)
+            if not len(missed):
+                break
+            again = self.search(self.embeddings[missed], num_candidates, num_rounds, num_scouted)
+            best.put(missed, best.rows(missed).join(again).best(1))
+        return best
 
-    def rounds(self, texts: Tensor, judge: Judge | None, count: int) -> Hypotheses:
+    def search(self, embeddings: Tensor, num_candidates: int, num_rounds: int, num_scouted: int) -> Hypotheses:
+        """The best text of each of embeddings (B, D), (B, 1, …); a scout judges the first `num_scouted` rounds."""
+        texts = self.candidates(embeddings, num_candidates)
+        if self.scout is not None and num_scouted:
+            texts = self.rounds(embeddings, texts, self.scout, num_scouted).ids
+            num_rounds -= num_scouted
+        return self.rounds(embeddings, texts, self.feedback, num_rounds).best(1)
+
+    def rounds(self, embeddings: Tensor, texts: Tensor, judge: Judge | None, count: int) -> Hypotheses:
         """The beam (B, num_beams, …) after `count` rounds that start from texts (B, K, L)."""
-        state = self.weigh(judge, texts, self.embeddings).best(self.num_beams)
-        stale = torch.zeros(len(self.embeddings), dtype=torch.long, device=self.embeddings.device)
+        state = self.weigh(judge, texts, embeddings).best(self.num_beams)
+        stale = torch.zeros(len(embeddings), dtype=torch.long, device=embeddings.device)
         for _ in range(count):
             active = ((state.cosine[:, 0] < ARRIVED) & (stale < PATIENCE)).nonzero().squeeze(1)
             if not len(active):
                 break
-            before = state.rows(active)
+            before, target = state.rows(active), embeddings[active]
             far_sighted = self.scout is not None and judge is not self.scout
-            ids = self.promising(before, active) if far_sighted else self.propose(before, active)
-            found = self.weigh(judge, ids, self.embeddings[active], before.worst())
+            ids = self.promising(before, target) if far_sighted else self.propose(before, target)
+            found = self.weigh(judge, ids, target, before.worst())
             after = before.join(found).best(self.num_beams)
             stale[active] = torch.where(after.score[:, 0] > before.score[:, 0] + 1e-6, 0, stale[active] + 1)
             state.put(active, after)
         return state
 
-    def candidates(self, count: int) -> Tensor:
+    def candidates(self, embeddings: Tensor, count: int) -> Tensor:
         """(B, count, L): the text of temperature 0, and samples."""
-        greedy = self.generate(self.embeddings, {"temperature": 0.0})
+        greedy = self.generate(embeddings, {"temperature": 0.0})
         if count == 1:
             return greedy[:, None]
-        rows = self.embeddings.repeat_interleave(count - 1, dim=0)
+        rows = embeddings.repeat_interleave(count - 1, dim=0)
         sampled = self.generate(rows, {"temperature": self.temperature})
         return torch.cat([greedy[:, None], sampled.view(len(greedy), count - 1, -1)], dim=1)
 
-    def propose(self, state: Hypotheses, active: Tensor) -> Tensor:
-        """(A, num_beams · n, L): every hypothesis edited, the edits filled in given e + α(e − ê)."""
-        target, count = self.embeddings[active][:, None], self.num_proposals
-        aim = torch.nn.functional.normalize(target + self.overshoot * (target - state.vectors), dim=-1)
+    def propose(self, state: Hypotheses, target: Tensor) -> Tensor:
+        """(A, num_beams · n, L): every hypothesis edited, the edits filled in given e + α(e − ê); target: e (A, D)."""
+        count = self.num_proposals
+        lacks = target[:, None] - state.vectors
+        aim = torch.nn.functional.normalize(target[:, None] + self.overshoot * lacks, dim=-1)
         ids, log_p = _copies(state.ids, count), _copies(state.log_p, count)
         drafts, barred = random_edits(ids, log_p, self.mask, self.end, self.generator)
         settings = {"temperature": self.temperature, "num_steps": 1, "strategy": "confidence"}
-        return self.generate(_copies(aim, count), settings, drafts, barred).view(len(active), -1, ids.shape[1])
+        return self.generate(_copies(aim, count), settings, drafts, barred).view(len(target), -1, ids.shape[1])
 
-    def promising(self, state: Hypotheses, active: Tensor) -> Tensor:
+    def promising(self, state: Hypotheses, target: Tensor) -> Tensor:
         """(A, num_beams · num_checked, L), what the scout ranks first of edits, and of edits of the best of them."""
         known = replace(state, score=torch.full_like(state.score, -torch.inf))  # neither they nor copies are picked
-        found = known.join(self.guessed(state, active))
+        found = known.join(self.guessed(state, target))
         for _ in range(self.num_hops - 1):
-            parents = self._with_likelihood(found.best(self.num_beams), self.embeddings[active], weight=0.0)
-            found = found.join(self.guessed(parents, active))
+            parents = self._with_likelihood(found.best(self.num_beams), target, weight=0.0)
+            found = found.join(self.guessed(parents, target))
         return found.best(self.num_beams * self.num_checked).ids
 
-    def guessed(self, state: Hypotheses, active: Tensor) -> Hypotheses:
+    def guessed(self, state: Hypotheses, target: Tensor) -> Hypotheses:
         """Edits of texts with vectors by the scout.
 
         What the scout gets wrong of a text whose vector is known, or guessed, is put right in its edits.
         """
-        ids = self.propose(state, active)
+        ids = self.propose(state, target)
         vectors, _ = self.scout.vectors(torch.cat([state.ids, ids], dim=1))
         of_state, of_edits = vectors.split([state.ids.shape[1], ids.shape[1]], dim=1)
         error = (of_state - state.vectors).repeat_interleave(self.num_proposals, dim=1)
         vectors = torch.nn.functional.normalize(of_edits - error, dim=-1)
-        return Hypotheses.of(ids, vectors, (vectors * self.embeddings[active][:, None]).sum(dim=-1))
+        return Hypotheses.of(ids, vectors, (vectors * target[:, None]).sum(dim=-1))
 
     def weigh(self, judge: Judge | None, ids: Tensor, embeddings: Tensor, floor: Tensor | None = None) -> Hypotheses:
         """Texts (A, K, L) with their scores; likelihoods of the nearest ones alone, the rest is dropped.

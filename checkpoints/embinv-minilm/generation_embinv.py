@@ -18,6 +18,10 @@ from .diffusion_embinv import after_first
 from .sampler_embinv import Sampler
 from .sampler_embinv import calibrated
 
+COUNTS = (
+    "num_steps", "max_length", "num_candidates", "num_beams", "num_proposals", "num_checked", "num_hops",
+    "num_searches",
+)  # fmt: skip
 STRATEGIES = ("sequential", "euler", "euler_remask", "confidence", "two_stage")
 
 
@@ -47,6 +51,7 @@ class EmbInvGenerationConfig(GenerationConfig):
             them, which reads about as much in half the calls; without an encoder or a surrogate it is nothing.
         num_hops: where the encoder judges and the surrogate picks, the surrogate's best edits are edited again, so
             that what the encoder is asked about lies up to so many edits away.
+        num_searches: searches from new candidates, of vectors that no text has reached yet; the best text stays.
         candidate_temperature: of sampled candidates and of edits; higher ones differ more.
         likelihood_weight: λ of the score cosine + λ · mean log p(token | e, the others) by which texts are ranked.
             None is 0 for the encoder, and 0.006 for the surrogate, whose cosine is less to be trusted.
@@ -76,6 +81,7 @@ class EmbInvGenerationConfig(GenerationConfig):
         self.num_checked: int = kwargs.pop("num_checked", 8)
         self.num_scouted: int | None = kwargs.pop("num_scouted", None)
         self.num_hops: int = kwargs.pop("num_hops", 1)
+        self.num_searches: int = kwargs.pop("num_searches", 1)
         self.candidate_temperature: float = kwargs.pop("candidate_temperature", 0.7)
         self.likelihood_weight: float | None = kwargs.pop("likelihood_weight", None)
         self.overshoot: float = kwargs.pop("overshoot", 1.5)
@@ -95,8 +101,8 @@ class EmbInvGenerationConfig(GenerationConfig):
         return (
             "strategy", "num_steps", "remask_ratio", "restart_ratio", "guidance_scale", "temperature",
             "confidence_temperature", "confidence_bias", "num_candidates", "num_corrections", "num_beams",
-            "num_proposals", "num_checked", "num_scouted", "num_hops", "candidate_temperature", "likelihood_weight",
-            "overshoot", "max_length", "suppress_tokens", "return_history",
+            "num_proposals", "num_checked", "num_scouted", "num_hops", "num_searches", "candidate_temperature",
+            "likelihood_weight", "overshoot", "max_length", "suppress_tokens", "return_history",
         )  # fmt: skip
 
     def settings(self) -> dict[str, Any]:
@@ -112,8 +118,7 @@ class EmbInvGenerationConfig(GenerationConfig):
     def validate(self, **_):
         if self.strategy not in STRATEGIES:
             raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {self.strategy!r}.")
-        counts = "num_steps", "max_length", "num_candidates", "num_beams", "num_proposals", "num_checked", "num_hops"
-        for name in counts:
+        for name in COUNTS:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}.")
@@ -242,7 +247,8 @@ class EmbInvGenerationMixin:
             config.candidate_temperature, generator,
         )  # fmt: skip
         scouted = config.num_corrections // 2 if config.num_scouted is None else config.num_scouted
-        found = loop.run(config.num_candidates, config.num_corrections, min(scouted, config.num_corrections))
+        scouted = min(scouted, config.num_corrections)
+        found = loop.run(config.num_candidates, config.num_corrections, scouted, config.num_searches)
         sequences, confidence = self._finish(found.ids[:, 0], found.log_p[:, 0].exp(), config, streamer)
         by_encoder, by_surrogate = (None, judge) if feedback == "surrogate" else (judge, scout)
         return EmbInvGenerationOutput(
