@@ -14,8 +14,8 @@ def random_edits(
     """One edit of each text (R, L), the kind drawn at random; unlikely words are likelier to be edited.
 
     replace: 1 to 3 of its words are masked. insert: a [MASK] is put before one. delete: a word goes. swap: two
-    neighbouring spans of up to 4 change places. exchange: two words do, wherever they are. reopen: about 40 % of the
-    words are masked.
+    neighbouring spans change places, one of them of up to 4 words. exchange: two words do, wherever they are. reopen:
+    about 40 % of the words are masked.
 
     Args:
         log_p: (R, L) log-likelihood of each token.
@@ -62,9 +62,15 @@ def random_edits(
 
 
 def _swap_order(size: Tensor, draws: Tensor, length: int) -> Tensor:
-    """(R, L) positions to read from when the spans [a, b) and [b, c) of each text change places."""
-    first = 1 + (draws[:, 1] * 4).long()
-    second = 1 + (draws[:, 2] * 4).long()
+    """(R, L) positions to read from when the spans [a, b) and [b, c) of each text change places.
+
+    One has 1 to 4 words; the other has any number, as what stands at the wrong end of a text has all of it to pass.
+    """
+    short = torch.minimum(1 + (draws[:, 1] * 4).long(), (size - 1).clamp_min(1))
+    room = (size - short).clamp_min(1)
+    side, far = (draws[:, 2] * 2).long(), draws[:, 2] * 2 % 1
+    long = torch.minimum((room + 1.0).pow(far).long(), room)  # uniform in its logarithm
+    first, second = torch.where(side == 0, short, long), torch.where(side == 0, long, short)
     start = (draws[:, 0] * (size - first - second + 1).clamp_min(0)).long()
     middle = torch.minimum(start + first, size)[:, None]
     stop = torch.minimum(start + first + second, size)[:, None]

@@ -36,6 +36,14 @@ def test_edits_leave_a_text():
     assert torch.equal(barred[barred >= 0], ids[barred >= 0])
 
 
+def test_a_word_reaches_the_other_end_in_one_edit():
+    """Past four neighbours at most: a phrase at the wrong end of a text is many edits away, each a worse text."""
+    ids = torch.arange(4, 16).repeat(20_000, 1)
+    edited, _ = random_edits(ids, torch.zeros(ids.shape), MASK, END, torch.Generator().manual_seed(0))
+    found = set(map(tuple, edited.tolist()))
+    assert {(*range(5, 16), 4), (15, *range(4, 15)), (*range(8, 16), 4, 5, 6, 7)} <= found
+
+
 def test_barred_tokens_are_never_written():
     """An edit that writes what stood there costs an encoder call and tries nothing."""
     model, vectors = awaken(tiny_model()), unit_vectors(4)
