@@ -135,8 +135,10 @@ def plot(found: dict, path: Path):
                     label=name,
                 )
             panel.set(xscale="log", xlabel="GFLOP a text", ylabel=score, title=f"at most {length}")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize="small")
+    handles = {}  # a length may lack a method
+    for panel in axes[:, 0]:
+        handles |= {label: handle for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize="small")
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
