@@ -66,18 +66,17 @@ def _swap_order(size: Tensor, draws: Tensor, length: int) -> Tensor:
 
     One has 1 to 4 words; the other has any number, as what stands at the wrong end of a text has all of it to pass.
     """
-    short = torch.minimum(1 + (draws[:, 1] * 4).long(), (size - 1).clamp_min(1))
-    room = (size - short).clamp_min(1)
+    short = torch.minimum(1 + (draws[:, 1] * 4).long(), size - 1).clamp_min(0)  # both fit into any text
+    room = size - short
     side, far = (draws[:, 2] * 2).long(), draws[:, 2] * 2 % 1
     long = torch.minimum((room + 1.0).pow(far).long(), room)  # uniform in its logarithm
     first, second = torch.where(side == 0, short, long), torch.where(side == 0, long, short)
-    start = (draws[:, 0] * (size - first - second + 1).clamp_min(0)).long()
-    middle = torch.minimum(start + first, size)[:, None]
-    stop = torch.minimum(start + first + second, size)[:, None]
-    start = torch.minimum(start, size)[:, None]
+    start = (draws[:, :1] * (size - first - second + 1)[:, None]).long()
+    middle = start + first[:, None]
+    stop = middle + second[:, None]
     column = torch.arange(length, device=size.device)[None].expand(len(size), -1)
     from_second = column + (middle - start)
     from_first = column - (stop - middle)
     inside = (column >= start) & (column < stop)
     moved = torch.where(column < start + (stop - middle), from_second, from_first)
-    return torch.where(inside, moved, column).clamp(0, length - 1)
+    return torch.where(inside, moved, column)
