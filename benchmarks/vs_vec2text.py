@@ -43,10 +43,10 @@ NAMES = (*SHAPES, RELEASED, f"{RELEASED}, int8")
 # of the open loop, and searches of growing width; ranks and rounds are those of experiments/quality_cost.yaml
 METHODS = {
     "8 passes": dict(num_steps=8),
-    "10 lightest corrections": dict(num_corrections=10, num_beams=1, num_proposals=4),
-    "10 light corrections": dict(num_corrections=10, num_beams=1, num_proposals=8),
-    "10 narrow corrections": dict(num_candidates=16, num_corrections=10, num_beams=2, num_proposals=32),
-    "10 corrections": dict(num_candidates=16, num_corrections=10),
+    "10 lightest corrections": dict(num_corrections=10, num_hops=1, num_beams=1, num_proposals=4),
+    "10 light corrections": dict(num_corrections=10, num_hops=1, num_beams=1, num_proposals=8),
+    "10 narrow corrections": dict(num_candidates=16, num_corrections=10, num_hops=1, num_beams=2, num_proposals=32),
+    "10 corrections": dict(num_candidates=16, num_corrections=10, num_hops=1),
 }
 SURROGATE_RANK = 80
 
