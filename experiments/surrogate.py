@@ -3,9 +3,10 @@
     python experiments/surrogate.py
 
 Writes `results/surrogate.json`: the cosine of both vectors of a held-out text, and Spearman's ρ of both orders of 16
-texts that the inverter sampled for one vector.
+texts that the inverter sampled for one vector; once more with the surrogate in int8.
 """
 
+import copy
 import sys
 from dataclasses import asdict
 
@@ -28,6 +29,7 @@ def main() -> int:
     keep_large_blocks()
     model, tokenizer = load_inverter(experiment["model"])
     model.eval()
+    surrogates = {"": model, ", in int8": copy.deepcopy(model).to_int8()}
     encoder = load_encoder(model.config.encoder_id)
     rows = {}
     for length, (fewest, most) in experiment["lengths"].items():
@@ -35,13 +37,14 @@ def main() -> int:
         held_out, _ = HeldOut.of_texts(model, tokenizer, encoder, texts)
         ids = sampled_texts(model, held_out.embeddings, SAMPLED)
         vectors = embed_rows(encoder, ids.flatten(0, 1), held_out.end).unflatten(0, ids.shape[:2])
-        values = {
-            "cosine": agreement(model, held_out.input_ids, held_out.embeddings).numpy(),
-            "rank correlation": ranking(model, held_out.embeddings, ids, vectors).numpy(),
-        }
-        scores = Measures(values).scores()
-        rows[f"texts of at most {length}"] = {name: asdict(score) for name, score in scores.items()}
-        print(length, {name: score.shown(3) for name, score in scores.items()}, flush=True)
+        for name, holder in surrogates.items():
+            values = {
+                "cosine": agreement(holder, held_out.input_ids, held_out.embeddings).numpy(),
+                "rank correlation": ranking(holder, held_out.embeddings, ids, vectors).numpy(),
+            }
+            scores = Measures(values).scores()
+            rows[f"texts of at most {length}{name}"] = {label: asdict(score) for label, score in scores.items()}
+            print(length, name, {label: score.shown(3) for label, score in scores.items()}, flush=True)
     write_json(FOLDER / "results" / "surrogate.json", {"columns": list(values), "rows": rows})
     return 0
 

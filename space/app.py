@@ -81,19 +81,21 @@ def read_text(text: str) -> tuple[str, list[int], torch.Tensor]:
     return kept, ids, inverter.embed([kept])[0]
 
 
-def settings_of(strategy, steps, guidance, temperature, remask, candidates, corrections, feedback) -> dict:
+def settings_of(strategy, steps, guidance, temperature, remask, candidates, corrections, feedback, searches) -> dict:
     """The controls as arguments of `Inverter.drafts`."""
     temperature = None if temperature in (None, TEMPERATURES[0]) else float(temperature)
     sampler = dict(strategy=strategy, num_steps=int(steps), guidance_scale=guidance, temperature=temperature)
-    loop = dict(candidates=int(candidates), corrections=int(corrections), feedback=feedback)
+    loop = dict(candidates=int(candidates), corrections=int(corrections), feedback=feedback, searches=int(searches))
     return sampler | dict(remask_ratio=remask) | loop
 
 
 @readable
 @on_gpu
-def invert(text, seed, strategy, steps, guidance, temperature, remask, candidates, corrections, feedback="encoder"):
+def invert(
+    text, seed, strategy, steps, guidance, temperature, remask, candidates, corrections, feedback="encoder", searches=1
+):
     """Embed a sentence and read it back, draft by draft."""
-    chosen = settings_of(strategy, steps, guidance, temperature, remask, candidates, corrections, feedback)
+    chosen = settings_of(strategy, steps, guidance, temperature, remask, candidates, corrections, feedback, searches)
     kept, ids, vector = read_text(text)
     yield from show(vector, chosen, seed, ids)
 
@@ -102,10 +104,10 @@ def invert(text, seed, strategy, steps, guidance, temperature, remask, candidate
 @on_gpu
 def invert_vector(
     pasted, file, row, seed, strategy, steps, guidance, temperature, remask, candidates, corrections,
-    feedback="encoder",
+    feedback="encoder", searches=1,
 ):  # fmt: skip
     """Read a pasted vector, or a row of an uploaded file, draft by draft."""
-    chosen = settings_of(strategy, steps, guidance, temperature, remask, candidates, corrections, feedback)
+    chosen = settings_of(strategy, steps, guidance, temperature, remask, candidates, corrections, feedback, searches)
     dim = inverter.embedding_dim
     vectors = parse_file(file, dim) if file else parse_pasted(pasted or "", dim)
     if not 0 <= int(row or 0) < len(vectors):
@@ -228,7 +230,9 @@ def controls() -> list:
             judges = ["encoder", "surrogate"] if inverter.model.config.surrogate_rank else ["encoder"]
             told = "the encoder itself, or the model's own stand-in for it"
             feedback = gr.Radio(judges, value="encoder", label="Checked by", info=told)
-    return [seed, strategy, steps, guidance, temperature, remask, candidates, corrections, feedback]
+            told = "begin again so often, where no text has reached the vector; the best one stays"
+            searches = gr.Slider(1, 4, value=1, step=1, label="Searches", info=told)
+    return [seed, strategy, steps, guidance, temperature, remask, candidates, corrections, feedback, searches]
 
 
 def examples(text, standard: list, outputs: list):

@@ -109,6 +109,7 @@ class Inverter:
         candidates: int = 1,
         corrections: int = 0,
         feedback: str = "encoder",
+        searches: int = 1,
         **settings,
     ):
         """Every draft of a text as it is made, then, where asked for, the text that the closed loop found; its result.
@@ -145,8 +146,8 @@ class Inverter:
             raise item
         passes = item.num_forward_passes
         if candidates > 1 or corrections:
-            loop = dict(num_candidates=candidates, num_corrections=corrections, feedback=feedback)
-            item = self.generate(vector[None], seed, **loop, **settings)
+            loop = dict(num_candidates=candidates, num_corrections=corrections, num_searches=searches)
+            item = self.generate(vector[None], seed, feedback=feedback, **loop, **settings)
             passes += item.num_forward_passes
             yield self.draft(item.sequences[0], item.confidence[0], time.perf_counter() - start)
         seconds = time.perf_counter() - start

@@ -1,6 +1,7 @@
 """The Space as its visitors use it: through the API, and in a real browser."""
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +17,7 @@ gradio_client = pytest.importorskip("gradio_client", reason="the Space needs gra
 CHROMIUM = Path("/usr/bin/chromium")
 SENTENCE = "We will meet at the station on Friday evening."
 SETTINGS = (0, "confidence", 8, 1, "the strategy's own", 0.05, 1, 0, "encoder")
+FIGURE = re.compile(r"<b>([\d.]+)%?</b>([^<]+)<")
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +87,11 @@ def test_corrections_bring_the_text_nearer(client, feedback):
     calls = f"{feedback} calls"
     assert len(loop[3]) == len(first[3]) + 1 and calls in loop[2] and calls not in first[2]
     assert ("encoder calls" in loop[2]) == (feedback == "encoder")
-    cosines = [float(found[2].split("<b>")[1].split("</b>")[0]) for found in (first, loop)]
-    assert cosines[1] > cosines[0]
+    again = client.predict(text, *settings, 8, 5, feedback, 2, api_name="/invert")
+    figures = [{name: float(value) for value, name in FIGURE.findall(found[2])} for found in (first, loop, again)]
+    cosines = [found["cosine with the vector"] for found in figures]
+    assert cosines[0] < cosines[1] <= cosines[2]
+    assert cosines[1] < 1 and figures[1][calls] < figures[2][calls]  # what no text has reached is searched for again
 
 
 def test_vectors_of_every_kind_give_the_same_text(client, app, tmp_path):

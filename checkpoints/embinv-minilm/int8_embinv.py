@@ -7,6 +7,9 @@ from torch import Tensor, nn
 
 from .linear_embinv import Linear
 
+# texts that the surrogate's inputs are measured on; how far large channels are brought towards the others, of 1
+SAMPLED, SMOOTHING = 32, 0.4
+
 
 class Int8Linear(Linear):
     """A linear layer whose product runs in int8 when nothing needs its gradient.
@@ -14,18 +17,27 @@ class Int8Linear(Linear):
     Weights are rounded once, in 127 steps each way to the largest of their output channel; inputs in every call, in
     256 steps over their range in that call, so what shares a batch changes the last digits. The float weight keeps its
     name and serves whoever needs it: training, `functional_call` with other weights, saving, another device.
+
+    Args:
+        largest: (in_features,) absolute inputs to expect. Few channels of an encoder are twenty times as large as the
+            others and leave them few steps; they are divided, and their weights multiplied, by a power of that size
+            (arXiv 2211.10438). None leaves inputs as they are.
     """
 
-    def __init__(self, linear: nn.Linear):
+    def __init__(self, linear: nn.Linear, largest: Tensor | None = None):
         super().__init__(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
         self.weight, self.bias = linear.weight, linear.bias  # the very parameters, so tied ones stay tied
-        self._packed, self._packed_from = _packed(linear), (linear.weight, linear.weight._version)
+        scale = None if largest is None else largest.clamp_min(1e-2 * largest.max() + 1e-6) ** SMOOTHING
+        self._shrink = None if scale is None else 1 / scale
+        self._packed, self._packed_from = _packed(linear, scale), (linear.weight, linear.weight._version)
         # without VNNI, sums of two products are held in 16 bits, which 8-bit inputs overflow
         self._reduce_range = not torch.cpu.get_capabilities().get("avx512_vnni", False)
 
     def forward(self, input: Tensor) -> Tensor:
         if torch.is_grad_enabled() or self._stale or not input.is_cpu or not input.numel():
             return super().forward(input)
+        if self._shrink is not None:
+            input = input * self._shrink
         return torch.ops.quantized.linear_dynamic(input, self._packed, reduce_range=self._reduce_range)
 
     @property
@@ -35,9 +47,9 @@ class Int8Linear(Linear):
         return self.weight is not weight or weight._version != version
 
 
-def _packed(linear: nn.Linear):
+def _packed(linear: nn.Linear, scale: Tensor | None):
     """Weight and bias as oneDNN's kernel wants them. torchao's int8 layers are no faster than float32 on a CPU."""
-    weight = linear.weight.detach()
+    weight = linear.weight.detach() if scale is None else linear.weight.detach() * scale
     scales = (weight.abs().amax(dim=1) / 127).clamp_min(1e-12).double()
     zeros = torch.zeros_like(scales, dtype=torch.long)
     before = torch.backends.quantized.engine
@@ -61,12 +73,38 @@ def pack(model):
     if "onednn" not in torch.backends.quantized.supported_engines or not hasattr(torch, "quantize_per_channel"):
         raise ValueError(f"int8 needs oneDNN's kernels, which PyTorch {torch.__version__} does not have here.")
     if model.surrogate is not None:
-        _pack_layers(model.surrogate.merge(model.trunk))
-    _pack_layers(model.trunk)
+        merged = model.surrogate.merge(model.trunk)
+        _pack_layers(merged, _largest_inputs(model, merged))
+    _pack_layers(model.trunk, {})
     model.head.dense, model.decoder = Int8Linear(model.head.dense), Int8Linear(model.decoder)
 
 
-def _pack_layers(trunk: nn.Module):
+def _largest_inputs(model, trunk: nn.Module) -> dict[str, Tensor]:
+    """The largest absolute input in every channel of the layers of the surrogate's trunk, by the layer's name.
+
+    It reads texts that the model writes for random vectors, the same ones every time.
+    """
+    largest: dict[str, Tensor] = {}
+
+    def watch(name: str, layer: nn.Module):
+        def keep(_, inputs):
+            found = inputs[0].flatten(0, -2).abs().amax(dim=0)
+            largest[name] = torch.maximum(largest.get(name, found), found)
+
+        return layer.register_forward_pre_hook(keep)
+
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(SAMPLED, model.config.embedding_dim, generator=generator)
+    settings = dict(strategy="confidence", temperature=0.0, num_candidates=1, num_corrections=0)
+    hooks = [watch(name, layer) for name, layer in trunk.named_modules() if isinstance(layer, nn.Linear)]
+    with torch.no_grad():
+        model.embed(model.generate(nn.functional.normalize(vectors, dim=-1), **settings).sequences)
+    for hook in hooks:
+        hook.remove()
+    return largest
+
+
+def _pack_layers(trunk: nn.Module, largest: dict[str, Tensor]):
     for name, layer in list(trunk.named_modules()):
         if isinstance(layer, nn.Linear):
-            trunk.set_submodule(name, Int8Linear(layer))
+            trunk.set_submodule(name, Int8Linear(layer, largest.get(name)))
