@@ -83,11 +83,11 @@ def test_corrections_bring_the_text_nearer(client, feedback):
     settings = (0, "confidence", 8, 1, "0", 0.05)
     text = "She bought a red car in Paris last summer."
     first = client.predict(text, *settings, 1, 0, feedback, api_name="/invert")
-    loop = client.predict(text, *settings, 8, 5, feedback, api_name="/invert")
+    loop = client.predict(text, *settings, 8, 2, feedback, api_name="/invert")
     calls = f"{feedback} calls"
     assert len(loop[3]) == len(first[3]) + 1 and calls in loop[2] and calls not in first[2]
     assert ("encoder calls" in loop[2]) == (feedback == "encoder")
-    again = client.predict(text, *settings, 8, 5, feedback, 2, api_name="/invert")
+    again = client.predict(text, *settings, 8, 2, feedback, 2, api_name="/invert")
     figures = [{name: float(value) for value, name in FIGURE.findall(found[2])} for found in (first, loop, again)]
     cosines = [found["cosine with the vector"] for found in figures]
     assert cosines[0] < cosines[1] <= cosines[2]
