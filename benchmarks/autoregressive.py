@@ -57,11 +57,13 @@ class AutoregressiveInverter(nn.Module):
         return F.cross_entropy(logits.float(), ids.flatten()[scored])
 
     @torch.no_grad()
-    def generate(self, embeddings: Tensor, num_beams: int = 1) -> Tensor:
-        """Vectors (B, D) → ids (B, L), ends behind the text, by the library's `generate` and its KV cache."""
+    def generate(self, embeddings: Tensor, num_beams: int = 1, num_texts: int = 1) -> Tensor:
+        """Vectors (B, D) → ids (B · num_texts, L), ends behind the text, by `generate` with its KV cache."""
         end, length = self.config.eos_token_id, self.config.max_sequence_length
+        prefix = self.prefix_of(embeddings)
         ids = self.decoder.generate(
-            inputs_embeds=self.prefix_of(embeddings), max_new_tokens=length, min_new_tokens=1, num_beams=num_beams,
-            do_sample=False, use_cache=True, eos_token_id=end, pad_token_id=end,
+            inputs_embeds=prefix, attention_mask=prefix.new_ones(prefix.shape[:2]), num_beams=num_beams,
+            num_return_sequences=num_texts, do_sample=False, use_cache=True, min_new_tokens=1, max_new_tokens=length,
+            eos_token_id=end, pad_token_id=end,
         )  # fmt: skip
         return F.pad(ids, (0, length - ids.shape[1]), value=end)
