@@ -51,7 +51,8 @@ class AutoregressiveInverter(nn.Module):
     def loss(self, ids: Tensor, embedding: Tensor) -> Tensor:
         """Mean −log p of the tokens of texts (B, L) and their first end token; the output layer sees only these."""
         seen = torch.cat([self.prefix_of(embedding), self.get_input_embeddings()(ids[:, :-1])], dim=1)
-        hidden = self.decoder.bert(inputs_embeds=seen).last_hidden_state[:, self.prefix - 1 :]  # (B, L, H)
+        hidden = self.decoder.bert(inputs_embeds=seen, use_cache=False).last_hidden_state
+        hidden = hidden[:, self.prefix - 1 :]  # (B, L, H)
         scored = text_positions(ids, self.config.eos_token_id).flatten()
         logits = self.decoder.cls(hidden.flatten(0, 1)[scored])
         return F.cross_entropy(logits.float(), ids.flatten()[scored])
