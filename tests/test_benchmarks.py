@@ -8,6 +8,7 @@ import many_vectors
 import pytest
 import throughput
 import torch
+import vs_autoregressive
 import vs_vec2text
 import yaml
 from autoregressive import AutoregressiveInverter
@@ -184,6 +185,18 @@ def test_the_autoregressive_peer_writes_what_its_loss_predicts(left_to_right):
             if token == END:
                 break
             known = torch.cat([known, left_to_right.get_input_embeddings()(torch.tensor([[token]]))], dim=1)
+
+
+def test_each_vector_gets_the_closest_of_its_own_beams(left_to_right):
+    """Beams of one vector given to another, or the encoder's worst in place of its best."""
+    space = unit_vectors(VOCAB)
+    embed = lambda ids: space[ids[..., 0]]  # noqa: E731
+    ids = torch.arange(4, 16).view(3, 4, 1).expand(3, 4, 12).contiguous()
+    wanted = torch.tensor([6, 8, 15])
+    assert torch.equal(vs_autoregressive.closest(ids, space[wanted], embed)[:, 0], wanted)
+    vectors = unit_vectors(2)
+    beams = left_to_right.generate(vectors, num_beams=4, num_texts=4).unflatten(0, (-1, 4))
+    assert torch.equal(beams[:, 0], left_to_right.generate(vectors, num_beams=4)), "the first beam is the likeliest"
 
 
 def test_rounds_of_vec2text_are_extrapolated_in_a_straight_line():
