@@ -9,14 +9,17 @@ from .linear_embinv import Linear
 
 # rows and tokens that the surrogate's inputs are measured on; how far large channels come down to the others, of 1
 SAMPLED, SMOOTHING = (32, 16), 0.4
+# steps of a weight each way. Without VNNI, kernels hold the sum of two products in 16 bits: 2 · 255 · 64 still fits.
+# Inputs keep all of their 256 steps, since one range serves a whole call, and a weight's only its channel.
+WEIGHT_STEPS = 127 if torch.cpu.get_capabilities().get("avx512_vnni", False) else 64
 
 
 class Int8Linear(Linear):
     """A linear layer whose product runs in int8 when nothing needs its gradient.
 
-    Weights are rounded once, in 127 steps each way to the largest of their output channel; inputs in every call, in
-    256 steps over their range in that call, so what shares a batch changes the last digits. The float weight keeps its
-    name and serves whoever needs it: training, `functional_call` with other weights, saving, another device.
+    Weights are rounded once, in `WEIGHT_STEPS` each way to the largest of their output channel; inputs in every call,
+    in 256 steps over their range in that call, so what shares a batch changes the last digits. The float weight keeps
+    its name and serves whoever needs it: training, `functional_call` with other weights, saving, another device.
 
     Args:
         largest: (in_features,) absolute inputs to expect. Few channels of an encoder are twenty times as large as the
@@ -30,15 +33,13 @@ class Int8Linear(Linear):
         scale = None if largest is None else largest.clamp_min(1e-2 * largest.max() + 1e-6) ** SMOOTHING
         self._shrink = None if scale is None else 1 / scale
         self._packed, self._packed_from = _packed(linear, scale), (linear.weight, linear.weight._version)
-        # without VNNI, sums of two products are held in 16 bits, which 8-bit inputs overflow
-        self._reduce_range = not torch.cpu.get_capabilities().get("avx512_vnni", False)
 
     def forward(self, input: Tensor) -> Tensor:
         if torch.is_grad_enabled() or self._stale or not input.is_cpu or not input.numel():
             return super().forward(input)
         if self._shrink is not None:
             input = input * self._shrink
-        return torch.ops.quantized.linear_dynamic(input, self._packed, reduce_range=self._reduce_range)
+        return torch.ops.quantized.linear_dynamic(input, self._packed)
 
     @property
     def _stale(self) -> bool:
@@ -50,7 +51,7 @@ class Int8Linear(Linear):
 def _packed(linear: nn.Linear, scale: Tensor | None):
     """Weight and bias as oneDNN's kernel wants them. torchao's int8 layers are no faster than float32 on a CPU."""
     weight = linear.weight.detach() if scale is None else linear.weight.detach() * scale
-    scales = (weight.abs().amax(dim=1) / 127).clamp_min(1e-12).double()
+    scales = (weight.abs().amax(dim=1) / WEIGHT_STEPS).clamp_min(1e-12).double()
     zeros = torch.zeros_like(scales, dtype=torch.long)
     before = torch.backends.quantized.engine
     torch.backends.quantized.engine = "onednn"

@@ -9,13 +9,11 @@ from torch.func import functional_call
 from modeling_embinv.backbone import load_inverter
 from modeling_embinv.cli import DEMO_SENTENCES
 from modeling_embinv.cli_options import CHECKPOINT
-from modeling_embinv.int8_embinv import Int8Linear
+from modeling_embinv.int8_embinv import WEIGHT_STEPS, Int8Linear
 
 from .conftest import awaken, unit_vectors
 from .test_closed_loop import texts
 from .test_surrogate import with_surrogate
-
-RANGE = {True: 127, False: 255}  # steps of the inputs
 
 
 def layer(seed: int = 0) -> torch.nn.Linear:
@@ -28,8 +26,8 @@ def test_the_error_is_that_of_rounding():
     """Scales that are off, a forgotten bias or zero point are wrong by far more than half a step of each factor."""
     linear, inputs = layer(), torch.randn(3, 7, 48) * torch.rand(3, 7, 1)
     packed = Int8Linear(linear)
-    weight_step = linear.weight.abs().amax(dim=1) / 127
-    input_step = (inputs.max().clamp_min(0) - inputs.min().clamp_max(0)) / RANGE[packed._reduce_range]
+    weight_step = linear.weight.abs().amax(dim=1) / WEIGHT_STEPS
+    input_step = (inputs.max().clamp_min(0) - inputs.min().clamp_max(0)) / 255
     # |xw − x'w'| ≤ |x| Δw + |w| Δx + Δx Δw, summed over the inputs; Δ is half a step, or one at the rim
     bound = inputs.abs().sum(dim=-1, keepdim=True) * weight_step / 2
     bound = bound + linear.weight.abs().sum(dim=1) * input_step + 48 * input_step * weight_step
