@@ -128,9 +128,12 @@ class PairBatches:
         epoch, place = divmod(index, len(pool) // batch_size)
         if self._order is None or self._order[0] != (canvas, epoch):
             self._order = (canvas, epoch), np.random.default_rng((self.seed, canvas, epoch)).permutation(pool)
-        rows = self.pairs[np.sort(self._order[1][place * batch_size : (place + 1) * batch_size])]
-        ids = torch.from_numpy(np.asarray(rows["input_ids"])[:, :canvas].astype(np.int64))
-        return ids, torch.from_numpy(np.asarray(rows["embedding"]).astype(np.float32))
+        drawn = self._order[1][place * batch_size : (place + 1) * batch_size]
+        # read in the order of the file, given in the order drawn: a row's place must say nothing of its text
+        sorted_rows, where = np.unique(drawn, return_inverse=True)
+        rows = self.pairs[sorted_rows]
+        ids = torch.from_numpy(np.asarray(rows["input_ids"])[where, :canvas].astype(np.int64))
+        return ids, torch.from_numpy(np.asarray(rows["embedding"])[where].astype(np.float32))
 
 
 def held_out_pairs(

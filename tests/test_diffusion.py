@@ -74,13 +74,24 @@ def test_boundaries_of_alpha():
     assert float(SCHEDULES[1].alpha(one)) == 0 and float(SCHEDULES[2].alpha(one)) == 0
 
 
-def test_timesteps_are_stratified_and_uniform():
-    """Independent draws leave gaps; strata that reach 0 divide by it."""
-    t = sample_timesteps(1000, torch.Generator().manual_seed(0), eps=1e-3)
+@pytest.mark.parametrize(
+    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+)
+def test_timesteps_are_stratified_and_uniform(device):
+    """Independent draws leave gaps; strata that reach 0 divide by it; in row order, they give each row its own t."""
+
+    def draw(count: int, seed: int):
+        return sample_timesteps(count, torch.Generator(device).manual_seed(seed), eps=1e-3).cpu()
+
+    t = draw(1000, 0)
     assert t.min() >= 1e-3 and t.max() <= 1
-    assert torch.equal(((t - 1e-3) / (1 - 1e-3) * 1000).floor().long().clamp_max(999), torch.arange(1000))
-    first = torch.stack([sample_timesteps(4, torch.Generator().manual_seed(seed)) for seed in range(2000)])
-    assert torch.allclose(first.mean(dim=0), torch.tensor([0.125, 0.375, 0.625, 0.875]), atol=0.01)
+    strata = ((t - 1e-3) / (1 - 1e-3) * 1000).floor().long().clamp_max(999)
+    assert torch.equal(strata.sort().values, torch.arange(1000))
+    rows = torch.stack([draw(4, seed) for seed in range(2000)])
+    assert torch.allclose(rows.mean(dim=0), torch.full((4,), 0.5), atol=0.02)
+    ids = torch.full((4, 6), 7)
+    noised, masked = mask_tokens(ids, t[:4], SCHEDULES[0], 3, torch.Generator(device).manual_seed(0))
+    assert torch.equal(noised == 3, masked)
 
 
 @pytest.mark.parametrize("kind", ["inverse_t", "elbo"])
