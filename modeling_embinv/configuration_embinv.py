@@ -26,6 +26,7 @@ class EmbInvConfig(PreTrainedConfig):
         timestep_features: number of sinusoidal features φ(t) of the timestep.
         surrogate_rank: rank of the surrogate encoder's changes to the trunk (the last stage of training), 0 for none.
         encoder_id, encoder_revision, encoder_prompt: the encoder whose vectors this model inverts.
+        encoder_fingerprint: mean and variance of that encoder's vectors, see `Fingerprint`; None where none was taken.
         custom_pipelines: where `pipeline("embedding-inversion")` finds its class.
 
     Raises:
@@ -51,6 +52,7 @@ class EmbInvConfig(PreTrainedConfig):
     encoder_id: str | None = None
     encoder_revision: str | None = None
     encoder_prompt: str | None = None
+    encoder_fingerprint: str | None = None
     initializer_range: float | int = 0.02
     tie_word_embeddings: bool = True
     custom_pipelines: dict | None = None

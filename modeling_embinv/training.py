@@ -16,6 +16,7 @@ from .batches import PairBatches, SpanBatches, held_out_pairs
 from .data import load_pairs, read_manifest
 from .distillation import Distillation
 from .encoders import EncoderConfig, SentenceEncoder, load_encoder, packaged_folder
+from .fingerprint_embinv import Fingerprint
 from .modeling_embinv import EmbInvForMaskedDiffusion
 from .sources import read_texts
 from .spans import SpanSampler, TokenizedCorpus
@@ -47,6 +48,8 @@ def train(config: TrainingConfig) -> Path:
     encoder = load_encoder(EncoderConfig.from_yaml(config.encoder), device=accelerator.device)
     model, tokenizer = build_model(config, encoder)
     batches, held_out = build_data(config, encoder, model)
+    fingerprint = Fingerprint.of(held_out.embedding)
+    model.config.encoder_fingerprint = fingerprint and fingerprint.to_text()
     if config.bag_of_words_steps and not (config.resume and list(output_dir.glob("step-*"))):
         warm_up_on_words(model, batches, config, accelerator)
     if config.gradient_checkpointing:

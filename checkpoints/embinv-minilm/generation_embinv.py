@@ -15,6 +15,7 @@ from .closed_loop_embinv import SURROGATE_LIKELIHOOD_WEIGHT
 from .closed_loop_embinv import ClosedLoop
 from .closed_loop_embinv import Judge
 from .diffusion_embinv import after_first
+from .fingerprint_embinv import Fingerprint
 from .sampler_embinv import Sampler
 from .sampler_embinv import calibrated
 
@@ -204,6 +205,8 @@ class EmbInvGenerationMixin:
                 for unknown or impossible settings.
         """
         config = self._generation_settings(generation_config, kwargs)
+        if mismatch := self.mismatch(embeddings):
+            warnings.warn(mismatch, stacklevel=2)
         embeddings = check_embeddings(embeddings, self.config.embedding_dim).to(self.device)
         if len(embeddings) and (config.num_candidates > 1 or config.num_corrections):
             if draft_ids is not None or config.return_history:
@@ -225,6 +228,23 @@ class EmbInvGenerationMixin:
                 tuple(calibrated(draft.confidence, *scaling) for draft in drafts) if config.return_history else None
             ),
         )
+
+    def mismatch(self, embeddings: Any) -> str | None:
+        """One line when vectors (N, D) look like none of the encoder that this model inverts, else None.
+
+        A first test, by the fingerprint in the configuration; without one, or for no vectors, it says nothing.
+
+        Raises:
+            ValueError: as `generate`, for vectors of another width, NaN, infinite or all-zero ones.
+        """
+        with warnings.catch_warnings(action="ignore"):  # that they are normalised is for `generate` to say
+            checked = check_embeddings(embeddings, self.config.embedding_dim)
+        if self.config.encoder_fingerprint is None or not len(checked):
+            return None
+        vectors = torch.as_tensor(embeddings).reshape(checked.shape)
+        looks = Fingerprint.from_text(self.config.encoder_fingerprint).mismatch(vectors)
+        encoder = self.config.encoder_id or "one encoder"
+        return looks and f"this model inverts vectors of {encoder}; these look like {looks}."
 
     def _closed_loop(self, embeddings: Tensor, config, generator, streamer, feedback, tokenizer):
         """The best of several texts, corrected by what feedback says of them."""
