@@ -139,12 +139,16 @@ class PairBatches:
 def held_out_pairs(
     folder: str | Path, end_token_id: int, length: int, count: int | None = None, split: str = "validation"
 ) -> tuple[Tensor, Tensor]:
-    """The same `count` pairs of a split that fit the canvas at every call, all if there are fewer: (N, L), (N, D)."""
+    """The same `count` pairs of a split that fit the canvas at every call, all if there are fewer: (N, L), (N, D).
+
+    L is `length`; pairs that were prepared for a shorter canvas are filled up with the end token.
+    """
     pairs = PairBatches(load_pairs(folder, split), end_token_id, seed=0)
     available = int((pairs.needed <= length).sum())
     if not available:
         raise ValueError(f"{folder}: no text of the {split} split fits {length} tokens.")
-    return pairs.batch(0, min(count or available, available), length)
+    ids, embeddings = pairs.batch(0, min(count or available, available), length)
+    return torch.nn.functional.pad(ids, (0, length - ids.shape[1]), value=end_token_id), embeddings
 
 
 class SpanBatches:

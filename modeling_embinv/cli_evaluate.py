@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from .cli_options import add_encoder, add_model, add_model_folder, encoder_of, load_model, sampler_settings
@@ -101,31 +102,57 @@ def _held_out(path: str, options, tokenizer) -> list[str]:
 
 def add_calibrate(commands: argparse._SubParsersAction):
     parser = commands.add_parser("calibrate", help="fit the confidence to how often tokens are right, and save it")
-    parser.add_argument("pairs", help="folder of `embinv prepare`, whose validation split is inverted")
-    parser.add_argument("--limit", type=int, default=1000, help="texts at most")
+    parser.add_argument("pairs", nargs="+", help="folders of `embinv prepare`, whose validation split is inverted")
+    parser.add_argument("--limit", type=int, default=1000, help="texts of each folder without a judge")
+    parser.add_argument("--search_limit", type=int, default=200, help="texts of each folder for each judge")
+    judges = "what judges the searches whose confidence is fitted as well; none by default, as they take long"
+    parser.add_argument("--feedback", nargs="*", default=[], choices=("surrogate", "encoder"), help=judges)
     add_model_folder(parser)
+    add_encoder(parser)
     parser.set_defaults(run=_calibrate)
 
 
 def _calibrate(options):
-    from .batches import held_out_pairs
-    from .calibration import expected_calibration_error, fit_calibration, judged_tokens
-    from .sampler_embinv import calibrated
+    from .calibration import WrittenTokens, cross_fitted, fit_calibration
 
     if not Path(options.model).is_dir():
-        raise ValueError(f"{options.model} is no folder; the fitted temperature is saved in the model's own folder.")
-    model, _ = load_model(options)
-    config = model.config
-    pairs = held_out_pairs(options.pairs, config.eos_token_id, config.max_sequence_length, options.limit)
-    confidence, correct = judged_tokens(model, *pairs, options.batch_size)
-    temperature, bias = (round(value, 3) for value in fit_calibration(confidence, correct))
-    model.generation_config.confidence_temperature, model.generation_config.confidence_bias = temperature, bias
-    model.generation_config.save_pretrained(options.model)
-    before, after = (
-        100 * expected_calibration_error(values, correct)
-        for values in (confidence, calibrated(confidence, temperature, bias))
-    )
-    print(
-        f"{options.model}: confidence_temperature {temperature}, confidence_bias {bias}; expected calibration error "
-        f"of {len(confidence)} tokens of {len(pairs[0])} validation texts: {before:.1f} % → {after:.1f} %"
-    )
+        raise ValueError(f"{options.model} is no folder; the fitted calibration is saved in the model's own folder.")
+    model, tokenizer = load_model(options)
+    settings = model.generation_config
+    for kind, parts in _written_tokens(model, tokenizer, options):
+        tokens = WrittenTokens.joined(parts)
+        settings.calibration = {**(settings.calibration or {}), kind: asdict(fit_calibration(tokens))}
+        settings.save_pretrained(options.model)  # what is fitted stays when a later judge is interrupted
+        before, after = _errors(tokens.confidence, parts), _errors(cross_fitted(tokens), parts)
+        print(f"{kind}:", ", ".join(f"{name} {value}" for name, value in settings.calibration[kind].items()))
+        for path, part, old, new in zip(options.pairs, parts, before, after, strict=True):
+            texts = len(part.text.unique())
+            print(f"  {path}, {texts} texts: expected calibration error {old:.1f} % → {new:.1f} % on texts left out")
+
+
+def _written_tokens(model, tokenizer, options):
+    """(kind of confidence, tokens written for each folder of pairs), kind by kind."""
+    from .batches import held_out_pairs
+    from .calibration import CANDIDATES, SEARCHES, written_tokens
+
+    runs = [("open_loop", ({},), options.limit, None), ("candidates", (CANDIDATES,), options.limit, None)]
+    for judge in options.feedback:
+        feedback = encoder_of(model, options).encode if judge == "encoder" else judge
+        runs.append((judge, SEARCHES, options.search_limit, feedback))
+    for kind, settings, limit, feedback in runs:
+        parts = []
+        for path in options.pairs:
+            pairs = held_out_pairs(path, model.config.eos_token_id, model.config.max_sequence_length, limit)
+            # the searches take turns by batches: each gets a share of few texts, too
+            batch_size = min(options.batch_size, max(1, len(pairs[0]) // len(settings)))
+            parts.append(written_tokens(model, *pairs, settings, feedback, tokenizer, batch_size))
+        yield kind, parts
+
+
+def _errors(confidence, parts) -> list[float]:
+    """The expected calibration error of each part of the tokens, in percent."""
+    from .calibration import expected_calibration_error
+
+    sizes = [len(part.correct) for part in parts]
+    pairs = zip(confidence.split(sizes), parts, strict=True)
+    return [100 * expected_calibration_error(own, part.correct) for own, part in pairs]

@@ -14,6 +14,7 @@ from modeling_embinv.backbone import new_inverter, prepare_tokenizer
 from modeling_embinv.checkpoints import export
 from modeling_embinv.cli import main
 from modeling_embinv.cli_options import CHECKPOINT
+from modeling_embinv.generation_embinv import EmbInvGenerationConfig
 
 from .conftest import awaken
 from .test_training import TINY_TRUNK
@@ -113,15 +114,18 @@ def test_vectors_of_an_encoder_that_cannot_be_loaded(capsys, encoder, tmp_path):
     assert code == 1 and "some/api cannot be called here" in err
 
 
-def test_calibrate_saves_its_temperature(capsys, tmp_path):
-    """A fitted temperature that the next load does not use is worth nothing."""
+def test_calibrate_saves_what_it_fitted(capsys, tmp_path):
+    """A fit that the next load does not use is worth nothing."""
     texts = tmp_path / "texts.txt"
     texts.write_text("\n".join(f"Box {number} holds {number * 7 % 50} red balls." for number in range(60)) + "\n")
     assert run(capsys, "prepare", texts, "--out", tmp_path / "pairs", "--validation_share", "0.5")[0] == 0
     model = shutil.copytree(CHECKPOINT, tmp_path / "model")
-    code, out, err = run(capsys, "calibrate", tmp_path / "pairs", "--model", model)
-    fitted = json.loads((model / "generation_config.json").read_text())["confidence_bias"]
-    assert code == 0 and str(fitted) in out and fitted != 0, err
+    before = json.loads((model / "generation_config.json").read_text()).get("calibration", {})
+    code, out, err = run(capsys, "calibrate", tmp_path / "pairs", "--model", model, "--limit", "20")
+    fitted = json.loads((model / "generation_config.json").read_text())["calibration"]
+    assert code == 0 and fitted["open_loop"] != before.get("open_loop"), err
+    assert all(f"bias {fitted[kind]['bias']}" in out for kind in ("open_loop", "candidates")), err
+    assert EmbInvGenerationConfig.from_pretrained(model).calibration == fitted
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Measures, intervals, floors and calibration against values known by other means."""
+"""Measures, intervals, and floors against values known by other means."""
 
 import json
 
@@ -9,10 +9,8 @@ import torch
 from datasets import Dataset
 
 from modeling_embinv import metrics
-from modeling_embinv.calibration import expected_calibration_error, fit_calibration
 from modeling_embinv.evaluation import HeldOut, Measures
 from modeling_embinv.report import evaluate, markdown, sweep
-from modeling_embinv.sampler_embinv import calibrated
 
 from .conftest import unit_vectors
 
@@ -125,35 +123,3 @@ def test_report_is_json_without_nan(held_out, tmp_path):
     report.save(tmp_path / "scores.json", "model")
     saved = json.loads((tmp_path / "scores.json").read_text(), parse_constant=pytest.fail)
     assert saved["accuracy_by_position"][-1] is None and saved["model"] == "model"
-
-
-def test_calibration_is_recovered():
-    """A temperature applied the wrong way round makes a sure model surer; without a bias, 0.5 stays 0.5 though most
-    tokens of confidence 0.5 are wrong."""
-    generator = torch.Generator().manual_seed(0)
-    logits = 3 * torch.randn(20_000, generator=generator)
-    correct = torch.rand(20_000, generator=generator) < torch.sigmoid(logits / 2 - 1)
-    confidence = torch.sigmoid(logits)
-    fitted = fit_calibration(confidence, correct)
-    assert fitted == (pytest.approx(2, rel=0.06), pytest.approx(-1, rel=0.06))
-    after = expected_calibration_error(calibrated(confidence, *fitted), correct)
-    assert after < 0.015 < expected_calibration_error(confidence, correct)
-    with pytest.raises(ValueError, match="right and wrong"):
-        fit_calibration(confidence, torch.ones(20_000, dtype=torch.bool))
-
-
-def test_expected_calibration_error_by_hand():
-    """Weights by count, distance absolute."""
-    confidence = torch.tensor([0.95, 0.95, 0.95, 0.25])
-    correct = torch.tensor([True, True, False, True])
-    assert expected_calibration_error(confidence, correct) == pytest.approx((3 * abs(0.95 - 2 / 3) + 0.75) / 4)
-
-
-def test_calibrated_confidence_keeps_its_order_and_ends():
-    """0 stands for padding and must stay 0; another order would tint the wrong words."""
-    confidence = torch.tensor([0.0, 0.1, 0.5, 0.9, 1.0])
-    softer = calibrated(confidence, 2.0)
-    assert softer[[0, 2, 4]].tolist() == [0, 0.5, 1]
-    assert softer[1] == pytest.approx(0.25) and softer[3] == pytest.approx(0.75)
-    assert calibrated(confidence, 1.0, -1.0)[2] == pytest.approx(1 / (1 + np.e))
-    assert torch.equal(calibrated(confidence), confidence)

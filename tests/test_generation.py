@@ -376,12 +376,12 @@ def test_settings_come_from_the_config_and_calls_do_not_change_it():
 
 def test_only_changed_settings_are_saved(tmp_path):
     """A checkpoint that wrote down all defaults of its day searched as narrowly for ever."""
-    model = tiny_model()
-    model.generation_config = EmbInvGenerationConfig(confidence_bias=-1.5, num_proposals=3, suppress_tokens=[1, 2])
+    model, fitted = tiny_model(), {"open_loop": {"bias": -1.5}}
+    model.generation_config = EmbInvGenerationConfig(calibration=fitted, num_proposals=3, suppress_tokens=[1, 2])
     model.save_pretrained(tmp_path)
     saved = json.loads((tmp_path / "generation_config.json").read_text())
     assert saved.pop("transformers_version")
-    assert saved == {"confidence_bias": -1.5, "num_proposals": 3, "suppress_tokens": [1, 2]}
+    assert saved == {"calibration": fitted, "num_proposals": 3, "suppress_tokens": [1, 2]}
     loaded = EmbInvGenerationConfig.from_pretrained(tmp_path)
     assert loaded.settings() == model.generation_config.settings()
 

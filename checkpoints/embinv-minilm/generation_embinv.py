@@ -14,10 +14,11 @@ from .closed_loop_embinv import LIKELIHOOD_WEIGHT
 from .closed_loop_embinv import SURROGATE_LIKELIHOOD_WEIGHT
 from .closed_loop_embinv import ClosedLoop
 from .closed_loop_embinv import Judge
+from .confidence_embinv import KINDS
+from .confidence_embinv import Calibration
 from .diffusion_embinv import after_first
 from .fingerprint_embinv import Fingerprint
 from .sampler_embinv import Sampler
-from .sampler_embinv import calibrated
 
 COUNTS = (
     "num_steps", "max_length", "num_candidates", "num_beams", "num_proposals", "num_checked", "num_hops",
@@ -40,9 +41,10 @@ class EmbInvGenerationConfig(GenerationConfig):
             1.0, the default, is none; anything else runs both branches in one batch of twice the rows.
         temperature: of the token distribution; 0 takes the most likely token. None is the strategy's own: 1 for the
             euler family, which samples, 0 for the others. The first stage of two_stage is always greedy.
-        confidence_temperature, confidence_bias: T and b of the confidence that is returned, σ(logit(p) / T + b),
-            fitted on held-out texts by `embinv calibrate`, so that tokens of confidence 0.8 stand right eight times in
-            ten. No token is chosen by it.
+        calibration: how the probability of a token becomes the confidence that is returned: arguments of `Calibration`
+            by what the confidence rests on, "open_loop", "candidates" (without feedback), "surrogate" or "encoder".
+            Fitted by `embinv calibrate`, so that of the tokens of confidence 0.8 eight in ten are right; None is the
+            probability itself. No token is chosen by it.
         num_candidates: texts that are written for each vector, one greedily, the others sampled; the best is returned.
         num_corrections: rounds in which the best texts are edited and judged again; needs `feedback`.
         num_beams, num_proposals: texts that survive a round of corrections, and edits of each.
@@ -74,8 +76,7 @@ class EmbInvGenerationConfig(GenerationConfig):
         self.restart_ratio: float = kwargs.pop("restart_ratio", 0.3)
         self.guidance_scale: float = kwargs.pop("guidance_scale", 1.0)
         self.temperature: float | None = kwargs.pop("temperature", None)
-        self.confidence_temperature: float = kwargs.pop("confidence_temperature", 1.0)
-        self.confidence_bias: float = kwargs.pop("confidence_bias", 0.0)
+        self.calibration: dict[str, dict[str, float]] | None = _calibrations(kwargs)
         self.num_candidates: int = kwargs.pop("num_candidates", 1)
         self.num_corrections: int = kwargs.pop("num_corrections", 0)
         self.num_beams: int = kwargs.pop("num_beams", 4)
@@ -101,10 +102,10 @@ class EmbInvGenerationConfig(GenerationConfig):
     def names() -> tuple[str, ...]:
         """The names of the settings."""
         return (
-            "strategy", "num_steps", "remask_ratio", "restart_ratio", "guidance_scale", "temperature",
-            "confidence_temperature", "confidence_bias", "num_candidates", "num_corrections", "num_beams",
-            "num_proposals", "num_checked", "num_scouted", "num_hops", "num_searches", "candidate_temperature",
-            "likelihood_weight", "overshoot", "max_length", "suppress_tokens", "return_history",
+            "strategy", "num_steps", "remask_ratio", "restart_ratio", "guidance_scale", "temperature", "calibration",
+            "num_candidates", "num_corrections", "num_beams", "num_proposals", "num_checked", "num_scouted",
+            "num_hops", "num_searches", "candidate_temperature", "likelihood_weight", "overshoot", "max_length",
+            "suppress_tokens", "return_history",
         )  # fmt: skip
 
     def settings(self) -> dict[str, Any]:
@@ -133,10 +134,18 @@ class EmbInvGenerationConfig(GenerationConfig):
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)!r}.")
         if self.temperature is not None and not self.temperature >= 0:
             raise ValueError(f"temperature must be 0 or more, got {self.temperature!r}.")
+        if not self.candidate_temperature > 0:
+            raise ValueError(f"candidate_temperature must be above 0, got {self.candidate_temperature!r}.")
+        for kind in KINDS:
+            self.calibration_of(kind)  # raises for impossible values
 
-        for name in ("confidence_temperature", "candidate_temperature"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)!r}.")
+    def calibration_of(self, kind: str) -> Calibration:
+        """The calibration of confidences that rest on `kind`; one that changes nothing where none was fitted."""
+        fitted = (self.calibration or {}).get(kind, {})
+        try:
+            return Calibration(**fitted)
+        except TypeError as error:
+            raise ValueError(f"calibration of {kind} must hold {_CALIBRATION_KEYS}, got {fitted!r}.") from error
 
     @classmethod
     def from_model_config(cls, model_config):
@@ -144,6 +153,20 @@ class EmbInvGenerationConfig(GenerationConfig):
 
     def get_generation_mode(self, *args, **kwargs):
         raise NotImplementedError("masked diffusion has no left-to-right generation mode.")
+
+
+_CALIBRATION_KEYS = "numbers for probability, length, nearness and bias"
+
+
+def _calibrations(settings: dict) -> dict[str, dict[str, float]] | None:
+    """Takes `calibration` out of settings, or what older files hold in its place: T and b of σ(logit(p) / T + b)."""
+    temperature, bias = settings.pop("confidence_temperature", None), settings.pop("confidence_bias", None)
+    calibration = settings.pop("calibration", None)
+    if calibration is not None and (not isinstance(calibration, dict) or set(calibration) - set(KINDS)):
+        raise ValueError(f"calibration must be by {', '.join(KINDS)}, got {calibration!r}.")
+    if calibration is None and (temperature, bias) != (None, None):
+        return {"open_loop": {"probability": 1 / (temperature or 1.0), "bias": bias or 0.0}}
+    return calibration
 
 
 @dataclass
@@ -214,8 +237,7 @@ class EmbInvGenerationMixin:
             return self._closed_loop(embeddings, config, generator, streamer, feedback, tokenizer)
         sampler = Sampler(self, embeddings, config, generator, streamer, draft_ids)
         canvas = sampler.run()
-        sequences, confidence = self._finish(canvas.ids, canvas.confidence, config, streamer)
-        scaling = config.confidence_temperature, config.confidence_bias
+        sequences, confidence = self._finish(canvas.ids, sampler.confidence(canvas), streamer)
         drafts = sampler.history
         return EmbInvGenerationOutput(
             sequences=sequences,
@@ -224,9 +246,7 @@ class EmbInvGenerationMixin:
             num_feedback_calls=0,
             num_surrogate_calls=0,
             history=tuple(draft.ids for draft in drafts) if config.return_history else None,
-            history_confidence=(
-                tuple(calibrated(draft.confidence, *scaling) for draft in drafts) if config.return_history else None
-            ),
+            history_confidence=tuple(map(sampler.confidence, drafts)) if config.return_history else None,
         )
 
     def mismatch(self, embeddings: Any) -> str | None:
@@ -270,13 +290,16 @@ class EmbInvGenerationMixin:
         scouted = config.num_corrections // 2 if config.num_scouted is None else config.num_scouted
         scouted = min(scouted, config.num_corrections)
         found = loop.run(config.num_candidates, config.num_corrections, scouted, config.num_searches)
-        sequences, confidence = self._finish(found.ids[:, 0], found.log_p[:, 0].exp(), config, streamer)
+        ids, cosine = found.ids[:, 0], found.cosine[:, 0]
+        kind = "candidates" if feedback is None else "surrogate" if feedback == "surrogate" else "encoder"
+        confidence = config.calibration_of(kind)(found.log_p[:, 0].exp(), ids, self.config.eos_token_id, cosine)
+        sequences, confidence = self._finish(ids, confidence, streamer)
         by_encoder, by_surrogate = (None, judge) if feedback == "surrogate" else (judge, scout)
         return EmbInvGenerationOutput(
             sequences=sequences,
             confidence=confidence,
             num_forward_passes=passes + loop.num_forward_passes,
-            cosine=None if feedback is None else found.cosine[:, 0],
+            cosine=None if feedback is None else cosine,
             num_feedback_calls=by_encoder.num_calls if by_encoder else 0,
             num_surrogate_calls=by_surrogate.num_calls if by_surrogate else 0,
         )
@@ -302,14 +325,13 @@ class EmbInvGenerationMixin:
         weight = SURROGATE_LIKELIHOOD_WEIGHT if likelihood_weight is None else likelihood_weight
         return Judge(self.embedder(), weight)
 
-    def _finish(self, ids: Tensor, confidence: Tensor, config, streamer) -> tuple[Tensor, Tensor]:
-        """ids (B, L) with padding behind the end, streamed, and their calibrated confidence, 0 there."""
+    def _finish(self, ids: Tensor, confidence: Tensor, streamer) -> tuple[Tensor, Tensor]:
+        """ids (B, L) with padding behind the end, streamed, and their confidence, 0 there."""
         behind_end = after_first(ids == self.config.eos_token_id)
         sequences = ids.masked_fill(behind_end, self.config.pad_token_id)
         if streamer is not None:
             streamer.put(sequences.cpu())
             streamer.end()
-        confidence = calibrated(confidence, config.confidence_temperature, config.confidence_bias)
         return sequences, confidence.masked_fill(behind_end, 0.0)
 
     def _generation_settings(self, generation_config, overrides: dict) -> EmbInvGenerationConfig:

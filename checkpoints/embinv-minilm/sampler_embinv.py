@@ -190,10 +190,11 @@ class Sampler:
         if self.config.return_history:
             self.history.append(self.canvas.rows(torch.arange(len(self.canvas.ids), device=self.canvas.ids.device)))
         if hasattr(self.streamer, "put_draft"):
-            scaling = self.config.confidence_temperature, self.config.confidence_bias
-            self.streamer.put_draft(
-                self.canvas.ids.cpu(), confidence=calibrated(self.canvas.confidence, *scaling).cpu()
-            )
+            self.streamer.put_draft(self.canvas.ids.cpu(), confidence=self.confidence(self.canvas).cpu())
+
+    def confidence(self, canvas: Canvas) -> Tensor:
+        """(B, L) calibrated confidence of a canvas."""
+        return self.config.calibration_of("open_loop")(canvas.confidence, canvas.ids, canvas.end_token_id)
 
 
 def _sample(logits: Tensor, draws: Tensor) -> Tensor:
@@ -209,10 +210,3 @@ def check_draft(draft_ids: Tensor, shape: torch.Size) -> Tensor:
     if draft_ids.shape != shape:
         raise ValueError(f"draft_ids must have shape {tuple(shape)}, got {tuple(draft_ids.shape)}.")
     return draft_ids
-
-
-def calibrated(confidence: Tensor, temperature: float = 1.0, bias: float = 0.0) -> Tensor:
-    """σ(logit(p) / T + b) (Platt, 1999): b < 0 for a model that is surer than it is right; 0 and 1 stay."""
-    if (temperature, bias) == (1.0, 0.0):
-        return confidence
-    return torch.sigmoid(torch.logit(confidence.double()) / temperature + bias).float()
