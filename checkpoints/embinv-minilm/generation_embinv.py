@@ -1,8 +1,9 @@
 """`generate`: its settings, its output, and the closed loop around the sampler."""
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
+from numbers import Real
 from typing import Any
 
 import torch
@@ -11,17 +12,53 @@ from transformers import GenerationConfig
 from transformers.utils import ModelOutput
 
 from .closed_loop_embinv import LIKELIHOOD_WEIGHT
+from .closed_loop_embinv import ROWS
 from .closed_loop_embinv import SURROGATE_LIKELIHOOD_WEIGHT
+from .closed_loop_embinv import TEXTS
 from .closed_loop_embinv import ClosedLoop
 from .closed_loop_embinv import Judge
+from .closed_loop_embinv import Targets
 from .diffusion_embinv import after_first
+from .inputs_embinv import BEAMS
+from .inputs_embinv import INSTEAD
+from .inputs_embinv import check_draft
+from .inputs_embinv import check_embeddings
+from .inputs_embinv import check_feedback
+from .inputs_embinv import check_generator
+from .inputs_embinv import check_streamer
+from .inputs_embinv import check_suppressed
+from .inputs_embinv import checked_feedback
+from .inputs_embinv import is_whole
+from .inputs_embinv import shown
 from .sampler_embinv import Sampler
 from .sampler_embinv import calibrated
+from .sampler_embinv import shape_of_draws
 
-COUNTS = (
-    "num_steps", "max_length", "num_candidates", "num_beams", "num_proposals", "num_checked", "num_hops",
-    "num_searches",
-)  # fmt: skip
+# the least and the most of each number; whole numbers where these are. Counts end where nothing is gained any more
+BOUNDS = {
+    "num_steps": (1, 1_000),
+    "max_length": (1, 100_000),
+    "num_candidates": (1, 10_000),
+    "num_corrections": (0, 10_000),
+    "num_beams": (1, 1_000),
+    "num_proposals": (1, 10_000),
+    "num_checked": (1, 10_000),
+    "num_scouted": (0, 10_000),
+    "num_hops": (1, 100),
+    "num_searches": (1, 1_000),
+    "remask_ratio": (0.0, 1.0),
+    "restart_ratio": (0.0, 1.0),
+    "guidance_scale": (-100.0, 100.0),
+    "temperature": (0.0, 100.0),
+    "candidate_temperature": (0.001, 100.0),
+    "confidence_temperature": (0.001, 1_000.0),
+    "confidence_bias": (-1_000.0, 1_000.0),
+    "likelihood_weight": (0.0, 1_000.0),
+    "overshoot": (0.0, 100.0),
+}
+OPTIONAL = ("temperature", "num_scouted", "likelihood_weight", "max_length")
+# uniform draws at a time, 256 MiB
+MAX_DRAWS = 2**26
 STRATEGIES = ("sequential", "euler", "euler_remask", "confidence", "two_stage")
 
 
@@ -61,8 +98,10 @@ class EmbInvGenerationConfig(GenerationConfig):
         suppress_tokens: ids that are never written, [MASK] is always among them.
         return_history: keep the canvas and its confidence after each pass.
 
+    Numbers are bounded, see `BOUNDS`.
+
     Raises:
-        ValueError: for an unknown argument or strategy, or a value out of range.
+        ValueError: for an unknown argument or strategy, or a value of another type or out of range.
     """
 
     def __init__(self, **kwargs):
@@ -92,8 +131,10 @@ class EmbInvGenerationConfig(GenerationConfig):
         self._commit_hash: str | None = kwargs.pop("_commit_hash", None)
         self._from_model_config: bool | None = kwargs.pop("_from_model_config", None)
         self.transformers_version: str | None = kwargs.pop("transformers_version", None)
-        if kwargs:
-            raise ValueError(f"unknown generation argument {', '.join(kwargs)}; known are {', '.join(self.names())}.")
+        for name in kwargs:
+            if name in INSTEAD:
+                raise ValueError(f"unknown generation argument {name}: {INSTEAD[name]}.")
+            raise ValueError(f"unknown generation argument {name}; known are {', '.join(self.names())}.")
         self.validate()
 
     @staticmethod
@@ -112,30 +153,31 @@ class EmbInvGenerationConfig(GenerationConfig):
 
     def to_diff_dict(self) -> dict[str, Any]:
         """What is saved: the settings that differ from the defaults, so that better defaults reach old checkpoints."""
+        return self._changed() | {"transformers_version": self.to_dict()["transformers_version"]}
+
+    def _changed(self) -> dict[str, Any]:
         usual = type(self)().settings()
-        changed = {name: value for name, value in self.settings().items() if value != usual[name]}
-        return changed | {"transformers_version": self.to_dict()["transformers_version"]}
+        return {name: value for name, value in self.settings().items() if value != usual[name]}
+
+    def __repr__(self) -> str:
+        changed = ", ".join(f"{name}={value!r}" for name, value in self._changed().items())
+        return f"{type(self).__name__}({changed})"
 
     def validate(self, **_):
-        if self.strategy not in STRATEGIES:
-            raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {self.strategy!r}.")
-        for name in COUNTS:
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}.")
-        if not isinstance(self.num_corrections, int) or self.num_corrections < 0:
-            raise ValueError(f"num_corrections must be a whole number of at least 0, got {self.num_corrections!r}.")
-        if self.num_scouted is not None and (not isinstance(self.num_scouted, int) or self.num_scouted < 0):
-            raise ValueError(f"num_scouted must be a whole number of at least 0, got {self.num_scouted!r}.")
-        for name in ("remask_ratio", "restart_ratio"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)!r}.")
-        if self.temperature is not None and not self.temperature >= 0:
-            raise ValueError(f"temperature must be 0 or more, got {self.temperature!r}.")
+        """Checks types and ranges; numbers of numpy become Python's.
 
-        for name in ("confidence_temperature", "candidate_temperature"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)!r}.")
+        Raises:
+            ValueError: for the first setting that is not as it should be.
+        """
+        if not isinstance(self.strategy, str) or self.strategy not in STRATEGIES:
+            raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {shown(self.strategy)}.")
+        for name in BOUNDS:
+            setattr(self, name, _number(name, getattr(self, name)))
+        if self.num_beams * self.num_proposals * self.num_hops > TEXTS:
+            raise ValueError(f"num_beams · num_proposals · num_hops must be at most {TEXTS:,} texts of a vector.")
+        if not isinstance(self.return_history, bool):
+            raise ValueError(f"return_history must be True or False, got {shown(self.return_history)}.")
+        self.suppress_tokens = _token_ids(self.suppress_tokens)
 
     @classmethod
     def from_model_config(cls, model_config):
@@ -145,6 +187,33 @@ class EmbInvGenerationConfig(GenerationConfig):
         raise NotImplementedError("masked diffusion has no left-to-right generation mode.")
 
 
+def _number(name: str, value: Any) -> int | float | None:
+    """A setting as a Python number within its bounds."""
+    if value is None and name in OPTIONAL:
+        return None
+    least, most = BOUNDS[name]
+    whole = isinstance(least, int)
+    fits = isinstance(value, Integral if whole else Real) and not isinstance(value, bool) and least <= value <= most
+    if not fits:
+        kind, none = "a whole number" if whole else "a number", ", or None" if name in OPTIONAL else ""
+        raise ValueError(f"{name} must be {kind} from {least:,g} to {most:,g}{none}, got {shown(value)}.")
+    return int(value) if whole else float(value)
+
+
+def _token_ids(ids: Any) -> list[int] | None:
+    """`suppress_tokens` as a list."""
+    if ids is None:
+        return None
+    try:
+        ids = ids.tolist() if hasattr(ids, "tolist") else ids
+    except RuntimeError:
+        pass  # a tensor without numbers of its own: refused below
+    listed = isinstance(ids, list | tuple | set | range)
+    if not listed or not all(is_whole(token, 0) for token in ids):
+        raise ValueError(f"suppress_tokens must be a list of token ids, whole numbers from 0, got {shown(ids)}.")
+    return [int(token) for token in ids]
+
+
 @dataclass
 class EmbInvGenerationOutput(ModelOutput):
     """What `generate` returns.
@@ -152,8 +221,8 @@ class EmbInvGenerationOutput(ModelOutput):
     sequences: (B, L) int64, the text, its end token when it has one, then padding.
     confidence: (B, L) float32, the calibrated probability of each token when it was written, 0 at padding.
     num_forward_passes: how often the network ran; guidance runs twice the rows in a pass.
-    cosine: (B,) of the text's vector with e, when there was feedback. num_feedback_calls: texts that the encoder
-        embedded. num_surrogate_calls: those that the surrogate did.
+    cosine: (B,) of the text's vector by `feedback` with e, whenever that was given. num_feedback_calls: texts that the
+        encoder embedded. num_surrogate_calls: those that the surrogate did.
     history, history_confidence: on request, the canvas (B, L) and its confidence after each pass.
     """
 
@@ -173,7 +242,7 @@ class EmbInvGenerationMixin:
     @torch.no_grad()
     def generate(
         self,
-        embeddings: Any,
+        embeddings: Any = None,
         generation_config: EmbInvGenerationConfig | None = None,
         generator: torch.Generator | None = None,
         streamer: Any | None = None,
@@ -185,32 +254,46 @@ class EmbInvGenerationMixin:
         """Read the text back out of embeddings.
 
         Args:
-            embeddings: (B, D) or (D,), tensor, array or list; rows of another length than 1 are normalised, with a
-                warning.
+            embeddings: (B, D) or (D,), tensor, array or list of floating-point numbers; rows of another length than 1
+                are normalised, with a warning.
             generation_config: the model's own by default; `kwargs` override its settings.
-            generator: makes sampling repeatable. Each row takes a fixed amount of its randomness, so the batch
-                size changes no text.
+            generator: makes sampling repeatable. Each row takes a fixed amount of its randomness, so one generator
+                for many calls makes the batch size change no text, in a search neither.
             draft_ids: (B, L) canvas to start from, [MASK] where the text is unknown; what is known stays, with a
                 confidence of 1. Rows are texts with end tokens behind them; L is `max_length`. By default all unknown.
             streamer: for a batch of one: `put_draft` receives the canvas after each pass, and the keyword `confidence`
-                (1, L); `put` receives the text.
+                (1, L); `put` receives the text. In a search there are no drafts.
             feedback: what checks candidates and corrections: "surrogate", the model's own stand-in for the encoder, or
-                the encoder: N texts → (N, D) when the `tokenizer` is given, otherwise ids (N, L) → (N, D). Without it,
-                candidates are ranked by likelihood alone.
+                the encoder: N texts → (N, D) when the `tokenizer` is given, otherwise ids (N, L) → (N, D), as a
+                tensor, an array or lists; they are normalised. Without candidates and corrections it only gives the
+                cosine of each text; without feedback, candidates are ranked by likelihood alone.
             tokenizer: this model's, to hand texts to `feedback`.
 
         Raises:
-            ValueError: for vectors of another width than `config.embedding_dim`, NaN, infinite or all-zero ones, and
-                for unknown or impossible settings.
+            ValueError: for vectors of another width than `config.embedding_dim`, NaN, infinite or all-zero ones, for
+                unknown or impossible settings, and for vectors of another shape, NaN or infinite ones by `feedback`.
         """
         config = self._generation_settings(generation_config, kwargs)
         embeddings = check_embeddings(embeddings, self.config.embedding_dim).to(self.device)
-        if len(embeddings) and (config.num_candidates > 1 or config.num_corrections):
-            if draft_ids is not None or config.return_history:
-                raise ValueError("candidates and corrections take no draft_ids and keep no history.")
+        search = config.num_candidates > 1 or config.num_corrections > 0
+        check_feedback(feedback, tokenizer)
+        check_generator(generator)
+        if streamer is not None:
+            check_streamer(streamer, len(embeddings))
+        if search and (draft_ids is not None or config.return_history):
+            raise ValueError("candidates and corrections take no draft_ids and keep no history.")
+        if config.num_corrections and feedback is None:
+            raise ValueError('num_corrections needs feedback: "surrogate", or an encoder to check the text by.')
+        if draft_ids is not None:
+            shape = torch.Size([len(embeddings), config.max_length])
+            draft_ids = check_draft(draft_ids, shape, self.config.vocab_size, self.config.eos_token_id)
+        if search and len(embeddings):
             return self._closed_loop(embeddings, config, generator, streamer, feedback, tokenizer)
-        sampler = Sampler(self, embeddings, config, generator, streamer, draft_ids)
+        judge, _ = self._judges(config, feedback, tokenizer)
+        sampler = Sampler(self, embeddings, config, [generator] * len(embeddings), streamer, draft_ids)
         canvas = sampler.run()
+        cosine = None if judge is None else judge.cosine(canvas.ids, embeddings)
+        calls = judge.num_calls if judge else 0
         sequences, confidence = self._finish(canvas.ids, canvas.confidence, config, streamer)
         scaling = config.confidence_temperature, config.confidence_bias
         drafts = sampler.history
@@ -218,8 +301,9 @@ class EmbInvGenerationMixin:
             sequences=sequences,
             confidence=confidence,
             num_forward_passes=sampler.num_forward_passes,
-            num_feedback_calls=0,
-            num_surrogate_calls=0,
+            cosine=cosine,
+            num_feedback_calls=0 if feedback == "surrogate" else calls,
+            num_surrogate_calls=calls if feedback == "surrogate" else 0,
             history=tuple(draft.ids for draft in drafts) if config.return_history else None,
             history_confidence=(
                 tuple(calibrated(draft.confidence, *scaling) for draft in drafts) if config.return_history else None
@@ -228,28 +312,31 @@ class EmbInvGenerationMixin:
 
     def _closed_loop(self, embeddings: Tensor, config, generator, streamer, feedback, tokenizer):
         """The best of several texts, corrected by what feedback says of them."""
-        if config.num_corrections and feedback is None:
-            raise ValueError('num_corrections needs feedback: "surrogate", or an encoder to check the text by.')
         passes = 0
 
-        def write(rows: Tensor, changes: dict, drafts=None, barred=None) -> Tensor:
+        def write(targets: Targets, changes: dict, drafts=None, barred=None) -> Tensor:
             nonlocal passes
-            settings = {**config.settings(), "num_candidates": 1, "num_corrections": 0, **changes}
-            sampler = Sampler(self, rows, type(config)(**settings), generator, None, drafts, barred)
-            ids = sampler.run().ids
-            passes += sampler.num_forward_passes
-            return ids
+            settings = type(config)(**{**config.settings(), "num_candidates": 1, "num_corrections": 0, **changes})
+            samplers, ids = [], []
+            for rows in torch.arange(len(targets)).split(_rows_at_a_time(settings)):
+                part = targets.rows(rows)
+                fixed = (None if given is None else given[rows] for given in (drafts, barred))
+                samplers.append(Sampler(self, part.vectors, settings, part.generators, None, *fixed))
+                ids.append(samplers[-1].run().ids)
+            passes += max(sampler.num_forward_passes for sampler in samplers)
+            return torch.cat(ids)
 
         judge, scout = self._judges(config, feedback, tokenizer)
         checked = min(config.num_checked, config.num_proposals)
         loop = ClosedLoop(
-            self, embeddings, write, judge, scout, config.overshoot, config.num_beams,
+            self, write, judge, scout, config.overshoot, config.num_beams,
             config.num_proposals if scout or feedback == "surrogate" else checked, checked, config.num_hops,
-            config.candidate_temperature, generator,
+            config.candidate_temperature,
         )  # fmt: skip
         scouted = config.num_corrections // 2 if config.num_scouted is None else config.num_scouted
         scouted = min(scouted, config.num_corrections)
-        found = loop.run(config.num_candidates, config.num_corrections, scouted, config.num_searches)
+        targets = Targets.of(embeddings, generator)
+        found = loop.run(targets, config.num_candidates, config.num_corrections, scouted, config.num_searches)
         sequences, confidence = self._finish(found.ids[:, 0], found.log_p[:, 0].exp(), config, streamer)
         by_encoder, by_surrogate = (None, judge) if feedback == "surrogate" else (judge, scout)
         return EmbInvGenerationOutput(
@@ -263,16 +350,16 @@ class EmbInvGenerationMixin:
 
     def _judges(self, config, feedback: Callable | str | None, tokenizer) -> tuple[Judge | None, Judge | None]:
         """What texts are judged by, and the surrogate as its scout, where there is one and both are asked."""
-        if isinstance(feedback, str) and feedback != "surrogate":
-            raise ValueError(f'feedback must be "surrogate", an encoder or None, got {feedback!r}.')
         given = config.likelihood_weight
         if feedback is None:
             return None, None
         if feedback == "surrogate":
             return self._surrogate_judge(given), None
-        embed = feedback
-        if tokenizer is not None:
-            embed = lambda ids: torch.as_tensor(feedback(_texts(tokenizer, ids, self.config.eos_token_id)))  # noqa: E731
+
+        def embed(ids: Tensor) -> Tensor:
+            inputs = ids if tokenizer is None else _texts(tokenizer, ids, self.config.eos_token_id)
+            return checked_feedback(feedback, inputs, len(ids), self.config.embedding_dim)
+
         judge = Judge(embed, LIKELIHOOD_WEIGHT if given is None else given)
         if self.surrogate is None or config.num_checked >= config.num_proposals:
             return judge, None
@@ -294,7 +381,16 @@ class EmbInvGenerationMixin:
 
     def _generation_settings(self, generation_config, overrides: dict) -> EmbInvGenerationConfig:
         base = self.generation_config if generation_config is None else generation_config
+        if isinstance(base, type) or not callable(getattr(base, "settings", None)):
+            raise ValueError(
+                f"generation_config must be an EmbInvGenerationConfig, got {shown(base)}; "
+                "single settings are arguments of their own."
+            )
         config = type(base)(**{**base.settings(), **overrides})
+        search = config.num_candidates > 1 or config.num_corrections
+        if "num_beams" in overrides and "num_corrections" not in overrides and not search:
+            raise ValueError(BEAMS)
+        check_suppressed(config.suppress_tokens, self.config)
         if config.max_length is None:
             config.max_length = self.config.max_sequence_length
         if config.max_length > self.config.max_sequence_length:
@@ -330,18 +426,7 @@ def _texts(tokenizer, ids: Tensor, end: int) -> list[str]:
     return tokenizer.batch_decode(rows, skip_special_tokens=True)
 
 
-def check_embeddings(embeddings: Any, embedding_dim: int) -> Tensor:
-    """Vectors as (B, D) float32 rows of length 1; see `generate` for what it refuses."""
-    embeddings = torch.as_tensor(embeddings).float()
-    embeddings = embeddings[None] if embeddings.ndim == 1 else embeddings
-    if embeddings.ndim != 2 or embeddings.shape[1] != embedding_dim:
-        raise ValueError(f"embeddings must have shape (batch, {embedding_dim}), got {tuple(embeddings.shape)}.")
-    if not embeddings.isfinite().all():
-        row = int((~embeddings.isfinite()).any(dim=1).nonzero()[0])
-        raise ValueError(f"embedding {row} has NaN or infinite entries; every entry must be a finite number.")
-    norms = embeddings.norm(dim=1, keepdim=True)
-    if (norms == 0).any():
-        raise ValueError(f"embedding {int((norms == 0).nonzero()[0, 0])} is all zeros and has no direction to invert.")
-    if ((norms - 1).abs() > 1e-2).any():
-        warnings.warn("embeddings are not of length 1: normalising them.", stacklevel=3)
-    return embeddings / norms
+def _rows_at_a_time(config) -> int:
+    """Texts whose noise and conditions fit into memory together."""
+    passes, kinds, length = shape_of_draws(config)
+    return min(ROWS, max(1, MAX_DRAWS // (passes * kinds * length)))
