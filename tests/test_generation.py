@@ -377,6 +377,7 @@ def test_bad_settings_raise(settings, message):
         ("a vector", "must be floating-point numbers"),
         ({"embedding": [1.0] * 16}, "must be floating-point numbers"),
         (object(), "must be floating-point numbers"),
+        (torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), "rows of numbers, all of one length"),
     ],
 )
 def test_bad_vectors_raise(vectors, message):
@@ -435,6 +436,7 @@ def draft(*rows: list[int]) -> torch.Tensor:
         (draft([END, 5]), "draft 0 begins with its end token"),
         ([["the"] * L], "draft_ids must be rows of token ids"),
         ("the [MASK]", "draft_ids must be rows of token ids"),
+        (torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), "draft_ids must be rows of token ids"),
     ],
 )
 def test_bad_drafts_raise(draft_ids, message):

@@ -56,6 +56,8 @@ def as_rows(vectors: Any, name: str) -> Tensor:
         if isinstance(vectors, list | tuple) and vectors and all(isinstance(row, Tensor) for row in vectors):
             vectors = torch.stack(list(vectors))
         if isinstance(vectors, Tensor):
+            if vectors.is_nested:
+                raise TypeError("a nested tensor")
             dtype, is_float = vectors.dtype, vectors.is_floating_point()
             vectors = vectors.detach().cpu().to_dense()
         else:
@@ -66,7 +68,7 @@ def as_rows(vectors: Any, name: str) -> Tensor:
         if is_float:
             return torch.as_tensor(vectors if isinstance(vectors, Tensor) else vectors.astype(np.float64)).double()
     except (TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0][:200]
+        reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{name} must be rows of numbers, all of one length: {reason}") from error
     raise ValueError(f"{name} must be floating-point numbers, got {dtype}; quantised vectors must be decoded first.")
 
@@ -115,6 +117,8 @@ def check_draft(draft_ids: Any, shape: torch.Size, vocab_size: int, end_token_id
     try:
         ids = draft_ids if isinstance(draft_ids, Tensor) else torch.as_tensor(np.asarray(draft_ids))
         ids = ids.detach().cpu()
+        if ids.is_nested:
+            raise TypeError("a nested tensor")
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"draft_ids must be rows of token ids, got {shown(draft_ids)}.") from error
     if ids.shape != shape:
