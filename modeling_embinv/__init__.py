@@ -3,7 +3,8 @@
 from transformers import AutoConfig, AutoModel
 
 from .configuration_embinv import EmbInvConfig
-from .generation_embinv import EmbInvGenerationConfig, EmbInvGenerationOutput
+from .generation_config_embinv import EmbInvGenerationConfig
+from .generation_embinv import EmbInvGenerationOutput
 from .modeling_embinv import EmbInvForMaskedDiffusion, EmbInvOutput
 
 # without this, loading a checkpoint's tokenizer would ask whether to run the code that is already imported

@@ -6,11 +6,11 @@ from torch import Tensor
 from .diffusion_embinv import text_positions
 
 EDITS = ("replace", "insert", "delete", "swap", "exchange", "reopen")
+# uniform draws that an edit takes, besides one for each position
+NUM_DRAWS = 6
 
 
-def random_edits(
-    ids: Tensor, log_p: Tensor, mask: int, end: int, generator: torch.Generator | None = None
-) -> tuple[Tensor, Tensor]:
+def random_edits(ids: Tensor, log_p: Tensor, mask: int, end: int, draws: Tensor) -> tuple[Tensor, Tensor]:
     """One edit of each text (R, L), the kind drawn at random; unlikely words are likelier to be edited.
 
     replace: 1 to 3 of its words are masked. insert: a [MASK] is put before one. delete: a word goes. swap: two
@@ -19,26 +19,22 @@ def random_edits(
 
     Args:
         log_p: (R, L) log-likelihood of each token.
+        draws: (R, NUM_DRAWS + L) uniform in [0, 1), all the noise that an edit takes.
 
     Returns:
         (R, L) the edited texts, and (R, L) tokens that a [MASK] must not become, −1 for none: the likeliest one to be
         wrong of those that were masked, or else many edits would write what stood there; the word that an insertion
         stands before.
     """
-    rows, length = ids.shape
-    device = ids.device
+    length, device = ids.shape[1], ids.device
     size = text_positions(ids, end).sum(dim=1) - (ids == end).any(dim=1).long()  # (R,) without the end
 
-    def uniform(*shape: int) -> Tensor:
-        source = "cpu" if generator is None else generator.device
-        return torch.rand(*shape, generator=generator, device=source).to(device)
-
-    draw, kind = uniform(rows, 5), (uniform(rows) * len(EDITS)).long()[:, None]
+    draw, kind = draws[:, :5], (draws[:, 5:NUM_DRAWS] * len(EDITS)).long()
     column = torch.arange(length, device=device)[None]  # (1, L)
     text = column < size[:, None]
 
     # Gumbel noise on −log p draws positions without replacement, the unlikely ones first
-    gumbel = -torch.log(-torch.log(uniform(rows, length).clamp(1e-9, 1 - 1e-7)))
+    gumbel = -torch.log(-torch.log(draws[:, NUM_DRAWS:].clamp(1e-9, 1 - 1e-7)))
     order = (log_p - gumbel).masked_fill(~text, torch.inf).argsort(dim=1)
     rank = order.argsort(dim=1)
     place = order[:, :1]  # (R, 1)
@@ -47,7 +43,7 @@ def random_edits(
     hidden = text & (rank < torch.where(kind[:, 0] == EDITS.index("reopen"), many, few)[:, None])
     result = ids.masked_fill(hidden, mask)
 
-    inserted = ids.gather(1, (column - (column > place).long()).expand(rows, -1)).masked_fill(column == place, mask)
+    inserted = ids.gather(1, column - (column > place).long()).masked_fill(column == place, mask)
     behind = torch.nn.functional.pad(ids[:, 1:], (0, 1), value=end)
     deleted = torch.where(column >= place, behind, ids)
     swapped = ids.gather(1, _swap_order(size, draw[:, 2:5], length))

@@ -16,11 +16,12 @@ from .configuration_embinv import EmbInvConfig
 from .cross_entropy_embinv import chunked_cross_entropy
 from .diffusion_embinv import NoiseSchedule
 from .diffusion_embinv import text_positions
-from .generation_embinv import EmbInvGenerationConfig
+from .generation_config_embinv import EmbInvGenerationConfig
 from .generation_embinv import EmbInvGenerationMixin
 from .linear_embinv import Linear
 from .linear_embinv import linear
 from .linear_embinv import use_linear
+from .pipeline_embinv import EmbeddingInversionPipeline
 from .surrogate_embinv import Surrogate
 from .trunk_embinv import ModernBertRotaryEmbedding
 from .trunk_embinv import adaptive_norm
@@ -272,6 +273,8 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, EmbInvGenerationMixin):
         return partial(self._embed, self.surrogate.reader(self.trunk))
 
     def _embed(self, read: Callable[..., Tensor], ids: Tensor) -> Tensor:
+        if not len(ids):
+            return torch.zeros(0, self.config.embedding_dim, device=ids.device)
         order = text_positions(ids, self.config.eos_token_id).sum(dim=1).argsort(stable=True)
         vectors = [self.surrogate(self.trunk, ids[part], read) for part in order.split(EMBEDDED_ROWS)]
         return torch.cat(vectors)[order.argsort()]
@@ -292,8 +295,6 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, EmbInvGenerationMixin):
 
     def as_pipeline(self, tokenizer):
         """This model as `pipeline("embedding-inversion")`."""
-        from .pipeline_embinv import EmbeddingInversionPipeline
-
         return EmbeddingInversionPipeline(model=self, tokenizer=tokenizer)
 
     def condition(self, embedding: Tensor, condition_mask: Tensor | None = None) -> Condition:

@@ -1,55 +1,101 @@
 """`pipeline("embedding-inversion")`: vectors in, texts with confidences out."""
 
+from collections.abc import Iterable
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
+from transformers import AutoModel
 from transformers import Pipeline
+from transformers.pipelines import PIPELINE_REGISTRY
+
+from .inputs_embinv import INSTEAD
+from .inputs_embinv import as_rows
+from .inputs_embinv import check_embeddings
+from .inputs_embinv import check_generator
+from .inputs_embinv import is_whole
+from .inputs_embinv import shown
+
+TASK = "embedding-inversion"
+# vectors at a time, by default and at most
+BATCH_SIZE, MAX_BATCH = 64, 2**20
 
 
 class EmbeddingInversionPipeline(Pipeline):
-    """`pipeline("embedding-inversion", model=folder_or_repo, trust_remote_code=True)(vectors)`."""
+    """`pipeline("embedding-inversion", model=folder_or_repo, trust_remote_code=True)(vectors)`.
+
+    With a model that is loaded already: `pipeline("embedding-inversion", model=model, tokenizer=tokenizer)`.
+    """
 
     _load_processor = False
     _load_image_processor = False
     _load_feature_extractor = False
     _load_tokenizer = True
 
-    def __call__(self, embeddings: Any, batch_size: int = 64, **kwargs) -> dict | list[dict]:
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if self.tokenizer is None:
+            raise ValueError("the pipeline needs the model's tokenizer: give it as tokenizer.")
+
+    def __call__(
+        self, embeddings: Any = None, batch_size: int | None = None, **kwargs
+    ) -> dict | list[dict] | Iterator[dict]:
         """Read texts out of vectors.
 
         Args:
-            embeddings: (N, D) or (D,): tensor, array, or lists of numbers.
-            batch_size: vectors at a time.
-            kwargs: `seed` of sampling, 0 by default; `feedback`, "surrogate" or an encoder (N texts → (N, D)),
-                which checks candidates and corrections; and the settings of `generate`.
+            embeddings: (N, D) or (D,): tensor, array, or lists of numbers; or an iterator of vectors (D,), which is
+                read a batch at a time.
+            batch_size: vectors at a time, 64 by default. It changes no text.
+            kwargs: `seed` of sampling, 0 by default, or a `generator`; `feedback`, "surrogate" or an encoder (N texts
+                → (N, D)), which checks candidates and corrections; and the settings of `generate`.
 
         Returns:
             For each vector, or the one: text, confidence (the mean of its tokens'), tokens, token_confidence; with
-            feedback also cosine.
+            feedback also cosine. For an iterator of vectors, an iterator.
 
         Raises:
             ValueError: for vectors of another width, NaN, infinite or all-zero ones, and for unknown settings.
         """
-        if not isinstance(embeddings, torch.Tensor):
-            embeddings = torch.from_numpy(np.asarray(embeddings, dtype=np.float32))
-        if not embeddings.numel():
-            return []
-        batches = list(embeddings[None].split(1) if embeddings.ndim == 1 else embeddings.split(batch_size))
-        results = [row for batch in super().__call__(batches, **kwargs) for row in batch]
-        return results[0] if embeddings.ndim == 1 else results
+        if batch_size is None:
+            batch_size = BATCH_SIZE if self._batch_size is None else self._batch_size
+        if not is_whole(batch_size, 1, MAX_BATCH):
+            raise ValueError(f"batch_size must be a whole number from 1 to {MAX_BATCH:,}, got {shown(batch_size)}.")
+        kwargs = {**self._forward_params, **kwargs}
+        for name in ("draft_ids", "return_history", "tokenizer"):
+            if name in kwargs:
+                raise ValueError(f"the pipeline takes no {name}: use generate of the model.")
+        if "inputs" in kwargs:
+            raise ValueError(f"unknown argument inputs: {INSTEAD['inputs']}.")
+        kwargs["generator"] = self._generator(**kwargs)
+        width = self.model.config.embedding_dim
+        if isinstance(embeddings, Iterable) and not hasattr(embeddings, "__len__"):
+            batches = super().__call__(_batches(iter(embeddings), batch_size, width), batch_size=1, **kwargs)
+            return (row for batch in batches for row in batch)
+        vectors = None if embeddings is None else as_rows(embeddings, "embeddings")
+        batches = list(check_embeddings(vectors, width).split(batch_size))
+        rows = [row for batch in super().__call__(batches, batch_size=1, **kwargs) for row in batch]
+        return rows[0] if vectors.ndim == 1 and rows else rows
+
+    @staticmethod
+    def _generator(seed: int | None = None, generator: torch.Generator | None = None, **_) -> torch.Generator:
+        """One source of noise for all batches of a call: one for each would give all of them the same noise."""
+        if seed is not None and generator is not None:
+            raise ValueError("give a seed or a generator, not both.")
+        if not is_whole(0 if seed is None else seed, 0, 2**63 - 1):
+            raise ValueError(f"seed must be a whole number from 0 to 2**63 - 1, got {shown(seed)}.")
+        check_generator(generator)
+        return torch.Generator().manual_seed(int(seed or 0)) if generator is None else generator
 
     def _sanitize_parameters(self, **kwargs):
         return {}, kwargs, {}
 
-    def preprocess(self, embeddings: torch.Tensor) -> dict:
+    def preprocess(self, embeddings: Tensor) -> dict:
         return {"embeddings": embeddings}
 
-    def _forward(self, model_inputs: dict, seed: int = 0, **settings) -> dict:
-        generator = torch.Generator().manual_seed(seed)
-        output = self.model.generate(
-            model_inputs["embeddings"], generator=generator, tokenizer=self.tokenizer, **settings
-        )
+    def _forward(self, model_inputs: dict, seed: int | None = None, **settings) -> dict:
+        output = self.model.generate(model_inputs["embeddings"], tokenizer=self.tokenizer, **settings)
         known = {} if output.cosine is None else {"cosine": output.cosine}
         return {"sequences": output.sequences, "confidence": output.confidence, **known}
 
@@ -62,7 +108,7 @@ class EmbeddingInversionPipeline(Pipeline):
             known = {"cosine": float(cosines[len(rows)])} if cosines is not None else {}
             rows.append(
                 {
-                    "text": self.tokenizer.decode(ids),
+                    "text": self.tokenizer.decode(ids, skip_special_tokens=True),
                     "confidence": float(confidence.mean()),
                     "tokens": self.tokenizer.convert_ids_to_tokens(ids),
                     "token_confidence": confidence.tolist(),
@@ -70,3 +116,16 @@ class EmbeddingInversionPipeline(Pipeline):
                 }
             )
         return rows
+
+
+def _batches(vectors: Iterator, size: int, width: int) -> Iterator[Tensor]:
+    """Checked batches of an iterator of vectors."""
+    first = 0
+    while batch := list(islice(vectors, size)):
+        yield check_embeddings(batch, width, first)
+        first += len(batch)
+
+
+# so that `pipeline` knows the task of a model that is loaded already, whose repository it does not ask
+if TASK not in PIPELINE_REGISTRY.supported_tasks:
+    PIPELINE_REGISTRY.register_pipeline(TASK, EmbeddingInversionPipeline, pt_model=AutoModel)

@@ -13,7 +13,7 @@ from modeling_embinv.calibration import (
     written_tokens,
 )
 from modeling_embinv.confidence_embinv import Calibration, evidence
-from modeling_embinv.generation_embinv import EmbInvGenerationConfig
+from modeling_embinv.generation_config_embinv import EmbInvGenerationConfig
 
 from .conftest import END, MASK, awaken, tiny_model, unit_vectors
 

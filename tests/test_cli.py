@@ -14,7 +14,7 @@ from modeling_embinv.backbone import new_inverter, prepare_tokenizer
 from modeling_embinv.checkpoints import export
 from modeling_embinv.cli import main
 from modeling_embinv.cli_options import CHECKPOINT
-from modeling_embinv.generation_embinv import EmbInvGenerationConfig
+from modeling_embinv.generation_config_embinv import EmbInvGenerationConfig
 
 from .conftest import awaken
 from .test_training import TINY_TRUNK

@@ -1,14 +1,18 @@
 """Decoding: every strategy against an oracle, exact budgets, repeatability, and settings that fail loudly."""
 
 import json
+import random
+import types
 
+import numpy as np
 import pytest
 import torch
 from transformers import TextDiffusionStreamer
 
 from modeling_embinv import EmbInvForMaskedDiffusion, EmbInvGenerationConfig, EmbInvOutput
 from modeling_embinv.diffusion_embinv import Canvas, confidence_step, euler_step, remask_step, sequential_step
-from modeling_embinv.generation_embinv import STRATEGIES
+from modeling_embinv.generation_config_embinv import STRATEGIES
+from modeling_embinv.inputs_embinv import check_embeddings
 from modeling_embinv.modeling_embinv import Condition
 
 from .conftest import END, MASK, PAD, VOCAB, awaken, tiny_config, tiny_model, unit_vectors
@@ -317,11 +321,35 @@ def test_two_stage_starts_from_its_hypothesis():
     [
         (dict(strategy="greedy"), "strategy must be one of sequential, euler"),
         (dict(num_step=4), "unknown generation argument num_step"),
-        (dict(num_steps=0), "num_steps must be a whole number of at least 1"),
-        (dict(num_steps=2.5), "num_steps must be"),
+        (dict(num_steps=0), "num_steps must be a whole number from 1 to 1,000, got 0"),
+        (dict(num_steps=2.5), "num_steps must be a whole number"),
+        (dict(num_steps=True), "num_steps must be a whole number"),
+        (dict(num_candidates=10**18), "num_candidates must be a whole number from 1 to 10,000"),
         (dict(max_length=13), "max_length 13 is more than this model's 12"),
-        (dict(remask_ratio=1.5), r"remask_ratio must be in \[0, 1\]"),
-        (dict(temperature=-1.0), "temperature must be 0 or more"),
+        (dict(remask_ratio=1.5), "remask_ratio must be a number from 0 to 1, got 1.5"),
+        (dict(remask_ratio="0.1"), "remask_ratio must be a number from 0 to 1, got '0.1'"),
+        (dict(temperature=-1.0), "temperature must be a number from 0 to 100, or None"),
+        (dict(overshoot="a"), "overshoot must be a number"),
+        (dict(guidance_scale=float("nan")), "guidance_scale must be a number"),
+        (dict(likelihood_weight=float("inf")), "likelihood_weight must be a number"),
+        (dict(return_history=1), "return_history must be True or False, got 1"),
+        (dict(strategy=["euler"]), "strategy must be one of"),
+        (dict(suppress_tokens=[VOCAB]), "suppress_tokens must be ids below this model's vocabulary of 60, got 60"),
+        (dict(suppress_tokens=[-1]), "suppress_tokens must be a list of token ids"),
+        (dict(suppress_tokens=["the"]), "suppress_tokens must be a list of token ids"),
+        (dict(suppress_tokens=7), "suppress_tokens must be a list of token ids"),
+        (dict(suppress_tokens=list(range(1, VOCAB))), "suppress_tokens leaves fewer than two tokens"),
+        (dict(generation_config={"num_steps": 3}), "generation_config must be an EmbInvGenerationConfig"),
+        (dict(generation_config=EmbInvGenerationConfig), "generation_config must be an EmbInvGenerationConfig"),
+        (dict(generator=7), "generator must be a torch.Generator"),
+        (dict(streamer=print), "streamer must have the methods put and end"),
+        (dict(num_beams=4), "num_beams .* num_corrections"),
+        (dict(max_new_tokens=5), "max_new_tokens: use max_length"),
+        (dict(do_sample=True), "do_sample: use temperature"),
+        (dict(num_return_sequences=3), "num_return_sequences: .*repeat a vector"),
+        (dict(input_ids=[[1, 2]]), "input_ids: give vectors as embeddings"),
+        (dict(top_k=5), "top_k: use temperature"),
+        (dict(seed=1), r"seed: use generator=torch.Generator\(\).manual_seed\(seed\)"),
     ],
 )
 def test_bad_settings_raise(settings, message):
@@ -338,12 +366,172 @@ def test_bad_settings_raise(settings, message):
         (torch.tensor([[1.0] * 16, [float("nan")] * 16]), "embedding 1 has NaN"),
         (torch.tensor([[float("inf")] * 16]), "embedding 0 has NaN or infinite"),
         (torch.zeros(1, 16), "embedding 0 is all zeros"),
+        (None, "embeddings are missing"),
+        (torch.ones(1, 16).long(), "must be floating-point numbers, got torch.int64"),
+        (np.ones((1, 16), dtype=np.uint8), "must be floating-point numbers, got uint8"),
+        (torch.ones(1, 16, dtype=torch.complex64), "must be floating-point numbers, got torch.complex64"),
+        (torch.ones(1, 16, device="meta"), "rows of numbers"),
+        ([["a"] * 16], "must be floating-point numbers"),
+        ([[1.0, 2.0], [1.0]], "rows of numbers, all of one length"),
+        ([[None] * 16], "must be floating-point numbers"),
+        ("a vector", "must be floating-point numbers"),
+        ({"embedding": [1.0] * 16}, "must be floating-point numbers"),
+        (object(), "must be floating-point numbers"),
+        (torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), "rows of numbers, all of one length"),
     ],
 )
 def test_bad_vectors_raise(vectors, message):
-    """NaN in gives fluent nonsense out."""
+    """NaN in gives fluent nonsense out; token ids or packed bits taken for vectors do as well."""
     with pytest.raises(ValueError, match=message):
         tiny_model().generate(vectors)
+
+
+@pytest.mark.parametrize("scale", [1e-320, 1e-25, 1e30, 1e300])
+def test_lengths_are_taken_in_double_precision(scale):
+    """In float32 the squares of small entries are 0 and of large ones infinite: "all zeros", or a vector of zeros."""
+    model, vectors = awaken(tiny_model()), unit_vectors(2).double()
+    with pytest.warns(UserWarning, match="normalising"):
+        found = check_embeddings(vectors * scale, 16)
+    if scale > 1e-300:  # numbers below have few digits left
+        assert torch.allclose(found, vectors.float(), atol=1e-6)
+        assert torch.equal(model.generate(found).sequences, model.generate(vectors).sequences)
+    assert torch.allclose(found.norm(dim=1), torch.ones(2), atol=1e-5)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(max_length=1),
+        dict(max_length=1, num_candidates=2),
+        dict(max_length=1, num_candidates=2, num_corrections=2, feedback="surrogate", num_proposals=4),
+        dict(draft_ids=torch.full((2, L), 7)),
+        dict(guidance_scale=2.0, max_length=1, num_candidates=3),
+    ],
+)
+@pytest.mark.parametrize("rows", [0, 1, 2])
+def test_where_nothing_is_masked(settings, strategy, rows):
+    """Half of a text of one token has no masked position, a full draft has none, no vector has no row: IndexError."""
+    model = awaken(tiny_model(surrogate_rank=2))
+    settings = {**settings, "strategy": strategy}
+    if "draft_ids" in settings:
+        settings["draft_ids"] = settings["draft_ids"][:rows]
+    output = model.generate(unit_vectors(2)[:rows], **settings)
+    assert output.sequences.shape == output.confidence.shape == (rows, settings.get("max_length", L))
+    assert (output.sequences[:, 0] != END).all() and not (output.sequences == MASK).any()
+    assert (output.cosine is not None) == ("feedback" in settings)
+
+
+def draft(*rows: list[int]) -> torch.Tensor:
+    return torch.tensor([row + [MASK] * (L - len(row)) for row in rows])
+
+
+@pytest.mark.parametrize(
+    "draft_ids, message",
+    [
+        (draft([5], [6]), r"draft_ids must have shape \(1, 12\), got \(2, 12\)"),
+        (draft([5]).float(), "draft_ids must be whole numbers, got torch.float32"),
+        (draft([VOCAB]), "draft_ids must be ids below this model's vocabulary of 60, got 60"),
+        (draft([-1]), "draft_ids must be ids below .* got -1"),
+        (draft([END, 5]), "draft 0 begins with its end token"),
+        ([["the"] * L], "draft_ids must be rows of token ids"),
+        ("the [MASK]", "draft_ids must be rows of token ids"),
+        (torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), "draft_ids must be rows of token ids"),
+    ],
+)
+def test_bad_drafts_raise(draft_ids, message):
+    """An id outside the vocabulary ended in an IndexError of the embedding; a float draft was compared with ids."""
+    with pytest.raises(ValueError, match=message):
+        tiny_model().generate(unit_vectors(1), draft_ids=draft_ids)
+
+
+def test_drafts_of_other_integers_and_lists():
+    """Tokenizers give lists and int32; a draft must not depend on which."""
+    model, ids = awaken(tiny_model()), draft([5, 6])
+    expected = model.generate(unit_vectors(1), draft_ids=ids).sequences
+    for same in (ids.int(), ids.tolist(), ids.numpy().astype(np.int16)):
+        assert torch.equal(model.generate(unit_vectors(1), draft_ids=same).sequences, expected)
+
+
+def test_tiny_temperatures_take_the_likeliest_token():
+    """Logits divided by 1e-300 are infinite and their softmax NaN: the last token of the vocabulary everywhere."""
+    model = awaken(tiny_model())
+    cold = model.generate(unit_vectors(3), temperature=1e-300, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(cold.sequences, model.generate(unit_vectors(3), temperature=0).sequences)
+
+
+def test_numbers_of_numpy_are_settings():
+    """A sweep over np.arange must neither fail nor leave numbers that JSON cannot write."""
+    config = EmbInvGenerationConfig(num_steps=np.int64(3), temperature=np.float32(0.5), suppress_tokens=np.arange(2))
+    assert json.loads(json.dumps(config.settings())) == config.settings()
+    assert type(config.num_steps) is int and type(config.temperature) is float and config.suppress_tokens == [0, 1]
+
+
+def test_searches_that_cannot_be_held_are_refused():
+    """Each count is within its bounds, their product is 10^9 texts: killed for memory after a while."""
+    model = tiny_model(surrogate_rank=2)
+    settings = dict(num_corrections=1, feedback="surrogate", num_beams=1000, num_proposals=10_000, num_hops=100)
+    with pytest.raises(ValueError, match="num_hops must be at most 131,072 texts"):
+        model.generate(unit_vectors(2), **settings)
+
+
+def test_a_streamer_takes_one_vector():
+    """The library's streamer fails in mid-run on two rows, or prints one of them."""
+    streamer = types.SimpleNamespace(put=lambda ids: None, end=lambda: None)
+    for rows in (0, 2):
+        with pytest.raises(ValueError, match="streamer shows one text"):
+            tiny_model().generate(unit_vectors(rows), streamer=streamer)
+
+
+def test_repr_names_what_differs():
+    """`{}` tells nothing, and 22 lines tell too much."""
+    assert repr(EmbInvGenerationConfig()) == "EmbInvGenerationConfig()"
+    config = EmbInvGenerationConfig(strategy="euler", num_steps=3, suppress_tokens=[1])
+    assert repr(config) == "EmbInvGenerationConfig(strategy='euler', num_steps=3, suppress_tokens=[1])"
+    assert eval(repr(config)).settings() == config.settings()
+
+
+ODD = (
+    None, True, -1, 0, 1, 2, 3, 10**18, -(10**18), 10**400, 0.0, 0.5, 1.5, -0.5, 1e-300, 1e300, float("nan"),
+    float("inf"), "", "1", "euler", b"1", [], [0], [3, 7], [1.5], ["a"], (), {}, {"a": 1}, set(), object(), print,
+    torch.tensor(3),
+    torch.ones(2, 2), np.float64(0.5), np.int8(4), np.bool_(True), np.array([1, 2]), 1j, range(3), torch.float32,
+    "surrogate",
+)  # fmt: skip
+
+
+def odd_arguments(random: random.Random) -> tuple:
+    """Vectors and keyword arguments, most of them as they should be."""
+    one = [unit_vectors(1), unit_vectors(2), unit_vectors(0), unit_vectors(1)[0], unit_vectors(2).half(), *ODD]
+    vectors = random.choice(one) if random.random() < 0.3 else unit_vectors(random.randint(0, 2))
+    fine = dict(
+        num_candidates=2, num_corrections=1, num_proposals=3, feedback="surrogate", max_length=3, strategy="euler",
+        num_steps=2, temperature=0.5, suppress_tokens=[7], guidance_scale=2.0, strange=1,
+    )  # fmt: skip
+    settings = {name: fine[name] for name in random.sample(list(fine)[:-1], random.randint(0, 4))}
+    if "num_corrections" in settings:
+        settings["feedback"] = "surrogate"
+    others = ("draft_ids", "generator", "streamer", "feedback", "tokenizer", "generation_config", "inputs", "top_p")
+    for name in random.sample((*EmbInvGenerationConfig.names(), *others), random.randint(0, 2)):
+        settings[name] = random.choice(ODD)
+    return vectors, settings
+
+
+@pytest.mark.filterwarnings("ignore:embeddings are not")
+def test_odd_arguments_get_one_line_or_an_output():
+    """Of thousands of odd calls, some ended in a TypeError of a comparison, some in torch, some in no memory."""
+    model, outcomes = awaken(tiny_model(surrogate_rank=2)), {"output": 0, "line": 0}
+    for seed in range(600):
+        vectors, settings = odd_arguments(random.Random(seed))
+        try:
+            output = model.generate(vectors, **settings)
+        except ValueError as error:
+            assert 0 < len(str(error)) < 1000 and "\n" not in str(error), (vectors, settings)
+            outcomes["line"] += 1
+        else:
+            assert not (output.sequences == MASK).any() and output.confidence.isfinite().all()
+            outcomes["output"] += 1
+    assert min(outcomes.values()) > 100, outcomes
 
 
 def test_other_lengths_are_normalised_with_a_warning():
@@ -358,9 +546,21 @@ def test_takes_arrays_lists_one_vector_and_none():
     """People have numpy arrays, JSON lists, a single vector, or an empty result set."""
     model, vector = tiny_model(), unit_vectors(1)
     expected = model.generate(vector).sequences
-    assert all(
-        torch.equal(model.generate(v).sequences, expected) for v in (vector.numpy(), vector.tolist(), vector[0])
+    half = vector.bfloat16()
+    column = np.empty(1, dtype=object)  # a column of a table
+    column[0] = vector[0].tolist()
+    same = (
+        vector.numpy(),
+        vector.tolist(),
+        vector[0],
+        [vector[0]],
+        column,
+        vector.to_sparse(),
+        vector.numpy()[:, ::1],
     )
+    assert all(torch.equal(model.generate(v).sequences, expected) for v in same)
+    assert torch.equal(model.generate(half).sequences, model.generate(half.float()).sequences)
+    assert model.generate([]).sequences.shape == (0, L)
     for strategy in STRATEGIES:
         assert model.generate(torch.empty(0, 16), strategy=strategy).sequences.shape == (0, L)
 

@@ -193,6 +193,16 @@ def test_chunked_cross_entropy_and_its_gradients_are_exact():
     assert torch.allclose(frozen.grad, theirs[0].grad, atol=1e-5) and weight.grad is None
 
 
+def test_no_masked_position_costs_nothing():
+    """A batch in which chance masked nothing ended in an IndexError; its loss is 0, and so is every gradient."""
+    model, none = tiny_model().train(), torch.empty(0, dtype=torch.long)
+    output = model(IDS, unit_vectors(3), T, positions=none, targets=none)
+    output.loss.backward()
+    assert output.loss == 0 and output.losses.shape == (0,)
+    assert all(weight.grad is None or not weight.grad.any() for weight in model.parameters())
+    assert model(IDS, unit_vectors(3), T, positions=none).logits.shape == (0, VOCAB)
+
+
 def test_loss_equals_cross_entropy_of_the_logits(family):
     """The training path must score the very distribution that generation samples from."""
     model = awaken(tiny_model(family))

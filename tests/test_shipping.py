@@ -16,7 +16,8 @@ from .conftest import MASK, awaken, unit_vectors
 
 SHIPPED = {
     "closed_loop_embinv.py", "confidence_embinv.py", "configuration_embinv.py", "cross_entropy_embinv.py",
-    "diffusion_embinv.py", "edits_embinv.py", "fingerprint_embinv.py", "generation_embinv.py",
+    "diffusion_embinv.py", "edits_embinv.py", "fingerprint_embinv.py", "generation_config_embinv.py",
+    "generation_embinv.py", "inputs_embinv.py",
     "int8_embinv.py", "linear_embinv.py", "modeling_embinv.py", "pipeline_embinv.py", "sampler_embinv.py",
     "surrogate_embinv.py", "trunk_embinv.py",
 }  # fmt: skip
@@ -140,6 +141,108 @@ def test_pipeline_takes_vectors_of_every_kind(folder, tmp_path):
     assert again(vectors[0], strategy="confidence")["text"] == one["text"]
 
 
+SEARCH = dict(feedback="surrogate", num_candidates=3, num_corrections=2, num_proposals=4)
+
+
+@pytest.fixture(scope="module")
+def invert(encoder):
+    """A pipeline of a model that is loaded already, with a surrogate."""
+    tokenizer = prepare_tokenizer(encoder.tokenizer)
+    torch.manual_seed(0)
+    model = awaken(new_inverter(tokenizer, TRUNK, embedding_dim=16, max_sequence_length=12))
+    model.add_surrogate(2)
+    return pipeline("embedding-inversion", model=model.eval(), tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize("settings", [dict(strategy="euler"), dict(temperature=1.0), SEARCH])
+def test_the_batch_size_changes_no_text(invert, settings):
+    """Noise seeded anew for each batch: texts that depend on the batch size, and the same one for equal vectors."""
+    vectors = unit_vectors(3)[[0, 1, 2, 0]]
+    texts = [[row["text"] for row in invert(vectors, batch_size=size, seed=3, **settings)] for size in (4, 1, 3, 4)]
+    assert texts[0] == texts[1] == texts[2] == texts[3]
+    assert texts[0][0] != texts[0][3]
+    assert texts[0] != [row["text"] for row in invert(vectors, seed=4, **settings)]
+    generator = torch.Generator().manual_seed(3)
+    assert texts[0] == [row["text"] for row in invert(vectors, generator=generator, **settings)]
+
+
+def test_pipeline_of_a_loaded_model(invert, tmp_path):
+    """`pipeline` did not know the task of a model object; what it saves must load again."""
+    assert type(invert).__name__ == "EmbeddingInversionPipeline"
+    rows = invert(unit_vectors(2))
+    same = pipeline("embedding-inversion", model=invert.model, tokenizer=invert.tokenizer, batch_size=1, seed=2)
+    assert [row["text"] for row in same(unit_vectors(2))] == [row["text"] for row in rows]
+    texts = [[row["text"] for row in same(unit_vectors(2), temperature=1.0, **seed)] for seed in ({}, {"seed": 5})]
+    assert texts[0] == [row["text"] for row in invert(unit_vectors(2), temperature=1.0, seed=2)] != texts[1]
+    invert.save_pretrained(tmp_path)
+    again = pipeline("embedding-inversion", model=str(tmp_path), trust_remote_code=True)
+    assert [row["text"] for row in again(unit_vectors(2))] == [row["text"] for row in rows]
+    with pytest.raises(ValueError, match="needs the model's tokenizer"):
+        invert.model.as_pipeline(None)
+
+
+def test_pipeline_reads_an_iterator_as_it_comes(invert):
+    """A generator was taken for one object of no shape; a whole table of vectors need not be in memory."""
+    vectors, taken = unit_vectors(5), []
+    stream = invert((taken.append(row) or row for row in vectors), batch_size=2, temperature=1.0)
+    rows = [next(stream)["text"]]
+    assert len(taken) < 5
+    rows += [row["text"] for row in stream]
+    assert rows == [row["text"] for row in invert(vectors, temperature=1.0)]
+    assert list(invert(iter([]))) == []
+    with pytest.raises(ValueError, match="embedding 3 is all zeros"):
+        list(invert(iter([*unit_vectors(3), torch.zeros(16)]), batch_size=2))
+    with pytest.raises(ValueError, match="embedding 3 is all zeros"):
+        invert([*unit_vectors(3), torch.zeros(16)], batch_size=2)
+
+
+def test_pipeline_reads_the_columns_of_tables(invert):
+    """A column of datasets, of pandas and of transformers' KeyDataset is neither an array nor a list of lists."""
+    import pandas
+    from datasets import Dataset
+    from transformers.pipelines.pt_utils import KeyDataset
+
+    table = Dataset.from_dict({"embedding": unit_vectors(3).tolist()})
+    expected = [row["text"] for row in invert(unit_vectors(3))]
+    columns = table["embedding"], KeyDataset(table, "embedding"), pandas.Series(unit_vectors(3).tolist())
+    for column in (*columns, table.with_format("torch")["embedding"], table.to_iterable_dataset()["embedding"]):
+        assert [row["text"] for row in invert(column)] == expected, type(column)
+    with pytest.raises(ValueError, match="embeddings must be"):
+        invert(table)
+
+
+def test_pipeline_returns_the_cosine_with_feedback(invert):
+    """A search that returns no cosine leaves its reader without a measure of the text."""
+    for settings in (SEARCH, dict(feedback="surrogate"), dict(feedback=lambda texts: unit_vectors(len(texts)))):
+        rows = invert(unit_vectors(2), **settings)
+        assert all(-1.001 <= row["cosine"] <= 1.001 for row in rows)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        (dict(seed=-1), "seed must be a whole number from 0 to"),
+        (dict(seed=2**64), "seed must be a whole number from 0 to"),
+        (dict(seed="1"), "seed must be a whole number from 0 to"),
+        (dict(seed=1, generator=torch.Generator()), "a seed or a generator"),
+        (dict(generator=1), "generator must be a torch.Generator"),
+        (dict(batch_size=0), "batch_size must be a whole number from 1"),
+        (dict(batch_size=1.5), "batch_size must be a whole number from 1"),
+        (dict(draft_ids=torch.zeros(1, 12)), "takes no draft_ids"),
+        (dict(tokenizer=None), "takes no tokenizer"),
+        (dict(do_sample=True), "use temperature"),
+        (dict(feedback="orcale"), "feedback must be"),
+        (dict(streamer=7), "streamer must have"),
+        (dict(inputs=[1.0]), "give vectors as embeddings"),
+    ],
+)
+@pytest.mark.parametrize("rows", [0, 1])
+def test_pipeline_refuses_what_it_cannot_do(invert, settings, message, rows):
+    """A seed out of range is an error of torch's; drafts of all vectors do not fit a batch of them."""
+    with pytest.raises(ValueError, match=message):
+        invert(unit_vectors(rows), **settings)
+
+
 def test_config_names_no_folder_of_this_machine(encoder, tmp_path):
     """The encoder's path on the machine that trained, its user's name in it, was published with the checkpoint."""
     model = new_inverter(prepare_tokenizer(encoder.tokenizer), encoder.path, embedding_dim=16, max_sequence_length=12)
@@ -150,19 +253,7 @@ def test_config_names_no_folder_of_this_machine(encoder, tmp_path):
 def test_shipped_files_import_torch_and_transformers_alone():
     """transformers refuses to load a folder whose code imports what the user lacks."""
     package = Path(__file__).parent.parent / "modeling_embinv"
-    allowed = {
-        "numpy",
-        "torch",
-        "transformers",
-        "huggingface_hub",
-        "math",
-        "dataclasses",
-        "typing",
-        "collections",
-        "copy",
-        "functools",
-        "warnings",
-    }
+    allowed = {"torch", "transformers", "huggingface_hub", "numpy", *sys.stdlib_module_names}
     for name in SHIPPED:
         text = (package / name).read_text()
         assert "from __future__" not in text

@@ -42,6 +42,12 @@ def test_parts_keep_the_order(monkeypatch):
     assert torch.allclose(model.embed(ids), vectors, atol=1e-5)
 
 
+def test_no_texts_have_no_vectors():
+    """The widest of no texts has no width: IndexError."""
+    model = with_surrogate()
+    assert model.embed(texts(3)[:0]).shape == (0, 16) and model.embedder()(texts(3)[:0]).dtype == torch.float32
+
+
 def test_it_learns_an_encoder_and_leaves_the_inverter_alone():
     """Gradients that reach the shared trunk or the token embeddings would spoil the inverter for its helper's sake."""
     model, encode = awaken(tiny_model(surrogate_rank=8)), bag_of_tokens([])
@@ -160,8 +166,8 @@ def test_its_cosine_weighs_less(monkeypatch):
     rounds = ClosedLoop.rounds
     monkeypatch.setattr(
         ClosedLoop, "rounds",
-        lambda self, embeddings, texts, judge, count: (
-            weights.append(judge.likelihood_weight) or rounds(self, embeddings, texts, judge, count)
+        lambda self, targets, texts, judge, count: (
+            weights.append(judge.likelihood_weight) or rounds(self, targets, texts, judge, count)
         ),
     )  # fmt: skip
     for feedback, given in (("surrogate", {}), (model.embed, {}), ("surrogate", {"likelihood_weight": 0.2})):

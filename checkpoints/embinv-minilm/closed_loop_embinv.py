@@ -9,17 +9,58 @@ of the best of them, that deserve a call of the encoder, which embeds them in on
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from itertools import repeat
 
 import torch
 from torch import Tensor
 
 from .diffusion_embinv import shortest_canvases, text_positions
+from .edits_embinv import NUM_DRAWS
 from .edits_embinv import random_edits
 
 # a vector leaves the search at this cosine, or after so many rounds without a better text
 ARRIVED, PATIENCE = 0.999, 5
 # λ by default, tuned on validation texts: the encoder's cosine needs no help, the surrogate is deceived without it
 LIKELIHOOD_WEIGHT, SURROGATE_LIKELIHOOD_WEIGHT = 0.0, 0.006
+# texts that the network is given at a time: what a vector tells it takes tens of kilobytes a row
+ROWS = 4096
+# texts of a round: their ids and vectors of 384 numbers take a gigabyte
+TEXTS = 2**17
+
+
+@dataclass
+class Targets:
+    """The vectors e (B, D) that texts are searched for, each with a generator of its own.
+
+    So no text depends on the others of its batch, and equal vectors get different noise.
+    """
+
+    vectors: Tensor
+    generators: list[torch.Generator]
+
+    @classmethod
+    def of(cls, vectors: Tensor, generator: torch.Generator | None) -> "Targets":
+        """Generators whose seeds are drawn from `generator`, one number a row."""
+        device = "cpu" if generator is None else generator.device
+        seeds = [int(torch.randint(2**31, (1,), generator=generator, device=device)) for _ in vectors]
+        return cls(vectors, [torch.Generator().manual_seed(seed) for seed in seeds])
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def rows(self, index: Tensor) -> "Targets":
+        """Those of the rows `index`."""
+        return Targets(self.vectors[index], [self.generators[row] for row in index.tolist()])
+
+    def copies(self, count: int, vectors: Tensor | None = None) -> "Targets":
+        """Each `count` times, or `vectors` (B · count, D) in their place."""
+        vectors = self.vectors.repeat_interleave(count, dim=0) if vectors is None else vectors
+        return Targets(vectors, [generator for one in self.generators for generator in repeat(one, count)])
+
+    def draws(self, count: int, width: int) -> Tensor:
+        """(B · count, width) uniform in [0, 1), `count` rows from each generator."""
+        rows = [torch.rand(count, width, generator=generator) for generator in self.generators]
+        return torch.cat(rows).to(self.vectors.device)
 
 
 @dataclass
@@ -80,10 +121,12 @@ def _copies(values: Tensor, count: int) -> Tensor:
 
 def repeated(ids: Tensor) -> Tensor:
     """(B, K) bool: rows of ids (B, K, L) that stand further left, too."""
-    if ids.shape[-1] > 1:  # a number for each text: K² comparisons of numbers, not of texts
-        _, place = ids.flatten(0, 1).unique(dim=0, return_inverse=True)
-        ids = place.view(*ids.shape[:2], 1)
-    return (ids == ids.mT).tril(diagonal=-1).any(dim=-1)
+    if ids.shape[-1] > 1:  # a number for each text
+        _, number = ids.flatten(0, 1).unique(dim=0, return_inverse=True)
+        ids = number.view(*ids.shape[:2], 1)
+    ordered, order = ids[..., 0].sort(dim=1, stable=True)  # of equal ones, the leftmost comes first
+    again = torch.nn.functional.pad(ordered[:, 1:] == ordered[:, :-1], (1, 0))
+    return torch.zeros_like(again).scatter(1, order, again)
 
 
 @dataclass
@@ -105,12 +148,19 @@ class Judge:
         place = place.view(ids.shape[:2])
         return self.embed(unique).to(ids.device, torch.float32)[place], repeated(place[..., None])
 
+    def cosine(self, ids: Tensor, embeddings: Tensor) -> Tensor:
+        """(B,) cosine of the vectors of texts (B, L) with e (B, D)."""
+        if not len(ids):
+            return embeddings.new_zeros(0)
+        vectors, _ = self.vectors(ids[:, None])
+        return torch.nn.functional.cosine_similarity(vectors[:, 0], embeddings, dim=-1)
+
 
 class ClosedLoop:
-    """A search for the texts of e (B, D).
+    """A search for the texts of vectors.
 
     Args:
-        generate: (embeddings, settings, draft_ids, barred_ids), the last two or None → ids (R, L), a text and ends.
+        generate: (targets, settings, draft_ids, barred_ids), the last two or None → ids (R, L), a text and ends.
         feedback: has the last word, or None: then the denoiser's likelihood is the only judge.
         scout: the surrogate, in the service of feedback; None leaves it out.
         overshoot: α of e + α(e − ê), which the edits of a hypothesis with vector ê are filled in for: what it lacks
@@ -124,7 +174,6 @@ class ClosedLoop:
     def __init__(
         self,
         model,
-        embeddings: Tensor,
         generate: Callable[..., Tensor],
         feedback: Judge | None,
         scout: Judge | None,
@@ -134,92 +183,104 @@ class ClosedLoop:
         num_checked: int,
         num_hops: int,
         temperature: float,
-        generator: torch.Generator | None,
     ):
-        self.model, self.embeddings, self.generate = model, embeddings, generate
+        self.model, self.generate = model, generate
         self.feedback, self.scout = feedback, scout
         self.overshoot = overshoot
         self.num_beams, self.num_proposals = num_beams, num_proposals
         self.num_checked, self.num_hops = num_checked, num_hops
-        self.temperature, self.generator = temperature, generator
+        self.temperature = temperature
         self.end, self.mask = model.config.eos_token_id, model.config.mask_token_id
         self.num_forward_passes = 0
 
-    def run(self, num_candidates: int, num_rounds: int, num_scouted: int = 0, num_searches: int = 1) -> Hypotheses:
+    def run(
+        self, targets: Targets, num_candidates: int, num_rounds: int, num_scouted: int = 0, num_searches: int = 1
+    ) -> Hypotheses:
         """The best text of each vector, (B, 1, …); those that no text has reached are searched for again."""
-        best = self.search(self.embeddings, num_candidates, num_rounds, num_scouted)
+        texts = max(num_candidates, self.num_beams * self.num_proposals * self.num_hops)  # of each vector
+        parts = torch.arange(len(targets)).split(max(1, TEXTS // texts))
+        settings = num_candidates, num_rounds, num_scouted, num_searches
+        found = [self.searches(targets.rows(part), *settings) for part in parts]
+        return Hypotheses(*(torch.cat([getattr(part, name) for part in found]) for name in NAMES))
+
+    def searches(
+        self, targets: Targets, num_candidates: int, num_rounds: int, num_scouted: int, num_searches: int
+    ) -> Hypotheses:
+        """The best text of each target of several searches, (B, 1, …)."""
+        best = self.search(targets, num_candidates, num_rounds, num_scouted)
         for _ in range(num_searches - 1):
             missed = (best.cosine[:, 0] < ARRIVED).nonzero().squeeze(1)
             if not len(missed):
                 break
-            again = self.search(self.embeddings[missed], num_candidates, num_rounds, num_scouted)
+            again = self.search(targets.rows(missed), num_candidates, num_rounds, num_scouted)
             best.put(missed, best.rows(missed).join(again).best(1))
         return best
 
-    def search(self, embeddings: Tensor, num_candidates: int, num_rounds: int, num_scouted: int) -> Hypotheses:
-        """The best text of each of embeddings (B, D), (B, 1, …); a scout judges the first `num_scouted` rounds."""
-        texts = self.candidates(embeddings, num_candidates)
+    def search(self, targets: Targets, num_candidates: int, num_rounds: int, num_scouted: int) -> Hypotheses:
+        """The best text of each target, (B, 1, …); a scout judges the first `num_scouted` rounds."""
+        texts = self.candidates(targets, num_candidates)
         if self.scout is not None and num_scouted:
-            texts = self.rounds(embeddings, texts, self.scout, num_scouted).ids
+            texts = self.rounds(targets, texts, self.scout, num_scouted).ids
             num_rounds -= num_scouted
-        return self.rounds(embeddings, texts, self.feedback, num_rounds).best(1)
+        return self.rounds(targets, texts, self.feedback, num_rounds).best(1)
 
-    def rounds(self, embeddings: Tensor, texts: Tensor, judge: Judge | None, count: int) -> Hypotheses:
+    def rounds(self, targets: Targets, texts: Tensor, judge: Judge | None, count: int) -> Hypotheses:
         """The beam (B, num_beams, …) after `count` rounds that start from texts (B, K, L)."""
-        state = self.weigh(judge, texts, embeddings).best(self.num_beams)
-        stale = torch.zeros(len(embeddings), dtype=torch.long, device=embeddings.device)
+        state = self.weigh(judge, texts, targets.vectors).best(self.num_beams)
+        stale = torch.zeros(len(targets), dtype=torch.long, device=texts.device)
         for _ in range(count):
             active = ((state.cosine[:, 0] < ARRIVED) & (stale < PATIENCE)).nonzero().squeeze(1)
             if not len(active):
                 break
-            before, target = state.rows(active), embeddings[active]
+            before, rows = state.rows(active), targets.rows(active)
             far_sighted = self.scout is not None and judge is not self.scout
-            ids = self.promising(before, target) if far_sighted else self.propose(before, target)
-            found = self.weigh(judge, ids, target, before.worst())
+            ids = self.promising(before, rows) if far_sighted else self.propose(before, rows)
+            found = self.weigh(judge, ids, rows.vectors, before.worst())
             after = before.join(found).best(self.num_beams)
             stale[active] = torch.where(after.score[:, 0] > before.score[:, 0] + 1e-6, 0, stale[active] + 1)
             state.put(active, after)
         return state
 
-    def candidates(self, embeddings: Tensor, count: int) -> Tensor:
+    def candidates(self, targets: Targets, count: int) -> Tensor:
         """(B, count, L): the text of temperature 0, and samples."""
-        greedy = self.generate(embeddings, {"temperature": 0.0})
+        greedy = self.generate(targets, {"temperature": 0.0})
         if count == 1:
             return greedy[:, None]
-        rows = embeddings.repeat_interleave(count - 1, dim=0)
-        sampled = self.generate(rows, {"temperature": self.temperature})
+        sampled = self.generate(targets.copies(count - 1), {"temperature": self.temperature})
         return torch.cat([greedy[:, None], sampled.view(len(greedy), count - 1, -1)], dim=1)
 
-    def propose(self, state: Hypotheses, target: Tensor) -> Tensor:
-        """(A, num_beams · n, L): every hypothesis edited, the edits filled in given e + α(e − ê); target: e (A, D)."""
-        count = self.num_proposals
-        lacks = target[:, None] - state.vectors
-        aim = torch.nn.functional.normalize(target[:, None] + self.overshoot * lacks, dim=-1)
+    def propose(self, state: Hypotheses, targets: Targets) -> Tensor:
+        """(A, num_beams · n, L): every hypothesis edited, the edits filled in given e + α(e − ê)."""
+        count, target = self.num_proposals, targets.vectors[:, None]
+        aim = torch.nn.functional.normalize(target + self.overshoot * (target - state.vectors), dim=-1)
         ids, log_p = _copies(state.ids, count), _copies(state.log_p, count)
-        drafts, barred = random_edits(ids, log_p, self.mask, self.end, self.generator)
+        edits = state.ids.shape[1] * count  # of each target
+        draws = targets.draws(edits, NUM_DRAWS + ids.shape[1])
+        drafts, barred = random_edits(ids, log_p, self.mask, self.end, draws)
         settings = {"temperature": self.temperature, "num_steps": 1, "strategy": "confidence"}
-        return self.generate(_copies(aim, count), settings, drafts, barred).view(len(target), -1, ids.shape[1])
+        filled = self.generate(targets.copies(edits, _copies(aim, count)), settings, drafts, barred)
+        return filled.view(len(targets), -1, ids.shape[1])
 
-    def promising(self, state: Hypotheses, target: Tensor) -> Tensor:
+    def promising(self, state: Hypotheses, targets: Targets) -> Tensor:
         """(A, num_beams · num_checked, L), what the scout ranks first of edits, and of edits of the best of them."""
         known = replace(state, score=torch.full_like(state.score, -torch.inf))  # neither they nor copies are picked
-        found = known.join(self.guessed(state, target))
+        found = known.join(self.guessed(state, targets))
         for _ in range(self.num_hops - 1):
-            parents = self._with_likelihood(found.best(self.num_beams), target, weight=0.0)
-            found = found.join(self.guessed(parents, target))
+            parents = self._with_likelihood(found.best(self.num_beams), targets.vectors, weight=0.0)
+            found = found.join(self.guessed(parents, targets))
         return found.best(self.num_beams * self.num_checked).ids
 
-    def guessed(self, state: Hypotheses, target: Tensor) -> Hypotheses:
+    def guessed(self, state: Hypotheses, targets: Targets) -> Hypotheses:
         """Edits of texts with vectors by the scout.
 
         What the scout gets wrong of a text whose vector is known, or guessed, is put right in its edits.
         """
-        ids = self.propose(state, target)
+        ids = self.propose(state, targets)
         vectors, _ = self.scout.vectors(torch.cat([state.ids, ids], dim=1))
         of_state, of_edits = vectors.split([state.ids.shape[1], ids.shape[1]], dim=1)
         error = (of_state - state.vectors).repeat_interleave(self.num_proposals, dim=1)
         vectors = torch.nn.functional.normalize(of_edits - error, dim=-1)
-        return Hypotheses.of(ids, vectors, (vectors * target[:, None]).sum(dim=-1))
+        return Hypotheses.of(ids, vectors, (vectors * targets.vectors[:, None]).sum(dim=-1))
 
     def weigh(self, judge: Judge | None, ids: Tensor, embeddings: Tensor, floor: Tensor | None = None) -> Hypotheses:
         """Texts (A, K, L) with their scores; likelihoods of the nearest ones alone, the rest is dropped.
@@ -258,7 +319,8 @@ def token_log_likelihood(model, ids: Tensor, embeddings: Tensor) -> Tensor:
     """
     log_p = torch.zeros(ids.shape, device=ids.device)
     for length, rows in shortest_canvases(ids, model.config.eos_token_id, model.config.canvas_lengths or ()):
-        log_p[rows, :length] = _half_masked(model, ids[rows, :length], embeddings[rows])
+        for part in rows.split(ROWS):
+            log_p[part, :length] = _half_masked(model, ids[part, :length], embeddings[part])
     return log_p
 
 

@@ -19,8 +19,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         losses = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
         grads = [torch.zeros_like(x) if need else None for x, need in zip((hidden, weight, bias), needed, strict=True)]
         compute_weight = weight.to(hidden.dtype)
-        for rows in torch.arange(hidden.shape[0], device="cpu").split(chunk_size):
-            rows = slice(int(rows[0]), int(rows[-1]) + 1)
+        for first in range(0, hidden.shape[0], chunk_size):
+            rows = slice(first, first + chunk_size)
             log_p = linear(hidden[rows], compute_weight, bias.to(hidden.dtype)).float().log_softmax(dim=-1)
             losses[rows] = -log_p.gather(1, targets[rows, None]).squeeze(1)
             if any(needed):

@@ -1,4 +1,4 @@
-"""`generate`: its settings, its output, and the closed loop around the sampler."""
+"""`generate`: its output, and the closed loop around the sampler."""
 
 import warnings
 from collections.abc import Callable
@@ -7,166 +7,32 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
 from transformers.utils import ModelOutput
 
 from .closed_loop_embinv import LIKELIHOOD_WEIGHT
+from .closed_loop_embinv import ROWS
 from .closed_loop_embinv import SURROGATE_LIKELIHOOD_WEIGHT
 from .closed_loop_embinv import ClosedLoop
 from .closed_loop_embinv import Judge
-from .confidence_embinv import KINDS
-from .confidence_embinv import Calibration
+from .closed_loop_embinv import Targets
 from .diffusion_embinv import after_first
 from .fingerprint_embinv import Fingerprint
+from .generation_config_embinv import EmbInvGenerationConfig
+from .inputs_embinv import BEAMS
+from .inputs_embinv import as_rows
+from .inputs_embinv import check_draft
+from .inputs_embinv import check_embeddings
+from .inputs_embinv import check_feedback
+from .inputs_embinv import check_generator
+from .inputs_embinv import check_streamer
+from .inputs_embinv import check_suppressed
+from .inputs_embinv import checked_feedback
+from .inputs_embinv import shown
 from .sampler_embinv import Sampler
+from .sampler_embinv import shape_of_draws
 
-COUNTS = (
-    "num_steps", "max_length", "num_candidates", "num_beams", "num_proposals", "num_checked", "num_hops",
-    "num_searches",
-)  # fmt: skip
-STRATEGIES = ("sequential", "euler", "euler_remask", "confidence", "two_stage")
-
-
-class EmbInvGenerationConfig(GenerationConfig):
-    """Sampler settings; unknown names raise.
-
-    Args:
-        strategy: "sequential" left to right, one token a pass (Eq. 11); "euler" the reverse diffusion (Eq. 12);
-            "euler_remask" with re-masking of doubtful tokens (Eq. 13); "confidence" the surest tokens first
-            (Eqs. 14–15); "two_stage" sequential, then euler from that hypothesis.
-        num_steps: forward passes at most, default 8. Sequential takes one a token; two_stage adds that to num_steps.
-        remask_ratio: τ of Eq. 13, the share of committed tokens that each step of euler_remask opens again.
-        restart_ratio: share of its hypothesis' tokens, the least sure ones, that two_stage opens again.
-        guidance_scale: classifier-free guidance (arXiv 2207.12598): logits = null + scale · (conditional − null).
-            1.0, the default, is none; anything else runs both branches in one batch of twice the rows.
-        temperature: of the token distribution; 0 takes the most likely token. None is the strategy's own: 1 for the
-            euler family, which samples, 0 for the others. The first stage of two_stage is always greedy.
-        calibration: how the probability of a token becomes the confidence that is returned: arguments of `Calibration`
-            by what the confidence rests on, "open_loop", "candidates" (without feedback), "surrogate" or "encoder".
-            Fitted by `embinv calibrate`, so that of the tokens of confidence 0.8 eight in ten are right; None is the
-            probability itself. No token is chosen by it.
-        num_candidates: texts that are written for each vector, one greedily, the others sampled; the best is returned.
-        num_corrections: rounds in which the best texts are edited and judged again; needs `feedback`.
-        num_beams, num_proposals: texts that survive a round of corrections, and edits of each.
-        num_checked: of a text's edits, those that the encoder is asked about; the surrogate picks them. Without one,
-            so many edits are made.
-        num_scouted: of the rounds, the first ones, which the surrogate judges in the encoder's place. None is half of
-            them, which reads about as much in half the calls; without an encoder or a surrogate it is nothing.
-        num_hops: where the encoder judges and the surrogate picks, the surrogate's best edits are edited again, so
-            that what the encoder is asked about lies up to so many edits away. 1 is faster, and reads less for as
-            many calls.
-        num_searches: searches from new candidates, of vectors that no text has reached yet; the best text stays.
-        candidate_temperature: of sampled candidates and of edits; higher ones differ more.
-        likelihood_weight: λ of the score cosine + λ · mean log p(token | e, the others) by which texts are ranked.
-            None is 0 for the encoder, and 0.006 for the surrogate, whose cosine is less to be trusted.
-        overshoot: α of e + α(e − ê), which edits of a text with vector ê are filled in for: what it lacks counts more.
-        max_length: canvas length, the model's `max_sequence_length` by default; shorter to say "at most so long".
-        suppress_tokens: ids that are never written, [MASK] is always among them.
-        return_history: keep the canvas and its confidence after each pass.
-
-    Raises:
-        ValueError: for an unknown argument or strategy, or a value out of range.
-    """
-
-    def __init__(self, **kwargs):
-        # the parent's many attributes are about left-to-right decoding; taking none of them makes unknown names errors
-        self.strategy: str = kwargs.pop("strategy", "confidence")
-        self.num_steps: int = kwargs.pop("num_steps", 8)
-        self.remask_ratio: float = kwargs.pop("remask_ratio", 0.05)
-        self.restart_ratio: float = kwargs.pop("restart_ratio", 0.3)
-        self.guidance_scale: float = kwargs.pop("guidance_scale", 1.0)
-        self.temperature: float | None = kwargs.pop("temperature", None)
-        self.calibration: dict[str, dict[str, float]] | None = _calibrations(kwargs)
-        self.num_candidates: int = kwargs.pop("num_candidates", 1)
-        self.num_corrections: int = kwargs.pop("num_corrections", 0)
-        self.num_beams: int = kwargs.pop("num_beams", 4)
-        self.num_proposals: int = kwargs.pop("num_proposals", 64)
-        self.num_checked: int = kwargs.pop("num_checked", 8)
-        self.num_scouted: int | None = kwargs.pop("num_scouted", None)
-        self.num_hops: int = kwargs.pop("num_hops", 3)
-        self.num_searches: int = kwargs.pop("num_searches", 1)
-        self.candidate_temperature: float = kwargs.pop("candidate_temperature", 0.7)
-        self.likelihood_weight: float | None = kwargs.pop("likelihood_weight", None)
-        self.overshoot: float = kwargs.pop("overshoot", 1.5)
-        self.max_length: int | None = kwargs.pop("max_length", None)
-        self.suppress_tokens: list[int] | None = kwargs.pop("suppress_tokens", None)
-        self.return_history: bool = kwargs.pop("return_history", False)
-        self._commit_hash: str | None = kwargs.pop("_commit_hash", None)
-        self._from_model_config: bool | None = kwargs.pop("_from_model_config", None)
-        self.transformers_version: str | None = kwargs.pop("transformers_version", None)
-        if kwargs:
-            raise ValueError(f"unknown generation argument {', '.join(kwargs)}; known are {', '.join(self.names())}.")
-        self.validate()
-
-    @staticmethod
-    def names() -> tuple[str, ...]:
-        """The names of the settings."""
-        return (
-            "strategy", "num_steps", "remask_ratio", "restart_ratio", "guidance_scale", "temperature", "calibration",
-            "num_candidates", "num_corrections", "num_beams", "num_proposals", "num_checked", "num_scouted",
-            "num_hops", "num_searches", "candidate_temperature", "likelihood_weight", "overshoot", "max_length",
-            "suppress_tokens", "return_history",
-        )  # fmt: skip
-
-    def settings(self) -> dict[str, Any]:
-        """The settings by name."""
-        return {name: getattr(self, name) for name in self.names()}
-
-    def to_diff_dict(self) -> dict[str, Any]:
-        """What is saved: the settings that differ from the defaults, so that better defaults reach old checkpoints."""
-        usual = type(self)().settings()
-        changed = {name: value for name, value in self.settings().items() if value != usual[name]}
-        return changed | {"transformers_version": self.to_dict()["transformers_version"]}
-
-    def validate(self, **_):
-        if self.strategy not in STRATEGIES:
-            raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {self.strategy!r}.")
-        for name in COUNTS:
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}.")
-        if not isinstance(self.num_corrections, int) or self.num_corrections < 0:
-            raise ValueError(f"num_corrections must be a whole number of at least 0, got {self.num_corrections!r}.")
-        if self.num_scouted is not None and (not isinstance(self.num_scouted, int) or self.num_scouted < 0):
-            raise ValueError(f"num_scouted must be a whole number of at least 0, got {self.num_scouted!r}.")
-        for name in ("remask_ratio", "restart_ratio"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)!r}.")
-        if self.temperature is not None and not self.temperature >= 0:
-            raise ValueError(f"temperature must be 0 or more, got {self.temperature!r}.")
-        if not self.candidate_temperature > 0:
-            raise ValueError(f"candidate_temperature must be above 0, got {self.candidate_temperature!r}.")
-        for kind in KINDS:
-            self.calibration_of(kind)  # raises for impossible values
-
-    def calibration_of(self, kind: str) -> Calibration:
-        """The calibration of confidences that rest on `kind`; one that changes nothing where none was fitted."""
-        fitted = (self.calibration or {}).get(kind, {})
-        try:
-            return Calibration(**fitted)
-        except TypeError as error:
-            raise ValueError(f"calibration of {kind} must hold {_CALIBRATION_KEYS}, got {fitted!r}.") from error
-
-    @classmethod
-    def from_model_config(cls, model_config):
-        raise NotImplementedError("a model configuration holds no sampler settings.")
-
-    def get_generation_mode(self, *args, **kwargs):
-        raise NotImplementedError("masked diffusion has no left-to-right generation mode.")
-
-
-_CALIBRATION_KEYS = "numbers for probability, length, nearness and bias"
-
-
-def _calibrations(settings: dict) -> dict[str, dict[str, float]] | None:
-    """Takes `calibration` out of settings, or what older files hold in its place: T and b of σ(logit(p) / T + b)."""
-    temperature, bias = settings.pop("confidence_temperature", None), settings.pop("confidence_bias", None)
-    calibration = settings.pop("calibration", None)
-    if calibration is not None and (not isinstance(calibration, dict) or set(calibration) - set(KINDS)):
-        raise ValueError(f"calibration must be by {', '.join(KINDS)}, got {calibration!r}.")
-    if calibration is None and (temperature, bias) != (None, None):
-        return {"open_loop": {"probability": 1 / (temperature or 1.0), "bias": bias or 0.0}}
-    return calibration
+# uniform draws at a time, 256 MiB
+MAX_DRAWS = 2**26
 
 
 @dataclass
@@ -176,8 +42,8 @@ class EmbInvGenerationOutput(ModelOutput):
     sequences: (B, L) int64, the text, its end token when it has one, then padding.
     confidence: (B, L) float32, the calibrated probability of each token when it was written, 0 at padding.
     num_forward_passes: how often the network ran; guidance runs twice the rows in a pass.
-    cosine: (B,) of the text's vector with e, when there was feedback. num_feedback_calls: texts that the encoder
-        embedded. num_surrogate_calls: those that the surrogate did.
+    cosine: (B,) of the text's vector by `feedback` with e, whenever that was given. num_feedback_calls: texts that the
+        encoder embedded. num_surrogate_calls: those that the surrogate did.
     history, history_confidence: on request, the canvas (B, L) and its confidence after each pass.
     """
 
@@ -197,7 +63,7 @@ class EmbInvGenerationMixin:
     @torch.no_grad()
     def generate(
         self,
-        embeddings: Any,
+        embeddings: Any = None,
         generation_config: EmbInvGenerationConfig | None = None,
         generator: torch.Generator | None = None,
         streamer: Any | None = None,
@@ -209,42 +75,57 @@ class EmbInvGenerationMixin:
         """Read the text back out of embeddings.
 
         Args:
-            embeddings: (B, D) or (D,), tensor, array or list; rows of another length than 1 are normalised, with a
-                warning.
+            embeddings: (B, D) or (D,), tensor, array or list of floating-point numbers; rows of another length than 1
+                are normalised, with a warning.
             generation_config: the model's own by default; `kwargs` override its settings.
-            generator: makes sampling repeatable. Each row takes a fixed amount of its randomness, so the batch
-                size changes no text.
+            generator: makes sampling repeatable. Each row takes a fixed amount of its randomness, so one generator
+                for many calls makes the batch size change no text, in a search neither.
             draft_ids: (B, L) canvas to start from, [MASK] where the text is unknown; what is known stays, with a
                 confidence of 1. Rows are texts with end tokens behind them; L is `max_length`. By default all unknown.
             streamer: for a batch of one: `put_draft` receives the canvas after each pass, and the keyword `confidence`
-                (1, L); `put` receives the text.
+                (1, L); `put` receives the text. In a search there are no drafts.
             feedback: what checks candidates and corrections: "surrogate", the model's own stand-in for the encoder, or
-                the encoder: N texts → (N, D) when the `tokenizer` is given, otherwise ids (N, L) → (N, D). Without it,
-                candidates are ranked by likelihood alone.
+                the encoder: N texts → (N, D) when the `tokenizer` is given, otherwise ids (N, L) → (N, D), as a
+                tensor, an array or lists; they are normalised. Without candidates and corrections it only gives the
+                cosine of each text; without feedback, candidates are ranked by likelihood alone.
             tokenizer: this model's, to hand texts to `feedback`.
 
         Raises:
-            ValueError: for vectors of another width than `config.embedding_dim`, NaN, infinite or all-zero ones, and
-                for unknown or impossible settings.
+            ValueError: for vectors of another width than `config.embedding_dim`, NaN, infinite or all-zero ones, for
+                unknown or impossible settings, and for vectors of another shape, NaN or infinite ones by `feedback`.
         """
         config = self._generation_settings(generation_config, kwargs)
         if mismatch := self.mismatch(embeddings):
             warnings.warn(mismatch, stacklevel=2)
         embeddings = check_embeddings(embeddings, self.config.embedding_dim).to(self.device)
-        if len(embeddings) and (config.num_candidates > 1 or config.num_corrections):
-            if draft_ids is not None or config.return_history:
-                raise ValueError("candidates and corrections take no draft_ids and keep no history.")
+        search = config.num_candidates > 1 or config.num_corrections > 0
+        check_feedback(feedback, tokenizer)
+        check_generator(generator)
+        if streamer is not None:
+            check_streamer(streamer, len(embeddings))
+        if search and (draft_ids is not None or config.return_history):
+            raise ValueError("candidates and corrections take no draft_ids and keep no history.")
+        if config.num_corrections and feedback is None:
+            raise ValueError('num_corrections needs feedback: "surrogate", or an encoder to check the text by.')
+        if draft_ids is not None:
+            shape = torch.Size([len(embeddings), config.max_length])
+            draft_ids = check_draft(draft_ids, shape, self.config.vocab_size, self.config.eos_token_id)
+        if search and len(embeddings):
             return self._closed_loop(embeddings, config, generator, streamer, feedback, tokenizer)
-        sampler = Sampler(self, embeddings, config, generator, streamer, draft_ids)
+        judge, _ = self._judges(config, feedback, tokenizer)
+        sampler = Sampler(self, embeddings, config, [generator] * len(embeddings), streamer, draft_ids)
         canvas = sampler.run()
+        cosine = None if judge is None else judge.cosine(canvas.ids, embeddings)
+        calls = judge.num_calls if judge else 0
         sequences, confidence = self._finish(canvas.ids, sampler.confidence(canvas), streamer)
         drafts = sampler.history
         return EmbInvGenerationOutput(
             sequences=sequences,
             confidence=confidence,
             num_forward_passes=sampler.num_forward_passes,
-            num_feedback_calls=0,
-            num_surrogate_calls=0,
+            cosine=cosine,
+            num_feedback_calls=0 if feedback == "surrogate" else calls,
+            num_surrogate_calls=calls if feedback == "surrogate" else 0,
             history=tuple(draft.ids for draft in drafts) if config.return_history else None,
             history_confidence=tuple(map(sampler.confidence, drafts)) if config.return_history else None,
         )
@@ -257,39 +138,43 @@ class EmbInvGenerationMixin:
         Raises:
             ValueError: as `generate`, for vectors of another width, NaN, infinite or all-zero ones.
         """
-        with warnings.catch_warnings(action="ignore"):  # that they are normalised is for `generate` to say
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that they are normalised is for `generate` to say
             checked = check_embeddings(embeddings, self.config.embedding_dim)
         if self.config.encoder_fingerprint is None or not len(checked):
             return None
-        vectors = torch.as_tensor(embeddings).reshape(checked.shape)
+        vectors = as_rows(embeddings, "embeddings").reshape(checked.shape)
         looks = Fingerprint.from_text(self.config.encoder_fingerprint).mismatch(vectors)
         encoder = self.config.encoder_id or "one encoder"
         return looks and f"this model inverts vectors of {encoder}; these look like {looks}."
 
     def _closed_loop(self, embeddings: Tensor, config, generator, streamer, feedback, tokenizer):
         """The best of several texts, corrected by what feedback says of them."""
-        if config.num_corrections and feedback is None:
-            raise ValueError('num_corrections needs feedback: "surrogate", or an encoder to check the text by.')
         passes = 0
 
-        def write(rows: Tensor, changes: dict, drafts=None, barred=None) -> Tensor:
+        def write(targets: Targets, changes: dict, drafts=None, barred=None) -> Tensor:
             nonlocal passes
-            settings = {**config.settings(), "num_candidates": 1, "num_corrections": 0, **changes}
-            sampler = Sampler(self, rows, type(config)(**settings), generator, None, drafts, barred)
-            ids = sampler.run().ids
-            passes += sampler.num_forward_passes
-            return ids
+            settings = type(config)(**{**config.settings(), "num_candidates": 1, "num_corrections": 0, **changes})
+            samplers, ids = [], []
+            for rows in torch.arange(len(targets)).split(_rows_at_a_time(settings)):
+                part = targets.rows(rows)
+                fixed = (None if given is None else given[rows] for given in (drafts, barred))
+                samplers.append(Sampler(self, part.vectors, settings, part.generators, None, *fixed))
+                ids.append(samplers[-1].run().ids)
+            passes += max(sampler.num_forward_passes for sampler in samplers)
+            return torch.cat(ids)
 
         judge, scout = self._judges(config, feedback, tokenizer)
         checked = min(config.num_checked, config.num_proposals)
         loop = ClosedLoop(
-            self, embeddings, write, judge, scout, config.overshoot, config.num_beams,
+            self, write, judge, scout, config.overshoot, config.num_beams,
             config.num_proposals if scout or feedback == "surrogate" else checked, checked, config.num_hops,
-            config.candidate_temperature, generator,
+            config.candidate_temperature,
         )  # fmt: skip
         scouted = config.num_corrections // 2 if config.num_scouted is None else config.num_scouted
         scouted = min(scouted, config.num_corrections)
-        found = loop.run(config.num_candidates, config.num_corrections, scouted, config.num_searches)
+        targets = Targets.of(embeddings, generator)
+        found = loop.run(targets, config.num_candidates, config.num_corrections, scouted, config.num_searches)
         ids, cosine = found.ids[:, 0], found.cosine[:, 0]
         kind = "candidates" if feedback is None else "surrogate" if feedback == "surrogate" else "encoder"
         confidence = config.calibration_of(kind)(found.log_p[:, 0].exp(), ids, self.config.eos_token_id, cosine)
@@ -306,16 +191,16 @@ class EmbInvGenerationMixin:
 
     def _judges(self, config, feedback: Callable | str | None, tokenizer) -> tuple[Judge | None, Judge | None]:
         """What texts are judged by, and the surrogate as its scout, where there is one and both are asked."""
-        if isinstance(feedback, str) and feedback != "surrogate":
-            raise ValueError(f'feedback must be "surrogate", an encoder or None, got {feedback!r}.')
         given = config.likelihood_weight
         if feedback is None:
             return None, None
         if feedback == "surrogate":
             return self._surrogate_judge(given), None
-        embed = feedback
-        if tokenizer is not None:
-            embed = lambda ids: torch.as_tensor(feedback(_texts(tokenizer, ids, self.config.eos_token_id)))  # noqa: E731
+
+        def embed(ids: Tensor) -> Tensor:
+            inputs = ids if tokenizer is None else _texts(tokenizer, ids, self.config.eos_token_id)
+            return checked_feedback(feedback, inputs, len(ids), self.config.embedding_dim)
+
         judge = Judge(embed, LIKELIHOOD_WEIGHT if given is None else given)
         if self.surrogate is None or config.num_checked >= config.num_proposals:
             return judge, None
@@ -336,7 +221,16 @@ class EmbInvGenerationMixin:
 
     def _generation_settings(self, generation_config, overrides: dict) -> EmbInvGenerationConfig:
         base = self.generation_config if generation_config is None else generation_config
+        if isinstance(base, type) or not callable(getattr(base, "settings", None)):
+            raise ValueError(
+                f"generation_config must be an EmbInvGenerationConfig, got {shown(base)}; "
+                "single settings are arguments of their own."
+            )
         config = type(base)(**{**base.settings(), **overrides})
+        search = config.num_candidates > 1 or config.num_corrections
+        if "num_beams" in overrides and "num_corrections" not in overrides and not search:
+            raise ValueError(BEAMS)
+        check_suppressed(config.suppress_tokens, self.config)
         if config.max_length is None:
             config.max_length = self.config.max_sequence_length
         if config.max_length > self.config.max_sequence_length:
@@ -372,18 +266,7 @@ def _texts(tokenizer, ids: Tensor, end: int) -> list[str]:
     return tokenizer.batch_decode(rows, skip_special_tokens=True)
 
 
-def check_embeddings(embeddings: Any, embedding_dim: int) -> Tensor:
-    """Vectors as (B, D) float32 rows of length 1; see `generate` for what it refuses."""
-    embeddings = torch.as_tensor(embeddings).float()
-    embeddings = embeddings[None] if embeddings.ndim == 1 else embeddings
-    if embeddings.ndim != 2 or embeddings.shape[1] != embedding_dim:
-        raise ValueError(f"embeddings must have shape (batch, {embedding_dim}), got {tuple(embeddings.shape)}.")
-    if not embeddings.isfinite().all():
-        row = int((~embeddings.isfinite()).any(dim=1).nonzero()[0])
-        raise ValueError(f"embedding {row} has NaN or infinite entries; every entry must be a finite number.")
-    norms = embeddings.norm(dim=1, keepdim=True)
-    if (norms == 0).any():
-        raise ValueError(f"embedding {int((norms == 0).nonzero()[0, 0])} is all zeros and has no direction to invert.")
-    if ((norms - 1).abs() > 1e-2).any():
-        warnings.warn("embeddings are not of length 1: normalising them.", stacklevel=3)
-    return embeddings / norms
+def _rows_at_a_time(config) -> int:
+    """Texts whose noise and conditions fit into memory together."""
+    passes, kinds, length = shape_of_draws(config)
+    return min(ROWS, max(1, MAX_DRAWS // (passes * kinds * length)))

@@ -56,7 +56,8 @@ def _packed(linear: nn.Linear, scale: Tensor | None):
     before = torch.backends.quantized.engine
     torch.backends.quantized.engine = "onednn"
     try:
-        with warnings.catch_warnings(action="ignore"):  # that such tensors will go one day
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that such tensors will go one day
             rounded = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
         return torch.ops.quantized.linear_prepack(rounded, linear.bias)
     finally:

@@ -1,6 +1,6 @@
 """One call of the sampler: the five decoding strategies of the paper around one loop."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -18,15 +18,18 @@ from .diffusion_embinv import shortest_canvases
 MAX_LOGITS = 2**28
 # those that a CPU chooses tokens from at once, 32 MiB: arrays of hundreds of MiB take up to thrice the time
 CHOICE_LOGITS = 2**23
+# below this temperature logits may be infinite when divided by it; the likeliest token is then certain anyway
+COLDEST = 1e-6
 
 
 class Sampler:
     """One call of `generate`: the canvas, its noise, and the loop that every strategy shares.
 
+    generators: of each row, or None for the global one. draft_ids: (B, L), the canvas to start from.
     barred_ids: (B, L), a token that a position must not get, −1 for none.
     """
 
-    def __init__(self, model, embeddings: Tensor, config, generator, streamer, draft_ids=None, barred_ids=None):
+    def __init__(self, model, embeddings: Tensor, config, generators, streamer, draft_ids=None, barred_ids=None):
         self.model, self.embeddings, self.config, self.streamer = model, embeddings, config, streamer
         self.condition, self.barred_ids = self._condition(), barred_ids
         tokens = model.config.mask_token_id, model.config.eos_token_id
@@ -34,24 +37,24 @@ class Sampler:
         self.canvas_lengths = ()
         if draft_ids is not None:
             self.canvas_lengths = model.config.canvas_lengths or ()
-            self.canvas = self.canvas.filled(check_draft(draft_ids, self.canvas.ids.shape).to(embeddings.device))
-        samples = config.strategy in ("euler", "euler_remask", "two_stage")
+            self.canvas = self.canvas.filled(draft_ids.to(embeddings.device))
+        samples = samples_by_itself(config)
         self.temperature = float(samples) if config.temperature is None else config.temperature
         self.suppressed = torch.tensor(
             sorted({model.config.mask_token_id, *(config.suppress_tokens or ())}), device=embeddings.device
         )
         self.num_forward_passes = 0
         self.history: list[Canvas] = []
-        self.draws = self._draw(generator) if samples or self.temperature > 0 else None
+        self.draws = self._draw(generators) if samples or self.temperature > 0 else None
 
-    def _draw(self, generator: torch.Generator | None) -> Tensor:
+    def _draw(self, generators: Sequence[torch.Generator | None] | None) -> Tensor:
         """Uniform draws (B, passes, 2, L): for the choice of tokens, and of positions. Row by row, see `generate`."""
-        length = self.config.max_length
-        passes = {"sequential": length, "two_stage": length + self.config.num_steps}
-        shape = (passes.get(self.config.strategy, self.config.num_steps), 2, length)
-        device = "cpu" if generator is None else generator.device
-        rows = [torch.rand(shape, generator=generator, device=device) for _ in self.embeddings]
-        return torch.stack(rows).to(self.embeddings.device) if rows else torch.empty(0, *shape)
+        shape, rows = shape_of_draws(self.config), []
+        for generator in generators or [None] * len(self.embeddings):
+            device = "cpu" if generator is None else generator.device
+            rows.append(torch.rand(shape, generator=generator, device=device))
+        device = self.embeddings.device
+        return torch.stack(rows).to(device) if rows else torch.empty(0, *shape, device=device)
 
     def run(self) -> Canvas:
         """The canvas with every position filled."""
@@ -158,7 +161,7 @@ class Sampler:
         if self.temperature == 0:
             chosen_p, chosen = probabilities.max(dim=-1)
             return chosen, chosen_p
-        chosen = _sample(logits / self.temperature, draws)
+        chosen = _sample(logits / max(self.temperature, COLDEST), draws)
         return chosen, probabilities.gather(1, chosen[:, None]).squeeze(1)
 
     def _condition(self):
@@ -183,7 +186,7 @@ class Sampler:
             positions=torch.cat([positions, positions + canvas.ids.numel()]),
             condition=self.condition.rows(torch.cat([active, active + len(self.embeddings)])),
         ).logits
-        conditional, null = logits.float().log_softmax(dim=-1).chunk(2)
+        conditional, null = logits.float().chunk(2)  # their log-softmax differs by a constant a row
         return null + scale * (conditional - null)
 
     def _record(self):
@@ -205,8 +208,14 @@ def _sample(logits: Tensor, draws: Tensor) -> Tensor:
     return tokens.clamp_max(logits.shape[-1] - 1)
 
 
-def check_draft(draft_ids: Tensor, shape: torch.Size) -> Tensor:
-    """Raises ValueError for another shape than the canvas'."""
-    if draft_ids.shape != shape:
-        raise ValueError(f"draft_ids must have shape {tuple(shape)}, got {tuple(draft_ids.shape)}.")
-    return draft_ids
+def samples_by_itself(config) -> bool:
+    """Whether the strategy draws noise at any temperature."""
+    return config.strategy in ("euler", "euler_remask", "two_stage")
+
+
+def shape_of_draws(config) -> tuple[int, int, int]:
+    """(passes, 2, L), the shape of a row's noise."""
+    length, steps = config.max_length, config.num_steps
+    # sequential and confidence commit at least one position a pass
+    passes = {"sequential": length, "two_stage": length + steps, "confidence": min(length, steps)}
+    return passes.get(config.strategy, steps), 2, length
