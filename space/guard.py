@@ -23,6 +23,7 @@ WRONG = "Something went wrong here; it has been noted."
 MAX_BODY, MAX_UPLOAD = 500_000, 20_000_000  # bytes; a pasted vector of 4,096 numbers has about 90,000
 API = "/gradio_api/"
 POSTED = ("upload", "queue/join", "call/", "run/", "api/", "cancel", "reset")  # what the page and the clients need
+MAX_MESSAGE = 300  # characters
 log = logging.getLogger("embinv.space")
 
 
@@ -55,7 +56,7 @@ class GuardedBlocks(gr.Blocks):
         try:
             return await super().process_api(*args, **kwargs)
         except gr.Error as error:
-            raise gr.Error(error.message, print_exception=False) from None
+            raise gr.Error(" ".join(str(error.message).split())[:MAX_MESSAGE], print_exception=False) from None
         except Exception as error:
             note(error)
             raise gr.Error(WRONG, print_exception=False) from None
@@ -79,12 +80,13 @@ class Guard:
         await self._run(scope, body, send)
 
     async def _run(self, scope, body: "_Body", send):
-        started = False
+        started = ended = False
 
         async def watched(message):
-            nonlocal started
+            nonlocal started, ended
             if not body.is_too_long or started:
                 started = True
+                ended = message["type"] == "http.response.body" and not message.get("more_body", False)
                 await send(message)
 
         try:
@@ -95,6 +97,8 @@ class Guard:
         if not started:
             answer = _line(413, body.message) if body.is_too_long else _line(500, WRONG)
             await answer(scope, body, send)
+        elif not ended:
+            await send({"type": "http.response.body"})
 
 
 class _Body:

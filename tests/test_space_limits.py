@@ -266,6 +266,24 @@ def test_whoever_leaves_stops_the_model(app, monkeypatch):
     assert list(app.inverter.drafts(vector, num_steps=2))[-1].text  # the next one is not stopped
 
 
+def test_a_visitor_who_hangs_up_frees_the_queue(url):
+    """The page's answer was one long pause during a search, in which gradio did not see that nobody listens."""
+    before = set(threading.enumerate())
+    slow = [SENTENCE, *CONTROLS[:6], 32, 20, "surrogate", 4]
+    answer = httpx.post(f"{url}/gradio_api/call/invert", json={"data": slow}).json()
+    with httpx.stream("GET", f"{url}/gradio_api/call/invert/{answer['event_id']}", timeout=60) as stream:
+        next(line for line in stream.iter_lines() if '"masked": 0' in line)  # the search begins
+        (search,) = [thread for thread in set(threading.enumerate()) - before if thread.name.endswith("(run)")]
+    search.join(60)  # the whole search takes minutes
+    assert not search.is_alive()
+
+
+def test_an_unknown_run_ends_its_answer(url, capfd):
+    """gradio breaks off in the middle of such an answer, with a traceback in the log."""
+    assert "error" in httpx.get(f"{url}/gradio_api/call/invert/nothing", timeout=10).text
+    assert "".join(capfd.readouterr()) == ""
+
+
 def test_a_search_that_takes_too_long_ends_with_a_line(app, monkeypatch):
     """The slowest settings take a quarter of an hour of a processor that two visitors share."""
     import inverter
