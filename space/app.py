@@ -8,12 +8,20 @@ On Hugging Face it runs as it lies; `EMBINV_MODEL` names another folder or repos
 import functools
 import inspect
 import os
+import tempfile
 import time
 from pathlib import Path
+
+# gradio keeps this many events for its statistics, and builds a table of all of them at each one
+os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")
+# a folder of this page's own, for old files in it are deleted
+os.environ.setdefault("GRADIO_TEMP_DIR", os.path.join(tempfile.gettempdir(), "embinv-space"))
 
 import gradio as gr
 import pandas as pd
 import torch
+from bounds import Choice, Number, Text, Upload
+from guard import MAX_UPLOAD, GuardedBlocks, app_options
 from inverter import STRATEGIES, Draft, Inverter
 from leaks import explanation, leaks_html, protect, summary
 from render import CSS, LEGEND, draft_html, figures_html
@@ -30,8 +38,10 @@ HERE = Path(__file__).parent
 LOCAL = HERE.parent / "checkpoints" / "embinv-minilm"
 MODEL = os.environ.get("EMBINV_MODEL") or (str(LOCAL) if LOCAL.exists() else "embinv/embinv-minilm")
 MAX_CHARACTERS, MAX_LINES = 600, 8
+MAX_SESSIONS = 256  # visitors whose last drafts are kept
+KEPT_SECONDS, SWEPT_SECONDS = 3600, 600  # how long uploads and drafts for the replay are kept; how often they go
 FRAME_SECONDS = 0.12  # a pass takes less time than the eye needs
-TEMPERATURES = ["the strategy's own", "0", "0.5", "0.7", "1"]
+TEMPERATURES = ("the strategy's own", "0", "0.5", "0.7", "1")
 EXAMPLES = [
     "The dog slept in front of the fire.",
     "We will meet at the station on Friday evening.",
@@ -44,6 +54,34 @@ LEAKING = (
 )
 
 inverter = Inverter(MODEL, "cuda" if torch.cuda.is_available() else "cpu")
+
+JUDGES = ("encoder", "surrogate") if inverter.model.config.surrogate_rank else ("encoder",)
+BOUNDS = {
+    "text": Text("Sentence", 4 * MAX_CHARACTERS),  # spaces count here; `read_text` is stricter about the rest
+    "first": Text("From", 4 * MAX_CHARACTERS),
+    "second": Text("To", 4 * MAX_CHARACTERS),
+    "lines": Text(f"Text, up to {MAX_LINES} lines", 4 * MAX_CHARACTERS * MAX_LINES, MAX_LINES),
+    "pasted": Text(f"Vector of {inverter.embedding_dim} numbers (JSON)", 400_000),
+    "file": Upload(f"or a file: {', '.join(KINDS)}", KINDS),
+    "row": Number("Row of the file", 0, 10_000_000, 0),
+    "seed": Number("Seed", 0, 2**32 - 1, 0),
+    "strategy": Choice("Strategy", STRATEGIES),
+    "steps": Number("Steps", 1, 32, 8),
+    "guidance": Number("Guidance (1 is none)", 0, 4, 1, 0.1),
+    # an empty number would be shown, and sent, as 0
+    "temperature": Choice("Temperature", TEMPERATURES),
+    "remask": Number("Re-mask ratio (euler_remask)", 0, 0.5, 0.05, 0.05),
+    "candidates": Number("Candidates", 1, 32, 1),
+    "corrections": Number("Corrections", 0, 20, 0),
+    "feedback": Choice("Checked by", JUDGES),
+    "searches": Number("Searches", 1, 4, 1),
+    "index": Number("Replay: after so many passes", 0, 64, 0),
+    "points": Number("Points on the way", 3, 15, 7),
+    "noise": Number("Noise λ added to every number of the vector", 0, 0.1, 0, 0.005),
+    "storage": Choice("Stored as", ("float32", "int8")),
+    "attack": Number("Corrections by an attacker who has the encoder", 0, 20, 3),
+    "example": Number("Example", 0, len(EXAMPLES) - 1, 0),
+}
 
 
 def readable(handler):
@@ -68,7 +106,7 @@ def readable(handler):
 
 def read_text(text: str) -> tuple[str, list[int], torch.Tensor]:
     """A visitor's text as the model can write it, its token ids and its vector (D)."""
-    text = " ".join((text or "").split())
+    text = " ".join(text.split())
     if not text:
         raise ValueError("Type a sentence first.")
     if len(text) > MAX_CHARACTERS:
@@ -83,9 +121,9 @@ def read_text(text: str) -> tuple[str, list[int], torch.Tensor]:
 
 def settings_of(strategy, steps, guidance, temperature, remask, candidates, corrections, feedback, searches) -> dict:
     """The controls as arguments of `Inverter.drafts`."""
-    temperature = None if temperature in (None, TEMPERATURES[0]) else float(temperature)
-    sampler = dict(strategy=strategy, num_steps=int(steps), guidance_scale=guidance, temperature=temperature)
-    loop = dict(candidates=int(candidates), corrections=int(corrections), feedback=feedback, searches=int(searches))
+    temperature = None if temperature == TEMPERATURES[0] else float(temperature)
+    sampler = dict(strategy=strategy, num_steps=steps, guidance_scale=guidance, temperature=temperature)
+    loop = dict(candidates=candidates, corrections=corrections, feedback=feedback, searches=searches)
     return sampler | dict(remask_ratio=remask) | loop
 
 
@@ -109,45 +147,42 @@ def invert_vector(
     """Read a pasted vector, or a row of an uploaded file, draft by draft."""
     chosen = settings_of(strategy, steps, guidance, temperature, remask, candidates, corrections, feedback, searches)
     dim = inverter.embedding_dim
-    vectors = parse_file(file, dim) if file else parse_pasted(pasted or "", dim)
-    if not 0 <= int(row or 0) < len(vectors):
-        raise ValueError(f"There is no row {int(row)}: the {len(vectors)} vectors are numbered from 0.")
-    yield from show(vectors[int(row or 0)], chosen, seed)
+    try:
+        vectors = parse_file(file["path"], dim) if file else parse_pasted(pasted, dim)
+    except RecursionError:
+        raise ValueError("This JSON is nested too deeply: a list of numbers, or of such lists, is wanted.") from None
+    if row >= len(vectors):
+        raise ValueError(f"There is no row {row}: the {len(vectors)} vectors are numbered from 0.")
+    yield from show(vectors[row], chosen, seed)
 
 
-def show(vector: torch.Tensor, settings: dict, seed, ids: list[int] | None = None):
-    """Yields (draft, recovered text, figures, all steps so far)."""
-    steps = []
+def show(vector: torch.Tensor, settings: dict, seed: int, ids: list[int] | None = None):
+    """Yields (draft, recovered text, figures, all steps so far as JSON, the drafts for the replay, at the end)."""
+    drafts = []
     for item in inverter.drafts(vector, seed, **settings):
-        if isinstance(item, Draft):
-            steps.append(item.as_json())
-            yield draft_html(item), "", "", steps
+        if item is None:
+            yield [gr.skip()] * 5
+        elif isinstance(item, Draft):
+            drafts.append(item)
+            yield draft_html(item), "", "", [draft.as_json() for draft in drafts], gr.skip()
             time.sleep(FRAME_SECONDS)
         else:
             result = item
     if ids is not None:
         result.accuracy = inverter.accuracy(ids, result.ids)
-    yield draft_html(Draft.from_json(steps[-1])), result.text, figures_html(result), steps
+    steps = [draft.as_json() for draft in drafts]
+    yield draft_html(drafts[-1]), result.text, figures_html(result), steps, drafts
 
 
-def replay(steps: list[dict] | None, index: int) -> str:
-    """The draft after `index` passes."""
-    if not steps:
-        return ""
-    return draft_html(Draft.from_json(steps[min(int(index), len(steps) - 1)]))
+def replay(drafts: list[Draft], index: int) -> str:
+    """The draft after `index` passes of the visitor's last text, which the server has kept."""
+    return draft_html(drafts[min(index, len(drafts) - 1)]) if drafts else ""
 
 
-def replay_range(steps: list[dict] | None):
-    """The slider over these steps, at their end."""
-    last = len(steps or [None]) - 1
+def replay_range(drafts: list[Draft]):
+    """The slider over these drafts, at their end."""
+    last = max(len(drafts) - 1, 0)
     return gr.Slider(maximum=max(last, 1), value=last, interactive=last > 0)
-
-
-def play(steps: list[dict]):
-    """All drafts, at the pace of a live run."""
-    for index in range(len(steps)):
-        yield replay(steps, index)
-        time.sleep(FRAME_SECONDS)
 
 
 @readable
@@ -158,7 +193,7 @@ def compare(text, steps, seed):
     rows, curves = [], []
     for strategy in STRATEGIES:
         start = time.perf_counter()
-        output = inverter.generate(vector[None], seed, strategy=strategy, num_steps=int(steps), return_history=True)
+        output = inverter.generate(vector[None], seed, strategy=strategy, num_steps=steps, return_history=True)
         milliseconds = 1000 * (time.perf_counter() - start)
         texts = inverter.decode(torch.cat(output.history))
         cosines = (inverter.embed(texts) @ vector).tolist()
@@ -181,7 +216,7 @@ def mix(first, second, points):
     angle = torch.arccos((start @ stop).clamp(-1, 1))
     if angle < 1e-3:
         raise ValueError("These two sentences have the same vector; choose two that differ.")
-    shares = torch.linspace(0, 1, int(points))[:, None]
+    shares = torch.linspace(0, 1, points)[:, None]
     between = (torch.sin((1 - shares) * angle) * start + torch.sin(shares * angle) * stop) / torch.sin(angle)
     texts = inverter.decode(inverter.generate(between).sequences)
     vectors = inverter.embed(texts)
@@ -193,17 +228,14 @@ def mix(first, second, points):
 @on_gpu
 def leak(text, noise, storage, corrections):
     """Which content words of each line survive inversion of its stored vector."""
-    lines = [line for line in (text or "").splitlines() if line.strip()]
-    if len(lines) > MAX_LINES:
-        raise ValueError(f"{len(lines)} lines; at most {MAX_LINES} are read at once.")
+    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
     if not lines:
         raise ValueError("Paste a line of text first.")
-    lines = [" ".join(line.split()) for line in lines]
     vectors = torch.stack([read_text(line)[2] for line in lines])
-    stored = protect(vectors, float(noise), storage == "int8")
+    stored = protect(vectors, noise, storage == "int8")
     # narrower than usual: many lines, and somebody waits
     narrow = dict(feedback="encoder", num_candidates=8, num_beams=2, num_proposals=16)
-    loop = dict(num_corrections=int(corrections), **narrow) if corrections else {}
+    loop = dict(num_corrections=corrections, **narrow) if corrections else {}
     recovered = inverter.decode(inverter.generate(stored, **loop).sequences)
     rows = summary(lines, recovered)
     cosine = float((stored * vectors).sum(dim=1).mean())
@@ -214,46 +246,53 @@ def controls() -> list:
     """The sampler's settings, folded away."""
     with gr.Accordion("Settings", open=False):
         with gr.Row():
-            strategy = gr.Dropdown(STRATEGIES, value="confidence", label="Strategy")
-            steps = gr.Slider(1, 32, value=8, step=1, label="Steps")
-            guidance = gr.Slider(0, 4, value=1, step=0.1, label="Guidance (1 is none)")
+            strategy = BOUNDS["strategy"].control()
+            steps = BOUNDS["steps"].control()
+            guidance = BOUNDS["guidance"].control()
         with gr.Row():
-            # an empty number would be shown, and sent, as 0
-            temperature = gr.Dropdown(TEMPERATURES, value=TEMPERATURES[0], label="Temperature")
-            remask = gr.Slider(0, 0.5, value=0.05, step=0.05, label="Re-mask ratio (euler_remask)")
-            seed = gr.Number(0, label="Seed", precision=0)
+            temperature = BOUNDS["temperature"].control()
+            remask = BOUNDS["remask"].control()
+            seed = BOUNDS["seed"].box()
         with gr.Row():
-            told = "the best of so many texts is kept; 1: nothing is checked"
-            candidates = gr.Slider(1, 32, value=1, step=1, label="Candidates", info=told)
-            told = "rounds of edits that are checked: slower, and reads much more"
-            corrections = gr.Slider(0, 20, value=0, step=1, label="Corrections", info=told)
-            judges = ["encoder", "surrogate"] if inverter.model.config.surrogate_rank else ["encoder"]
-            told = "the encoder itself, or the model's own stand-in for it"
-            feedback = gr.Radio(judges, value="encoder", label="Checked by", info=told)
-            told = "begin again so often, where no text has reached the vector; the best one stays"
-            searches = gr.Slider(1, 4, value=1, step=1, label="Searches", info=told)
+            candidates = BOUNDS["candidates"].control(
+                info="the best of so many texts is kept; 1: nothing is checked",
+            )
+            corrections = BOUNDS["corrections"].control(
+                info="rounds of edits that are checked: slower, and reads much more",
+            )
+            feedback = BOUNDS["feedback"].control(
+                gr.Radio, info="the encoder itself, or the model's own stand-in for it"
+            )
+            searches = BOUNDS["searches"].control(
+                info="begin again so often, where no text has reached the vector; the best one stays",
+            )
     return [seed, strategy, steps, guidance, temperature, remask, candidates, corrections, feedback, searches]
 
 
-def examples(text, standard: list, outputs: list):
-    """Sentences to click on; on Hugging Face the first click's result is kept for all visitors."""
+def examples(text, standard: list, outputs: list, shown: dict):
+    """Sentences to click on; the first click's drafts are kept for all visitors."""
+    kept = {}
 
+    @readable
     def invert_example(text):
-        yield from invert(text, *standard)
+        if text not in kept:
+            frames = []
+            for frame in invert(text, *standard):
+                frames.append(frame)
+                yield frame
+            if text in EXAMPLES:
+                kept[text] = frames
+            return
+        for frame in kept[text]:
+            yield frame
+            time.sleep(FRAME_SECONDS)
 
     offered = gr.Examples(
-        EXAMPLES,
-        text,
-        outputs,
-        invert_example,
-        cache_mode="lazy",
-        run_on_click=True,
-        label="Examples, with the standard settings",
-        api_visibility="private",
+        EXAMPLES, text, label="Examples, with the standard settings", cache_examples=False, api_visibility="private"
     )
-    if offered.cache_event:
-        draft, *_, steps = outputs
-        offered.cache_event.then(play, steps, draft, api_visibility="private")
+    BOUNDS["example"].bind(offered.dataset)
+    clicked = offered.load_input_event.then(invert_example, text, outputs, api_visibility="private")
+    clicked.then(**shown)
 
 
 def invert_tab():
@@ -261,38 +300,41 @@ def invert_tab():
     with gr.Row(equal_height=False):
         with gr.Column(scale=2):
             with gr.Tab("A sentence") as sentence:
-                text = gr.Textbox(EXAMPLES[0], label="Sentence", lines=2, max_length=4 * MAX_CHARACTERS)
+                text = BOUNDS["text"].control(EXAMPLES[0], lines=2, max_length=4 * MAX_CHARACTERS)
                 go = gr.Button("Embed it and read it back", variant="primary")
             with gr.Tab("A vector"):
-                pasted = gr.Textbox(label=f"Vector of {inverter.embedding_dim} numbers (JSON)", lines=3, max_lines=6)
-                file = gr.File(label=f"or a file: {', '.join(KINDS)}", file_types=list(KINDS), height=120)
-                row = gr.Number(0, label="Row of the file", precision=0, minimum=0)
+                pasted = BOUNDS["pasted"].control(lines=3, max_lines=6)
+                file = BOUNDS["file"].control(height=120)
+                row = BOUNDS["row"].box()
                 go_vector = gr.Button("Read it", variant="primary")
             chosen = controls()
         with gr.Column(scale=3):
             draft = gr.HTML('<div class="draft"></div>', label="Draft")
             gr.HTML(LEGEND)
-            slider = gr.Slider(0, 64, value=0, step=1, label="Replay: after so many passes", interactive=False)
+            slider = BOUNDS["index"].control(interactive=False)
             recovered = gr.Textbox(label="Recovered text", interactive=False)
             figures = gr.HTML()
             with gr.Accordion("All steps as JSON", open=False):
                 steps = gr.JSON(show_label=False)
-    outputs = [draft, recovered, figures, steps]
-    run = gr.on([go.click, text.submit], invert, [text, *chosen], outputs, api_name="invert")
-    go_vector.click(invert_vector, [pasted, file, row, *chosen], outputs, api_name="invert_vector")
+    drafts = gr.State([], time_to_live=KEPT_SECONDS)
+    outputs = [draft, recovered, figures, steps, drafts]
+    hidden = dict(api_visibility="private", queue=False, show_progress="hidden")
+    shown = dict(fn=replay_range, inputs=drafts, outputs=slider, **hidden)
+    gr.on([go.click, text.submit], invert, [text, *chosen], outputs, api_name="invert").then(**shown)
+    inputs = [pasted, file, row, *chosen]
+    # gradio's own preprocessing would leave an empty file behind for each request
+    go_vector.click(invert_vector, inputs, outputs, api_name="invert_vector", preprocess=False).then(**shown)
     with sentence:
-        examples(text, [control.value for control in chosen], outputs)
-    steps.change(replay_range, steps, slider, api_visibility="private", queue=False, show_progress="hidden")
-    slider.input(replay, [steps, slider], draft, api_name="replay", queue=False)
-    return run
+        examples(text, [control.value for control in chosen], outputs, shown)
+    slider.input(replay, [drafts, slider], draft, api_name="replay", queue=False)
 
 
 def compare_tab():
     """Five strategies side by side."""
     with gr.Row():
-        text = gr.Textbox(EXAMPLES[1], label="Sentence", scale=3)
-        steps = gr.Slider(1, 32, value=8, step=1, label="Steps")
-        seed = gr.Number(0, label="Seed", precision=0)
+        text = BOUNDS["text"].control(EXAMPLES[1], scale=3)
+        steps = BOUNDS["steps"].control()
+        seed = BOUNDS["seed"].box()
     go = gr.Button("Compare", variant="primary")
     columns = ["strategy", "recovered", "cosine", "tokens in place %", "passes", "ms"]
     table = gr.Dataframe(headers=columns, wrap=True, interactive=False, column_widths=["15%", "45%"])
@@ -307,9 +349,9 @@ def compare_tab():
 def mix_tab():
     """Between two sentences."""
     with gr.Row():
-        first = gr.Textbox("The dog slept in front of the fire.", label="From")
-        second = gr.Textbox("The train leaves at seven in the morning.", label="To")
-    points = gr.Slider(3, 15, value=7, step=1, label="Points on the way")
+        first = BOUNDS["first"].control("The dog slept in front of the fire.")
+        second = BOUNDS["second"].control("The train leaves at seven in the morning.")
+    points = BOUNDS["points"].control()
     go = gr.Button("Mix", variant="primary")
     columns = ["share of the second", "text read at that point", "cosine with the first", "with the second"]
     table = gr.Dataframe(headers=columns, wrap=True, interactive=False)
@@ -318,11 +360,11 @@ def mix_tab():
 
 def leaks_tab():
     """Names, numbers and other words that survive."""
-    text = gr.Textbox(LEAKING, label=f"Text, up to {MAX_LINES} lines", lines=4, max_lines=MAX_LINES)
+    text = BOUNDS["lines"].control(LEAKING, lines=4, max_lines=MAX_LINES)
     with gr.Row():
-        noise = gr.Slider(0, 0.1, value=0, step=0.005, label="Noise λ added to every number of the vector")
-        storage = gr.Radio(["float32", "int8"], value="float32", label="Stored as")
-        corrections = gr.Slider(0, 20, value=3, step=1, label="Corrections by an attacker who has the encoder")
+        noise = BOUNDS["noise"].control()
+        storage = BOUNDS["storage"].control(gr.Radio)
+        corrections = BOUNDS["attack"].control()
     go = gr.Button("What leaks?", variant="primary")
     marked, told = gr.HTML(), gr.Markdown()
     table = gr.Dataframe(headers=["kind", "in the text", "survived", "share"], interactive=False)
@@ -333,7 +375,8 @@ def leaks_tab():
 
 def build() -> gr.Blocks:
     """The page."""
-    with gr.Blocks(title="EmbInv", analytics_enabled=False) as page:
+    deleting = dict(delete_cache=(SWEPT_SECONDS, KEPT_SECONDS))
+    with GuardedBlocks(title="EmbInv", analytics_enabled=False, **deleting) as page:
         gr.Markdown(
             "# EmbInv: what an embedding says\nA sentence becomes a vector, as in every search index; a masked "
             "diffusion model that sees **nothing but that vector** writes the sentence back, all words at once."
@@ -359,7 +402,9 @@ def launch(**options):
     theme = gr.themes.Soft(
         primary_hue="teal", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
     )
-    return build().launch(theme=theme, css=CSS, ssr_mode=False, max_file_size="20mb", **options)
+    inside = app_options(SWEPT_SECONDS, KEPT_SECONDS)
+    limits = dict(max_file_size=MAX_UPLOAD, state_session_capacity=MAX_SESSIONS, app_kwargs=inside)
+    return build().launch(theme=theme, css=CSS, ssr_mode=False, enable_monitoring=False, **limits, **options)
 
 
 if __name__ == "__main__":

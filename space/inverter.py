@@ -4,13 +4,39 @@ import os
 import threading
 import time
 from dataclasses import asdict, dataclass
-from queue import Queue
+from queue import Empty, Queue
 
 import torch
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 
 STRATEGIES = ("confidence", "sequential", "euler", "euler_remask", "two_stage")
+LONGEST_SECONDS = 300  # for one call of the model; others wait
+HEARTBEAT_SECONDS = 1.0
+
+
+class VisitorLeft(Exception):
+    """Nobody waits for this text any longer."""
+
+
+class Watch(threading.local):
+    """When the model must stop, on this thread: after a time, or once the visitor has left."""
+
+    deadline = float("inf")
+    left: threading.Event | None = None
+
+    def check(self, *_):
+        """Hook before each forward pass.
+
+        Raises:
+            VisitorLeft, ValueError: at a pass that nobody waits for, or that comes too late.
+        """
+        if self.left is not None and self.left.is_set():
+            raise VisitorLeft
+        if time.monotonic() > self.deadline:
+            raise ValueError(
+                f"Stopped after {LONGEST_SECONDS} seconds: choose fewer candidates, corrections, searches or lines."
+            )
 
 
 @dataclass
@@ -33,11 +59,6 @@ class Draft:
     def as_json(self) -> dict:
         """For the page and the API."""
         return {**asdict(self), "masked": self.masked}
-
-    @classmethod
-    def from_json(cls, values: dict) -> "Draft":
-        """The draft of `as_json`."""
-        return cls(**{name: value for name, value in values.items() if name != "masked"})
 
 
 @dataclass
@@ -89,6 +110,8 @@ class Inverter:
         self.end, self.mask = self.model.config.eos_token_id, self.model.config.mask_token_id
         self.max_tokens = self.model.config.max_sequence_length - 1
         self.embedding_dim = self.model.config.embedding_dim
+        self.watch = Watch()
+        self.model.register_forward_pre_hook(self.watch.check)
 
     def cut(self, text: str) -> tuple[str, list[int], bool]:
         """The text as the model can write it: cut to the canvas, its token ids, and whether something was cut."""
@@ -118,10 +141,13 @@ class Inverter:
             feedback: what checks candidates and corrections, "encoder" or "surrogate".
 
         Yields:
-            `Draft` after `Draft`, and one `Result`.
+            `Draft` after `Draft`, None each second without one, and one `Result`. Once the generator is closed, the
+            model stops at its next forward pass.
         """
         queue: Queue = Queue()
+        left = threading.Event()
         start = time.perf_counter()
+        loop = dict(num_candidates=candidates, num_corrections=corrections, num_searches=searches)
 
         class Streamer:
             def put_draft(self, ids: Tensor, confidence: Tensor):
@@ -132,36 +158,45 @@ class Inverter:
             def end(self): ...
 
         def run():
+            self.watch.left = left
             try:
-                queue.put(self.generate(vector[None], seed, streamer=Streamer(), **settings))
+                output = self.generate(vector[None], seed, streamer=Streamer(), **settings)
+                if candidates > 1 or corrections:
+                    passes = output.num_forward_passes
+                    output = self.generate(vector[None], seed, feedback=feedback, **loop, **settings)
+                    output.num_forward_passes += passes
+                    queue.put((output.sequences[0], output.confidence[0], time.perf_counter() - start))
+                queue.put(self._result(output, vector, time.perf_counter() - start))
             except Exception as error:  # handed on to whoever reads the drafts
                 queue.put(error)
 
         threading.Thread(target=run, daemon=True).start()
         length = settings.get("max_length") or self.model.config.max_sequence_length
-        yield self.draft(torch.full((length,), self.mask), torch.zeros(length), 0.0)
-        while isinstance(item := queue.get(), tuple):
-            yield self.draft(*item)
-        if isinstance(item, Exception):
-            raise item
-        passes = item.num_forward_passes
-        if candidates > 1 or corrections:
-            loop = dict(num_candidates=candidates, num_corrections=corrections, num_searches=searches)
-            item = self.generate(vector[None], seed, feedback=feedback, **loop, **settings)
-            passes += item.num_forward_passes
-            yield self.draft(item.sequences[0], item.confidence[0], time.perf_counter() - start)
-        seconds = time.perf_counter() - start
-        text = self.decode(item.sequences)[0]
+        try:
+            yield self.draft(torch.full((length,), self.mask), torch.zeros(length), 0.0)
+            while not isinstance(item := _next(queue), Result):
+                if isinstance(item, Exception):
+                    raise item
+                yield None if item is None else self.draft(*item)
+            yield item
+        finally:
+            left.set()
+
+    def _result(self, output, vector: Tensor, seconds: float) -> Result:
+        """The text of that output (B = 1) and its figures."""
+        text = self.decode(output.sequences)[0]
         cosine = float(self.embed([text])[0] @ torch.nn.functional.normalize(vector, dim=-1))
-        calls = dict(encoder_calls=item.num_feedback_calls, surrogate_calls=item.num_surrogate_calls)
-        yield Result(text, item.sequences[0].tolist(), passes, 1000 * seconds, cosine, **calls)
+        calls = dict(encoder_calls=output.num_feedback_calls, surrogate_calls=output.num_surrogate_calls)
+        ids = output.sequences[0].tolist()
+        return Result(text, ids, output.num_forward_passes, 1000 * seconds, cosine, **calls)
 
     def generate(self, vectors: Tensor, seed: int = 0, **settings):
         """`generate` of the model; settings of None are the model's own, `feedback` may be the word "encoder"."""
         settings = {name: value for name, value in settings.items() if value is not None}
         if settings.get("feedback") == "encoder":
             settings |= {"feedback": self.embed, "tokenizer": self.tokenizer}
-        return self.model.generate(vectors, generator=torch.Generator().manual_seed(int(seed)), **settings)
+        self.watch.deadline = time.monotonic() + LONGEST_SECONDS
+        return self.model.generate(vectors, generator=torch.Generator().manual_seed(seed), **settings)
 
     def decode(self, sequences: Tensor) -> list[str]:
         """The texts of the ids (B, L) before their end token, what is masked left out."""
@@ -189,3 +224,11 @@ class Inverter:
     def _marks_beginnings(self) -> bool:
         """Whether this vocabulary marks where words begin (SentencePiece, byte-level BPE), not where they go on."""
         return not getattr(self.tokenizer.backend_tokenizer.model, "continuing_subword_prefix", None)
+
+
+def _next(queue: Queue):
+    """The next item, or None where a second brings none: whoever reads may notice that the visitor has left."""
+    try:
+        return queue.get(timeout=HEARTBEAT_SECONDS)
+    except Empty:
+        return None

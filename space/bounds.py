@@ -1,0 +1,127 @@
+"""What a caller may send: each bound is stated once; the page's control is made from it and the server checks by it.
+
+A slider's range holds on the page only. The API takes any JSON, so that every value is checked again here.
+"""
+
+import math
+from dataclasses import dataclass
+
+import gradio as gr
+
+
+class Bound:
+    """What one parameter may be: `check` gives the value to use, `control` the component on the page."""
+
+    def check(self, value):
+        """The value to use.
+
+        Raises:
+            ValueError: in one line that says what would be right and repeats nothing of what was sent.
+        """
+        raise NotImplementedError
+
+    def bind(self, component):
+        """The component, whose values are checked by this bound from now on."""
+        component.bound = self
+        return component
+
+
+@dataclass(frozen=True)
+class Number(Bound):
+    """A finite number from `low` to `high`, whole if `step` is; an empty one is `default`."""
+
+    label: str
+    low: float
+    high: float
+    default: float
+    step: float = 1
+
+    @property
+    def _range(self) -> str:
+        kind = "a whole number" if isinstance(self.step, int) else "a number"
+        return f"{self.label}: {kind} from {self.low} to {self.high} is wanted."
+
+    def check(self, value):
+        if value is None:
+            return self.default
+        # true is an int in Python; NaN is no number from low to high
+        if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
+            raise ValueError(self._range)
+        if not isinstance(self.step, int):
+            return float(value)
+        if value != math.floor(value):
+            raise ValueError(self._range)
+        return int(value)
+
+    def control(self, **looks) -> gr.Slider:
+        return self.bind(gr.Slider(self.low, self.high, self.default, step=self.step, label=self.label, **looks))
+
+    def box(self, **looks) -> gr.Number:
+        """For a range that is too wide for a slider."""
+        ends = dict(minimum=self.low, maximum=self.high)
+        return self.bind(gr.Number(self.default, label=self.label, precision=0, **ends, **looks))
+
+
+@dataclass(frozen=True)
+class Choice(Bound):
+    """One of a few words; an empty one is the first."""
+
+    label: str
+    choices: tuple[str, ...]
+
+    def check(self, value) -> str:
+        if value is None:
+            return self.choices[0]
+        if not isinstance(value, str) or value not in self.choices:
+            raise ValueError(f"{self.label}: one of {', '.join(self.choices)} is wanted.")
+        return value
+
+    def control(self, kind=gr.Dropdown, **looks):
+        return self.bind(kind(list(self.choices), value=self.choices[0], label=self.label, **looks))
+
+
+@dataclass(frozen=True)
+class Text(Bound):
+    """A text of at most so many characters, spaces included, on at most so many lines that are not empty."""
+
+    label: str
+    characters: int
+    num_lines: int | None = None
+
+    def check(self, value) -> str:
+        if value is None:
+            return ""
+        if not isinstance(value, str):
+            raise ValueError(f"{self.label}: a text is wanted.")
+        if len(value) > self.characters:
+            raise ValueError(f"{self.label}: this has {len(value)} characters; at most {self.characters} are read.")
+        num_lines = sum(bool(line.strip()) for line in value.splitlines())
+        if self.num_lines and num_lines > self.num_lines:
+            raise ValueError(f"{self.label}: this has {num_lines} lines; at most {self.num_lines} are read at once.")
+        # half of a surrogate pair is no character, and no tokenizer takes it
+        return value.encode("utf-8", "replace").decode("utf-8")
+
+    def control(self, value: str = "", **looks) -> gr.Textbox:
+        return self.bind(gr.Textbox(value, label=self.label, **looks))
+
+
+@dataclass(frozen=True)
+class Upload(Bound):
+    """A file that was uploaded here before, by the path that the upload gave; gradio checks that it is one."""
+
+    label: str
+    kinds: tuple[str, ...]
+
+    def check(self, value) -> dict | None:
+        if value is None:
+            return None
+        path, name = (value.get("path"), value.get("orig_name")) if isinstance(value, dict) else (None, None)
+        # gradio would fetch an address of any size and keep it
+        if not isinstance(path, str) or "://" in path or not isinstance(name, str | None):
+            raise ValueError(f"{self.label}: a file that was uploaded to this page is wanted.")
+        if len(path) > 4096 or "\0" in path:
+            raise ValueError(f"{self.label}: this path names no file.")
+        return {"path": path, "orig_name": name, "meta": {"_type": "gradio.FileData"}}
+
+    def control(self, **looks) -> gr.File:
+        return self.bind(gr.File(label=self.label, file_types=list(self.kinds), **looks))

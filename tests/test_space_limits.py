@@ -1,0 +1,328 @@
+"""What the Space refuses, and what it leaves behind: no raw error, no visitor's text in the log, nothing kept."""
+
+import gc
+import json
+import os
+import random
+import re
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+httpx = pytest.importorskip("httpx")
+gradio_client = pytest.importorskip("gradio_client", reason="the Space needs gradio: pip install 'embinv[space]'")
+SENTENCE = "We will meet at the station on Friday evening."
+JSON = {"Content-Type": "application/json"}
+PART = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.npy"\r\n\r\n'
+META = {"meta": {"_type": "gradio.FileData"}}  # by which gradio knows a file
+SECRET = "xyzzy-of-a-visitor"
+CONTROLS = [0, "confidence", 2, 1, "the strategy's own", 0.05, 1, 0, "encoder", 1]
+INVERT = [SENTENCE, *CONTROLS]
+VECTOR = ["[1, 2]", None, 0, *CONTROLS]
+GOOD = {
+    "invert": INVERT,
+    "invert_vector": VECTOR,
+    "compare": [SENTENCE, 2, 0],
+    "mix": [SENTENCE, "The dog slept.", 3],
+    "leaks": ["The dog slept.", 0, "float32", 0],
+    "replay": [0],
+}
+
+
+@pytest.fixture(scope="module")
+def app():
+    import app
+
+    app.FRAME_SECONDS = 0.0
+    return app
+
+
+@pytest.fixture(scope="module")
+def url(app, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
+        patch.setattr(app, "KEPT_SECONDS", 1)
+        patch.setattr(app, "SWEPT_SECONDS", 1)
+        _, url, _ = app.launch(prevent_thread_lock=True, quiet=True)
+        yield url.rstrip("/")
+        app.gr.close_all()
+
+
+def call(url: str, name: str, data: list, session: str | None = None) -> tuple[str, str]:
+    """("complete" or "error", its JSON) of a call over raw HTTP, NaN and all."""
+    posted = {"data": data} if session is None else {"data": data, "session_hash": session}
+    answer = httpx.post(f"{url}/gradio_api/call/{name}", content=json.dumps(posted), headers=JSON, timeout=60)
+    if answer.status_code != 200:
+        return "error", answer.text
+    text = httpx.get(f"{url}/gradio_api/call/{name}/{answer.json()['event_id']}", timeout=120).text
+    event, data = [part for part in text.split("\n\n") if part and "heartbeat" not in part][-1].split("\n", 1)
+    return event.removeprefix("event: "), data.removeprefix("data: ")
+
+
+def message_of(outcome: tuple[str, str]) -> str:
+    """The one line of an error, however it came."""
+    event, data = outcome
+    assert event == "error", data[:300]
+    content = json.loads(data)
+    message = content.get("error") or content.get("detail")
+    assert isinstance(message, str) and message.strip() and "\n" not in message and len(message) < 300, data[:300]
+    assert "Traceback" not in message and ".py" not in message
+    return message
+
+
+def test_no_event_takes_a_value_without_a_bound(app):
+    """A new control whose values nobody checks is the next replay that answers 120 bytes with 210 MB."""
+    for event in app.build().fns.values():
+        for component in event.inputs:
+            assert component.stateful or hasattr(component, "bound"), (event.api_name, component)
+
+
+@pytest.mark.parametrize(
+    "name, position, value, message",
+    [
+        ("invert", 0, ["a list"], "Sentence: a text is wanted"),
+        ("invert", 0, "x" * 3000, "at most 2400"),
+        ("invert", 1, 1e30, "Seed: a whole number from 0 to 4294967295"),
+        ("invert", 1, -1, "Seed"),
+        ("invert", 1, float("nan"), "Seed"),
+        ("invert", 1, "abc", "Seed"),
+        ("invert", 1, 0.5, "Seed"),
+        ("invert", 1, True, "Seed"),
+        ("invert", 2, "__class__", "Strategy: one of confidence, sequential"),
+        ("invert", 2, ["euler"], "Strategy"),
+        ("invert", 3, 10**18, "Steps: a whole number from 1 to 32"),
+        ("invert", 3, 0, "Steps"),
+        ("invert", 4, float("inf"), "Guidance .*: a number from 0 to 4"),
+        ("invert", 5, 0.3, "Temperature: one of"),
+        ("invert", 6, -0.1, "Re-mask ratio .* from 0 to 0.5"),
+        ("invert", 7, 10**6, "Candidates: a whole number from 1 to 32"),
+        ("invert", 8, 10**6, "Corrections: a whole number from 0 to 20"),
+        ("invert", 9, "oracle", "Checked by: one of"),
+        ("invert", 10, 10**6, "Searches: a whole number from 1 to 4"),
+        ("invert_vector", 0, "1," * 500_000, "too large"),
+        ("invert_vector", 0, "1," * 201_000, "at most 400000"),
+        ("invert_vector", 1, {"path": "/etc/passwd", **META}, "not on the server"),
+        ("invert_vector", 1, {"path": "http://127.0.0.1:1/a.npy", **META}, "uploaded to"),
+        ("invert_vector", 1, {"path": 5}, "a file that was uploaded"),
+        ("invert_vector", 1, "name.npy", "a file that was uploaded"),
+        ("invert_vector", 2, -1, "Row of the file"),
+        ("invert_vector", 2, 1e30, "Row of the file"),
+        ("compare", 1, 33, "Steps"),
+        ("mix", 2, 30_000_000, "Points on the way: a whole number from 3 to 15"),
+        ("mix", 0, {"path": "a", **META}, "From: a text is wanted"),
+        ("leaks", 0, "line\n" * 9, "at most 8"),
+        ("leaks", 1, 1e9, "Noise"),
+        ("leaks", 2, "int4", "Stored as"),
+        ("leaks", 3, 21, "Corrections by an attacker"),
+        ("replay", 0, 30_000_000, "Replay: after so many passes: a whole number from 0 to 64"),
+        ("replay", 0, None, None),
+    ],
+)  # fmt: skip
+def test_every_parameter_is_bound_on_the_server(url, capfd, name, position, value, message):
+    """Sliders bind the page only: a seed of 1e30 gave a raw error, a replay of 30,000,000 drafts 210 MB."""
+    data = [*GOOD[name]]
+    data[position] = value
+    outcome = call(url, name, data)
+    if message is None:
+        assert outcome[0] == "complete"
+    else:
+        assert re.search(message, message_of(outcome))
+    captured = "".join(capfd.readouterr())
+    assert "Traceback" not in captured and "Error" not in captured
+
+
+@pytest.mark.parametrize("data", [[], [1] * 50, INVERT[:3]])
+def test_a_wrong_number_of_values_is_one_line(url, capfd, data):
+    """gradio quotes all values that came, in the answer and in the log."""
+    assert "takes 11 values" in message_of(call(url, "invert", data))
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("pasted", ["[" * 100_000, "[" * 900 + "]" * 900, '{"a":' * 50_000, "[1e30, NaN]", "9" * 5000])
+def test_nested_json_is_one_line(url, capfd, pasted):
+    """Brackets in brackets exhaust Python's stack: a RecursionError, raw."""
+    message_of(call(url, "invert_vector", [pasted, *VECTOR[1:]]))
+    nested = f'{{"data": {"[" * 100_000}{"]" * 100_000}}}'
+    answer = httpx.post(f"{url}/gradio_api/call/invert", content=nested, headers=JSON)
+    assert answer.status_code in (400, 422) and len(answer.text) < 300
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
+def test_half_a_surrogate_pair_is_no_crash(url, capfd):
+    """JSON can write what no UTF-8 holds, and tokenizers refuse it with a TypeError."""
+    assert call(url, "invert", ["\ud800 and a dog", *CONTROLS])[0] == "complete"
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
+def test_the_replay_takes_no_drafts_from_the_caller(url):
+    """It shows what this visitor's run left on the server: nothing before it, and nothing of another visitor's."""
+    first, second = (gradio_client.Client(url, verbose=False) for _ in range(2))
+    assert first.predict(0, api_name="/replay") == ""
+    draft, _, _, steps = first.predict(*INVERT, api_name="/invert")
+    assert first.predict(0, api_name="/replay").count('class="masked') == len(steps[0]["pieces"])
+    assert first.predict(64, api_name="/replay") == draft
+    assert second.predict(64, api_name="/replay") == ""
+    assert "takes 1 values" in message_of(call(url, "replay", [steps, 0, 0]))
+
+
+@pytest.mark.parametrize("path", ["call/invert", "run/invert", "queue/join", "upload"])
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_body_has_a_limit(url, capfd, path, declared):
+    """300 MB were read, kept, and written to the log; without a Content-Length nothing stops them but counting."""
+    size = 21_000_000 if path == "upload" else 600_000
+    content = PART if path == "upload" else b'{"data": ["'
+    content += SECRET.encode() * (size // len(SECRET))
+    sent = content if declared else (content[start : start + 60_000] for start in range(0, len(content), 60_000))
+    kind = {"Content-Type": "multipart/form-data; boundary=x" if path == "upload" else "application/json"}
+    with httpx.Client(timeout=60) as client:
+        try:
+            answer = client.post(f"{url}/gradio_api/{path}", content=sent, headers=kind)
+        except httpx.WriteError:  # the server has closed the connection before all was sent
+            answer = None
+    assert answer is None or (answer.status_code == 413 and len(answer.text) < 200)
+    assert declared is False or answer is not None
+    assert "".join(capfd.readouterr()) == ""
+    assert httpx.get(url).status_code == 200
+
+
+def test_a_malformed_request_is_not_repeated(url, capfd):
+    """FastAPI's validation answers with the whole body that came."""
+    for path, body in (
+        ("call/invert", {"data": SECRET * 1000}),
+        ("queue/join", {"data": [], "fn_index": SECRET}),
+        ("queue/join", {"data": [SECRET], "fn_index": 10**6, "session_hash": "s"}),
+        ("queue/join", {"data": [SECRET], "fn_index": 0, "session_hash": "s", "trigger_id": 10**9}),
+        ("queue/join", {"data": [SECRET], "fn_index": 0, "session_hash": "s", "event_data": SECRET}),
+        ("call/nothing", {"data": [SECRET]}),
+        ("component_server", {"data": SECRET, "component_id": 1, "session_hash": "s", "fn_name": SECRET}),
+        ("cancel", {"session_hash": SECRET}),
+    ):  # fmt: skip
+        answer = httpx.post(f"{url}/gradio_api/{path}", json=body)
+        assert SECRET not in answer.text and len(answer.text) < 300, path
+    captured = "".join(capfd.readouterr())
+    assert SECRET not in captured and "Traceback" not in captured
+
+
+def test_a_fault_of_ours_shows_nothing_of_itself(url, app, capfd, caplog, monkeypatch):
+    """A TypeError's message quotes what it was given; the visitor needs none of it, the log no text of the visitor."""
+
+    def broken(text):
+        raise TypeError(f"unsupported: {text}")
+
+    monkeypatch.setattr(app.inverter, "cut", broken)
+    message = message_of(call(url, "invert", [SECRET, *CONTROLS]))
+    assert message == "Something went wrong here; it has been noted."
+    captured = "".join(capfd.readouterr()) + caplog.text
+    assert SECRET not in captured and "Traceback" not in captured
+    assert "TypeError at" in captured and Path(__file__).name in captured
+
+
+def test_uploads_are_deleted(url, app, tmp_path):
+    """Files that nobody uses stayed for ever; one that is used left an empty file behind as well."""
+    uploads = Path(os.environ["GRADIO_TEMP_DIR"])
+    path = tmp_path / "one.json"
+    path.write_text(json.dumps(app.inverter.embed([SENTENCE])[0].tolist()))
+    client = gradio_client.Client(url, verbose=False)
+    client.predict(None, gradio_client.handle_file(str(path)), 0, *CONTROLS, api_name="/invert_vector")
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    httpx.post(f"{url}/gradio_api/upload", content=PART + b"1" * 1000, headers=kind)  # no end, so that it has no name
+    _abandon_upload(url)
+    assert list(uploads.rglob("*"))
+    deadline = time.time() + 60
+    while any(file.is_file() for file in uploads.rglob("*")) and time.time() < deadline:
+        time.sleep(0.2)
+    assert [file for file in uploads.rglob("*") if file.is_file()] == []
+
+
+def _abandon_upload(url: str):
+    """Begin an upload and hang up in the middle."""
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as line:
+        line.sendall(
+            b"POST /gradio_api/upload HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n"
+            b"Content-Type: multipart/form-data; boundary=x\r\n\r\n" + PART + b"1" * 20_000
+        )
+        time.sleep(0.5)
+
+
+def test_whoever_leaves_stops_the_model(app, monkeypatch):
+    """Each request starts a thread; that of a visitor who is gone went on to the end of the search."""
+    vector = app.inverter.embed([SENTENCE])[0]
+    before = set(threading.enumerate())
+    for settings in (dict(num_steps=32), dict(candidates=32, corrections=20, searches=4)):
+        drafts = app.inverter.drafts(vector, **settings)
+        next(drafts)
+        next(drafts)
+        (thread,) = set(threading.enumerate()) - before
+        passes = []
+        app.inverter.model.register_forward_pre_hook(lambda *_, passes=passes: passes.append(1))
+        drafts.close()
+        thread.join(60)
+        assert not thread.is_alive() and len(passes) <= 2
+    gc.collect()
+    assert list(app.inverter.drafts(vector, num_steps=2))[-1].text  # the next one is not stopped
+
+
+def test_a_visitor_who_hangs_up_frees_the_queue(url):
+    """The page's answer was one long pause during a search, in which gradio did not see that nobody listens."""
+    before = set(threading.enumerate())
+    slow = [SENTENCE, *CONTROLS[:6], 32, 20, "surrogate", 4]
+    answer = httpx.post(f"{url}/gradio_api/call/invert", json={"data": slow}).json()
+    with httpx.stream("GET", f"{url}/gradio_api/call/invert/{answer['event_id']}", timeout=60) as stream:
+        next(line for line in stream.iter_lines() if '"masked": 0' in line)  # the search begins
+        (search,) = [thread for thread in set(threading.enumerate()) - before if thread.name.endswith("(run)")]
+    search.join(60)  # the whole search takes minutes
+    assert not search.is_alive()
+
+
+def test_an_unknown_run_ends_its_answer(url, capfd):
+    """gradio breaks off in the middle of such an answer, with a traceback in the log."""
+    assert "error" in httpx.get(f"{url}/gradio_api/call/invert/nothing", timeout=10).text
+    assert "".join(capfd.readouterr()) == ""
+
+
+def test_a_search_that_takes_too_long_ends_with_a_line(app, monkeypatch):
+    """The slowest settings take a quarter of an hour of a processor that two visitors share."""
+    import inverter
+
+    monkeypatch.setattr(inverter, "LONGEST_SECONDS", -1)
+    with pytest.raises(ValueError, match="choose fewer candidates"):
+        list(app.inverter.drafts(app.inverter.embed([SENTENCE])[0], candidates=8, corrections=20))
+
+
+def test_what_visitors_leave_is_bounded(app, monkeypatch):
+    """gradio keeps 10,000 sessions, each with a copy of the page and the last drafts."""
+    monkeypatch.setattr(app, "MAX_SESSIONS", 3)
+    server, url, _ = app.launch(prevent_thread_lock=True, quiet=True)
+    for number in range(6):
+        call(url.rstrip("/"), "invert", INVERT, session=None)
+        call(url.rstrip("/"), "replay", [0], session=f"visitor{number}")
+    assert len(server.state_holder.session_data) <= 4
+    server_blocks = server.get_blocks()
+    assert len(server_blocks._queue.event_analytics) <= 100
+    assert not server.iterators and not server_blocks._queue.event_ids_to_events
+    server_blocks.close()
+
+
+ODD = [
+    None, True, -1, 0, 1, 33, 10**18, -(10**30), 1e30, 0.5, float("nan"), float("inf"), "", "abc", "0", "x" * 50_000,
+    "\0", "\ud800", "{}", "[" * 5000, [], [[]], [1] * 1000, {}, {"path": "/etc/passwd"}, {"__type__": "update"},
+    {"path": "../../x.npy", **META}, {"meta": None, "path": "a"}, "<b>é</b>", "euler",
+]  # fmt: skip
+
+
+def test_no_odd_value_gives_a_raw_error(url, capfd):
+    """A seeded fuzz of all endpoints: each call is answered, or refused in one line."""
+    draw = random.Random(0)
+    for _ in range(120):
+        name = draw.choice(list(GOOD))
+        data = [draw.choice(ODD) if draw.random() < 0.3 else value for value in GOOD[name]]
+        outcome = call(url, name, data)
+        assert len(outcome[1]) < 1_000_000
+        if outcome[0] != "complete":
+            assert "noted" not in message_of(outcome), (name, data)
+    assert "".join(capfd.readouterr()) == ""
+    assert call(url, "invert", INVERT)[0] == "complete"
