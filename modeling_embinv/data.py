@@ -13,7 +13,7 @@ from datasets import Dataset, Features, List, Value, concatenate_datasets
 from tqdm.auto import tqdm
 
 from .canvas import SPLITS, canvas_of_rows, end_token_id, split_of, tokenize, word_starts
-from .encoders import SentenceEncoder
+from .encoders import SentenceEncoder, same_setting
 from .files import write_json
 from .sources import Document
 from .vectors import check_vectors
@@ -129,7 +129,7 @@ class _PairWriter:
     def _begin(self) -> dict:
         if (self.out_dir / "manifest.json").exists():
             manifest = read_manifest(self.out_dir)
-            changed = [key for key, value in self.settings.items() if manifest.get(key) != value]
+            changed = [key for key, value in self.settings.items() if not same_setting(key, manifest.get(key), value)]
             if changed and manifest["documents"]:
                 details = "; ".join(f"{key} was {manifest.get(key)}, now {self.settings[key]}" for key in changed)
                 raise ValueError(f"{self.out_dir} was begun with other arguments: {details}; choose another folder")

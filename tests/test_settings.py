@@ -143,8 +143,8 @@ def test_numbers_as_yaml_writes_them(tmp_path):
 
 
 ODD = [
-    None, True, False, 0, 1, -1, 2, 7, 2**31, 10**18, -(10**18), 0.0, 0.5, -0.5, 1e21, 1e-30, math.nan, math.inf, "",
-    "a", "1e-4", "nan", "no", "\0", "x" * 5000, [], [1], [8, 16], [None], ["a"], [[1]], {}, {"a": 1}, {"a": {"b": [1]}},
+    None, True, False, 0, 1, -1, 2, 7, 2**31, 10**18, -(10**18), 0.0, 0.5, 1e21, 1e-30, math.nan, math.inf, "",
+    "a", "1e-4", "nan", "no", "\0", "x" * 5000, [], [8, 16], [None], ["a"], [[1]], {}, {"a": 1}, {"a": {"b": [1]}},
 ]  # fmt: skip
 
 
