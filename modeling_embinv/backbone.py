@@ -120,13 +120,13 @@ def _check_size(config: EmbInvConfig):
     Raises:
         ValueError: for sizes that do not fit together, or a model beyond what is meant to be trained here.
     """
-    if config.num_hidden_layers > MOST_LAYERS:
-        raise ValueError(f"the trunk may have {MOST_LAYERS:,} layers at most, got {config.num_hidden_layers:,}.")
+    if not 1 <= config.num_hidden_layers <= MOST_LAYERS:
+        raise ValueError(f"the trunk must have 1 to {MOST_LAYERS:,} layers, got {config.num_hidden_layers:,}.")
     try:
         with torch.device("meta"):
             count = EmbInvForMaskedDiffusion(copy.deepcopy(config)).num_parameters()
     except Exception as error:  # whatever a layer says of its sizes
-        raise ValueError(f"the trunk's sizes are impossible: {one_line(error)}") from error
+        raise ValueError(f"no model can be built of these settings: {one_line(error)}") from error
     if count > MOST_WEIGHTS:
         raise ValueError(f"the model may have {MOST_WEIGHTS:,} weights at most, these sizes make {count:,}.")
 

@@ -135,7 +135,7 @@ class _PairWriter:
                 raise ValueError(f"{self.out_dir} was begun with other arguments: {details}; choose another folder")
             if not changed:
                 return manifest
-        elif self.out_dir.exists() and any(self.out_dir.iterdir()):
+        elif any(path.name != "manifest.json.tmp" for path in self.out_dir.glob("*")):  # that is what a kill leaves
             raise ValueError(f"{self.out_dir} holds other files and no manifest.json; choose a new folder")
         manifest = self.settings | {
             "complete": False,

@@ -32,7 +32,8 @@ def written_whole(folder: Path) -> Iterator[Path]:
 
 def one_line(error: BaseException) -> str:
     """An error as one line of bounded length."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    text = " ".join(str(error).split())[:300] or type(error).__name__
+    return f"unknown {text}" if isinstance(error, KeyError) else text
 
 
 def partial_of(folder: Path) -> Path:

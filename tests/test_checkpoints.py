@@ -16,6 +16,7 @@ from modeling_embinv import folders
 from modeling_embinv.backbone import new_inverter, prepare_tokenizer
 from modeling_embinv.batches import NoisedBatch
 from modeling_embinv.checkpoints import checkpoints, export, remove_unfinished, save_checkpoint
+from modeling_embinv.files import write_json
 from modeling_embinv.training import build_data, build_model, train
 from modeling_embinv.training_run import Run
 
@@ -186,6 +187,36 @@ def test_an_export_holds_no_infinity(encoder, tmp_path):
     with pytest.raises(ValueError, match="decoder.bias is not finite in torch.float16"):
         export(model, tokenizer, tmp_path / "best")
     assert not list(tmp_path.iterdir())
+
+
+def test_files_of_one_stem_are_written_apart(tmp_path, file_limit):
+    """Both went through one temporary file; a disk that fills left half of it."""
+    (tmp_path / "report.tmp").write_text("mine")
+    write_json(tmp_path / "report.json", {"a": 1})
+    file_limit(100)
+    with pytest.raises(OSError):
+        write_json(tmp_path / "report.json", {"a": "x" * 1000})
+    file_limit(None)
+    assert json.loads((tmp_path / "report.json").read_text()) == {"a": 1}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json", "report.tmp"]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"hidden_size": 33}, "not a multiple of the number of attention heads"),
+        ({"hidden_size": "wide"}, "backbone_config is impossible"),
+        ({"hidden_act": "foo"}, "no model can be built"),
+        ({"num_hidden_layers": 999_999}, "1 to 1,000 layers"),
+        ({"num_hidden_layers": 0}, "1 to 1,000 layers"),
+        ({"hidden_size": 65_536, "intermediate_size": 1_000_000}, "2,000,000,000 weights at most"),
+    ],
+)
+def test_sizes_are_tried_without_memory(pairs, tmp_path, sizes, message):
+    """A mistyped size took all memory before anybody said a word, or was transformers' own kind of error."""
+    with pytest.raises(ValueError, match=message) as caught:
+        train(settings(pairs, tmp_path, backbone_config=json.dumps(TINY_TRUNK | sizes)))
+    assert "\n" not in str(caught.value)
 
 
 class _Joined(Run):
