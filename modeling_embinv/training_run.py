@@ -123,6 +123,7 @@ class Run:
         """
         lost = self.accelerator.reduce((~torch.stack(self.unchecked).isfinite()).float(), reduction="sum")
         if lost.any():
+            self.accelerator.wait_for_everyone()  # as in `in_all`
             first = self.progress.step - len(lost) + 1 + int(lost.nonzero()[0])
             raise ValueError(
                 f"update {first}: the loss or its gradient is not finite, so training stops. The checkpoints in "
