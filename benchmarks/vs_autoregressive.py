@@ -62,7 +62,7 @@ def our_operations(config: TrainingConfig, folder: Path, batches: PairBatches) -
     """Operations of our whole run, its bag-of-words warm-up included."""
     model, _ = load_inverter(folder)
     ids, embedding = batches.batch(0, config.batch_size, config.max_sequence_length)
-    batch = noise_batch(ids, embedding, config.schedule, model.config.mask_token_id, generator_for(0),
+    batch = noise_batch(ids, embedding, config.schedule_of(model), model.config.mask_token_id, generator_for(0),
                         config.full_mask_share, config.condition_dropout, model.config.eos_token_id,
                         config.tail_share)  # fmt: skip
     words = batches.batch(0, config.bag_of_words_batch_size, config.max_sequence_length)

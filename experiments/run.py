@@ -31,8 +31,9 @@ from modeling_embinv.evaluation import HeldOut, Score
 from modeling_embinv.files import write_json
 from modeling_embinv.flops import training_flops
 from modeling_embinv.report import COLUMNS, cells
+from modeling_embinv.settings import read_yaml
 from modeling_embinv.training import train
-from modeling_embinv.training_config import TrainingConfig, read_yaml
+from modeling_embinv.training_config import TrainingConfig
 
 FOLDER = Path(__file__).parent
 RUNS = Path("runs/experiments")
@@ -130,7 +131,7 @@ def teraflop(config: TrainingConfig, held_out: HeldOut) -> float:
     noised = noise_batch(
         held_out.input_ids,
         held_out.embeddings,
-        config.schedule,
+        config.schedule_of(held_out.model),
         held_out.model.config.mask_token_id,
         generator_for(4),
         config.full_mask_share,

@@ -1,6 +1,7 @@
 """Start an inverter from pretrained weights: an encoder, a masked language model, or an earlier inverter."""
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -9,10 +10,16 @@ from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokeni
 from transformers.utils import logging
 
 from .canvas import end_token_id
+from .confidence_embinv import KINDS
 from .configuration_embinv import EmbInvConfig
+from .encoders import same_setting
+from .folders import one_line
 from .modeling_embinv import ConditionProjector, EmbInvForMaskedDiffusion
 
 logger = logging.get_logger(__name__)
+
+# a mistyped size asks for all the memory there is
+MOST_LAYERS, MOST_WEIGHTS = 1000, 2_000_000_000
 
 _DROPOUTS = (
     "hidden_dropout_prob", "attention_probs_dropout_prob", "attention_dropout", "embedding_dropout", "mlp_dropout",
@@ -78,19 +85,52 @@ def new_inverter(
     """
     tokens = token_settings(tokenizer)
     if isinstance(backbone, dict):
-        sizes = {"model_type": "bert", **backbone, "vocab_size": tokens["vocab_size"]}
-        backbone_config, source = AutoConfig.for_model(**sizes), None
+        backbone_config, source = (
+            _random_trunk({"model_type": "bert", **backbone, "vocab_size": tokens["vocab_size"]}),
+            None,
+        )
     else:
         source = _load_source(backbone)
         backbone_config = copy.deepcopy(source.config)
         backbone_config.vocab_size = tokens["vocab_size"]
     positions = settings.get("num_condition_tokens", 0) + settings["max_sequence_length"]
     _adapt(backbone_config, num_hidden_layers, positions)
-    model = EmbInvForMaskedDiffusion(EmbInvConfig(backbone_config=backbone_config, **tokens, **settings))
+    config = EmbInvConfig(backbone_config=backbone_config, **tokens, **settings)
+    _check_size(config)
+    model = EmbInvForMaskedDiffusion(config)
     if source is not None:
         load_backbone(model, source, _shared_tokens(tokenizer, backbone))
     model.generation_config.suppress_tokens = suppressed_tokens(tokenizer, tokens["eos_token_id"])
     return model
+
+
+def _random_trunk(sizes: dict):
+    """The configuration of a trunk that starts at random.
+
+    Raises:
+        ValueError: in one line, when transformers takes the sizes for impossible.
+    """
+    try:
+        return AutoConfig.for_model(**sizes)
+    except Exception as error:  # among them errors of its own that are no ValueError
+        raise ValueError(f"backbone_config is impossible: {one_line(error)}") from error
+
+
+def _check_size(config: EmbInvConfig):
+    """Build the inverter without memory first.
+
+    Raises:
+        ValueError: for sizes that do not fit together, or a model beyond what is meant to be trained here.
+    """
+    if not 1 <= config.num_hidden_layers <= MOST_LAYERS:
+        raise ValueError(f"the trunk must have 1 to {MOST_LAYERS:,} layers, got {config.num_hidden_layers:,}.")
+    try:
+        with torch.device("meta"):
+            count = EmbInvForMaskedDiffusion(copy.deepcopy(config)).num_parameters()
+    except Exception as error:  # whatever a layer says of its sizes
+        raise ValueError(f"no model can be built of these settings: {one_line(error)}") from error
+    if count > MOST_WEIGHTS:
+        raise ValueError(f"the model may have {MOST_WEIGHTS:,} weights at most, these sizes make {count:,}.")
 
 
 def _adapt(config, num_hidden_layers: int | None, positions: int):
@@ -195,8 +235,11 @@ def load_inverter(name: str | Path, **kwargs) -> tuple[EmbInvForMaskedDiffusion,
         raise OSError(f"{name} {wrong}: {' '.join(str(error).split())}") from error
 
 
-def adopt_encoder(model: EmbInvForMaskedDiffusion, tokenizer: PreTrainedTokenizerBase, encoder):
+def adopt_encoder(model: EmbInvForMaskedDiffusion, tokenizer: PreTrainedTokenizerBase, encoder) -> bool:
     """Make a trained inverter one of `encoder` (a `SentenceEncoder`); of another width, its projector starts anew.
+
+    Returns:
+        Whether it was one of another encoder: another id, revision, prompt or width.
 
     Raises:
         ValueError: when the encoder's texts are written with another tokenizer than the inverter's.
@@ -207,12 +250,40 @@ def adopt_encoder(model: EmbInvForMaskedDiffusion, tokenizer: PreTrainedTokenize
             f"{encoder.config.id} comes with another tokenizer than the inverter writes with: set `tokenizer:` to the "
             "inverter's folder in the encoder's YAML, and prepare the pairs with that."
         )
-    config, width = model.config, encoder.embedding_dim
-    if config.embedding_dim != width:
-        logger.warning("the inverter read vectors of %d, these have %d: its projector starts anew.",
-                       config.embedding_dim, width)  # fmt: skip
-        config.embedding_dim = width
+    config, named = (
+        model.config,
+        {f"encoder_{key}": getattr(encoder.config, key) for key in ("id", "revision", "prompt")},
+    )
+    width, wanted = config.embedding_dim, encoder.embedding_dim
+    if width == wanted and all(same_setting(name, getattr(config, name), value) for name, value in named.items()):
+        return False
+    if width != wanted:
+        logger.warning("the inverter read vectors of %d, these have %d: its projector starts anew.", width, wanted)
+        config.embedding_dim = wanted
         model.projector = ConditionProjector(config)
         model._init_weights(model.projector)
-    config.encoder_id, config.encoder_revision = encoder.config.id, encoder.config.revision
-    config.encoder_prompt = encoder.config.prompt
+    for name, value in named.items():
+        setattr(config, name, value)
+    return True
+
+
+def drop_stale(model: EmbInvForMaskedDiffusion, surrogate: bool, calibrations: Sequence[str] = KINDS) -> list[str]:
+    """Drop what was fitted to weights or vectors that are others from now on.
+
+    Args:
+        surrogate: whether the surrogate encoder goes.
+        calibrations: the kinds of confidence whose calibration goes.
+
+    Returns:
+        What there was of them, in words.
+    """
+    dropped, generation = [], model.generation_config
+    if surrogate and model.surrogate is not None:
+        model.drop_surrogate()
+        dropped.append("the surrogate encoder")
+    fitted = generation.calibration or {}
+    kept = {kind: values for kind, values in fitted.items() if kind not in calibrations}
+    if len(kept) < len(fitted):
+        generation.calibration = kept or None
+        dropped.append("the calibration of its confidence")
+    return dropped

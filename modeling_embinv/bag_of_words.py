@@ -27,6 +27,7 @@ def warm_up_on_words(model: EmbInvForMaskedDiffusion, batches, config: TrainingC
     steps = config.bag_of_words_steps
     ramp = lambda step: min(1.0, (step + 1) / 20) * (1 - step / steps)  # noqa: E731
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, ramp)
+    losses = []  # since they were last looked at
     bar = tqdm(range(steps), desc="bag of words", disable=not accelerator.is_main_process, mininterval=10)
     for step in bar:
         input_ids, embedding = batches.batch(step, config.bag_of_words_batch_size, config.max_sequence_length)
@@ -35,9 +36,19 @@ def warm_up_on_words(model: EmbInvForMaskedDiffusion, batches, config: TrainingC
         loss.backward()
         optimizer.step()
         scheduler.step()
-        if step % config.log_steps == 0:
+        losses.append(loss.detach())
+        if step % config.log_steps == 0 or step == steps - 1:
+            _stop_if_diverged(losses, step)
+            losses.clear()
             bar.set_postfix(loss=f"{loss.item():.3f}")
             accelerator.log({"bag_of_words/loss": loss.item()}, step=0)
+
+
+def _stop_if_diverged(losses: list[Tensor], step: int):
+    lost = (~torch.stack(losses).isfinite()).nonzero()
+    if len(lost):
+        first = step - len(losses) + 2 + int(lost[0])
+        raise ValueError(f"bag of words, update {first}: the loss is not finite; try a lower bag_of_words_rate.")
 
 
 def bag_of_words_loss(model: EmbInvForMaskedDiffusion, input_ids: Tensor, embedding: Tensor) -> Tensor:

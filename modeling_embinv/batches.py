@@ -21,6 +21,7 @@ class NoisedBatch:
     input_ids: x0 (B, L). noised_ids: xt (B, L). embedding: e (B, D). timestep: t (B,). masked: (B, L) bool.
     condition_mask: (B,) bool. positions, targets: (M,) int64, the flat masked positions that are scored and x0 there.
     position_weights: (M,) float, what each stands for; they sum to the number of masked positions on average.
+    factor: of the batch's loss, see `Run.drawn`.
     """
 
     input_ids: Tensor
@@ -32,6 +33,7 @@ class NoisedBatch:
     positions: Tensor
     targets: Tensor
     position_weights: Tensor
+    factor: Tensor | float = 1.0
 
 
 def generator_for(*key: int) -> torch.Generator:

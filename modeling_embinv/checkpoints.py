@@ -1,17 +1,18 @@
 """EMA weights, atomic checkpoints named by step, exact resume, and export of a folder that `AutoModel` loads."""
 
-import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from .folders import make_empty, one_line, partial_of, publish, remove, remove_leftovers, written_whole
 from .modeling_embinv import EmbInvForMaskedDiffusion
 
 _NAME = re.compile(r"step-(\d{9})")
@@ -65,25 +66,51 @@ class Progress:
 
 
 def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, keep: int) -> Path:
-    """Write `folder/step-N` through a temporary folder, then drop all but the `keep` newest.
+    """Write `folder/step-N` through a temporary folder, then drop all but the `keep` newest up to N.
 
-    A kill or a full disk on the way leaves the earlier checkpoints as they were.
+    Checkpoints of later steps are those of a run that was started over; they go, too.
+
+    Raises:
+        OSError: in every process, in one line, when it cannot be written; the earlier checkpoints are as they were.
     """
     target = folder / f"step-{step:09d}"
-    partial = folder / f"{target.name}.partial"
-    if accelerator.is_main_process:
-        shutil.rmtree(partial, ignore_errors=True)
-        folder.mkdir(parents=True, exist_ok=True)
-    accelerator.wait_for_everyone()
-    accelerator.save_state(str(partial))
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(partial, target)
-        for old in checkpoints(folder)[:-keep]:
-            shutil.rmtree(old)
-    accelerator.wait_for_everyone()
+    partial, is_main = partial_of(target), accelerator.is_main_process
+
+    def publish_and_prune():
+        publish(partial, target)
+        before = [path for path in checkpoints(folder) if step_of(path) <= step]
+        for old in [*before[:-keep], *(path for path in checkpoints(folder) if step_of(path) > step)]:
+            remove(old)
+
+    try:
+        in_all(accelerator, lambda: make_empty(partial) if is_main else None)
+        in_all(accelerator, lambda: accelerator.save_state(str(partial)))
+        in_all(accelerator, lambda: publish_and_prune() if is_main else None)
+    except OSError as error:
+        if is_main:
+            shutil.rmtree(partial, ignore_errors=True)  # room for others; what stays goes at the next start
+        raise OSError(
+            f"cannot save {target}: {error}. Checkpoints before it are as they were; start again."
+        ) from error
     return target
+
+
+def in_all(accelerator: Accelerator, work: Callable[[], None]) -> None:
+    """Do `work` in every process and wait for all.
+
+    Raises:
+        OSError: in every process, when it fails in one: nobody waits for a process that is gone.
+    """
+    problem = None
+    try:
+        work()
+    except Exception as error:  # a full disk is an error of its own kind in safetensors and PyTorch
+        problem = one_line(error)
+    problems = [text for text in gather_object([problem]) if text is not None]
+    # gathering last, PyTorch's gloo can hang at exit: its thread wants the interpreter to free what it gathered
+    accelerator.wait_for_everyone()
+    if problems:
+        raise OSError(problems[0])
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -91,6 +118,16 @@ def checkpoints(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
+
+
+def step_of(checkpoint: Path) -> int:
+    """Updates that were done when the checkpoint was written."""
+    return int(_NAME.fullmatch(checkpoint.name)[1])
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a kill has left of checkpoints and exports on their way in or out."""
+    remove_leftovers(folder, rf"{_NAME.pattern}|best|last")
 
 
 def load_newest(accelerator: Accelerator, folder: Path) -> Path | None:
@@ -103,9 +140,9 @@ def load_newest(accelerator: Accelerator, folder: Path) -> Path | None:
         try:
             accelerator.load_state(str(path))
         except Exception as error:
-            reason = " ".join(str(error).split())
             raise OSError(
-                f"cannot resume from {path}: {reason}. Delete it to continue from the one before, or set resume false."
+                f"cannot resume from {path}: {one_line(error)}. Delete it to continue from the one before, or set "
+                "resume false."
             ) from error
         return path
     return None
@@ -121,17 +158,17 @@ def export(
     """Write weights, configs, tokenizer and code as one folder that `AutoModel` loads, replacing an older one at once.
 
     Weights are stored in `dtype`, half the bytes, and still load and compute in float32 unless asked otherwise.
+
+    Raises:
+        ValueError: naming a weight that is not finite in `dtype`.
+        OSError: when the folder cannot be written; an older one stays as it was.
     """
     state_dict = model.state_dict() if state_dict is None else state_dict
     tied = model._tied_weights_keys
     stored = {name: weight.to(dtype) for name, weight in state_dict.items() if name not in tied}
-    partial, old = folder.with_name(folder.name + ".partial"), folder.with_name(folder.name + ".old")
-    for leftover in (partial, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    model.save_pretrained(partial, state_dict=stored)
-    tokenizer.save_pretrained(partial)
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(partial, folder)
-    shutil.rmtree(old, ignore_errors=True)
+    if bad := next((name for name, weight in stored.items() if not weight.isfinite().all()), None):
+        raise ValueError(f"{folder} is not written: {bad} is not finite in {dtype}, so training has diverged.")
+    with written_whole(folder) as partial:
+        model.save_pretrained(partial, state_dict=stored)
+        tokenizer.save_pretrained(partial)
     return folder

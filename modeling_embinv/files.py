@@ -72,8 +72,16 @@ def parquet_batches(path: Path, columns: list[str], batch_size: int) -> Iterator
         yield from file.iter_batches(batch_size=batch_size, columns=columns)
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """The whole file or, after a kill or a full disk in the middle, the one that was there before."""
+    temporary = Path(path).with_name(f"{Path(path).name}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_json(path: str | Path, content: dict) -> None:
-    """The whole file or, after a kill in the middle, none of it."""
-    temporary = Path(path).with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    """As `write_text`."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from rapidfuzz.distance import LCSseq
 from sacrebleu.metrics import BLEU
+from scipy.stats import rankdata
 from torch import Tensor
 
 from .diffusion_embinv import text_positions
@@ -69,7 +70,8 @@ def cosine(vectors: Tensor, target: Tensor) -> Tensor:
 
 
 def rank_correlation(left: Tensor, right: Tensor) -> Tensor:
-    """(N,) Spearman's ρ of each row of left and right (N, K)."""
-    ranks = [values.argsort(dim=1).argsort(dim=1).double() for values in (left, right)]
+    """(N,) Spearman's ρ of each row of left and right (N, K), ties at their mean rank; NaN where a row is constant."""
+    ranks = [torch.from_numpy(rankdata(values.numpy(force=True), axis=1)) for values in (left, right)]
     centred = [values - values.mean(dim=1, keepdim=True) for values in ranks]
-    return torch.nn.functional.cosine_similarity(*centred, dim=1)
+    size = centred[0].norm(dim=1) * centred[1].norm(dim=1)
+    return (centred[0] * centred[1]).sum(dim=1) / size

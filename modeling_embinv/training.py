@@ -3,24 +3,28 @@
 import dataclasses
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.logging import get_logger
 from accelerate.utils import set_seed
 
 from .allocator import keep_large_blocks
-from .backbone import adopt_encoder, load_inverter, new_inverter, prepare_tokenizer
+from .backbone import adopt_encoder, drop_stale, load_inverter, new_inverter, prepare_tokenizer
 from .bag_of_words import warm_up_on_words
 from .batches import PairBatches, SpanBatches, held_out_pairs
+from .checkpoints import checkpoints, remove_unfinished, step_of
+from .confidence_embinv import KINDS
 from .data import load_pairs, read_manifest
 from .distillation import Distillation
-from .encoders import EncoderConfig, SentenceEncoder, load_encoder, packaged_folder
+from .encoders import EncoderConfig, SentenceEncoder, load_encoder, packaged_folder, same_setting
 from .fingerprint_embinv import Fingerprint
 from .modeling_embinv import EmbInvForMaskedDiffusion
 from .sources import read_texts
 from .spans import SpanSampler, TokenizedCorpus
-from .training_config import TrainingConfig
+from .training_config import TrainingConfig, read_sizes
 from .training_run import JSONLinesTracker, Run, learning_rate_factor, new_optimizer
 from .validation import ValidationSet
 
@@ -29,8 +33,8 @@ def train(config: TrainingConfig) -> Path:
     """Train, validate, save and export; returns the folder of the last exported model.
 
     Raises:
-        ValueError: for settings or data that do not fit together.
-        OSError: for a checkpoint that cannot be read.
+        ValueError: for settings or data that do not fit together, or a loss that is not finite.
+        OSError: for a checkpoint that cannot be read or written.
     """
     keep_large_blocks()
     # a sharp softmax is full of numbers below 1e-38, on which a CPU's multiplications take many times as long
@@ -39,9 +43,11 @@ def train(config: TrainingConfig) -> Path:
     logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)
     set_seed(config.seed)
     output_dir = Path(config.output_dir)
-    trackers = [JSONLinesTracker(output_dir / "log.jsonl") if name == "jsonl" else name for name in config.trackers]
+    lines = JSONLinesTracker(output_dir / "log.jsonl")
     accelerator = Accelerator(
-        gradient_accumulation_steps=config.gradient_accumulation_steps, log_with=trackers, project_dir=str(output_dir)
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        log_with=[lines if name == "jsonl" else name for name in config.trackers],
+        project_dir=str(output_dir),
     )
     accelerator.init_trackers("embinv", config=_plain(config))
 
@@ -50,7 +56,9 @@ def train(config: TrainingConfig) -> Path:
     batches, held_out = build_data(config, encoder, model)
     fingerprint = Fingerprint.of(held_out.embedding)
     model.config.encoder_fingerprint = fingerprint and fingerprint.to_text()
-    if config.bag_of_words_steps and not (config.resume and list(output_dir.glob("step-*"))):
+    newest = _newest(config, accelerator, output_dir)
+    lines.rewind(step_of(newest) if newest else -1)
+    if config.bag_of_words_steps and not newest:
         warm_up_on_words(model, batches, config, accelerator)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable()
@@ -64,6 +72,15 @@ def train(config: TrainingConfig) -> Path:
     return run.loop()
 
 
+def _newest(config: TrainingConfig, accelerator: Accelerator, folder: Path) -> Path | None:
+    """The checkpoint that the run goes on from, after what a kill has left was removed."""
+    if accelerator.is_main_process:
+        remove_unfinished(folder)
+    accelerator.wait_for_everyone()
+    finished = checkpoints(folder) if config.resume else []
+    return finished[-1] if finished else None
+
+
 def build_model(config: TrainingConfig, encoder: SentenceEncoder):
     """The inverter that a run starts from, and its tokenizer."""
     if config.max_sequence_length > encoder.config.max_length:
@@ -71,41 +88,76 @@ def build_model(config: TrainingConfig, encoder: SentenceEncoder):
             f"{encoder.config.id} is set to read {encoder.config.max_length} tokens (max_length in its YAML), "
             f"the canvas has {config.max_sequence_length}."
         )
-    if config.init_from is not None:
-        model, tokenizer = load_inverter(config.init_from, attn_implementation=config.attn_implementation)
-        adopt_encoder(model, tokenizer, encoder)
-        model.config.max_sequence_length = config.max_sequence_length
-        if not config.surrogate_rank:  # that stage leaves the inverter as it is
-            model.config.canvas_lengths = config.canvas_lengths
-        # noise of another kind than it knows would be a change that nobody asked for
-        config.noise_schedule, config.noise_lambda = model.config.noise_schedule, model.config.noise_lambda
-    else:
-        tokenizer = prepare_tokenizer(encoder.tokenizer)
-        backbone = json.loads(config.backbone_config) if config.backbone_config else config.backbone
-        model = new_inverter(
-            tokenizer,
-            encoder.path if backbone == "encoder" else packaged_folder(backbone) or backbone,
-            config.num_hidden_layers,
-            embedding_dim=encoder.embedding_dim,
-            max_sequence_length=config.max_sequence_length,
-            canvas_lengths=config.canvas_lengths,
-            num_condition_tokens=config.num_condition_tokens,
-            noise_schedule=config.noise_schedule,
-            noise_lambda=config.noise_lambda,
-            encoder_id=encoder.config.id,
-            encoder_revision=encoder.config.revision,
-            encoder_prompt=encoder.config.prompt,
-            attn_implementation=config.attn_implementation,
-        )
-    if config.surrogate_rank:
+    trained = config.init_from is not None
+    model, tokenizer, has_changed = (_trained_model if trained else _new_model)(config, encoder)
+    if config.surrogate_rank:  # that stage leaves the inverter as it is
+        _drop_stale(model, surrogate=False, calibrations=("surrogate",))
         model.add_surrogate(config.surrogate_rank, tokenizer.cls_token_id, encoder.weights)
         model.requires_grad_(False)
         model.surrogate.requires_grad_(True)
+        return model.train(), tokenizer
     if config.freeze_backbone:
         model.freeze_backbone()
     if config.embedding_rate == 0:
         model.get_input_embeddings().requires_grad_(False)
+    # the surrogate reads with the trunk's layers and token embeddings
+    shared = any(weight.requires_grad for weight in model.trunk.parameters())
+    _drop_stale(model, surrogate=has_changed or shared)
+    if model.surrogate is not None:
+        model.surrogate.requires_grad_(False)
     return model.train(), tokenizer
+
+
+def _trained_model(config: TrainingConfig, encoder: SentenceEncoder):
+    """The inverter of `init_from`, its tokenizer, and whether it was another encoder's."""
+    model, tokenizer = load_inverter(config.init_from, attn_implementation=config.attn_implementation)
+    inverted = f"{model.config.embedding_dim} numbers by {model.config.encoder_id}"
+    has_changed = adopt_encoder(model, tokenizer, encoder)
+    if config.surrogate_rank and has_changed:
+        raise ValueError(
+            f"the stage of the surrogate leaves the inverter as it is: {config.init_from} inverts vectors of "
+            f"{inverted}, these have {encoder.embedding_dim} by {encoder.config.id}. Fine-tune it for them first."
+        )
+    model.config.max_sequence_length = config.max_sequence_length
+    if not config.surrogate_rank:
+        model.config.canvas_lengths = config.canvas_lengths
+    return model, tokenizer, has_changed
+
+
+def _new_model(config: TrainingConfig, encoder: SentenceEncoder):
+    """An untrained inverter, its tokenizer, and false: it was never another encoder's."""
+    tokenizer = prepare_tokenizer(encoder.tokenizer)
+    if config.backbone_config is not None:
+        backbone = read_sizes(config.backbone_config)
+    elif config.backbone == "encoder":
+        backbone = encoder.path
+    else:
+        backbone = packaged_folder(config.backbone) or config.backbone
+    model = new_inverter(
+        tokenizer,
+        backbone,
+        config.num_hidden_layers,
+        embedding_dim=encoder.embedding_dim,
+        max_sequence_length=config.max_sequence_length,
+        canvas_lengths=config.canvas_lengths,
+        num_condition_tokens=config.num_condition_tokens,
+        noise_schedule=config.noise_schedule,
+        noise_lambda=config.noise_lambda,
+        encoder_id=encoder.config.id,
+        encoder_revision=encoder.config.revision,
+        encoder_prompt=encoder.config.prompt,
+        attn_implementation=config.attn_implementation,
+    )
+    return model, tokenizer, False
+
+
+def _drop_stale(model: EmbInvForMaskedDiffusion, surrogate: bool, calibrations: Sequence[str] = KINDS):
+    if dropped := drop_stale(model, surrogate, calibrations):
+        get_logger(__name__).warning(
+            "%s of the checkpoint dropped: this training changes what was measured for it. Make it anew afterwards "
+            "(--surrogate_rank, embinv calibrate).",
+            " and ".join(dropped),
+        )
 
 
 def build_data(config: TrainingConfig, encoder: SentenceEncoder, model: EmbInvForMaskedDiffusion):
@@ -126,7 +178,7 @@ def build_data(config: TrainingConfig, encoder: SentenceEncoder, model: EmbInvFo
             )
         batches = SpanBatches(samplers[0], encoder, end)
         ids, embedding = SpanBatches(samplers[1], encoder, end).batch(0, config.validation_size)
-    return batches, ValidationSet(ids, embedding, config.generation_size, config.schedule)
+    return batches, ValidationSet(ids, embedding, config.generation_size, config.schedule_of(model))
 
 
 def _check_manifest(manifest: dict, config: TrainingConfig, encoder: SentenceEncoder):
@@ -135,7 +187,7 @@ def _check_manifest(manifest: dict, config: TrainingConfig, encoder: SentenceEnc
         raise ValueError(f"{config.pairs} was prepared with length {found}, this run wants {wanted}.")
     wanted = {f"encoder_{key}": getattr(encoder.config, key) for key in ("id", "revision", "prompt", "task")}
     for name, value in wanted.items():
-        if manifest[name] != value:
+        if not same_setting(name, manifest[name], value):
             raise ValueError(f"{config.pairs} was prepared with {name} {manifest[name]}, this run wants {value}.")
 
 

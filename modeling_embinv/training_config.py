@@ -1,14 +1,25 @@
 """Training settings: one dataclass, read from YAML, overridden by command-line flags."""
 
-import dataclasses
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, NoReturn
 
-import yaml
 from transformers import HfArgumentParser
 
 from .diffusion_embinv import NoiseSchedule
+from .modeling_embinv import EmbInvForMaskedDiffusion
+from .settings import Bounds, check_settings, read_yaml, shown
+
+Updates = Annotated[int, Bounds(1, 1_000_000_000)]
+UpdatesOrNone = Annotated[int, Bounds(0, 1_000_000_000)]
+Texts = Annotated[int, Bounds(1, 100_000)]
+Positions = Annotated[int, Bounds(2, 100_000)]
+Share = Annotated[float, Bounds(0, 1)]
+ShareAboveZero = Annotated[float, Bounds(above=0, most=1)]
+Rate = Annotated[float, Bounds(0)]
+AboveZero = Annotated[float, Bounds(above=0)]
+_LARGEST_SIZE = 1_000_000
 
 
 @dataclass
@@ -23,11 +34,13 @@ class TrainingConfig:
     texts: list[str] | None = field(default=None, metadata={"help": "text files: spans are embedded on the fly"})
     text_column: str = field(default="text", metadata={"help": "column of jsonl and parquet texts"})
     token_cache: str | None = field(default=None, metadata={"help": "folder that keeps the tokenised texts"})
-    whole_share: float = field(
+    whole_share: Share = field(
         default=0.5, metadata={"help": "share of texts from their beginning; the rest are spans"}
     )
-    validation_size: int = field(default=512, metadata={"help": "held-out texts with fixed masks"})
-    generation_size: int = field(default=128, metadata={"help": "held-out texts that are generated at validation"})
+    validation_size: Texts = field(default=512, metadata={"help": "held-out texts with fixed masks"})
+    generation_size: Annotated[int, Bounds(0, 100_000)] = field(
+        default=128, metadata={"help": "held-out texts that are generated at validation"}
+    )
 
     # model
     backbone: str | None = field(
@@ -37,9 +50,13 @@ class TrainingConfig:
     init_from: str | None = field(
         default=None, metadata={"help": "trained inverter (folder or user/name@revision) to continue from"}
     )
-    num_hidden_layers: int | None = field(default=None, metadata={"help": "depth, when not the backbone's own"})
-    max_sequence_length: int = field(default=32, metadata={"help": "L, tokens of the canvas"})
-    num_condition_tokens: int = field(default=0, metadata={"help": "prefix positions projected from the embedding"})
+    num_hidden_layers: Annotated[int, Bounds(1, 1000)] | None = field(
+        default=None, metadata={"help": "depth, when not the backbone's own"}
+    )
+    max_sequence_length: Positions = field(default=32, metadata={"help": "L, tokens of the canvas"})
+    num_condition_tokens: Annotated[int, Bounds(0, 1000)] = field(
+        default=0, metadata={"help": "prefix positions projected from the embedding"}
+    )
     freeze_backbone: bool = field(default=False, metadata={"help": "train projector, modulation, output layer only"})
     attn_implementation: str = field(default="sdpa", metadata={"help": "eager is faster on CPU for short texts"})
     gradient_checkpointing: bool = field(default=False, metadata={"help": "less memory for a third more work"})
@@ -47,82 +64,103 @@ class TrainingConfig:
 
     # diffusion
     noise_schedule: Literal["log_linear", "linear", "cosine"] = field(default="log_linear", metadata={"help": "α(t)"})
-    noise_lambda: float = field(default=5.0, metadata={"help": "λ of the log-linear schedule"})
-    mask_ratio: float | None = field(default=None, metadata={"help": "fixed share of masked tokens (Appendix A)"})
-    full_mask_share: float = field(default=0.0, metadata={"help": "share of rows that are masked throughout"})
+    noise_lambda: AboveZero = field(default=5.0, metadata={"help": "λ of the log-linear schedule"})
+    mask_ratio: ShareAboveZero | None = field(
+        default=None, metadata={"help": "fixed share of masked tokens (Appendix A)"}
+    )
+    full_mask_share: Share = field(default=0.0, metadata={"help": "share of rows that are masked throughout"})
     loss_weight: Literal["inverse_t", "elbo", "none"] = field(default="inverse_t", metadata={"help": "w(t), Eq. 4"})
-    tail_share: float = field(
+    tail_share: ShareAboveZero = field(
         default=1.0, metadata={"help": "share of the positions behind the end that is scored, reweighted"}
     )
-    condition_dropout: float = field(default=0.1, metadata={"help": "share of rows under the null condition"})
-    surrogate_rank: int = field(
+    condition_dropout: Share = field(default=0.1, metadata={"help": "share of rows under the null condition"})
+    surrogate_rank: Annotated[int, Bounds(0, 10_000)] = field(
         default=0, metadata={"help": "last stage: train nothing but a surrogate encoder of this rank"}
     )
 
     # optimisation
-    max_steps: int = field(default=200_000, metadata={"help": "optimizer updates"})
-    batch_size: int = field(default=384, metadata={"help": "texts a process and micro-batch"})
-    gradient_accumulation_steps: int = field(default=1, metadata={"help": "micro-batches an update"})
-    canvas_lengths: list[int] | None = field(
+    max_steps: Updates = field(default=200_000, metadata={"help": "optimizer updates"})
+    batch_size: Texts = field(default=384, metadata={"help": "texts a process and micro-batch"})
+    gradient_accumulation_steps: Annotated[int, Bounds(1, 10_000)] = field(
+        default=1, metadata={"help": "micro-batches an update"}
+    )
+    canvas_lengths: list[Positions] | None = field(
         default=None, metadata={"help": "canvas lengths of batches, each gets as many tokens; default is L alone"}
     )
-    learning_rate: float = field(default=1e-4, metadata={"help": "peak rate"})
-    embedding_rate: float = field(
+    learning_rate: Rate = field(default=1e-4, metadata={"help": "peak rate"})
+    embedding_rate: Rate = field(
         default=1.0, metadata={"help": "rate of the token embeddings as a share of learning_rate; 0 freezes them"}
     )
     lr_scheduler: Literal["cosine", "constant"] = field(default="cosine", metadata={"help": "after the warm-up"})
-    warmup_steps: int = field(default=2000, metadata={"help": "linear warm-up"})
-    weight_decay: float = field(default=0.01, metadata={"help": "of matrices; norms and biases have none"})
-    max_grad_norm: float = field(default=1.0, metadata={"help": "clipping"})
-    ema_decay: float = field(default=0.9999, metadata={"help": "of the exported weights; min(it, (1 + n)/(10 + n))"})
-    bag_of_words_steps: int = field(default=0, metadata={"help": "warm-up updates on unordered tokens"})
-    bag_of_words_batch_size: int = field(default=1024, metadata={"help": "texts an update of that warm-up"})
-    bag_of_words_rate: float = field(default=2e-3, metadata={"help": "learning rate of that warm-up"})
-    seed: int = field(default=0, metadata={"help": "of everything random"})
+    warmup_steps: UpdatesOrNone = field(default=2000, metadata={"help": "linear warm-up"})
+    weight_decay: Rate = field(default=0.01, metadata={"help": "of matrices; norms and biases have none"})
+    max_grad_norm: AboveZero = field(default=1.0, metadata={"help": "clipping"})
+    ema_decay: Share = field(default=0.9999, metadata={"help": "of the exported weights; min(it, (1 + n)/(10 + n))"})
+    bag_of_words_steps: UpdatesOrNone = field(default=0, metadata={"help": "warm-up updates on unordered tokens"})
+    bag_of_words_batch_size: Texts = field(default=1024, metadata={"help": "texts an update of that warm-up"})
+    bag_of_words_rate: Rate = field(default=2e-3, metadata={"help": "learning rate of that warm-up"})
+    seed: Annotated[int, Bounds(0, 2**32 - 1)] = field(default=0, metadata={"help": "of everything random"})
 
     # bookkeeping
-    log_steps: int = field(default=20, metadata={"help": "updates between log lines"})
-    eval_steps: int = field(default=1000, metadata={"help": "updates between validations"})
-    save_steps: int = field(default=1000, metadata={"help": "updates between checkpoints"})
-    keep_checkpoints: int = field(default=2, metadata={"help": "newest checkpoints that are kept"})
+    log_steps: Updates = field(default=20, metadata={"help": "updates between log lines"})
+    eval_steps: Updates = field(default=1000, metadata={"help": "updates between validations"})
+    save_steps: Updates = field(default=1000, metadata={"help": "updates between checkpoints"})
+    keep_checkpoints: Annotated[int, Bounds(1, 1_000_000)] = field(
+        default=2, metadata={"help": "newest checkpoints that are kept"}
+    )
     trackers: list[str] = field(
         default_factory=lambda: ["jsonl"], metadata={"help": "jsonl, tensorboard, trackio: any of them"}
     )
     resume: bool = field(default=True, metadata={"help": "continue from the newest checkpoint of output_dir"})
 
     def __post_init__(self):
+        check_settings(self)
         if (self.pairs is None) == (self.texts is None):
             raise ValueError("give either pairs (a prepared folder) or texts (files to embed on the fly).")
         if sum(source is not None for source in (self.backbone, self.backbone_config, self.init_from)) != 1:
             raise ValueError("give exactly one of backbone, backbone_config and init_from.")
-        counts = ("max_steps", "batch_size", "gradient_accumulation_steps", "log_steps", "eval_steps", "save_steps")
-        for name in counts:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        for name in ("full_mask_share", "condition_dropout", "whole_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}.")
-        if self.surrogate_rank < 0:
-            raise ValueError(f"surrogate_rank must be 0 or more, got {self.surrogate_rank}.")
-        if self.embedding_rate < 0:
-            raise ValueError(f"embedding_rate must be 0 or more, got {self.embedding_rate}.")
-        if not 0 < self.tail_share <= 1:
-            raise ValueError(f"tail_share must be in (0, 1], got {self.tail_share}.")
+        if self.backbone_config is not None:
+            read_sizes(self.backbone_config)
         if self.mask_ratio is not None and self.loss_weight == "elbo":
             raise ValueError("a fixed mask_ratio has no ELBO weight; use loss_weight none or inverse_t.")
-        lengths = self.canvas_lengths or [self.max_sequence_length]
-        if max(lengths) != self.max_sequence_length or min(lengths) < 2:
+        if max(self.canvas_lengths or [self.max_sequence_length]) != self.max_sequence_length:
             raise ValueError(
-                f"canvas_lengths must be 2 or more, the longest equal to max_sequence_length "
-                f"{self.max_sequence_length}, got {lengths}."
+                f"canvas_lengths must have max_sequence_length, {self.max_sequence_length}, for the longest, "
+                f"got {shown(self.canvas_lengths)}."
             )
 
-    @property
-    def schedule(self) -> NoiseSchedule:
-        """α(t) of training, a fixed mask ratio if one is set."""
+    def schedule_of(self, model: EmbInvForMaskedDiffusion) -> NoiseSchedule:
+        """α(t) of training: a fixed mask ratio if one is set, else the model's own noise.
+
+        A trained model keeps the noise that it knows, whatever `noise_schedule` says.
+        """
         if self.mask_ratio is not None:
             return NoiseSchedule("fixed", mask_ratio=self.mask_ratio)
-        return NoiseSchedule(self.noise_schedule, self.noise_lambda)
+        return model.noise_schedule
+
+
+def read_sizes(backbone_config: str) -> dict:
+    """The settings of a trunk from their JSON.
+
+    Raises:
+        ValueError: for other text than a JSON object, or a whole number in it beyond a million.
+    """
+    try:
+        sizes = json.loads(backbone_config)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"backbone_config {shown(backbone_config)} is no JSON: {error}") from error
+    if not isinstance(sizes, dict):
+        raise ValueError(f"backbone_config must be a JSON object, got {shown(backbone_config)}.")
+    for name, value in sizes.items():
+        if isinstance(value, int) and abs(value) > _LARGEST_SIZE:
+            raise ValueError(f"backbone_config: {name} must be at most {_LARGEST_SIZE:,}, got {shown(value)}.")
+    return sizes
+
+
+class _Parser(HfArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line in place of the usage, which is a page here."""
+        raise ValueError(f"{message[:300]}; see --help.")
 
 
 def parse_training_config(arguments: list[str]) -> TrainingConfig:
@@ -133,7 +171,7 @@ def parse_training_config(arguments: list[str]) -> TrainingConfig:
     Raises:
         ValueError: for an unknown key or flag, or an impossible value.
     """
-    parser = HfArgumentParser(TrainingConfig, description="Train an embedding inverter.", allow_abbrev=False)
+    parser = _Parser(TrainingConfig, description="Train an embedding inverter.", allow_abbrev=False)
     if arguments and not arguments[0].startswith("-"):
         defaults = read_yaml(arguments[0], TrainingConfig)
         if "encoder" in defaults:
@@ -152,24 +190,3 @@ def parse_training_config(arguments: list[str]) -> TrainingConfig:
 def _beside(yaml_path: str, path: str) -> str:
     candidate = Path(yaml_path).parent / path
     return str(candidate) if candidate.exists() else path
-
-
-def read_yaml(path: str | Path, schema: type) -> dict:
-    """A YAML mapping whose keys are fields of the dataclass `schema`.
-
-    Raises:
-        ValueError: naming an unknown key, or when the file holds no mapping.
-    """
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ValueError(f"cannot read {path}: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold `key: value` lines.")
-    known = {entry.name: entry.type for entry in dataclasses.fields(schema)}
-    for key, value in values.items():
-        if key not in known:
-            raise ValueError(f"{path}: unknown key {key!r}; known are {', '.join(sorted(known))}.")
-        if "float" in str(known[key]) and isinstance(value, str):
-            values[key] = float(value)  # YAML 1.1 reads 1e-4, without a point, as text
-    return values

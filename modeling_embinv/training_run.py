@@ -12,8 +12,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .batches import NoisedBatch, canvas_length, generator_for, noise_batch
-from .checkpoints import EMA, Progress, export, load_newest, save_checkpoint
+from .checkpoints import EMA, Progress, export, in_all, load_newest, save_checkpoint
 from .diffusion_embinv import loss_weights
+from .files import write_text
 from .flops import matmul_rate, training_flops
 from .modeling_embinv import EmbInvForMaskedDiffusion
 from .training_config import TrainingConfig
@@ -40,6 +41,24 @@ class JSONLinesTracker(GeneralTracker):
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
 
+    @on_main_process
+    def rewind(self, step: int):
+        """Drop the lines after `step`, which a run that goes on from there writes again; −1 drops all."""
+        if self.path.exists():
+            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+            write_text(self.path, "".join(f"{line}\n" for line in lines if _step_of_line(line) <= step))
+
+
+def _step_of_line(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):  # a kill has torn it
+        return math.inf
+
+
+# updates after which an accelerator is asked whether all losses were finite: reading one means waiting for it
+CHECKED_UPDATES = 20
+
 
 class Run:
     """A training run: its parts, and the loop in paragraphs."""
@@ -49,64 +68,95 @@ class Run:
         self.encoder, self.optimizer, self.scheduler = encoder, optimizer, scheduler
         self.batches, self.held_out = batches, held_out
         self.bare_model = accelerator.unwrap_model(model)
-        self.schedule = config.schedule
+        self.schedule = config.schedule_of(self.bare_model)
         self.ema = EMA(self.bare_model, config.ema_decay)
         self.progress = Progress()
-        self.flops = 0.0  # of this process since the last log line
+        self.losses: list[Tensor] = []  # of the updates since the last log line
+        self.unchecked: list[Tensor] = []  # of the updates since `stop_if_diverged`; not finite if a gradient was not
+        self.texts, self.flops, self.since = 0, 0.0, time.perf_counter()  # since the last log line
         self.folder = Path(config.output_dir)
         accelerator.register_for_checkpointing(self.scheduler, self.ema, self.progress)
 
     def loop(self) -> Path:
-        config, accelerator = self.config, self.accelerator
+        config, accelerator, progress = self.config, self.accelerator, self.progress
         if config.resume and (loaded := load_newest(accelerator, self.folder)):
             accelerator.print(f"continuing from {loaded}")
         kind = _compute_dtype(accelerator)
         limit = matmul_rate(accelerator.device, kind)
         accelerator.print(f"matrix products on this device: {limit / 1e12:.2f} TFLOP/s in {kind}")
         bar = tqdm(
-            total=config.max_steps, initial=self.progress.step, desc="training", unit="step", mininterval=10,
+            total=config.max_steps, initial=progress.step, desc="training", unit="step", mininterval=10,
             disable=not accelerator.is_main_process,
         )  # fmt: skip
-        losses, texts, since = [], 0, time.perf_counter()
-        while self.progress.step < config.max_steps:
-            loss, grad_norm = self.update(self.progress.step)
-            losses.append(loss)
-            texts += config.batch_size * config.gradient_accumulation_steps * accelerator.num_processes
-            self.progress.step += 1
+        check_steps = 1 if accelerator.device.type == "cpu" else CHECKED_UPDATES
+        self.since = time.perf_counter()
+        while progress.step < config.max_steps:
+            loss, grad_norm = self.update(progress.step)
+            progress.step += 1
+            self.losses.append(loss)
+            # float16 scales its losses, and skips an update whose gradient overflows
+            self.unchecked.append(loss if accelerator.scaler else loss + 0 * grad_norm)
+            self.texts += config.batch_size * config.gradient_accumulation_steps * accelerator.num_processes
             bar.update()
-
-            if self.progress.step % config.log_steps == 0:
-                values = {
-                    "train/loss": float(torch.stack(losses).mean()),
-                    "train/grad_norm": float(grad_norm),
-                    "train/learning_rate": self.scheduler.get_last_lr()[0],
-                    "train/texts_per_second": texts / (time.perf_counter() - since),
-                    "train/share_of_matmul_rate": self.flops / (time.perf_counter() - since) / limit,
-                }
-                accelerator.log(values, step=self.progress.step)
-                bar.set_postfix(loss=f"{values['train/loss']:.3f}", texts_s=f"{values['train/texts_per_second']:.0f}")
-                losses, texts, self.flops, since = [], 0, 0.0, time.perf_counter()
-            if self.progress.step % config.eval_steps == 0 or self.progress.step == config.max_steps:
+            kept = (config.log_steps, config.eval_steps, config.save_steps, config.max_steps)
+            logs, validates, saves, is_last = (progress.step % steps == 0 for steps in kept)
+            if logs or validates or saves or is_last or progress.step % check_steps == 0:
+                self.stop_if_diverged()
+            if logs:
+                self.log(grad_norm, limit, bar)
+            if validates or is_last:
                 self.validate()
-                since = time.perf_counter()
-            if self.progress.step % config.save_steps == 0 or self.progress.step == config.max_steps:
-                save_checkpoint(accelerator, self.folder, self.progress.step, config.keep_checkpoints)
-                since = time.perf_counter()
+                self.since = time.perf_counter()
+            if saves or is_last:
+                save_checkpoint(accelerator, self.folder, progress.step, config.keep_checkpoints)
+                self.since = time.perf_counter()
         bar.close()
         last = self.export("last")
         accelerator.end_training()
         return last
 
+    def stop_if_diverged(self):
+        """Stop before anything is kept of weights that are lost.
+
+        Raises:
+            ValueError: in every process, naming the first update whose loss or gradient is not finite in any.
+        """
+        lost = self.accelerator.reduce((~torch.stack(self.unchecked).isfinite()).float(), reduction="sum")
+        if lost.any():
+            self.accelerator.wait_for_everyone()  # as in `in_all`
+            first = self.progress.step - len(lost) + 1 + int(lost.nonzero()[0])
+            raise ValueError(
+                f"update {first}: the loss or its gradient is not finite, so training stops. The checkpoints in "
+                f"{self.folder} are as they were; try a lower learning_rate."
+            )
+        self.unchecked.clear()
+
+    def log(self, grad_norm: Tensor, limit: float, bar: tqdm):
+        """A log line of the updates since the last one: the mean loss of all processes, and the speed."""
+        loss = self.accelerator.reduce(torch.stack(self.losses).mean(), reduction="mean")
+        seconds = time.perf_counter() - self.since
+        values = {
+            "train/loss": float(loss),
+            "train/grad_norm": float(grad_norm),
+            "train/learning_rate": self.scheduler.get_last_lr()[0],
+            "train/texts_per_second": self.texts / seconds,
+            "train/share_of_matmul_rate": self.flops / seconds / limit,
+        }
+        self.accelerator.log(values, step=self.progress.step)
+        bar.set_postfix(loss=f"{values['train/loss']:.3f}", texts_s=f"{values['train/texts_per_second']:.0f}")
+        self.losses.clear()
+        self.texts, self.flops, self.since = 0, 0.0, time.perf_counter()
+
     def update(self, step: int) -> tuple[Tensor, Tensor]:
-        """One optimizer update; returns its mean loss and gradient norm."""
+        """One optimizer update; returns this process' part of its loss, and the gradient norm of all."""
         config, accelerator = self.config, self.accelerator
         canvas = canvas_length(config.canvas_lengths or [config.max_sequence_length], config.seed, step)
+        micros = range(step * config.gradient_accumulation_steps, (step + 1) * config.gradient_accumulation_steps)
+        indexes = [micro * accelerator.num_processes + accelerator.process_index for micro in micros]
         total = 0.0
-        for micro in range(config.gradient_accumulation_steps):
-            index = step * config.gradient_accumulation_steps + micro
-            index = index * accelerator.num_processes + accelerator.process_index
+        for batch in self.drawn(indexes, canvas):
             with accelerator.accumulate(self.model):
-                loss = self.batch_loss(index, canvas)
+                loss = self.loss(batch)
                 self.backward(loss)
                 if accelerator.sync_gradients:
                     grad_norm = accelerator.clip_grad_norm_(self.model.parameters(), config.max_grad_norm)
@@ -115,14 +165,24 @@ class Run:
             total = total + loss.detach() / config.gradient_accumulation_steps
         self.scheduler.step()
         self.ema.update()
-        return total, grad_norm
-
-    def batch_loss(self, index: int, canvas: int) -> Tensor:
-        """The loss of batch `index` of all processes."""
-        return self.loss(self.noised_batch(index, canvas))
+        return total, _whole(grad_norm)
 
     def backward(self, loss: Tensor):
         self.accelerator.backward(loss)
+
+    def drawn(self, indexes: list[int], canvas: int) -> list[NoisedBatch]:
+        """The micro-batches `indexes` of an update, of all processes' batches.
+
+        The weight "none" takes the mean over a micro-batch's masked positions. Each gets a factor that makes the mean
+        of these means, over micro-batches and processes, the mean over all masked positions of the update.
+        """
+        batches = [self.noised_batch(index, canvas) for index in indexes]
+        if self.config.loss_weight == "none":
+            counts = torch.tensor([float(batch.masked.sum()) for batch in batches], device=self.accelerator.device)
+            mean = self.accelerator.reduce(counts.mean(), reduction="mean").clamp_min(1)
+            for batch, count in zip(batches, counts, strict=True):
+                batch.factor = count / mean
+        return batches
 
     def noised_batch(self, index: int, canvas: int) -> NoisedBatch:
         """Batch `index` of all processes with its noise, both functions of (seed, index)."""
@@ -145,6 +205,7 @@ class Run:
         device = self.accelerator.device
         self.flops += training_flops(self.bare_model, *batch.input_ids.shape, len(batch.positions))
         weights = loss_weights(self.config.loss_weight, batch.timestep, batch.masked, self.schedule)
+        row_weights = weights[batch.positions // batch.input_ids.shape[1]] * batch.position_weights
         return self.model(
             batch.noised_ids.to(device),
             batch.embedding.to(device),
@@ -152,7 +213,7 @@ class Run:
             condition_mask=batch.condition_mask.to(device),
             positions=batch.positions.to(device),
             targets=batch.targets.to(device),
-            target_weights=(weights[batch.positions // batch.input_ids.shape[1]] * batch.position_weights).to(device),
+            target_weights=row_weights.to(device) * batch.factor,
         ).loss
 
     def validate(self):
@@ -181,10 +242,18 @@ class Run:
         """Write the averaged weights as a folder that `AutoModel` loads."""
         with self.ema.applied():
             state_dict = self.accelerator.get_state_dict(self.model)
-            if self.accelerator.is_main_process:
-                export(self.bare_model, self.tokenizer, self.folder / name, state_dict)
-        self.accelerator.wait_for_everyone()
-        return self.folder / name
+            is_main, folder = self.accelerator.is_main_process, self.folder / name
+            in_all(
+                self.accelerator,
+                lambda: export(self.bare_model, self.tokenizer, folder, state_dict) if is_main else None,
+            )
+        return folder
+
+
+def _whole(value: Tensor | None) -> Tensor:
+    """A gradient norm as a plain number: sharding keeps it in parts, DeepSpeed has none before its first update."""
+    value = value.full_tensor() if hasattr(value, "full_tensor") else value
+    return torch.as_tensor(0.0 if value is None else value)
 
 
 def learning_rate_factor(config: TrainingConfig, step: int) -> float:

@@ -1,6 +1,8 @@
 """Tiny models and the real encoder, shared by the tests; nothing here needs a network."""
 
+import itertools
 import os
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -72,3 +74,20 @@ def encoder():
     from modeling_embinv.encoders import EncoderConfig, load_encoder
 
     return load_encoder(EncoderConfig(id="sentence-transformers/all-MiniLM-L6-v2"))
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory, encoder) -> Path:
+    """A folder of 60 prepared pairs."""
+    from modeling_embinv.data import prepare
+    from modeling_embinv.sources import Document
+
+    folder = tmp_path_factory.mktemp("pairs") / "out"
+    nouns, verbs, places = (
+        ("dog", "child", "king", "doctor", "bird"),
+        ("sleeps", "sings", "waits"),
+        ("home", "school", "the sea", "a park in spring with friends"),
+    )
+    texts = [f"A {n} {v} near {p}." for n, v, p in itertools.product(nouns, verbs, places)]
+    prepare([Document(t, t) for t in texts], encoder, folder, length=16, validation_share=0.2, show_progress=False)
+    return folder

@@ -315,6 +315,20 @@ def test_bad_calls(tmp_path, encoder):
         prepare(DOCUMENTS, encoder, tmp_path)
 
 
+def test_a_kill_in_the_first_write_does_not_spoil_the_folder(tmp_path, encoder):
+    """Half of the first manifest counted as "other files": the same call was refused for good."""
+    (tmp_path / "manifest.json.tmp").write_text('{"format_ver')
+    manifest = prepare(DOCUMENTS[:5], encoder, tmp_path, length=16, show_progress=False)
+    assert manifest["complete"] and not (tmp_path / "manifest.json.tmp").exists()
+
+
+def test_an_encoder_by_its_other_name_goes_on(tmp_path, encoder):
+    """all-MiniLM-L6-v2 with and without its organisation counted as two encoders."""
+    first = prepare(DOCUMENTS[:5], encoder, tmp_path, length=16, show_progress=False)
+    bare = load_encoder("all-MiniLM-L6-v2")
+    assert prepare(DOCUMENTS[:5], bare, tmp_path, length=16, show_progress=False) == first
+
+
 def test_given_vectors_replace_the_encoder(tmp_path, encoder):
     """Catches vectors beside the wrong texts, needless encoder calls, and a cut text with its full vector."""
     vectors = np.random.default_rng(1).normal(size=(21, 384)).astype(np.float32)

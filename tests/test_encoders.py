@@ -145,22 +145,3 @@ def test_shipped_config_loads(path):
     assert path.read_text().startswith("# ")
     config = EncoderConfig.from_yaml(path)
     assert "/" in config.id and config.max_length == 32
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("id: a\npromt: 'query: '\n", "unknown key promt; the keys are id, revision, prompt"),
-        ("prompt: x\n", "`id` among them"),
-        ("- id\n", "expected `key: value` lines"),
-        ("id: [\n", "not a readable YAML"),
-        ("id: a\nmax_length: 0\n", "max_length must be"),
-        ("id: 3\n", "id must be"),
-    ],
-)
-def test_bad_config(tmp_path, text, message):
-    """Catches a misspelt key that is dropped, so that the encoder runs with its default."""
-    path = tmp_path / "encoder.yaml"
-    path.write_text(text)
-    with pytest.raises(ValueError, match=message):
-        EncoderConfig.from_yaml(path)

@@ -190,3 +190,13 @@ def test_rank_correlation_is_spearmans():
     found = metrics.rank_correlation(left, right)
     expected = [spearmanr(*rows).statistic for rows in zip(left.numpy(), right.numpy(), strict=True)]
     assert torch.allclose(found, torch.tensor(expected), atol=1e-6)
+
+
+def test_ties_share_their_rank():
+    """Texts of one cosine were ranked by their index: two rows of equal values then agree or not by chance."""
+    left = torch.tensor([[1.0, 1, 1, 2], [3, 3, 1, 1], [5, 5, 5, 5]])
+    right = torch.tensor([[4.0, 3, 2, 5], [1, 2, 3, 4], [1, 2, 3, 4]])
+    found = metrics.rank_correlation(left, right)
+    expected = [spearmanr(*rows).statistic for rows in zip(left[:2].numpy(), right[:2].numpy(), strict=True)]
+    assert torch.allclose(found[:2], torch.tensor(expected), atol=1e-6)
+    assert found[2].isnan()  # no order, so no correlation: neither 0 nor 1

@@ -254,6 +254,10 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, EmbInvGenerationMixin):
                 self.surrogate.start.data.copy_(self.get_input_embeddings().weight[first_token_id])
             self.surrogate.approach(self.trunk, weights or {})
 
+    def drop_surrogate(self):
+        """Take the surrogate encoder away, as when the weights have changed that it shares with the trunk."""
+        self.config.surrogate_rank, self.surrogate = 0, None
+
     def embed(self, ids: Tensor) -> Tensor:
         """About the encoder's vectors (N, D) of texts, ids (N, L) with ends behind them, by the surrogate.
 
