@@ -134,7 +134,7 @@ def check_text(where: str | Path, column: str, text: object) -> str:
 
 def parquet_texts(path: Path, column: str) -> Iterator[object]:
     """The values of one column of a parquet file, in flat memory."""
-    with reading(path), pq.ParquetFile(path) as file:
+    with reading(path), pq.ParquetFile(path, memory_map=True) as file:
         check_column(path, column, file.schema_arrow.names)
         for batch in file.iter_batches(PARQUET_ROWS, columns=[column]):
             yield from batch[column].to_pylist()

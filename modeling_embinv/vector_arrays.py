@@ -24,7 +24,7 @@ def pickle_message(path: Path) -> str:
     """Why a file of pickled objects is refused, and the lines of Python that convert it."""
     suffix, old = path.suffix.lower(), str(path)
     refused = f"{path}: holds pickled Python objects, which can run code when they are loaded"
-    if suffix in (".npy", ".npz", ".pkl", ".pickle", ".joblib"):
+    if suffix not in (".pt", ".pth", ".ckpt", ".bin"):
         refused += "; if you trust whoever wrote it, convert it"
         new = str(path.with_name(f"{path.stem}_plain.npy"))
         if suffix == ".npz":

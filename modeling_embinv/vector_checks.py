@@ -62,17 +62,17 @@ def of_length_one(vectors: np.ndarray) -> np.ndarray:
 def sample_warnings(vectors: np.ndarray, encoder: str | None) -> list[str]:
     """What a sample (N, D) of a file's vectors looks like, where it is not what `encoder` gives: a line each."""
     found, norms = [], _norms(vectors)
-    whose = f"vectors of {encoder}" if encoder else "an encoder's vectors"
+    whose = f"those of {encoder}" if encoder else "an encoder's"
     if (np.abs(norms - 1) > 1e-2).any():
         found.append(
-            f"vectors of length {norms.min():.3g} to {norms.max():.3g}, not 1; they are scaled to it. "
-            f"A difference or a mean of vectors is none of {whose}, and no text has it"
+            f"vectors of length {norms.min():.3g} to {norms.max():.3g}, not 1 like {whose}; they are scaled to it "
+            "(a difference or a mean of vectors is no vector of a text)"
         )
     values = np.unique(vectors) if (vectors == np.rint(vectors)).all() else None
     if values is not None and len(values) <= 2:
-        found.append(f"every number is one of two: these look like signs (binary quantisation), not {whose}")
+        found.append(f"every number is one of two: these look like signs (binary quantisation), not like {whose}")
     elif values is not None and values[0] >= 0:
-        found.append(f"whole numbers from 0 on: these look like unsigned quantised vectors, not {whose}")
+        found.append(f"whole numbers from 0 on: these look like unsigned quantised vectors, not like {whose}")
     return found
 
 

@@ -22,13 +22,13 @@ def open_json_lines(path: Path) -> Table:
 
 def open_json(path: Path) -> Table:
     """A list, which is read item by item; an object, which is read whole; or JSON lines under that name."""
-    begin = _begin(path)
+    begin = _begin(path, _CHUNK)
     if begin.startswith("["):
         if begin[1:].lstrip()[:1] in "-0123456789":
             vector = _parse(path, _whole(path, LONGEST))
             return _rows_table(path, lambda: iter([vector]))
         return _rows_table(path, lambda: _items(path))
-    if _is_json_lines(begin):
+    if _is_json_lines(_begin(path, LONGEST)):
         return open_json_lines(path)
     content = _parse(path, _whole(path, JSON_BYTES))
     if not isinstance(content, dict):
@@ -100,21 +100,25 @@ def _list_of_rows(content: dict) -> list | None:
 
 
 def _mapped_rows(content: dict) -> list | None:
-    """The rows of an object whose keys are ids, of objects with vectors or of bare vectors."""
-    for mapping in [content, *(value for _, value in _containers(content) if isinstance(value, dict))]:
+    """The rows of an object whose keys are ids, of bare vectors or of objects with vectors, those nearest first."""
+    mappings = [content, *(value for _, value in _containers(content) if isinstance(value, dict))]
+    for mapping in mappings:
         rows = list(mapping.values())
-        if rows and all(isinstance(row, dict) for row in rows) and _has_vector(rows[0]):
-            return [{"id": key} | row for key, row in mapping.items()]
         if rows and all(isinstance(row, list) and is_vector(row) for row in rows):
             if not any(key.lower() in VECTOR_NAMES for key in mapping) and len(set(map(len, rows))) == 1:
                 return [{"id": key, "embedding": row} for key, row in mapping.items()]
+    for depth in range(1, _DEPTH):
+        for mapping in mappings:
+            rows = list(mapping.values())
+            if rows and all(isinstance(row, dict) for row in rows) and _has_vector(rows[0], depth):
+                return [{"id": key} | row for key, row in mapping.items()]
     return None
 
 
-def _has_vector(row: dict) -> bool:
+def _has_vector(row: dict, depth: int = _DEPTH) -> bool:
     return any(
         is_vector(value) or isinstance(value, str) and name.split(".")[-1].lower() in VECTOR_NAMES
-        for name, value in paths_of(row)
+        for name, value in paths_of(row, depth=depth)
     )
 
 
@@ -161,10 +165,10 @@ def _open(path: Path):
     return OPENERS.get(path.suffix, open)(path, "rt", encoding="utf-8-sig")
 
 
-def _begin(path: Path) -> str:
-    """The first characters of a file, at most `LONGEST`, from its first that is not blank."""
+def _begin(path: Path, size: int) -> str:
+    """The first characters of a file, at most `size`, from its first that is not blank."""
     with reading(path), _open(path) as file:
-        text = file.read(LONGEST).lstrip()
+        text = file.read(size).lstrip()
     if not text:
         raise ValueError(f"{path}: holds no vectors")
     return text

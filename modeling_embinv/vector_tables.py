@@ -19,13 +19,13 @@ _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 def open_parquet(path: Path) -> Table:
     """A parquet file; batches end with row groups."""
-    with reading(path), pq.ParquetFile(path) as file:
+    with reading(path), pq.ParquetFile(path, memory_map=True) as file:
         schema, rows = file.schema_arrow, file.metadata.num_rows
         names = _column_names(schema)
         _check_parquet(path, file)
 
     def read(columns: list[str], size: int) -> Iterator[dict[str, Any]]:
-        with reading(path), pq.ParquetFile(path) as file:
+        with reading(path), pq.ParquetFile(path, memory_map=True) as file:
             tops = list(dict.fromkeys(_top(schema, column) for column in columns))
             for batch in file.iter_batches(size, columns=tops):
                 yield _pick(batch, columns)

@@ -152,7 +152,7 @@ def _of_text(text: str) -> np.ndarray | str:
         return _of_base64(text)
     if is_json_object(text):
         return "holds an object or a sparse vector, not a list of numbers"
-    inner = _NUMBER_OF_NUMPY.sub(r"\1", text.strip("[]{}()"))
+    inner = _NUMBER_OF_NUMPY.sub(r"\1", text).strip("[]{}()")
     if "," in inner:
         try:
             return _numbers(parse_json(f"[{inner}]"))

@@ -110,8 +110,9 @@ def invert_vector(
     chosen = settings_of(strategy, steps, guidance, temperature, remask, candidates, corrections, feedback, searches)
     dim = inverter.embedding_dim
     vectors = parse_file(file, dim) if file else parse_pasted(pasted or "", dim)
-    if not 0 <= int(row or 0) < len(vectors):
-        raise ValueError(f"There is no row {int(row)}: the {len(vectors)} vectors are numbered from 0.")
+    if int(row or 0) not in vectors:
+        last = max(vectors)
+        raise ValueError(f"There is no vector in row {int(row)}: {len(vectors)} lie in rows {min(vectors)} to {last}.")
     yield from show(vectors[int(row or 0)], chosen, seed)
 
 
