@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 OPENERS = {".gz": gzip.open, ".xz": lzma.open}
 PACKABLE = (".txt", ".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 PARQUET_ROWS = 4096
-# Characters of the longest line, csv cell or JSON value, and of the longest run of blank lines.
-LONGEST = 16_000_000
+# Characters of the longest line, csv cell or JSON value, and of a run of blank lines; and the lines of such a run.
+LONGEST, BLANK_LINES = 16_000_000, 100_000
 # Numbers of the widest vector.
 WIDEST = 65_536
 # Numbers that are read at a time (64 MB in float32), however many rows a batch may have.
@@ -68,16 +68,17 @@ def text_lines(path: Path) -> Iterator[str]:
     """The lines of a text file, with their ends.
 
     Raises:
-        ValueError: damaged or no UTF-8, a line of more than `LONGEST` characters, or as many in blank lines at a run.
+        ValueError: damaged or no UTF-8, a line of more than `LONGEST` characters, or a run of blank lines with as many
+            or of more than `BLANK_LINES`.
     """
-    blank = 0
+    blank, run = 0, 0
     opener = OPENERS.get(path.suffix, open)
     with reading(path), opener(path, "rt", encoding="utf-8-sig", newline="") as file:
         while line := file.readline(LONGEST + 1):
-            blank = blank + len(line) if line.isspace() else 0
-            if max(len(line), blank) > LONGEST:
-                what = "blank lines" if blank else "one line"
-                raise ValueError(f"{path}: holds more than {LONGEST:,} characters in {what}, the most that is read")
+            blank, run = (blank + len(line), run + 1) if line.isspace() else (0, 0)
+            if run > BLANK_LINES or max(len(line), blank) > LONGEST:
+                what = f"blank lines, or more than {BLANK_LINES:,} of them" if blank else "one line"
+                raise ValueError(f"{path}: holds more than {LONGEST:,} characters in {what}; that is the most it may")
             yield line
 
 

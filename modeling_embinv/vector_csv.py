@@ -90,7 +90,9 @@ def _rows(path: Path) -> Iterator[list[str]]:
     first = next(lines, "")
     delimiter = _delimiter(first)
     csv.field_size_limit(LONGEST)
-    reader = csv.reader(_rejoined(first, lines), delimiter=delimiter, strict=True, skipinitialspace=True)
+    ends = [first]
+    reader = csv.reader(_rejoined(first, lines, ends), delimiter=delimiter, strict=True, skipinitialspace=True)
+    width = None
     while True:
         try:
             row = next(reader, None)
@@ -99,12 +101,18 @@ def _rows(path: Path) -> Iterator[list[str]]:
         if row is None:
             return
         if row:
+            width = width or len(row)
+            is_cut = len(row) < width or (row[-1][:1] in ("[", "{") and row[-1][-1] not in "]}")
+            if is_cut and not ends[0].endswith(("\n", "\r")):
+                raise ValueError(f"{path}: truncated: its last row ends too early")
             yield row
 
 
-def _rejoined(first: str, rest: Iterator[str]) -> Iterator[str]:
+def _rejoined(first: str, rest: Iterator[str], last: list[str]) -> Iterator[str]:
+    """All lines; `last` holds the one that came last."""
     yield first
-    yield from rest
+    for last[0] in rest:
+        yield last[0]
 
 
 def _delimiter(line: str) -> str:

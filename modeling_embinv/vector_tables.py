@@ -139,7 +139,10 @@ def _vector_columns(schema: pa.Schema) -> list[str]:
 
 def _top(schema: pa.Schema, column: str) -> str:
     """The column of the file that holds a dotted path; its own name may hold dots, too."""
-    return next(name for name in schema.names if column == name or column.startswith(f"{name}."))
+    top = next(name for name in schema.names if column == name or column.startswith(f"{name}."))
+    if schema.names.count(top) > 1:
+        raise pa.ArrowInvalid(f"several columns are named {top!r}")
+    return top
 
 
 def _pick(batch: pa.RecordBatch | pa.Table, columns: list[str]) -> dict[str, Any]:
