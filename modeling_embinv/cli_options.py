@@ -13,6 +13,9 @@ SAMPLER = (
     "num_corrections", "num_hops", "num_searches",
 )  # fmt: skip
 
+# Of steps, candidates, rounds and the like; time and memory end long before.
+LARGEST_COUNT = 65_536
+
 
 def add_model_folder(parser: argparse.ArgumentParser):
     parser.add_argument(
@@ -45,8 +48,17 @@ def add_model(parser: argparse.ArgumentParser, sweep: bool = False):
 
 
 def sampler_settings(options) -> dict:
-    """The sampler's settings that were given, feedback apart."""
-    return {name: getattr(options, name) for name in SAMPLER if getattr(options, name) is not None}
+    """The sampler's settings that were given, feedback apart.
+
+    Raises:
+        ValueError: a count above `LARGEST_COUNT`.
+    """
+    given = {name: getattr(options, name) for name in SAMPLER if getattr(options, name) is not None}
+    for name, values in given.items():
+        for value in values if isinstance(values, list) else [values]:
+            if isinstance(value, int) and value > LARGEST_COUNT:
+                raise ValueError(f"--{name} must be at most {LARGEST_COUNT:,}, got {value}")
+    return given
 
 
 def load_model(options):

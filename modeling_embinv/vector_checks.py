@@ -64,8 +64,9 @@ def sample_warnings(vectors: np.ndarray, encoder: str | None) -> list[str]:
     found, norms = [], _norms(vectors)
     whose = f"those of {encoder}" if encoder else "an encoder's"
     if (np.abs(norms - 1) > 1e-2).any():
+        lengths = dict.fromkeys(f"{norm:.3g}" for norm in (norms.min(), norms.max()))
         found.append(
-            f"vectors of length {norms.min():.3g} to {norms.max():.3g}, not 1 like {whose}; they are scaled to it "
+            f"vectors of length {' to '.join(lengths)}, not 1 like {whose}; they are scaled to it "
             "(a difference or a mean of vectors is no vector of a text)"
         )
     values = np.unique(vectors) if (vectors == np.rint(vectors)).all() else None

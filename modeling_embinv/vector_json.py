@@ -100,18 +100,18 @@ def _list_of_rows(content: dict) -> list | None:
 
 
 def _mapped_rows(content: dict) -> list | None:
-    """The rows of an object whose keys are ids, of bare vectors or of objects with vectors, those nearest first."""
+    """The rows of an object whose keys are ids: of objects with vectors, nearest first, or of bare vectors."""
     mappings = [content, *(value for _, value in _containers(content) if isinstance(value, dict))]
-    for mapping in mappings:
-        rows = list(mapping.values())
-        if rows and all(isinstance(row, list) and is_vector(row) for row in rows):
-            if not any(key.lower() in VECTOR_NAMES for key in mapping) and len(set(map(len, rows))) == 1:
-                return [{"id": key, "embedding": row} for key, row in mapping.items()]
     for depth in range(1, _DEPTH):
         for mapping in mappings:
             rows = list(mapping.values())
             if rows and all(isinstance(row, dict) for row in rows) and _has_vector(rows[0], depth):
                 return [{"id": key} | row for key, row in mapping.items()]
+    for mapping in mappings:
+        rows = list(mapping.values())
+        if rows and all(isinstance(row, list) and is_vector(row) for row in rows):
+            if not any(key.lower() in VECTOR_NAMES for key in mapping) and len(set(map(len, rows))) == 1:
+                return [{"id": key, "embedding": row} for key, row in mapping.items()]
     return None
 
 

@@ -152,6 +152,9 @@ FOUND = {
     "chroma_get.json": (dumped(CHROMA), IDS),
     "qdrant.json": (dumped(POINTS), NUMBERS),
     "pinecone_fetch.json": (dumped({"vectors": {i: {"values": v} for i, v in zip(IDS, LISTS, strict=True)}}), IDS),
+    "pinecone_fetch_usage.json": (
+        dumped({"vectors": {i: {"values": v} for i, v in zip(IDS, LISTS, strict=True)}, "usage": {"units": [1, 2]}}), IDS,
+    ),
     "by_id.json": (dumped(dict(zip(IDS, LISTS, strict=True))), IDS),
     "cohere.json": (dumped({"embeddings": {"float": LISTS}, "texts": TEXTS}), None),
     "of_pandas.json": (
