@@ -153,7 +153,8 @@ FOUND = {
     "qdrant.json": (dumped(POINTS), NUMBERS),
     "pinecone_fetch.json": (dumped({"vectors": {i: {"values": v} for i, v in zip(IDS, LISTS, strict=True)}}), IDS),
     "pinecone_fetch_usage.json": (
-        dumped({"vectors": {i: {"values": v} for i, v in zip(IDS, LISTS, strict=True)}, "usage": {"units": [1, 2]}}), IDS,
+        dumped({"usage": {"units": [1]}, "vectors": {i: {"values": v} for i, v in zip(IDS, LISTS, strict=True)}}),
+        IDS,
     ),
     "by_id.json": (dumped(dict(zip(IDS, LISTS, strict=True))), IDS),
     "cohere.json": (dumped({"embeddings": {"float": LISTS}, "texts": TEXTS}), None),
