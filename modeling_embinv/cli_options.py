@@ -1,6 +1,10 @@
 """What the commands share: the flags of a model, of its sampler and of its encoder."""
 
 import argparse
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 CHECKPOINT = Path(__file__).parent.parent / "checkpoints" / "embinv-minilm"
@@ -8,6 +12,9 @@ SAMPLER = (
     "strategy", "num_steps", "guidance_scale", "temperature", "remask_ratio", "max_length", "num_candidates",
     "num_corrections", "num_hops", "num_searches",
 )  # fmt: skip
+
+# Of steps, candidates, rounds and the like; time and memory end long before.
+LARGEST_COUNT = 65_536
 
 
 def add_model_folder(parser: argparse.ArgumentParser):
@@ -41,22 +48,81 @@ def add_model(parser: argparse.ArgumentParser, sweep: bool = False):
 
 
 def sampler_settings(options) -> dict:
-    """The sampler's settings that were given, feedback apart."""
-    return {name: getattr(options, name) for name in SAMPLER if getattr(options, name) is not None}
+    """The sampler's settings that were given, feedback apart.
+
+    Raises:
+        ValueError: a count above `LARGEST_COUNT`.
+    """
+    given = {name: getattr(options, name) for name in SAMPLER if getattr(options, name) is not None}
+    for name, values in given.items():
+        for value in values if isinstance(values, list) else [values]:
+            if isinstance(value, int) and value > LARGEST_COUNT:
+                raise ValueError(f"--{name} must be at most {LARGEST_COUNT:,}, got {value}")
+    return given
 
 
 def load_model(options):
-    from transformers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
     from .allocator import keep_large_blocks
     from .backbone import load_inverter
-    from .inversion import process_state
+    from .inversion import LARGEST_BATCH, process_state
 
+    device = check_device(options.device) if options.device else process_state().device
+    if not 1 <= options.batch_size <= LARGEST_BATCH:
+        raise ValueError(f"--batch_size must be from 1 to {LARGEST_BATCH:,}, got {options.batch_size}")
     keep_large_blocks()
-    logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
     model, tokenizer = load_inverter(options.model)
-    model = model.to(options.device or process_state().device).eval()
+    model = model.to(device).eval()
     return model.to_int8() if options.int8 else model, tokenizer
+
+
+def check_device(name: str):
+    """The torch device of that name.
+
+    Raises:
+        ValueError: torch knows no such device, or this machine has none.
+    """
+    import torch
+
+    try:
+        device = torch.device(name)
+        if device.type == "meta":
+            raise RuntimeError("it holds no numbers")
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        present = [
+            "cpu",
+            *([str(torch.accelerator.current_accelerator())] if torch.accelerator.is_available() else []),
+        ]
+        raise ValueError(f"--device {name[:40]!r} is not on this machine; present: {', '.join(present)}") from error
+    return device
+
+
+@contextmanager
+def messages_on_stderr() -> Iterator[None]:
+    """Shows what the library says of its choices (which column it reads) on stderr."""
+
+    class Stderr(logging.Handler):
+        def emit(self, record: logging.LogRecord):
+            print(f"embinv: {record.getMessage()}", file=sys.stderr)
+
+    log, handler = logging.getLogger(__package__), Stderr()
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        log.removeHandler(handler)
+
+
+def report_skipped(source: str, skipped) -> None:
+    """Says on stderr which rows of a file were left out, if any were."""
+    if skipped.count:
+        print(f"embinv: warning: {source}: skipped {skipped}", file=sys.stderr)
 
 
 def encoder_of(model, options):

@@ -5,6 +5,8 @@ import zlib
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
+from .cli_options import check_device, messages_on_stderr, report_skipped
+
 
 def add_prepare(commands):
     parser = commands.add_parser("prepare", help="turn texts into (tokens, embedding) pairs for training")
@@ -12,9 +14,15 @@ def add_prepare(commands):
     parser.add_argument("--out", required=True, help="folder of the pairs")
     parser.add_argument("--encoder", default="configs/encoders/minilm.yaml", help="YAML of the encoder")
     parser.add_argument("--hub", nargs="*", default=[], help="Hub data sets: allenai/c4:en=200000,de=100000")
-    parser.add_argument("--vectors", nargs="*", default=[], help="parquet or npy files that hold texts and vectors")
-    parser.add_argument("--text_column", default="text", help="column of the texts")
-    parser.add_argument("--vector_column", default="embedding", help="column of the vectors")
+    parser.add_argument(
+        "--vectors",
+        nargs="*",
+        default=[],
+        help="files that hold vectors and their texts: parquet, Arrow, jsonl, csv, json, npz, …",
+    )
+    parser.add_argument("--text_column", help="column of the texts; text by default, with vectors the usual names")
+    parser.add_argument("--vector_column", help="column of the vectors, or its path; the usual names are tried")
+    parser.add_argument("--strict", action="store_true", help="stop at the first row without a usable vector")
     parser.add_argument("--languages", nargs="*", help="sub-folders of a text folder")
     parser.add_argument("--length", type=int, default=32, help="L, tokens of a text")
     parser.add_argument("--share", type=float, default=1.0, help="share of the texts that is taken, chosen by hash")
@@ -36,10 +44,14 @@ def _prepare(options):
     from .data import prepare
     from .encoders import EncoderConfig, load_encoder
 
+    _check(options)
+    device = check_device(options.device)
     keep_large_blocks()
-    documents = _documents(options)
     config = EncoderConfig.from_yaml(options.encoder)
-    encoder = load_encoder(replace(config, max_length=max(config.max_length, options.length)), device=options.device)
+    encoder = load_encoder(replace(config, max_length=max(config.max_length, options.length)), device=device)
+    with messages_on_stderr():
+        sources = _vector_sources(options, encoder)
+    documents = _documents(options, sources)
     if options.max_tokens is not None:
         documents = _short(documents, encoder.tokenizer, options.max_tokens)
     documents = islice(documents, options.limit)
@@ -47,24 +59,46 @@ def _prepare(options):
         documents, encoder, options.out, options.length, options.shard_size, options.validation_share,
         options.test_share, options.batch_size, options.spans,
     )  # fmt: skip
+    for source in sources:
+        report_skipped(source.path, source.skipped)
     print(f"{options.out}: {json.dumps(manifest['rows'])} pairs, dropped {json.dumps(manifest['dropped'])}")
 
 
-def _documents(options) -> Iterator:
-    from .sources import parse_hub_spec, read_hub, read_texts
-    from .vectors import read_vector_documents
-
+def _check(options):
     if not (options.texts or options.hub or options.vectors):
         raise ValueError("give texts (files or folders), --hub data sets or --vectors files.")
     if not 0 < options.share <= 1:
         raise ValueError(f"--share must be in (0, 1], got {options.share}.")
+
+
+def _vector_sources(options, encoder) -> list:
+    """The files of vectors, opened; which of their columns are read is logged."""
+    from .vectors import open_vectors
+
+    return [
+        open_vectors(
+            path,
+            options.vector_column,
+            text_column=options.text_column or True,
+            dim=encoder.embedding_dim,
+            strict=options.strict,
+            encoder=encoder.config.id,
+        )  # fmt: skip
+        for path in options.vectors
+    ]
+
+
+def _documents(options, sources: list) -> Iterator:
+    from .sources import parse_hub_spec, read_hub, read_texts
+    from .vectors import vector_documents
+
+    column = options.text_column or "text"
     parts: list[Iterable] = []
     if options.texts:
-        parts.append(read_texts(options.texts, column=options.text_column, languages=options.languages))
+        parts.append(read_texts(options.texts, column=column, languages=options.languages))
     for part in (part for spec in options.hub for part in parse_hub_spec(spec)):
-        parts.append(read_hub(part.name, part.config, column=options.text_column, count=part.count))
-    for path in options.vectors:
-        parts.append(read_vector_documents(path, options.vector_column, options.text_column))
+        parts.append(read_hub(part.name, part.config, column=column, count=part.count))
+    parts += map(vector_documents, sources)
     documents = (document for part in parts for document in part)
     if options.share < 1:
         documents = (document for document in documents if _hashed_share(document.text) < options.share)

@@ -28,7 +28,7 @@ def _push(options):
         if options.space:
             space = _space(options.space, out.with_name("space"), options.repo)
         if options.dry_run:
-            _show(files if not options.space else [*files, *sorted(space.iterdir())])
+            _show([*files, *_files(space)] if options.space else files)
             return
         print(push(out, options.repo, options.private, options.revision))
         if options.space:
@@ -36,14 +36,20 @@ def _push(options):
 
 
 def _space(folder: str, out: Path, repo: str) -> Path:
-    """The Space's files, which load the pushed model."""
+    """The Space's files, which load the pushed model, and this package, whose readers of vectors they import."""
     if not (Path(folder) / "app.py").is_file():
         raise ValueError(f"{folder} is no Space: it has no app.py.")
-    shutil.copytree(folder, out, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    ignored = shutil.ignore_patterns("__pycache__", ".*")
+    shutil.copytree(folder, out, ignore=ignored)
+    shutil.copytree(Path(__file__).parent, out / Path(__file__).parent.name, ignore=ignored)
     for name in ("app.py", "README.md"):
         path = out / name
         path.write_text(path.read_text(encoding="utf-8").replace("embinv/embinv-minilm", repo), encoding="utf-8")
     return out
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def _show(files: list[Path]):

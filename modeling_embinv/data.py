@@ -16,7 +16,7 @@ from .canvas import SPLITS, canvas_of_rows, end_token_id, split_of, tokenize, wo
 from .encoders import SentenceEncoder, same_setting
 from .files import write_json
 from .sources import Document
-from .vectors import check_vectors
+from .vector_checks import check_vectors
 
 FORMAT_VERSION = 1
 # Batches that are embedded in one call, so that sorting by length has something to sort.

@@ -19,19 +19,25 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from .batches import generator_for
+from .files import parse_json
 from .int8_embinv import Int8Linear
 from .modeling_embinv import EmbInvForMaskedDiffusion
 from .parts import PartFolder
 from .terminal import print_inversions
-from .vectors import check_vectors, count_vectors, iter_vectors
+from .vector_checks import as_float32, check_vectors, of_length_one, sample_warnings, width_message
+from .vectors import Skipped, VectorBatch, open_vectors
 
-# Rows of one part: what a kill loses at most, what processes share, and the largest batch.
+# Rows of one part: what a kill loses at most, what processes share, and the largest batch of a file.
 PART_ROWS = 512
+# Vectors in one forward pass, at most; memory ends long before.
+LARGEST_BATCH = 65_536
 SCHEMA = pa.schema(
     {
         "row": pa.int64(),
+        "id": pa.string(),
         "text": pa.string(),
         "confidence": pa.float32(),
+        "cosine": pa.float32(),
         "tokens": pa.list_(pa.string()),
         "token_confidence": pa.list_(pa.float32()),
     }
@@ -43,15 +49,19 @@ class Inversion(NamedTuple):
 
     Attributes:
         row: the vector's number in its source, from 0.
+        id: what its source calls it, or None.
         text: what was read out of it.
         confidence: arithmetic mean of `token_confidence`: the share of tokens that the model expects to be right.
+        cosine: of the text's vector with the given one, when a search asked for it (`feedback`); else None.
         tokens: the text's tokens, as its tokenizer's vocabulary spells them.
         token_confidence: the model's probability of each token when it was written.
     """
 
     row: int
+    id: str | None
     text: str
     confidence: float
+    cosine: float | None
     tokens: list[str]
     token_confidence: list[float]
 
@@ -63,14 +73,14 @@ def parse_vector(text: str, embedding_dim: int) -> np.ndarray:
         ValueError: no JSON list of `embedding_dim` numbers.
     """
     try:
-        values = json.loads(text, parse_int=float)
-    except json.JSONDecodeError as error:
+        values = parse_json(text, parse_int=float)
+    except ValueError as error:
         raise ValueError(f"the vector is not JSON like [0.1, -0.2]: {error}") from error
     if not isinstance(values, list) or any(type(value) is not float for value in values):
         raise ValueError("the vector must be a JSON list of numbers, like [0.1, -0.2]")
     if len(values) != embedding_dim:
-        raise ValueError(f"the vector has {len(values)} numbers; this model inverts vectors of {embedding_dim}")
-    return np.array([values]).astype(np.float32)
+        raise ValueError(width_message(len(values), embedding_dim))
+    return as_float32(np.array([values]))
 
 
 def invert_vectors(
@@ -90,7 +100,7 @@ def invert_vectors(
 
     Args:
         vectors: (N, D); all are checked before the first one is inverted.
-        batch_size: vectors in one forward pass.
+        batch_size: vectors in one forward pass, at most `LARGEST_BATCH`.
         settings: arguments of `EmbInvGenerationConfig` that differ from the model's own.
         seed: of sampling.
         first_row: the number of `vectors[0]` in its source.
@@ -99,26 +109,31 @@ def invert_vectors(
     Raises:
         ValueError: wrong width, NaN, infinity or zeros (the message names the row), or impossible settings.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    if not 1 <= batch_size <= LARGEST_BATCH:
+        raise ValueError(f"batch_size must be from 1 to {LARGEST_BATCH:,}, got {batch_size}")
     checked = torch.from_numpy(check_vectors(vectors, model.config.embedding_dim, first_row))
     generator = generator_for(seed, first_row)
     settings = {**(settings or {}), "feedback": feedback, "tokenizer": tokenizer}
     for start in range(0, len(checked), batch_size):
         batch = checked[start : start + batch_size]
         output = model.generate(batch, generator=generator, **settings)
-        rows = zip(output.sequences.tolist(), output.confidence.tolist(), strict=True)
-        for row, (ids, confidence) in enumerate(rows, first_row + start):
-            yield _inversion(tokenizer, row, ids, confidence, model.config.eos_token_id)
+        cosines = [None] * len(batch) if output.cosine is None else output.cosine.tolist()
+        rows = zip(output.sequences.tolist(), output.confidence.tolist(), cosines, strict=True)
+        for row, (ids, confidence, cosine) in enumerate(rows, first_row + start):
+            yield _inversion(tokenizer, row, ids, confidence, cosine, model.config.eos_token_id)
 
 
-def _inversion(tokenizer, row: int, ids: list[int], confidence: list[float], end_token_id: int) -> Inversion:
+def _inversion(
+    tokenizer, row: int, ids: list[int], confidence: list[float], cosine: float | None, end_token_id: int
+) -> Inversion:
     length = ids.index(end_token_id) if end_token_id in ids else len(ids)
     ids, confidence = ids[:length], confidence[:length]
     return Inversion(
         row=row,
+        id=None,
         text=tokenizer.decode(ids, skip_special_tokens=True),
         confidence=round(sum(confidence) / max(length, 1), 4),
+        cosine=None if cosine is None else round(cosine, 4),
         tokens=tokenizer.convert_ids_to_tokens(ids),
         token_confidence=[round(value, 4) for value in confidence],
     )
@@ -137,13 +152,15 @@ def invert_file(
     tokenizer: PreTrainedTokenizerBase,
     source: str | Path,
     out: str | Path | None = None,
-    column: str = "embedding",
+    column: str | None = None,
     batch_size: int = 64,
     settings: dict | None = None,
     seed: int = 0,
     show_progress: bool = True,
     part_rows: int = PART_ROWS,
     feedback: Callable | str | None = None,
+    id_column: str | None = None,
+    strict: bool = False,
 ) -> dict:
     """Inverts all vectors of a file, in flat memory; killed and called again, it goes on where it was.
 
@@ -157,26 +174,32 @@ def invert_file(
     The model runs on the device it is on: move each process's own to `process_state().device`.
 
     Args:
-        source: `.npy`, `.parquet`, `.arrow` or `.jsonl` file, or a folder that `datasets` saved; see `iter_vectors`.
+        source: a file of vectors, or a folder that `datasets` saved; for formats see `open_vectors`.
         out: a `.jsonl` or `.parquet` file of `Inversion` rows in the order of the source; None = the terminal.
-        column: where a table holds the vectors.
+        column: where a table holds the vectors; None = the usual names, see `open_vectors`.
         batch_size: vectors in one forward pass, at most `part_rows`; see `invert_vectors` for what it can change.
         settings: arguments of `EmbInvGenerationConfig` that differ from the model's own.
         seed: of sampling.
         show_progress: whether to show a bar with vectors/s.
         part_rows: rows of one part; sampling draws its noise by part.
         feedback: see `invert_vectors`.
+        id_column: where a table holds their ids; None = what the format calls id.
+        strict: whether a row that is null, NaN, infinite, zero or of another width is an error; else it is skipped.
 
     Returns:
-        "vectors" in the source, "resumed" those that an earlier run had inverted, "seconds", "vectors_per_second".
+        "vectors" that were inverted, "resumed" those that an earlier run had inverted, "skipped" the rows
+        without a usable vector (`Skipped`: `count`, `examples`), "column" and "id_column" that were read, "seconds",
+        "vectors_per_second".
 
     Raises:
-        ValueError: an `out` of another kind, a source that cannot be read, a bad vector (the message names its row;
-            the parts before it are kept), impossible settings, or parts of a run with other settings.
+        ValueError: an `out` of another kind, a source that cannot be read or has no vector of the model's width, a bad
+            row (if strict; the message names it, the parts before it are kept), impossible settings, or parts of a run
+            with other settings.
         OSError: a folder that cannot be written, or a full disk. A half-written `out` is never left.
     """
     started = time.perf_counter()
-    job = _Job(model, tokenizer, Path(source), column, batch_size, settings or {}, seed, part_rows, feedback)
+    reader = {"column": column, "id_column": id_column, "strict": strict}
+    job = _Job(model, tokenizer, Path(source), reader, batch_size, settings or {}, seed, part_rows, feedback)
     if out is None:
         vectors, resumed = job.to_terminal(), 0
     else:
@@ -185,6 +208,9 @@ def invert_file(
     return {
         "vectors": vectors,
         "resumed": resumed,
+        "skipped": job.skipped,
+        "column": job.vectors.column,
+        "id_column": job.vectors.id_column,
         "seconds": seconds,
         "vectors_per_second": (vectors - resumed) / seconds,
     }
@@ -197,7 +223,7 @@ class _Job:
     model: EmbInvForMaskedDiffusion
     tokenizer: PreTrainedTokenizerBase
     source: Path
-    column: str
+    reader: dict
     batch_size: int
     settings: dict
     seed: int
@@ -206,69 +232,80 @@ class _Job:
 
     def __post_init__(self):
         self.settings = self.model._generation_settings(None, self.settings).settings()
+        config = self.model.config
+        self.vectors = open_vectors(self.source, dim=config.embedding_dim, encoder=config.encoder_id, **self.reader)
         self.warned = False
+
+    @property
+    def skipped(self) -> Skipped:
+        """The rows that were left out."""
+        return self.vectors.skipped
 
     def to_terminal(self) -> int:
         """Prints all texts; how many."""
         if process_state().num_processes > 1:
             raise ValueError("several processes cannot share a terminal; give an output file")
-        rows = (row for first_row, vectors in self.parts() for row in self.invert(first_row, vectors))
+        rows = (row for first_row, part in self.parts() for row in self.invert(first_row, part))
         return print_inversions(rows, self.tokenizer, Console())
 
     def to_file(self, out: Path, show_progress: bool) -> tuple[int, int]:
-        """Writes `out`; how many vectors the source holds, and how many were inverted before."""
+        """Writes `out`; how many vectors it holds, and how many were inverted before."""
         if out.resolve() == self.source.resolve():
             raise ValueError(f"{out}: the results would replace the vectors; choose another output")
         state, folder = process_state(), PartFolder(out)
-        finished, total = folder.finished(), count_vectors(self.source)
+        finished, total = folder.finished(), self.vectors.count()
         if state.is_main_process:
             folder.open(self.identity())
         state.wait_for_everyone()
-        names, resumed = [], 0
+        names, vectors, resumed = [], 0, 0
         show_bar = show_progress and state.is_main_process
         # smoothing=0: the mean since the start, which neither resumed parts nor those of other processes make jump
         with tqdm(total=total, unit=" vectors", smoothing=0, disable=None if show_bar else True) as bar:
-            for index, (first_row, vectors) in enumerate(self.parts()):
-                names.append(_part_name(first_row, vectors))
+            for index, (first_row, part) in enumerate(self.parts()):
+                names.append(_part_name(first_row, part))
                 if names[-1] in finished:
-                    resumed += len(vectors)
+                    resumed += len(part.rows)
                     bar.initial = resumed
                 elif index % state.num_processes == state.process_index:
-                    folder.write(names[-1], _rows(self.invert(first_row, vectors), bar))
-                bar.update(first_row + len(vectors) - bar.n)
+                    folder.write(names[-1], _rows(self.invert(first_row, part), bar))
+                vectors += len(part.rows)
+                bar.update(vectors + self.skipped.count - bar.n)
         state.wait_for_everyone()
         if state.is_main_process:
             folder.merge(names, SCHEMA)
-        return total, resumed
+        return vectors, resumed
 
-    def parts(self) -> Iterator[tuple[int, np.ndarray]]:
-        """(first row, (`part_rows`, D) float32), the last part shorter; the reader's own batches have any size."""
-        first_row, pending = 0, None
-        for batch in iter_vectors(self.source, self.column, self.part_rows):
-            pending = batch if pending is None else np.concatenate([pending, batch])
-            while len(pending) >= self.part_rows:
-                yield first_row, pending[: self.part_rows]
-                first_row, pending = first_row + self.part_rows, pending[self.part_rows :]
-        if len(pending):
-            yield first_row, pending
+    def parts(self) -> Iterator[tuple[int, VectorBatch]]:
+        """(first row, the good vectors of `part_rows` rows), where there are any."""
+        for index, part in enumerate(self.vectors.batches(self.part_rows)):
+            if len(part.rows):
+                self.check_sample(part.vectors)
+                yield index * self.part_rows, part
 
-    def invert(self, first_row: int, vectors: np.ndarray) -> Iterator[Inversion]:
-        """The texts of a part. Warns of un-normalised vectors once a job."""
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            vectors = check_vectors(vectors, self.model.config.embedding_dim, first_row)
-        if caught and not self.warned:
-            self.warned = True
-            warnings.warn(caught[0].message, stacklevel=2)
-        yield from invert_vectors(
-            self.model, self.tokenizer, vectors, self.batch_size, self.settings, self.seed, first_row, self.feedback
-        )
+    def check_sample(self, vectors: np.ndarray):
+        """Warns, once a job, of a part (n, D) that does not look like vectors of the model's encoder."""
+        if not self.warned:
+            for line in sample_warnings(vectors, self.model.config.encoder_id):
+                self.warned = True
+                warnings.warn(line, stacklevel=2)
+
+    def invert(self, first_row: int, part: VectorBatch) -> Iterator[Inversion]:
+        """The texts of a part."""
+        ids = part.ids or [None] * len(part.rows)
+        inversions = invert_vectors(
+            self.model, self.tokenizer, of_length_one(part.vectors), self.batch_size, self.settings, self.seed,
+            first_row, self.feedback,
+        )  # fmt: skip
+        for inversion, row, name in zip(inversions, part.rows.tolist(), ids, strict=True):
+            yield inversion._replace(row=row, id=name)
 
     def identity(self) -> dict:
         """What a run and its resume have in common. Not the batch size: memory may be why the run stopped."""
         return {
             "source": str(self.source.resolve()),
-            "column": self.column,
+            "column": self.vectors.column,
+            "id_column": self.vectors.id_column,
+            "fields": list(Inversion._fields),
             "weights": _weights_digest(self.model),
             "seed": self.seed,
             "part_rows": self.part_rows,
@@ -278,9 +315,11 @@ class _Job:
         }
 
 
-def _part_name(first_row: int, vectors: np.ndarray) -> str:
-    digest = hashlib.blake2b(np.ascontiguousarray(vectors), digest_size=8).hexdigest()
-    return f"{first_row:012d}-{digest}.jsonl"
+def _part_name(first_row: int, part: VectorBatch) -> str:
+    """Names the part by what goes into it: its vectors, which rows they are, and their ids."""
+    digest = hashlib.blake2b(np.ascontiguousarray(part.vectors), digest_size=8)
+    digest.update(part.rows.astype("<i8").tobytes() + json.dumps(part.ids).encode())
+    return f"{first_row:012d}-{digest.hexdigest()}.jsonl"
 
 
 def _weights_digest(model: torch.nn.Module) -> str:

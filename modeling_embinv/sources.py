@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .files import PARQUET_ROWS, check_column, check_text, file_kind, json_values, parquet_batches, read_lines
+from .files import check_column, check_text, file_kind, json_values, parquet_texts, read_lines
 
 TEXT_KINDS = (".txt", ".jsonl", ".parquet")
 
@@ -74,9 +74,7 @@ def _read_file(path: Path, column: str) -> Iterator[Document]:
     elif file_kind(path) == ".jsonl":
         texts = (value for (value,) in json_values(path, [column]))
     else:
-        texts = (
-            value for batch in parquet_batches(path, [column], PARQUET_ROWS) for value in batch[column].to_pylist()
-        )
+        texts = parquet_texts(path, column)
     empty = True
     for text in texts:
         if text := check_text(path, column, text).strip():

@@ -28,6 +28,11 @@ def legend() -> Text:
     return Text.assemble(*parts[:-1])
 
 
+def printable(text: str) -> str:
+    """The text with spaces for control characters, so that it cannot steer the terminal."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
 def tinted(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], confidences: Sequence[float]) -> Text:
     """The decoded text of `ids` (L), each token in the tint of its confidence (L).
 
@@ -36,7 +41,7 @@ def tinted(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], confidences: 
     """
     text = tokenizer.decode(ids)
     prefix = getattr(tokenizer.backend_tokenizer.model, "continuing_subword_prefix", None) or ""
-    result = Text("".join(character if character.isprintable() else " " for character in text))
+    result = Text(printable(text))
     position = 0
     for token, confidence in zip(tokenizer.convert_ids_to_tokens(ids), confidences, strict=True):
         piece = tokenizer.convert_tokens_to_string([token]).strip().removeprefix(prefix)
@@ -48,11 +53,13 @@ def tinted(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], confidences: 
 
 
 def print_inversions(inversions: Iterable, tokenizer: PreTrainedTokenizerBase, console: Console) -> int:
-    """Prints a line for each `Inversion`: row, confidence, text tinted by confidence; returns how many there were."""
+    """Prints a line for each `Inversion`: row, id, cosine, confidence, tinted text; returns how many there were."""
     count = 0
     for inversion in inversions:
         text = tinted(tokenizer, tokenizer.convert_tokens_to_ids(inversion.tokens), inversion.token_confidence)
-        line = Text.assemble(f"{inversion.row:>6}  {100 * inversion.confidence:3.0f} %  ", text)
+        name = "" if inversion.id is None else f"  {printable(inversion.id)}"
+        cosine = "" if inversion.cosine is None else f"  cosine {inversion.cosine:.3f}"
+        line = Text.assemble(f"{inversion.row:>6}{name}{cosine}  {100 * inversion.confidence:3.0f} %  ", text)
         console.print(line, soft_wrap=True, highlight=False)
         count += 1
     return count

@@ -1,228 +1,285 @@
-"""Vectors that were computed elsewhere, from npy, parquet, Arrow and JSON lines, in flat memory."""
+"""Vectors that were computed elsewhere, from files as people have them, in flat memory.
 
-import warnings
-from collections.abc import Iterator
-from itertools import islice
+    source = open_vectors("dump.csv", dim=384)
+    for batch in source.batches(1024):
+        batch.vectors, batch.ids, batch.rows
+    print(source.column, source.skipped)
+
+Formats: npy, npz, safetensors, parquet, Arrow (streams and Feather), folders that `datasets` saved, JSON lines, csv,
+tsv, and JSON: lists of vectors or of rows, and the answers of embeddings APIs and of vector stores. Text may be packed
+(`.gz`, `.xz`). A JSON object is read whole, at most `files.JSON_BYTES`; everything else in flat memory.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from .files import PARQUET_ROWS, check_column, check_text, file_kind, json_values, parquet_batches, read_lines, reading
+from .files import PARQUET_ROWS, check_text, file_kind, one_line, short_names
 from .sources import Document
+from .vector_arrays import open_npy, open_npz, open_safetensors, pickle_message
+from .vector_checks import width_message
+from .vector_columns import Columns, Table, choose_columns
+from .vector_csv import open_csv
+from .vector_json import open_json, open_json_lines
+from .vector_tables import open_arrow, open_folder, open_parquet
+from .vector_values import Parsed, parse_values
 
-VECTOR_KINDS = (".npy", ".parquet", ".arrow", ".jsonl")
+logger = logging.getLogger(__name__)
+
+_READERS = {
+    ".npy": open_npy, ".npz": open_npz, ".safetensors": open_safetensors, ".parquet": open_parquet,
+    ".arrow": open_arrow, ".feather": open_arrow, ".csv": open_csv, ".tsv": open_csv, ".json": open_json,
+    ".jsonl": open_json_lines, ".ndjson": open_json_lines,
+}  # fmt: skip
+KINDS = tuple(_READERS)
+_MAGIC = {b"\x93NUMPY": ".npy", b"PK\x03\x04": ".npz", b"PAR1": ".parquet", b"ARROW1": ".arrow"}
+_PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".bin")
+# Rows that decide on the width, and skipped rows that are listed.
+_PEEK, _LISTED = 100, 5
 
 
-def read_vectors(
-    path: str | Path, column: str = "embedding", text_column: str | None = None
-) -> tuple[np.ndarray, list[str] | None]:
-    """All vectors of a file, and their texts if `text_column` names them.
+class VectorBatch(NamedTuple):
+    """The good vectors of consecutive rows.
+
+    Attributes:
+        vectors: (n, D) float32, as they are in the file.
+        rows: (n,) int64, their numbers in the file, from 0.
+        ids: n ids, text or None; None where the file has none.
+        texts: n texts; None where they were not asked for.
+    """
+
+    vectors: np.ndarray
+    rows: np.ndarray
+    ids: list[str | None] | None
+    texts: list[str] | None
+
+
+class Skipped:
+    """The rows of a file that hold no vector.
+
+    Attributes:
+        count: how many.
+        examples: the first few as (row, reason).
+    """
+
+    def __init__(self):
+        self.count = 0
+        self.examples: list[tuple[int, str]] = []
+
+    def add(self, row: int, reason: str):
+        self.count += 1
+        if len(self.examples) < _LISTED:
+            self.examples.append((row, reason))
+
+    def __str__(self) -> str:
+        listed = "; ".join(f"row {row} {reason}" for row, reason in self.examples)
+        more = f"; and {self.count - len(self.examples):,} more" if self.count > len(self.examples) else ""
+        return f"{self.count:,} {'row' if self.count == 1 else 'rows'} without a usable vector: {listed}{more}"
+
+
+class VectorSource:
+    """An opened file of vectors; see `open_vectors`.
+
+    Attributes:
+        column: where the vectors are; "" where the file is nothing but vectors.
+        id_column, text_column: where ids and texts are, or None.
+        width: D, numbers of a vector.
+        skipped: the rows that `batches` has left out, since it was called last.
+    """
+
+    def __init__(self, path: Path, table: Table, columns: Columns, dim: int | None, strict: bool, encoder: str | None):
+        self.path, self._table, self._columns, self._strict = path, table, columns, strict
+        self.column = _span(columns.vectors)
+        self.id_column, self.text_column = columns.id, columns.text
+        self.skipped = Skipped()
+        self.width = self._find_width(dim, encoder)
+
+    def describe(self) -> str:
+        """What is read, in a line."""
+        parts = {"vectors": self.column, "ids": self.id_column, "texts": self.text_column}
+        chosen = [f"{what} in column {short_names([name])!r}" for what, name in parts.items() if name]
+        return "; ".join([f"vectors of {self.width} numbers", *chosen])
+
+    def count(self) -> int:
+        """The number of rows, those without a usable vector included."""
+        return self._table.count(self._columns.vectors[0])
+
+    def batches(self, batch_size: int = 1024) -> Iterator[VectorBatch]:
+        """Batch k holds the good vectors of rows k · batch_size to (k + 1) · batch_size; it is empty if all are bad.
+
+        Raises:
+            ValueError: a damaged file, no good vector in all of it, or (strict) a bad row.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        self.skipped, total = Skipped(), 0
+        for batch in _windows(self._pieces(batch_size), batch_size):
+            total += len(batch.rows)
+            yield batch
+        if not total:
+            raise ValueError(f"{self.path}: {self.skipped if self.skipped.count else 'holds no vectors'}")
+
+    def _pieces(self, size: int) -> Iterator[tuple[int, VectorBatch]]:
+        """(rows read so far, the good ones of the last rows); the reader's own batches have any size."""
+        first = 0
+        for count, parsed, ids, texts in self._read(size):
+            vectors, indices, reasons = parsed.select(self.width)
+            for index in sorted(reasons):
+                if self._strict:
+                    raise ValueError(f"{self.path}: row {first + index} {reasons[index]}")
+                self.skipped.add(first + index, reasons[index])
+            yield (
+                first + count,
+                VectorBatch(
+                    vectors,
+                    first + indices,
+                    None if ids is None else [_id(ids[index]) for index in indices],
+                    None if texts is None else [self._text(texts[index]) for index in indices],
+                ),
+            )
+            first += count
+
+    def _read(self, size: int) -> Iterator[tuple[int, Parsed, list | None, list | None]]:
+        """(number of rows, their vectors, ids, texts)."""
+        names, id_column, text_column = self._columns
+        wanted = list(dict.fromkeys([*names, *(name for name in (id_column, text_column) if name is not None)]))
+        for batch in self._table.read(wanted, size):
+            values = batch[names[0]]
+            if len(names) > 1:
+                values = list(zip(*(_listed(batch[name]) for name in names), strict=True))
+            try:
+                parsed = parse_values(values)
+                ids, texts = (None if name is None else _listed(batch[name]) for name in (id_column, text_column))
+            except (ValueError, UnicodeDecodeError) as error:
+                raise ValueError(f"{self.path}: {one_line(error, 400)}") from error
+            yield len(values), parsed, ids, texts
+
+    def _find_width(self, dim: int | None, encoder: str | None) -> int:
+        """The width that is expected, or that of most of the first rows."""
+        found: dict[int, int] = {}
+        rows = 0
+        for count, parsed, _, _ in self._read(_PEEK):
+            for width in parsed.lengths[parsed.lengths > 0].tolist():
+                found[width] = found.get(width, 0) + 1
+            rows += count
+            if found and rows >= _PEEK:
+                break
+        if dim is None:
+            return max(found, key=found.get, default=1)
+        if found and dim not in found:
+            raise ValueError(f"{self.path}: {width_message(max(found, key=found.get), dim, encoder)}")
+        return dim
+
+    def _text(self, text: Any) -> str:
+        return check_text(self.path, self.text_column or "", text)
+
+
+def open_vectors(
+    path: str | Path,
+    column: str | None = None,
+    id_column: str | None = None,
+    text_column: str | bool = False,
+    dim: int | None = None,
+    strict: bool = False,
+    encoder: str | None = None,
+) -> VectorSource:
+    """Opens a file of vectors, in any format of this module, and decides on its columns.
 
     Args:
-        path: `.npy` (N, D), `.parquet`, `.arrow`, `.jsonl` (also `.gz`, `.xz`), or a folder that `datasets` saved.
-        column: where a table holds the vectors.
-        text_column: where it holds their texts; None = not wanted.
-
-    Returns:
-        (N, D) float32 as they are in the file (see `check_vectors`), and N texts or None.
+        path: a file, or a folder that `datasets` saved.
+        column: where the vectors are: a name, or a dotted path (`vector.default`) within JSON objects and structs.
+            None = the usual names (embedding, embeddings, vector, vectors, values, emb), else the only column of
+            vectors; `VectorSource.column` says which, and so does a logged line.
+        id_column: where their ids are. None = what the format calls id, where there is one.
+        text_column: where their texts are; True = a usual name (text, content, document, …), False = not wanted.
+        dim: D, the width expected; None = that of most of the first rows.
+        strict: whether a row that is null, NaN, infinite, zero or of another width is an error; else it is skipped.
+        encoder: whose vectors are expected, for messages.
 
     Raises:
-        ValueError: damaged, pickled, empty, or not a table of equally long rows of numbers.
+        ValueError: no such file or column, damaged, pickled, or vectors of another width than `dim`.
     """
-    batches = list(_vector_batches(Path(path), column, text_column, PARQUET_ROWS))
-    vectors = np.concatenate([vectors for vectors, _ in batches])
-    return vectors, None if text_column is None else [text for _, texts in batches for text in texts]
+    path = Path(path)
+    table = _reader(path)(path)
+    columns = choose_columns(path, table, column, id_column, text_column)
+    source = VectorSource(path, table, columns, dim, strict, encoder)
+    logger.info("%s: %s", path, source.describe())
+    return source
 
 
-def iter_vectors(path: str | Path, column: str = "embedding", batch_size: int = 1024) -> Iterator[np.ndarray]:
-    """The vectors of a file in batches (`batch_size`, D) float32, in flat memory; formats as in `read_vectors`."""
-    return (vectors for vectors, _ in _vector_batches(Path(path), column, None, batch_size))
+def read_vectors(path: str | Path, **options: Any) -> VectorBatch:
+    """All good vectors of a file at once; options as of `open_vectors`."""
+    source = open_vectors(path, **options)
+    return _joined(list(source.batches(PARQUET_ROWS)))
 
 
-def read_vector_documents(
-    path: str | Path, column: str = "embedding", text_column: str = "text"
-) -> Iterator[Document]:
-    """Documents with their vectors, read in flat memory, for training on embeddings computed elsewhere."""
-    for vectors, texts in _vector_batches(Path(path), column, text_column, PARQUET_ROWS):
-        for text, vector in zip(texts, vectors, strict=True):
+def vector_documents(source: VectorSource) -> Iterator[Document]:
+    """Texts with their vectors, in flat memory, for training on embeddings that were computed elsewhere."""
+    for batch in source.batches(PARQUET_ROWS):
+        for text, vector in zip(batch.texts, batch.vectors, strict=True):
             yield Document(text, text, vector)
 
 
-def count_vectors(path: str | Path) -> int:
-    """How many vectors a file holds; formats as in `read_vectors`."""
-    path = Path(path)
-    kind = _vector_kind(path)
-    if kind == ".npy":
-        return len(_open_npy(path))
-    if kind == ".jsonl":
-        return sum(1 for _ in read_lines(path))
-    if kind == ".parquet":
-        with reading(path), pq.ParquetFile(path) as file:
-            return file.metadata.num_rows
-    if kind == "folder":
-        return len(_saved_folder(path))
-    return sum(len(batch) for batch in _arrow_batches(path, [], PARQUET_ROWS))
-
-
-def check_vectors(vectors: np.ndarray, embedding_dim: int, first_row: int = 0) -> np.ndarray:
-    """Checks vectors from outside and scales them to unit norm.
-
-    Args:
-        vectors: (N, D) numbers.
-        embedding_dim: D, what the model was trained on.
-        first_row: the number of `vectors[0]` in the whole file, for messages.
-
-    Returns:
-        (N, D) float32 of unit norm. Warns if the norms were off by more than 0.01 (float16 is not).
-
-    Raises:
-        ValueError: another width, NaN or infinity, or a row of zeros.
-    """
-    if vectors.ndim != 2 or vectors.shape[1] != embedding_dim:
-        raise ValueError(f"vectors of shape {vectors.shape} from row {first_row} on; expected (N, {embedding_dim})")
-    vectors = np.asarray(vectors, dtype=np.float32)
-    finite = np.isfinite(vectors).all(axis=1)
-    if not finite.all():
-        raise ValueError(f"row {first_row + int(finite.argmin())} holds NaN or infinity; every number must be finite")
-    # float64, because the square of a small float32 can vanish.
-    norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
-    if not norms.all():
-        raise ValueError(f"row {first_row + int(norms.argmin())} is all zeros; an embedding has a direction")
-    if (np.abs(norms - 1) > 1e-2).any():
-        warnings.warn("vectors are not of unit norm; they are scaled to it", stacklevel=2)
-    return (vectors / norms[:, None]).astype(np.float32)
-
-
-def _vector_kind(path: Path) -> str:
+def _reader(path: Path):
+    """The reader of a file's format: by what it begins with, else by its suffix."""
     if path.is_dir():
-        return "folder"
+        return open_folder
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
-    if file_kind(path) not in VECTOR_KINDS:
-        raise ValueError(f"{path}: unknown kind of file; known: {', '.join(VECTOR_KINDS)}, folders saved by datasets")
-    return file_kind(path)
+    with path.open("rb") as file:
+        begin = file.read(8)
+    kind = next((kind for magic, kind in _MAGIC.items() if begin.startswith(magic)), None)
+    is_pickle = begin[:1] == b"\x80" and 2 <= begin[1:2][0] <= 5 if len(begin) > 1 else False
+    if path.suffix.lower() in _PICKLES or is_pickle:
+        raise ValueError(pickle_message(path))
+    kind = kind or file_kind(path)
+    if kind not in _READERS:
+        raise ValueError(f"{path}: unknown kind of file; known: {', '.join(KINDS)}, folders saved by datasets")
+    return _READERS[kind]
 
 
-def _vector_batches(
-    path: Path, column: str, text_column: str | None, batch_size: int
-) -> Iterator[tuple[np.ndarray, list[str] | None]]:
-    """((n, D) float32, n texts or None) for every batch; every batch is of the first one's width."""
-    row, width = 0, None
-    if _vector_kind(path) == ".npy":
-        batches = _npy_batches(path, text_column, batch_size)
-    else:
-        batches = _table_batches(path, column, text_column, batch_size)
-    for vectors, texts in batches:
-        width = vectors.shape[1] if width is None else width
-        if vectors.shape[1] != width:
-            raise ValueError(f"{path}: row {row} holds {vectors.shape[1]} numbers, the rows before it hold {width}")
-        yield vectors, texts
-        row += len(vectors)
-    if row == 0:
-        raise ValueError(f"{path}: holds no vectors")
+def _windows(pieces: Iterable[tuple[int, VectorBatch]], size: int) -> Iterator[VectorBatch]:
+    """The pieces cut and joined anew, at every multiple of `size` of the file's rows."""
+    pending, first, stop = [], 0, 0
+    for stop, piece in pieces:
+        pending.append(piece)
+        while stop >= first + size:
+            joined, first = _joined(pending), first + size
+            cut = int(np.searchsorted(joined.rows, first))
+            yield _part(joined, slice(0, cut))
+            pending = [_part(joined, slice(cut, None))]
+    if stop > first:
+        yield _joined(pending)
 
 
-def _open_npy(path: Path) -> np.ndarray:
-    """The (N, D) matrix of a file, memory-mapped."""
-    try:
-        matrix = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, EOFError, ValueError) as error:
-        if "pickle" in str(error) or "Python objects" in str(error):
-            reason = "holds pickled Python objects, which can run code when loaded; save a float array with np.save"
-        else:
-            reason = f"corrupt, truncated or no .npy file: {' '.join(str(error).split())}"
-        raise ValueError(f"{path}: {reason}") from error
-    if matrix.ndim != 2 or matrix.dtype.kind not in "fiu":
-        raise ValueError(f"{path}: holds {matrix.dtype} of shape {matrix.shape}; expected numbers of shape (N, D)")
-    return matrix
+def _part(batch: VectorBatch, part: slice) -> VectorBatch:
+    return VectorBatch(*(None if values is None else values[part] for values in batch))
 
 
-def _npy_batches(path: Path, text_column: str | None, batch_size: int) -> Iterator[tuple[np.ndarray, None]]:
-    if text_column is not None:
-        raise ValueError(f"{path}: a .npy file holds no texts; give a .parquet, .arrow or .jsonl file")
-    matrix = _open_npy(path)
-    for start in range(0, len(matrix), batch_size):
-        yield np.array(matrix[start : start + batch_size], dtype=np.float32), None
+def _joined(batches: list[VectorBatch]) -> VectorBatch:
+    if len(batches) == 1:
+        return batches[0]
+    vectors, rows = (np.concatenate([batch[index] for batch in batches]) for index in (0, 1))
+    ids, texts = (
+        None if batches[0][index] is None else [value for batch in batches for value in batch[index]]
+        for index in (2, 3)
+    )
+    return VectorBatch(vectors, rows, ids, texts)
 
 
-def _table_batches(
-    path: Path, column: str, text_column: str | None, batch_size: int
-) -> Iterator[tuple[np.ndarray, list[str] | None]]:
-    columns = [column] if text_column is None else [column, text_column]
-    readers = {
-        ".parquet": parquet_batches,
-        ".arrow": _arrow_batches,
-        ".jsonl": _json_batches,
-        "folder": _saved_batches,
-    }
-    row = 0
-    for batch in readers[_vector_kind(path)](path, columns, batch_size):
-        for name in columns:
-            check_column(path, name, batch.schema.names)
-        vectors = _matrix(batch[column], f"{path}: column {column!r}", row)
-        texts = None
-        if text_column is not None:
-            texts = [check_text(path, text_column, text) for text in batch[text_column].to_pylist()]
-        yield vectors, texts
-        row += len(vectors)
+def _listed(values: Any) -> list:
+    return values.to_pylist() if hasattr(values, "to_pylist") else list(values)
 
 
-def _matrix(column: pa.Array | pa.ChunkedArray, where: str, row: int) -> np.ndarray:
-    """An Arrow column of lists of numbers as (n, D) float32; `row` is the number of its first row in the file."""
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if pa.types.is_null(array.type) or array.null_count:
-        raise ValueError(f"{where}: row {row + pc.is_null(array).index(True).as_py()} holds no vector")
-    is_list = pa.types.is_list(array.type) or pa.types.is_large_list(array.type)
-    if not (is_list or pa.types.is_fixed_size_list(array.type)) or not (
-        pa.types.is_floating(array.type.value_type) or pa.types.is_integer(array.type.value_type)
-    ):
-        raise ValueError(f"{where} holds {array.type}, not lists of numbers")
-    lengths = pc.list_value_length(array).to_numpy(zero_copy_only=False)
-    if (lengths != lengths[0]).any():
-        odd = int((lengths != lengths[0]).argmax())
-        raise ValueError(f"{where}: row {row + odd} holds {lengths[odd]} numbers, row {row} holds {lengths[0]}")
-    values = array.flatten().to_numpy(zero_copy_only=False)
-    return values.astype(np.float32).reshape(len(array), int(lengths[0]))
+def _id(value: Any) -> str | None:
+    if value is None:
+        return None
+    text = value.hex() if isinstance(value, bytes) else str(value)
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _arrow_batches(path: Path, columns: list[str], batch_size: int) -> Iterator[pa.RecordBatch]:
-    """An Arrow file in either layout: a stream (what `datasets` writes) or a file (Feather)."""
-    with reading(path), pa.memory_map(str(path)) as source:
-        try:
-            reader = pa.ipc.open_stream(source)
-            batches = iter(reader)
-        except pa.ArrowInvalid:
-            reader = pa.ipc.open_file(source)
-            batches = (reader.get_batch(index) for index in range(reader.num_record_batches))
-        for batch in batches:
-            for start in range(0, len(batch), batch_size):
-                yield batch.slice(start, batch_size)
-
-
-def _saved_folder(path: Path):
-    from datasets import Dataset, load_from_disk
-
-    try:
-        saved = load_from_disk(str(path))
-    except (OSError, ValueError, KeyError, IndexError) as error:
-        raise ValueError(f"{path}: no folder that datasets saved, or an empty one: {error}") from error
-    if not isinstance(saved, Dataset):
-        raise ValueError(f"{path}: holds several splits; give one of its folders: {', '.join(saved)}")
-    return saved
-
-
-def _saved_batches(path: Path, columns: list[str], batch_size: int) -> Iterator[pa.Table]:
-    yield from _saved_folder(path).with_format("arrow").iter(batch_size)
-
-
-def _json_batches(path: Path, columns: list[str], batch_size: int) -> Iterator[pa.RecordBatch]:
-    rows = json_values(path, columns)
-    while batch := list(islice(rows, batch_size)):
-        try:
-            arrays = [pa.array(values) for values in zip(*batch, strict=True)]
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise ValueError(f"{path}: {', '.join(columns)} do not hold one kind of value: {error}") from error
-        yield pa.RecordBatch.from_arrays(arrays, names=columns)
+def _span(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{short_names(names[:1])} … {short_names(names[-1:])}"

@@ -147,12 +147,10 @@ def invert_vector(
     """Read a pasted vector, or a row of an uploaded file, draft by draft."""
     chosen = settings_of(strategy, steps, guidance, temperature, remask, candidates, corrections, feedback, searches)
     dim = inverter.embedding_dim
-    try:
-        vectors = parse_file(file["path"], dim) if file else parse_pasted(pasted, dim)
-    except RecursionError:
-        raise ValueError("This JSON is nested too deeply: a list of numbers, or of such lists, is wanted.") from None
-    if row >= len(vectors):
-        raise ValueError(f"There is no row {row}: the {len(vectors)} vectors are numbered from 0.")
+    vectors = parse_file(file["path"], dim) if file else parse_pasted(pasted, dim)
+    if row not in vectors:
+        last = max(vectors)
+        raise ValueError(f"There is no vector in row {row}: {len(vectors)} lie in rows {min(vectors)} to {last}.")
     yield from show(vectors[row], chosen, seed)
 
 

@@ -116,6 +116,7 @@ def received(server, path_part: str, out: Path) -> Path:
         value = line["value"]
         if line["key"] == "file":
             assert value["encoding"] == "base64"
+            (out / value["path"]).parent.mkdir(parents=True, exist_ok=True)
             (out / value["path"]).write_bytes(base64.b64decode(value["content"]))
         elif line["key"] == "lfsFile":
             (out / value["path"]).write_bytes(server.objects[value["oid"]])

@@ -57,6 +57,28 @@ def test_invert_a_typed_vector_and_a_file(capsys, checkpoint, tmp_path, encoder)
     assert rows[0]["text"] in " ".join(typed.split())
 
 
+def test_bad_rows_and_columns_are_reported(capsys, checkpoint, tmp_path, encoder):
+    """Catches rows that vanish without a word, and a column that is chosen without one, from both commands."""
+    texts = [f"Box {number} holds {number * 7 % 50} red balls." for number in range(8)]
+    vectors = encoder.encode(texts).tolist()
+    vectors[2] = None
+    path, out = tmp_path / "dump.parquet", tmp_path / "texts.jsonl"
+    pq.write_table(pa.table({"uuid": list("abcdefgh"), "content": texts, "vector": vectors}), path)
+    said, skipped = "vectors in column 'vector'", "skipped 1 row without a usable vector: row 2 is null"
+    code, _, err = run(capsys, "invert", path, "--out", out, "--model", checkpoint)
+    assert code == 0 and said in err and skipped in err and "7 vectors" in err
+    assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == list("abdefgh")
+    code, printed, err = run(capsys, "prepare", "--vectors", path, "--out", tmp_path / "pairs")
+    assert code == 0 and said in err and "texts in column 'content'" in err and skipped in err
+    assert sum(json.loads((tmp_path / "pairs" / "manifest.json").read_text())["rows"].values()) == 7, printed
+    for command in (
+        ["invert", path, "--model", checkpoint],
+        ["prepare", "--vectors", path, "--out", tmp_path / "new"],
+    ):
+        code, _, err = run(capsys, *command, "--strict")
+        assert code == 1 and "row 2 is null" in err
+
+
 def test_prepare_takes_a_share_and_evaluate_scores_it(capsys, checkpoint, tmp_path):
     """Counts and floors of the whole path: text file → pairs, text file → table and JSON."""
     texts = tmp_path / "texts.txt"
@@ -133,6 +155,13 @@ def test_calibrate_saves_what_it_fitted(capsys, tmp_path):
     [
         (["invert", "missing.npy"], "missing.npy"),
         (["invert", "[1, 2]"], "2 numbers"),
+        (["invert", "[" * 9999], "nested too deeply"),
+        (["invert", "[1]", "--device", "nonsense"], "--device 'nonsense' is not on this machine; present: cpu"),
+        (["invert", "[1]", "--device", "meta"], "--device 'meta' is not on this machine"),
+        (["invert", "[1]", "--device", "cuda:99"], "--device 'cuda:99' is not on this machine"),
+        (["invert", "[1]", "--num_candidates", str(10**18)], "--num_candidates must be at most 65,536"),
+        (["invert", "[1]", "--batch_size", str(10**18)], "--batch_size must be from 1 to 65,536"),
+        (["prepare", "x.txt", "--out", "x", "--device", "nonsense"], "--device 'nonsense' is not on this machine"),
         (["invert", "[1, 2]", "--strategy", "greedy"], "strategy must be one of|2 numbers"),
         (["demo", "--num_steps", "0"], "num_steps must be a whole number"),
         (["demo", "--max_length", "99"], "max_length 99 is more than"),
@@ -168,7 +197,10 @@ def test_corrections_are_checked_by_the_encoder(capsys, encoder, tmp_path):
     assert code == 0 and "encoder calls" in out, err
     np.save(tmp_path / "v.npy", encoder.encode(["We will meet at the station."]).numpy())
     code, _, err = run(capsys, "invert", tmp_path / "v.npy", "--out", tmp_path / "out.jsonl", *loop)
-    assert code == 0 and "meet" in (tmp_path / "out.jsonl").read_text(), err
+    row = json.loads((tmp_path / "out.jsonl").read_text())
+    assert code == 0 and "meet" in row["text"] and 0.5 < row["cosine"] <= 1.001, err
+    code, out, err = run(capsys, "invert", tmp_path / "v.npy", *loop)
+    assert code == 0 and f"cosine {row['cosine']:.3f}" in out, err
     (tmp_path / "texts.txt").write_text("We will meet at the station.\nThe dog slept.\n")
     code, out, err = run(capsys, "evaluate", tmp_path / "texts.txt", "--no_floors", *loop)
     assert code == 0 and "encoder calls" in out, err

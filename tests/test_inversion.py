@@ -91,7 +91,7 @@ def kill_after(monkeypatch, calls, error=None):
 
 def write_source(folder, kind):
     path = folder / f"vectors{kind}"
-    table = pa.table({"id": list(range(ROWS)), "vector": VECTORS.tolist()})
+    table = pa.table({"key": list(range(ROWS)), "vector": VECTORS.tolist(), "other": VECTORS[::-1].tolist()})
     if kind == ".npy":
         np.save(path, VECTORS)
     elif kind == ".parquet":
@@ -109,7 +109,7 @@ def write_source(folder, kind):
 @pytest.mark.parametrize("kind", [".npy", ".parquet", ".arrow", ".jsonl", "-saved"])
 def test_every_format_gives_the_same_texts(inverter, tmp_path, expected, kind):
     """Catches readers' odd batch sizes shifting rows or noise, and a format that loses precision."""
-    stats = invert(inverter, write_source(tmp_path, kind), tmp_path / "out.jsonl", column="vector")
+    stats = invert(inverter, write_source(tmp_path, kind), tmp_path / "out.jsonl")
     assert (tmp_path / "out.jsonl").read_bytes() == expected
     assert (stats["vectors"], stats["resumed"]) == (ROWS, 0) and stats["vectors_per_second"] > 0
 
@@ -227,11 +227,13 @@ def test_a_torn_part_is_made_again(inverter, source, expected, tmp_path, monkeyp
         (dict(seed=5), "seed was 0, now 5"),
         (dict(settings=EULER | {"num_steps": 3}), "num_steps was 2, now 3"),
         (dict(part_rows=6), "part_rows was 5, now 6"),
-        (dict(column="other"), "column was embedding, now other"),
+        (dict(column="other"), "column was vector, now other"),
+        (dict(id_column="key"), "id_column was None, now key"),
     ],
 )
-def test_resuming_with_other_settings_is_an_error(inverter, source, tmp_path, monkeypatch, changed, message):
+def test_resuming_with_other_settings_is_an_error(inverter, tmp_path, monkeypatch, changed, message):
     """Catches a file of which one half was made with other settings than the other."""
+    source = write_source(tmp_path, ".parquet")
     with monkeypatch.context() as patch, pytest.raises(Killed):
         kill_after(patch, 2)
         invert(inverter, source, tmp_path / "out.jsonl")
@@ -284,25 +286,81 @@ def test_a_mistyped_command_leaves_nothing_that_blocks_the_right_one(inverter, s
 
 
 @pytest.mark.parametrize("bad, message", [(np.nan, "row 11 holds NaN"), (0.0, "row 11 is all zeros")])
-def test_a_bad_row_is_named_and_earlier_parts_are_kept(inverter, source, expected, tmp_path, bad, message):
+def test_strict_names_a_bad_row_and_keeps_earlier_parts(inverter, source, expected, tmp_path, bad, message):
     """Catches a row number counted from its batch, and a night's work lost to one bad row that is then corrected."""
     path, out = tmp_path / "vectors.npy", tmp_path / "out.jsonl"
     vectors = VECTORS.copy()
     vectors[11] = bad
     np.save(path, vectors)
     with pytest.raises(ValueError, match=message):
-        invert(inverter, path, out)
+        invert(inverter, path, out, strict=True)
     assert not out.exists()
     np.save(path, VECTORS)
     assert invert(inverter, path, out)["resumed"] == 2 * PART
     assert out.read_bytes() == expected
 
 
+@pytest.mark.parametrize("kind", [".jsonl", ".parquet"])
+def test_bad_rows_are_left_out_and_the_others_keep_their_numbers(inverter, expected, tmp_path, monkeypatch, kind):
+    """Catches rows that move up behind a bad one, a part of none but bad rows, and a resume that mixes them up."""
+    path, out = tmp_path / "vectors.npy", tmp_path / f"out{kind}"
+    vectors = VECTORS.copy()
+    vectors[[2, 5, 6, 7, 8, 9]] = np.nan  # one row of the first part, and all of the second
+    np.save(path, vectors)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, 2)
+        invert(inverter, path, out)
+    stats = invert(inverter, path, out)
+    assert (stats["vectors"], stats["resumed"], stats["skipped"].count) == (8, 4, 6)
+    assert stats["skipped"].examples[:2] == [(2, "holds NaN or infinity"), (5, "holds NaN or infinity")]
+    rows = rows_of(out) if kind == ".jsonl" else pq.read_table(out).to_pylist()
+    assert [row["row"] for row in rows] == [0, 1, 3, 4, 10, 11, 12, 13]
+    (tmp_path / "expected.jsonl").write_bytes(expected)
+    assert [row["text"] for row in rows[4:]] == [row["text"] for row in rows_of(tmp_path / "expected.jsonl")[10:]]
+
+
+def test_ids_travel_to_every_output(inverter, tmp_path, capsys):
+    """Catches ids that are dropped, shifted by a skipped row, or obeyed by the terminal."""
+    names = [f"doc-{row}" for row in range(ROWS - 1)] + ["odd\x1b[2J"]
+    vectors = [None if row == 3 else vector for row, vector in enumerate(VECTORS.tolist())]
+    pq.write_table(pa.table({"_id": names, "emb": vectors}), tmp_path / "vectors.parquet")
+    for kind in (".jsonl", ".parquet"):
+        out = tmp_path / f"out{kind}"
+        stats = invert(inverter, tmp_path / "vectors.parquet", out)
+        assert (stats["column"], stats["id_column"]) == ("emb", "_id")
+        rows = rows_of(out) if kind == ".jsonl" else pq.read_table(out).to_pylist()
+        assert [row["id"] for row in rows] == [name for name in names if name != "doc-3"]
+        assert all(row["cosine"] is None for row in rows)
+    invert(inverter, tmp_path / "vectors.parquet", None)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[3].split()[:2] == ["4", "doc-4"] and lines[-1].split()[:2] == ["13", "odd"]
+
+
+def test_another_id_makes_another_part(inverter, tmp_path, monkeypatch):
+    """Catches ids of an earlier version of the source in the output of a resumed run."""
+    path, out = tmp_path / "vectors.parquet", tmp_path / "out.jsonl"
+    pq.write_table(pa.table({"id": ["old"] * ROWS, "emb": VECTORS.tolist()}), path)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, 2)
+        invert(inverter, path, out)
+    pq.write_table(pa.table({"id": ["new"] * ROWS, "emb": VECTORS.tolist()}), path)
+    assert invert(inverter, path, out)["resumed"] == 0
+    assert {row["id"] for row in rows_of(out)} == {"new"}
+
+
 def test_another_width_is_one_line(inverter, tmp_path):
     """Catches vectors of another encoder reaching the network, where the error would be about matrix shapes."""
     np.save(tmp_path / "wide.npy", unit_vectors(3, dim=385).numpy())
-    with pytest.raises(ValueError, match=r"^vectors of shape \(3, 385\) from row 0 on; expected \(N, 384\)$"):
+    with pytest.raises(ValueError, match=r"wide.npy: vectors of 385 numbers; expected 384"):
         invert(inverter, tmp_path / "wide.npy", tmp_path / "out.jsonl")
+    assert [path.name for path in tmp_path.iterdir()] == ["wide.npy"]
+
+
+@pytest.mark.parametrize("batch_size", [0, 10**18])
+def test_a_batch_size_has_bounds(inverter, source, batch_size):
+    """Catches a count that runs out of memory, or of 64 bits."""
+    with pytest.raises(ValueError, match="batch_size must be from 1 to 65,536"):
+        list(invert_vectors(*inverter, VECTORS, batch_size=batch_size))
 
 
 def test_scaled_vectors_are_normalised_with_one_warning(inverter, expected, tmp_path):
@@ -311,7 +369,7 @@ def test_scaled_vectors_are_normalised_with_one_warning(inverter, expected, tmp_
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         invert(inverter, tmp_path / "vectors.npy", tmp_path / "out.jsonl")
-    assert [str(warning.message) for warning in caught] == ["vectors are not of unit norm; they are scaled to it"]
+    assert ["of length 4, not 1" in str(warning.message) for warning in caught] == [True]
     assert (tmp_path / "out.jsonl").read_bytes() == expected
 
 
@@ -349,8 +407,10 @@ def test_a_typed_vector():
         ('[0.1, "a"]', "must be a JSON list of numbers"),
         ("[true, false]", "must be a JSON list of numbers"),
         ("[[0.1, 0.2]]", "must be a JSON list of numbers"),
-        ("[0.1, 0.2, 0.3]", "has 3 numbers; this model inverts vectors of 2"),
-        ("[]", "has 0 numbers"),
+        ("[0.1, 0.2, 0.3]", "vectors of 3 numbers; expected 2"),
+        ("[]", "vectors of 0 numbers; expected 2"),
+        ("[" * 100_000, "is not JSON like .*nested too deeply"),
+        ("[" + "1" * 5000 + "]", "vectors of 1 numbers; expected 2"),
     ],
 )
 def test_a_mistyped_vector_is_one_line(text, message):
@@ -379,7 +439,7 @@ def test_without_an_output_file_the_texts_are_printed(inverter, source, expected
 
 def test_a_long_text_stays_one_line(inverter, capsys):
     """Catches texts that are broken at the 80 columns of a pipe, so that `grep` and `wc -l` see other rows."""
-    print_inversions([Inversion(0, "", 0.5, ["word"] * 60, [0.5] * 60)], inverter[1], Console(width=80))
+    print_inversions([Inversion(0, None, "", 0.5, None, ["word"] * 60, [0.5] * 60)], inverter[1], Console(width=80))
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
@@ -406,7 +466,7 @@ def test_a_recovered_text_cannot_steer_the_terminal(inverter, capsys):
             return "a\x1b[2J [bold]b\n"
 
     odd = Odd(tokenizer_object=tokenizer.backend_tokenizer)
-    print_inversions([Inversion(3, "", 0.5, ["a"], [0.5])], odd, Console())
+    print_inversions([Inversion(3, None, "", 0.5, None, ["a"], [0.5])], odd, Console())
     assert capsys.readouterr().out == "     3   50 %  a [2J [bold]b \n"
 
 

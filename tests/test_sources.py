@@ -1,23 +1,18 @@
-"""Texts and vectors in every file format, good and damaged."""
+"""Texts in every file format, good and damaged."""
 
 import gzip
 import json
 import lzma
 import tracemalloc
-import warnings
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import Dataset, DatasetDict, Features, List, Value
 
+from modeling_embinv.files import LONGEST
 from modeling_embinv.sources import HubPart, parse_hub_spec, read_hub, read_texts
-from modeling_embinv.vectors import check_vectors, count_vectors, iter_vectors, read_vector_documents, read_vectors
 
 TEXTS = ["Snow fell on the harbour.", "Zwölf Boxkämpfer jagen Viktor.", "雨が降っています。", "The bill came to 4.50."]
-VECTORS = np.random.default_rng(0).normal(size=(7, 5)).astype(np.float32)
-NAMES = [f"vector {i}" for i in range(len(VECTORS))]
 
 
 def as_lines(texts):
@@ -174,172 +169,46 @@ def test_hub_reader_on_a_local_folder(tmp_path, monkeypatch):
         list(read_hub("nobody/none"))
 
 
-# Vectors
-
-FLOAT16 = Features({"embedding": List(Value("float16"), length=5), "text": Value("string")})
-VECTOR_FILES = ["v.npy", "v.parquet", "v.arrow", "feather.arrow", "v.jsonl", "v.jsonl.xz", "saved"]
+# What only somebody with bad intent, or bad luck, writes
 
 
-def write_vectors(path, vectors=VECTORS):
-    rows = {"embedding": [row.tolist() for row in vectors], "text": NAMES[: len(vectors)]}
-    if path.suffix == ".npy":
-        np.save(path, vectors)
-    elif path.suffix == ".parquet":
-        pq.write_table(pa.table(rows), path, row_group_size=3)
-    elif path.name == "feather.arrow":
-        with pa.ipc.new_file(path, pa.table(rows).schema) as writer:
-            writer.write_table(pa.table(rows), max_chunksize=3)
-    elif path.suffix == ".arrow":
-        table = Dataset.from_dict(rows, FLOAT16).data.table
-        with pa.ipc.new_stream(path, table.schema) as writer:
-            writer.write_table(table, max_chunksize=3)
-    elif path.name == "saved":
-        Dataset.from_dict(rows, FLOAT16).save_to_disk(str(path))
-    else:
-        lines = "".join(json.dumps({"embedding": e, "text": t}) + "\n" for e, t in zip(*rows.values(), strict=True))
-        path.write_bytes(lzma.compress(lines.encode()) if path.suffix == ".xz" else lines.encode())
-    return path
-
-
-@pytest.mark.parametrize("name", VECTOR_FILES)
-def test_every_vector_format(tmp_path, name):
-    """Catches rows lost or shifted at the border of a batch or row group, and texts beside the wrong vectors."""
-    path = write_vectors(tmp_path / name)
-    text_column = None if name == "v.npy" else "text"
-    vectors, texts = read_vectors(path, text_column=text_column)
-    assert vectors.dtype == np.float32 and np.allclose(vectors, VECTORS, atol=2e-3)
-    assert texts == (NAMES if text_column else None)
-    batches = list(iter_vectors(path, batch_size=2))
-    assert max(map(len, batches)) == 2 and np.array_equal(np.concatenate(batches), vectors)
-    assert count_vectors(path) == len(VECTORS)
-    if text_column:
-        documents = list(read_vector_documents(path))
-        assert [document.text for document in documents] == NAMES
-        assert np.array_equal(np.stack([document.vector for document in documents]), vectors)
-
-
-@pytest.mark.parametrize("name", VECTOR_FILES[1:])
-def test_missing_vector_column(tmp_path, name):
-    """Catches an error that does not say which columns there are."""
-    path = write_vectors(tmp_path / name)
-    with pytest.raises(ValueError, match="no column 'vector'; present: embedding, text"):
-        list(iter_vectors(path, column="vector"))
-    with pytest.raises(ValueError, match="not lists of numbers|holds string"):
-        list(iter_vectors(path, column="text"))
-
-
-@pytest.mark.parametrize("name", VECTOR_FILES)
-def test_file_without_vectors(tmp_path, name):
-    """Catches an empty file that crashes later, in a concatenation of nothing."""
-    with pytest.raises(ValueError, match="holds no vectors|or an empty one"):
-        read_vectors(write_vectors(tmp_path / name, VECTORS[:0]))
-
-
-@pytest.mark.parametrize("name", ["v.npy", "v.parquet", "v.arrow", "v.jsonl", "v.jsonl.xz"])
-def test_truncated_vectors(tmp_path, name):
-    """Catches a half-copied file that gives fewer vectors, or garbage, without a word."""
-    path = write_vectors(tmp_path / name)
-    path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(ValueError, match=f"{name}: (corrupt, truncated|line .* .truncated)"):
-        read_vectors(path)
-
-
-def test_pickled_npy_is_refused(tmp_path):
-    """Catches a file from a stranger that runs code when it is opened."""
-    path = tmp_path / "v.npy"
-    np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match="pickled Python objects"):
-        read_vectors(path)
-
-
-def test_shapeless_files(tmp_path):
-    """Catches vectors of unequal width that are cut or padded, and a single vector read as N numbers."""
-    np.save(tmp_path / "one.npy", VECTORS[0])
-    with pytest.raises(ValueError, match=r"shape \(5,\); expected numbers of shape \(N, D\)"):
-        read_vectors(tmp_path / "one.npy")
-    pq.write_table(pa.table({"embedding": [[1.0, 2.0], [1.0, 2.0], [1.0]]}), tmp_path / "ragged.parquet")
-    with pytest.raises(ValueError, match="row 2 holds 1 numbers, row 0 holds 2"):
-        read_vectors(tmp_path / "ragged.parquet")
-    with pytest.raises(ValueError, match="row 2 holds 1 numbers, the rows before it hold 2"):
-        list(iter_vectors(tmp_path / "ragged.parquet", batch_size=2))
-    pq.write_table(pa.table({"embedding": [[1.0, 2.0], None]}), tmp_path / "null.parquet")
-    with pytest.raises(ValueError, match="row 1 holds no vector"):
-        read_vectors(tmp_path / "null.parquet")
-    (tmp_path / "mixed.jsonl").write_text('{"embedding": [1.0]}\n{"embedding": "x"}\n')
-    with pytest.raises(ValueError, match="do not hold one kind of value"):
-        read_vectors(tmp_path / "mixed.jsonl")
-
-
-def test_places_without_vectors(tmp_path):
-    """Catches library errors for a wrong path, for several splits at once, and for texts asked of a bare matrix."""
-    DatasetDict({"train": Dataset.from_dict({"embedding": [[1.0]]})}).save_to_disk(str(tmp_path / "splits"))
-    (tmp_path / "folder").mkdir()
-    write_vectors(tmp_path / "v.npy")
-    for name, message in (
-        ("splits", "several splits; give one of its folders: train"),
-        ("folder", "no folder that datasets saved"),
-        ("none.npy", "no such file"),
-        ("none.txt", "no such file"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            read_vectors(tmp_path / name)
-    with pytest.raises(ValueError, match="holds no texts"):
-        read_vectors(tmp_path / "v.npy", text_column="text")
-
-
-@pytest.mark.parametrize("name", ["v.npy", "v.parquet"])
-def test_large_file_is_streamed(tmp_path, name):
-    """Catches a batch reader that first loads the whole file (20 MB here, 40 GB in use)."""
-    vectors = np.ones((20_000, 256), np.float32)
-    if name == "v.npy":
-        np.save(tmp_path / name, vectors)
-    else:
-        lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), 256)
-        pq.write_table(pa.table({"embedding": lists}), tmp_path / name, row_group_size=1000)
-    allocated = pa.total_allocated_bytes()
+@pytest.mark.parametrize("name", ["a.txt.gz", "a.jsonl.gz"])
+@pytest.mark.parametrize("unit, what", [(b" ", "blank lines"), (b"\n", "blank lines"), (b"x", "one line")])
+def test_a_bomb_is_bounded(tmp_path, name, unit, what):
+    """Catches 100 kB of gzip that fill the memory with one line, or keep the reader busy with blank ones for ever."""
+    (tmp_path / name).write_bytes(gzip.compress(unit * (LONGEST + 10_000), 1))
     tracemalloc.start()
-    rows, peak = 0, 0
-    for batch in iter_vectors(tmp_path / name, batch_size=500):
-        rows += len(batch)
-        peak = max(peak, pa.total_allocated_bytes() - allocated)
-    assert rows == 20_000
-    assert tracemalloc.get_traced_memory()[1] + peak < 8_000_000
+    with pytest.raises(ValueError, match=f"{name}: holds more than 16,000,000 characters in {what}"):
+        texts_of(tmp_path / name)
+    assert tracemalloc.get_traced_memory()[1] < 200_000_000
     tracemalloc.stop()
 
 
-def test_check_vectors_accepts_unit_rows():
-    """Catches a warning for vectors that are of unit norm but for the rounding of float16."""
-    unit = VECTORS / np.linalg.norm(VECTORS, axis=1, keepdims=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        checked = check_vectors(unit.astype(np.float16), 5)
-    assert checked.dtype == np.float32 and np.allclose(np.linalg.norm(checked, axis=1), 1, atol=1e-6)
-    assert np.allclose(checked, unit, atol=1e-3)
+def test_json_nested_deeply(tmp_path):
+    """Catches a RecursionError, or a number of 5,000 digits, that ends in a traceback."""
+    for text in ('{"text": ' + "[" * 100_000, '{"text": ' + "1" * 5000 + "}"):
+        (tmp_path / "a.jsonl").write_text(text)
+        with pytest.raises(ValueError, match="a.jsonl: line 1 is not JSON") as caught:
+            texts_of(tmp_path / "a.jsonl")
+        assert len(str(caught.value)) < 400
 
 
-def test_check_vectors_scales_and_warns_once():
-    """Catches raw vectors fed to a model that was trained on unit ones, and one warning for each of many batches."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("default")
-        for first_row in range(0, 300, 100):
-            checked = check_vectors(VECTORS * 1e-25, 5, first_row)
-    assert len(caught) == 1 and "unit norm" in str(caught[0].message)
-    assert np.allclose(np.linalg.norm(checked, axis=1), 1, atol=1e-6)
+def test_parquet_that_arrow_reads_and_python_does_not(tmp_path):
+    """Catches a KeyError for two columns of one name, and a UnicodeDecodeError for text in another encoding."""
+    texts = pa.array(["one", "two"])
+    pq.write_table(pa.Table.from_arrays([texts, texts], names=["text", "text"]), tmp_path / "twice.parquet")
+    with pytest.raises(ValueError, match="holds 2 columns named 'text'"):
+        texts_of(tmp_path / "twice.parquet")
+    latin = pa.array([b"caf\xe9"]).view(pa.string())
+    pq.write_table(pa.table({"text": latin}), tmp_path / "latin.parquet")
+    with pytest.raises(ValueError, match="latin.parquet: corrupt, truncated or no .parquet file: .*utf-8"):
+        texts_of(tmp_path / "latin.parquet")
 
 
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [(np.nan, "row 103 holds NaN or infinity"), (-np.inf, "row 103 holds NaN"), (0, "row 103 is all zeros")],
-)
-def test_check_vectors_names_the_row(value, message):
-    """Catches one bad row that turns a whole batch into NaN, or is named by its place in the batch only."""
-    vectors = VECTORS.copy()
-    vectors[3] = value
-    with pytest.raises(ValueError, match=message):
-        check_vectors(vectors, 5, first_row=100)
-
-
-def test_check_vectors_width():
-    """Catches another encoder's vectors that fail deep inside the model."""
-    with pytest.raises(ValueError, match=r"\(7, 5\).*expected \(N, 384\)"):
-        check_vectors(VECTORS, 384)
+def test_odd_column_names_are_shortened(tmp_path):
+    """Catches a message of many lines, or of thousands of characters, that a file's column names fill."""
+    names = ["a\nb\x1b[2J", "x" * 5000, *map(str, range(500))]
+    pq.write_table(pa.table({name: ["t"] for name in names}), tmp_path / "odd.parquet")
+    with pytest.raises(ValueError, match="no column 'text'; present: a b .*, x+…, 0, .*and 482 more") as caught:
+        texts_of(tmp_path / "odd.parquet")
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 600
