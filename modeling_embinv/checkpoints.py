@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from .integrity_embinv import vocabulary_checksum
 from .modeling_embinv import EmbInvForMaskedDiffusion
 
 _NAME = re.compile(r"step-(\d{9})")
@@ -128,6 +129,7 @@ def export(
     partial, old = folder.with_name(folder.name + ".partial"), folder.with_name(folder.name + ".old")
     for leftover in (partial, old):
         shutil.rmtree(leftover, ignore_errors=True)
+    model.config.checksums = {"vocabulary": vocabulary_checksum(tokenizer)}
     model.save_pretrained(partial, state_dict=stored)
     tokenizer.save_pretrained(partial)
     if folder.exists():

@@ -18,6 +18,7 @@ from .diffusion_embinv import NoiseSchedule
 from .diffusion_embinv import text_positions
 from .generation_embinv import EmbInvGenerationConfig
 from .generation_embinv import EmbInvGenerationMixin
+from .integrity_embinv import CheckedLoading
 from .linear_embinv import Linear
 from .linear_embinv import linear
 from .linear_embinv import use_linear
@@ -144,7 +145,7 @@ class PredictionHead(nn.Module):
         return adaptive_norm(self.act(self.dense(hidden)), self.norm, modulation)
 
 
-class EmbInvPreTrainedModel(PreTrainedModel):
+class EmbInvPreTrainedModel(CheckedLoading, PreTrainedModel):
     """Loading, saving and initialisation."""
 
     config_class = EmbInvConfig

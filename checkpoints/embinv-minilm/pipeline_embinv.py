@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from transformers import Pipeline
 
+from .integrity_embinv import check_tokenizer
+
 
 class EmbeddingInversionPipeline(Pipeline):
     """`pipeline("embedding-inversion", model=folder_or_repo, trust_remote_code=True)(vectors)`."""
@@ -14,6 +16,11 @@ class EmbeddingInversionPipeline(Pipeline):
     _load_image_processor = False
     _load_feature_extractor = False
     _load_tokenizer = True
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if self.tokenizer is not None:
+            check_tokenizer(self.model.config, self.tokenizer)
 
     def __call__(self, embeddings: Any, batch_size: int = 64, **kwargs) -> dict | list[dict]:
         """Read texts out of vectors.
