@@ -13,7 +13,8 @@ from .canvas import end_token_id
 from .confidence_embinv import KINDS
 from .configuration_embinv import EmbInvConfig
 from .encoders import same_setting
-from .folders import one_line
+from .files import one_line
+from .integrity_embinv import check_tokenizer
 from .modeling_embinv import ConditionProjector, EmbInvForMaskedDiffusion
 
 logger = logging.get_logger(__name__)
@@ -226,13 +227,28 @@ def load_inverter(name: str | Path, **kwargs) -> tuple[EmbInvForMaskedDiffusion,
     pinned = {"revision": revision} if revision else {}
     try:
         model = EmbInvForMaskedDiffusion.from_pretrained(place, use_safetensors=True, **pinned, **kwargs)
-        return model, AutoTokenizer.from_pretrained(place, **pinned)
+        return model, _load_tokenizer(place, model, **pinned)
     except Exception as error:
         if is_folder:
-            wrong = "is no readable inverter (config.json, model.safetensors)"
+            wrong = "is no readable inverter (config.json, model.safetensors, tokenizer.json)"
         else:
             wrong = "is no folder here, and cannot be loaded from the Hub or its cache"
         raise OSError(f"{name} {wrong}: {' '.join(str(error).split())}") from error
+
+
+def _load_tokenizer(place: str, model: EmbInvForMaskedDiffusion, **pinned) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint, checked against the model.
+
+    Raises:
+        ValueError: when there is none, or another one.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, **pinned)
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"the tokenizer (tokenizer.json) is missing or damaged: {reason}") from error
+    check_tokenizer(model.config, tokenizer)
+    return tokenizer
 
 
 def adopt_encoder(model: EmbInvForMaskedDiffusion, tokenizer: PreTrainedTokenizerBase, encoder) -> bool:

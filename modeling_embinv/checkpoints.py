@@ -12,7 +12,9 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from .folders import make_empty, one_line, partial_of, publish, remove, remove_leftovers, written_whole
+from .files import one_line
+from .folders import make_empty, partial_of, publish, remove, remove_leftovers, written_whole
+from .integrity_embinv import vocabulary_checksum
 from .modeling_embinv import EmbInvForMaskedDiffusion
 
 _NAME = re.compile(r"step-(\d{9})")
@@ -168,6 +170,7 @@ def export(
     stored = {name: weight.to(dtype) for name, weight in state_dict.items() if name not in tied}
     if bad := next((name for name, weight in stored.items() if not weight.isfinite().all()), None):
         raise ValueError(f"{folder} is not written: {bad} is not finite in {dtype}, so training has diverged.")
+    model.config.checksums = {"vocabulary": vocabulary_checksum(tokenizer)}
     with written_whole(folder) as partial:
         model.save_pretrained(partial, state_dict=stored)
         tokenizer.save_pretrained(partial)

@@ -55,6 +55,8 @@ def reading(path: Path):
 def one_line(error: object, limit: int = 200) -> str:
     """A message without line breaks and control characters, cut to `limit` characters."""
     text = " ".join("".join(character if character.isprintable() else " " for character in str(error)).split())
+    text = text or type(error).__name__
+    text = f"unknown {text}" if isinstance(error, KeyError) else text
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .files import one_line
+
 # Linux: renameat2(…, RENAME_EXCHANGE); macOS: renameatx_np(…, RENAME_SWAP): (function, flag, AT_FDCWD)
 _EXCHANGES = {"linux": ("renameat2", 2, -100), "darwin": ("renameatx_np", 2, -2)}
 
@@ -28,12 +30,6 @@ def written_whole(folder: Path) -> Iterator[Path]:
     except Exception as error:  # a full disk is an error of its own kind in safetensors, tokenizers and PyTorch
         shutil.rmtree(partial, ignore_errors=True)
         raise OSError(f"cannot write {folder}: {one_line(error)}. What was there before is as it was.") from error
-
-
-def one_line(error: BaseException) -> str:
-    """An error as one line of bounded length."""
-    text = " ".join(str(error).split())[:300] or type(error).__name__
-    return f"unknown {text}" if isinstance(error, KeyError) else text
 
 
 def partial_of(folder: Path) -> Path:

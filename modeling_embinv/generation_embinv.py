@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from json import JSONDecodeError
 from typing import Any
 
 import torch
@@ -249,6 +250,7 @@ class EmbInvGenerationMixin:
             names = ("cache_dir", "force_download", "proxies", "local_files_only", "token", "revision", "subfolder")
             kwargs = {**dict(zip(names, args, strict=False)), **kwargs}
             kwargs.pop("trust_remote_code", None)
+            kwargs = {name: value for name, value in kwargs.items() if not hasattr(self.config, name)}
             try:
                 self.generation_config = self.generation_config_class.from_pretrained(
                     pretrained_model_name_or_path,
@@ -256,8 +258,10 @@ class EmbInvGenerationMixin:
                     _from_pipeline=from_pipeline,
                     **kwargs,
                 )
-            except OSError:
-                pass  # a folder without the file: the defaults stand
+            except OSError as error:
+                if isinstance(error.__context__, (JSONDecodeError, UnicodeDecodeError)):
+                    raise
+                # a folder without the file: the defaults stand
 
 
 def _texts(tokenizer, ids: Tensor, end: int) -> list[str]:

@@ -2,13 +2,14 @@
 
 import dataclasses
 import math
-import reprlib
 import types
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
+
+from .inputs_embinv import shown
 
 # far beyond any settings file; what is longer or deeper would only cost time and memory
 MOST_BYTES, MOST_LEVELS = 100_000, 10
@@ -58,16 +59,6 @@ def check_value(name: str, value: Any, hint: Any) -> None:
     """
     if wanted := _wanted(hint) if not _fits(value, hint) else _outside(value, hint):
         raise ValueError(f"{name} must be {wanted}, got {shown(value)}.")
-
-
-def shown(value: Any) -> str:
-    """A value as one short line, whatever it is."""
-    short = reprlib.Repr()
-    short.maxlevel, short.maxstring, short.maxother = 2, 60, 60
-    try:
-        return short.repr(value)
-    except ValueError:  # Python does not print whole numbers of more than 4,300 digits
-        return "a number of thousands of digits"
 
 
 def _fits(value: Any, hint: Any) -> bool:

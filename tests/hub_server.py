@@ -35,6 +35,11 @@ class HubHandler(BaseHTTPRequestHandler):
 
     def serve_file(self):
         """A file of a model's commit, at `/{repo}/resolve/{revision}/{name}`; "main" is the newest commit."""
+        listed = re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/?]+)\?recursive=.*", self.path)
+        if listed is not None:  # several files at once are fetched by a list
+            files = self.server.models.get(listed[1], {}).get(listed[2], {})
+            entries = [{"type": "file", "path": path, "size": len(files[path]), "oid": path} for path in files]
+            return self.answer(json.dumps(entries).encode())
         found = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/([^?]+)", self.path)
         if found is None:  # lists of files are asked for chat templates only, which there are none of
             return self.answer({"error": "not found"}, 404, {"X-Error-Code": "EntryNotFound"})

@@ -1,9 +1,11 @@
 """Matrix products in int8: how far they may be off, whom they must not touch, and when they must not be used."""
 
 import copy
+import pickle
 
 import pytest
 import torch
+from torch import multiprocessing
 from torch.func import functional_call
 
 from modeling_embinv.backbone import load_inverter
@@ -131,6 +133,53 @@ def test_saving_training_and_packing_again(tmp_path):
         packed.to_int8()
         assert not torch.equal(packed(ids, vectors, timestep).logits, changed(ids, vectors, timestep).logits)
         assert torch.cosine_similarity(packed.embed(ids), changed.embed(ids)).min() > 0.99
+
+
+def answers(model) -> tuple[torch.Tensor, torch.Tensor, bool]:
+    """Logits, the surrogate's vectors, and whether the output layer is tied; int8 as float layers differ in both."""
+    with torch.no_grad():
+        logits = model(texts(4), unit_vectors(4), torch.ones(4)).logits
+        return logits, model.embed(texts(4)), model.decoder.weight is model.get_input_embeddings().weight
+
+
+def save_answers(_, model, path):
+    torch.save(answers(model), path)
+
+
+def sent(model, folder) -> tuple[torch.Tensor, torch.Tensor, bool]:
+    """What a model answers in a spawned process."""
+    multiprocessing.spawn(save_answers, (model, folder / "answers.pt"))
+    return torch.load(folder / "answers.pt")
+
+
+def pickled(model, _) -> tuple[torch.Tensor, torch.Tensor, bool]:
+    return answers(pickle.loads(pickle.dumps(model)))
+
+
+def copied(model, _) -> tuple[torch.Tensor, torch.Tensor, bool]:
+    return answers(copy.deepcopy(model))
+
+
+@pytest.mark.parametrize("send", [sent, pickled, copied])
+def test_a_model_in_int8_travels(send, tmp_path):
+    """PyTorch cannot send packed weights to a spawned process, and a copy fell back to float without a word."""
+    model = with_surrogate()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(1.01)  # no longer the first version of the weight
+    *plain, _ = answers(model)
+    *packed, _ = answers(model.to_int8())
+    *arrived, tied = send(model, tmp_path)
+    assert tied and all(torch.equal(one, other) for one, other in zip(packed, arrived, strict=True))
+    assert not any(torch.equal(one, other) for one, other in zip(packed, plain, strict=True))
+
+
+def test_layers_that_were_changed_arrive_as_they_are():
+    """Packed again on arrival, a layer that computed in float for its changed weights would round them."""
+    packed, inputs = Int8Linear(layer()), torch.randn(5, 48)
+    with torch.no_grad():
+        packed.weight += 1
+        assert torch.equal(copy.deepcopy(packed)(inputs), packed(inputs))
 
 
 def test_other_precisions_are_refused():

@@ -17,9 +17,8 @@ from .conftest import MASK, awaken, unit_vectors
 SHIPPED = {
     "closed_loop_embinv.py", "confidence_embinv.py", "configuration_embinv.py", "cross_entropy_embinv.py",
     "diffusion_embinv.py", "edits_embinv.py", "fingerprint_embinv.py", "generation_config_embinv.py",
-    "generation_embinv.py", "inputs_embinv.py",
-    "int8_embinv.py", "linear_embinv.py", "modeling_embinv.py", "pipeline_embinv.py", "sampler_embinv.py",
-    "surrogate_embinv.py", "trunk_embinv.py",
+    "generation_embinv.py", "inputs_embinv.py", "int8_embinv.py", "integrity_embinv.py", "linear_embinv.py",
+    "modeling_embinv.py", "pipeline_embinv.py", "sampler_embinv.py", "surrogate_embinv.py", "trunk_embinv.py",
 }  # fmt: skip
 TRUNK = dict(
     model_type="bert", hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,

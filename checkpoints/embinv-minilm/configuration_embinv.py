@@ -1,10 +1,22 @@
 """Configuration of an embedding inverter: its trunk, its condition and the encoder that it reads."""
 
+import math
+from typing import Any
 from typing import Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
 from transformers import PreTrainedConfig
+
+from .integrity_embinv import check_settings
+
+# without these in a config.json, their defaults would stand in for what the weights were trained with
+REQUIRED = (
+    "model_type", "backbone_config", "embedding_dim", "max_sequence_length", "vocab_size", "mask_token_id",
+    "eos_token_id", "pad_token_id", "noise_schedule", "noise_lambda", "num_condition_tokens",
+)  # fmt: skip
+# keys that transformers writes, and that are no fields of a configuration
+_OTHERS = {"model_type", "auto_map", "torch_dtype", *PreTrainedConfig().to_dict()}
 
 
 @strict
@@ -28,6 +40,7 @@ class EmbInvConfig(PreTrainedConfig):
         encoder_id, encoder_revision, encoder_prompt: the encoder whose vectors this model inverts.
         encoder_fingerprint: mean and variance of that encoder's vectors, see `Fingerprint`; None where none was taken.
         custom_pipelines: where `pipeline("embedding-inversion")` finds its class.
+        checksums: of settings, weights and vocabulary, as they were saved; `save_pretrained` of the model writes them.
 
     Raises:
         ValueError: for sizes out of range, a mask token outside the vocabulary or a trunk of another vocabulary.
@@ -56,6 +69,31 @@ class EmbInvConfig(PreTrainedConfig):
     initializer_range: float | int = 0.02
     tie_word_embeddings: bool = True
     custom_pipelines: dict | None = None
+    checksums: dict | None = None
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs):
+        """A configuration from the content of a config.json, which must be whole; `kwargs` change it afterwards.
+
+        Raises:
+            ValueError: for missing or unknown keys, a value of another type or out of range, or another checksum.
+        """
+        check_settings(config_dict)
+        if missing := [key for key in REQUIRED if key not in config_dict]:
+            raise ValueError(f"config.json has no {', '.join(missing)}: it is not whole; download it again.")
+        known = _OTHERS | set(cls.__dataclass_fields__)
+        if unknown := [key for key in config_dict if key not in known and not key.startswith("_")]:
+            raise ValueError(
+                f"config.json has unknown keys, {', '.join(unknown)}: remove them, or update EmbInv's code."
+            )
+        if config_dict["model_type"] != cls.model_type or not isinstance(config_dict["backbone_config"], dict):
+            raise ValueError(f"config.json must have model_type {cls.model_type!r} and a table as backbone_config.")
+        stored = config_dict.get("dtype") or config_dict.get("torch_dtype")
+        config_dict = {**config_dict, "dtype": stored or "float32"}  # not that of the stored weights, float16
+        try:
+            return super().from_dict(config_dict, **kwargs)
+        except Exception as error:  # of several libraries, and of several lines
+            raise ValueError(f"config.json: {' '.join(str(error).split())}") from error
 
     def __post_init__(self, **kwargs):
         if self.backbone_config is None:
@@ -90,7 +128,7 @@ class EmbInvConfig(PreTrainedConfig):
             raise ValueError(f"num_condition_tokens must be 0 or more, got {self.num_condition_tokens}.")
         if self.surrogate_rank < 0:
             raise ValueError(f"surrogate_rank must be 0 or more, got {self.surrogate_rank}.")
-        if self.noise_lambda <= 0:
+        if not 0 < self.noise_lambda < math.inf:
             raise ValueError(f"noise_lambda must be positive, got {self.noise_lambda}.")
 
     def validate_vocabulary(self):
@@ -99,6 +137,8 @@ class EmbInvConfig(PreTrainedConfig):
             raise ValueError(f"mask_token_id {self.mask_token_id} is outside the vocabulary of {self.vocab_size}.")
         if not isinstance(self.eos_token_id, int) or not 0 <= self.eos_token_id < self.vocab_size:
             raise ValueError(f"eos_token_id must be one id below {self.vocab_size}, got {self.eos_token_id}.")
+        if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
+            raise ValueError(f"pad_token_id must be below {self.vocab_size}, got {self.pad_token_id}.")
         trunk = self.backbone_config.vocab_size
         if trunk != self.vocab_size:
             raise ValueError(f"backbone_config.vocab_size {trunk} differs from vocab_size {self.vocab_size}.")

@@ -36,8 +36,13 @@ BEAMS = (
 
 
 def shown(value: Any) -> str:
-    """A value for the one line of an error, cut short."""
-    return " ".join(reprlib.repr(value).split())
+    """A value, whatever it is, for the one line of an error, cut short."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother = 2, 60, 60
+    try:
+        return " ".join(short.repr(value).split())
+    except ValueError:  # Python does not print whole numbers of more than 4,300 digits
+        return "a number of thousands of digits"
 
 
 def is_whole(value: Any, least: int, most: int | None = None) -> bool:

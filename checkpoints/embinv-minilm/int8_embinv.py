@@ -30,9 +30,22 @@ class Int8Linear(Linear):
     def __init__(self, linear: nn.Linear, largest: Tensor | None = None):
         super().__init__(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
         self.weight, self.bias = linear.weight, linear.bias  # the very parameters, so tied ones stay tied
-        scale = None if largest is None else largest.clamp_min(1e-2 * largest.max() + 1e-6) ** SMOOTHING
-        self._shrink = None if scale is None else 1 / scale
-        self._packed, self._packed_from = _packed(linear, scale), (linear.weight, linear.weight._version)
+        self._scale = None if largest is None else largest.clamp_min(1e-2 * largest.max() + 1e-6) ** SMOOTHING
+        self._shrink = None if self._scale is None else 1 / self._scale
+        self._pack()
+
+    def _pack(self):
+        self._packed, self._packed_from = _packed(self, self._scale), (self.weight, self.weight._version)
+
+    def __getstate__(self) -> dict:
+        """For copies and other processes, to which PyTorch cannot send packed weights: they are packed again there."""
+        return {**self.__dict__, "_packed": None, "_packed_from": (None, 0), "_was_stale": self._stale}
+
+    def __setstate__(self, state: dict):
+        was_stale = state.pop("_was_stale")
+        super().__setstate__(state)
+        if not was_stale:
+            self._pack()
 
     def forward(self, input: Tensor) -> Tensor:
         if torch.is_grad_enabled() or self._stale or not input.is_cpu or not input.numel():

@@ -17,6 +17,7 @@ from .inputs_embinv import check_embeddings
 from .inputs_embinv import check_generator
 from .inputs_embinv import is_whole
 from .inputs_embinv import shown
+from .integrity_embinv import check_tokenizer
 
 TASK = "embedding-inversion"
 # vectors at a time, by default and at most
@@ -38,6 +39,7 @@ class EmbeddingInversionPipeline(Pipeline):
         super().__init__(*args, **kwargs)
         if self.tokenizer is None:
             raise ValueError("the pipeline needs the model's tokenizer: give it as tokenizer.")
+        check_tokenizer(self.model.config, self.tokenizer)
 
     def __call__(
         self, embeddings: Any = None, batch_size: int | None = None, **kwargs

@@ -1,0 +1,253 @@
+"""What loading asks of a checkpoint: whole, unchanged since it was saved, and with the tokenizer of its model."""
+
+import json
+import logging
+import mmap
+import os
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
+from transformers.utils import SAFE_WEIGHTS_NAME
+from transformers.utils import cached_file
+from transformers.utils.hub import get_checkpoint_shard_files
+
+# keys of config.json that change nothing in what a model writes
+FREE_SETTINGS = {"architectures", "auto_map", "checksums", "custom_pipelines", "transformers_version"}
+FLOATS = {"F64", "F32", "F16", "BF16"}
+NAMED = 3
+_HUB = ("cache_dir", "proxies", "revision", "subfolder", "token")
+_AGAIN = "download it again; to change it on purpose, load the model, change that and call save_pretrained"
+
+
+class CheckedLoading:
+    """Goes before `PreTrainedModel`: weights that do not fit or were damaged are an error, not a warning."""
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path,
+        *model_args,
+        ignore_mismatched_sizes: bool = False,
+        output_loading_info: bool = False,
+        **kwargs,
+    ):
+        """As `PreTrainedModel.from_pretrained`, and every weight comes from the checkpoint.
+
+        Args:
+            ignore_mismatched_sizes: true lets weights of another shape start anew. Missing and unexpected weights are
+                an error all the same.
+
+        Raises:
+            ValueError: for missing or unexpected weights, and for those of another shape, of integers or not finite;
+                and where config.json has a checksum, for weights that differ from what was saved.
+        """
+        with _no_report():
+            model, info = super().from_pretrained(
+                pretrained_model_name_or_path,
+                *model_args,
+                ignore_mismatched_sizes=True,  # refused below, in one line
+                output_loading_info=True,
+                **kwargs,
+            )
+        check_names(info, ignore_mismatched_sizes)
+        if pretrained_model_name_or_path is not None:
+            hub = {name: kwargs[name] for name in _HUB if kwargs.get(name) is not None}
+            checksum = None if kwargs.get("variant") else (model.config.checksums or {}).get("weights")
+            check_files(str(pretrained_model_name_or_path), checksum, hub)
+        _check_finite(model)
+        return (model, info) if output_loading_info else model
+
+    def save_pretrained(self, save_directory: str | os.PathLike, is_main_process: bool = True, *args, **kwargs):
+        """As `PreTrainedModel.save_pretrained`; config.json then carries checksums of the weights and the settings.
+
+        A `variant`, a distributed checkpoint, and what `push_to_hub=True` uploads have none for the weights.
+        """
+        vocabulary = (self.config.checksums or {}).get("vocabulary", "")
+        kept = vocabulary.startswith(f"{self.config.vocab_size}-")  # else the tokenizer has grown since
+        self.config.checksums = {"vocabulary": vocabulary} if kept else None
+        super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
+        if is_main_process:
+            whole = not kwargs.get("variant") and not kwargs.get("distributed_checkpoint")
+            self.config.checksums = seal(Path(save_directory), whole)
+
+
+@contextmanager
+def _no_report() -> Iterator[None]:
+    """Without the library's table of weights that do not fit: our error names them."""
+    logger = logging.getLogger("transformers.modeling_utils")
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "LOAD REPORT" not in str(record.msg)
+
+    logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep)
+
+
+def check_names(info: dict, ignore_mismatched_sizes: bool = False):
+    """Raises ValueError when the weights of a checkpoint are not exactly those of the model."""
+    shapes = {} if ignore_mismatched_sizes else {name: shapes for name, *shapes in info["mismatched_keys"]}
+    wrong = [f"{name} has shape {tuple(theirs)} for {tuple(ours)}" for name, (theirs, ours) in sorted(shapes.items())]
+    found = {"missing": info["missing_keys"], "unexpected": info["unexpected_keys"]}
+    faults = [f"{kind} {_some(sorted(names))}" for kind, names in found.items() if names]
+    if faults + wrong:
+        raise ValueError(
+            f"the weights do not fit config.json: {'; '.join(faults + ([_some(wrong)] if wrong else []))}. The "
+            "checkpoint is damaged or incomplete: download it again."
+        )
+
+
+def _some(names: list[str]) -> str:
+    """The first few, and how many more there are."""
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def check_files(name: str, checksum: str | None, hub: dict[str, Any]):
+    """Raises ValueError for weights that are not floating point, or that have another checksum than `checksum`.
+
+    Args:
+        name: folder or repository.
+        checksum: of the weights, from config.json; None for a checkpoint without.
+        hub: which revision and cache, as for `cached_file`. Nothing is downloaded: the model is loaded already.
+    """
+    try:
+        files = weight_files(name, hub)
+    except OSError:
+        if checksum is None:
+            return  # pytorch_model.bin, from elsewhere
+        raise
+    kinds = {weight: kind for file in files for weight, kind in _kinds(file).items() if kind not in FLOATS}
+    if kinds:
+        named = _some([f"{weight} ({kind})" for weight, kind in sorted(kinds.items())])
+        raise ValueError(f"weights must be floating point, these are not: {named}. Download the checkpoint again.")
+    if checksum is not None and weights_checksum(files) != checksum:
+        raise ValueError(f"the weights are not the ones that were saved, their checksum differs: {_AGAIN}.")
+
+
+def weight_files(name: str, hub: dict[str, Any]) -> list[str]:
+    """The safetensors of a folder or of a repository in the cache, in the library's order of preference.
+
+    Raises:
+        OSError: when there are none.
+    """
+    hub = {**hub, "local_files_only": True}
+    try:
+        return [cached_file(name, SAFE_WEIGHTS_NAME, **hub)]
+    except OSError:
+        return get_checkpoint_shard_files(name, cached_file(name, SAFE_WEIGHTS_INDEX_NAME, **hub), **hub)[0]
+
+
+def weights_checksum(files: list[str]) -> str:
+    """Of names, dtypes, shapes and bytes of all tensors, in whatever order and files they are. 63 MB take 0.04 s."""
+    lines = []
+    for file in files:
+        with open(file, "rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            start, header = _header(content)
+            for name, tensor in header.items():
+                first, last = tensor["data_offsets"]
+                with memoryview(content) as view, view[start + first : start + last] as part:
+                    lines.append(f"{name} {tensor['dtype']} {tensor['shape']} {zlib.crc32(part):08x}")
+    return _digest("\n".join(sorted(lines)))
+
+
+def _header(content) -> tuple[int, dict[str, dict]]:
+    """Where the tensors of a safetensors file start, and what it says of each."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header.pop("__metadata__", None)
+    return 8 + size, header
+
+
+def _kinds(file: str) -> dict[str, str]:
+    """The dtype of each tensor of a safetensors file, in its own spelling."""
+    with open(file, "rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return {name: tensor["dtype"] for name, tensor in _header(content)[1].items()}
+
+
+def _digest(text: str) -> str:
+    return blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _is_finite(weight: Tensor) -> bool:
+    """By the sum first, which takes a tenth of the time and is finite only if all are."""
+    return bool(weight.sum(dtype=torch.float32).isfinite()) or bool(weight.isfinite().all())
+
+
+@torch.no_grad()
+def _check_finite(model):
+    weights = model.named_parameters()
+    wrong = [name for name, weight in weights if not weight.is_meta and not _is_finite(weight)]
+    if wrong:
+        raise ValueError(f"weights must be finite, these are not: {_some(wrong)}. Download the checkpoint again.")
+
+
+def settings_checksum(settings: dict[str, Any]) -> str:
+    """Of all keys of config.json that decide what the model writes."""
+    fixed = {key: value for key, value in settings.items() if key not in FREE_SETTINGS and not key.startswith("_")}
+    return _digest(json.dumps(fixed, sort_keys=True))
+
+
+def check_settings(settings: dict[str, Any]):
+    """Raises ValueError when the settings of a config.json are not the ones that its checksum was made of."""
+    checksums = settings.get("checksums")
+    if checksums is None:
+        return  # saved before there were any
+    if not isinstance(checksums, dict) or not all(isinstance(value, str) for value in checksums.values()):
+        raise ValueError(f"config.json: checksums must be a table of texts, got {checksums!r}.")
+    if checksums.get("settings", "") not in ("", settings_checksum(settings)):
+        raise ValueError(
+            f"config.json is not the one that was saved with the weights, its checksum differs: {_AGAIN}."
+        )
+
+
+def seal(folder: Path, whole: bool = True) -> dict[str, str] | None:
+    """Add checksums of the settings and, if `whole`, of the weights to a saved config.json; returns them."""
+    path = folder / "config.json"
+    if not path.is_file():
+        return None
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    checksums = {**(settings.get("checksums") or {}), "settings": settings_checksum(settings)}
+    if whole:
+        checksums["weights"] = weights_checksum(weight_files(str(folder), {}))
+    partial = folder / "config.json.partial"
+    text = json.dumps({**settings, "checksums": checksums}, indent=2, sort_keys=True)
+    partial.write_text(text + "\n", encoding="utf-8")
+    os.replace(partial, path)
+    return checksums
+
+
+def vocabulary_checksum(tokenizer) -> str:
+    """Number of tokens and a checksum of their ids, such as 30522-00c0ffee00c0ffee."""
+    words = sorted((index, token) for token, index in tokenizer.get_vocab().items())
+    return f"{len(words)}-{_digest(json.dumps(words))}"
+
+
+def check_tokenizer(config, tokenizer):
+    """Raises ValueError when a tokenizer is not the one that a model was trained with, as far as config.json knows."""
+    end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
+    pairs = {
+        "vocab_size": (len(tokenizer), config.vocab_size),
+        "mask_token_id": (tokenizer.mask_token_id, config.mask_token_id),
+        "eos_token_id": (end, config.eos_token_id),
+        "pad_token_id": (pad, config.pad_token_id),
+    }
+    faults = [f"{name} is {theirs} for {ours}" for name, (theirs, ours) in pairs.items() if theirs != ours]
+    known = (config.checksums or {}).get("vocabulary")
+    if not faults and known is not None and vocabulary_checksum(tokenizer) != known:
+        faults = ["its tokens are others, or in another order"]
+    if faults:
+        raise ValueError(
+            f"the tokenizer (tokenizer.json) is not the model's: {'; '.join(faults)}. Take the one that was saved "
+            "with the model."
+        )
