@@ -109,8 +109,6 @@ def in_all(accelerator: Accelerator, work: Callable[[], None]) -> None:
     except Exception as error:  # a full disk is an error of its own kind in safetensors and PyTorch
         problem = one_line(error)
     problems = [text for text in gather_object([problem]) if text is not None]
-    # gathering last, PyTorch's gloo can hang at exit: its thread wants the interpreter to free what it gathered
-    accelerator.wait_for_everyone()
     if problems:
         raise OSError(problems[0])
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,15 +43,29 @@ def train(config: TrainingConfig) -> Path:
     # tied weights are saved once, which accelerate would report at every checkpoint
     logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)
     set_seed(config.seed)
-    output_dir = Path(config.output_dir)
-    lines = JSONLinesTracker(output_dir / "log.jsonl")
+    lines = JSONLinesTracker(Path(config.output_dir) / "log.jsonl")
     accelerator = Accelerator(
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         log_with=[lines if name == "jsonl" else name for name in config.trackers],
-        project_dir=str(output_dir),
+        project_dir=config.output_dir,
     )
     accelerator.init_trackers("embinv", config=_plain(config))
+    try:
+        return _run(config, accelerator, lines)
+    except BaseException as error:
+        if accelerator.num_processes > 1:
+            traceback.clear_frames(error.__traceback__)  # they hold the wrapped model
+        raise
+    finally:
+        # the model's wrapper must be gone before the group of processes: freed last, at exit, it holds Python's lock
+        # and waits for a thread of gloo that wants this lock
+        accelerator.free_memory()
+        accelerator.end_training()
 
+
+def _run(config: TrainingConfig, accelerator: Accelerator, lines: JSONLinesTracker) -> Path:
+    """The run of `train` in one process."""
+    output_dir = Path(config.output_dir)
     encoder = load_encoder(EncoderConfig.from_yaml(config.encoder), device=accelerator.device)
     model, tokenizer = build_model(config, encoder)
     batches, held_out = build_data(config, encoder, model)

@@ -111,9 +111,7 @@ class Run:
                 save_checkpoint(accelerator, self.folder, progress.step, config.keep_checkpoints)
                 self.since = time.perf_counter()
         bar.close()
-        last = self.export("last")
-        accelerator.end_training()
-        return last
+        return self.export("last")
 
     def stop_if_diverged(self):
         """Stop before anything is kept of weights that are lost.
