@@ -29,7 +29,8 @@ checkpoint: $(STAMP)
 	$(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml train.py configs/minilm_cpu_surrogate.yaml
 	$(BIN)/embinv prepare $(TRAINING_PARTS:%=$(CORPUS)/en/%.txt.xz) --out data/minilm_32 --length 32 --max_tokens 31 \
 		--share 0.12 --validation_share 0.005
-	$(BIN)/embinv calibrate data/minilm_32 --model $(RUN)/best --limit 600
+	$(BIN)/embinv calibrate data/minilm_16 data/minilm_32 --model $(RUN)/best --int8 --search_limit 96 \
+		--feedback encoder surrogate
 	for tokens in 15 31; do \
 		$(BIN)/embinv evaluate $(HELD_OUT_PARTS:%=$(CORPUS)/heldout/en/%.txt) --max_tokens $$tokens --limit 125 \
 			--training_pairs data/minilm_$$((tokens + 1)) --model $(RUN)/best --out $(RUN)/evaluation_$$tokens.json \

@@ -9,7 +9,7 @@ LENGTH=$(python -c "import json, sys; print(json.load(open(sys.argv[1]))['max_se
 embinv prepare "$TEXTS" --out "$OUT/pairs" --length "$LENGTH" --max_tokens $((LENGTH - 1)) --validation_share "$SHARE"
 embinv evaluate --pairs "$OUT/pairs" --model "$MODEL" --limit 500 --training_pairs "$OUT/pairs"
 accelerate launch --config_file accelerate_configs/cpu.yaml train.py --init_from "$MODEL" --pairs "$OUT/pairs" \
-    --encoder configs/encoders/minilm.yaml --output_dir "$OUT" --max_sequence_length "$LENGTH" --max_steps "$UPDATES" \
+    --encoder minilm --output_dir "$OUT" --max_sequence_length "$LENGTH" --max_steps "$UPDATES" \
     --batch_size 64 --learning_rate 1e-4 --embedding_rate 0.1 --warmup_steps 20 --loss_weight none \
     --full_mask_share 0.15 --ema_decay 0.98 --eval_steps 100 --save_steps 50
 embinv evaluate --pairs "$OUT/pairs" --model "$OUT/best" --limit 500 --training_pairs "$OUT/pairs"

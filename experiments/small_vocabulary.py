@@ -21,7 +21,7 @@ from modeling_embinv.encoders import load_encoder
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pairs", help="folder of `embinv prepare`, made with the encoder's own tokenizer")
-    parser.add_argument("--encoder", default="configs/encoders/minilm.yaml")
+    parser.add_argument("--encoder", default="minilm")
     parser.add_argument("--size", type=int, default=8000, help="tokens that stay")
     parser.add_argument("--out", required=True)
     options = parser.parse_args()

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 CHECKPOINT = Path(__file__).parent.parent / "checkpoints" / "embinv-minilm"
+# in a clone of the project the checkpoint lies beside the package; an installed package takes it from the Hub
+MODEL = str(CHECKPOINT) if CHECKPOINT.is_dir() else "embinv/embinv-minilm"
 SAMPLER = (
     "strategy", "num_steps", "guidance_scale", "temperature", "remask_ratio", "max_length", "num_candidates",
     "num_corrections", "num_hops", "num_searches",
@@ -18,9 +20,7 @@ LARGEST_COUNT = 65_536
 
 
 def add_model_folder(parser: argparse.ArgumentParser):
-    parser.add_argument(
-        "--model", default=str(CHECKPOINT), help="folder or Hub id (user/name@revision) of an inverter"
-    )
+    parser.add_argument("--model", default=MODEL, help="folder or Hub id (user/name@revision) of an inverter")
     parser.add_argument("--device", help="cpu, cuda, mps; this process's accelerator by default")
     parser.add_argument("--batch_size", type=int, default=64, help="vectors at a time")
     parser.add_argument("--int8", action="store_true", help="matrix products in int8, about twice as fast on a CPU")

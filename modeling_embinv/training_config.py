@@ -27,7 +27,9 @@ class TrainingConfig:
     """Everything that a training run depends on; the defaults are the paper's where it names one."""
 
     output_dir: str = field(metadata={"help": "folder of checkpoints, logs and exported models"})
-    encoder: str = field(metadata={"help": "YAML of the encoder (configs/encoders/…), relative to this file"})
+    encoder: str = field(
+        metadata={"help": "YAML of the encoder, relative to this file, or the name of one that comes with EmbInv"}
+    )
 
     # data: prepared pairs, or texts whose spans are embedded on the fly
     pairs: str | None = field(default=None, metadata={"help": "folder that `embinv prepare` wrote"})

@@ -83,7 +83,7 @@ def test_prepare_takes_a_share_and_evaluate_scores_it(capsys, checkpoint, tmp_pa
     """Counts and floors of the whole path: text file → pairs, text file → table and JSON."""
     texts = tmp_path / "texts.txt"
     texts.write_text("\n".join(f"Box {number} holds {number * 7 % 50} red balls." for number in range(60)) + "\n")
-    encoder = "configs/encoders/minilm.yaml"
+    encoder = "minilm"
     code, out, _ = run(capsys, "prepare", texts, "--out", tmp_path / "pairs", "--encoder", encoder, "--share", "0.5")
     rows = json.loads((tmp_path / "pairs" / "manifest.json").read_text())["rows"]
     assert code == 0 and 15 <= sum(rows.values()) <= 45 and "pairs" in out
