@@ -71,7 +71,8 @@ def variant_config(experiment: dict, variant: str, scale: str) -> TrainingConfig
     base, flags = experiment[scale], experiment["variants"][variant] or {}
     path = FOLDER / base["config"]
     settings = {**read_yaml(path, TrainingConfig), **base.get("flags", {}), **flags.get(scale, flags)}
-    settings["encoder"] = str((path.parent / settings["encoder"]).resolve().relative_to(FOLDER.parent))
+    if (path.parent / settings["encoder"]).exists():  # else it is the name of one that comes with the package
+        settings["encoder"] = str((path.parent / settings["encoder"]).resolve().relative_to(FOLDER.parent))
     name = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=6).hexdigest()
     return TrainingConfig(**{**settings, "output_dir": str(RUNS / name)})
 

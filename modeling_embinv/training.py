@@ -61,6 +61,7 @@ def train(config: TrainingConfig) -> Path:
         # and waits for a thread of gloo that wants this lock
         accelerator.free_memory()
         accelerator.end_training()
+        torch.set_flush_denormal(False)
 
 
 def _run(config: TrainingConfig, accelerator: Accelerator, lines: JSONLinesTracker) -> Path:

