@@ -151,6 +151,8 @@ def invert_vector(
     if row not in vectors:
         last = max(vectors)
         raise ValueError(f"There is no vector in row {row}: {len(vectors)} lie in rows {min(vectors)} to {last}.")
+    if mismatch := inverter.model.mismatch(vectors[row][None]):
+        gr.Warning(mismatch)
     yield from show(vectors[row], chosen, seed)
 
 

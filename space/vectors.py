@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from modeling_embinv.files import one_line, parse_json
-from modeling_embinv.vector_checks import bad_rows, of_length_one
+from modeling_embinv.vector_checks import bad_rows
 from modeling_embinv.vectors import KINDS, open_vectors
 
 __all__ = ["KINDS", "parse_file", "parse_pasted"]
@@ -16,7 +16,7 @@ MAX_ROWS = 100_000  # a packed file may hold far more than its bytes say
 
 
 def parse_pasted(text: str, dim: int) -> dict[int, torch.Tensor]:
-    """Row → vector (D,) of length 1, of a JSON list of numbers or of such lists; commas or spaces alone will do.
+    """Row → vector (D,) as it stands, of a JSON list of numbers or of such lists; commas or spaces alone will do.
 
     Raises:
         ValueError: in words for a visitor.
@@ -39,7 +39,7 @@ def parse_pasted(text: str, dim: int) -> dict[int, torch.Tensor]:
 
 
 def parse_file(path: str, dim: int) -> dict[int, torch.Tensor]:
-    """Row of the file → vector (D,) of length 1; rows without a usable vector are left out.
+    """Row of the file → vector (D,) as it stands; rows without a usable vector are left out.
 
     Raises:
         ValueError: in words for a visitor.
@@ -53,7 +53,7 @@ def parse_file(path: str, dim: int) -> dict[int, torch.Tensor]:
     try:
         source = open_vectors(file, dim=dim)
         for batch in source.batches():
-            found |= zip(batch.rows.tolist(), torch.from_numpy(of_length_one(batch.vectors)), strict=True)
+            found |= zip(batch.rows.tolist(), torch.from_numpy(batch.vectors), strict=True)
             if len(found) + source.skipped.count > MAX_ROWS:
                 raise ValueError(f"it holds more than {MAX_ROWS:,} rows")
     except (ValueError, OSError) as error:
@@ -77,4 +77,4 @@ def _check(rows, dim: int) -> dict[int, torch.Tensor]:
     if bad := bad_rows(array):
         row = min(bad)
         raise ValueError(f"The vector{f' in row {row}' if len(array) > 1 else ''} {bad[row]}.")
-    return dict(enumerate(torch.from_numpy(of_length_one(array))))
+    return dict(enumerate(torch.from_numpy(array)))

@@ -109,6 +109,18 @@ def test_vectors_of_every_kind_give_the_same_text(client, app, tmp_path):
         assert client.predict(text, None, 0, *SETTINGS, api_name="/invert_vector")[1] == expected
 
 
+def test_vectors_of_another_origin_get_a_warning(app, monkeypatch):
+    """The difference of two vectors came back as a fluent sentence that nobody wrote, and nothing said so."""
+    told = []
+    monkeypatch.setattr(app.gr, "Warning", told.append)
+    king, queen = app.inverter.embed(["The king is dead.", "The queen is dead."])
+    for vector, count in ((king, 0), (king - queen, 1)):
+        told.clear()
+        assert list(app.invert_vector(json.dumps(vector.tolist()), None, 0, *SETTINGS))
+        assert len(told) == count
+    assert "inverts vectors of sentence-transformers/all-MiniLM-L6-v2; these look like sums or differences" in told[0]
+
+
 @pytest.mark.parametrize(
     "text, message",
     [
