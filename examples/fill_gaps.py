@@ -9,11 +9,11 @@ import sys
 
 import numpy as np
 import torch
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, PreTrainedTokenizerFast
 
 folder = "checkpoints/embinv-minilm"
 model = AutoModel.from_pretrained(folder, trust_remote_code=True)
-tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
 
 draft = torch.full((1, model.config.max_sequence_length), model.config.eos_token_id)
 known = tokenizer(sys.argv[1], add_special_tokens=False, return_tensors="pt")["input_ids"]

