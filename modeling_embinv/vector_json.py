@@ -105,7 +105,10 @@ def _mapped_rows(content: dict) -> list | None:
     for depth in range(1, _DEPTH):
         for mapping in mappings:
             rows = list(mapping.values())
-            if rows and all(isinstance(row, dict) for row in rows) and _has_vector(rows[0], depth):
+            if not all(isinstance(row, dict) for row in rows):
+                continue
+            # most of them: some rows may lack theirs, and a count beside the rows is a list of numbers, too
+            if 2 * sum(_has_vector(row, depth) for row in rows) > len(rows):
                 return [{"id": key} | row for key, row in mapping.items()]
     for mapping in mappings:
         rows = list(mapping.values())

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,6 +19,7 @@ from modeling_embinv.canvas import encode_canvas
 from modeling_embinv.cli import main
 from modeling_embinv.data import load_pairs
 from modeling_embinv.diffusion_embinv import NoiseSchedule
+from modeling_embinv.encoders import EncoderConfig
 from modeling_embinv.training import train
 from modeling_embinv.training_config import TrainingConfig, parse_training_config
 from modeling_embinv.training_run import learning_rate_factor
@@ -338,10 +338,11 @@ def test_flags_override_the_yaml():
         [str(ROOT / "configs/minilm_cpu.yaml"), "--max_steps", "7", "--learning_rate", "1e-4"]
     )
     assert config.max_steps == 7 and config.learning_rate == 1e-4 and config.trackers == ["jsonl"]
-    assert Path(config.encoder).exists()
+    assert EncoderConfig.from_yaml(config.encoder).id == "sentence-transformers/all-MiniLM-L6-v2"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
 def test_published_configs_parse(path):
     """A published experiment that does not start is no experiment."""
-    assert parse_training_config([str(path)]).max_steps > 0
+    config = parse_training_config([str(path)])
+    assert config.max_steps > 0 and EncoderConfig.from_yaml(config.encoder).id
