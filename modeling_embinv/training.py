@@ -13,6 +13,7 @@ from .allocator import keep_large_blocks
 from .backbone import adopt_encoder, load_inverter, new_inverter, prepare_tokenizer
 from .bag_of_words import warm_up_on_words
 from .batches import PairBatches, SpanBatches, held_out_pairs
+from .causal_embinv import check_prefix
 from .data import load_pairs, read_manifest
 from .distillation import Distillation
 from .encoders import EncoderConfig, SentenceEncoder, load_encoder, packaged_folder
@@ -74,6 +75,7 @@ def build_model(config: TrainingConfig, encoder: SentenceEncoder):
         model.config.max_sequence_length = config.max_sequence_length
         if not config.surrogate_rank:  # that stage leaves the inverter as it is
             model.config.canvas_lengths = config.canvas_lengths
+            model.config.causal_share = config.causal_share
         # noise of another kind than it knows would be a change that nobody asked for
         config.noise_schedule, config.noise_lambda = model.config.noise_schedule, model.config.noise_lambda
     else:
@@ -87,6 +89,7 @@ def build_model(config: TrainingConfig, encoder: SentenceEncoder):
             max_sequence_length=config.max_sequence_length,
             canvas_lengths=config.canvas_lengths,
             num_condition_tokens=config.num_condition_tokens,
+            causal_share=config.causal_share,
             noise_schedule=config.noise_schedule,
             noise_lambda=config.noise_lambda,
             encoder_id=encoder.config.id,
@@ -94,6 +97,8 @@ def build_model(config: TrainingConfig, encoder: SentenceEncoder):
             encoder_prompt=encoder.config.prompt,
             attn_implementation=config.attn_implementation,
         )
+    if config.causal_share:
+        check_prefix(model.config)
     if config.surrogate_rank:
         model.add_surrogate(config.surrogate_rank, tokenizer.cls_token_id, encoder.weights)
         model.requires_grad_(False)

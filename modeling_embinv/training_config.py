@@ -55,6 +55,7 @@ class TrainingConfig:
         default=1.0, metadata={"help": "share of the positions behind the end that is scored, reweighted"}
     )
     condition_dropout: float = field(default=0.1, metadata={"help": "share of rows under the null condition"})
+    causal_share: float = field(default=0.0, metadata={"help": "share of the updates that learn from left to right"})
     surrogate_rank: int = field(
         default=0, metadata={"help": "last stage: train nothing but a surrogate encoder of this rank"}
     )
@@ -99,9 +100,11 @@ class TrainingConfig:
         for name in counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        for name in ("full_mask_share", "condition_dropout", "whole_share"):
+        for name in ("full_mask_share", "condition_dropout", "whole_share", "causal_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}.")
+        if self.causal_share and not self.num_condition_tokens and self.init_from is None:
+            raise ValueError("causal_share needs num_condition_tokens of at least 1, which predict the first token.")
         if self.surrogate_rank < 0:
             raise ValueError(f"surrogate_rank must be 0 or more, got {self.surrogate_rank}.")
         if self.embedding_rate < 0:

@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from collections import defaultdict
 from pathlib import Path
 
 import torch
@@ -11,13 +12,13 @@ from accelerate.tracking import GeneralTracker, on_main_process
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .batches import NoisedBatch, canvas_length, generator_for, noise_batch
+from .batches import NoisedBatch, canvas_length, causal_batch, generator_for, is_causal_update, noise_batch
 from .checkpoints import EMA, Progress, export, load_newest, save_checkpoint
 from .diffusion_embinv import loss_weights
 from .flops import matmul_rate, training_flops
 from .modeling_embinv import EmbInvForMaskedDiffusion
 from .training_config import TrainingConfig
-from .validation import generation_scores, masked_scores
+from .validation import causal_score, generation_scores, masked_scores
 
 
 class JSONLinesTracker(GeneralTracker):
@@ -67,25 +68,28 @@ class Run:
             total=config.max_steps, initial=self.progress.step, desc="training", unit="step", mininterval=10,
             disable=not accelerator.is_main_process,
         )  # fmt: skip
-        losses, texts, since = [], 0, time.perf_counter()
+        losses, texts, since = defaultdict(list), 0, time.perf_counter()
         while self.progress.step < config.max_steps:
-            loss, grad_norm = self.update(self.progress.step)
-            losses.append(loss)
+            causal = is_causal_update(config.causal_share, config.seed, self.progress.step)
+            loss, grad_norm = self.update(self.progress.step, causal)
+            losses["train/loss_causal" if causal else "train/loss"].append(loss)
             texts += config.batch_size * config.gradient_accumulation_steps * accelerator.num_processes
             self.progress.step += 1
             bar.update()
 
             if self.progress.step % config.log_steps == 0:
+                means = {name: float(torch.stack(values).mean()) for name, values in losses.items()}
                 values = {
-                    "train/loss": float(torch.stack(losses).mean()),
+                    **means,
                     "train/grad_norm": float(grad_norm),
                     "train/learning_rate": self.scheduler.get_last_lr()[0],
                     "train/texts_per_second": texts / (time.perf_counter() - since),
                     "train/share_of_matmul_rate": self.flops / (time.perf_counter() - since) / limit,
                 }
                 accelerator.log(values, step=self.progress.step)
-                bar.set_postfix(loss=f"{values['train/loss']:.3f}", texts_s=f"{values['train/texts_per_second']:.0f}")
-                losses, texts, self.flops, since = [], 0, 0.0, time.perf_counter()
+                shown = {name.removeprefix("train/"): f"{mean:.3f}" for name, mean in means.items()}
+                bar.set_postfix(**shown, texts_s=f"{values['train/texts_per_second']:.0f}")
+                losses, texts, self.flops, since = defaultdict(list), 0, 0.0, time.perf_counter()
             if self.progress.step % config.eval_steps == 0 or self.progress.step == config.max_steps:
                 self.validate()
                 since = time.perf_counter()
@@ -97,8 +101,8 @@ class Run:
         accelerator.end_training()
         return last
 
-    def update(self, step: int) -> tuple[Tensor, Tensor]:
-        """One optimizer update; returns its mean loss and gradient norm."""
+    def update(self, step: int, causal: bool = False) -> tuple[Tensor, Tensor]:
+        """One optimizer update, masked or `causal`; returns its mean loss and gradient norm."""
         config, accelerator = self.config, self.accelerator
         canvas = canvas_length(config.canvas_lengths or [config.max_sequence_length], config.seed, step)
         total = 0.0
@@ -106,7 +110,7 @@ class Run:
             index = step * config.gradient_accumulation_steps + micro
             index = index * accelerator.num_processes + accelerator.process_index
             with accelerator.accumulate(self.model):
-                loss = self.batch_loss(index, canvas)
+                loss = self.causal_loss(index, canvas) if causal else self.batch_loss(index, canvas)
                 self.backward(loss)
                 if accelerator.sync_gradients:
                     grad_norm = accelerator.clip_grad_norm_(self.model.parameters(), config.max_grad_norm)
@@ -155,6 +159,24 @@ class Run:
             target_weights=(weights[batch.positions // batch.input_ids.shape[1]] * batch.position_weights).to(device),
         ).loss
 
+    def causal_loss(self, index: int, canvas: int) -> Tensor:
+        """Mean −log p of the texts and their ends, from left to right, of batch `index` of all processes."""
+        ids, embedding = self.batches.batch(index, self.config.batch_size, canvas)
+        generator = generator_for(self.config.seed, index)
+        end, device = self.bare_model.config.eos_token_id, self.accelerator.device
+        batch = causal_batch(ids, embedding, end, generator, self.config.condition_dropout)
+        # the last token is no input
+        self.flops += training_flops(self.bare_model, len(ids), batch.input_ids.shape[1] - 1, len(batch.positions))
+        return self.model(
+            batch.input_ids.to(device),
+            batch.embedding.to(device),
+            None,
+            condition_mask=batch.condition_mask.to(device),
+            positions=batch.positions.to(device),
+            targets=batch.targets.to(device),
+            causal=True,
+        ).loss
+
     def validate(self):
         """Log held-out scores of the averaged weights, and keep the best of them."""
         model = self.bare_model.eval()
@@ -173,8 +195,15 @@ class Run:
 
     def held_out_scores(self) -> tuple[dict[str, float], list[tuple[str, str]]]:
         """Scores, "loss" among them, and pairs (original, recovered)."""
+        share, settings = self.config.causal_share, {}
         scores = masked_scores(self.bare_model, self.held_out)
-        generated, samples = generation_scores(self.bare_model, self.tokenizer, self.encoder, self.held_out)
+        if share:
+            scores["loss_causal"] = causal_score(self.bare_model, self.held_out)
+        if share == 1:  # of the order that was learned
+            scores["loss"], settings = scores["loss_causal"], {"strategy": "autoregressive"}
+        generated, samples = generation_scores(
+            self.bare_model, self.tokenizer, self.encoder, self.held_out, **settings
+        )
         return scores | generated, samples
 
     def export(self, name: str) -> Path:
