@@ -13,37 +13,54 @@ web-ewt,books-fiction,wikipedia-simple}.txt.xz --out data/pilots_16 --length 16 
 """
 
 import argparse
+import json
 import os
 import shutil
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from run import text_losses
 
 from modeling_embinv.allocator import keep_large_blocks
 from modeling_embinv.backbone import load_inverter
 from modeling_embinv.bag_of_words import warm_up_on_words
-from modeling_embinv.batches import PairBatches, causal_batch, generator_for, is_causal_update, noise_batch
+from modeling_embinv.batches import (
+    PairBatches,
+    causal_batch,
+    generator_for,
+    held_out_pairs,
+    is_causal_update,
+    noise_batch,
+)
+from modeling_embinv.canvas import decode_rows
 from modeling_embinv.checkpoints import export
 from modeling_embinv.data import load_pairs
+from modeling_embinv.diffusion_embinv import Canvas, remask_step, text_positions
 from modeling_embinv.encoders import EncoderConfig, load_encoder
+from modeling_embinv.evaluation import HeldOut, Recovered, Score
 from modeling_embinv.files import write_json
 from modeling_embinv.flops import training_flops
+from modeling_embinv.report import cells, markdown_table
 from modeling_embinv.training import build_model, train
 from modeling_embinv.training_config import TrainingConfig
+from modeling_embinv.validation import ValidationSet, causal_score
 
 FOLDER = Path(__file__).parent
 RUNS = Path("runs/pilots")
 RESULTS = FOLDER / "results" / "pilots.json"
 SETTINGS = dict(
     encoder="configs/encoders/minilm.yaml", pairs="data/pilots_16", max_sequence_length=16, num_condition_tokens=4,
-    noise_schedule="linear", full_mask_share=0.15, tail_share=0.25, loss_weight="none", batch_size=128,
+    noise_schedule="linear", full_mask_share=0.15, tail_share=0.25, loss_weight="none", batch_size=64,
     learning_rate=5e-4, embedding_rate=0.1, ema_decay=0.98, validation_size=256, generation_size=4, log_steps=20,
     eval_steps=10**6, save_steps=100, keep_checkpoints=1,
 )  # fmt: skip
-WARM_UP = dict(bag_of_words_steps=150, bag_of_words_batch_size=1024)
+WARM_UP = dict(bag_of_words_steps=80, bag_of_words_batch_size=256)
+# share of a draft's tokens, the least sure ones, that refinement writes anew
+REOPENED = 0.3
 # a variant's stages: the share of the operations that each takes, and its settings
 VARIANTS = {
     "masked only": [(1, {})],
@@ -52,7 +69,7 @@ VARIANTS = {
     "two thirds left to right": [(1, {"causal_share": 2 / 3})],
     "first left to right, then half": [
         (0.5, {"causal_share": 1, "lr_scheduler": "constant"}),
-        (0.5, {"causal_share": 0.5}),
+        (0.5, {"causal_share": 0.5, "seed": 1}),
     ],
 }
 
@@ -60,7 +77,7 @@ VARIANTS = {
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), help="variants")
-    parser.add_argument("--teraflop", type=float, default=120, help="of a variant's training")
+    parser.add_argument("--teraflop", type=float, default=45, help="of a variant's training")
     parser.add_argument("--texts", type=int, default=400, help="validation texts")
     parser.add_argument("--precision", default="bf16", help="of matrix products in training: bf16, no")
     parser.add_argument("--train_only", action="store_true", help="score nothing")
@@ -70,7 +87,12 @@ def main(arguments: list[str]) -> int:
     start = starting_weights()
     for variant in options.only:
         print(f"— {variant}", flush=True)
-        train_variant(variant, start, options.teraflop)
+        folder = train_variant(variant, start, options.teraflop)
+        if not options.train_only and not (folder.parent / "score.json").exists():
+            write_json(folder.parent / "score.json", score(folder, options.texts))
+    rows = collect()
+    write_json(RESULTS, {"settings": SETTINGS | WARM_UP, "reopened": REOPENED, "rows": rows})
+    print(table(rows))
     return 0
 
 
@@ -90,11 +112,15 @@ def pair_batches(model) -> PairBatches:
     return PairBatches(load_pairs(SETTINGS["pairs"], "train"), model.config.eos_token_id, seed=0)
 
 
+def run_folder(variant: str, stage: int) -> Path:
+    return RUNS / f"{variant.replace(' ', '_').replace(',', '')}_{stage}"
+
+
 def train_variant(variant: str, start: Path, teraflop: float) -> Path:
     """The folder of a variant's weights; trained unless that is done."""
     folder = start
     for number, (part, settings) in enumerate(VARIANTS[variant]):
-        run = RUNS / f"{variant.replace(' ', '_').replace(',', '')}_{number}"
+        run = run_folder(variant, number)
         config = TrainingConfig(output_dir=str(run), init_from=str(folder), **{**SETTINGS, **settings})
         folder = run / "last"
         if not folder.exists():
@@ -133,6 +159,78 @@ def update_operations(model, config: TrainingConfig, batches: int = 8) -> tuple[
         masked += training_flops(model, *ids.shape, len(noised.positions)) / batches
         causal += training_flops(model, len(ids), plain.input_ids.shape[1] - 1, len(plain.positions)) / batches
     return masked, causal
+
+
+@torch.no_grad()
+def score(folder: Path, texts: int) -> dict:
+    """Losses in nats, and what each way of writing brings back of validation texts."""
+    model, tokenizer = load_inverter(folder)
+    end = model.eval().config.eos_token_id
+    ids, embeddings = held_out_pairs(SETTINGS["pairs"], end, SETTINGS["max_sequence_length"], texts)
+    encoder = load_encoder(EncoderConfig.from_yaml(SETTINGS["encoder"]))
+    held_out = HeldOut(model, tokenizer, encoder, ids, embeddings, decode_rows(tokenizer, ids, end))
+    losses = text_losses(model, held_out)
+    if model.config.causal_share:
+        losses["left to right"] = causal_score(model, ValidationSet(ids, embeddings, 0, model.noise_schedule))
+    with torch.autocast("cpu", torch.bfloat16):  # as it was trained, and three times as fast
+        found = written(held_out)
+    write_json(folder.parent / "texts.json", {name: recovered.texts for name, recovered in found.items()})
+    scores = {
+        name: {key: asdict(value) for key, value in held_out.measure(recovered).scores().items()}
+        for name, recovered in found.items()
+    }
+    return {"texts": len(held_out.texts), "losses": losses, "scores": scores}
+
+
+def written(held_out: HeldOut) -> dict[str, Recovered]:
+    """What each method writes; a model that never learned left to right drafts by masked passes, a token each."""
+    strategy = "autoregressive" if held_out.model.config.causal_share else "sequential"
+    draft = held_out.invert(strategy=strategy)
+    if held_out.model.config.causal_share == 1:  # it never saw a [MASK]
+        return {"draft": draft}
+    found = {"draft": draft, "masked, 8 passes": held_out.invert(num_steps=8)}
+    return found | {f"draft, {passes} passes": refined(held_out, draft, passes) for passes in (2, 4)}
+
+
+def refined(held_out: HeldOut, draft: Recovered, passes: int) -> Recovered:
+    """A draft whose least sure tokens are written anew in parallel."""
+    tokens = held_out.model.config
+    ids = draft.ids.masked_fill(~text_positions(draft.ids, held_out.end), held_out.end)
+    canvas = remask_step(Canvas(ids, draft.confidence, tokens.mask_token_id, held_out.end), REOPENED)
+    parts = zip(held_out.embeddings.split(64), canvas.ids.split(64), strict=True)
+    ids = torch.cat([
+        held_out.model.generate(vectors, draft_ids=known, num_steps=passes).sequences for vectors, known in parts
+    ])  # fmt: skip
+    return Recovered(ids, decode_rows(held_out.tokenizer, ids, held_out.end))
+
+
+def collect() -> dict:
+    """What is finished: each variant's operations, updates and seconds, losses and scores."""
+    rows = {}
+    for variant, stages in VARIANTS.items():
+        folders = [run_folder(variant, number) for number in range(len(stages))]
+        if (path := folders[-1] / "score.json").exists():
+            spent = [json.loads((folder / "spent.json").read_text()) for folder in folders]
+            total = {key: sum(part[key] for part in spent) for key in spent[0]}
+            rows[variant] = total | json.loads(path.read_text())
+    return rows
+
+
+def table(rows: dict) -> str:
+    """Markdown: a line for each variant and method."""
+    measures = ["BLEU", "token F1", "exact", "cosine"]
+    lines = [["trained", "updates", "TFLOP", "written", *measures, "nats: masked 100 % / 50 %", "nats: left to right"]]
+    for variant, row in rows.items():
+        for method, scores in row["scores"].items():
+            found = {name: Score(**score) for name, score in scores.items()}
+            nats = [
+                f"{row['losses']['100%']:.2f} / {row['losses']['50%']:.2f}",
+                f"{row['losses'].get('left to right', float('nan')):.2f}",
+            ]
+            lines.append(
+                [variant, str(row["updates"]), f"{row['teraflop']:.0f}", method, *cells(found, measures), *nats]
+            )
+    return markdown_table(lines)
 
 
 if __name__ == "__main__":

@@ -49,9 +49,11 @@ class CausalMixin:
             ValueError: for a model that was not trained from left to right.
         """
         check_causal(self.config)
+        if not len(ids):
+            return torch.zeros(0, device=ids.device)
         text = text_positions(ids, self.config.eos_token_id)
-        ids = ids[:, : max(1, int(text.sum(dim=1).amax()))] if len(ids) else ids
-        text = text[:, : ids.shape[1]]
+        width = int(text.sum(dim=1).max())
+        ids, text = ids[:, :width], text[:, :width]
         positions = text.flatten().nonzero().squeeze(1)
         losses = self(ids, embeddings, None, positions=positions, targets=ids.flatten()[positions], causal=True).losses
         return losses.new_zeros(len(ids)).index_add_(0, positions // ids.shape[1], -losses)
