@@ -62,9 +62,14 @@ class NoiseSchedule:
 
 
 def sample_timesteps(batch_size: int, generator: torch.Generator | None = None, eps: float = 1e-3) -> Tensor:
-    """Timesteps (B,) in [eps, 1], one from each of B equal strata: as uniform as t ~ U(eps, 1), with less variance."""
-    strata = (torch.arange(batch_size) + torch.rand(batch_size, generator=generator)) / batch_size
-    return eps + (1 - eps) * strata
+    """Timesteps (B,) in [eps, 1], one from each of B equal strata: as uniform as t ~ U(eps, 1), with less variance.
+
+    The strata are shuffled over the rows: Eq. 4 wants t and x0 independent, in whatever order a batch comes.
+    """
+    device = "cpu" if generator is None else generator.device
+    strata = torch.randperm(batch_size, generator=generator, device=device)
+    jitter = torch.rand(batch_size, generator=generator, device=device)
+    return eps + (1 - eps) * (strata + jitter) / batch_size
 
 
 def mask_tokens(
@@ -87,7 +92,8 @@ def mask_tokens(
     Returns:
         noised_ids xt (B, L) and masked (B, L) bool.
     """
-    draws = torch.rand(input_ids.shape, generator=generator).to(input_ids.device)
+    device = "cpu" if generator is None else generator.device
+    draws = torch.rand(input_ids.shape, generator=generator, device=device).to(input_ids.device)
     masked = draws >= schedule.alpha(timestep.to(input_ids.device))[:, None]
     if fully_masked is not None:
         masked |= fully_masked.to(input_ids.device)[:, None]

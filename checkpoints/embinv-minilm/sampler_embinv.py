@@ -1,10 +1,11 @@
-"""One call of the sampler: the five decoding strategies of the paper around one loop."""
+"""One call of the sampler: the five decoding strategies of the paper around one loop, and one from left to right."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from .causal_embinv import write_left_to_right
 from .diffusion_embinv import Canvas
 from .diffusion_embinv import after_first
 from .diffusion_embinv import confidence_step
@@ -47,7 +48,7 @@ class Sampler:
     def _draw(self, generator: torch.Generator | None) -> Tensor:
         """Uniform draws (B, passes, 2, L): for the choice of tokens, and of positions. Row by row, see `generate`."""
         length = self.config.max_length
-        passes = {"sequential": length, "two_stage": length + self.config.num_steps}
+        passes = {"sequential": length, "autoregressive": 1, "two_stage": length + self.config.num_steps}
         shape = (passes.get(self.config.strategy, self.config.num_steps), 2, length)
         device = "cpu" if generator is None else generator.device
         rows = [torch.rand(shape, generator=generator, device=device) for _ in self.embeddings]
@@ -60,6 +61,8 @@ class Sampler:
             self._loop(num_steps, lambda canvas, tokens, p, i, *_: confidence_step(canvas, tokens, p, num_steps - i))
         elif strategy == "sequential":
             self._sequential()
+        elif strategy == "autoregressive":
+            write_left_to_right(self)
         elif strategy == "two_stage":
             temperature, self.temperature = self.temperature, 0.0
             self._sequential()
