@@ -4,8 +4,9 @@
     python experiments/pilots.py --only "masked only" --texts 400
 
 Every variant starts from the same weights, the encoder's own layers after one bag-of-words warm-up, sees the same
-pairs in the same order, and stops when its matrix products have spent `--teraflop`. Scores are of the validation
-split, held out by document, and go to `experiments/results/pilots.json`. The pairs:
+pairs in the same order at a constant rate, and stops when its matrix products have spent `--teraflop`; a later call
+with more of them goes on from there. Scores are of the averaged weights on the validation split, held out by document,
+and go to `experiments/results/pilots.json`. The pairs:
 
     embinv prepare ../shared/corpus/en/{tanaka,commonvoice,queries-assistant,queries-banking,queries-restaurant,\
 web-ewt,books-fiction,wikipedia-simple}.txt.xz --out data/pilots_16 --length 16 --max_tokens 15 --share 0.17 \
@@ -15,9 +16,7 @@ web-ewt,books-fiction,wikipedia-simple}.txt.xz --out data/pilots_16 --length 16 
 import argparse
 import json
 import os
-import shutil
 import sys
-import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -55,8 +54,8 @@ RESULTS = FOLDER / "results" / "pilots.json"
 SETTINGS = dict(
     encoder="configs/encoders/minilm.yaml", pairs="data/pilots_16", max_sequence_length=16, num_condition_tokens=4,
     noise_schedule="linear", full_mask_share=0.15, tail_share=0.25, loss_weight="none", batch_size=64,
-    learning_rate=5e-4, embedding_rate=0.1, ema_decay=0.98, validation_size=256, generation_size=4, log_steps=20,
-    eval_steps=10**6, save_steps=100, keep_checkpoints=1,
+    learning_rate=5e-4, embedding_rate=0.1, lr_scheduler="constant", warmup_steps=20, ema_decay=0.98,
+    validation_size=256, generation_size=4, log_steps=20, eval_steps=10**6, save_steps=100, keep_checkpoints=1,
 )  # fmt: skip
 WARM_UP = dict(bag_of_words_steps=80, bag_of_words_batch_size=256)
 # share of a draft's tokens, the least sure ones, that refinement writes anew
@@ -68,7 +67,7 @@ VARIANTS = {
     "a third left to right": [(1, {"causal_share": 1 / 3})],
     "two thirds left to right": [(1, {"causal_share": 2 / 3})],
     "first left to right, then half": [
-        (0.5, {"causal_share": 1, "lr_scheduler": "constant"}),
+        (0.5, {"causal_share": 1}),
         (0.5, {"causal_share": 0.5, "seed": 1}),
     ],
 }
@@ -77,10 +76,9 @@ VARIANTS = {
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), help="variants")
-    parser.add_argument("--teraflop", type=float, default=45, help="of a variant's training")
+    parser.add_argument("--teraflop", type=float, default=25, help="of a variant's training")
     parser.add_argument("--texts", type=int, default=400, help="validation texts")
     parser.add_argument("--precision", default="bf16", help="of matrix products in training: bf16, no")
-    parser.add_argument("--train_only", action="store_true", help="score nothing")
     options = parser.parse_args(arguments)
     keep_large_blocks()
     os.environ.setdefault("ACCELERATE_MIXED_PRECISION", options.precision)
@@ -88,8 +86,9 @@ def main(arguments: list[str]) -> int:
     for variant in options.only:
         print(f"— {variant}", flush=True)
         folder = train_variant(variant, start, options.teraflop)
-        if not options.train_only and not (folder.parent / "score.json").exists():
-            write_json(folder.parent / "score.json", score(folder, options.texts))
+        path, updates = folder.parent / "score.json", json.loads((folder.parent / "spent.json").read_text())["updates"]
+        if not path.exists() or json.loads(path.read_text())["of_updates"] < updates:
+            write_json(path, {"of_updates": updates, **score(folder, options.texts)})
     rows = collect()
     write_json(RESULTS, {"settings": SETTINGS | WARM_UP, "reopened": REOPENED, "rows": rows})
     print(table(rows))
@@ -117,33 +116,28 @@ def run_folder(variant: str, stage: int) -> Path:
 
 
 def train_variant(variant: str, start: Path, teraflop: float) -> Path:
-    """The folder of a variant's weights; trained unless that is done."""
+    """The folder of a variant's weights; trained unless that is done, and on from where fewer operations ended."""
     folder = start
     for number, (part, settings) in enumerate(VARIANTS[variant]):
         run = run_folder(variant, number)
         config = TrainingConfig(output_dir=str(run), init_from=str(folder), **{**SETTINGS, **settings})
-        folder = run / "last"
-        if not folder.exists():
-            config.max_steps, spent = updates_for(config, 1e12 * part * teraflop)
-            config.warmup_steps = config.max_steps // 12
-            began = time.perf_counter()
+        config.max_steps, spent = updates_for(config, 1e12 * part * teraflop)
+        folder, done = run / "last", run / "spent.json"
+        if not done.exists() or json.loads(done.read_text())["updates"] < config.max_steps:
             train(config)
-            seconds = time.perf_counter() - began
-            write_json(run / "spent.json", {"updates": config.max_steps, "teraflop": spent / 1e12, "seconds": seconds})
-            for checkpoint in [*run.glob("step-*"), *run.glob("best")]:
-                shutil.rmtree(checkpoint)
+            write_json(done, spent)
     return folder
 
 
-def updates_for(config: TrainingConfig, operations: float) -> tuple[int, float]:
-    """How many updates of a run spend so many operations, and what they spend."""
-    model, _ = load_inverter(config.init_from)
-    masked, causal = update_operations(model, config)
-    updates, spent = 0, 0.0
-    while spent < operations:
-        spent += causal if is_causal_update(config.causal_share, config.seed, updates) else masked
+def updates_for(config: TrainingConfig, operations: float) -> tuple[int, dict]:
+    """How many updates of a run spend so many operations, and what they are."""
+    masked, causal = update_operations(load_inverter(config.init_from)[0], config)
+    updates = causal_updates = 0
+    while (updates - causal_updates) * masked + causal_updates * causal < operations:
+        causal_updates += is_causal_update(config.causal_share, config.seed, updates)
         updates += 1
-    return updates, spent
+    teraflop = ((updates - causal_updates) * masked + causal_updates * causal) / 1e12
+    return updates, {"updates": updates, "causal_updates": causal_updates, "teraflop": teraflop}
 
 
 def update_operations(model, config: TrainingConfig, batches: int = 8) -> tuple[float, float]:
@@ -205,7 +199,7 @@ def refined(held_out: HeldOut, draft: Recovered, passes: int) -> Recovered:
 
 
 def collect() -> dict:
-    """What is finished: each variant's operations, updates and seconds, losses and scores."""
+    """What is finished: each variant's operations and updates, losses and scores."""
     rows = {}
     for variant, stages in VARIANTS.items():
         folders = [run_folder(variant, number) for number in range(len(stages))]

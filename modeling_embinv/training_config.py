@@ -105,6 +105,8 @@ class TrainingConfig:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}.")
         if self.causal_share and not self.num_condition_tokens and self.init_from is None:
             raise ValueError("causal_share needs num_condition_tokens of at least 1, which predict the first token.")
+        if self.causal_share and self.surrogate_rank:
+            raise ValueError("the surrogate's stage leaves the inverter as it is: set causal_share to 0.")
         if self.surrogate_rank < 0:
             raise ValueError(f"surrogate_rank must be 0 or more, got {self.surrogate_rank}.")
         if self.embedding_rate < 0:

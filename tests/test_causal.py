@@ -96,6 +96,27 @@ def test_loss_is_the_cross_entropy_of_those_logits_and_trains_the_condition(fami
         assert weight.grad.abs().max() > 0
 
 
+def test_gradient_checkpointing_changes_no_gradient(family):
+    """A layer that forgets when recomputed that it is causal gives other gradients."""
+    gradients = []
+    for checkpointing in (False, True):
+        model = causal_model(family).train()
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        model(IDS, unit_vectors(3), None, targets=IDS.flatten(), causal=True).loss.backward()
+        gradients.append(model.modulation.weight.grad)
+    assert torch.allclose(*gradients, atol=1e-6)
+
+
+def test_compiles_without_graph_breaks(family):
+    """A mask that is made outside the graph would split it and lose the speed."""
+    model = causal_model(family)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    with torch.no_grad():
+        found = compiled(IDS, unit_vectors(3), None, causal=True).logits
+    assert torch.allclose(found, causal_logits(model), atol=1e-5)
+
+
 def test_likelihoods_are_probabilities():
     """The chain rule by hand: every text of at most two tokens, and the probabilities of all of them sum to 1.
 
@@ -234,6 +255,27 @@ def test_known_tokens_of_a_draft_stay_and_are_seen():
     assert torch.equal(output.sequences[:, 3], logits.argmax(dim=1))
 
 
+def test_candidates_and_corrections_begin_with_drafts():
+    """The closed loop samples its candidates by the strategy of the call, and fills its edits in by masked passes."""
+    model, vectors = causal_model(), unit_vectors(2)
+    end = model.config.eos_token_id
+    embed = lambda ids: torch.nn.functional.one_hot((ids * (ids != end)).sum(dim=1) % 16, 16).float()  # noqa: E731
+    output = model.generate(
+        vectors, strategy="autoregressive", num_candidates=4, num_corrections=2, num_beams=2, num_proposals=4,
+        num_checked=4, feedback=embed, generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    assert not (output.sequences == MASK).any() and output.num_feedback_calls > 8
+
+
+def test_int8_writes_drafts():
+    """The layers in int8 are called by the drafts, too, one token at a time."""
+    model, vectors = causal_model(), unit_vectors(3)
+    before = model.generate(vectors, strategy="autoregressive")
+    after = model.to_int8().generate(vectors, strategy="autoregressive")
+    assert after.num_forward_passes <= L and not (after.sequences == MASK).any()
+    assert torch.allclose(after.confidence[:, 0], before.confidence[:, 0], atol=0.1)
+
+
 def test_a_draft_is_streamed_token_by_token():
     """The Space shows a text as it is written."""
 
@@ -331,6 +373,8 @@ def test_left_to_right_alone_is_judged_by_its_own_loss(pairs, tmp_path):  # noqa
     assert line["validation/loss"] == line["validation/loss_causal"]
     with pytest.raises(ValueError, match="causal_share needs num_condition_tokens"):
         settings(pairs, tmp_path, causal_share=0.5)
+    with pytest.raises(ValueError, match="leaves the inverter as it is"):
+        settings(pairs, tmp_path, causal_share=0.5, num_condition_tokens=1, surrogate_rank=4)
 
 
 def test_a_handful_of_sentences_is_over_fitted(encoder):
