@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .canvas import decode_rows
 from .data import load_pairs
-from .diffusion_embinv import NoiseSchedule, after_first, mask_tokens, sample_timesteps
+from .diffusion_embinv import NoiseSchedule, after_first, mask_tokens, sample_timesteps, text_positions
 from .encoders import SentenceEncoder
 from .spans import SpanSampler
 
@@ -40,6 +40,44 @@ def generator_for(*key: int) -> torch.Generator:
     """A CPU generator that depends on the whole key."""
     seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
     return torch.Generator().manual_seed(seed)
+
+
+@dataclass
+class CausalBatch:
+    """What a training step from left to right needs; M is the number of tokens, ends included.
+
+    input_ids: x0 (B, L), cut behind the longest text and its end. embedding: e (B, D). condition_mask: (B,) bool.
+    positions, targets: (M,) int64, the flat positions of texts and their end tokens, and x0 there.
+    factor: of the batch's loss, see `Run.drawn`.
+    """
+
+    input_ids: Tensor
+    embedding: Tensor
+    condition_mask: Tensor
+    positions: Tensor
+    targets: Tensor
+    factor: Tensor | float = 1.0
+
+
+def causal_batch(
+    input_ids: Tensor, embedding: Tensor, end_token_id: int, generator: torch.Generator, condition_dropout: float = 0.0
+) -> CausalBatch:
+    """Originals (B, L) and embeddings (B, D) without the tail of ends, and dropped conditions."""
+    text = text_positions(input_ids, end_token_id)
+    width = int(text.sum(dim=1).max())
+    input_ids, positions = input_ids[:, :width], text[:, :width].flatten().nonzero().squeeze(1)
+    return CausalBatch(
+        input_ids=input_ids,
+        embedding=embedding,
+        condition_mask=torch.rand(len(input_ids), generator=generator) >= condition_dropout,
+        positions=positions,
+        targets=input_ids.flatten()[positions],
+    )
+
+
+def is_causal_update(share: float, seed: int, update: int) -> bool:
+    """Whether an update learns from left to right; every process and micro-batch of it does the same."""
+    return bool(torch.rand((), generator=generator_for(seed, update, 2)) < share)
 
 
 def canvas_length(lengths: list[int], seed: int, update: int) -> int:

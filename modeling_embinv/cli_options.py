@@ -31,7 +31,9 @@ def add_model(parser: argparse.ArgumentParser, sweep: bool = False):
     add_model_folder(parser)
     group = parser.add_argument_group("generation", "several values: every combination is tried" if sweep else None)
     several = {"nargs": "+"} if sweep else {}
-    group.add_argument("--strategy", help="sequential, euler, euler_remask, confidence or two_stage", **several)
+    group.add_argument(
+        "--strategy", help="sequential, euler, euler_remask, confidence, two_stage or autoregressive", **several
+    )
     group.add_argument("--num_steps", type=int, help="forward passes at most", **several)
     group.add_argument("--guidance_scale", type=float, help="1 is none", **several)
     group.add_argument("--temperature", type=float, help="0 takes the most likely token", **several)

@@ -21,7 +21,7 @@ class Distillation(Run):
         super().__init__(*parts)
         self.ranked: tuple[Tensor, Tensor] | None = None
 
-    def drawn(self, indexes: list[int], canvas: int) -> list[tuple[Tensor, Tensor]]:
+    def drawn(self, indexes: list[int], canvas: int, causal: bool) -> list[tuple[Tensor, Tensor]]:
         """Ids (B, L) and vectors (B, D) of the batches `indexes` of all processes, without noise."""
         return [self.batches.batch(index, self.config.batch_size, canvas) for index in indexes]
 

@@ -12,6 +12,8 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.utils import ModelOutput
 
+from .causal_embinv import CausalMixin
+from .causal_embinv import check_prefix
 from .configuration_embinv import EmbInvConfig
 from .cross_entropy_embinv import chunked_cross_entropy
 from .diffusion_embinv import NoiseSchedule
@@ -193,8 +195,12 @@ class EmbInvPreTrainedModel(CheckedLoading, PreTrainedModel):
 EMBEDDED_ROWS = 1024
 
 
-class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, EmbInvGenerationMixin):
-    """Masked diffusion language model conditioned on a sentence embedding by adaptive layer norms."""
+class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, CausalMixin, EmbInvGenerationMixin):
+    """Masked diffusion language model conditioned on a sentence embedding by adaptive layer norms.
+
+    The same weights predict in two orders: a [MASK] from all that is visible, or (`causal`) each token from those to
+    its left.
+    """
 
     generation_config_class = EmbInvGenerationConfig
 
@@ -315,20 +321,21 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, EmbInvGenerationMixin):
         self,
         noised_ids: Tensor,
         embedding: Tensor | None,
-        timestep: Tensor,
+        timestep: Tensor | None,
         attention_mask: Tensor | None = None,
         condition_mask: Tensor | None = None,
         positions: Tensor | None = None,
         targets: Tensor | None = None,
         target_weights: Tensor | None = None,
         condition: Condition | None = None,
+        causal: bool = False,
     ) -> EmbInvOutput:
         """Logits of x0 given xt, t and e (Eq. 3). Draws no noise: see `mask_tokens`.
 
         Args:
             noised_ids: xt (B, L) int64.
             embedding: e (B, D), unit norm.
-            timestep: t (B,) in [0, 1].
+            timestep: t (B,) in [0, 1]; None when causal.
             attention_mask: (B, L), 0 at padding; None when there is none, the fast path.
             condition_mask: (B,) bool, false where the null condition replaces e; None for none.
             positions: (M,) int64, flat indexes b·L + i of the positions to score; None for all B·L.
@@ -336,8 +343,18 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, EmbInvGenerationMixin):
             target_weights: (M,) float, factor of each position's loss; None for their mean.
             condition: `condition(embedding, …)`, for many passes over the same texts; takes the place of embedding and
                 condition_mask.
+            causal: predict from left to right: noised_ids are x0, and the logits of position i are those of x0[i]
+                given e and x0[:i]. They come from the state at token i − 1, for i = 0 at the last condition token, so
+                the last token is no input. t is 0 throughout: nothing is masked, and no state depends on what
+                follows it, so that keys and values can be kept.
+
+        Raises:
+            ValueError: when causal, for a model without condition tokens.
         """
         batch_size, length = noised_ids.shape
+        if causal:
+            check_prefix(self.config)
+            timestep = torch.zeros(batch_size, device=noised_ids.device)
         if condition is None:
             condition = self.condition(embedding, condition_mask)
         modulation = condition.modulation + self.modulation.of_timestep(self.timestep_features(timestep))
@@ -349,7 +366,12 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, EmbInvGenerationMixin):
             )  # (B, P + L, H)
             if attention_mask is not None:
                 attention_mask = nn.functional.pad(attention_mask, (prefix, 0), value=1)
-        hidden = self.trunk(inputs_embeds, modulation[:, :-1], attention_mask)[:, prefix:]  # (B, L, H)
+        if causal:
+            inputs_embeds = inputs_embeds[:, :-1]
+            attention_mask = None if attention_mask is None else attention_mask[:, :-1]
+            hidden = self.trunk(inputs_embeds, modulation[:, :-1], attention_mask, causal=True)[:, prefix - 1 :]
+        else:
+            hidden = self.trunk(inputs_embeds, modulation[:, :-1], attention_mask)[:, prefix:]  # (B, L, H)
         if positions is None and targets is None:
             return EmbInvOutput(logits=self.decoder(self.head(hidden, modulation[:, -1])))
         if positions is None:

@@ -16,6 +16,7 @@ from .allocator import keep_large_blocks
 from .backbone import adopt_encoder, drop_stale, load_inverter, new_inverter, prepare_tokenizer
 from .bag_of_words import warm_up_on_words
 from .batches import PairBatches, SpanBatches, held_out_pairs
+from .causal_embinv import check_prefix
 from .checkpoints import checkpoints, remove_unfinished, step_of
 from .confidence_embinv import KINDS
 from .data import load_pairs, read_manifest
@@ -106,6 +107,8 @@ def build_model(config: TrainingConfig, encoder: SentenceEncoder):
         )
     trained = config.init_from is not None
     model, tokenizer, has_changed = (_trained_model if trained else _new_model)(config, encoder)
+    if config.causal_share:
+        check_prefix(model.config)
     if config.surrogate_rank:  # that stage leaves the inverter as it is
         _drop_stale(model, surrogate=False, calibrations=("surrogate",))
         model.add_surrogate(config.surrogate_rank, tokenizer.cls_token_id, encoder.weights)
@@ -137,6 +140,7 @@ def _trained_model(config: TrainingConfig, encoder: SentenceEncoder):
     model.config.max_sequence_length = config.max_sequence_length
     if not config.surrogate_rank:
         model.config.canvas_lengths = config.canvas_lengths
+        model.config.causal_share = config.causal_share
     return model, tokenizer, has_changed
 
 
@@ -157,6 +161,7 @@ def _new_model(config: TrainingConfig, encoder: SentenceEncoder):
         max_sequence_length=config.max_sequence_length,
         canvas_lengths=config.canvas_lengths,
         num_condition_tokens=config.num_condition_tokens,
+        causal_share=config.causal_share,
         noise_schedule=config.noise_schedule,
         noise_lambda=config.noise_lambda,
         encoder_id=encoder.config.id,

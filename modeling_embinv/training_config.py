@@ -76,6 +76,7 @@ class TrainingConfig:
         default=1.0, metadata={"help": "share of the positions behind the end that is scored, reweighted"}
     )
     condition_dropout: Share = field(default=0.1, metadata={"help": "share of rows under the null condition"})
+    causal_share: Share = field(default=0.0, metadata={"help": "share of the updates that learn from left to right"})
     surrogate_rank: Annotated[int, Bounds(0, 10_000)] = field(
         default=0, metadata={"help": "last stage: train nothing but a surrogate encoder of this rank"}
     )
@@ -123,6 +124,10 @@ class TrainingConfig:
             raise ValueError("give exactly one of backbone, backbone_config and init_from.")
         if self.backbone_config is not None:
             read_sizes(self.backbone_config)
+        if self.causal_share and not self.num_condition_tokens and self.init_from is None:
+            raise ValueError("causal_share needs num_condition_tokens of at least 1, which predict the first token.")
+        if self.causal_share and self.surrogate_rank:
+            raise ValueError("the surrogate's stage leaves the inverter as it is: set causal_share to 0.")
         if self.mask_ratio is not None and self.loss_weight == "elbo":
             raise ValueError("a fixed mask_ratio has no ELBO weight; use loss_weight none or inverse_t.")
         if max(self.canvas_lengths or [self.max_sequence_length]) != self.max_sequence_length:

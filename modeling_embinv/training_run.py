@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from collections import defaultdict
 from pathlib import Path
 
 import torch
@@ -11,14 +12,22 @@ from accelerate.tracking import GeneralTracker, on_main_process
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .batches import NoisedBatch, canvas_length, generator_for, noise_batch
+from .batches import (
+    CausalBatch,
+    NoisedBatch,
+    canvas_length,
+    causal_batch,
+    generator_for,
+    is_causal_update,
+    noise_batch,
+)
 from .checkpoints import EMA, Progress, export, in_all, load_newest, save_checkpoint
 from .diffusion_embinv import loss_weights
 from .files import write_text
 from .flops import matmul_rate, training_flops
 from .modeling_embinv import EmbInvForMaskedDiffusion
 from .training_config import TrainingConfig
-from .validation import generation_scores, masked_scores
+from .validation import causal_score, generation_scores, masked_scores
 
 
 class JSONLinesTracker(GeneralTracker):
@@ -71,7 +80,7 @@ class Run:
         self.schedule = config.schedule_of(self.bare_model)
         self.ema = EMA(self.bare_model, config.ema_decay)
         self.progress = Progress()
-        self.losses: list[Tensor] = []  # of the updates since the last log line
+        self.losses: dict[str, list[Tensor]] = defaultdict(list)  # of the updates since the last log line, by kind
         self.unchecked: list[Tensor] = []  # of the updates since `stop_if_diverged`; not finite if a gradient was not
         self.texts, self.flops, self.since = 0, 0.0, time.perf_counter()  # since the last log line
         self.folder = Path(config.output_dir)
@@ -91,9 +100,10 @@ class Run:
         check_steps = 1 if accelerator.device.type == "cpu" else CHECKED_UPDATES
         self.since = time.perf_counter()
         while progress.step < config.max_steps:
-            loss, grad_norm = self.update(progress.step)
+            causal = is_causal_update(config.causal_share, config.seed, progress.step)
+            loss, grad_norm = self.update(progress.step, causal)
             progress.step += 1
-            self.losses.append(loss)
+            self.losses["train/loss_causal" if causal else "train/loss"].append(loss)
             # float16 scales its losses, and skips an update whose gradient overflows
             self.unchecked.append(loss if accelerator.scaler else loss + 0 * grad_norm)
             self.texts += config.batch_size * config.gradient_accumulation_steps * accelerator.num_processes
@@ -131,30 +141,36 @@ class Run:
 
     def log(self, grad_norm: Tensor, limit: float, bar: tqdm):
         """A log line of the updates since the last one: the mean loss of all processes, and the speed."""
-        loss = self.accelerator.reduce(torch.stack(self.losses).mean(), reduction="mean")
+        means = {name: torch.stack(losses).mean() for name, losses in self.losses.items()}
+        means = {name: float(self.accelerator.reduce(mean, reduction="mean")) for name, mean in means.items()}
         seconds = time.perf_counter() - self.since
         values = {
-            "train/loss": float(loss),
+            **means,
             "train/grad_norm": float(grad_norm),
             "train/learning_rate": self.scheduler.get_last_lr()[0],
             "train/texts_per_second": self.texts / seconds,
             "train/share_of_matmul_rate": self.flops / seconds / limit,
         }
         self.accelerator.log(values, step=self.progress.step)
-        bar.set_postfix(loss=f"{values['train/loss']:.3f}", texts_s=f"{values['train/texts_per_second']:.0f}")
+        shown = {name.removeprefix("train/"): f"{mean:.3f}" for name, mean in means.items()}
+        bar.set_postfix(**shown, texts_s=f"{values['train/texts_per_second']:.0f}")
         self.losses.clear()
         self.texts, self.flops, self.since = 0, 0.0, time.perf_counter()
 
-    def update(self, step: int) -> tuple[Tensor, Tensor]:
-        """One optimizer update; returns this process' part of its loss, and the gradient norm of all."""
+    def update(self, step: int, causal: bool = False) -> tuple[Tensor, Tensor]:
+        """One optimizer update, masked or `causal`.
+
+        Returns:
+            This process' part of its loss, and the gradient norm of all.
+        """
         config, accelerator = self.config, self.accelerator
         canvas = canvas_length(config.canvas_lengths or [config.max_sequence_length], config.seed, step)
         micros = range(step * config.gradient_accumulation_steps, (step + 1) * config.gradient_accumulation_steps)
         indexes = [micro * accelerator.num_processes + accelerator.process_index for micro in micros]
         total = 0.0
-        for batch in self.drawn(indexes, canvas):
+        for batch in self.drawn(indexes, canvas, causal):
             with accelerator.accumulate(self.model):
-                loss = self.loss(batch)
+                loss = self.causal_loss(batch) if causal else self.loss(batch)
                 self.backward(loss)
                 if accelerator.sync_gradients:
                     grad_norm = accelerator.clip_grad_norm_(self.model.parameters(), config.max_grad_norm)
@@ -168,15 +184,17 @@ class Run:
     def backward(self, loss: Tensor):
         self.accelerator.backward(loss)
 
-    def drawn(self, indexes: list[int], canvas: int) -> list[NoisedBatch]:
+    def drawn(self, indexes: list[int], canvas: int, causal: bool) -> list[NoisedBatch] | list[CausalBatch]:
         """The micro-batches `indexes` of an update, of all processes' batches.
 
-        The weight "none" takes the mean over a micro-batch's masked positions. Each gets a factor that makes the mean
-        of these means, over micro-batches and processes, the mean over all masked positions of the update.
+        The weight "none" takes the mean over a micro-batch's masked positions, a causal batch that over its tokens.
+        Each gets a factor that makes the mean of these means, over micro-batches and processes, the mean over all
+        such positions of the update.
         """
-        batches = [self.noised_batch(index, canvas) for index in indexes]
-        if self.config.loss_weight == "none":
-            counts = torch.tensor([float(batch.masked.sum()) for batch in batches], device=self.accelerator.device)
+        batches = [(self.causal_batch if causal else self.noised_batch)(index, canvas) for index in indexes]
+        if causal or self.config.loss_weight == "none":
+            scored = [batch.positions if causal else batch.masked.nonzero() for batch in batches]
+            counts = torch.tensor([float(len(positions)) for positions in scored], device=self.accelerator.device)
             mean = self.accelerator.reduce(counts.mean(), reduction="mean").clamp_min(1)
             for batch, count in zip(batches, counts, strict=True):
                 batch.factor = count / mean
@@ -214,6 +232,27 @@ class Run:
             target_weights=row_weights.to(device) * batch.factor,
         ).loss
 
+    def causal_batch(self, index: int, canvas: int) -> CausalBatch:
+        """Batch `index` of all processes for learning from left to right."""
+        ids, embedding = self.batches.batch(index, self.config.batch_size, canvas)
+        generator, end = generator_for(self.config.seed, index), self.bare_model.config.eos_token_id
+        return causal_batch(ids, embedding, end, generator, self.config.condition_dropout)
+
+    def causal_loss(self, batch: CausalBatch) -> Tensor:
+        """Mean −log p of the texts and their ends, from left to right."""
+        device, (rows, length), count = self.accelerator.device, batch.input_ids.shape, len(batch.positions)
+        self.flops += training_flops(self.bare_model, rows, length - 1, count)  # the last token is no input
+        return self.model(
+            batch.input_ids.to(device),
+            batch.embedding.to(device),
+            None,
+            condition_mask=batch.condition_mask.to(device),
+            positions=batch.positions.to(device),
+            targets=batch.targets.to(device),
+            target_weights=torch.full((count,), 1 / count, device=device) * batch.factor,
+            causal=True,
+        ).loss
+
     def validate(self):
         """Log held-out scores of the averaged weights, and keep the best of them."""
         model = self.bare_model.eval()
@@ -232,8 +271,15 @@ class Run:
 
     def held_out_scores(self) -> tuple[dict[str, float], list[tuple[str, str]]]:
         """Scores, "loss" among them, and pairs (original, recovered)."""
+        share, settings = self.config.causal_share, {}
         scores = masked_scores(self.bare_model, self.held_out)
-        generated, samples = generation_scores(self.bare_model, self.tokenizer, self.encoder, self.held_out)
+        if share:
+            scores["loss_causal"] = causal_score(self.bare_model, self.held_out)
+        if share == 1:  # of the order that was learned
+            scores["loss"], settings = scores["loss_causal"], {"strategy": "autoregressive"}
+        generated, samples = generation_scores(
+            self.bare_model, self.tokenizer, self.encoder, self.held_out, **settings
+        )
         return scores | generated, samples
 
     def export(self, name: str) -> Path:

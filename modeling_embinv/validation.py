@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from .batches import generator_for, noise_batch
 from .canvas import decode_rows
-from .diffusion_embinv import NoiseSchedule
+from .diffusion_embinv import NoiseSchedule, text_positions
 from .encoders import SentenceEncoder
 from .evaluation import HeldOut
 from .modeling_embinv import EmbInvForMaskedDiffusion
@@ -48,6 +48,14 @@ def masked_scores(model: EmbInvForMaskedDiffusion, held_out: ValidationSet) -> d
             total, count = total + float(losses.sum()), count + len(losses)
         scores[name] = total / max(count, 1)
     return scores
+
+
+@torch.no_grad()
+def causal_score(model: EmbInvForMaskedDiffusion, held_out: ValidationSet) -> float:
+    """Mean −log p per token from left to right, end tokens included."""
+    ids, end = held_out.input_ids.to(model.device), model.config.eos_token_id
+    parts = zip(ids.split(_BATCH), held_out.embedding.to(model.device).split(_BATCH), strict=True)
+    return -sum(float(model.log_likelihood(*part).sum()) for part in parts) / int(text_positions(ids, end).sum())
 
 
 def generation_scores(

@@ -10,6 +10,7 @@ import yaml
 
 from modeling_embinv import EmbInvGenerationConfig
 from modeling_embinv.encoders import packaged_yaml
+from modeling_embinv.training_config import TrainingConfig
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "experiments"
@@ -79,3 +80,25 @@ def test_every_method_has_its_place_in_the_plot(tmp_path):
     many = {f"method {number}": row for number, row in enumerate([*rows.values()] * 3)}
     quality_cost.plot({**found, "many": many}, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 10_000
+
+
+def test_pilots_are_training_runs_whose_stages_add_up():
+    """A misspelt setting would be found after the variants before it; stages that spend more than the whole are no
+    pilot at equal operations."""
+    import pilots
+
+    assert len({pilots.run_folder(name, 0) for name in pilots.VARIANTS}) == len(pilots.VARIANTS)
+    for stages in pilots.VARIANTS.values():
+        assert sum(part for part, _ in stages) == 1
+        for _, settings in stages:
+            TrainingConfig(output_dir="out", init_from="start", **{**pilots.SETTINGS, **settings})
+
+
+def test_pilots_table_has_a_line_for_every_method():
+    """A model that knows one order has fewer methods and losses than the others."""
+    import pilots
+
+    rows = json.loads(pilots.RESULTS.read_text())["rows"]
+    lines = pilots.table(rows).splitlines()
+    assert len(lines) == 2 + sum(len(row["scores"]) for row in rows.values())
+    assert len({line.count("|") for line in lines}) == 1

@@ -11,13 +11,14 @@ from transformers import TextDiffusionStreamer
 
 from modeling_embinv import EmbInvForMaskedDiffusion, EmbInvGenerationConfig, EmbInvOutput
 from modeling_embinv.diffusion_embinv import Canvas, confidence_step, euler_step, remask_step, sequential_step
-from modeling_embinv.generation_config_embinv import STRATEGIES
+from modeling_embinv.generation_config_embinv import STRATEGIES as ALL_STRATEGIES
 from modeling_embinv.inputs_embinv import check_embeddings
 from modeling_embinv.modeling_embinv import Condition
 
 from .conftest import END, MASK, PAD, VOCAB, awaken, tiny_config, tiny_model, unit_vectors
 
 L = 12
+STRATEGIES = [strategy for strategy in ALL_STRATEGIES if strategy != "autoregressive"]  # of masked models
 
 
 class Oracle(EmbInvForMaskedDiffusion):

@@ -15,9 +15,10 @@ from modeling_embinv.checkpoints import export
 from .conftest import MASK, awaken, unit_vectors
 
 SHIPPED = {
-    "closed_loop_embinv.py", "confidence_embinv.py", "configuration_embinv.py", "cross_entropy_embinv.py",
-    "diffusion_embinv.py", "edits_embinv.py", "fingerprint_embinv.py", "generation_config_embinv.py",
-    "generation_embinv.py", "inputs_embinv.py", "int8_embinv.py", "integrity_embinv.py", "linear_embinv.py",
+    "causal_embinv.py", "closed_loop_embinv.py", "confidence_embinv.py", "configuration_embinv.py",
+    "cross_entropy_embinv.py", "diffusion_embinv.py", "edits_embinv.py", "fingerprint_embinv.py",
+    "generation_config_embinv.py", "generation_embinv.py", "inputs_embinv.py", "int8_embinv.py",
+    "integrity_embinv.py", "linear_embinv.py",
     "modeling_embinv.py", "pipeline_embinv.py", "sampler_embinv.py", "surrogate_embinv.py", "trunk_embinv.py",
 }  # fmt: skip
 TRUNK = dict(

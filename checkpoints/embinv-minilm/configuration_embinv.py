@@ -35,6 +35,8 @@ class EmbInvConfig(PreTrainedConfig):
         noise_schedule: α(t): "log_linear" exp(−λt) (Eq. 2), "linear" 1 − t, "cosine" 1 − cos(π(1 − t)/2).
         noise_lambda: λ of the log-linear schedule.
         num_condition_tokens: prefix positions projected from the embedding, 0 in the paper's model.
+        causal_share: share of the training updates that were from left to right; 0 for a model that learned masked
+            tokens alone, which writes with no "autoregressive" strategy.
         timestep_features: number of sinusoidal features φ(t) of the timestep.
         surrogate_rank: rank of the surrogate encoder's changes to the trunk (the last stage of training), 0 for none.
         encoder_id, encoder_revision, encoder_prompt: the encoder whose vectors this model inverts.
@@ -60,6 +62,7 @@ class EmbInvConfig(PreTrainedConfig):
     noise_schedule: Literal["log_linear", "linear", "cosine"] = "log_linear"
     noise_lambda: float | int = 5.0
     num_condition_tokens: int = 0
+    causal_share: float | int = 0.0
     timestep_features: int = 64
     surrogate_rank: int = 0
     encoder_id: str | None = None
@@ -126,6 +129,8 @@ class EmbInvConfig(PreTrainedConfig):
             raise ValueError(f"timestep_features must be an even number of at least 2, got {self.timestep_features}.")
         if self.num_condition_tokens < 0:
             raise ValueError(f"num_condition_tokens must be 0 or more, got {self.num_condition_tokens}.")
+        if not 0 <= self.causal_share <= 1:
+            raise ValueError(f"causal_share must be in [0, 1], got {self.causal_share}.")
         if self.surrogate_rank < 0:
             raise ValueError(f"surrogate_rank must be 0 or more, got {self.surrogate_rank}.")
         if not 0 < self.noise_lambda < math.inf:

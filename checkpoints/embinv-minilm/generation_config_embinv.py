@@ -34,7 +34,7 @@ BOUNDS = {
     "overshoot": (0.0, 100.0),
 }
 OPTIONAL = ("temperature", "num_scouted", "likelihood_weight", "max_length")
-STRATEGIES = ("sequential", "euler", "euler_remask", "confidence", "two_stage")
+STRATEGIES = ("sequential", "euler", "euler_remask", "confidence", "two_stage", "autoregressive")
 
 
 class EmbInvGenerationConfig(GenerationConfig):
@@ -43,8 +43,10 @@ class EmbInvGenerationConfig(GenerationConfig):
     Args:
         strategy: "sequential" left to right, one token a pass (Eq. 11); "euler" the reverse diffusion (Eq. 12);
             "euler_remask" with re-masking of doubtful tokens (Eq. 13); "confidence" the surest tokens first
-            (Eqs. 14–15); "two_stage" sequential, then euler from that hypothesis.
-        num_steps: forward passes at most, default 8. Sequential takes one a token; two_stage adds that to num_steps.
+            (Eqs. 14–15); "two_stage" sequential, then euler from that hypothesis; "autoregressive" left to right by
+            causal attention, for a model with `causal_share` above 0: each pass computes one token of each text.
+        num_steps: forward passes at most, default 8. Sequential and autoregressive take one a token; two_stage adds
+            that to num_steps.
         remask_ratio: τ of Eq. 13, the share of committed tokens that each step of euler_remask opens again.
         restart_ratio: share of its hypothesis' tokens, the least sure ones, that two_stage opens again.
         guidance_scale: classifier-free guidance (arXiv 2207.12598): logits = null + scale · (conditional − null).

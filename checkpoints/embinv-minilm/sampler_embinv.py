@@ -1,10 +1,11 @@
-"""One call of the sampler: the five decoding strategies of the paper around one loop."""
+"""One call of the sampler: the five decoding strategies of the paper around one loop, and one from left to right."""
 
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from .causal_embinv import write_left_to_right
 from .diffusion_embinv import Canvas
 from .diffusion_embinv import after_first
 from .diffusion_embinv import confidence_step
@@ -63,6 +64,8 @@ class Sampler:
             self._loop(num_steps, lambda canvas, tokens, p, i, *_: confidence_step(canvas, tokens, p, num_steps - i))
         elif strategy == "sequential":
             self._sequential()
+        elif strategy == "autoregressive":
+            write_left_to_right(self)
         elif strategy == "two_stage":
             temperature, self.temperature = self.temperature, 0.0
             self._sequential()
@@ -218,4 +221,5 @@ def shape_of_draws(config) -> tuple[int, int, int]:
     length, steps = config.max_length, config.num_steps
     # sequential and confidence commit at least one position a pass
     passes = {"sequential": length, "two_stage": length + steps, "confidence": min(length, steps)}
+    passes["autoregressive"] = 1  # a position is chosen once: one row of draws holds them all
     return passes.get(config.strategy, steps), 2, length

@@ -3,15 +3,23 @@
 Each layer extends the library's own, so attention, MLP, position code and weight names stay the library's and
 pretrained checkpoints load by name. A norm keeps its pretrained weight and bias as the base of (γ, β); the
 modulation adds to them.
+
+A trunk attends in two orders: in full, or, with `causal`, each position to itself and what stands to its left.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import Cache
 from transformers.masking_utils import create_bidirectional_mask, create_bidirectional_sliding_window_mask
+from transformers.masking_utils import create_causal_mask, sliding_window_bidirectional_overlay
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.bert.modeling_bert import BertLayer
+from transformers.models.modernbert.modeling_modernbert import ModernBertAttention
 from transformers.models.modernbert.modeling_modernbert import ModernBertEncoderLayer
 from transformers.models.modernbert.modeling_modernbert import ModernBertRotaryEmbedding
+from transformers.models.modernbert.modeling_modernbert import apply_rotary_pos_emb
+from transformers.models.modernbert.modeling_modernbert import eager_attention_forward
 
 
 def adaptive_norm(hidden: Tensor, norm: nn.LayerNorm, modulation: Tensor) -> Tensor:
@@ -31,8 +39,10 @@ class AdaptiveBertLayer(BertLayer):
 
     num_norms = 2
 
-    def forward(self, hidden_states: Tensor, modulation: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        attended, _ = self.attention.self(hidden_states, attention_mask=attention_mask)  # (B, L, H)
+    def forward(
+        self, hidden_states: Tensor, modulation: Tensor, attention_mask: Tensor | None = None, **order
+    ) -> Tensor:
+        attended, _ = self.attention.self(hidden_states, attention_mask=attention_mask, **order)  # (B, L, H)
         output = self.attention.output
         residual = output.dropout(output.dense(attended)) + hidden_states
         hidden_states = adaptive_norm(residual, output.LayerNorm, modulation[:, 0])
@@ -40,11 +50,37 @@ class AdaptiveBertLayer(BertLayer):
         return adaptive_norm(residual, self.output.LayerNorm, modulation[:, 1])
 
 
+class CachedModernBertAttention(ModernBertAttention):
+    """The library's attention, which knows no cache, with one for keys and values."""
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        position_embeddings: tuple[Tensor, Tensor],
+        attention_mask: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        **kwargs,
+    ) -> tuple[Tensor, Tensor | None]:
+        if past_key_values is None:
+            return super().forward(hidden_states, position_embeddings, attention_mask, **kwargs)
+        qkv = self.Wqkv(hidden_states).unflatten(-1, (3, -1, self.head_dim))
+        query, key, value = (part.transpose(1, 2) for part in qkv.unbind(dim=-3))  # (B, heads, L, H / heads)
+        query, key = apply_rotary_pos_emb(query, key, *position_embeddings, unsqueeze_dim=1)
+        key, value = past_key_values.update(key, value, self.layer_idx)
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        attended, weights = attend(
+            self, query, key, value, attention_mask, scaling=self.head_dim**-0.5, sliding_window=self.sliding_window,
+            deterministic=self.deterministic_flash_attn, **kwargs,
+        )  # fmt: skip
+        return self.out_drop(self.Wo(attended.flatten(2))), weights
+
+
 class AdaptiveModernBertLayer(ModernBertEncoderLayer):
     """A pre-norm layer; `modulation` (B, num_norms, 2, H). The first layer has no norm before its attention."""
 
     def __init__(self, config, layer_idx: int):
         super().__init__(config, layer_idx)
+        self.attn.__class__ = CachedModernBertAttention
         self.num_norms = 1 if isinstance(self.attn_norm, nn.Identity) else 2
 
     def forward(
@@ -53,11 +89,14 @@ class AdaptiveModernBertLayer(ModernBertEncoderLayer):
         modulation: Tensor,
         attention_mask: Tensor | None = None,
         position_embeddings: tuple[Tensor, Tensor] | None = None,
+        **order,
     ) -> Tensor:
         normed = hidden_states
         if self.num_norms == 2:
             normed = adaptive_norm(hidden_states, self.attn_norm, modulation[:, 0])
-        attended, _ = self.attn(normed, position_embeddings=position_embeddings, attention_mask=attention_mask)
+        attended, _ = self.attn(
+            normed, position_embeddings=position_embeddings, attention_mask=attention_mask, **order
+        )
         hidden_states = hidden_states + attended
         return hidden_states + self.mlp(adaptive_norm(hidden_states, self.mlp_norm, modulation[:, -1]))
 
@@ -74,8 +113,9 @@ class BertTrunkEmbeddings(nn.Module):
         # RoBERTa's family counts positions from behind its padding id
         self.first_position = 0 if config.model_type == "bert" else config.pad_token_id + 1
 
-    def forward(self, inputs_embeds: Tensor) -> Tensor:
-        positions = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device) + self.first_position
+    def forward(self, inputs_embeds: Tensor, first: int = 0) -> Tensor:
+        """(B, L, H) that begins at position `first` of its text."""
+        positions = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device) + self.first_position + first
         return inputs_embeds + self.position_embeddings(positions) + self.token_type_embeddings.weight[0]
 
 
@@ -107,15 +147,28 @@ class BertTrunk(nn.Module):
     def token_embeddings(self) -> nn.Embedding:
         return self.embeddings.word_embeddings
 
-    def forward(self, inputs_embeds: Tensor, modulation: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """(B, L, H) → (B, L, H); `modulation` (B, num_norms, 2, H), `attention_mask` (B, L) or None for no padding."""
-        hidden = adaptive_norm(self.embeddings(inputs_embeds), self.embeddings.LayerNorm, modulation[:, 0])
-        mask = None
-        if attention_mask is not None:
+    def forward(
+        self,
+        inputs_embeds: Tensor,
+        modulation: Tensor,
+        attention_mask: Tensor | None = None,
+        causal: bool = False,
+        past_key_values: Cache | None = None,
+    ) -> Tensor:
+        """(B, L, H) → (B, L, H); `modulation` (B, num_norms, 2, H), `attention_mask` (B, L) or None for no padding.
+
+        With `causal`, `past_key_values` holds what stands before inputs_embeds, and is given their keys and values.
+        """
+        embeds = self.embeddings(inputs_embeds, _length(past_key_values))
+        hidden = adaptive_norm(embeds, self.embeddings.LayerNorm, modulation[:, 0])
+        mask, order = None, _order(causal, past_key_values)
+        if causal:
+            mask = create_causal_mask(self.config, hidden, attention_mask, past_key_values)
+        elif attention_mask is not None:
             mask = create_bidirectional_mask(self.config, inputs_embeds=hidden, attention_mask=attention_mask)
         first = 1
         for layer in self.layers:
-            hidden = layer(hidden, modulation[:, first : first + layer.num_norms], attention_mask=mask)
+            hidden = layer(hidden, modulation[:, first : first + layer.num_norms], attention_mask=mask, **order)
             first += layer.num_norms
         return hidden
 
@@ -147,11 +200,25 @@ class ModernBertTrunk(nn.Module):
     def token_embeddings(self) -> nn.Embedding:
         return self.embeddings.tok_embeddings
 
-    def forward(self, inputs_embeds: Tensor, modulation: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """(B, L, H) → (B, L, H); `modulation` (B, num_norms, 2, H), `attention_mask` (B, L) or None for no padding."""
+    def forward(
+        self,
+        inputs_embeds: Tensor,
+        modulation: Tensor,
+        attention_mask: Tensor | None = None,
+        causal: bool = False,
+        past_key_values: Cache | None = None,
+    ) -> Tensor:
+        """(B, L, H) → (B, L, H); `modulation` (B, num_norms, 2, H), `attention_mask` (B, L) or None for no padding.
+
+        With `causal`, `past_key_values` holds what stands before inputs_embeds, and is given their keys and values.
+        """
         hidden = adaptive_norm(inputs_embeds, self.embeddings.norm, modulation[:, 0])
-        masks = self._attention_masks(hidden, attention_mask)
-        positions = torch.arange(hidden.shape[1], device=hidden.device)[None]
+        order, before = _order(causal, past_key_values), _length(past_key_values)
+        if causal:
+            masks = self._causal_masks(hidden, attention_mask, past_key_values)
+        else:
+            masks = self._attention_masks(hidden, attention_mask)
+        positions = torch.arange(hidden.shape[1], device=hidden.device)[None] + before
         rotations = {kind: self.rotary_emb(hidden, positions, kind) for kind in masks}
         first = 1
         for layer in self.layers:
@@ -160,6 +227,7 @@ class ModernBertTrunk(nn.Module):
                 modulation[:, first : first + layer.num_norms],
                 attention_mask=masks[layer.attention_type],
                 position_embeddings=rotations[layer.attention_type],
+                **order,
             )
             first += layer.num_norms
         return adaptive_norm(hidden, self.final_norm, modulation[:, -1])
@@ -173,6 +241,26 @@ class ModernBertTrunk(nn.Module):
             "sliding_attention": create_bidirectional_sliding_window_mask,
         }
         return {kind: makers[kind](self.config, inputs_embeds=hidden, attention_mask=attention_mask) for kind in kinds}
+
+    def _causal_masks(
+        self, hidden: Tensor, attention_mask: Tensor | None, past_key_values: Cache | None
+    ) -> dict[str, Tensor | None]:
+        """The left half of what each kind of layer sees in full."""
+        inputs, window = (self.config, hidden, attention_mask, past_key_values), self.config.sliding_window
+        masks = dict.fromkeys(sorted(set(self.config.layer_types)), create_causal_mask(*inputs))
+        if "sliding_attention" in masks and _length(past_key_values) + hidden.shape[1] > window:
+            within = sliding_window_bidirectional_overlay(window)
+            masks["sliding_attention"] = create_causal_mask(*inputs, and_mask_function=within)
+        return masks
+
+
+def _order(causal: bool, past_key_values: Cache | None) -> dict:
+    """What attention must be told for it to see the left only; nothing where it sees all."""
+    return {"is_causal": True, "past_key_values": past_key_values} if causal else {}
+
+
+def _length(past_key_values: Cache | None) -> int:
+    return 0 if past_key_values is None else past_key_values.get_seq_length()
 
 
 TRUNKS = {"bert": BertTrunk, "roberta": BertTrunk, "xlm-roberta": BertTrunk, "modernbert": ModernBertTrunk}

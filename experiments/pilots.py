@@ -1,0 +1,264 @@
+"""One trunk, two orders: how a long run should be set up, by pilots at equal operations.
+
+    python experiments/pilots.py                                   # every variant, one after the other, resumable
+    python experiments/pilots.py --only "masked only" --texts 400
+
+Every variant starts from the same weights, the encoder's own layers after one bag-of-words warm-up, sees the same
+pairs in the same order at a constant rate, and stops when its matrix products have spent `--teraflop`; a later call
+with more of them goes on from there. Scores are of the averaged weights on the validation split, held out by document,
+and go to `experiments/results/pilots.json`. The pairs:
+
+    embinv prepare ../shared/corpus/en/{tanaka,commonvoice,queries-assistant,queries-banking,queries-restaurant,\
+web-ewt,books-fiction,wikipedia-simple}.txt.xz --out data/pilots_16 --length 16 --max_tokens 15 --share 0.17 \
+--shard_size 10000 --validation_share 0.012
+"""
+
+import argparse
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from run import text_losses
+
+from modeling_embinv.allocator import keep_large_blocks
+from modeling_embinv.backbone import load_inverter
+from modeling_embinv.bag_of_words import warm_up_on_words
+from modeling_embinv.batches import (
+    PairBatches,
+    causal_batch,
+    generator_for,
+    held_out_pairs,
+    is_causal_update,
+    noise_batch,
+)
+from modeling_embinv.canvas import decode_rows
+from modeling_embinv.checkpoints import export
+from modeling_embinv.data import load_pairs
+from modeling_embinv.diffusion_embinv import Canvas, remask_step, text_positions
+from modeling_embinv.encoders import EncoderConfig, load_encoder
+from modeling_embinv.evaluation import HeldOut, Recovered, Score
+from modeling_embinv.files import write_json
+from modeling_embinv.flops import training_flops
+from modeling_embinv.metrics import bleu_counts, bleu_of_counts
+from modeling_embinv.report import cells, markdown_table
+from modeling_embinv.training import build_model, train
+from modeling_embinv.training_config import TrainingConfig
+from modeling_embinv.validation import ValidationSet, causal_score
+
+FOLDER = Path(__file__).parent
+RUNS = Path("runs/pilots")
+RESULTS = FOLDER / "results" / "pilots.json"
+SETTINGS = dict(
+    encoder="configs/encoders/minilm.yaml", pairs="data/pilots_16", max_sequence_length=16, num_condition_tokens=4,
+    noise_schedule="linear", full_mask_share=0.15, tail_share=0.25, loss_weight="none", batch_size=64,
+    learning_rate=5e-4, embedding_rate=0.1, lr_scheduler="constant", warmup_steps=20, ema_decay=0.98,
+    validation_size=256, generation_size=4, log_steps=20, eval_steps=10**6, save_steps=100, keep_checkpoints=1,
+)  # fmt: skip
+WARM_UP = dict(bag_of_words_steps=80, bag_of_words_batch_size=256)
+# share of a draft's tokens, the least sure ones, that refinement writes anew
+REOPENED = 0.3
+# a variant's stages: the share of the operations that each takes, and its settings
+VARIANTS = {
+    "masked only": [(1, {})],
+    "left to right only": [(1, {"causal_share": 1})],
+    "a third left to right": [(1, {"causal_share": 1 / 3})],
+    "two thirds left to right": [(1, {"causal_share": 2 / 3})],
+    "first left to right, then half": [
+        (0.5, {"causal_share": 1}),
+        (0.5, {"causal_share": 0.5, "seed": 1}),
+    ],
+}
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), help="variants")
+    parser.add_argument("--teraflop", type=float, default=60, help="of a variant's training")
+    parser.add_argument("--texts", type=int, default=400, help="validation texts")
+    parser.add_argument("--precision", default="bf16", help="of matrix products in training: bf16, no")
+    options = parser.parse_args(arguments)
+    keep_large_blocks()
+    os.environ.setdefault("ACCELERATE_MIXED_PRECISION", options.precision)
+    start = starting_weights()
+    for variant in options.only:
+        print(f"— {variant}", flush=True)
+        folder = train_variant(variant, start, options.teraflop)
+        path, updates = folder.parent / "score.json", json.loads((folder.parent / "spent.json").read_text())["updates"]
+        if not path.exists() or json.loads(path.read_text())["of_updates"] < updates:
+            write_json(path, {"of_updates": updates, **score(folder, options.texts)})
+    rows = collect()
+    settings, compared = SETTINGS | WARM_UP, differences(rows, options.texts)
+    write_json(RESULTS, {"settings": settings, "reopened": REOPENED, "rows": rows, "differences": compared})
+    print(table(rows))
+    return 0
+
+
+def starting_weights() -> Path:
+    """The encoder's layers after a bag-of-words warm-up, which all variants share."""
+    folder = RUNS / "start"
+    if not folder.exists():
+        config = TrainingConfig(output_dir=str(folder), backbone="encoder", **SETTINGS, **WARM_UP)
+        torch.manual_seed(config.seed)
+        model, tokenizer = build_model(config, load_encoder(EncoderConfig.from_yaml(config.encoder)))
+        warm_up_on_words(model, pair_batches(model), config, Accelerator())
+        export(model, tokenizer, folder)
+    return folder
+
+
+def pair_batches(model) -> PairBatches:
+    return PairBatches(load_pairs(SETTINGS["pairs"], "train"), model.config.eos_token_id, seed=0)
+
+
+def run_folder(variant: str, stage: int) -> Path:
+    return RUNS / f"{variant.replace(' ', '_').replace(',', '')}_{stage}"
+
+
+def train_variant(variant: str, start: Path, teraflop: float) -> Path:
+    """The folder of a variant's weights; trained unless that is done, and on from where fewer operations ended."""
+    folder = start
+    for number, (part, settings) in enumerate(VARIANTS[variant]):
+        run = run_folder(variant, number)
+        config = TrainingConfig(output_dir=str(run), init_from=str(folder), **{**SETTINGS, **settings})
+        config.max_steps, spent = updates_for(config, 1e12 * part * teraflop)
+        folder, done = run / "last", run / "spent.json"
+        if not done.exists() or json.loads(done.read_text())["updates"] < config.max_steps:
+            train(config)
+            write_json(done, spent)
+    return folder
+
+
+def updates_for(config: TrainingConfig, operations: float) -> tuple[int, dict]:
+    """How many updates of a run spend so many operations, and what they are."""
+    masked, causal = update_operations(load_inverter(config.init_from)[0], config)
+    updates = causal_updates = 0
+    while (updates - causal_updates) * masked + causal_updates * causal < operations:
+        causal_updates += is_causal_update(config.causal_share, config.seed, updates)
+        updates += 1
+    teraflop = ((updates - causal_updates) * masked + causal_updates * causal) / 1e12
+    return updates, {"updates": updates, "causal_updates": causal_updates, "teraflop": teraflop}
+
+
+def update_operations(model, config: TrainingConfig, batches: int = 8) -> tuple[float, float]:
+    """Operations of a masked and of a causal update: the mean over some batches."""
+    pairs, end, masked, causal = pair_batches(model), model.config.eos_token_id, 0.0, 0.0
+    for index in range(batches):
+        ids, embedding = pairs.batch(index, config.batch_size, config.max_sequence_length)
+        noised = noise_batch(
+            ids, embedding, config.schedule, model.config.mask_token_id, generator_for(config.seed, index),
+            config.full_mask_share, config.condition_dropout, end, config.tail_share,
+        )  # fmt: skip
+        plain = causal_batch(ids, embedding, end, generator_for(config.seed, index))
+        masked += training_flops(model, *ids.shape, len(noised.positions)) / batches
+        causal += training_flops(model, len(ids), plain.input_ids.shape[1] - 1, len(plain.positions)) / batches
+    return masked, causal
+
+
+@torch.no_grad()
+def score(folder: Path, texts: int) -> dict:
+    """Losses in nats, and what each way of writing brings back of validation texts."""
+    model, tokenizer = load_inverter(folder)
+    end = model.eval().config.eos_token_id
+    ids, embeddings = held_out_pairs(SETTINGS["pairs"], end, SETTINGS["max_sequence_length"], texts)
+    encoder = load_encoder(EncoderConfig.from_yaml(SETTINGS["encoder"]))
+    held_out = HeldOut(model, tokenizer, encoder, ids, embeddings, decode_rows(tokenizer, ids, end))
+    losses = text_losses(model, held_out)
+    if model.config.causal_share:
+        losses["left to right"] = causal_score(model, ValidationSet(ids, embeddings, 0, model.noise_schedule))
+    with torch.autocast("cpu", torch.bfloat16):  # as it was trained, and three times as fast
+        found = written(held_out)
+    write_json(folder.parent / "texts.json", {name: recovered.texts for name, recovered in found.items()})
+    scores = {
+        name: {key: asdict(value) for key, value in held_out.measure(recovered).scores().items()}
+        for name, recovered in found.items()
+    }
+    return {"texts": len(held_out.texts), "losses": losses, "scores": scores}
+
+
+def written(held_out: HeldOut) -> dict[str, Recovered]:
+    """What each method writes; a model that never learned left to right drafts by masked passes, a token each."""
+    strategy = "autoregressive" if held_out.model.config.causal_share else "sequential"
+    draft = held_out.invert(strategy=strategy)
+    if held_out.model.config.causal_share == 1:  # it never saw a [MASK]
+        return {"draft": draft}
+    found = {"draft": draft, "masked, 8 passes": held_out.invert(num_steps=8)}
+    return found | {f"draft, {passes} passes": refined(held_out, draft, passes) for passes in (2, 4)}
+
+
+def refined(held_out: HeldOut, draft: Recovered, passes: int) -> Recovered:
+    """A draft whose least sure tokens are written anew in parallel."""
+    tokens = held_out.model.config
+    ids = draft.ids.masked_fill(~text_positions(draft.ids, held_out.end), held_out.end)
+    canvas = remask_step(Canvas(ids, draft.confidence, tokens.mask_token_id, held_out.end), REOPENED)
+    parts = zip(held_out.embeddings.split(64), canvas.ids.split(64), strict=True)
+    ids = torch.cat([
+        held_out.model.generate(vectors, draft_ids=known, num_steps=passes).sequences for vectors, known in parts
+    ])  # fmt: skip
+    return Recovered(ids, decode_rows(held_out.tokenizer, ids, held_out.end))
+
+
+def collect() -> dict:
+    """What is finished: each variant's operations and updates, losses and scores."""
+    rows = {}
+    for variant, stages in VARIANTS.items():
+        folders = [run_folder(variant, number) for number in range(len(stages))]
+        if (path := folders[-1] / "score.json").exists():
+            spent = [json.loads((folder / "spent.json").read_text()) for folder in folders]
+            total = {key: sum(part[key] for part in spent) for key in spent[0]}
+            rows[variant] = total | json.loads(path.read_text())
+    return rows
+
+
+def differences(rows: dict, texts: int) -> list[dict]:
+    """Of every method, BLEU less that of the masked pilot in eight passes and less the variant's own draft.
+
+    Resampled in pairs: both methods wrote the same texts, which narrows the interval.
+    """
+    model, tokenizer = load_inverter(RUNS / "start")
+    end = model.config.eos_token_id
+    ids, _ = held_out_pairs(SETTINGS["pairs"], end, SETTINGS["max_sequence_length"], texts)
+    originals, counts = decode_rows(tokenizer, ids, end), {}
+    for variant in rows:
+        folder = run_folder(variant, len(VARIANTS[variant]) - 1)
+        for method, found in json.loads((folder / "texts.json").read_text()).items():
+            counts[variant, method] = bleu_counts(found, originals)
+    pairs = [(one, ("masked only", "masked, 8 passes")) for one in counts]
+    pairs += [(one, (one[0], "draft")) for one in counts]
+    return [
+        {"method": one, "less": other, "BLEU": asdict(difference(counts[one], counts[other]))}
+        for one, other in pairs
+        if one != other and other in counts
+    ]
+
+
+def difference(ours: np.ndarray, theirs: np.ndarray, resamples: int = 1000) -> Score:
+    """BLEU of one method less that of another, from the counts of the same texts (N, 10) each."""
+    picks = np.random.default_rng(0).integers(len(ours), size=(resamples, len(ours)))
+    gained = lambda rows: bleu_of_counts(ours[rows].sum(axis=0)) - bleu_of_counts(theirs[rows].sum(axis=0))  # noqa: E731
+    low, high = np.percentile([gained(rows) for rows in picks], [2.5, 97.5])
+    return Score(float(gained(slice(None))), float(low), float(high))
+
+
+def table(rows: dict) -> str:
+    """Markdown: a line for each variant and method."""
+    measures = ["BLEU", "token F1", "exact", "cosine"]
+    lines = [["trained", "updates", "TFLOP", "written", *measures, "nats: masked 100 % / 50 %", "nats: left to right"]]
+    for variant, row in rows.items():
+        for method, scores in row["scores"].items():
+            found = {name: Score(**score) for name, score in scores.items()}
+            nats = [
+                f"{row['losses']['100%']:.2f} / {row['losses']['50%']:.2f}",
+                f"{row['losses'].get('left to right', float('nan')):.2f}",
+            ]
+            lines.append(
+                [variant, str(row["updates"]), f"{row['teraflop']:.0f}", method, *cells(found, measures), *nats]
+            )
+    return markdown_table(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
