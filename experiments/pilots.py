@@ -214,7 +214,7 @@ def collect() -> dict:
 
 
 def differences(rows: dict, texts: int) -> list[dict]:
-    """Of every method, BLEU less that of the masked pilot in eight passes and less the variant's own draft.
+    """Of every method, BLEU less the masked pilot's in eight passes, less its own draft's, and drafts less each other.
 
     Resampled in pairs: both methods wrote the same texts, which narrows the interval.
     """
@@ -228,6 +228,8 @@ def differences(rows: dict, texts: int) -> list[dict]:
             counts[variant, method] = bleu_counts(found, originals)
     pairs = [(one, ("masked only", "masked, 8 passes")) for one in counts]
     pairs += [(one, (one[0], "draft")) for one in counts]
+    drafts = [one for one in counts if one[1] == "draft"]
+    pairs += [(drafts[i], drafts[j]) for i in range(len(drafts)) for j in range(i)]
     return [
         {"method": one, "less": other, "BLEU": asdict(difference(counts[one], counts[other]))}
         for one, other in pairs
