@@ -18,7 +18,7 @@ space: $(STAMP)
 	$(BIN)/python space/app.py
 
 test: $(STAMP) lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # from raw text to an evaluated checkpoint in $(RUN)/best; killed and called again, it goes on where it was
 checkpoint: $(STAMP)
