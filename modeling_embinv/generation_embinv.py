@@ -96,9 +96,9 @@ class EmbInvGenerationMixin:
                 unknown or impossible settings, and for vectors of another shape, NaN or infinite ones by `feedback`.
         """
         config = self._generation_settings(generation_config, kwargs)
-        if mismatch := self.mismatch(embeddings):
+        given, embeddings = embeddings, check_embeddings(embeddings, self.config.embedding_dim).to(self.device)
+        if mismatch := self._mismatch(given, embeddings.shape):
             warnings.warn(mismatch, stacklevel=2)
-        embeddings = check_embeddings(embeddings, self.config.embedding_dim).to(self.device)
         search = config.num_candidates > 1 or config.num_corrections > 0
         check_feedback(feedback, tokenizer)
         check_generator(generator)
@@ -142,9 +142,13 @@ class EmbInvGenerationMixin:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that they are normalised is for `generate` to say
             checked = check_embeddings(embeddings, self.config.embedding_dim)
-        if self.config.encoder_fingerprint is None or not len(checked):
+        return self._mismatch(embeddings, checked.shape)
+
+    def _mismatch(self, embeddings: Any, shape: torch.Size) -> str | None:
+        """`mismatch` of vectors that were checked, (N, D) in `shape`, as they came: their lengths count."""
+        if self.config.encoder_fingerprint is None or not shape[0]:
             return None
-        vectors = as_rows(embeddings, "embeddings").reshape(checked.shape)
+        vectors = as_rows(embeddings, "embeddings").reshape(shape)
         looks = Fingerprint.from_text(self.config.encoder_fingerprint).mismatch(vectors)
         encoder = self.config.encoder_id or "one encoder"
         return looks and f"this model inverts vectors of {encoder}; these look like {looks}."
