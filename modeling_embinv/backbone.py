@@ -15,7 +15,7 @@ from .configuration_embinv import EmbInvConfig
 from .encoders import same_setting
 from .files import one_line
 from .integrity_embinv import check_tokenizer
-from .modeling_embinv import ConditionProjector, EmbInvForMaskedDiffusion
+from .modeling_embinv import ConditionProjector, ConditionTokens, EmbInvForMaskedDiffusion
 
 logger = logging.get_logger(__name__)
 
@@ -281,6 +281,29 @@ def adopt_encoder(model: EmbInvForMaskedDiffusion, tokenizer: PreTrainedTokenize
     for name, value in named.items():
         setattr(config, name, value)
     return True
+
+
+@torch.no_grad()
+def grow_prefix(model: EmbInvForMaskedDiffusion, count: int):
+    """Give a trained inverter `count` condition tokens, if it has fewer: the new ones stand before the old ones.
+
+    The old ones and the text keep their position embeddings, so that nothing but attention to the new ones changes.
+    """
+    config = model.config
+    added = count - config.num_condition_tokens
+    if added <= 0:
+        return
+    old, config.num_condition_tokens = model.condition_tokens, count
+    model.condition_tokens = ConditionTokens(config)
+    model._init_weights(model.condition_tokens)
+    if old is not None:
+        model.condition_tokens.weight[-len(old.weight) :] = old.weight
+        model.condition_tokens.bias[-len(old.bias) :] = old.bias
+    embeddings = model.trunk.embeddings
+    if hasattr(embeddings, "position_embeddings"):  # others turn their vectors by distances alone
+        weight, first = embeddings.position_embeddings.weight, embeddings.first_position
+        weight[first:] = weight[first:].roll(added, dims=0)
+        weight[first : first + added] = weight[first + added]
 
 
 def drop_stale(model: EmbInvForMaskedDiffusion, surrogate: bool, calibrations: Sequence[str] = KINDS) -> list[str]:

@@ -5,6 +5,7 @@ import json
 import logging
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from accelerate.logging import get_logger
 from accelerate.utils import set_seed
 
 from .allocator import keep_large_blocks
-from .backbone import adopt_encoder, drop_stale, load_inverter, new_inverter, prepare_tokenizer
+from .backbone import adopt_encoder, drop_stale, grow_prefix, load_inverter, new_inverter, prepare_tokenizer
 from .bag_of_words import warm_up_on_words
 from .batches import PairBatches, SpanBatches, held_out_pairs
 from .causal_embinv import check_prefix
@@ -27,7 +28,7 @@ from .modeling_embinv import EmbInvForMaskedDiffusion
 from .sources import read_texts
 from .spans import SpanSampler, TokenizedCorpus
 from .training_config import TrainingConfig, read_sizes
-from .training_run import JSONLinesTracker, Run, learning_rate_factor, new_optimizer
+from .training_run import JSONLinesTracker, Run, learning_rate_factor, new_optimizers
 from .validation import ValidationSet
 
 
@@ -82,10 +83,11 @@ def _run(config: TrainingConfig, accelerator: Accelerator, lines: JSONLinesTrack
     if config.compile:
         model.trunk.compile(dynamic=False)
 
-    model, optimizer = accelerator.prepare(model, new_optimizer(model, config))
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(config, step))
+    model, *optimizers = accelerator.prepare(model, *new_optimizers(model, config))
+    factor = partial(learning_rate_factor, config)
+    schedulers = [torch.optim.lr_scheduler.LambdaLR(optimizer, factor) for optimizer in optimizers]
     stage = Distillation if config.surrogate_rank else Run
-    run = stage(config, accelerator, model, tokenizer, encoder, optimizer, scheduler, batches, held_out)
+    run = stage(config, accelerator, model, tokenizer, encoder, optimizers, schedulers, batches, held_out)
     return run.loop()
 
 
@@ -139,6 +141,7 @@ def _trained_model(config: TrainingConfig, encoder: SentenceEncoder):
         )
     model.config.max_sequence_length = config.max_sequence_length
     if not config.surrogate_rank:
+        grow_prefix(model, config.num_condition_tokens)
         model.config.canvas_lengths = config.canvas_lengths
         model.config.causal_share = config.causal_share
     return model, tokenizer, has_changed

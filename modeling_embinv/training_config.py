@@ -57,7 +57,7 @@ class TrainingConfig:
     )
     max_sequence_length: Positions = field(default=32, metadata={"help": "L, tokens of the canvas"})
     num_condition_tokens: Annotated[int, Bounds(0, 1000)] = field(
-        default=0, metadata={"help": "prefix positions projected from the embedding"}
+        default=0, metadata={"help": "prefix positions projected from the embedding; init_from may gain some"}
     )
     freeze_backbone: bool = field(default=False, metadata={"help": "train projector, modulation, output layer only"})
     attn_implementation: str = field(default="sdpa", metadata={"help": "eager is faster on CPU for short texts"})
@@ -90,11 +90,17 @@ class TrainingConfig:
     canvas_lengths: list[Positions] | None = field(
         default=None, metadata={"help": "canvas lengths of batches, each gets as many tokens; default is L alone"}
     )
+    optimizer: Literal["adamw", "muon"] = field(
+        default="adamw", metadata={"help": "of the trunk's matrices; all other weights have AdamW"}
+    )
     learning_rate: Rate = field(default=1e-4, metadata={"help": "peak rate"})
     embedding_rate: Rate = field(
         default=1.0, metadata={"help": "rate of the token embeddings as a share of learning_rate; 0 freezes them"}
     )
     lr_scheduler: Literal["cosine", "constant"] = field(default="cosine", metadata={"help": "after the warm-up"})
+    decay_steps: UpdatesOrNone = field(
+        default=0, metadata={"help": "last updates, over which a constant rate falls to 0 in a line"}
+    )
     warmup_steps: UpdatesOrNone = field(default=2000, metadata={"help": "linear warm-up"})
     weight_decay: Rate = field(default=0.01, metadata={"help": "of matrices; norms and biases have none"})
     max_grad_norm: AboveZero = field(default=1.0, metadata={"help": "clipping"})
@@ -126,6 +132,8 @@ class TrainingConfig:
             read_sizes(self.backbone_config)
         if self.causal_share and not self.num_condition_tokens and self.init_from is None:
             raise ValueError("causal_share needs num_condition_tokens of at least 1, which predict the first token.")
+        if self.decay_steps and self.lr_scheduler != "constant":
+            raise ValueError(f"decay_steps is for a constant rate: lr_scheduler {self.lr_scheduler} falls by itself.")
         if self.causal_share and self.surrogate_rank:
             raise ValueError("the surrogate's stage leaves the inverter as it is: set causal_share to 0.")
         if self.mask_ratio is not None and self.loss_weight == "elbo":

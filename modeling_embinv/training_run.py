@@ -72,9 +72,9 @@ CHECKED_UPDATES = 20
 class Run:
     """A training run: its parts, and the loop in paragraphs."""
 
-    def __init__(self, config, accelerator, model, tokenizer, encoder, optimizer, scheduler, batches, held_out):
+    def __init__(self, config, accelerator, model, tokenizer, encoder, optimizers, schedulers, batches, held_out):
         self.config, self.accelerator, self.model, self.tokenizer = config, accelerator, model, tokenizer
-        self.encoder, self.optimizer, self.scheduler = encoder, optimizer, scheduler
+        self.encoder, self.optimizers, self.schedulers = encoder, optimizers, schedulers
         self.batches, self.held_out = batches, held_out
         self.bare_model = accelerator.unwrap_model(model)
         self.schedule = config.schedule_of(self.bare_model)
@@ -84,7 +84,7 @@ class Run:
         self.unchecked: list[Tensor] = []  # of the updates since `stop_if_diverged`; not finite if a gradient was not
         self.texts, self.flops, self.since = 0, 0.0, time.perf_counter()  # since the last log line
         self.folder = Path(config.output_dir)
-        accelerator.register_for_checkpointing(self.scheduler, self.ema, self.progress)
+        accelerator.register_for_checkpointing(*self.schedulers, self.ema, self.progress)
 
     def loop(self) -> Path:
         config, accelerator, progress = self.config, self.accelerator, self.progress
@@ -147,7 +147,7 @@ class Run:
         values = {
             **means,
             "train/grad_norm": float(grad_norm),
-            "train/learning_rate": self.scheduler.get_last_lr()[0],
+            "train/learning_rate": self.schedulers[0].get_last_lr()[0],
             "train/texts_per_second": self.texts / seconds,
             "train/share_of_matmul_rate": self.flops / seconds / limit,
         }
@@ -174,10 +174,12 @@ class Run:
                 self.backward(loss)
                 if accelerator.sync_gradients:
                     grad_norm = accelerator.clip_grad_norm_(self.model.parameters(), config.max_grad_norm)
-                self.optimizer.step()
-                self.optimizer.zero_grad()
+                for optimizer in self.optimizers:
+                    optimizer.step()
+                    optimizer.zero_grad()
             total = total + loss.detach() / config.gradient_accumulation_steps
-        self.scheduler.step()
+        for scheduler in self.schedulers:
+            scheduler.step()
         self.ema.update()
         return total, _whole(grad_norm)
 
@@ -277,9 +279,11 @@ class Run:
             scores["loss_causal"] = causal_score(self.bare_model, self.held_out)
         if share == 1:  # of the order that was learned
             scores["loss"], settings = scores["loss_causal"], {"strategy": "autoregressive"}
-        generated, samples = generation_scores(
-            self.bare_model, self.tokenizer, self.encoder, self.held_out, **settings
-        )
+        parts = self.bare_model, self.tokenizer, self.encoder, self.held_out
+        generated, samples = generation_scores(*parts, **settings)
+        if 0 < share < 1:
+            drafts, samples = generation_scores(*parts, strategy="autoregressive")
+            scores |= {f"draft_{name}": value for name, value in drafts.items()}
         return scores | generated, samples
 
     def export(self, name: str) -> Path:
@@ -301,19 +305,30 @@ def _whole(value: Tensor | None) -> Tensor:
 
 
 def learning_rate_factor(config: TrainingConfig, step: int) -> float:
-    """Linear warm-up to 1, then constant or a cosine down to 0 at max_steps."""
+    """Linear warm-up to 1, then a cosine down to 0 at max_steps, or constant with a line down to 0 at the end."""
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
     if config.lr_scheduler == "constant":
-        return 1.0
+        return min(1.0, max(config.max_steps - step, 0) / config.decay_steps) if config.decay_steps else 1.0
     done = (step - config.warmup_steps) / max(config.max_steps - config.warmup_steps, 1)
     return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
 
-def new_optimizer(model: EmbInvForMaskedDiffusion, config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW over the trainable weights; norms and biases do not decay, token embeddings have a rate of their own."""
+def new_optimizers(model: EmbInvForMaskedDiffusion, config: TrainingConfig) -> list[torch.optim.Optimizer]:
+    """AdamW over the trainable weights; norms and biases do not decay, token embeddings have a rate of their own.
+
+    With Muon (arXiv 2502.16982) the matrices of the trunk's layers have an optimizer of their own, whose steps are as
+    long as AdamW's, so that one learning rate serves both.
+    """
     embeddings = model.get_input_embeddings().weight
     weights = [weight for weight in model.parameters() if weight.requires_grad and weight is not embeddings]
+    muon = []
+    if config.optimizer == "muon":
+        matrices = [weight for weight in model.trunk.layers.parameters() if weight.requires_grad and weight.ndim == 2]
+        known = {id(weight) for weight in matrices}
+        weights = [weight for weight in weights if id(weight) not in known]
+        settings = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+        muon = [torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw", **settings)]
     groups = [
         {"params": [weight for weight in weights if weight.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [weight for weight in weights if weight.ndim <= 1], "weight_decay": 0.0},
@@ -321,7 +336,7 @@ def new_optimizer(model: EmbInvForMaskedDiffusion, config: TrainingConfig) -> to
     if embeddings.requires_grad:
         rate = config.learning_rate * config.embedding_rate
         groups.append({"params": [embeddings], "lr": rate, "weight_decay": config.weight_decay})
-    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
+    return [torch.optim.AdamW(groups, lr=config.learning_rate, fused=True), *muon]
 
 
 def _compute_dtype(accelerator: Accelerator) -> torch.dtype:
