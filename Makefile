@@ -9,7 +9,7 @@ TRAINING_PARTS := commonvoice tanaka books-fiction wikipedia-simple wikipedia-mi
 	web-ewt us-presidential-speeches books-nonfiction opensource-guide xquad
 HELD_OUT_PARTS := tanaka commonvoice wikipedia-simple books-fiction wikipedia-misc gov-18f web-ewt world-factbook
 
-.PHONY: demo space test checkpoint lint format clean
+.PHONY: demo space test checkpoint sync lint format clean
 
 demo: $(STAMP)
 	$(BIN)/embinv demo
@@ -35,6 +35,11 @@ checkpoint: $(STAMP)
 		$(BIN)/embinv evaluate $(HELD_OUT_PARTS:%=$(CORPUS)/heldout/en/%.txt) --max_tokens $$tokens --limit 125 \
 			--training_pairs data/minilm_$$((tokens + 1)) --model $(RUN)/best --out $(RUN)/evaluation_$$tokens.json \
 			--plots $(RUN)/plots_$$tokens || exit 1; done
+
+# the code that travels with the released checkpoint, copied anew from the package
+sync:
+	rm -f checkpoints/embinv-minilm/*.py
+	cp modeling_embinv/*_embinv.py checkpoints/embinv-minilm/
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

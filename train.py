@@ -5,8 +5,8 @@ accelerate launch --config_file accelerate_configs/cpu.yaml train.py configs/min
 
 import sys
 
-from modeling_embinv.training import train
-from modeling_embinv.training_config import parse_training_config
+from modeling_embinv.training.assemble import train
+from modeling_embinv.training.config import parse_training_config
 
 if __name__ == "__main__":
     try:

@@ -5,9 +5,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import BertConfig, BertLMHeadModel
 
+from modeling_embinv.conditioning_embinv import ConditionProjector
 from modeling_embinv.diffusion_embinv import text_positions
 from modeling_embinv.linear_embinv import use_linear
-from modeling_embinv.modeling_embinv import ConditionProjector
 
 
 class AutoregressiveInverter(nn.Module):

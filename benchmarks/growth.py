@@ -12,9 +12,9 @@ from pathlib import Path
 from throughput import TrainingStep, build_model, inversion, measure
 from throughput import parse as parse_throughput
 
-from modeling_embinv.allocator import keep_large_blocks
-from modeling_embinv.files import write_json
-from modeling_embinv.report import markdown_table
+from modeling_embinv.data.files import write_json
+from modeling_embinv.evaluation.report import markdown_table
+from modeling_embinv.runtime import keep_large_blocks
 
 # the usual value of each, from which one at a time departs
 USUAL = {"batch": 8, "length": 32, "vocabulary": 30_522, "passes": 8}

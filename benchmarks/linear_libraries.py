@@ -14,10 +14,10 @@ from throughput import cpu_name, take_turns, unit_vectors
 from torch.nn import functional as F
 
 from modeling_embinv import linear_embinv
-from modeling_embinv.allocator import keep_large_blocks
-from modeling_embinv.backbone import load_inverter
-from modeling_embinv.cli_options import CHECKPOINT
-from modeling_embinv.report import markdown_table
+from modeling_embinv.cli.options import CHECKPOINT
+from modeling_embinv.evaluation.report import markdown_table
+from modeling_embinv.loading import load_inverter
+from modeling_embinv.runtime import keep_large_blocks
 
 SHAPES = [(384, 384), (384, 1536), (1536, 384), (384, 30_522)]
 ROWS = [17, 33, 264, 2112]

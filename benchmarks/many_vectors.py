@@ -19,13 +19,13 @@ import numpy as np
 import psutil
 import pyarrow.parquet as pq
 
-from modeling_embinv.backbone import load_inverter
-from modeling_embinv.canvas import tokenize
-from modeling_embinv.cli_options import CHECKPOINT
-from modeling_embinv.encoders import load_encoder
-from modeling_embinv.files import write_json
-from modeling_embinv.inversion import PART_ROWS
-from modeling_embinv.report import markdown_table
+from modeling_embinv.cli.options import CHECKPOINT
+from modeling_embinv.data.encoders import load_encoder
+from modeling_embinv.data.files import write_json
+from modeling_embinv.data.tokens import tokenize
+from modeling_embinv.evaluation.report import markdown_table
+from modeling_embinv.inversion.dumps import PART_ROWS
+from modeling_embinv.loading import load_inverter
 
 DISTINCT = 4096
 MILLION = 1_000_000

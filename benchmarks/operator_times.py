@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch.autograd import DeviceType
 
-from modeling_embinv.report import markdown_table
+from modeling_embinv.evaluation.report import markdown_table
 
 # operators by the beginning of their names; the longest one counts
 OPERATORS = {

@@ -3,7 +3,7 @@
     python benchmarks/throughput.py                     # a model of MiniLM's shape with random weights
     python benchmarks/throughput.py --model runs/minilm_cpu/best --json throughput.json
 
-A training step is `Run.update` of modeling_embinv/training.py on one random batch; an inversion is `generate` with the
+A training step is `Run.update` (modeling_embinv.training.loop) on a random batch; an inversion is `generate` with the
 confidence strategy. Each is run once while every matrix product that it dispatches is recorded. Then the call and the
 bare products, on preallocated contiguous operands of the same shapes, take turns on the clock, and medians are
 compared: 100 % would mean that nothing but matrix products costs time. See benchmarks/README.md.
@@ -27,11 +27,12 @@ from operator_times import print_profile, profile_table, where_time_goes
 from torch import Tensor
 
 from modeling_embinv import EmbInvConfig, EmbInvForMaskedDiffusion
-from modeling_embinv.allocator import keep_large_blocks
-from modeling_embinv.files import write_json
-from modeling_embinv.report import markdown_table
-from modeling_embinv.training_config import TrainingConfig
-from modeling_embinv.training_run import Run, new_optimizer
+from modeling_embinv.data.files import write_json
+from modeling_embinv.evaluation.report import markdown_table
+from modeling_embinv.runtime import keep_large_blocks
+from modeling_embinv.training.config import TrainingConfig
+from modeling_embinv.training.loop import Run
+from modeling_embinv.training.optimizers import new_optimizers
 
 MINILM = dict(
     model_type="bert", vocab_size=30522, hidden_size=384, num_hidden_layers=6, num_attention_heads=12,
@@ -51,12 +52,11 @@ class TrainingStep:
         accelerator = Accelerator(
             cpu=args.device.type == "cpu", mixed_precision="bf16" if args.dtype == torch.bfloat16 else "no"
         )
-        optimizer = new_optimizer(model, config)
         self.input_ids = torch.randint(model.config.vocab_size, (args.train_batch_size, args.length))
         self.embedding = unit_vectors(args.train_batch_size, model.config.embedding_dim)
-        model, optimizer = accelerator.prepare(model, optimizer)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
-        self.run = Run(config, accelerator, model, None, None, optimizer, scheduler, batches=self, held_out=None)
+        model, *optimizers = accelerator.prepare(model, *new_optimizers(model, config))
+        schedulers = [torch.optim.lr_scheduler.LambdaLR(one, lambda step: 1.0) for one in optimizers]
+        self.run = Run(config, accelerator, model, None, None, optimizers, schedulers, batches=self, held_out=None)
 
     def batch(self, index: int, batch_size: int, canvas: int) -> tuple[Tensor, Tensor]:
         """What `Run` asks its data for."""

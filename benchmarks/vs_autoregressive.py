@@ -21,21 +21,21 @@ from torch.nn.functional import cosine_similarity
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 
-from modeling_embinv.allocator import keep_large_blocks
-from modeling_embinv.backbone import load_inverter
-from modeling_embinv.bag_of_words import bag_of_words_loss
-from modeling_embinv.batches import PairBatches, generator_for, held_out_pairs, noise_batch
-from modeling_embinv.canvas import decode_rows
-from modeling_embinv.data import load_pairs
+from modeling_embinv.data.batches import PairBatches, held_out_pairs, noise_batch
+from modeling_embinv.data.canvas import decode_rows
+from modeling_embinv.data.encoders import EncoderConfig, load_encoder
+from modeling_embinv.data.files import write_json
+from modeling_embinv.data.pairs import load_pairs
 from modeling_embinv.diffusion_embinv import text_positions
-from modeling_embinv.encoders import EncoderConfig, load_encoder
-from modeling_embinv.evaluation import HeldOut, Recovered, Score
-from modeling_embinv.files import write_json
-from modeling_embinv.flops import training_flops
-from modeling_embinv.report import cells, markdown_table
-from modeling_embinv.training import train
-from modeling_embinv.training_config import TrainingConfig, parse_training_config
-from modeling_embinv.training_run import learning_rate_factor, new_optimizer
+from modeling_embinv.evaluation.held_out import HeldOut, Recovered, Score
+from modeling_embinv.evaluation.report import cells, markdown_table
+from modeling_embinv.loading import load_inverter
+from modeling_embinv.runtime import generator_for, keep_large_blocks
+from modeling_embinv.training.assemble import train
+from modeling_embinv.training.bag_of_words import bag_of_words_loss
+from modeling_embinv.training.config import TrainingConfig, parse_training_config
+from modeling_embinv.training.flops import training_flops
+from modeling_embinv.training.optimizers import learning_rate_factor, new_optimizers
 
 CONFIG = "configs/minilm_cpu.yaml"
 SAVE_STEPS = 100
@@ -82,7 +82,7 @@ def train_theirs(
     config.max_steps = updates
     if config.compile:  # as ours does
         model.decoder.bert.compile(dynamic=False)
-    optimizer = new_optimizer(model, config)
+    (optimizer,) = new_optimizers(model, config)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(config, step))
     path, first = out / "autoregressive.pt", 0
     if path.exists():

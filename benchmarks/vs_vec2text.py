@@ -24,10 +24,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import T5Config, T5EncoderModel
 
-from modeling_embinv import EmbInvConfig, EmbInvForMaskedDiffusion, closed_loop_embinv
-from modeling_embinv.allocator import keep_large_blocks
-from modeling_embinv.files import write_json
-from modeling_embinv.report import markdown_table
+from modeling_embinv import EmbInvConfig, EmbInvForMaskedDiffusion, search_embinv
+from modeling_embinv.data.files import write_json
+from modeling_embinv.evaluation.report import markdown_table
+from modeling_embinv.runtime import keep_large_blocks
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("transformers==4.49.0", "vec2text==0.0.13", "scipy", "nltk", "sentencepiece")
@@ -191,8 +191,8 @@ def of_shape(name: str, length: int):
 
 def released(name: str):
     """The checkpoint of this repository with the encoder that it inverts."""
-    from modeling_embinv.backbone import load_inverter
-    from modeling_embinv.encoders import load_encoder
+    from modeling_embinv.data.encoders import load_encoder
+    from modeling_embinv.loading import load_inverter
 
     model, _ = load_inverter(ROOT / "checkpoints" / "embinv-minilm")
     encoder, end = load_encoder(model.config.encoder_id), model.config.eos_token_id
@@ -207,7 +207,7 @@ def start_ours(name: str, options):
     global ours
     keep_large_blocks()
     torch.set_num_threads(options.threads)
-    closed_loop_embinv.PATIENCE = 10**9  # random weights never improve, and must not end the rounds early
+    search_embinv.PATIENCE = 10**9  # random weights never improve, and must not end the rounds early
     ours = Ours(name, options.length)
 
 

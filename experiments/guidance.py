@@ -12,15 +12,15 @@ from dataclasses import asdict
 import torch
 from run import FOLDER
 
-from modeling_embinv.allocator import keep_large_blocks
-from modeling_embinv.backbone import load_inverter
-from modeling_embinv.batches import held_out_pairs
-from modeling_embinv.canvas import decode_rows
-from modeling_embinv.cli_options import CHECKPOINT
-from modeling_embinv.encoders import load_encoder
-from modeling_embinv.evaluation import HeldOut, Measures, Score
-from modeling_embinv.files import write_json
-from modeling_embinv.report import markdown_table, sweep
+from modeling_embinv.cli.options import CHECKPOINT
+from modeling_embinv.data.batches import held_out_pairs
+from modeling_embinv.data.canvas import decode_rows
+from modeling_embinv.data.encoders import load_encoder
+from modeling_embinv.data.files import write_json
+from modeling_embinv.evaluation.held_out import HeldOut, Measures, Score
+from modeling_embinv.evaluation.report import markdown_table, sweep
+from modeling_embinv.loading import load_inverter
+from modeling_embinv.runtime import keep_large_blocks
 
 RESULTS = FOLDER / "results" / "guidance.json"
 PAIRS, LENGTH, TEXTS = "data/minilm_16", 15, 300

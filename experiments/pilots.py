@@ -25,30 +25,23 @@ import torch
 from accelerate import Accelerator
 from run import text_losses
 
-from modeling_embinv.allocator import keep_large_blocks
-from modeling_embinv.backbone import load_inverter
-from modeling_embinv.bag_of_words import warm_up_on_words
-from modeling_embinv.batches import (
-    PairBatches,
-    causal_batch,
-    generator_for,
-    held_out_pairs,
-    is_causal_update,
-    noise_batch,
-)
-from modeling_embinv.canvas import decode_rows
-from modeling_embinv.checkpoints import export
-from modeling_embinv.data import load_pairs
+from modeling_embinv.data.batches import PairBatches, causal_batch, held_out_pairs, is_causal_update, noise_batch
+from modeling_embinv.data.canvas import decode_rows
+from modeling_embinv.data.encoders import EncoderConfig, load_encoder
+from modeling_embinv.data.files import write_json
+from modeling_embinv.data.pairs import load_pairs
 from modeling_embinv.diffusion_embinv import Canvas, remask_step, text_positions
-from modeling_embinv.encoders import EncoderConfig, load_encoder
-from modeling_embinv.evaluation import HeldOut, Recovered, Score
-from modeling_embinv.files import write_json
-from modeling_embinv.flops import training_flops
-from modeling_embinv.metrics import bleu_counts, bleu_of_counts
-from modeling_embinv.report import cells, markdown_table
-from modeling_embinv.training import build_model, train
-from modeling_embinv.training_config import TrainingConfig
-from modeling_embinv.validation import ValidationSet, causal_score
+from modeling_embinv.evaluation.held_out import HeldOut, Recovered, Score
+from modeling_embinv.evaluation.metrics import bleu_counts, bleu_of_counts
+from modeling_embinv.evaluation.report import cells, markdown_table
+from modeling_embinv.loading import load_inverter
+from modeling_embinv.runtime import generator_for, keep_large_blocks
+from modeling_embinv.training.assemble import build_model, train
+from modeling_embinv.training.bag_of_words import warm_up_on_words
+from modeling_embinv.training.checkpoints import export
+from modeling_embinv.training.config import TrainingConfig
+from modeling_embinv.training.flops import training_flops
+from modeling_embinv.training.validation import ValidationSet, causal_score
 
 FOLDER = Path(__file__).parent
 RUNS = Path("runs/pilots")

@@ -17,12 +17,12 @@ import torch
 import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
-from modeling_embinv.allocator import keep_large_blocks
-from modeling_embinv.backbone import load_inverter
-from modeling_embinv.canvas import tokenize
-from modeling_embinv.encoders import load_encoder
-from modeling_embinv.evaluation import HeldOut
-from modeling_embinv.files import write_json
+from modeling_embinv.data.encoders import load_encoder
+from modeling_embinv.data.files import write_json
+from modeling_embinv.data.tokens import tokenize
+from modeling_embinv.evaluation.held_out import HeldOut
+from modeling_embinv.loading import load_inverter
+from modeling_embinv.runtime import keep_large_blocks
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results" / "quality_cost.json"

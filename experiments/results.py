@@ -8,8 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from modeling_embinv.evaluation import Score
-from modeling_embinv.report import COLUMNS, cells, markdown_table
+from modeling_embinv.evaluation.held_out import Score
+from modeling_embinv.evaluation.report import COLUMNS, cells, markdown_table
 
 FOLDER = Path(__file__).resolve().parent
 HEAD = """# Results

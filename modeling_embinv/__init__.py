@@ -3,6 +3,7 @@
 from transformers import AutoConfig, AutoModel
 
 from .configuration_embinv import EmbInvConfig
+from .errors_embinv import EmbInvError
 from .generation_config_embinv import EmbInvGenerationConfig
 from .generation_embinv import EmbInvGenerationOutput
 from .modeling_embinv import EmbInvForMaskedDiffusion, EmbInvOutput
@@ -13,6 +14,7 @@ AutoModel.register(EmbInvConfig, EmbInvForMaskedDiffusion, exist_ok=True)
 
 __all__ = [
     "EmbInvConfig",
+    "EmbInvError",
     "EmbInvForMaskedDiffusion",
     "EmbInvGenerationConfig",
     "EmbInvGenerationOutput",

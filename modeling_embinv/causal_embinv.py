@@ -5,6 +5,7 @@ from torch import Tensor
 from transformers import Cache
 from transformers import DynamicCache
 
+from .errors_embinv import EmbInvError
 from .diffusion_embinv import text_positions
 
 # texts whose logits exist at a time
@@ -12,19 +13,19 @@ LOGITS_ROWS = 256
 
 
 def check_prefix(config):
-    """Raises ValueError for a model that has nothing to predict the first token from."""
+    """Raises EmbInvError for a model that has nothing to predict the first token from."""
     if not config.num_condition_tokens:
-        raise ValueError(
+        raise EmbInvError(
             "left to right needs num_condition_tokens of at least 1: the first token is predicted from the last "
             "condition token, and this model has none."
         )
 
 
 def check_causal(config):
-    """Raises ValueError for a model that never learned to predict from left to right."""
+    """Raises EmbInvError for a model that never learned to predict from left to right."""
     check_prefix(config)
     if not config.causal_share:
-        raise ValueError(
+        raise EmbInvError(
             "this checkpoint was not trained from left to right (causal_share is 0 in its config): "
             "choose another strategy, or train with causal_share above 0."
         )
@@ -46,7 +47,7 @@ class CausalMixin:
             (B,) float32. The probabilities of all rows of L tokens, the empty text among them, sum to 1.
 
         Raises:
-            ValueError: for a model that was not trained from left to right.
+            EmbInvError: for a model that was not trained from left to right.
         """
         check_causal(self.config)
         if not len(ids):
@@ -83,7 +84,7 @@ def write_left_to_right(sampler):
     4. Texts with an end token leave, and their rows of the cache.
 
     Raises:
-        ValueError: for a model that was not trained from left to right.
+        EmbInvError: for a model that was not trained from left to right.
     """
     model = sampler.model
     check_causal(model.config)

@@ -8,6 +8,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
 from transformers import PreTrainedConfig
 
+from .errors_embinv import EmbInvError
 from .integrity_embinv import check_settings
 
 # without these in a config.json, their defaults would stand in for what the weights were trained with
@@ -45,7 +46,7 @@ class EmbInvConfig(PreTrainedConfig):
         checksums: of settings, weights and vocabulary, as they were saved; `save_pretrained` of the model writes them.
 
     Raises:
-        ValueError: for sizes out of range, a mask token outside the vocabulary or a trunk of another vocabulary.
+        EmbInvError: for sizes out of range, a mask token outside the vocabulary or a trunk of another vocabulary.
     """
 
     model_type = "embinv"
@@ -79,24 +80,24 @@ class EmbInvConfig(PreTrainedConfig):
         """A configuration from the content of a config.json, which must be whole; `kwargs` change it afterwards.
 
         Raises:
-            ValueError: for missing or unknown keys, a value of another type or out of range, or another checksum.
+            EmbInvError: for missing or unknown keys, a value of another type or out of range, or another checksum.
         """
         check_settings(config_dict)
         if missing := [key for key in REQUIRED if key not in config_dict]:
-            raise ValueError(f"config.json has no {', '.join(missing)}: it is not whole; download it again.")
+            raise EmbInvError(f"config.json has no {', '.join(missing)}: it is not whole; download it again.")
         known = _OTHERS | set(cls.__dataclass_fields__)
         if unknown := [key for key in config_dict if key not in known and not key.startswith("_")]:
-            raise ValueError(
+            raise EmbInvError(
                 f"config.json has unknown keys, {', '.join(unknown)}: remove them, or update EmbInv's code."
             )
         if config_dict["model_type"] != cls.model_type or not isinstance(config_dict["backbone_config"], dict):
-            raise ValueError(f"config.json must have model_type {cls.model_type!r} and a table as backbone_config.")
+            raise EmbInvError(f"config.json must have model_type {cls.model_type!r} and a table as backbone_config.")
         stored = config_dict.get("dtype") or config_dict.get("torch_dtype")
         config_dict = {**config_dict, "dtype": stored or "float32"}  # not that of the stored weights, float16
         try:
             return super().from_dict(config_dict, **kwargs)
         except Exception as error:  # of several libraries, and of several lines
-            raise ValueError(f"config.json: {' '.join(str(error).split())}") from error
+            raise EmbInvError(f"config.json: {' '.join(str(error).split())}") from error
 
     def __post_init__(self, **kwargs):
         if self.backbone_config is None:
@@ -122,31 +123,31 @@ class EmbInvConfig(PreTrainedConfig):
         """Runs at construction and at saving."""
         for name in ("embedding_dim", "max_sequence_length", "vocab_size"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+                raise EmbInvError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if min(self.canvas_lengths or [1]) < 1:
-            raise ValueError(f"canvas_lengths must be at least 1 each, got {self.canvas_lengths}.")
+            raise EmbInvError(f"canvas_lengths must be at least 1 each, got {self.canvas_lengths}.")
         if self.timestep_features < 2 or self.timestep_features % 2:
-            raise ValueError(f"timestep_features must be an even number of at least 2, got {self.timestep_features}.")
+            raise EmbInvError(f"timestep_features must be an even number of at least 2, got {self.timestep_features}.")
         if self.num_condition_tokens < 0:
-            raise ValueError(f"num_condition_tokens must be 0 or more, got {self.num_condition_tokens}.")
+            raise EmbInvError(f"num_condition_tokens must be 0 or more, got {self.num_condition_tokens}.")
         if not 0 <= self.causal_share <= 1:
-            raise ValueError(f"causal_share must be in [0, 1], got {self.causal_share}.")
+            raise EmbInvError(f"causal_share must be in [0, 1], got {self.causal_share}.")
         if self.surrogate_rank < 0:
-            raise ValueError(f"surrogate_rank must be 0 or more, got {self.surrogate_rank}.")
+            raise EmbInvError(f"surrogate_rank must be 0 or more, got {self.surrogate_rank}.")
         if not 0 < self.noise_lambda < math.inf:
-            raise ValueError(f"noise_lambda must be positive, got {self.noise_lambda}.")
+            raise EmbInvError(f"noise_lambda must be positive, got {self.noise_lambda}.")
 
     def validate_vocabulary(self):
         """Runs at construction and at saving."""
         if not 0 <= self.mask_token_id < self.vocab_size:
-            raise ValueError(f"mask_token_id {self.mask_token_id} is outside the vocabulary of {self.vocab_size}.")
+            raise EmbInvError(f"mask_token_id {self.mask_token_id} is outside the vocabulary of {self.vocab_size}.")
         if not isinstance(self.eos_token_id, int) or not 0 <= self.eos_token_id < self.vocab_size:
-            raise ValueError(f"eos_token_id must be one id below {self.vocab_size}, got {self.eos_token_id}.")
+            raise EmbInvError(f"eos_token_id must be one id below {self.vocab_size}, got {self.eos_token_id}.")
         if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
-            raise ValueError(f"pad_token_id must be below {self.vocab_size}, got {self.pad_token_id}.")
+            raise EmbInvError(f"pad_token_id must be below {self.vocab_size}, got {self.pad_token_id}.")
         trunk = self.backbone_config.vocab_size
         if trunk != self.vocab_size:
-            raise ValueError(f"backbone_config.vocab_size {trunk} differs from vocab_size {self.vocab_size}.")
+            raise EmbInvError(f"backbone_config.vocab_size {trunk} differs from vocab_size {self.vocab_size}.")
 
 
 EmbInvConfig.register_for_auto_class()

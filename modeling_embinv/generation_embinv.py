@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 from transformers.utils import ModelOutput
 
-from .closed_loop_embinv import LIKELIHOOD_WEIGHT
-from .closed_loop_embinv import ROWS
-from .closed_loop_embinv import SURROGATE_LIKELIHOOD_WEIGHT
-from .closed_loop_embinv import ClosedLoop
-from .closed_loop_embinv import Judge
-from .closed_loop_embinv import Targets
+from .errors_embinv import EmbInvError
+from .search_embinv import LIKELIHOOD_WEIGHT
+from .search_embinv import ROWS
+from .search_embinv import SURROGATE_LIKELIHOOD_WEIGHT
+from .search_embinv import ClosedLoop
+from .search_embinv import Judge
+from .search_embinv import Targets
 from .diffusion_embinv import after_first
-from .fingerprint_embinv import Fingerprint
+from .inputs_embinv import Fingerprint
 from .generation_config_embinv import EmbInvGenerationConfig
 from .inputs_embinv import BEAMS
 from .inputs_embinv import as_rows
@@ -28,7 +29,7 @@ from .inputs_embinv import check_generator
 from .inputs_embinv import check_streamer
 from .inputs_embinv import check_suppressed
 from .inputs_embinv import checked_feedback
-from .inputs_embinv import shown
+from .errors_embinv import shown
 from .sampler_embinv import Sampler
 from .sampler_embinv import shape_of_draws
 
@@ -92,7 +93,7 @@ class EmbInvGenerationMixin:
             tokenizer: this model's, to hand texts to `feedback`.
 
         Raises:
-            ValueError: for vectors of another width than `config.embedding_dim`, NaN, infinite or all-zero ones, for
+            EmbInvError: for vectors of another width than `config.embedding_dim`, NaN, infinite or all-zero ones, for
                 unknown or impossible settings, and for vectors of another shape, NaN or infinite ones by `feedback`.
         """
         config = self._generation_settings(generation_config, kwargs)
@@ -105,9 +106,9 @@ class EmbInvGenerationMixin:
         if streamer is not None:
             check_streamer(streamer, len(embeddings))
         if search and (draft_ids is not None or config.return_history):
-            raise ValueError("candidates and corrections take no draft_ids and keep no history.")
+            raise EmbInvError("candidates and corrections take no draft_ids and keep no history.")
         if config.num_corrections and feedback is None:
-            raise ValueError('num_corrections needs feedback: "surrogate", or an encoder to check the text by.')
+            raise EmbInvError('num_corrections needs feedback: "surrogate", or an encoder to check the text by.')
         if draft_ids is not None:
             shape = torch.Size([len(embeddings), config.max_length])
             draft_ids = check_draft(draft_ids, shape, self.config.vocab_size, self.config.eos_token_id)
@@ -137,7 +138,7 @@ class EmbInvGenerationMixin:
         A first test, by the fingerprint in the configuration; without one, or for no vectors, it says nothing.
 
         Raises:
-            ValueError: as `generate`, for vectors of another width, NaN, infinite or all-zero ones.
+            EmbInvError: as `generate`, for vectors of another width, NaN, infinite or all-zero ones.
         """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that they are normalised is for `generate` to say
@@ -227,19 +228,19 @@ class EmbInvGenerationMixin:
     def _generation_settings(self, generation_config, overrides: dict) -> EmbInvGenerationConfig:
         base = self.generation_config if generation_config is None else generation_config
         if isinstance(base, type) or not callable(getattr(base, "settings", None)):
-            raise ValueError(
+            raise EmbInvError(
                 f"generation_config must be an EmbInvGenerationConfig, got {shown(base)}; "
                 "single settings are arguments of their own."
             )
         config = type(base)(**{**base.settings(), **overrides})
         search = config.num_candidates > 1 or config.num_corrections
         if "num_beams" in overrides and "num_corrections" not in overrides and not search:
-            raise ValueError(BEAMS)
+            raise EmbInvError(BEAMS)
         check_suppressed(config.suppress_tokens, self.config)
         if config.max_length is None:
             config.max_length = self.config.max_sequence_length
         if config.max_length > self.config.max_sequence_length:
-            raise ValueError(
+            raise EmbInvError(
                 f"max_length {config.max_length} is more than this model's {self.config.max_sequence_length} tokens."
             )
         return config

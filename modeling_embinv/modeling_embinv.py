@@ -1,6 +1,5 @@
 """The conditional masked diffusion language model: noised tokens, a timestep and an embedding in, logits out."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,8 +11,14 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.utils import ModelOutput
 
+from .errors_embinv import EmbInvError
 from .causal_embinv import CausalMixin
 from .causal_embinv import check_prefix
+from .conditioning_embinv import Condition
+from .conditioning_embinv import ConditionProjector
+from .conditioning_embinv import ConditionTokens
+from .conditioning_embinv import Modulation
+from .conditioning_embinv import TimestepFeatures
 from .configuration_embinv import EmbInvConfig
 from .cross_entropy_embinv import chunked_cross_entropy
 from .diffusion_embinv import NoiseSchedule
@@ -21,8 +26,6 @@ from .diffusion_embinv import text_positions
 from .generation_config_embinv import EmbInvGenerationConfig
 from .generation_embinv import EmbInvGenerationMixin
 from .integrity_embinv import CheckedLoading
-from .linear_embinv import Linear
-from .linear_embinv import linear
 from .linear_embinv import use_linear
 from .pipeline_embinv import EmbeddingInversionPipeline
 from .surrogate_embinv import Surrogate
@@ -43,92 +46,6 @@ class EmbInvOutput(ModelOutput):
     loss: Tensor | None = None
     losses: Tensor | None = None
     logits: Tensor | None = None
-
-
-class ConditionProjector(nn.Module):
-    """c = W2·GELU(W1·e + b1) + b2 (Eq. 5), or the learned null condition.
-
-    e has unit norm, so its entries have variance 1/D: the factor √D, which W1 could absorb, gives them variance 1.
-    """
-
-    def __init__(self, config):
-        super().__init__()
-        self.scale = math.sqrt(config.embedding_dim)
-        self.dense_in = nn.Linear(config.embedding_dim, config.hidden_size)
-        self.dense_out = nn.Linear(config.hidden_size, config.hidden_size)
-        self.null_condition = nn.Parameter(torch.zeros(config.hidden_size))
-
-    def forward(self, embedding: Tensor, condition_mask: Tensor | None = None) -> Tensor:
-        """embedding e (B, D), condition_mask (B,) bool, false for the null condition → c (B, H)."""
-        hidden = self.dense_in(embedding.to(self.dense_in.weight.dtype) * self.scale)
-        condition = self.dense_out(nn.functional.gelu(hidden))
-        if condition_mask is None:
-            return condition
-        return torch.where(condition_mask[:, None], condition, self.null_condition.to(condition.dtype))
-
-
-class TimestepFeatures(nn.Module):
-    """φ(t): sines and cosines of t at frequencies from 1 to 1,000, geometrically spaced."""
-
-    def __init__(self, config):
-        super().__init__()
-        self.half = config.timestep_features // 2
-
-    def forward(self, timestep: Tensor) -> Tensor:
-        """t (B,) → φ(t) (B, F) float32."""
-        exponents = torch.arange(self.half, device=timestep.device, dtype=torch.float32) / max(self.half - 1, 1)
-        angles = timestep.float()[:, None] * 1000.0**exponents
-        return torch.cat([angles.cos(), angles.sin()], dim=1)
-
-
-class Modulation(nn.Linear):
-    """(Δγ, Δβ) of all norms from [φ(t), c] in one matrix product (Eqs. 6–9), zero at the start for every t and c.
-
-    The features are scaled to unit length, about, so that one step of Adam, which moves every weight by the learning
-    rate, moves γ and β by about √(F + H) learning rates, not by F + H: steps of 0.2 in each norm wreck a trunk.
-    """
-
-    def __init__(self, config, num_norms: int):
-        super().__init__(config.timestep_features + config.hidden_size, num_norms * 2 * config.hidden_size, bias=False)
-        self.shape = (num_norms, 2, config.hidden_size)
-        self.scale = self.in_features**-0.5
-
-    def of_timestep(self, features: Tensor) -> Tensor:
-        """φ(t) (B, F) → its share of (Δγ, Δβ) (B, num_norms, 2, H)."""
-        return self._product(features, self.weight[:, : features.shape[1]])
-
-    def of_condition(self, condition: Tensor) -> Tensor:
-        """c (B, H) → its share of (Δγ, Δβ) (B, num_norms, 2, H)."""
-        return self._product(condition, self.weight[:, -condition.shape[1] :])
-
-    def _product(self, features: Tensor, weight: Tensor) -> Tensor:
-        return linear(features.to(weight.dtype) * self.scale, weight).unflatten(1, self.shape)
-
-
-@dataclass
-class Condition:
-    """What does not change from pass to pass: what e tells the network.
-
-    modulation: (B, num_norms, 2, H). prefix: (B, P, H) or None.
-    """
-
-    modulation: Tensor
-    prefix: Tensor | None
-
-    def rows(self, index: Tensor) -> "Condition":
-        """Those of the rows `index`."""
-        return Condition(self.modulation[index], None if self.prefix is None else self.prefix[index])
-
-
-class ConditionTokens(Linear):
-    """Prefix positions projected from the condition: (B, H) → (B, P, H)."""
-
-    def __init__(self, config):
-        super().__init__(config.hidden_size, config.num_condition_tokens * config.hidden_size)
-        self.shape = (config.num_condition_tokens, config.hidden_size)
-
-    def forward(self, condition: Tensor) -> Tensor:
-        return super().forward(condition).unflatten(1, self.shape)
 
 
 class PredictionHead(nn.Module):
@@ -272,7 +189,7 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, CausalMixin, EmbInvGenerat
         stays. LRU_CACHE_CAPACITY=1 and ONEDNN_PRIMITIVE_CACHE_CAPACITY=1 in the environment keep nothing.
 
         Raises:
-            ValueError: for a model without a surrogate.
+            EmbInvError: for a model without a surrogate.
         """
         return self.embedder()(ids)
 
@@ -280,10 +197,10 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, CausalMixin, EmbInvGenerat
         """`embed` for many calls, with the weights that the surrogate has now.
 
         Raises:
-            ValueError: for a model without a surrogate.
+            EmbInvError: for a model without a surrogate.
         """
         if self.surrogate is None:
-            raise ValueError("this model has no surrogate encoder; give the encoder itself as feedback.")
+            raise EmbInvError("this model has no surrogate encoder; give the encoder itself as feedback.")
         return partial(self._embed, self.surrogate.reader(self.trunk))
 
     def _embed(self, read: Callable[..., Tensor], ids: Tensor) -> Tensor:
@@ -300,7 +217,7 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, CausalMixin, EmbInvGenerat
         when weights have changed: until then those layers compute in float, and a changed surrogate is not seen.
 
         Raises:
-            ValueError: for a model that is not in float32 on the CPU.
+            EmbInvError: for a model that is not in float32 on the CPU.
         """
         from .int8_embinv import pack
 
@@ -349,7 +266,7 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, CausalMixin, EmbInvGenerat
                 follows it, so that keys and values can be kept.
 
         Raises:
-            ValueError: when causal, for a model without condition tokens.
+            EmbInvError: when causal, for a model without condition tokens.
         """
         batch_size, length = noised_ids.shape
         if causal:

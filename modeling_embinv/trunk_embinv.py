@@ -21,6 +21,8 @@ from transformers.models.modernbert.modeling_modernbert import ModernBertRotaryE
 from transformers.models.modernbert.modeling_modernbert import apply_rotary_pos_emb
 from transformers.models.modernbert.modeling_modernbert import eager_attention_forward
 
+from .errors_embinv import EmbInvError
+
 
 def adaptive_norm(hidden: Tensor, norm: nn.LayerNorm, modulation: Tensor) -> Tensor:
     """AdaLN(h) = γ ⊙ norm(h) + β (Eq. 10) with γ = norm.weight + Δγ and β = norm.bias + Δβ.
@@ -270,10 +272,10 @@ def build_trunk(config) -> nn.Module:
     """The trunk of a backbone configuration.
 
     Raises:
-        ValueError: when the family is not supported, or layers are causal.
+        EmbInvError: when the family is not supported, or layers are causal.
     """
     if config.model_type not in TRUNKS:
-        raise ValueError(f"backbone {config.model_type!r} is not supported; choose one of {', '.join(TRUNKS)}.")
+        raise EmbInvError(f"backbone {config.model_type!r} is not supported; choose one of {', '.join(TRUNKS)}.")
     if getattr(config, "is_decoder", False):
-        raise ValueError("the trunk must be bidirectional: set is_decoder to false in backbone_config.")
+        raise EmbInvError("the trunk must be bidirectional: set is_decoder to false in backbone_config.")
     return TRUNKS[config.model_type](config)

@@ -1,18 +1,42 @@
-"""Settings of `generate`: their names, types, bounds and defaults."""
+"""Settings of `generate`: their names, types, bounds and defaults, and the calibration of its confidence."""
 
+import math
+from dataclasses import dataclass
+from dataclasses import fields
 from numbers import Integral
 from numbers import Real
 from typing import Any
 
+import torch
+from torch import Tensor
 from transformers import GenerationConfig
 
-from .closed_loop_embinv import TEXTS
-from .confidence_embinv import KINDS
-from .confidence_embinv import Calibration
-from .inputs_embinv import INSTEAD
-from .inputs_embinv import is_whole
-from .inputs_embinv import shown
+from .diffusion_embinv import text_positions
+from .errors_embinv import EmbInvError
+from .errors_embinv import is_whole
+from .errors_embinv import shown
 
+# arguments of other libraries, and what to use here
+INSTEAD = {
+    **dict.fromkeys(
+        ("inputs", "input_ids", "inputs_embeds", "prompt"),
+        "give vectors as embeddings; what is known of a text as draft_ids",
+    ),
+    "attention_mask": "leave it out, vectors have no padding",
+    **dict.fromkeys(("max_new_tokens", "max_tokens"), "use max_length, the tokens of a text and its end"),
+    **dict.fromkeys(("min_new_tokens", "min_length"), "leave it out, the model decides where a text ends"),
+    "do_sample": "use temperature, 0 takes the likeliest tokens and 1 samples from the model's distribution",
+    **dict.fromkeys(
+        ("top_k", "top_p", "min_p", "typical_p"), "use temperature, or candidate_temperature for a search"
+    ),
+    "num_return_sequences": "each vector gets one text; repeat a vector and set temperature to sample several",
+    **dict.fromkeys(("num_inference_steps", "num_diffusion_steps"), "use num_steps"),
+    "bad_words_ids": "use suppress_tokens, a list of ids",
+    "seed": "use generator=torch.Generator().manual_seed(seed)",
+    **dict.fromkeys(("eos_token_id", "pad_token_id"), "it is set in the model's config"),
+}
+# texts of a round: their ids and vectors of 384 numbers take a gigabyte
+TEXTS = 2**17
 # the least and the most of each number; whole numbers where these are. Counts end where nothing is gained any more
 BOUNDS = {
     "num_steps": (1, 1_000),
@@ -35,6 +59,56 @@ BOUNDS = {
 }
 OPTIONAL = ("temperature", "num_scouted", "likelihood_weight", "max_length")
 STRATEGIES = ("sequential", "euler", "euler_remask", "confidence", "two_stage", "autoregressive")
+
+
+# what a confidence rests on: the sampler alone, likelihoods of several candidates, or a search with a judge
+KINDS = ("open_loop", "candidates", "surrogate", "encoder")
+# cosines nearer to 1 than this differ by rounding
+NEAREST = 1e-4
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """P(a token is right) = σ(probability · logit p + length · log n + nearness · d + bias) (Platt, 1999).
+
+    p is the probability that the model gave the token, n the number of tokens of its text with the end token, and
+    d = −log10(1 − cosine + 1e-4) says how near the text's vector came to e, where a search knows that. A right token
+    stands at its own position, which is harder in longer texts. `embinv calibrate` fits the four numbers on held-out
+    texts; by default p stays as it is. p = 0 (masked) and p = 1 (given by the user) always do.
+    """
+
+    probability: float = 1.0
+    length: float = 0.0
+    nearness: float = 0.0
+    bias: float = 0.0
+
+    def __post_init__(self):
+        for name in (field.name for field in fields(self)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise EmbInvError(f"{name} of a calibration must be a finite number, got {value!r}.")
+        if self.probability <= 0:
+            raise EmbInvError(f"probability of a calibration must be above 0, got {self.probability}.")
+
+    def __call__(self, confidence: Tensor, ids: Tensor, end_token_id: int, cosine: Tensor | None = None) -> Tensor:
+        """Calibrated confidence (B, L) of p (B, L) for texts ids (B, L) whose vectors have `cosine` (B,) with e."""
+        if self == Calibration():
+            return confidence
+        size = text_positions(ids, end_token_id).sum(dim=1, keepdim=True)
+        cosine = torch.zeros(len(ids), device=ids.device) if cosine is None else cosine
+        return self.weigh(evidence(confidence, size.expand_as(ids), cosine[:, None].expand_as(confidence)))
+
+    def weigh(self, evidence: Tensor) -> Tensor:
+        """Calibrated confidence (…) float32 of `evidence` (…, 4)."""
+        weights = [self.probability, self.length, self.nearness, self.bias]
+        return torch.sigmoid(evidence @ evidence.new_tensor(weights)).float()
+
+
+def evidence(confidence: Tensor, size: Tensor, cosine: Tensor) -> Tensor:
+    """What a calibration weighs, (…, 4) float64: logit p, log n, nearness d and 1; all arguments (…)."""
+    nearness = -torch.log10((1 - cosine.double()).clamp_min(0) + NEAREST)
+    columns = torch.logit(confidence.double()), size.double().log(), nearness, torch.ones_like(nearness)
+    return torch.stack(columns, dim=-1)
 
 
 class EmbInvGenerationConfig(GenerationConfig):
@@ -79,7 +153,7 @@ class EmbInvGenerationConfig(GenerationConfig):
     Numbers are bounded, see `BOUNDS`.
 
     Raises:
-        ValueError: for an unknown argument or strategy, or a value of another type or out of range.
+        EmbInvError: for an unknown argument or strategy, or a value of another type or out of range.
     """
 
     def __init__(self, **kwargs):
@@ -110,8 +184,8 @@ class EmbInvGenerationConfig(GenerationConfig):
         self.transformers_version: str | None = kwargs.pop("transformers_version", None)
         for name in kwargs:
             if name in INSTEAD:
-                raise ValueError(f"unknown generation argument {name}: {INSTEAD[name]}.")
-            raise ValueError(f"unknown generation argument {name}; known are {', '.join(self.names())}.")
+                raise EmbInvError(f"unknown generation argument {name}: {INSTEAD[name]}.")
+            raise EmbInvError(f"unknown generation argument {name}; known are {', '.join(self.names())}.")
         self.validate()
 
     @staticmethod
@@ -144,16 +218,16 @@ class EmbInvGenerationConfig(GenerationConfig):
         """Checks types and ranges; numbers of numpy become Python's.
 
         Raises:
-            ValueError: for the first setting that is not as it should be.
+            EmbInvError: for the first setting that is not as it should be.
         """
         if not isinstance(self.strategy, str) or self.strategy not in STRATEGIES:
-            raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {shown(self.strategy)}.")
+            raise EmbInvError(f"strategy must be one of {', '.join(STRATEGIES)}, got {shown(self.strategy)}.")
         for name in BOUNDS:
             setattr(self, name, _number(name, getattr(self, name)))
         if self.num_beams * self.num_proposals * self.num_hops > TEXTS:
-            raise ValueError(f"num_beams · num_proposals · num_hops must be at most {TEXTS:,} texts of a vector.")
+            raise EmbInvError(f"num_beams · num_proposals · num_hops must be at most {TEXTS:,} texts of a vector.")
         if not isinstance(self.return_history, bool):
-            raise ValueError(f"return_history must be True or False, got {shown(self.return_history)}.")
+            raise EmbInvError(f"return_history must be True or False, got {shown(self.return_history)}.")
         self.suppress_tokens = _token_ids(self.suppress_tokens)
         for kind in KINDS:
             self.calibration_of(kind)  # raises for impossible values
@@ -164,7 +238,7 @@ class EmbInvGenerationConfig(GenerationConfig):
         try:
             return Calibration(**fitted)
         except TypeError as error:
-            raise ValueError(f"calibration of {kind} must hold {_CALIBRATION_KEYS}, got {shown(fitted)}.") from error
+            raise EmbInvError(f"calibration of {kind} must hold {_CALIBRATION_KEYS}, got {shown(fitted)}.") from error
 
     @classmethod
     def from_model_config(cls, model_config):
@@ -182,7 +256,7 @@ def _calibrations(settings: dict) -> dict[str, dict[str, float]] | None:
     temperature, bias = settings.pop("confidence_temperature", None), settings.pop("confidence_bias", None)
     calibration = settings.pop("calibration", None)
     if calibration is not None and (not isinstance(calibration, dict) or set(calibration) - set(KINDS)):
-        raise ValueError(f"calibration must be by {', '.join(KINDS)}, got {calibration!r}.")
+        raise EmbInvError(f"calibration must be by {', '.join(KINDS)}, got {calibration!r}.")
     if calibration is None and (temperature, bias) != (None, None):
         return {"open_loop": {"probability": 1 / (temperature or 1.0), "bias": bias or 0.0}}
     return calibration
@@ -197,7 +271,7 @@ def _number(name: str, value: Any) -> int | float | None:
     fits = isinstance(value, Integral if whole else Real) and not isinstance(value, bool) and least <= value <= most
     if not fits:
         kind, none = "a whole number" if whole else "a number", ", or None" if name in OPTIONAL else ""
-        raise ValueError(f"{name} must be {kind} from {least:,g} to {most:,g}{none}, got {shown(value)}.")
+        raise EmbInvError(f"{name} must be {kind} from {least:,g} to {most:,g}{none}, got {shown(value)}.")
     return int(value) if whole else float(value)
 
 
@@ -211,5 +285,5 @@ def _token_ids(ids: Any) -> list[int] | None:
         pass  # a tensor without numbers of its own: refused below
     listed = isinstance(ids, list | tuple | set | range)
     if not listed or not all(is_whole(token, 0) for token in ids):
-        raise ValueError(f"suppress_tokens must be a list of token ids, whole numbers from 0, got {shown(ids)}.")
+        raise EmbInvError(f"suppress_tokens must be a list of token ids, whole numbers from 0, got {shown(ids)}.")
     return [int(token) for token in ids]

@@ -5,6 +5,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
+from .errors_embinv import EmbInvError
 from .linear_embinv import Linear
 
 # rows and tokens that the surrogate's inputs are measured on; how far large channels come down to the others, of 1
@@ -81,12 +82,12 @@ def pack(model):
     """The trunk, the head and the output layer of a model, and its surrogate's trunk, in int8; in place.
 
     Raises:
-        ValueError: for a model that is not in float32 on the CPU, or without oneDNN.
+        EmbInvError: for a model that is not in float32 on the CPU, or without oneDNN.
     """
     if model.device.type != "cpu" or model.dtype != torch.float32:
-        raise ValueError(f"int8 is for float32 models on the CPU, this one is {model.dtype} on {model.device}.")
+        raise EmbInvError(f"int8 is for float32 models on the CPU, this one is {model.dtype} on {model.device}.")
     if "onednn" not in torch.backends.quantized.supported_engines or not hasattr(torch, "quantize_per_channel"):
-        raise ValueError(f"int8 needs oneDNN's kernels, which PyTorch {torch.__version__} does not have here.")
+        raise EmbInvError(f"int8 needs oneDNN's kernels, which PyTorch {torch.__version__} does not have here.")
     if model.surrogate is not None:
         merged = model.surrogate.merge(model.trunk)
         _pack_layers(merged, _largest_inputs(model, merged))

@@ -18,6 +18,8 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 from transformers.utils import cached_file
 from transformers.utils.hub import get_checkpoint_shard_files
 
+from .errors_embinv import EmbInvError
+
 # keys of config.json that change nothing in what a model writes
 FREE_SETTINGS = {"architectures", "auto_map", "checksums", "custom_pipelines", "transformers_version"}
 FLOATS = {"F64", "F32", "F16", "BF16"}
@@ -45,7 +47,7 @@ class CheckedLoading:
                 an error all the same.
 
         Raises:
-            ValueError: for missing or unexpected weights, and for those of another shape, of integers or not finite;
+            EmbInvError: for missing or unexpected weights, and for those of another shape, of integers or not finite;
                 and where config.json has a checksum, for weights that differ from what was saved.
         """
         with _no_report():
@@ -100,7 +102,7 @@ def check_names(info: dict, ignore_mismatched_sizes: bool = False):
     found = {"missing": info["missing_keys"], "unexpected": info["unexpected_keys"]}
     faults = [f"{kind} {_some(sorted(names))}" for kind, names in found.items() if names]
     if faults + wrong:
-        raise ValueError(
+        raise EmbInvError(
             f"the weights do not fit config.json: {'; '.join(faults + ([_some(wrong)] if wrong else []))}. The "
             "checkpoint is damaged or incomplete: download it again."
         )
@@ -113,7 +115,7 @@ def _some(names: list[str]) -> str:
 
 
 def check_files(name: str, checksum: str | None, hub: dict[str, Any]):
-    """Raises ValueError for weights that are not floating point, or that have another checksum than `checksum`.
+    """Raises EmbInvError for weights that are not floating point, or that have another checksum than `checksum`.
 
     Args:
         name: folder or repository.
@@ -129,9 +131,9 @@ def check_files(name: str, checksum: str | None, hub: dict[str, Any]):
     kinds = {weight: kind for file in files for weight, kind in _kinds(file).items() if kind not in FLOATS}
     if kinds:
         named = _some([f"{weight} ({kind})" for weight, kind in sorted(kinds.items())])
-        raise ValueError(f"weights must be floating point, these are not: {named}. Download the checkpoint again.")
+        raise EmbInvError(f"weights must be floating point, these are not: {named}. Download the checkpoint again.")
     if checksum is not None and weights_checksum(files) != checksum:
-        raise ValueError(f"the weights are not the ones that were saved, their checksum differs: {_AGAIN}.")
+        raise EmbInvError(f"the weights are not the ones that were saved, their checksum differs: {_AGAIN}.")
 
 
 def weight_files(name: str, hub: dict[str, Any]) -> list[str]:
@@ -188,7 +190,7 @@ def _check_finite(model):
     weights = model.named_parameters()
     wrong = [name for name, weight in weights if not weight.is_meta and not _is_finite(weight)]
     if wrong:
-        raise ValueError(f"weights must be finite, these are not: {_some(wrong)}. Download the checkpoint again.")
+        raise EmbInvError(f"weights must be finite, these are not: {_some(wrong)}. Download the checkpoint again.")
 
 
 def settings_checksum(settings: dict[str, Any]) -> str:
@@ -203,9 +205,9 @@ def check_settings(settings: dict[str, Any]):
     if checksums is None:
         return  # saved before there were any
     if not isinstance(checksums, dict) or not all(isinstance(value, str) for value in checksums.values()):
-        raise ValueError(f"config.json: checksums must be a table of texts, got {checksums!r}.")
+        raise EmbInvError(f"config.json: checksums must be a table of texts, got {checksums!r}.")
     if checksums.get("settings", "") not in ("", settings_checksum(settings)):
-        raise ValueError(
+        raise EmbInvError(
             f"config.json is not the one that was saved with the weights, its checksum differs: {_AGAIN}."
         )
 
@@ -247,7 +249,7 @@ def check_tokenizer(config, tokenizer):
     if not faults and known is not None and vocabulary_checksum(tokenizer) != known:
         faults = ["its tokens are others, or in another order"]
     if faults:
-        raise ValueError(
+        raise EmbInvError(
             f"the tokenizer (tokenizer.json) is not the model's: {'; '.join(faults)}. Take the one that was saved "
             "with the model."
         )

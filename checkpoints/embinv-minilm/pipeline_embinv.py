@@ -11,12 +11,13 @@ from transformers import AutoModel
 from transformers import Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .inputs_embinv import INSTEAD
+from .errors_embinv import EmbInvError
+from .generation_config_embinv import INSTEAD
 from .inputs_embinv import as_rows
 from .inputs_embinv import check_embeddings
 from .inputs_embinv import check_generator
-from .inputs_embinv import is_whole
-from .inputs_embinv import shown
+from .errors_embinv import is_whole
+from .errors_embinv import shown
 from .integrity_embinv import check_tokenizer
 
 TASK = "embedding-inversion"
@@ -38,7 +39,7 @@ class EmbeddingInversionPipeline(Pipeline):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         if self.tokenizer is None:
-            raise ValueError("the pipeline needs the model's tokenizer: give it as tokenizer.")
+            raise EmbInvError("the pipeline needs the model's tokenizer: give it as tokenizer.")
         check_tokenizer(self.model.config, self.tokenizer)
 
     def __call__(
@@ -58,18 +59,18 @@ class EmbeddingInversionPipeline(Pipeline):
             feedback also cosine. For an iterator of vectors, an iterator.
 
         Raises:
-            ValueError: for vectors of another width, NaN, infinite or all-zero ones, and for unknown settings.
+            EmbInvError: for vectors of another width, NaN, infinite or all-zero ones, and for unknown settings.
         """
         if batch_size is None:
             batch_size = BATCH_SIZE if self._batch_size is None else self._batch_size
         if not is_whole(batch_size, 1, MAX_BATCH):
-            raise ValueError(f"batch_size must be a whole number from 1 to {MAX_BATCH:,}, got {shown(batch_size)}.")
+            raise EmbInvError(f"batch_size must be a whole number from 1 to {MAX_BATCH:,}, got {shown(batch_size)}.")
         kwargs = {**self._forward_params, **kwargs}
         for name in ("draft_ids", "return_history", "tokenizer"):
             if name in kwargs:
-                raise ValueError(f"the pipeline takes no {name}: use generate of the model.")
+                raise EmbInvError(f"the pipeline takes no {name}: use generate of the model.")
         if "inputs" in kwargs:
-            raise ValueError(f"unknown argument inputs: {INSTEAD['inputs']}.")
+            raise EmbInvError(f"unknown argument inputs: {INSTEAD['inputs']}.")
         kwargs["generator"] = self._generator(**kwargs)
         width = self.model.config.embedding_dim
         if isinstance(embeddings, Iterable) and not hasattr(embeddings, "__len__"):
@@ -84,9 +85,9 @@ class EmbeddingInversionPipeline(Pipeline):
     def _generator(seed: int | None = None, generator: torch.Generator | None = None, **_) -> torch.Generator:
         """One source of noise for all batches of a call: one for each would give all of them the same noise."""
         if seed is not None and generator is not None:
-            raise ValueError("give a seed or a generator, not both.")
+            raise EmbInvError("give a seed or a generator, not both.")
         if not is_whole(0 if seed is None else seed, 0, 2**63 - 1):
-            raise ValueError(f"seed must be a whole number from 0 to 2**63 - 1, got {shown(seed)}.")
+            raise EmbInvError(f"seed must be a whole number from 0 to 2**63 - 1, got {shown(seed)}.")
         check_generator(generator)
         return torch.Generator().manual_seed(int(seed or 0)) if generator is None else generator
 

@@ -1,0 +1,96 @@
+"""How the vector and the timestep reach the trunk: projector, modulations, condition tokens."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .linear_embinv import Linear
+from .linear_embinv import linear
+
+
+class ConditionProjector(nn.Module):
+    """c = W2·GELU(W1·e + b1) + b2 (Eq. 5), or the learned null condition.
+
+    e has unit norm, so its entries have variance 1/D: the factor √D, which W1 could absorb, gives them variance 1.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.scale = math.sqrt(config.embedding_dim)
+        self.dense_in = nn.Linear(config.embedding_dim, config.hidden_size)
+        self.dense_out = nn.Linear(config.hidden_size, config.hidden_size)
+        self.null_condition = nn.Parameter(torch.zeros(config.hidden_size))
+
+    def forward(self, embedding: Tensor, condition_mask: Tensor | None = None) -> Tensor:
+        """embedding e (B, D), condition_mask (B,) bool, false for the null condition → c (B, H)."""
+        hidden = self.dense_in(embedding.to(self.dense_in.weight.dtype) * self.scale)
+        condition = self.dense_out(nn.functional.gelu(hidden))
+        if condition_mask is None:
+            return condition
+        return torch.where(condition_mask[:, None], condition, self.null_condition.to(condition.dtype))
+
+
+class TimestepFeatures(nn.Module):
+    """φ(t): sines and cosines of t at frequencies from 1 to 1,000, geometrically spaced."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.half = config.timestep_features // 2
+
+    def forward(self, timestep: Tensor) -> Tensor:
+        """t (B,) → φ(t) (B, F) float32."""
+        exponents = torch.arange(self.half, device=timestep.device, dtype=torch.float32) / max(self.half - 1, 1)
+        angles = timestep.float()[:, None] * 1000.0**exponents
+        return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+class Modulation(nn.Linear):
+    """(Δγ, Δβ) of all norms from [φ(t), c] in one matrix product (Eqs. 6–9), zero at the start for every t and c.
+
+    The features are scaled to unit length, about, so that one step of Adam, which moves every weight by the learning
+    rate, moves γ and β by about √(F + H) learning rates, not by F + H: steps of 0.2 in each norm wreck a trunk.
+    """
+
+    def __init__(self, config, num_norms: int):
+        super().__init__(config.timestep_features + config.hidden_size, num_norms * 2 * config.hidden_size, bias=False)
+        self.shape = (num_norms, 2, config.hidden_size)
+        self.scale = self.in_features**-0.5
+
+    def of_timestep(self, features: Tensor) -> Tensor:
+        """φ(t) (B, F) → its share of (Δγ, Δβ) (B, num_norms, 2, H)."""
+        return self._product(features, self.weight[:, : features.shape[1]])
+
+    def of_condition(self, condition: Tensor) -> Tensor:
+        """c (B, H) → its share of (Δγ, Δβ) (B, num_norms, 2, H)."""
+        return self._product(condition, self.weight[:, -condition.shape[1] :])
+
+    def _product(self, features: Tensor, weight: Tensor) -> Tensor:
+        return linear(features.to(weight.dtype) * self.scale, weight).unflatten(1, self.shape)
+
+
+@dataclass
+class Condition:
+    """What does not change from pass to pass: what e tells the network.
+
+    modulation: (B, num_norms, 2, H). prefix: (B, P, H) or None.
+    """
+
+    modulation: Tensor
+    prefix: Tensor | None
+
+    def rows(self, index: Tensor) -> "Condition":
+        """Those of the rows `index`."""
+        return Condition(self.modulation[index], None if self.prefix is None else self.prefix[index])
+
+
+class ConditionTokens(Linear):
+    """Prefix positions projected from the condition: (B, H) → (B, P, H)."""
+
+    def __init__(self, config):
+        super().__init__(config.hidden_size, config.num_condition_tokens * config.hidden_size)
+        self.shape = (config.num_condition_tokens, config.hidden_size)
+
+    def forward(self, condition: Tensor) -> Tensor:
+        return super().forward(condition).unflatten(1, self.shape)

@@ -1,0 +1,151 @@
+"""What the commands share: the flags of a model, of its sampler and of its encoder."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors_embinv import EmbInvError
+
+CHECKPOINT = Path(__file__).parents[2] / "checkpoints" / "embinv-minilm"
+# in a clone of the project the checkpoint lies beside the package; an installed package takes it from the Hub
+MODEL = str(CHECKPOINT) if CHECKPOINT.is_dir() else "embinv/embinv-minilm"
+SAMPLER = (
+    "strategy", "num_steps", "guidance_scale", "temperature", "remask_ratio", "max_length", "num_candidates",
+    "num_corrections", "num_hops", "num_searches",
+)  # fmt: skip
+
+# Of steps, candidates, rounds and the like; time and memory end long before.
+LARGEST_COUNT = 65_536
+
+
+def add_model_folder(parser: argparse.ArgumentParser):
+    parser.add_argument("--model", default=MODEL, help="folder or Hub id (user/name@revision) of an inverter")
+    parser.add_argument("--device", help="cpu, cuda, mps; this process's accelerator by default")
+    parser.add_argument("--batch_size", type=int, default=64, help="vectors at a time")
+    parser.add_argument("--int8", action="store_true", help="matrix products in int8, about twice as fast on a CPU")
+
+
+def add_model(parser: argparse.ArgumentParser, sweep: bool = False):
+    """Flags of the model and its sampler; with `sweep`, each takes several values, to run every combination."""
+    add_model_folder(parser)
+    group = parser.add_argument_group("generation", "several values: every combination is tried" if sweep else None)
+    several = {"nargs": "+"} if sweep else {}
+    group.add_argument(
+        "--strategy", help="sequential, euler, euler_remask, confidence, two_stage or autoregressive", **several
+    )
+    group.add_argument("--num_steps", type=int, help="forward passes at most", **several)
+    group.add_argument("--guidance_scale", type=float, help="1 is none", **several)
+    group.add_argument("--temperature", type=float, help="0 takes the most likely token", **several)
+    group.add_argument("--remask_ratio", type=float, help="share that euler_remask opens again", **several)
+    group.add_argument("--max_length", type=int, help="tokens at most", **several)
+    group.add_argument("--num_candidates", type=int, help="texts a vector, of which the best is kept", **several)
+    group.add_argument("--num_corrections", type=int, help="rounds of corrections; they need --feedback", **several)
+    group.add_argument("--num_hops", type=int, help="edits of edits, before the encoder is asked", **several)
+    group.add_argument("--num_searches", type=int, help="searches of vectors that no text has reached", **several)
+    feedback = "what checks them: the encoder that made the vectors, or the model's own stand-in for it"
+    group.add_argument("--feedback", choices=("none", "surrogate", "encoder"), help=feedback, **several)
+    if not sweep:
+        group.add_argument("--seed", type=int, default=0, help="of sampling")
+
+
+def sampler_settings(options) -> dict:
+    """The sampler's settings that were given, feedback apart.
+
+    Raises:
+        EmbInvError: a count above `LARGEST_COUNT`.
+    """
+    given = {name: getattr(options, name) for name in SAMPLER if getattr(options, name) is not None}
+    for name, values in given.items():
+        for value in values if isinstance(values, list) else [values]:
+            if isinstance(value, int) and value > LARGEST_COUNT:
+                raise EmbInvError(f"--{name} must be at most {LARGEST_COUNT:,}, got {value}")
+    return given
+
+
+def load_model(options):
+    from transformers.utils import logging as transformers_logging
+
+    from ..inversion.rows import LARGEST_BATCH
+    from ..loading import load_inverter
+    from ..runtime import keep_large_blocks, process_state
+
+    device = check_device(options.device) if options.device else process_state().device
+    if not 1 <= options.batch_size <= LARGEST_BATCH:
+        raise EmbInvError(f"--batch_size must be from 1 to {LARGEST_BATCH:,}, got {options.batch_size}")
+    keep_large_blocks()
+    transformers_logging.disable_progress_bar()
+    model, tokenizer = load_inverter(options.model)
+    model = model.to(device).eval()
+    return model.to_int8() if options.int8 else model, tokenizer
+
+
+def check_device(name: str):
+    """The torch device of that name.
+
+    Raises:
+        EmbInvError: torch knows no such device, or this machine has none.
+    """
+    import torch
+
+    try:
+        device = torch.device(name)
+        if device.type == "meta":
+            raise RuntimeError("it holds no numbers")
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        present = [
+            "cpu",
+            *([str(torch.accelerator.current_accelerator())] if torch.accelerator.is_available() else []),
+        ]
+        raise EmbInvError(f"--device {name[:40]!r} is not on this machine; present: {', '.join(present)}") from error
+    return device
+
+
+@contextmanager
+def messages_on_stderr() -> Iterator[None]:
+    """Shows what the library says of its choices (which column it reads) on stderr."""
+
+    class Stderr(logging.Handler):
+        def emit(self, record: logging.LogRecord):
+            print(f"embinv: {record.getMessage()}", file=sys.stderr)
+
+    log, handler = logging.getLogger("modeling_embinv"), Stderr()
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        log.removeHandler(handler)
+
+
+def report_skipped(source: str, skipped) -> None:
+    """Says on stderr which rows of a file were left out, if any were."""
+    if skipped.count:
+        print(f"embinv: warning: {source}: skipped {skipped}", file=sys.stderr)
+
+
+def encoder_of(model, options):
+    """The encoder that the model names, or `--encoder`: it embeds texts and measures cosines, and never inverts."""
+    from ..data.encoders import EncoderConfig, load_encoder
+
+    config = model.config
+    if options.encoder is None and config.encoder_id is None:
+        raise EmbInvError(f"{options.model} names no encoder; give its YAML with --encoder.")
+    named = (config.encoder_id, config.encoder_revision, config.encoder_prompt, config.max_sequence_length)
+    return load_encoder(options.encoder or EncoderConfig(*named), device=model.device)
+
+
+def feedback_of(model, options, encoder=None):
+    """`generate`'s feedback that the flag names; the encoder, if it is not there yet, is loaded only for that."""
+    if options.feedback == "encoder":
+        return (encoder or encoder_of(model, options)).encode
+    return "surrogate" if options.feedback == "surrogate" else None
+
+
+def add_encoder(parser: argparse.ArgumentParser):
+    parser.add_argument("--encoder", help="YAML or folder of the encoder, when not the one that the model names")

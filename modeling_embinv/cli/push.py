@@ -1,0 +1,61 @@
+"""`embinv push`."""
+
+import argparse
+import shutil
+import tempfile
+from pathlib import Path
+
+from ..errors_embinv import EmbInvError
+
+PACKAGE = Path(__file__).parents[1]
+
+
+def add_push(commands: argparse._SubParsersAction):
+    parser = commands.add_parser("push", help="upload an exported inverter, or the Space, to the Hub in one commit")
+    parser.add_argument("folder", help="exported inverter: checkpoints/…, or `last` or `best` of a training run")
+    parser.add_argument("--repo", required=True, help="user/name")
+    parser.add_argument("--private", action="store_true", help="for a new repository")
+    parser.add_argument("--revision", help="branch to push to, main by default")
+    parser.add_argument("--space", help="also push this folder (space) as a Space, of the repository's name")
+    parser.add_argument("--dry_run", "--dry-run", metavar="DIR", help="write what would be uploaded there, and stop")
+    parser.set_defaults(run=_push)
+
+
+def _push(options):
+    from ..evaluation.card import assemble, push
+
+    if options.repo.count("/") != 1 or not all(options.repo.split("/")):
+        raise EmbInvError(f"--repo must be user/name, not {options.repo!r}.")
+    with tempfile.TemporaryDirectory() as temporary:
+        out = Path(options.dry_run or temporary) / "model"
+        files = assemble(options.folder, out, options.repo)
+        if options.space:
+            space = _space(options.space, out.with_name("space"), options.repo)
+        if options.dry_run:
+            _show([*files, *_files(space)] if options.space else files)
+            return
+        print(push(out, options.repo, options.private, options.revision))
+        if options.space:
+            print(push(space, options.repo, options.private, options.revision, repo_type="space"))
+
+
+def _space(folder: str, out: Path, repo: str) -> Path:
+    """The Space's files, which load the pushed model, and this package, whose readers of vectors they import."""
+    if not (Path(folder) / "app.py").is_file():
+        raise EmbInvError(f"{folder} is no Space: it has no app.py.")
+    ignored = shutil.ignore_patterns("__pycache__", ".*")
+    shutil.copytree(folder, out, ignore=ignored)
+    shutil.copytree(PACKAGE, out / PACKAGE.name, ignore=ignored)
+    for name in ("app.py", "README.md"):
+        path = out / name
+        path.write_text(path.read_text(encoding="utf-8").replace("embinv/embinv-minilm", repo), encoding="utf-8")
+    return out
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _show(files: list[Path]):
+    for path in files:
+        print(f"{path.stat().st_size:>12,}  {path}")

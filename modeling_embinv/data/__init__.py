@@ -1,0 +1,1 @@
+"""Texts and vectors on their way in: files, tokens, encoders, pairs, batches."""

@@ -1,0 +1,197 @@
+"""Random spans of a tokenised corpus, drawn on the fly, so that a small corpus never repeats a pair."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from ..errors_embinv import EmbInvError
+from .sources import SPLITS, Document, split_of
+from .tokens import end_token_id, special_tokens, tokenize, word_starts
+
+TOKENIZE_BATCH = 16_384
+
+
+@dataclass(frozen=True)
+class TokenizedCorpus:
+    """The documents of one split as token ids, without special tokens; made by `build`.
+
+    Attributes:
+        ids: (T,) int32, all documents one after the other.
+        offsets: (N + 1,) int64; document i is `ids[offsets[i]:offsets[i + 1]]`.
+        is_word_start: (V,) bool, see `word_starts`.
+        end_token_id: see `end_token_id`.
+    """
+
+    ids: np.ndarray
+    offsets: np.ndarray
+    is_word_start: np.ndarray
+    end_token_id: int
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @classmethod
+    def build(
+        cls,
+        documents: Iterable[Document],
+        tokenizer,
+        cache_dir: str | Path | None = None,
+        split: str = "train",
+        validation_share: float = 0.01,
+        test_share: float = 0.0,
+        show_progress: bool = True,
+    ) -> "TokenizedCorpus":
+        """Tokenizes the documents of one split; those with unknown or special tokens are left out.
+
+        Args:
+            documents: `(key, text)`; not read if the cache holds them already.
+            tokenizer: the encoder's fast tokenizer.
+            cache_dir: a folder for this corpus only; None = keep in memory. Other tokenizers, shares and splits get
+                their own files in it, changed documents do not: then give another folder.
+            split: "train", "validation" or "test", decided for each document as in `prepare`.
+            validation_share: share of the documents in the validation split.
+            test_share: share of the documents in the test split.
+            show_progress: whether to show a bar (on a terminal).
+
+        Raises:
+            EmbInvError: no such split, or no document in it.
+        """
+        if split not in SPLITS:
+            raise EmbInvError(f"no split {split!r}; there are {', '.join(SPLITS)}")
+        facts = word_starts(tokenizer), end_token_id(tokenizer)
+        mine = (text for key, text, *_ in documents if split_of(key, validation_share, test_share) == split)
+        if cache_dir is None:
+            return cls(*_tokenize_all(mine, tokenizer, split, show_progress), *facts)
+        folder = Path(cache_dir) / f"{split}-{_fingerprint(tokenizer, validation_share, test_share)}"
+        if not folder.exists():
+            _save_arrays(folder, *_tokenize_all(mine, tokenizer, split, show_progress))
+        return cls(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("ids", "offsets")), *facts)
+
+
+def _tokenize_all(texts: Iterator[str], tokenizer, split: str, show_progress: bool) -> tuple[np.ndarray, np.ndarray]:
+    is_special = special_tokens(tokenizer)
+    parts, lengths = [], []
+    with tqdm(unit=" documents", disable=None if show_progress else True) as bar:
+        while batch := list(islice(texts, TOKENIZE_BATCH)):
+            rows = [np.array(row, dtype=np.int32) for row in tokenize(tokenizer, batch)]
+            # A special token in a text would end it early, or be lost when it is decoded for the encoder.
+            rows = [ids for ids in rows if len(ids) and not is_special[ids].any()]
+            parts += [np.concatenate(rows)] if rows else []
+            lengths += map(len, rows)
+            bar.update(len(batch))
+    if not parts:
+        raise EmbInvError(f"no document with known tokens in split {split!r}; give more text or another share")
+    return np.concatenate(parts), np.concatenate([[0], np.cumsum(lengths)])
+
+
+def _fingerprint(tokenizer, *shares: float) -> str:
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    # What the last call left behind, not what the tokenizer is.
+    state["truncation"] = state["padding"] = None
+    return hashlib.blake2b(json.dumps([state, shares]).encode(), digest_size=8).hexdigest()
+
+
+def _save_arrays(folder: Path, ids: np.ndarray, offsets: np.ndarray) -> None:
+    """Both files or none; several processes may do this at once."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+    temporary.mkdir(exist_ok=True)
+    np.save(temporary / "ids.npy", ids)
+    np.save(temporary / "offsets.npy", offsets)
+    try:
+        os.replace(temporary, folder)
+    except OSError:
+        if not folder.exists():
+            raise
+        # Another process was first, with the same content.
+        shutil.rmtree(temporary)
+
+
+class SpanSampler:
+    """Draws random canvas rows from a corpus; a batch depends on (seed, batch_index, its size, canvas) alone.
+
+    Half of the rows (`whole_share`) are documents from their beginning, the others spans that begin and, if they can,
+    end at a word; a span's length is drawn uniformly. Documents are drawn uniformly.
+
+    Args:
+        corpus: where to draw from.
+        length: L, the canvas length.
+        seed: a whole number of at least 0.
+        min_tokens: shorter documents are not drawn, nor shorter spans.
+        whole_share: share of the rows that are whole documents, cut at the canvas.
+    """
+
+    # A word of more tokens than this counts as beginning with its document.
+    LONGEST_WORD = 16
+
+    def __init__(self, corpus: TokenizedCorpus, length: int, seed: int, min_tokens: int = 3, whole_share: float = 0.5):
+        if not 1 <= min_tokens <= length:
+            raise EmbInvError(f"min_tokens must be between 1 and the length {length}, not {min_tokens}")
+        if not 0 <= whole_share <= 1:
+            raise EmbInvError(f"whole_share must be between 0 and 1, not {whole_share}")
+        self.corpus, self.length, self.seed = corpus, length, seed
+        self.min_tokens, self.whole_share = min_tokens, whole_share
+        lengths = np.diff(corpus.offsets)
+        order = np.argsort(lengths, kind="stable")
+        # Sorted by length, the documents that fit a canvas are the first ones.
+        self._documents = order[lengths[order] >= min_tokens]
+        self._lengths = lengths[self._documents]
+        if not len(self._documents):
+            raise EmbInvError(f"none of the {len(corpus)} documents has {min_tokens} tokens")
+
+    def batch(self, batch_index: int, batch_size: int, canvas: int | None = None) -> torch.Tensor:
+        """One batch of rows.
+
+        Args:
+            batch_index: which batch; the same index gives the same rows.
+            batch_size: B.
+            canvas: C, columns of the result; None = L. With C < L only texts of at most C tokens are drawn, and whole
+                documents only if their end token fits as well.
+
+        Returns:
+            (B, C) int64.
+        """
+        width = self.length if canvas is None else canvas
+        if not self.min_tokens <= width <= self.length:
+            raise EmbInvError(f"canvas must be between {self.min_tokens} and {self.length} tokens, not {width}")
+        rng = np.random.default_rng([self.seed, batch_index])
+        which, kind, where, how_long = rng.random((4, batch_size))
+        fitting = len(self._lengths) if width == self.length else np.searchsorted(self._lengths, width)
+        whole = (kind < self.whole_share) & (fitting > 0)
+        drawn = (which * np.where(whole, fitting, len(self._lengths))).astype(np.int64)
+        begin, size = self.corpus.offsets[self._documents[drawn]], self._lengths[drawn]
+        room = (where * (size - self.min_tokens + 1)).astype(np.int64)
+        start = np.where(whole, begin, self._word_start(begin, begin + room))
+        wanted = self.min_tokens + (how_long * (width - self.min_tokens + 1)).astype(np.int64)
+
+        columns = np.arange(width + 1)
+        positions = start[:, None] + columns
+        tokens = self.corpus.ids[np.minimum(positions, len(self.corpus.ids) - 1)].astype(np.int64)
+        rest = (begin + size - start)[:, None]
+        ends = (self.corpus.is_word_start[tokens] | (columns >= rest)) & (columns >= self.min_tokens)
+        length = np.where(whole, width, _nearest_end(ends, wanted))[:, None]
+        is_text = columns < np.minimum(length, rest)
+        return torch.from_numpy(np.where(is_text, tokens, self.corpus.end_token_id)[:, :width])
+
+    def _word_start(self, begin: np.ndarray, position: np.ndarray) -> np.ndarray:
+        """The nearest word start at or before each position, or its document's beginning."""
+        window = np.maximum(position[:, None] - np.arange(self.LONGEST_WORD), begin[:, None])
+        is_start = self.corpus.is_word_start[self.corpus.ids[window]]
+        first = window[np.arange(len(window)), is_start.argmax(axis=1)]
+        return np.where(is_start.any(axis=1), first, begin)
+
+
+def _nearest_end(ends: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """In each row of (B, C + 1) bool, the first True column from `wanted` on; else the last one; else `wanted`."""
+    later = ends & (np.arange(ends.shape[1]) >= wanted[:, None])
+    last = ends.shape[1] - 1 - ends[:, ::-1].argmax(axis=1)
+    return np.where(later.any(axis=1), later.argmax(axis=1), np.where(ends.any(axis=1), last, wanted))

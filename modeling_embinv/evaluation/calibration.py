@@ -1,0 +1,156 @@
+"""Calibration: are tokens of confidence 0.8 right eight times in ten?"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..diffusion_embinv import text_positions
+from ..errors_embinv import EmbInvError
+from ..generation_config_embinv import Calibration, evidence
+from ..modeling_embinv import EmbInvForMaskedDiffusion
+from ..runtime import generator_for
+
+BINS = 10
+CANDIDATES = {"num_candidates": 8}
+# searches of three strengths: texts that came near and texts that did not, as users will have them
+SEARCHES = (
+    {"num_candidates": 8, "num_corrections": 2},
+    {"num_candidates": 16, "num_corrections": 10, "num_beams": 2, "num_proposals": 32, "num_hops": 1},
+    {"num_candidates": 16, "num_corrections": 10},
+)
+
+
+@dataclass
+class WrittenTokens:
+    """M tokens of texts that the model wrote, and what its confidence in each rests on.
+
+    confidence: (M,) uncalibrated. correct: (M,) bool, whether it stands at its own position in the original.
+    size: (M,) tokens of its text. cosine: (M,) of its text's vector with e, 0 where nothing measured it. text: (M,)
+    the number of its text.
+    """
+
+    confidence: Tensor
+    correct: Tensor
+    size: Tensor
+    cosine: Tensor
+    text: Tensor
+
+    @classmethod
+    def joined(cls, parts: Iterable["WrittenTokens"]) -> "WrittenTokens":
+        """All tokens of several parts, whose texts stay apart."""
+        parts, first = list(parts), 0
+        for part in parts:
+            part.text = part.text + first
+            first = int(part.text.max()) + 1 if len(part.text) else first
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
+
+    def where(self, chosen: Tensor) -> "WrittenTokens":
+        """The tokens of `chosen` (M,) bool."""
+        return WrittenTokens(*(getattr(self, name)[chosen] for name in self.__dataclass_fields__))
+
+    def calibrated(self, calibration: Calibration) -> Tensor:
+        """(M,) their confidence under a calibration."""
+        return calibration.weigh(evidence(self.confidence, self.size, self.cosine))
+
+
+def reliability(confidence: Tensor, correct: Tensor) -> dict[str, np.ndarray]:
+    """Mean confidence, share of right tokens and count (10,) in ten equal bins of confidence.
+
+    confidence: (N,). correct: (N,) bool. Means of empty bins are NaN.
+    """
+    place = (confidence * BINS).long().clamp(0, BINS - 1)
+    count = torch.bincount(place, minlength=BINS)
+    sums = (torch.bincount(place, weights=values.double(), minlength=BINS) for values in (confidence, correct))
+    means = [(total / count).numpy() for total in sums]
+    return {"confidence": means[0], "accuracy": means[1], "count": count.numpy()}
+
+
+def expected_calibration_error(confidence: Tensor, correct: Tensor) -> float:
+    """Mean distance of confidence and accuracy over all tokens, by bins (arXiv 1706.04599), in [0, 1]."""
+    bins = reliability(confidence, correct)
+    filled = bins["count"] > 0
+    distance = np.abs(bins["confidence"] - bins["accuracy"])[filled]
+    return float((distance * bins["count"][filled]).sum() / bins["count"].sum())
+
+
+def calibration_report(confidence: Tensor, correct: Tensor) -> dict:
+    """Expected calibration error and bins, ready for JSON."""
+    bins = {name: values.tolist() for name, values in reliability(confidence, correct).items()}
+    return {"expected_calibration_error": expected_calibration_error(confidence, correct), **bins}
+
+
+def fit_calibration(tokens: WrittenTokens) -> Calibration:
+    """The calibration that predicts best which tokens are right: the least −log likelihood.
+
+    Raises:
+        EmbInvError: when all tokens are right or all wrong, so that nothing is best.
+    """
+    if tokens.correct.all() or not tokens.correct.any():
+        raise EmbInvError("calibration needs right and wrong tokens; give more texts.")
+    inputs = evidence(tokens.confidence.double().clamp(1e-6, 1 - 1e-6), tokens.size, tokens.cosine)
+    # what never varies, as the cosine of an open loop, is left to the bias
+    inputs = inputs * (inputs.std(dim=0) > 0).index_fill(0, torch.tensor(3), True)
+    log_first = torch.zeros(1, dtype=torch.float64, requires_grad=True)  # so that more p is never less confidence
+    others = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([log_first, others], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        logits = inputs @ torch.cat([log_first.exp(), others])
+        # a touch of decay: where every near text is right, the likelihood alone would go on for ever
+        value = F.binary_cross_entropy_with_logits(logits, tokens.correct.double()) + 1e-4 * others.square().sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    weights = torch.cat([log_first.exp().clamp_min(1e-3), others]).tolist()
+    return Calibration(*(round(weight, 4) for weight in weights))
+
+
+def cross_fitted(tokens: WrittenTokens) -> Tensor:
+    """(M,) confidence of each half of the texts by the calibration of the other half: what new texts will see."""
+    odd = tokens.text % 2 == 1
+    confidence = torch.empty_like(tokens.confidence)
+    for half in (odd, ~odd):
+        confidence[half] = tokens.where(half).calibrated(fit_calibration(tokens.where(~half)))
+    return confidence
+
+
+def written_tokens(
+    model: EmbInvForMaskedDiffusion,
+    input_ids: Tensor,
+    embeddings: Tensor,
+    settings: Iterable[dict] = ({},),
+    feedback: Callable | str | None = None,
+    tokenizer=None,
+    batch_size: int = 64,
+) -> WrittenTokens:
+    """What the model writes for embeddings (N, D) of texts input_ids (N, L), end tokens included.
+
+    Args:
+        settings: of `generate`; batches take them in turn.
+        feedback, tokenizer: as in `generate`.
+    """
+    settings, parts = list(settings), []
+    for index, (target, part) in enumerate(
+        zip(input_ids.split(batch_size), embeddings.split(batch_size), strict=True)
+    ):
+        chosen = {**settings[index % len(settings)], "calibration": None}
+        output = model.generate(
+            part, generator=generator_for(0, index), feedback=feedback, tokenizer=tokenizer, **chosen
+        )
+        ids, end = output.sequences.cpu(), model.config.eos_token_id
+        shown = text_positions(ids, end)
+        cosine = torch.zeros(len(ids)) if output.cosine is None else output.cosine.cpu()
+        columns = shown.sum(dim=1), cosine, torch.arange(len(ids))
+        parts.append(
+            WrittenTokens(
+                output.confidence.cpu()[shown], (ids == target)[shown],
+                *(values[:, None].expand_as(ids)[shown] for values in columns),
+            )
+        )  # fmt: skip
+    return WrittenTokens.joined(parts)

@@ -1,0 +1,122 @@
+"""Publish an inverter: one folder with weights, code, card and measured results, uploaded in one commit."""
+
+import json
+import shutil
+from pathlib import Path
+
+from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
+
+from ..errors_embinv import EmbInvError
+from .held_out import Score
+from .report import Row, markdown
+
+EVALUATION = "evaluation.json"
+# our measure → the Hub's name of the metric
+METRICS = {
+    "token accuracy": "accuracy", "token F1": "f1", "ROUGE-L": "rouge", "exact": "exact_match", "BLEU": "bleu",
+    "cosine": "cosine_similarity",
+}  # fmt: skip
+_NEEDED = ("config.json", "model.safetensors", "modeling_embinv.py", "tokenizer.json")
+_CARD = """# {name}
+
+Reads the text back out of embeddings of `{encoder}` ({dim} dimensions), for texts of at most {length} tokens, by
+masked diffusion.
+
+```python
+from transformers import pipeline
+
+invert = pipeline("embedding-inversion", model="{repo}", trust_remote_code=True)
+invert(vectors)  # (N, {dim})
+```
+"""
+
+
+def assemble(folder: str | Path, out: str | Path, repo: str) -> list[Path]:
+    """Write to `out` exactly what `push` uploads: the folder's files, and a card that carries the measured results.
+
+    `evaluation.json` of the folder (`embinv evaluate --out`) becomes the card's model-index; a folder without a
+    README.md gets a short one.
+
+    Raises:
+        EmbInvError: when the folder is no exported inverter, or `out` is not empty.
+    """
+    folder, out = Path(folder), Path(out)
+    if missing := [name for name in _NEEDED if not (folder / name).is_file()]:
+        raise EmbInvError(f"{folder} is no exported inverter: it has no {', '.join(missing)}.")
+    if out.exists() and any(out.iterdir()):
+        raise EmbInvError(f"{out} is not empty; give a new folder.")
+    out.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        if path.is_file() and not path.name.startswith("."):
+            shutil.copyfile(path, out / path.name)
+    card = ModelCard.load(out / "README.md") if (out / "README.md").exists() else _new_card(folder, repo)
+    if (folder / EVALUATION).exists():
+        card.data.model_name = repo.split("/")[-1]
+        card.data.eval_results = eval_results(json.loads((folder / EVALUATION).read_text(encoding="utf-8"))["rows"])
+    card.content = card.content.replace(f"checkpoints/{folder.name}", repo)
+    card.save(out / "README.md")
+    return sorted(out.iterdir())
+
+
+def eval_results(rows: list[dict]) -> list[EvalResult]:
+    """The model-index of an evaluation's rows: the first inversion, over all texts and by part."""
+    whole = next(row for row in rows if row["section"] == "inversion")
+    parts = [row for row in rows if row["section"] == "part"]
+    results = []
+    for row, dataset in [(whole, "all parts"), *((row, row["name"]) for row in parts)]:
+        results += [
+            EvalResult(
+                task_type="embedding-inversion",
+                dataset_type="text",
+                dataset_name=f"held out: {dataset}",
+                dataset_config=dataset,  # results of one configuration are merged
+                dataset_split="test",
+                metric_type=METRICS[name],
+                metric_name=name,
+                metric_value=round(score["mean"], 4),
+                metric_args={"texts": row["texts"], "interval_95": [round(score["low"], 4), round(score["high"], 4)]},
+            )
+            for name, score in row["scores"].items()
+        ]
+    return results
+
+
+def _new_card(folder: Path, repo: str) -> ModelCard:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    data = ModelCardData(library_name="transformers", pipeline_tag="text-generation", tags=["embedding-inversion"])
+    facts = {"encoder": config["encoder_id"], "dim": config["embedding_dim"], "length": config["max_sequence_length"]}
+    text = _CARD.format(name=repo.split("/")[-1], repo=repo, **facts)
+    if (folder / EVALUATION).exists():
+        rows = json.loads((folder / EVALUATION).read_text(encoding="utf-8"))["rows"]
+        read = [
+            Row(
+                row["section"],
+                row["name"],
+                row["texts"],
+                {key: Score(**value) for key, value in row["scores"].items()},
+            )
+            for row in rows
+        ]
+        text += f"\n## Held-out figures\n\n{markdown(read)}\n"
+    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
+
+
+def push(
+    folder: str | Path, repo: str, private: bool = False, revision: str | None = None, repo_type: str = "model"
+) -> str:
+    """Upload a folder that `assemble` wrote, or a Space's, in one commit; returns the commit's address.
+
+    Token and address of the Hub are huggingface_hub's own: `hf auth login` or HF_TOKEN, HF_ENDPOINT.
+    """
+    api = HfApi()
+    sdk = {"space_sdk": "gradio"} if repo_type == "space" else {}
+    repo_id = api.create_repo(repo, private=private, exist_ok=True, repo_type=repo_type, **sdk).repo_id
+    commit = api.upload_folder(
+        folder_path=folder,
+        repo_id=repo_id,
+        repo_type=repo_type,
+        revision=revision,
+        commit_message=f"Upload {'Space' if repo_type == 'space' else 'inverter'} with embinv",
+        ignore_patterns=["__pycache__/*", ".*", "*.partial"],
+    )
+    return commit.commit_url

@@ -1,0 +1,201 @@
+"""Held-out evaluation: what came back, measured text by text, and floors that never see the right vector."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from ..data.canvas import decode_rows, encode_canvas, text_lengths
+from ..data.encoders import SentenceEncoder
+from ..errors_embinv import EmbInvError
+from ..modeling_embinv import EmbInvForMaskedDiffusion
+from ..runtime import generator_for
+from . import metrics
+
+RESAMPLES = 1000
+
+
+@dataclass
+class Score:
+    """A mean and its 95 % bootstrap interval over texts."""
+
+    mean: float
+    low: float
+    high: float
+
+    def shown(self, digits: int) -> str:
+        """The mean with its interval in brackets."""
+        return f"{self.mean:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+
+
+@dataclass
+class Recovered:
+    """N texts that a method brought back.
+
+    ids: (N, L) int64. texts: N. confidence: (N, L), None where the method has none. num_forward_passes: at most, for
+    one text. seconds: for all of them. feedback_calls, surrogate_calls: texts that the encoder and the surrogate
+    embedded, for one text on average.
+    """
+
+    ids: Tensor
+    texts: list[str]
+    confidence: Tensor | None = None
+    num_forward_passes: int = 0
+    seconds: float = 0.0
+    feedback_calls: float = 0.0
+    surrogate_calls: float = 0.0
+
+
+@dataclass
+class Measures:
+    """What was measured of N texts: (N,) values by name, in percent but for the cosine, and BLEU's counts (N, 10)."""
+
+    by_text: dict[str, np.ndarray]
+    bleu_counts: np.ndarray | None = None
+
+    def scores(self, rows: np.ndarray | None = None, seed: int = 0) -> dict[str, Score]:
+        """Means and intervals over `rows` (indexes or a mask; all by default)."""
+        rows = slice(None) if rows is None else rows
+        picked = {name: values[rows] for name, values in self.by_text.items()}
+        size = len(next(iter(picked.values())))
+        picks = np.random.default_rng(seed).integers(size, size=(RESAMPLES, size))
+        scores = {name: _score(values.mean(), values[picks].mean(axis=1)) for name, values in picked.items()}
+        if self.bleu_counts is None:
+            return scores
+        counts = self.bleu_counts[rows]
+        # corpus BLEU is no mean of texts: each resample sums its texts' counts
+        resampled = [metrics.bleu_of_counts(counts[pick].sum(axis=0)) for pick in picks]
+        scores["BLEU"] = _score(metrics.bleu_of_counts(counts.sum(axis=0)), resampled)
+        return scores
+
+    def means(self) -> dict[str, float]:
+        """Means alone."""
+        means = {name: float(values.mean()) for name, values in self.by_text.items()}
+        return means | {"BLEU": metrics.bleu_of_counts(self.bleu_counts.sum(axis=0))}
+
+
+def _score(mean: float, resampled) -> Score:
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    return Score(float(mean), float(low), float(high))
+
+
+class HeldOut:
+    """Held-out texts with their vectors, and the methods that are tried on them.
+
+    Args:
+        input_ids: (N, L). embeddings: (N, D). texts: N, as `input_ids` decodes.
+    """
+
+    def __init__(
+        self,
+        model: EmbInvForMaskedDiffusion,
+        tokenizer: PreTrainedTokenizerBase,
+        encoder: SentenceEncoder,
+        input_ids: Tensor,
+        embeddings: Tensor,
+        texts: list[str],
+    ):
+        self.model, self.tokenizer, self.encoder = model, tokenizer, encoder
+        self.input_ids, self.embeddings, self.texts = input_ids, embeddings, texts
+        self.end = model.config.eos_token_id
+
+    @classmethod
+    def of_texts(cls, model, tokenizer, encoder: SentenceEncoder, texts: list[str]) -> tuple["HeldOut", list[int]]:
+        """Embed texts, cut to the model's canvas; also returns which of them are left (`encode_canvas` drops some).
+
+        Raises:
+            EmbInvError: when none is left.
+        """
+        canvas = encode_canvas(encoder.tokenizer, texts, model.config.max_sequence_length)
+        if not canvas.texts:
+            raise EmbInvError("there is no text to evaluate on.")
+        embeddings = encoder.encode(canvas.texts)
+        return cls(model, tokenizer, encoder, canvas.input_ids, embeddings, canvas.texts), canvas.kept
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(N,) tokens of each text."""
+        return text_lengths(self.input_ids, self.end).numpy()
+
+    def invert(self, vectors: Tensor | None = None, batch_size: int = 64, progress: str | None = None, **settings):
+        """What `generate` makes of the texts' vectors, or of `vectors` (N, D) in their place.
+
+        Args:
+            settings: of `generate`; `feedback` is "encoder", "surrogate" or "none".
+        """
+        feedback = settings.pop("feedback", "none")
+        if feedback != "none":
+            stands_for = {"encoder": self.encoder.encode}
+            settings |= {"feedback": stands_for.get(feedback, feedback), "tokenizer": self.tokenizer}
+        vectors = self.embeddings if vectors is None else vectors
+        generator, start = generator_for(0), time.perf_counter()
+        bar = tqdm(vectors.split(batch_size), desc=progress, disable=None if progress else True, leave=False)
+        outputs = [self.model.generate(part, generator=generator, **settings) for part in bar]
+        seconds = time.perf_counter() - start
+        ids = torch.cat([_full_width(output.sequences.cpu(), self.input_ids.shape[1], self.end) for output in outputs])
+        confidence = torch.cat([output.confidence.cpu() for output in outputs])
+        passes = max(output.num_forward_passes for output in outputs)
+        count = max(len(vectors), 1)
+        calls, surrogate_calls = (
+            sum(getattr(output, name) or 0 for output in outputs) / count
+            for name in ("num_feedback_calls", "num_surrogate_calls")
+        )
+        return Recovered(ids, self._decode(ids), confidence, passes, seconds, calls, surrogate_calls)
+
+    def other_text(self, **settings) -> Recovered:
+        """Floor: the model reads the vector of the next text."""
+        return self.invert(self.embeddings.roll(1, dims=0), **settings)
+
+    def null_condition(self, **settings) -> Recovered:
+        """Floor: the model reads no vector: fluent, but blind."""
+        return self.invert(**{**settings, "guidance_scale": 0.0})
+
+    def random_tokens(self) -> Recovered:
+        """Floor: uniform tokens in texts of the right lengths, so that it even knows when to stop."""
+        draws = torch.randint(self.model.config.vocab_size, self.input_ids.shape, generator=generator_for(1))
+        ids = torch.where(self.input_ids == self.end, self.input_ids, draws)
+        return Recovered(ids, self._decode(ids))
+
+    def nearest_training_text(self, pairs, chunk_size: int = 16384) -> Recovered:
+        """Floor: the training text whose vector is nearest by cosine; who does not beat it has memorised.
+
+        Args:
+            pairs: training pairs, see `data.load_pairs`.
+        """
+        start = time.perf_counter()
+        best = torch.full((len(self.texts),), -torch.inf)
+        index = torch.zeros(len(self.texts), dtype=torch.int64)
+        columns = pairs.select_columns(["embedding"]).with_format("numpy")
+        for first in range(0, len(pairs), chunk_size):
+            known = torch.from_numpy(np.asarray(columns[first : first + chunk_size]["embedding"], dtype=np.float32))
+            similarity, place = (self.embeddings @ known.T).max(dim=1)
+            index = torch.where(similarity > best, first + place, index)
+            best = torch.maximum(best, similarity)
+        ids = torch.tensor(np.asarray(pairs.with_format("numpy")[index.tolist()]["input_ids"], dtype=np.int64))
+        ids = _full_width(ids, self.input_ids.shape[1], self.end)
+        return Recovered(ids, self._decode(ids), seconds=time.perf_counter() - start)
+
+    def measure(self, recovered: Recovered) -> Measures:
+        """Every measure of every text; the encoder, if it can be called, gives the cosine."""
+        ours, theirs = recovered.texts, self.texts
+        by_text = {
+            "token accuracy": 100 * metrics.token_accuracy(recovered.ids, self.input_ids, self.end).numpy(),
+            "token F1": 100 * np.array(metrics.token_f1(ours, theirs)),
+            "ROUGE-L": 100 * np.array(metrics.rouge_l(ours, theirs)),
+            "exact": 100 * np.array(metrics.exact_match(ours, theirs)),
+        }
+        if self.encoder.can_encode:
+            by_text["cosine"] = metrics.cosine(self.encoder.encode(ours), self.embeddings).cpu().numpy()
+        return Measures(by_text, metrics.bleu_counts(ours, theirs))
+
+    def _decode(self, ids: Tensor) -> list[str]:
+        return decode_rows(self.tokenizer, ids, self.end)
+
+
+def _full_width(ids: Tensor, length: int, end: int) -> Tensor:
+    """Rows of `length`: cut, or filled with the end token."""
+    return torch.nn.functional.pad(ids[:, :length], (0, max(length - ids.shape[1], 0)), value=end)

@@ -1,0 +1,180 @@
+"""An evaluation's rows: run, then printed as a table, written as JSON, drawn as plots."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+
+from ..data.files import write_json
+from ..diffusion_embinv import text_positions
+from . import metrics
+from .calibration import calibration_report
+from .held_out import HeldOut, Measures, Recovered, Score
+
+LENGTH_BOUNDS = (4, 8, 12, 16, 24, 32, 64, 128, 256, 512)
+CALLS = {"feedback_calls": "encoder calls", "surrogate_calls": "surrogate calls"}
+_PERCENT = ("token accuracy", "token F1", "ROUGE-L", "exact")
+COLUMNS = ("token accuracy", "token F1", "ROUGE-L", "exact", "BLEU", "cosine")
+
+
+@dataclass
+class Row:
+    """One line of the table: a method's scores over some of the texts.
+
+    section: "inversion" (one row for each combination of settings), "floor", "part" or "length".
+    """
+
+    section: str
+    name: str
+    texts: int
+    scores: dict[str, Score]
+    num_forward_passes: int = 0
+    texts_per_second: float | None = None
+    feedback_calls: float = 0.0
+    surrogate_calls: float = 0.0
+    settings: dict = field(default_factory=dict)
+
+
+@dataclass
+class Report:
+    """All rows, and what the first combination of settings shows token by token."""
+
+    rows: list[Row]
+    accuracy_by_position: list[float]
+    calibration: dict
+    samples: list[tuple[str, str]]
+
+    def save(self, path: str | Path, model: str):
+        """Everything as JSON."""
+        write_json(path, _without_nan({"model": model, **asdict(self)}))
+
+    def table(self, title: str) -> Table:
+        """The rows for a terminal; brackets hold 95 % bootstrap intervals."""
+        columns = [name for name in COLUMNS if name in self.rows[0].scores]
+        calls = [name for name in CALLS if any(getattr(row, name) for row in self.rows)]
+        titles = "", "texts", "passes", *map(CALLS.get, calls), "texts/s", *columns
+        table = Table(*titles, title=title, caption="95 % bootstrap intervals")
+        for _, rows in itertools.groupby(self.rows, key=lambda row: row.section):
+            for row in rows:
+                speed = "" if row.texts_per_second is None else f"{row.texts_per_second:.1f}"
+                scores = cells(row.scores, columns)
+                called = [f"{getattr(row, name):.0f}" for name in calls]
+                table.add_row(row.name, str(row.texts), str(row.num_forward_passes or ""), *called, speed, *scores)
+            table.add_section()
+        return table
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Rows as a table for a README or a model card."""
+    columns = [name for name in COLUMNS if name in rows[0].scores]
+    lines = [["", "texts", *(f"{name} %" if name in _PERCENT else name for name in columns)]]
+    for row in rows:
+        scores = cells(row.scores, columns)
+        lines.append([f"**{row.name}**" if row.section == "inversion" else row.name, str(row.texts), *scores])
+    return markdown_table(lines)
+
+
+def markdown_table(lines: Sequence[Sequence[str]]) -> str:
+    """Cells as a Markdown table; the first line is the head."""
+    head, *body = lines
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *body))
+
+
+def cells(scores: dict[str, Score], columns: Sequence[str]) -> list[str]:
+    """The scores of a row as a table shows them."""
+    return [scores[name].shown(2 if name == "cosine" else 1) for name in columns]
+
+
+def sweep(**values: Sequence) -> list[dict]:
+    """All combinations of settings; a name without values is left to the model."""
+    given = {name: options for name, options in values.items() if options}
+    return [dict(zip(given, combination, strict=True)) for combination in itertools.product(*given.values())]
+
+
+def evaluate(
+    held_out: HeldOut,
+    combinations: list[dict],
+    parts: Sequence[str] | None = None,
+    floors: bool = True,
+    training_pairs=None,
+    batch_size: int = 64,
+) -> Report:
+    """Invert the held-out vectors under each combination of `generate`'s settings, and score what comes back.
+
+    The floors, the rows by part and by length, and the report's details belong to the first combination.
+
+    Args:
+        parts: (N,) the part of the corpus that each text is from.
+        training_pairs: for the floor "nearest training text".
+    """
+    rows, first = [], None
+    for settings in combinations:
+        recovered = held_out.invert(batch_size=batch_size, progress=_name(settings), **settings)
+        measures = held_out.measure(recovered)
+        rows.append(_row("inversion", _name(settings), recovered, measures, settings))
+        first = first or (recovered, measures)
+    recovered, measures = first
+    if floors:
+        for name, stand_in in _floors(held_out, combinations[0], training_pairs, batch_size).items():
+            rows.append(_row("floor", f"floor: {name}", stand_in, held_out.measure(stand_in), combinations[0]))
+    for section, groups in (("part", _by_part(parts)), ("length", _by_length(held_out.lengths))):
+        if len(groups) > 1:
+            rows += [Row(section, name, int(mask.sum()), measures.scores(mask)) for name, mask in groups.items()]
+    accuracy, _ = metrics.accuracy_by_position(recovered.ids, held_out.input_ids, held_out.end)
+    shown = text_positions(recovered.ids, held_out.end)
+    correct = (recovered.ids == held_out.input_ids)[shown]
+    samples = list(zip(held_out.texts, recovered.texts, strict=True))
+    return Report(rows, accuracy.tolist(), calibration_report(recovered.confidence[shown], correct), samples[:20])
+
+
+def _floors(held_out: HeldOut, settings: dict, training_pairs, batch_size: int) -> dict[str, Recovered]:
+    settings = {**settings, "batch_size": batch_size}
+    floors = {
+        "vector of another text": held_out.other_text(progress="other text", **settings),
+        "null condition": held_out.null_condition(progress="null condition", **settings),
+        "random tokens": held_out.random_tokens(),
+    }
+    if training_pairs is not None:
+        floors["nearest training text"] = held_out.nearest_training_text(training_pairs)
+    return floors
+
+
+def _without_nan(value):
+    """JSON has no NaN: null stands for a mean over nothing."""
+    if isinstance(value, dict):
+        return {key: _without_nan(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(entry) for entry in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _name(settings: dict) -> str:
+    return ", ".join(f"{name} {value}" for name, value in settings.items()) or "inversion"
+
+
+def _row(section: str, name: str, recovered: Recovered, measures: Measures, settings: dict) -> Row:
+    count = len(recovered.texts)
+    speed = count / recovered.seconds if recovered.seconds else None
+    calls = {name: getattr(recovered, name) for name in CALLS}
+    passes = recovered.num_forward_passes
+    return Row(section, name, count, measures.scores(), passes, speed, **calls, settings=settings)
+
+
+def _by_part(parts: Sequence[str] | None) -> dict[str, np.ndarray]:
+    parts = np.array(parts if parts is not None else [])
+    return {str(part): parts == part for part in dict.fromkeys(parts.tolist())}
+
+
+def _by_length(lengths: np.ndarray) -> dict[str, np.ndarray]:
+    """Masks of the texts of 1–4, 5–8 … tokens; empty groups are left out."""
+    groups, low = {}, 1
+    for high in LENGTH_BOUNDS:
+        mask = (lengths >= low) & (lengths <= high)
+        if mask.any():
+            groups[f"{low}–{high} tokens"] = mask
+        low = high + 1
+    return groups

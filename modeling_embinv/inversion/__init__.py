@@ -1,0 +1,1 @@
+"""Texts of many vectors, written in parts."""

@@ -1,0 +1,112 @@
+"""Invert vectors, a few at a time."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from ..data.files import parse_json
+from ..data.vector_checks import as_float32, check_vectors, width_message
+from ..errors_embinv import EmbInvError
+from ..modeling_embinv import EmbInvForMaskedDiffusion
+from ..runtime import generator_for
+
+# Vectors in one forward pass, at most; memory ends long before.
+LARGEST_BATCH = 65_536
+
+
+class Inversion(NamedTuple):
+    """One vector's text.
+
+    Attributes:
+        row: the vector's number in its source, from 0.
+        id: what its source calls it, or None.
+        text: what was read out of it.
+        confidence: arithmetic mean of `token_confidence`: the share of tokens that the model expects to be right.
+        cosine: of the text's vector with the given one, when a search asked for it (`feedback`); else None.
+        tokens: the text's tokens, as its tokenizer's vocabulary spells them.
+        token_confidence: the model's probability of each token when it was written.
+    """
+
+    row: int
+    id: str | None
+    text: str
+    confidence: float
+    cosine: float | None
+    tokens: list[str]
+    token_confidence: list[float]
+
+
+def parse_vector(text: str, embedding_dim: int) -> np.ndarray:
+    """A vector typed as JSON, `"[0.1, -0.2, …]"`, as (1, D) float32.
+
+    Raises:
+        EmbInvError: no JSON list of `embedding_dim` numbers.
+    """
+    try:
+        values = parse_json(text, parse_int=float)
+    except ValueError as error:
+        raise EmbInvError(f"the vector is not JSON like [0.1, -0.2]: {error}") from error
+    if not isinstance(values, list) or any(type(value) is not float for value in values):
+        raise EmbInvError("the vector must be a JSON list of numbers, like [0.1, -0.2]")
+    if len(values) != embedding_dim:
+        raise EmbInvError(width_message(len(values), embedding_dim))
+    return as_float32(np.array([values]))
+
+
+def invert_vectors(
+    model: EmbInvForMaskedDiffusion,
+    tokenizer: PreTrainedTokenizerBase,
+    vectors: np.ndarray,
+    batch_size: int = 64,
+    settings: dict | None = None,
+    seed: int = 0,
+    first_row: int = 0,
+    feedback: Callable | str | None = None,
+) -> Iterator[Inversion]:
+    """Inverts vectors, batch by batch as the iterator advances.
+
+    Sampling depends on the seed, `first_row` and a vector's place, not on the batch size; another batch size can
+    still tip a near-tie between two tokens by rounding, and does so more often in int8.
+
+    Args:
+        vectors: (N, D); all are checked before the first one is inverted.
+        batch_size: vectors in one forward pass, at most `LARGEST_BATCH`.
+        settings: arguments of `EmbInvGenerationConfig` that differ from the model's own.
+        seed: of sampling.
+        first_row: the number of `vectors[0]` in its source.
+        feedback: "surrogate", or an encoder, N texts → (N, D); it checks candidates and corrections, see `generate`.
+
+    Raises:
+        EmbInvError: wrong width, NaN, infinity or zeros (the message names the row), or impossible settings.
+    """
+    if not 1 <= batch_size <= LARGEST_BATCH:
+        raise EmbInvError(f"batch_size must be from 1 to {LARGEST_BATCH:,}, got {batch_size}")
+    checked = torch.from_numpy(check_vectors(vectors, model.config.embedding_dim, first_row))
+    generator = generator_for(seed, first_row)
+    settings = {**(settings or {}), "feedback": feedback, "tokenizer": tokenizer}
+    for start in range(0, len(checked), batch_size):
+        batch = checked[start : start + batch_size]
+        output = model.generate(batch, generator=generator, **settings)
+        cosines = [None] * len(batch) if output.cosine is None else output.cosine.tolist()
+        rows = zip(output.sequences.tolist(), output.confidence.tolist(), cosines, strict=True)
+        for row, (ids, confidence, cosine) in enumerate(rows, first_row + start):
+            yield _inversion(tokenizer, row, ids, confidence, cosine, model.config.eos_token_id)
+
+
+def _inversion(
+    tokenizer, row: int, ids: list[int], confidence: list[float], cosine: float | None, end_token_id: int
+) -> Inversion:
+    length = ids.index(end_token_id) if end_token_id in ids else len(ids)
+    ids, confidence = ids[:length], confidence[:length]
+    return Inversion(
+        row=row,
+        id=None,
+        text=tokenizer.decode(ids, skip_special_tokens=True),
+        confidence=round(sum(confidence) / max(length, 1), 4),
+        cosine=None if cosine is None else round(cosine, 4),
+        tokens=tokenizer.convert_ids_to_tokens(ids),
+        token_confidence=[round(value, 4) for value in confidence],
+    )

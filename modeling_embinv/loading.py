@@ -1,0 +1,48 @@
+"""Load a trained inverter and its tokenizer from a folder or the Hub."""
+
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from .errors_embinv import EmbInvError
+from .integrity_embinv import check_tokenizer
+from .modeling_embinv import EmbInvForMaskedDiffusion
+
+
+def load_inverter(name: str | Path, **kwargs) -> tuple[EmbInvForMaskedDiffusion, PreTrainedTokenizerBase]:
+    """A trained inverter and its tokenizer from a folder or a Hub repository.
+
+    Args:
+        name: folder, `user/name`, or `user/name@revision` with a branch, tag or commit.
+        kwargs: of the model's `from_pretrained`.
+
+    Raises:
+        OSError: with one line that says what is wrong with the folder or the repository.
+    """
+    is_folder = Path(name).exists()
+    place, _, revision = (str(name), "", "") if is_folder else str(name).partition("@")
+    pinned = {"revision": revision} if revision else {}
+    try:
+        model = EmbInvForMaskedDiffusion.from_pretrained(place, use_safetensors=True, **pinned, **kwargs)
+        return model, _load_tokenizer(place, model, **pinned)
+    except Exception as error:
+        if is_folder:
+            wrong = "is no readable inverter (config.json, model.safetensors, tokenizer.json)"
+        else:
+            wrong = "is no folder here, and cannot be loaded from the Hub or its cache"
+        raise OSError(f"{name} {wrong}: {' '.join(str(error).split())}") from error
+
+
+def _load_tokenizer(place: str, model: EmbInvForMaskedDiffusion, **pinned) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint, checked against the model.
+
+    Raises:
+        EmbInvError: when there is none, or another one.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, **pinned)
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise EmbInvError(f"the tokenizer (tokenizer.json) is missing or damaged: {reason}") from error
+    check_tokenizer(model.config, tokenizer)
+    return tokenizer

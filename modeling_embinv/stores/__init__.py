@@ -1,0 +1,1 @@
+"""Vectors from files of many kinds."""

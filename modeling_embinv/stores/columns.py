@@ -1,0 +1,114 @@
+"""An opened file's columns, and which of them hold the vectors, their ids and their texts."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from ..data.files import check_column, short_names
+from ..errors_embinv import EmbInvError
+
+VECTOR_NAMES = ("embedding", "embeddings", "vector", "vectors", "values", "emb")
+ID_NAMES = ("id", "ids", "_id", "uuid", "doc_id", "index")
+TEXT_NAMES = ("text", "texts", "content", "document", "documents", "sentence", "chunk", "passage")
+_NUMBERED = re.compile(r"(.*?)(\d{1,9})", re.DOTALL)
+
+
+class Table(NamedTuple):
+    """An opened file.
+
+    Attributes:
+        columns: names of its columns; those within others as dotted paths; [""] if it is nothing but vectors.
+        vector_columns: those that hold vectors, by their type or their first rows.
+        read: (columns, rows at most) → batches, each a dict from a column to its values.
+        count: the column of the vectors → the number of rows.
+    """
+
+    columns: list[str]
+    vector_columns: list[str]
+    read: Callable[[list[str], int], Iterator[dict[str, Any]]]
+    count: Callable[[str], int]
+
+
+class Columns(NamedTuple):
+    """Which columns are read: `vectors` is one, or one for each number; `id` and `text` are one or None."""
+
+    vectors: list[str]
+    id: str | None
+    text: str | None
+
+
+def choose_columns(where: object, table: Table, column: str | None, id_column: str | None, text_column: str | bool):
+    """The columns that are named, or else those of the usual names.
+
+    Args:
+        where: the file, for messages.
+        table: what was opened.
+        column, id_column: names, or None = the usual ones; a file may have no ids.
+        text_column: a name; True = one of the usual names, which must be there; False = no texts.
+
+    Raises:
+        EmbInvError: no such column, none that holds vectors, or several that could be meant.
+    """
+    ids = _named(where, table, id_column) if id_column else _usual(table.columns, ID_NAMES)
+    text = _named(where, table, text_column) if isinstance(text_column, str) else None
+    if text_column is True and (text := _usual(table.columns, TEXT_NAMES)) is None:
+        raise EmbInvError(f"{where}: holds no texts; columns: {short_names([name for name in table.columns if name])}")
+    return Columns(_vectors(where, table, column), ids, text)
+
+
+def _vectors(where: object, table: Table, column: str | None) -> list[str]:
+    if table.columns == [""]:
+        return [""]
+    if column is not None:
+        within = [name for name in table.vector_columns if name.startswith(f"{column}.")]
+        return [_only(where, within) if within and column not in table.columns else _named(where, table, column)]
+    for position in (None, -1, 0):  # the whole path, then its last name, then its first
+        for usual in VECTOR_NAMES:
+            named = [name for name in table.vector_columns if _part(name, position) == usual]
+            if named:
+                check_column(where, named[0], table.columns)
+                return [_only(where, named)]
+    if table.vector_columns:
+        return [_only(where, table.vector_columns)]
+    if numbered := _numbered(table.columns):
+        return numbered
+    raise EmbInvError(f"{where}: no column of vectors; present: {short_names(table.columns)}")
+
+
+def _named(where: object, table: Table, name: str) -> str:
+    check_column(where, name, table.columns)
+    return name
+
+
+def _only(where: object, names: Sequence[str]) -> str:
+    if len(names) > 1:
+        raise EmbInvError(f"{where}: several columns hold vectors: {short_names(names)}; name one")
+    return names[0]
+
+
+def _usual(columns: Sequence[str], names: Sequence[str]) -> str | None:
+    """The column of the first of the usual names: as it stands, or as the last name of a path."""
+    for position in (None, -1):
+        for usual in names:
+            for name in columns:
+                if _part(name, position) == usual and columns.count(name) == 1:
+                    return name
+    return None
+
+
+def _part(name: str, position: int | None) -> str:
+    return name.lower() if position is None else name.lower().split(".")[position]
+
+
+def _numbered(columns: Sequence[str]) -> list[str] | None:
+    """The longest run of columns x0, x1, …, one for each number of a vector, as pandas writes a matrix."""
+    runs: list[list[str]] = [[]]
+    for name in columns:
+        before, now = _NUMBERED.fullmatch(runs[-1][-1]) if runs[-1] else None, _NUMBERED.fullmatch(name)
+        follows = before and now and before[1] == now[1] and int(now[2]) == int(before[2]) + 1
+        if not follows:
+            runs.append([])
+        if now:
+            runs[-1].append(name)
+    longest = max(runs, key=len)
+    return longest if len(longest) > 1 and len(set(longest)) == len(longest) else None

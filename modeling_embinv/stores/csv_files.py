@@ -1,0 +1,122 @@
+"""Vectors in csv and tsv files: as the text of one column, or a column for each number."""
+
+import csv
+import re
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ..data.files import LONGEST, one_line, text_lines
+from ..errors_embinv import EmbInvError
+from .columns import VECTOR_NAMES, Table
+from .values import Unreadable, is_vector
+
+_QUOTED = re.compile(r'"[^"]*"')
+PEEK = 100
+
+
+def open_csv(path: Path) -> Table:
+    """A csv file with a header or, if its first row already holds a vector, without one."""
+    first = list(islice(_rows(path), PEEK + 1))
+    if not first:
+        raise EmbInvError(f"{path}: holds no vectors")
+    names, has_header = _columns(first[0])
+    rows = first[1:] if has_header else first
+    vectors = [
+        name
+        for index, name in enumerate(names)
+        if any(len(row) > index and is_vector(row[index]) for row in rows)
+        or (name.lower() in VECTOR_NAMES and not any(_is_number(row[index]) for row in rows if len(row) > index))
+    ]
+    if not has_header and not vectors and all(map(_is_number, first[0])):
+        return _matrix(path, len(names))
+
+    def body() -> Iterator[list[str]]:
+        return islice(_rows(path), int(has_header), None)
+
+    def read(columns: list[str], size: int) -> Iterator[dict[str, Any]]:
+        rows, places = body(), {name: names.index(name) for name in columns}
+        while batch := list(islice(rows, size)):
+            cells = [_cells(row, len(names)) for row in batch]
+            yield {name: [row[place] for row in cells] for name, place in places.items()}
+
+    return Table(names, vectors, read, lambda _: sum(1 for _ in body()))
+
+
+def _matrix(path: Path, width: int) -> Table:
+    """A csv file of plain numbers."""
+
+    def read(columns: list[str], size: int) -> Iterator[dict[str, Any]]:
+        rows = _rows(path)
+        while batch := list(islice(rows, size)):
+            yield {"": [tuple(row) for row in batch]}
+
+    return Table([""], [""], read, lambda _: sum(1 for _ in _rows(path)))
+
+
+def _columns(first: list[str]) -> tuple[list[str], bool]:
+    """The names of the columns, and whether the first row is a header."""
+    numbers = list(map(str, range(len(first))))
+    if first == numbers and len(first) > 1:  # pandas' header over a matrix
+        return first, True
+    if all(map(_is_number, first)) or any(map(_is_vector_cell, first)):
+        return numbers, False
+    return first, True
+
+
+def _is_vector_cell(cell: str) -> bool:
+    words = cell.split()
+    return is_vector(cell) or (len(words) > 1 and all(map(_is_number, words)))
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _cells(row: list[str], width: int) -> list:
+    """The cells of a row, None where one is empty; all unreadable if there are more or fewer than columns."""
+    if len(row) != width:
+        return [Unreadable(f"has {len(row)} cells for {width} columns")] * width
+    return [None if cell in ("", r"\N", "NULL") else cell for cell in row]
+
+
+def _rows(path: Path) -> Iterator[list[str]]:
+    """The rows that are not blank."""
+    lines = text_lines(path)
+    first = next(lines, "")
+    delimiter = _delimiter(first)
+    csv.field_size_limit(LONGEST)
+    ends = [first]
+    reader = csv.reader(_rejoined(first, lines, ends), delimiter=delimiter, strict=True, skipinitialspace=True)
+    width = None
+    while True:
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            raise EmbInvError(f"{path}: line {reader.line_num} is not csv (truncated?): {one_line(error)}") from error
+        if row is None:
+            return
+        if row:
+            width = width or len(row)
+            is_cut = len(row) < width or (row[-1][:1] in ("[", "{") and row[-1][-1] not in "]}")
+            if is_cut and not ends[0].endswith(("\n", "\r")):
+                raise EmbInvError(f"{path}: truncated: its last row ends too early")
+            yield row
+
+
+def _rejoined(first: str, rest: Iterator[str], last: list[str]) -> Iterator[str]:
+    """All lines; `last` holds the one that came last."""
+    yield first
+    for last[0] in rest:
+        yield last[0]
+
+
+def _delimiter(line: str) -> str:
+    """Tab, comma or semicolon, whichever the first line holds outside quotes."""
+    plain = _QUOTED.sub("", line)
+    return next((mark for mark in "\t,;" if mark in plain), ",")

@@ -1,0 +1,160 @@
+"""Vectors in parquet and Arrow files, and in folders that `datasets` saved, in flat memory."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ..data.files import WIDEST, one_line, reading
+from ..errors_embinv import EmbInvError
+from .columns import VECTOR_NAMES, Table
+from .values import holds_number_lists
+
+# What a writer puts behind the last batch of a stream.
+_END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+
+
+def open_parquet(path: Path) -> Table:
+    """A parquet file; batches end with row groups."""
+    with reading(path), pq.ParquetFile(path, memory_map=True) as file:
+        schema, rows = file.schema_arrow, file.metadata.num_rows
+        names = _column_names(schema)
+        _check_parquet(path, file)
+
+    def read(columns: list[str], size: int) -> Iterator[dict[str, Any]]:
+        with reading(path), pq.ParquetFile(path, memory_map=True) as file:
+            tops = list(dict.fromkeys(_top(schema, column) for column in columns))
+            for batch in file.iter_batches(size, columns=tops):
+                yield _pick(batch, columns)
+
+    return Table(names, _vector_columns(schema), read, lambda _: rows)
+
+
+def open_arrow(path: Path) -> Table:
+    """An Arrow file in either layout: a stream (what `datasets` writes) or a file with a footer (Feather)."""
+    check_arrow_end(path)
+    with _arrow(path) as (schema, _):
+        names = _column_names(schema)
+
+    def read(columns: list[str], size: int) -> Iterator[dict[str, Any]]:
+        with _arrow(path) as (_, batches):
+            for batch in batches:
+                batch.validate()
+                for start in range(0, len(batch), size):
+                    yield _pick(batch.slice(start, size), columns)
+
+    def count(_: str) -> int:
+        with _arrow(path) as (_, batches):
+            return sum(len(batch) for batch in batches)
+
+    return Table(names, _vector_columns(schema), read, count)
+
+
+def open_folder(path: Path) -> Table:
+    """A folder that `Dataset.save_to_disk` wrote."""
+    from datasets import Dataset, load_from_disk
+
+    try:
+        saved = load_from_disk(str(path))
+    except Exception as error:  # whatever the library stumbles over in a damaged folder
+        raise EmbInvError(f"{path}: no folder that datasets saved, or an empty one: {one_line(error)}") from error
+    if not isinstance(saved, Dataset):
+        raise EmbInvError(f"{path}: holds several splits; give one of its folders: {', '.join(saved)}")
+    for file in saved.cache_files:
+        check_arrow_end(Path(file["filename"]))
+    schema = saved.data.schema
+
+    def read(columns: list[str], size: int) -> Iterator[dict[str, Any]]:
+        with reading(path):
+            for table in saved.with_format("arrow").iter(size):
+                yield _pick(table, columns)
+
+    return Table(_column_names(schema), _vector_columns(schema), read, lambda _: len(saved))
+
+
+def check_arrow_end(path: Path):
+    """Raises a ValueError for an Arrow stream without its end mark: cut between two batches, it looks whole."""
+    with reading(path), path.open("rb") as file:
+        is_stream = file.read(6) != b"ARROW1"  # a file with a footer cannot be opened without it
+        file.seek(max(0, path.stat().st_size - len(_END_OF_STREAM)))
+        if is_stream and file.read() != _END_OF_STREAM:
+            raise EmbInvError(f"{path}: corrupt, truncated or no .arrow file: the mark at its end is missing")
+
+
+@contextmanager
+def _arrow(path: Path) -> Iterator[tuple[pa.Schema, Iterable[pa.RecordBatch]]]:
+    """The schema and the batches of an Arrow file, mapped into memory."""
+    with reading(path), pa.memory_map(str(path)) as source:
+        if source.read(6) == b"ARROW1":
+            file = pa.ipc.open_file(source)
+            yield file.schema, (file.get_batch(index) for index in range(file.num_record_batches))
+        else:
+            source.seek(0)
+            stream = pa.ipc.open_stream(source)
+            yield stream.schema, _whole_stream(stream, source)
+
+
+def _whole_stream(stream: pa.RecordBatchReader, source: pa.NativeFile) -> Iterator[pa.RecordBatch]:
+    yield from stream
+    if source.tell() != source.size():
+        raise pa.ArrowInvalid("the stream ends before the file does")
+
+
+def _check_parquet(path: Path, file: pq.ParquetFile):
+    """Refuses columns of which a row holds more numbers than a vector can: their encoding may take no space."""
+    for group in range(file.metadata.num_row_groups):
+        part = file.metadata.row_group(group)
+        for index in range(part.num_columns):
+            if part.column(index).num_values > WIDEST * max(part.num_rows, 1):
+                raise EmbInvError(f"{path}: a column holds more than {WIDEST:,} values a row, the most that is read")
+
+
+def _column_names(schema: pa.Schema) -> list[str]:
+    """The names of all columns, those within structs as dotted paths; the structs themselves are left out."""
+    return [name for field in schema for name, _ in _leaves(field, "")]
+
+
+def _leaves(field: pa.Field, above: str) -> Iterator[tuple[str, pa.DataType]]:
+    if pa.types.is_struct(field.type):
+        for inner in field.type:
+            yield from _leaves(inner, f"{above}{field.name}.")
+    else:
+        yield above + field.name, field.type
+
+
+def _vector_columns(schema: pa.Schema) -> list[str]:
+    """Lists of numbers, and texts under a usual name."""
+    return [
+        name
+        for field in schema
+        for name, kind in _leaves(field, "")
+        if holds_number_lists(kind)
+        or (pa.types.is_string(kind) or pa.types.is_large_string(kind))
+        and name.lower().split(".")[-1] in VECTOR_NAMES
+    ]
+
+
+def _top(schema: pa.Schema, column: str) -> str:
+    """The column of the file that holds a dotted path; its own name may hold dots, too."""
+    top = next(name for name in schema.names if column == name or column.startswith(f"{name}."))
+    if schema.names.count(top) > 1:
+        raise pa.ArrowInvalid(f"several columns are named {top!r}")
+    return top
+
+
+def _pick(batch: pa.RecordBatch | pa.Table, columns: list[str]) -> dict[str, Any]:
+    picked = {}
+    for column in columns:
+        top = _top(batch.schema, column)
+        array = batch[top]
+        array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+        inner = column[len(top) + 1 :]
+        while inner:
+            name = next(f.name for f in array.type if inner == f.name or inner.startswith(f"{f.name}."))
+            array, inner = pc.struct_field(array, name), inner[len(name) + 1 :]
+        picked[column] = array
+    return picked

@@ -1,0 +1,202 @@
+"""The values of a column as vectors: lists of numbers, their text, base64, Arrow lists and matrices."""
+
+import base64
+import binascii
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..data.files import WIDEST, parse_json
+from ..data.vector_checks import as_float32, bad_rows
+from ..errors_embinv import EmbInvError
+
+_NUMBER_OF_NUMPY = re.compile(r"np\.float\d+\(([^()]*)\)")
+_ARRAY_OF_NUMPY = re.compile(r"array\((\[.*\])(?:, dtype=\w+)?\)", re.DOTALL)
+# Digits behind the point below which a printed vector counts as shortened: numpy prints 8, and 4 for float16.
+_FEWEST_DIGITS = 4
+
+
+class Unreadable(NamedTuple):
+    """Stands where a row has no value, and says why."""
+
+    reason: str
+
+
+class Parsed(NamedTuple):
+    """The numbers of n rows, one after the other.
+
+    Attributes:
+        numbers: float32, sum(lengths) of them.
+        lengths: (n,) int64, how many each row has; 0 where it has no vector.
+        reasons: index of a row → why it has no vector.
+    """
+
+    numbers: np.ndarray
+    lengths: np.ndarray
+    reasons: dict[int, str]
+
+    def select(self, width: int) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
+        """The vectors of that width, (m, width) float32; their indices (m,); and why the other rows are none."""
+        fits = self.lengths == width
+        vectors = self.numbers if fits.all() else self.numbers[np.repeat(fits, self.lengths)]
+        vectors, indices = vectors.reshape(-1, width), np.flatnonzero(fits)
+        reasons = {row: f"holds {self.lengths[row]} numbers, not {width}" for row in np.flatnonzero(~fits).tolist()}
+        reasons |= self.reasons
+        if bad := bad_rows(vectors):
+            reasons |= {int(indices[row]): reason for row, reason in bad.items()}
+            good = np.setdiff1d(np.arange(len(vectors)), list(bad))
+            vectors, indices = vectors[good], indices[good]
+        return vectors, indices, reasons
+
+
+def parse_values(values: np.ndarray | pa.Array | pa.ChunkedArray | Sequence) -> Parsed:
+    """The vectors of a column.
+
+    Args:
+        values: a matrix (n, D), an Arrow array, or n Python objects: lists of numbers, texts of them, base64 or None.
+
+    Raises:
+        EmbInvError: a vector that its printing has shortened, or one of more than `WIDEST` numbers.
+    """
+    if isinstance(values, np.ndarray):
+        return Parsed(as_float32(values).ravel(), np.full(len(values), values.shape[1]), {})
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        array = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+        array = array.storage if isinstance(array, pa.ExtensionArray) else array
+        if holds_number_lists(array.type):
+            return _parse_arrow(array)
+        values = array.to_pylist()
+    rows, reasons = [], {}
+    for index, value in enumerate(values):
+        row = _numbers(value)
+        if isinstance(row, str):
+            reasons[index], row = row, np.empty(0, np.float32)
+        rows.append(row)
+    numbers = np.concatenate(rows) if rows else np.empty(0, np.float32)
+    return Parsed(numbers, np.array([len(row) for row in rows], np.int64), reasons)
+
+
+def holds_number_lists(kind: pa.DataType) -> bool:
+    """Whether an Arrow column of this type holds lists of numbers."""
+    kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return is_list and (
+        pa.types.is_floating(kind.value_type)
+        or pa.types.is_integer(kind.value_type)
+        or pa.types.is_decimal(kind.value_type)
+    )
+
+
+def is_vector(value: object) -> bool:
+    """Whether a JSON value, or the text of a csv cell, is a list of numbers."""
+    if isinstance(value, str):
+        text = value.strip()
+        return bool(text) and (text[0] in "[{" or text.startswith(("array(", "tensor("))) and not is_json_object(text)
+    return isinstance(value, list) and bool(value) and all(type(number) in (int, float) for number in value[:8])
+
+
+def is_json_object(text: str) -> bool:
+    """Whether a text that begins with a brace is an object; `{0.1,0.2}` is a Postgres array."""
+    return text[0] == "{" and ":" in text[:200]
+
+
+def _parse_arrow(array: pa.Array) -> Parsed:
+    array.validate(full=True)
+    lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    nulls = array.is_null().to_numpy(zero_copy_only=False)
+    lengths[nulls] = 0
+    if lengths.max(initial=0) > WIDEST:
+        raise EmbInvError(f"a row of {lengths.max():,} numbers; at most {WIDEST:,} are read")
+    values = array.flatten()
+    if pa.types.is_decimal(values.type):
+        values = values.cast(pa.float64())
+    numbers = as_float32(values.to_numpy(zero_copy_only=False))
+    return Parsed(numbers, lengths, dict.fromkeys(np.flatnonzero(nulls).tolist(), "is null"))
+
+
+def _numbers(value: object) -> np.ndarray | str:
+    """The (D,) float32 vector that a value is, or why it is none."""
+    if value is None:
+        return "is null"
+    if isinstance(value, Unreadable):
+        return value.reason
+    if isinstance(value, str):
+        return _of_text(value)
+    if isinstance(value, tuple):  # of columns that hold a number each
+        return _of_words(value)
+    if not isinstance(value, list):
+        return f"holds {type(value).__name__}, not a list of numbers"
+    if not value:
+        return "is an empty list"
+    kinds = set(map(type, value))
+    if kinds <= {int, float}:
+        return _array(value)
+    return "holds a null among its numbers" if kinds <= {int, float, type(None)} else "holds no list of plain numbers"
+
+
+def _of_text(text: str) -> np.ndarray | str:
+    text = text.strip()
+    if not text:
+        return "is empty"
+    if text.startswith("tensor(") or "..." in text or "…" in text:
+        raise EmbInvError(
+            "its vectors were shortened when they were printed ('...' or torch's four digits), and the numbers left "
+            "out cannot be had back; write them with np.save, or json.dumps(vector.tolist()) in a cell"
+        )
+    if array := _ARRAY_OF_NUMPY.fullmatch(text):
+        text = array[1]
+    if text[0] not in "[{(" and " " not in text and "," not in text:
+        return _of_base64(text)
+    if is_json_object(text):
+        return "holds an object or a sparse vector, not a list of numbers"
+    inner = _NUMBER_OF_NUMPY.sub(r"\1", text).strip("[]{}()")
+    if "," in inner:
+        try:
+            return _numbers(parse_json(f"[{inner}]"))
+        except ValueError:
+            return _of_words(inner.split(","))
+    words = inner.split()
+    if len(words) >= 8 and max(map(_digits, words)) < _FEWEST_DIGITS and "." in inner:
+        raise EmbInvError(
+            f"its vectors were printed with fewer than {_FEWEST_DIGITS} digits behind the point (numpy's precision); "
+            "write them with np.save, or json.dumps(vector.tolist()) in a cell"
+        )
+    return _of_words(words)
+
+
+def _digits(word: str) -> int:
+    """Digits behind the point."""
+    return len(word.lower().partition("e")[0].partition(".")[2])
+
+
+def _of_words(words: Sequence) -> np.ndarray | str:
+    if any(word is None or (isinstance(word, str) and not word.strip()) for word in words):
+        return "holds an empty number"
+    try:
+        return _array([float(word) for word in words])
+    except (ValueError, TypeError, OverflowError):
+        return "holds text that is no list of numbers"
+
+
+def _array(values: list) -> np.ndarray | str:
+    if len(values) > WIDEST:
+        raise EmbInvError(f"a row of {len(values):,} numbers; at most {WIDEST:,} are read")
+    try:
+        return as_float32(np.array(values, dtype=np.float64))
+    except OverflowError:
+        return "holds NaN or infinity"
+
+
+def _of_base64(text: str) -> np.ndarray | str:
+    """float32 numbers, little endian, as embeddings APIs send them."""
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return "holds text that is no list of numbers"
+    if len(data) < 8 or len(data) % 4:
+        return "holds text that is no list of numbers, nor base64 of float32"
+    return as_float32(np.frombuffer(data, dtype="<f4"))

@@ -1,0 +1,286 @@
+"""Vectors that were computed elsewhere, from files as people have them, in flat memory.
+
+    source = open_vectors("dump.csv", dim=384)
+    for batch in source.batches(1024):
+        batch.vectors, batch.ids, batch.rows
+    print(source.column, source.skipped)
+
+Formats: npy, npz, safetensors, parquet, Arrow (streams and Feather), folders that `datasets` saved, JSON lines, csv,
+tsv, and JSON: lists of vectors or of rows, and the answers of embeddings APIs and of vector stores. Text may be packed
+(`.gz`, `.xz`). A JSON object is read whole, at most `files.JSON_BYTES`; everything else in flat memory.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..data.files import PARQUET_ROWS, check_text, file_kind, one_line, short_names
+from ..data.sources import Document
+from ..data.vector_checks import width_message
+from ..errors_embinv import EmbInvError
+from .arrays import open_npy, open_npz, open_safetensors, pickle_message
+from .columns import Columns, Table, choose_columns
+from .csv_files import open_csv
+from .json_files import open_json, open_json_lines
+from .tables import open_arrow, open_folder, open_parquet
+from .values import Parsed, parse_values
+
+logger = logging.getLogger(__name__)
+
+_READERS = {
+    ".npy": open_npy, ".npz": open_npz, ".safetensors": open_safetensors, ".parquet": open_parquet,
+    ".arrow": open_arrow, ".feather": open_arrow, ".csv": open_csv, ".tsv": open_csv, ".json": open_json,
+    ".jsonl": open_json_lines, ".ndjson": open_json_lines,
+}  # fmt: skip
+KINDS = tuple(_READERS)
+_MAGIC = {b"\x93NUMPY": ".npy", b"PK\x03\x04": ".npz", b"PAR1": ".parquet", b"ARROW1": ".arrow"}
+_PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".bin")
+# Rows that decide on the width, and skipped rows that are listed.
+_PEEK, _LISTED = 100, 5
+
+
+class VectorBatch(NamedTuple):
+    """The good vectors of consecutive rows.
+
+    Attributes:
+        vectors: (n, D) float32, as they are in the file.
+        rows: (n,) int64, their numbers in the file, from 0.
+        ids: n ids, text or None; None where the file has none.
+        texts: n texts; None where they were not asked for.
+    """
+
+    vectors: np.ndarray
+    rows: np.ndarray
+    ids: list[str | None] | None
+    texts: list[str] | None
+
+
+class Skipped:
+    """The rows of a file that hold no vector.
+
+    Attributes:
+        count: how many.
+        examples: the first few as (row, reason).
+    """
+
+    def __init__(self):
+        self.count = 0
+        self.examples: list[tuple[int, str]] = []
+
+    def add(self, row: int, reason: str):
+        self.count += 1
+        if len(self.examples) < _LISTED:
+            self.examples.append((row, reason))
+
+    def __str__(self) -> str:
+        listed = "; ".join(f"row {row} {reason}" for row, reason in self.examples)
+        more = f"; and {self.count - len(self.examples):,} more" if self.count > len(self.examples) else ""
+        return f"{self.count:,} {'row' if self.count == 1 else 'rows'} without a usable vector: {listed}{more}"
+
+
+class VectorSource:
+    """An opened file of vectors; see `open_vectors`.
+
+    Attributes:
+        column: where the vectors are; "" where the file is nothing but vectors.
+        id_column, text_column: where ids and texts are, or None.
+        width: D, numbers of a vector.
+        skipped: the rows that `batches` has left out, since it was called last.
+    """
+
+    def __init__(self, path: Path, table: Table, columns: Columns, dim: int | None, strict: bool, encoder: str | None):
+        self.path, self._table, self._columns, self._strict = path, table, columns, strict
+        self.column = _span(columns.vectors)
+        self.id_column, self.text_column = columns.id, columns.text
+        self.skipped = Skipped()
+        self.width = self._find_width(dim, encoder)
+
+    def describe(self) -> str:
+        """What is read, in a line."""
+        parts = {"vectors": self.column, "ids": self.id_column, "texts": self.text_column}
+        chosen = [f"{what} in column {short_names([name])!r}" for what, name in parts.items() if name]
+        return "; ".join([f"vectors of {self.width} numbers", *chosen])
+
+    def count(self) -> int:
+        """The number of rows, those without a usable vector included."""
+        return self._table.count(self._columns.vectors[0])
+
+    def batches(self, batch_size: int = 1024) -> Iterator[VectorBatch]:
+        """Batch k holds the good vectors of rows k · batch_size to (k + 1) · batch_size; it is empty if all are bad.
+
+        Raises:
+            EmbInvError: a damaged file, no good vector in all of it, or (strict) a bad row.
+        """
+        if batch_size < 1:
+            raise EmbInvError(f"batch_size must be at least 1, got {batch_size}")
+        self.skipped, total = Skipped(), 0
+        for batch in _windows(self._pieces(batch_size), batch_size):
+            total += len(batch.rows)
+            yield batch
+        if not total:
+            raise EmbInvError(f"{self.path}: {self.skipped if self.skipped.count else 'holds no vectors'}")
+
+    def _pieces(self, size: int) -> Iterator[tuple[int, VectorBatch]]:
+        """(rows read so far, the good ones of the last rows); the reader's own batches have any size."""
+        first = 0
+        for count, parsed, ids, texts in self._read(size):
+            vectors, indices, reasons = parsed.select(self.width)
+            for index in sorted(reasons):
+                if self._strict:
+                    raise EmbInvError(f"{self.path}: row {first + index} {reasons[index]}")
+                self.skipped.add(first + index, reasons[index])
+            yield (
+                first + count,
+                VectorBatch(
+                    vectors,
+                    first + indices,
+                    None if ids is None else [_id(ids[index]) for index in indices],
+                    None if texts is None else [self._text(texts[index]) for index in indices],
+                ),
+            )
+            first += count
+
+    def _read(self, size: int) -> Iterator[tuple[int, Parsed, list | None, list | None]]:
+        """(number of rows, their vectors, ids, texts)."""
+        names, id_column, text_column = self._columns
+        wanted = list(dict.fromkeys([*names, *(name for name in (id_column, text_column) if name is not None)]))
+        for batch in self._table.read(wanted, size):
+            values = batch[names[0]]
+            if len(names) > 1:
+                values = list(zip(*(_listed(batch[name]) for name in names), strict=True))
+            try:
+                parsed = parse_values(values)
+                ids, texts = (None if name is None else _listed(batch[name]) for name in (id_column, text_column))
+            except (ValueError, UnicodeDecodeError) as error:
+                raise EmbInvError(f"{self.path}: {one_line(error, 400)}") from error
+            yield len(values), parsed, ids, texts
+
+    def _find_width(self, dim: int | None, encoder: str | None) -> int:
+        """The width that is expected, or that of most of the first rows."""
+        found: dict[int, int] = {}
+        rows = 0
+        for count, parsed, _, _ in self._read(_PEEK):
+            for width in parsed.lengths[parsed.lengths > 0].tolist():
+                found[width] = found.get(width, 0) + 1
+            rows += count
+            if found and rows >= _PEEK:
+                break
+        if dim is None:
+            return max(found, key=found.get, default=1)
+        if found and dim not in found:
+            raise EmbInvError(f"{self.path}: {width_message(max(found, key=found.get), dim, encoder)}")
+        return dim
+
+    def _text(self, text: Any) -> str:
+        return check_text(self.path, self.text_column or "", text)
+
+
+def open_vectors(
+    path: str | Path,
+    column: str | None = None,
+    id_column: str | None = None,
+    text_column: str | bool = False,
+    dim: int | None = None,
+    strict: bool = False,
+    encoder: str | None = None,
+) -> VectorSource:
+    """Opens a file of vectors, in any format of this module, and decides on its columns.
+
+    Args:
+        path: a file, or a folder that `datasets` saved.
+        column: where the vectors are: a name, or a dotted path (`vector.default`) within JSON objects and structs.
+            None = the usual names (embedding, embeddings, vector, vectors, values, emb), else the only column of
+            vectors; `VectorSource.column` says which, and so does a logged line.
+        id_column: where their ids are. None = what the format calls id, where there is one.
+        text_column: where their texts are; True = a usual name (text, content, document, …), False = not wanted.
+        dim: D, the width expected; None = that of most of the first rows.
+        strict: whether a row that is null, NaN, infinite, zero or of another width is an error; else it is skipped.
+        encoder: whose vectors are expected, for messages.
+
+    Raises:
+        EmbInvError: no such file or column, damaged, pickled, or vectors of another width than `dim`.
+    """
+    path = Path(path)
+    table = _reader(path)(path)
+    columns = choose_columns(path, table, column, id_column, text_column)
+    source = VectorSource(path, table, columns, dim, strict, encoder)
+    logger.info("%s: %s", path, source.describe())
+    return source
+
+
+def read_vectors(path: str | Path, **options: Any) -> VectorBatch:
+    """All good vectors of a file at once; options as of `open_vectors`."""
+    source = open_vectors(path, **options)
+    return _joined(list(source.batches(PARQUET_ROWS)))
+
+
+def vector_documents(source: VectorSource) -> Iterator[Document]:
+    """Texts with their vectors, in flat memory, for training on embeddings that were computed elsewhere."""
+    for batch in source.batches(PARQUET_ROWS):
+        for text, vector in zip(batch.texts, batch.vectors, strict=True):
+            yield Document(text, text, vector)
+
+
+def _reader(path: Path):
+    """The reader of a file's format: by what it begins with, else by its suffix."""
+    if path.is_dir():
+        return open_folder
+    if not path.is_file():
+        raise EmbInvError(f"{path}: no such file")
+    with path.open("rb") as file:
+        begin = file.read(8)
+    kind = next((kind for magic, kind in _MAGIC.items() if begin.startswith(magic)), None)
+    is_pickle = begin[:1] == b"\x80" and 2 <= begin[1:2][0] <= 5 if len(begin) > 1 else False
+    if path.suffix.lower() in _PICKLES or is_pickle:
+        raise EmbInvError(pickle_message(path))
+    kind = kind or file_kind(path)
+    if kind not in _READERS:
+        raise EmbInvError(f"{path}: unknown kind of file; known: {', '.join(KINDS)}, folders saved by datasets")
+    return _READERS[kind]
+
+
+def _windows(pieces: Iterable[tuple[int, VectorBatch]], size: int) -> Iterator[VectorBatch]:
+    """The pieces cut and joined anew, at every multiple of `size` of the file's rows."""
+    pending, first, stop = [], 0, 0
+    for stop, piece in pieces:
+        pending.append(piece)
+        while stop >= first + size:
+            joined, first = _joined(pending), first + size
+            cut = int(np.searchsorted(joined.rows, first))
+            yield _part(joined, slice(0, cut))
+            pending = [_part(joined, slice(cut, None))]
+    if stop > first:
+        yield _joined(pending)
+
+
+def _part(batch: VectorBatch, part: slice) -> VectorBatch:
+    return VectorBatch(*(None if values is None else values[part] for values in batch))
+
+
+def _joined(batches: list[VectorBatch]) -> VectorBatch:
+    if len(batches) == 1:
+        return batches[0]
+    vectors, rows = (np.concatenate([batch[index] for batch in batches]) for index in (0, 1))
+    ids, texts = (
+        None if batches[0][index] is None else [value for batch in batches for value in batch[index]]
+        for index in (2, 3)
+    )
+    return VectorBatch(vectors, rows, ids, texts)
+
+
+def _listed(values: Any) -> list:
+    return values.to_pylist() if hasattr(values, "to_pylist") else list(values)
+
+
+def _id(value: Any) -> str | None:
+    if value is None:
+        return None
+    text = value.hex() if isinstance(value, bytes) else str(value)
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _span(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{short_names(names[:1])} … {short_names(names[-1:])}"

@@ -1,0 +1,226 @@
+"""A training run's parts: the model, the data, and which loop they go into."""
+
+import dataclasses
+import json
+import logging
+import traceback
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.logging import get_logger
+from accelerate.utils import set_seed
+
+from ..causal_embinv import check_prefix
+from ..data.batches import PairBatches, SpanBatches, held_out_pairs
+from ..data.encoders import EncoderConfig, SentenceEncoder, load_encoder, packaged_folder, same_setting
+from ..data.pairs import load_pairs, read_manifest
+from ..data.sources import read_texts
+from ..data.spans import SpanSampler, TokenizedCorpus
+from ..errors_embinv import EmbInvError
+from ..generation_config_embinv import KINDS
+from ..inputs_embinv import Fingerprint
+from ..loading import load_inverter
+from ..modeling_embinv import EmbInvForMaskedDiffusion
+from ..runtime import keep_large_blocks
+from .backbone import adopt_encoder, drop_stale, grow_prefix, new_inverter, prepare_tokenizer
+from .bag_of_words import warm_up_on_words
+from .checkpoints import checkpoints, remove_unfinished, step_of
+from .config import TrainingConfig, read_sizes
+from .distillation import Distillation
+from .loop import Run
+from .optimizers import learning_rate_factor, new_optimizers
+from .trackers import JSONLinesTracker
+from .validation import ValidationSet
+
+
+def train(config: TrainingConfig) -> Path:
+    """Train, validate, save and export; returns the folder of the last exported model.
+
+    Raises:
+        EmbInvError: for settings or data that do not fit together, or a loss that is not finite.
+        OSError: for a checkpoint that cannot be read or written.
+    """
+    keep_large_blocks()
+    # a sharp softmax is full of numbers below 1e-38, on which a CPU's multiplications take many times as long
+    torch.set_flush_denormal(True)
+    # tied weights are saved once, which accelerate would report at every checkpoint
+    logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)
+    set_seed(config.seed)
+    lines = JSONLinesTracker(Path(config.output_dir) / "log.jsonl")
+    accelerator = Accelerator(
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        log_with=[lines if name == "jsonl" else name for name in config.trackers],
+        project_dir=config.output_dir,
+    )
+    accelerator.init_trackers("embinv", config=_plain(config))
+    try:
+        return _run(config, accelerator, lines)
+    except BaseException as error:
+        if accelerator.num_processes > 1:
+            traceback.clear_frames(error.__traceback__)  # they hold the wrapped model
+        raise
+    finally:
+        # the model's wrapper must be gone before the group of processes: freed last, at exit, it holds Python's lock
+        # and waits for a thread of gloo that wants this lock
+        accelerator.free_memory()
+        accelerator.end_training()
+        torch.set_flush_denormal(False)
+
+
+def _run(config: TrainingConfig, accelerator: Accelerator, lines: JSONLinesTracker) -> Path:
+    """The run of `train` in one process."""
+    output_dir = Path(config.output_dir)
+    encoder = load_encoder(EncoderConfig.from_yaml(config.encoder), device=accelerator.device)
+    model, tokenizer = build_model(config, encoder)
+    batches, held_out = build_data(config, encoder, model)
+    fingerprint = Fingerprint.of(held_out.embedding)
+    model.config.encoder_fingerprint = fingerprint and fingerprint.to_text()
+    newest = _newest(config, accelerator, output_dir)
+    lines.rewind(step_of(newest) if newest else -1)
+    if config.bag_of_words_steps and not newest:
+        warm_up_on_words(model, batches, config, accelerator)
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    if config.compile:
+        model.trunk.compile(dynamic=False)
+
+    model, *optimizers = accelerator.prepare(model, *new_optimizers(model, config))
+    factor = partial(learning_rate_factor, config)
+    schedulers = [torch.optim.lr_scheduler.LambdaLR(optimizer, factor) for optimizer in optimizers]
+    stage = Distillation if config.surrogate_rank else Run
+    run = stage(config, accelerator, model, tokenizer, encoder, optimizers, schedulers, batches, held_out)
+    return run.loop()
+
+
+def _newest(config: TrainingConfig, accelerator: Accelerator, folder: Path) -> Path | None:
+    """The checkpoint that the run goes on from, after what a kill has left was removed."""
+    if accelerator.is_main_process:
+        remove_unfinished(folder)
+    accelerator.wait_for_everyone()
+    finished = checkpoints(folder) if config.resume else []
+    return finished[-1] if finished else None
+
+
+def build_model(config: TrainingConfig, encoder: SentenceEncoder):
+    """The inverter that a run starts from, and its tokenizer."""
+    if config.max_sequence_length > encoder.config.max_length:
+        raise EmbInvError(
+            f"{encoder.config.id} is set to read {encoder.config.max_length} tokens (max_length in its YAML), "
+            f"the canvas has {config.max_sequence_length}."
+        )
+    trained = config.init_from is not None
+    model, tokenizer, has_changed = (_trained_model if trained else _new_model)(config, encoder)
+    if config.causal_share:
+        check_prefix(model.config)
+    if config.surrogate_rank:  # that stage leaves the inverter as it is
+        _drop_stale(model, surrogate=False, calibrations=("surrogate",))
+        model.add_surrogate(config.surrogate_rank, tokenizer.cls_token_id, encoder.weights)
+        model.requires_grad_(False)
+        model.surrogate.requires_grad_(True)
+        return model.train(), tokenizer
+    if config.freeze_backbone:
+        model.freeze_backbone()
+    if config.embedding_rate == 0:
+        model.get_input_embeddings().requires_grad_(False)
+    # the surrogate reads with the trunk's layers and token embeddings
+    shared = any(weight.requires_grad for weight in model.trunk.parameters())
+    _drop_stale(model, surrogate=has_changed or shared)
+    if model.surrogate is not None:
+        model.surrogate.requires_grad_(False)
+    return model.train(), tokenizer
+
+
+def _trained_model(config: TrainingConfig, encoder: SentenceEncoder):
+    """The inverter of `init_from`, its tokenizer, and whether it was another encoder's."""
+    model, tokenizer = load_inverter(config.init_from, attn_implementation=config.attn_implementation)
+    inverted = f"{model.config.embedding_dim} numbers by {model.config.encoder_id}"
+    has_changed = adopt_encoder(model, tokenizer, encoder)
+    if config.surrogate_rank and has_changed:
+        raise EmbInvError(
+            f"the stage of the surrogate leaves the inverter as it is: {config.init_from} inverts vectors of "
+            f"{inverted}, these have {encoder.embedding_dim} by {encoder.config.id}. Fine-tune it for them first."
+        )
+    model.config.max_sequence_length = config.max_sequence_length
+    if not config.surrogate_rank:
+        grow_prefix(model, config.num_condition_tokens)
+        model.config.canvas_lengths = config.canvas_lengths
+        model.config.causal_share = config.causal_share
+    return model, tokenizer, has_changed
+
+
+def _new_model(config: TrainingConfig, encoder: SentenceEncoder):
+    """An untrained inverter, its tokenizer, and false: it was never another encoder's."""
+    tokenizer = prepare_tokenizer(encoder.tokenizer)
+    if config.backbone_config is not None:
+        backbone = read_sizes(config.backbone_config)
+    elif config.backbone == "encoder":
+        backbone = encoder.path
+    else:
+        backbone = packaged_folder(config.backbone) or config.backbone
+    model = new_inverter(
+        tokenizer,
+        backbone,
+        config.num_hidden_layers,
+        embedding_dim=encoder.embedding_dim,
+        max_sequence_length=config.max_sequence_length,
+        canvas_lengths=config.canvas_lengths,
+        num_condition_tokens=config.num_condition_tokens,
+        causal_share=config.causal_share,
+        noise_schedule=config.noise_schedule,
+        noise_lambda=config.noise_lambda,
+        encoder_id=encoder.config.id,
+        encoder_revision=encoder.config.revision,
+        encoder_prompt=encoder.config.prompt,
+        attn_implementation=config.attn_implementation,
+    )
+    return model, tokenizer, False
+
+
+def _drop_stale(model: EmbInvForMaskedDiffusion, surrogate: bool, calibrations: Sequence[str] = KINDS):
+    if dropped := drop_stale(model, surrogate, calibrations):
+        get_logger(__name__).warning(
+            "%s of the checkpoint dropped: this training changes what was measured for it. Make it anew afterwards "
+            "(--surrogate_rank, embinv calibrate).",
+            " and ".join(dropped),
+        )
+
+
+def build_data(config: TrainingConfig, encoder: SentenceEncoder, model: EmbInvForMaskedDiffusion):
+    """Training batches and the validation set: from prepared pairs, or spans that are embedded as training goes."""
+    end = model.config.eos_token_id
+    if config.pairs is not None:
+        _check_manifest(read_manifest(config.pairs), config, encoder)
+        batches = PairBatches(load_pairs(config.pairs, "train"), end, config.seed)
+        ids, embedding = held_out_pairs(config.pairs, end, config.max_sequence_length, config.validation_size)
+    else:
+        cache = config.token_cache
+        samplers = []
+        for split in ("train", "validation"):
+            documents = read_texts(config.texts, column=config.text_column)
+            corpus = TokenizedCorpus.build(documents, encoder.tokenizer, cache, split)
+            samplers.append(
+                SpanSampler(corpus, config.max_sequence_length, config.seed, whole_share=config.whole_share)
+            )
+        batches = SpanBatches(samplers[0], encoder, end)
+        ids, embedding = SpanBatches(samplers[1], encoder, end).batch(0, config.validation_size)
+    return batches, ValidationSet(ids, embedding, config.generation_size, config.schedule_of(model))
+
+
+def _check_manifest(manifest: dict, config: TrainingConfig, encoder: SentenceEncoder):
+    if manifest["length"] < config.max_sequence_length:
+        found, wanted = manifest["length"], config.max_sequence_length
+        raise EmbInvError(f"{config.pairs} was prepared with length {found}, this run wants {wanted}.")
+    wanted = {f"encoder_{key}": getattr(encoder.config, key) for key in ("id", "revision", "prompt", "task")}
+    for name, value in wanted.items():
+        if not same_setting(name, manifest[name], value):
+            raise EmbInvError(f"{config.pairs} was prepared with {name} {manifest[name]}, this run wants {value}.")
+
+
+def _plain(config: TrainingConfig) -> dict:
+    """Settings as values that every tracker takes."""
+    values = dataclasses.asdict(config)
+    values = {key: json.dumps(value) if isinstance(value, list) else value for key, value in values.items()}
+    return {key: value for key, value in values.items() if value is not None}

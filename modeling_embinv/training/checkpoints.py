@@ -1,0 +1,176 @@
+"""EMA weights, atomic checkpoints named by step, exact resume, and export of a folder that `AutoModel` loads."""
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from ..data.files import one_line
+from ..data.folders import make_empty, partial_of, publish, remove, remove_leftovers, written_whole
+from ..errors_embinv import EmbInvError
+from ..integrity_embinv import vocabulary_checksum
+from ..modeling_embinv import EmbInvForMaskedDiffusion
+
+_NAME = re.compile(r"step-(\d{9})")
+
+
+class EMA:
+    """Exponential moving average of trainable weights, in float32: in bf16 an update of 1e-4 would round away."""
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.decay, self.updates = decay, 0
+        self.live = [weight for weight in model.parameters() if weight.requires_grad]
+        self.average = [weight.detach().clone().float() for weight in self.live]
+
+    @torch.no_grad()
+    def update(self):
+        """Average ← d · average + (1 − d) · weights, d = min(decay, (1 + n)/(10 + n)) after n updates."""
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        torch._foreach_lerp_(self.average, [weight.detach().float() for weight in self.live], 1 - decay)
+        self.updates += 1
+
+    @contextmanager
+    @torch.no_grad()
+    def applied(self) -> Iterator[None]:
+        """The model holds the averaged weights inside the `with` block."""
+        kept = [weight.detach().clone() for weight in self.live]
+        torch._foreach_copy_(self.live, self.average)
+        try:
+            yield
+        finally:
+            torch._foreach_copy_(self.live, kept)
+
+    def state_dict(self) -> dict:
+        return {"updates": self.updates, "average": self.average}
+
+    def load_state_dict(self, state: dict):
+        self.updates = state["updates"]
+        torch._foreach_copy_(self.average, state["average"])
+
+
+class Progress:
+    """Where a run stands: updates done and the best validation loss."""
+
+    def __init__(self):
+        self.step, self.best = 0, float("inf")
+
+    def state_dict(self) -> dict:
+        return {"step": self.step, "best": self.best}
+
+    def load_state_dict(self, state: dict):
+        self.step, self.best = state["step"], state["best"]
+
+
+def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, keep: int) -> Path:
+    """Write `folder/step-N` through a temporary folder, then drop all but the `keep` newest up to N.
+
+    Checkpoints of later steps are those of a run that was started over; they go, too.
+
+    Raises:
+        OSError: in every process, in one line, when it cannot be written; the earlier checkpoints are as they were.
+    """
+    target = folder / f"step-{step:09d}"
+    partial, is_main = partial_of(target), accelerator.is_main_process
+
+    def publish_and_prune():
+        publish(partial, target)
+        before = [path for path in checkpoints(folder) if step_of(path) <= step]
+        for old in [*before[:-keep], *(path for path in checkpoints(folder) if step_of(path) > step)]:
+            remove(old)
+
+    try:
+        in_all(accelerator, lambda: make_empty(partial) if is_main else None)
+        in_all(accelerator, lambda: accelerator.save_state(str(partial)))
+        in_all(accelerator, lambda: publish_and_prune() if is_main else None)
+    except OSError as error:
+        if is_main:
+            shutil.rmtree(partial, ignore_errors=True)  # room for others; what stays goes at the next start
+        raise OSError(
+            f"cannot save {target}: {error}. Checkpoints before it are as they were; start again."
+        ) from error
+    return target
+
+
+def in_all(accelerator: Accelerator, work: Callable[[], None]) -> None:
+    """Do `work` in every process and wait for all.
+
+    Raises:
+        OSError: in every process, when it fails in one: nobody waits for a process that is gone.
+    """
+    problem = None
+    try:
+        work()
+    except Exception as error:  # a full disk is an error of its own kind in safetensors and PyTorch
+        problem = one_line(error)
+    problems = [text for text in gather_object([problem]) if text is not None]
+    if problems:
+        raise OSError(problems[0])
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Finished checkpoints, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
+
+
+def step_of(checkpoint: Path) -> int:
+    """Updates that were done when the checkpoint was written."""
+    return int(_NAME.fullmatch(checkpoint.name)[1])
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a kill has left of checkpoints and exports on their way in or out."""
+    remove_leftovers(folder, rf"{_NAME.pattern}|best|last")
+
+
+def load_newest(accelerator: Accelerator, folder: Path) -> Path | None:
+    """Load the newest readable checkpoint.
+
+    Raises:
+        OSError: naming the checkpoint that cannot be read and what to do.
+    """
+    for path in reversed(checkpoints(folder)):
+        try:
+            accelerator.load_state(str(path))
+        except Exception as error:
+            raise OSError(
+                f"cannot resume from {path}: {one_line(error)}. Delete it to continue from the one before, or set "
+                "resume false."
+            ) from error
+        return path
+    return None
+
+
+def export(
+    model: EmbInvForMaskedDiffusion,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    state_dict: dict[str, Tensor] | None = None,
+    dtype: torch.dtype = torch.float16,
+) -> Path:
+    """Write weights, configs, tokenizer and code as one folder that `AutoModel` loads, replacing an older one at once.
+
+    Weights are stored in `dtype`, half the bytes, and still load and compute in float32 unless asked otherwise.
+
+    Raises:
+        EmbInvError: naming a weight that is not finite in `dtype`.
+        OSError: when the folder cannot be written; an older one stays as it was.
+    """
+    state_dict = model.state_dict() if state_dict is None else state_dict
+    tied = model._tied_weights_keys
+    stored = {name: weight.to(dtype) for name, weight in state_dict.items() if name not in tied}
+    if bad := next((name for name, weight in stored.items() if not weight.isfinite().all()), None):
+        raise EmbInvError(f"{folder} is not written: {bad} is not finite in {dtype}, so training has diverged.")
+    model.config.checksums = {"vocabulary": vocabulary_checksum(tokenizer)}
+    with written_whole(folder) as partial:
+        model.save_pretrained(partial, state_dict=stored)
+        tokenizer.save_pretrained(partial)
+    return folder

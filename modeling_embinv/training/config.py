@@ -1,0 +1,208 @@
+"""Training settings: one dataclass, read from YAML, overridden by command-line flags."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal, NoReturn
+
+from transformers import HfArgumentParser
+
+from ..data.settings import Bounds, check_settings, read_yaml, shown
+from ..diffusion_embinv import NoiseSchedule
+from ..errors_embinv import EmbInvError
+from ..modeling_embinv import EmbInvForMaskedDiffusion
+
+Updates = Annotated[int, Bounds(1, 1_000_000_000)]
+UpdatesOrNone = Annotated[int, Bounds(0, 1_000_000_000)]
+Texts = Annotated[int, Bounds(1, 100_000)]
+Positions = Annotated[int, Bounds(2, 100_000)]
+Share = Annotated[float, Bounds(0, 1)]
+ShareAboveZero = Annotated[float, Bounds(above=0, most=1)]
+Rate = Annotated[float, Bounds(0)]
+AboveZero = Annotated[float, Bounds(above=0)]
+_LARGEST_SIZE = 1_000_000
+
+
+@dataclass
+class TrainingConfig:
+    """Everything that a training run depends on; the defaults are the paper's where it names one."""
+
+    output_dir: str = field(metadata={"help": "folder of checkpoints, logs and exported models"})
+    encoder: str = field(
+        metadata={"help": "YAML of the encoder, relative to this file, or the name of one that comes with EmbInv"}
+    )
+
+    # data: prepared pairs, or texts whose spans are embedded on the fly
+    pairs: str | None = field(default=None, metadata={"help": "folder that `embinv prepare` wrote"})
+    texts: list[str] | None = field(default=None, metadata={"help": "text files: spans are embedded on the fly"})
+    text_column: str = field(default="text", metadata={"help": "column of jsonl and parquet texts"})
+    token_cache: str | None = field(default=None, metadata={"help": "folder that keeps the tokenised texts"})
+    whole_share: Share = field(
+        default=0.5, metadata={"help": "share of texts from their beginning; the rest are spans"}
+    )
+    validation_size: Texts = field(default=512, metadata={"help": "held-out texts with fixed masks"})
+    generation_size: Annotated[int, Bounds(0, 100_000)] = field(
+        default=128, metadata={"help": "held-out texts that are generated at validation"}
+    )
+
+    # model
+    backbone: str | None = field(
+        default=None, metadata={"help": "Hub id or folder of the trunk's weights; 'encoder' is the encoder itself"}
+    )
+    backbone_config: str | None = field(default=None, metadata={"help": "JSON of a trunk that starts at random"})
+    init_from: str | None = field(
+        default=None, metadata={"help": "trained inverter (folder or user/name@revision) to continue from"}
+    )
+    num_hidden_layers: Annotated[int, Bounds(1, 1000)] | None = field(
+        default=None, metadata={"help": "depth, when not the backbone's own"}
+    )
+    max_sequence_length: Positions = field(default=32, metadata={"help": "L, tokens of the canvas"})
+    num_condition_tokens: Annotated[int, Bounds(0, 1000)] = field(
+        default=0, metadata={"help": "prefix positions projected from the embedding; init_from may gain some"}
+    )
+    freeze_backbone: bool = field(default=False, metadata={"help": "train projector, modulation, output layer only"})
+    attn_implementation: str = field(default="sdpa", metadata={"help": "eager is faster on CPU for short texts"})
+    gradient_checkpointing: bool = field(default=False, metadata={"help": "less memory for a third more work"})
+    compile: bool = field(default=False, metadata={"help": "torch.compile the trunk"})
+
+    # diffusion
+    noise_schedule: Literal["log_linear", "linear", "cosine"] = field(default="log_linear", metadata={"help": "α(t)"})
+    noise_lambda: AboveZero = field(default=5.0, metadata={"help": "λ of the log-linear schedule"})
+    mask_ratio: ShareAboveZero | None = field(
+        default=None, metadata={"help": "fixed share of masked tokens (Appendix A)"}
+    )
+    full_mask_share: Share = field(default=0.0, metadata={"help": "share of rows that are masked throughout"})
+    loss_weight: Literal["inverse_t", "elbo", "none"] = field(default="inverse_t", metadata={"help": "w(t), Eq. 4"})
+    tail_share: ShareAboveZero = field(
+        default=1.0, metadata={"help": "share of the positions behind the end that is scored, reweighted"}
+    )
+    condition_dropout: Share = field(default=0.1, metadata={"help": "share of rows under the null condition"})
+    causal_share: Share = field(default=0.0, metadata={"help": "share of the updates that learn from left to right"})
+    surrogate_rank: Annotated[int, Bounds(0, 10_000)] = field(
+        default=0, metadata={"help": "last stage: train nothing but a surrogate encoder of this rank"}
+    )
+
+    # optimisation
+    max_steps: Updates = field(default=200_000, metadata={"help": "optimizer updates"})
+    batch_size: Texts = field(default=384, metadata={"help": "texts a process and micro-batch"})
+    gradient_accumulation_steps: Annotated[int, Bounds(1, 10_000)] = field(
+        default=1, metadata={"help": "micro-batches an update"}
+    )
+    canvas_lengths: list[Positions] | None = field(
+        default=None, metadata={"help": "canvas lengths of batches, each gets as many tokens; default is L alone"}
+    )
+    optimizer: Literal["adamw", "muon"] = field(
+        default="adamw", metadata={"help": "of the trunk's matrices; all other weights have AdamW"}
+    )
+    learning_rate: Rate = field(default=1e-4, metadata={"help": "peak rate"})
+    embedding_rate: Rate = field(
+        default=1.0, metadata={"help": "rate of the token embeddings as a share of learning_rate; 0 freezes them"}
+    )
+    lr_scheduler: Literal["cosine", "constant"] = field(default="cosine", metadata={"help": "after the warm-up"})
+    decay_steps: UpdatesOrNone = field(
+        default=0, metadata={"help": "last updates, over which a constant rate falls to 0 in a line"}
+    )
+    warmup_steps: UpdatesOrNone = field(default=2000, metadata={"help": "linear warm-up"})
+    weight_decay: Rate = field(default=0.01, metadata={"help": "of matrices; norms and biases have none"})
+    max_grad_norm: AboveZero = field(default=1.0, metadata={"help": "clipping"})
+    ema_decay: Share = field(default=0.9999, metadata={"help": "of the exported weights; min(it, (1 + n)/(10 + n))"})
+    bag_of_words_steps: UpdatesOrNone = field(default=0, metadata={"help": "warm-up updates on unordered tokens"})
+    bag_of_words_batch_size: Texts = field(default=1024, metadata={"help": "texts an update of that warm-up"})
+    bag_of_words_rate: Rate = field(default=2e-3, metadata={"help": "learning rate of that warm-up"})
+    seed: Annotated[int, Bounds(0, 2**32 - 1)] = field(default=0, metadata={"help": "of everything random"})
+
+    # bookkeeping
+    log_steps: Updates = field(default=20, metadata={"help": "updates between log lines"})
+    eval_steps: Updates = field(default=1000, metadata={"help": "updates between validations"})
+    save_steps: Updates = field(default=1000, metadata={"help": "updates between checkpoints"})
+    keep_checkpoints: Annotated[int, Bounds(1, 1_000_000)] = field(
+        default=2, metadata={"help": "newest checkpoints that are kept"}
+    )
+    trackers: list[str] = field(
+        default_factory=lambda: ["jsonl"], metadata={"help": "jsonl, tensorboard, trackio: any of them"}
+    )
+    resume: bool = field(default=True, metadata={"help": "continue from the newest checkpoint of output_dir"})
+
+    def __post_init__(self):
+        check_settings(self)
+        if (self.pairs is None) == (self.texts is None):
+            raise EmbInvError("give either pairs (a prepared folder) or texts (files to embed on the fly).")
+        if sum(source is not None for source in (self.backbone, self.backbone_config, self.init_from)) != 1:
+            raise EmbInvError("give exactly one of backbone, backbone_config and init_from.")
+        if self.backbone_config is not None:
+            read_sizes(self.backbone_config)
+        if self.causal_share and not self.num_condition_tokens and self.init_from is None:
+            raise EmbInvError("causal_share needs num_condition_tokens of at least 1, which predict the first token.")
+        if self.decay_steps and self.lr_scheduler != "constant":
+            raise EmbInvError(f"decay_steps is for a constant rate: lr_scheduler {self.lr_scheduler} falls by itself.")
+        if self.causal_share and self.surrogate_rank:
+            raise EmbInvError("the surrogate's stage leaves the inverter as it is: set causal_share to 0.")
+        if self.mask_ratio is not None and self.loss_weight == "elbo":
+            raise EmbInvError("a fixed mask_ratio has no ELBO weight; use loss_weight none or inverse_t.")
+        if max(self.canvas_lengths or [self.max_sequence_length]) != self.max_sequence_length:
+            raise EmbInvError(
+                f"canvas_lengths must have max_sequence_length, {self.max_sequence_length}, for the longest, "
+                f"got {shown(self.canvas_lengths)}."
+            )
+
+    def schedule_of(self, model: EmbInvForMaskedDiffusion) -> NoiseSchedule:
+        """α(t) of training: a fixed mask ratio if one is set, else the model's own noise.
+
+        A trained model keeps the noise that it knows, whatever `noise_schedule` says.
+        """
+        if self.mask_ratio is not None:
+            return NoiseSchedule("fixed", mask_ratio=self.mask_ratio)
+        return model.noise_schedule
+
+
+def read_sizes(backbone_config: str) -> dict:
+    """The settings of a trunk from their JSON.
+
+    Raises:
+        EmbInvError: for other text than a JSON object, or a whole number in it beyond a million.
+    """
+    try:
+        sizes = json.loads(backbone_config)
+    except (ValueError, RecursionError) as error:
+        raise EmbInvError(f"backbone_config {shown(backbone_config)} is no JSON: {error}") from error
+    if not isinstance(sizes, dict):
+        raise EmbInvError(f"backbone_config must be a JSON object, got {shown(backbone_config)}.")
+    for name, value in sizes.items():
+        if isinstance(value, int) and abs(value) > _LARGEST_SIZE:
+            raise EmbInvError(f"backbone_config: {name} must be at most {_LARGEST_SIZE:,}, got {shown(value)}.")
+    return sizes
+
+
+class _Parser(HfArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line in place of the usage, which is a page here."""
+        raise EmbInvError(f"{message[:300]}; see --help.")
+
+
+def parse_training_config(arguments: list[str]) -> TrainingConfig:
+    """`[config.yaml] [--flag value …]` → settings; flags override the file.
+
+    Paths in the YAML's `encoder` are relative to the YAML.
+
+    Raises:
+        EmbInvError: for an unknown key or flag, or an impossible value.
+    """
+    parser = _Parser(TrainingConfig, description="Train an embedding inverter.", allow_abbrev=False)
+    if arguments and not arguments[0].startswith("-"):
+        defaults = read_yaml(arguments[0], TrainingConfig)
+        if "encoder" in defaults:
+            defaults["encoder"] = _beside(arguments[0], defaults["encoder"])
+        for action in parser._actions:
+            if action.dest in defaults:
+                action.required = False
+        parser.set_defaults(**defaults)
+        arguments = arguments[1:]
+    config, unknown = parser.parse_args_into_dataclasses(args=arguments, return_remaining_strings=True)
+    if unknown:
+        raise EmbInvError(f"unknown argument {unknown[0]!r}; see --help for the known ones.")
+    return config
+
+
+def _beside(yaml_path: str, path: str) -> str:
+    candidate = Path(yaml_path).parent / path
+    return str(candidate) if candidate.exists() else path

@@ -1,0 +1,82 @@
+"""The last stage of training: the surrogate encoder learns the (text, vector) pairs that trained the inverter."""
+
+import torch
+from torch import Tensor
+
+from ..data.batches import embed_rows
+from ..diffusion_embinv import text_positions
+from ..evaluation.metrics import rank_correlation
+from ..modeling_embinv import EmbInvForMaskedDiffusion
+from ..runtime import generator_for
+from .flops import training_flops
+from .loop import Run
+
+# held-out vectors, and texts that the inverter writes for each: the surrogate must rank these as the encoder does
+RANKED_VECTORS, RANKED_TEXTS = 32, 16
+
+
+class Distillation(Run):
+    """A run that trains nothing but the surrogate. The inverter's weights stay bit for bit as they are."""
+
+    def __init__(self, *parts):
+        super().__init__(*parts)
+        self.ranked: tuple[Tensor, Tensor] | None = None
+
+    def drawn(self, indexes: list[int], canvas: int, causal: bool) -> list[tuple[Tensor, Tensor]]:
+        """Ids (B, L) and vectors (B, D) of the batches `indexes` of all processes, without noise."""
+        return [self.batches.batch(index, self.config.batch_size, canvas) for index in indexes]
+
+    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """1 − cos(f̂(x), e), the mean over the batch."""
+        device, (ids, embedding) = self.accelerator.device, batch
+        # the longest text, and the first token that the surrogate puts before each
+        width = 1 + int(text_positions(ids, self.bare_model.config.eos_token_id).sum(dim=1).max())
+        self.flops += training_flops(self.bare_model, len(ids), width, 0)
+        found = self.bare_model.embed(ids.to(device))
+        return 1 - (found * embedding.to(device)).sum(dim=1).mean()
+
+    def backward(self, loss: Tensor):
+        """Gradients averaged by hand: the surrogate runs beside the forward pass that the library would watch."""
+        super().backward(loss)
+        if self.accelerator.sync_gradients:
+            for weight in self.ema.live:
+                weight.grad = self.accelerator.reduce(weight.grad, reduction="mean")
+
+    def held_out_scores(self) -> tuple[dict[str, float], list]:
+        """Mean cosine with the encoder's vectors, and mean rank correlation among texts written for one vector."""
+        held_out, end = self.held_out, self.bare_model.config.eos_token_id
+        cosine = float(agreement(self.bare_model, held_out.input_ids, held_out.embedding).mean())
+        scores = {"loss": 1 - cosine, "surrogate_cosine": cosine}
+        if self.encoder.can_encode:
+            target = held_out.embedding[:RANKED_VECTORS]
+            if self.ranked is None:  # the inverter does not change, so neither do its texts
+                ids = sampled_texts(self.bare_model, target, RANKED_TEXTS)
+                self.ranked = ids, embed_rows(self.encoder, ids.flatten(0, 1), end).unflatten(0, ids.shape[:2])
+            # texts that are all alike have no order
+            scores["rank_correlation"] = float(ranking(self.bare_model, target, *self.ranked).nanmean())
+        return scores, []
+
+
+@torch.no_grad()
+def agreement(model: EmbInvForMaskedDiffusion, ids: Tensor, vectors: Tensor) -> Tensor:
+    """(N,) cosine of the surrogate's vectors of texts (N, L) with the encoder's (N, D)."""
+    parts = zip(ids.split(64), vectors.split(64), strict=True)
+    return torch.cat([(model.embed(rows.to(model.device)).cpu() * known).sum(dim=1) for rows, known in parts])
+
+
+def sampled_texts(model: EmbInvForMaskedDiffusion, target: Tensor, count: int, seed: int = 0) -> Tensor:
+    """(N, count, L): texts that the inverter samples for the vectors (N, D)."""
+    rows, end = target.repeat_interleave(count, dim=0), model.config.eos_token_id
+    ids = model.generate(rows, temperature=0.7, generator=generator_for(seed)).sequences.cpu()
+    return ids.masked_fill(~text_positions(ids, end), end).unflatten(0, (-1, count))
+
+
+@torch.no_grad()
+def ranking(model: EmbInvForMaskedDiffusion, target: Tensor, ids: Tensor, vectors: Tensor) -> Tensor:
+    """(N,) Spearman's ρ between the surrogate's and the encoder's order of the texts of one target.
+
+    Args:
+        target: (N, D). ids: (N, K, L), K texts for each. vectors: (N, K, D), what the encoder makes of them.
+    """
+    found = torch.stack([model.embed(rows.to(model.device)).cpu() @ e for rows, e in zip(ids, target, strict=True)])
+    return rank_correlation(found, torch.einsum("nkd,nd->nk", vectors, target))

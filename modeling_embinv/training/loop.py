@@ -1,0 +1,260 @@
+"""The training loop: updates, logs, validations, checkpoints."""
+
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ..data.batches import CausalBatch, NoisedBatch, canvas_length, causal_batch, is_causal_update, noise_batch
+from ..diffusion_embinv import loss_weights
+from ..errors_embinv import EmbInvError
+from ..runtime import generator_for
+from .checkpoints import EMA, Progress, export, in_all, load_newest, save_checkpoint
+from .flops import matmul_rate, training_flops
+from .validation import causal_score, generation_scores, masked_scores
+
+# updates after which an accelerator is asked whether all losses were finite: reading one means waiting for it
+CHECKED_UPDATES = 20
+
+
+class Run:
+    """A training run: its parts, and the loop in paragraphs."""
+
+    def __init__(self, config, accelerator, model, tokenizer, encoder, optimizers, schedulers, batches, held_out):
+        self.config, self.accelerator, self.model, self.tokenizer = config, accelerator, model, tokenizer
+        self.encoder, self.optimizers, self.schedulers = encoder, optimizers, schedulers
+        self.batches, self.held_out = batches, held_out
+        self.bare_model = accelerator.unwrap_model(model)
+        self.schedule = config.schedule_of(self.bare_model)
+        self.ema = EMA(self.bare_model, config.ema_decay)
+        self.progress = Progress()
+        self.losses: dict[str, list[Tensor]] = defaultdict(list)  # of the updates since the last log line, by kind
+        self.unchecked: list[Tensor] = []  # of the updates since `stop_if_diverged`; not finite if a gradient was not
+        self.texts, self.flops, self.since = 0, 0.0, time.perf_counter()  # since the last log line
+        self.folder = Path(config.output_dir)
+        accelerator.register_for_checkpointing(*self.schedulers, self.ema, self.progress)
+
+    def loop(self) -> Path:
+        config, accelerator, progress = self.config, self.accelerator, self.progress
+        if config.resume and (loaded := load_newest(accelerator, self.folder)):
+            accelerator.print(f"continuing from {loaded}")
+        kind = _compute_dtype(accelerator)
+        limit = matmul_rate(accelerator.device, kind)
+        accelerator.print(f"matrix products on this device: {limit / 1e12:.2f} TFLOP/s in {kind}")
+        bar = tqdm(
+            total=config.max_steps, initial=progress.step, desc="training", unit="step", mininterval=10,
+            disable=not accelerator.is_main_process,
+        )  # fmt: skip
+        check_steps = 1 if accelerator.device.type == "cpu" else CHECKED_UPDATES
+        self.since = time.perf_counter()
+        while progress.step < config.max_steps:
+            causal = is_causal_update(config.causal_share, config.seed, progress.step)
+            loss, grad_norm = self.update(progress.step, causal)
+            progress.step += 1
+            self.losses["train/loss_causal" if causal else "train/loss"].append(loss)
+            # float16 scales its losses, and skips an update whose gradient overflows
+            self.unchecked.append(loss if accelerator.scaler else loss + 0 * grad_norm)
+            self.texts += config.batch_size * config.gradient_accumulation_steps * accelerator.num_processes
+            bar.update()
+            kept = (config.log_steps, config.eval_steps, config.save_steps, config.max_steps)
+            logs, validates, saves, is_last = (progress.step % steps == 0 for steps in kept)
+            if logs or validates or saves or is_last or progress.step % check_steps == 0:
+                self.stop_if_diverged()
+            if logs:
+                self.log(grad_norm, limit, bar)
+            if validates or is_last:
+                self.validate()
+                self.since = time.perf_counter()
+            if saves or is_last:
+                save_checkpoint(accelerator, self.folder, progress.step, config.keep_checkpoints)
+                self.since = time.perf_counter()
+        bar.close()
+        return self.export("last")
+
+    def stop_if_diverged(self):
+        """Stop before anything is kept of weights that are lost.
+
+        Raises:
+            EmbInvError: in every process, naming the first update whose loss or gradient is not finite in any.
+        """
+        lost = self.accelerator.reduce((~torch.stack(self.unchecked).isfinite()).float(), reduction="sum")
+        if lost.any():
+            self.accelerator.wait_for_everyone()  # as in `in_all`
+            first = self.progress.step - len(lost) + 1 + int(lost.nonzero()[0])
+            raise EmbInvError(
+                f"update {first}: the loss or its gradient is not finite, so training stops. The checkpoints in "
+                f"{self.folder} are as they were; try a lower learning_rate."
+            )
+        self.unchecked.clear()
+
+    def log(self, grad_norm: Tensor, limit: float, bar: tqdm):
+        """A log line of the updates since the last one: the mean loss of all processes, and the speed."""
+        means = {name: torch.stack(losses).mean() for name, losses in self.losses.items()}
+        means = {name: float(self.accelerator.reduce(mean, reduction="mean")) for name, mean in means.items()}
+        seconds = time.perf_counter() - self.since
+        values = {
+            **means,
+            "train/grad_norm": float(grad_norm),
+            "train/learning_rate": self.schedulers[0].get_last_lr()[0],
+            "train/texts_per_second": self.texts / seconds,
+            "train/share_of_matmul_rate": self.flops / seconds / limit,
+        }
+        self.accelerator.log(values, step=self.progress.step)
+        shown = {name.removeprefix("train/"): f"{mean:.3f}" for name, mean in means.items()}
+        bar.set_postfix(**shown, texts_s=f"{values['train/texts_per_second']:.0f}")
+        self.losses.clear()
+        self.texts, self.flops, self.since = 0, 0.0, time.perf_counter()
+
+    def update(self, step: int, causal: bool = False) -> tuple[Tensor, Tensor]:
+        """One optimizer update, masked or `causal`.
+
+        Returns:
+            This process' part of its loss, and the gradient norm of all.
+        """
+        config, accelerator = self.config, self.accelerator
+        canvas = canvas_length(config.canvas_lengths or [config.max_sequence_length], config.seed, step)
+        micros = range(step * config.gradient_accumulation_steps, (step + 1) * config.gradient_accumulation_steps)
+        indexes = [micro * accelerator.num_processes + accelerator.process_index for micro in micros]
+        total = 0.0
+        for batch in self.drawn(indexes, canvas, causal):
+            with accelerator.accumulate(self.model):
+                loss = self.causal_loss(batch) if causal else self.loss(batch)
+                self.backward(loss)
+                if accelerator.sync_gradients:
+                    grad_norm = accelerator.clip_grad_norm_(self.model.parameters(), config.max_grad_norm)
+                for optimizer in self.optimizers:
+                    optimizer.step()
+                    optimizer.zero_grad()
+            total = total + loss.detach() / config.gradient_accumulation_steps
+        for scheduler in self.schedulers:
+            scheduler.step()
+        self.ema.update()
+        return total, _whole(grad_norm)
+
+    def backward(self, loss: Tensor):
+        self.accelerator.backward(loss)
+
+    def drawn(self, indexes: list[int], canvas: int, causal: bool) -> list[NoisedBatch] | list[CausalBatch]:
+        """The micro-batches `indexes` of an update, of all processes' batches.
+
+        The weight "none" takes the mean over a micro-batch's masked positions, a causal batch that over its tokens.
+        Each gets a factor that makes the mean of these means, over micro-batches and processes, the mean over all
+        such positions of the update.
+        """
+        batches = [(self.causal_batch if causal else self.noised_batch)(index, canvas) for index in indexes]
+        if causal or self.config.loss_weight == "none":
+            scored = [batch.positions if causal else batch.masked.nonzero() for batch in batches]
+            counts = torch.tensor([float(len(positions)) for positions in scored], device=self.accelerator.device)
+            mean = self.accelerator.reduce(counts.mean(), reduction="mean").clamp_min(1)
+            for batch, count in zip(batches, counts, strict=True):
+                batch.factor = count / mean
+        return batches
+
+    def noised_batch(self, index: int, canvas: int) -> NoisedBatch:
+        """Batch `index` of all processes with its noise, both functions of (seed, index)."""
+        input_ids, embedding = self.batches.batch(index, self.config.batch_size, canvas)
+        tokens = self.bare_model.config
+        return noise_batch(
+            input_ids,
+            embedding,
+            self.schedule,
+            tokens.mask_token_id,
+            generator_for(self.config.seed, index),
+            self.config.full_mask_share,
+            self.config.condition_dropout,
+            tokens.eos_token_id,
+            self.config.tail_share,
+        )
+
+    def loss(self, batch: NoisedBatch) -> Tensor:
+        """Σ over rows of w(t) Σ over masked positions of −log p (Eq. 4), logits at masked positions only."""
+        device = self.accelerator.device
+        self.flops += training_flops(self.bare_model, *batch.input_ids.shape, len(batch.positions))
+        weights = loss_weights(self.config.loss_weight, batch.timestep, batch.masked, self.schedule)
+        row_weights = weights[batch.positions // batch.input_ids.shape[1]] * batch.position_weights
+        return self.model(
+            batch.noised_ids.to(device),
+            batch.embedding.to(device),
+            batch.timestep.to(device),
+            condition_mask=batch.condition_mask.to(device),
+            positions=batch.positions.to(device),
+            targets=batch.targets.to(device),
+            target_weights=row_weights.to(device) * batch.factor,
+        ).loss
+
+    def causal_batch(self, index: int, canvas: int) -> CausalBatch:
+        """Batch `index` of all processes for learning from left to right."""
+        ids, embedding = self.batches.batch(index, self.config.batch_size, canvas)
+        generator, end = generator_for(self.config.seed, index), self.bare_model.config.eos_token_id
+        return causal_batch(ids, embedding, end, generator, self.config.condition_dropout)
+
+    def causal_loss(self, batch: CausalBatch) -> Tensor:
+        """Mean −log p of the texts and their ends, from left to right."""
+        device, (rows, length), count = self.accelerator.device, batch.input_ids.shape, len(batch.positions)
+        self.flops += training_flops(self.bare_model, rows, length - 1, count)  # the last token is no input
+        return self.model(
+            batch.input_ids.to(device),
+            batch.embedding.to(device),
+            None,
+            condition_mask=batch.condition_mask.to(device),
+            positions=batch.positions.to(device),
+            targets=batch.targets.to(device),
+            target_weights=torch.full((count,), 1 / count, device=device) * batch.factor,
+            causal=True,
+        ).loss
+
+    def validate(self):
+        """Log held-out scores of the averaged weights, and keep the best of them."""
+        model = self.bare_model.eval()
+        # generation has batches of every size: compiling for each would take longer than running them
+        with self.ema.applied(), torch.compiler.set_stance("force_eager"):
+            scores, samples = self.held_out_scores()
+        model.train()
+        self.accelerator.log({f"validation/{name}": value for name, value in scores.items()}, step=self.progress.step)
+        if self.accelerator.is_main_process:
+            line = "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
+            texts = "".join(f"\n    {original}\n  → {recovered}" for original, recovered in samples[:4])
+            tqdm.write(f"step {self.progress.step}: {line}{texts}")
+        if scores["loss"] < self.progress.best:
+            self.progress.best = scores["loss"]
+            self.export("best")
+
+    def held_out_scores(self) -> tuple[dict[str, float], list[tuple[str, str]]]:
+        """Scores, "loss" among them, and pairs (original, recovered)."""
+        share, settings = self.config.causal_share, {}
+        scores = masked_scores(self.bare_model, self.held_out)
+        if share:
+            scores["loss_causal"] = causal_score(self.bare_model, self.held_out)
+        if share == 1:  # of the order that was learned
+            scores["loss"], settings = scores["loss_causal"], {"strategy": "autoregressive"}
+        parts = self.bare_model, self.tokenizer, self.encoder, self.held_out
+        generated, samples = generation_scores(*parts, **settings)
+        if 0 < share < 1:
+            drafts, samples = generation_scores(*parts, strategy="autoregressive")
+            scores |= {f"draft_{name}": value for name, value in drafts.items()}
+        return scores | generated, samples
+
+    def export(self, name: str) -> Path:
+        """Write the averaged weights as a folder that `AutoModel` loads."""
+        with self.ema.applied():
+            state_dict = self.accelerator.get_state_dict(self.model)
+            is_main, folder = self.accelerator.is_main_process, self.folder / name
+            in_all(
+                self.accelerator,
+                lambda: export(self.bare_model, self.tokenizer, folder, state_dict) if is_main else None,
+            )
+        return folder
+
+
+def _whole(value: Tensor | None) -> Tensor:
+    """A gradient norm as a plain number: sharding keeps it in parts, DeepSpeed has none before its first update."""
+    value = value.full_tensor() if hasattr(value, "full_tensor") else value
+    return torch.as_tensor(0.0 if value is None else value)
+
+
+def _compute_dtype(accelerator: Accelerator) -> torch.dtype:
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision, torch.float32)

@@ -1,0 +1,44 @@
+"""Metrics as JSON lines."""
+
+import json
+import math
+from pathlib import Path
+
+from accelerate.tracking import GeneralTracker, on_main_process
+
+from ..data.files import write_text
+
+
+class JSONLinesTracker(GeneralTracker):
+    """Metrics as one JSON object a line; needs no package."""
+
+    name = "jsonl"
+    requires_logging_directory = False
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.path = path
+
+    @property
+    def tracker(self) -> Path:
+        return self.path
+
+    @on_main_process
+    def log(self, values: dict, step: int | None = None, **_):
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+
+    @on_main_process
+    def rewind(self, step: int):
+        """Drop the lines after `step`, which a run that goes on from there writes again; −1 drops all."""
+        if self.path.exists():
+            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+            write_text(self.path, "".join(f"{line}\n" for line in lines if _step_of_line(line) <= step))
+
+
+def _step_of_line(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):  # a kill has torn it
+        return math.inf

@@ -1,0 +1,76 @@
+"""Validation on held-out documents: fixed masks for the loss, real generation for what a user would see."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from ..data.batches import noise_batch
+from ..data.canvas import decode_rows
+from ..data.encoders import SentenceEncoder
+from ..diffusion_embinv import NoiseSchedule, text_positions
+from ..evaluation.held_out import HeldOut
+from ..modeling_embinv import EmbInvForMaskedDiffusion
+from ..runtime import generator_for
+
+_BATCH = 64
+
+
+@dataclass
+class ValidationSet:
+    """Held-out pairs, the same at every validation: ids (N, L), embeddings (N, D), how many of them to generate."""
+
+    input_ids: Tensor
+    embedding: Tensor
+    generation_size: int
+    schedule: NoiseSchedule
+
+
+@torch.no_grad()
+def masked_scores(model: EmbInvForMaskedDiffusion, held_out: ValidationSet) -> dict[str, float]:
+    """Mean −log p per masked token, over all noise levels and fully masked, under masks that never change."""
+    scores = {}
+    for name, share in (("loss", 0.0), ("loss_fully_masked", 1.0)):
+        total, count = 0.0, 0
+        for start in range(0, len(held_out.input_ids), _BATCH):
+            rows = slice(start, start + _BATCH)
+            batch = noise_batch(
+                held_out.input_ids[rows], held_out.embedding[rows], held_out.schedule, model.config.mask_token_id,
+                generator_for(2, start), full_mask_share=share,
+            )  # fmt: skip
+            losses = model(
+                batch.noised_ids.to(model.device),
+                batch.embedding.to(model.device),
+                batch.timestep.to(model.device),
+                positions=batch.positions.to(model.device),
+                targets=batch.targets.to(model.device),
+            ).losses
+            total, count = total + float(losses.sum()), count + len(losses)
+        scores[name] = total / max(count, 1)
+    return scores
+
+
+@torch.no_grad()
+def causal_score(model: EmbInvForMaskedDiffusion, held_out: ValidationSet) -> float:
+    """Mean −log p per token from left to right, end tokens included."""
+    ids, end = held_out.input_ids.to(model.device), model.config.eos_token_id
+    parts = zip(ids.split(_BATCH), held_out.embedding.to(model.device).split(_BATCH), strict=True)
+    return -sum(float(model.log_likelihood(*part).sum()) for part in parts) / int(text_positions(ids, end).sum())
+
+
+def generation_scores(
+    model: EmbInvForMaskedDiffusion,
+    tokenizer: PreTrainedTokenizerBase,
+    encoder: SentenceEncoder,
+    held_out: ValidationSet,
+    **settings,
+) -> tuple[dict[str, float], list[tuple[str, str]]]:
+    """Scores of generated texts in percent (cosine in [−1, 1]), and (original, recovered) pairs."""
+    target_ids = held_out.input_ids[: held_out.generation_size]
+    embeddings = held_out.embedding[: held_out.generation_size]
+    original = decode_rows(tokenizer, target_ids, model.config.eos_token_id)
+    tried = HeldOut(model, tokenizer, encoder, target_ids, embeddings, original)
+    recovered = tried.invert(batch_size=_BATCH, **settings)
+    scores = {name.replace(" ", "_").lower(): value for name, value in tried.measure(recovered).means().items()}
+    return scores, list(zip(original, recovered.texts, strict=True))

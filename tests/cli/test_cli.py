@@ -1,0 +1,222 @@
+"""The commands, run as a user runs them, on a tiny checkpoint of the real encoder."""
+
+import json
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from modeling_embinv import int8_embinv
+from modeling_embinv.cli.main import main
+from modeling_embinv.cli.options import CHECKPOINT
+from modeling_embinv.generation_config_embinv import EmbInvGenerationConfig
+from modeling_embinv.training.backbone import new_inverter, prepare_tokenizer
+from modeling_embinv.training.checkpoints import export
+from tests.conftest import awaken
+from tests.training.test_training import TINY_TRUNK
+
+ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory, encoder) -> str:
+    tokenizer = prepare_tokenizer(encoder.tokenizer)
+    torch.manual_seed(0)
+    model = new_inverter(tokenizer, TINY_TRUNK, embedding_dim=384, max_sequence_length=10, encoder_id=ENCODER)
+    return str(export(awaken(model).eval(), tokenizer, tmp_path_factory.mktemp("cli") / "model"))
+
+
+def run(capsys, *arguments: str) -> tuple[int, str, str]:
+    code = main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_demo_prints_what_the_readme_shows(capsys, checkpoint):
+    """A dropped sentence shifts every line after it; an emoji-only one cannot be tokenised and is left out."""
+    code, out, _ = run(capsys, "demo", "A red kite.", "☃", "Two men talk.", "--model", checkpoint)
+    assert code == 0
+    assert out.count("original") == out.count("recovered") == out.count("cosine") == out.count("token accuracy") == 2
+    assert "A red kite." in out and "Two men talk." in out and "forward passes" in out
+
+
+def test_invert_a_typed_vector_and_a_file(capsys, checkpoint, tmp_path, encoder):
+    """One vector must read the same wherever it comes from."""
+    vectors = encoder.encode(["A red kite.", "Two men talk."]).numpy()
+    code, typed, _ = run(capsys, "invert", json.dumps(vectors[0].tolist()), "--model", checkpoint)
+    assert code == 0
+    np.save(tmp_path / "vectors.npy", vectors)
+    out = tmp_path / "texts.jsonl"
+    code, _, err = run(capsys, "invert", tmp_path / "vectors.npy", "--out", out, "--model", checkpoint)
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert code == 0 and [row["row"] for row in rows] == [0, 1] and "2 vectors" in err
+    assert rows[0]["text"] in " ".join(typed.split())
+
+
+def test_bad_rows_and_columns_are_reported(capsys, checkpoint, tmp_path, encoder):
+    """Catches rows that vanish without a word, and a column that is chosen without one, from both commands."""
+    texts = [f"Box {number} holds {number * 7 % 50} red balls." for number in range(8)]
+    vectors = encoder.encode(texts).tolist()
+    vectors[2] = None
+    path, out = tmp_path / "dump.parquet", tmp_path / "texts.jsonl"
+    pq.write_table(pa.table({"uuid": list("abcdefgh"), "content": texts, "vector": vectors}), path)
+    said, skipped = "vectors in column 'vector'", "skipped 1 row without a usable vector: row 2 is null"
+    code, _, err = run(capsys, "invert", path, "--out", out, "--model", checkpoint)
+    assert code == 0 and said in err and skipped in err and "7 vectors" in err
+    assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == list("abdefgh")
+    code, printed, err = run(capsys, "prepare", "--vectors", path, "--out", tmp_path / "pairs")
+    assert code == 0 and said in err and "texts in column 'content'" in err and skipped in err
+    assert sum(json.loads((tmp_path / "pairs" / "manifest.json").read_text())["rows"].values()) == 7, printed
+    for command in (
+        ["invert", path, "--model", checkpoint],
+        ["prepare", "--vectors", path, "--out", tmp_path / "new"],
+    ):
+        code, _, err = run(capsys, *command, "--strict")
+        assert code == 1 and "row 2 is null" in err
+
+
+def test_prepare_takes_a_share_and_evaluate_scores_it(capsys, checkpoint, tmp_path):
+    """Counts and floors of the whole path: text file → pairs, text file → table and JSON."""
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(f"Box {number} holds {number * 7 % 50} red balls." for number in range(60)) + "\n")
+    encoder = "minilm"
+    code, out, _ = run(capsys, "prepare", texts, "--out", tmp_path / "pairs", "--encoder", encoder, "--share", "0.5")
+    rows = json.loads((tmp_path / "pairs" / "manifest.json").read_text())["rows"]
+    assert code == 0 and 15 <= sum(rows.values()) <= 45 and "pairs" in out
+    results = tmp_path / "scores.json"
+    code, out, _ = run(capsys, "evaluate", texts, "--limit", "5", "--out", results, "--model", checkpoint)
+    rows = json.loads(results.read_text())["rows"]
+    assert code == 0 and "floor: random" in out and "calibration error" in out
+    assert [row["name"] for row in rows if row["section"] in ("inversion", "floor")] == [
+        "inversion", "floor: vector of another text", "floor: null condition", "floor: random tokens",
+    ]  # fmt: skip
+    assert all(score["low"] <= score["mean"] <= score["high"] for row in rows for score in row["scores"].values())
+
+
+def test_evaluate_sweeps_and_knows_the_training_text(capsys, checkpoint, tmp_path):
+    """A sweep that ran one combination only, or a floor that looks at something else than the training pairs."""
+    texts = tmp_path / "texts.txt"
+    texts.write_text("A red kite flies.\nTwo men talk.\nThe sea is blue.\nMy cat sleeps all day.\n")
+    pairs, plots, results = tmp_path / "pairs", tmp_path / "plots", tmp_path / "scores.json"
+    assert run(capsys, "prepare", texts, "--out", pairs, "--validation_share", "0")[0] == 0
+    code, out, _ = run(
+        capsys, "evaluate", texts, "--model", checkpoint, "--training_pairs", pairs, "--plots", plots,
+        "--out", results, "--num_steps", "1", "4", "--guidance_scale", "1", "2",
+    )  # fmt: skip
+    rows = json.loads(results.read_text())["rows"]
+    assert code == 0 and [row["num_forward_passes"] for row in rows if row["section"] == "inversion"] == [1, 1, 4, 4]
+    (nearest,) = [row for row in rows if row["name"] == "floor: nearest training text"]
+    assert nearest["scores"]["exact"]["mean"] == 100
+    assert {path.name for path in plots.iterdir()} >= {"reliability.png", "positions.png", "passes.png"}
+
+
+def test_vectors_of_an_encoder_that_cannot_be_loaded(capsys, encoder, tmp_path):
+    """Users of an API have vectors and no encoder: preparing, training and scoring must all do without."""
+    vectors = np.random.default_rng(0).normal(size=(40, 24)).astype(np.float32)
+    texts = [f"Box {number} holds {number * 7 % 50} red balls." for number in range(40)]
+    table = pa.table({"text": texts, "embedding": list(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))})
+    pq.write_table(table, tmp_path / "dump.parquet")
+    yaml = tmp_path / "api.yaml"
+    yaml.write_text(f"# an API\nid: some/api\ntokenizer: {encoder.path}\nembedding_dim: 24\n")
+    pairs, model = tmp_path / "pairs", tmp_path / "run" / "last"
+    prepare = ["--vectors", tmp_path / "dump.parquet", "--out", pairs, "--encoder", yaml, "--validation_share", "0.2"]
+    assert run(capsys, "prepare", *prepare)[0] == 0
+    code, _, err = run(
+        capsys, "train", "--pairs", pairs, "--encoder", yaml, "--output_dir", tmp_path / "run", "--batch_size", "4",
+        "--backbone_config", json.dumps(TINY_TRUNK), "--max_sequence_length", "16", "--max_steps", "2",
+    )  # fmt: skip
+    assert code == 0, err
+    code, out, err = run(capsys, "evaluate", "--pairs", pairs, "--model", model, "--encoder", yaml)
+    assert code == 0 and "token F1" in out and "cosine" not in out, err
+    code, _, err = run(capsys, "demo", "A text.", "--model", model, "--encoder", yaml)
+    assert code == 1 and "some/api cannot be called here" in err
+
+
+def test_calibrate_saves_what_it_fitted(capsys, tmp_path):
+    """A fit that the next load does not use is worth nothing."""
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(f"Box {number} holds {number * 7 % 50} red balls." for number in range(60)) + "\n")
+    assert run(capsys, "prepare", texts, "--out", tmp_path / "pairs", "--validation_share", "0.5")[0] == 0
+    model = shutil.copytree(CHECKPOINT, tmp_path / "model")
+    before = json.loads((model / "generation_config.json").read_text()).get("calibration", {})
+    code, out, err = run(capsys, "calibrate", tmp_path / "pairs", "--model", model, "--limit", "20")
+    fitted = json.loads((model / "generation_config.json").read_text())["calibration"]
+    assert code == 0 and fitted["open_loop"] != before.get("open_loop"), err
+    assert all(f"bias {fitted[kind]['bias']}" in out for kind in ("open_loop", "candidates")), err
+    assert EmbInvGenerationConfig.from_pretrained(model).calibration == fitted
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["invert", "missing.npy"], "missing.npy"),
+        (["invert", "[1, 2]"], "2 numbers"),
+        (["invert", "[" * 9999], "nested too deeply"),
+        (["invert", "[1]", "--device", "nonsense"], "--device 'nonsense' is not on this machine; present: cpu"),
+        (["invert", "[1]", "--device", "meta"], "--device 'meta' is not on this machine"),
+        (["invert", "[1]", "--device", "cuda:99"], "--device 'cuda:99' is not on this machine"),
+        (["invert", "[1]", "--num_candidates", str(10**18)], "--num_candidates must be at most 65,536"),
+        (["invert", "[1]", "--batch_size", str(10**18)], "--batch_size must be from 1 to 65,536"),
+        (["prepare", "x.txt", "--out", "x", "--device", "nonsense"], "--device 'nonsense' is not on this machine"),
+        (["invert", "[1, 2]", "--strategy", "greedy"], "strategy must be one of|2 numbers"),
+        (["demo", "--num_steps", "0"], "num_steps must be a whole number"),
+        (["demo", "--max_length", "99"], "max_length 99 is more than"),
+        (["prepare", "--out", "x"], "give texts"),
+        (["evaluate", "missing.txt"], "missing.txt"),
+        (["train", "missing.yaml"], "cannot read missing.yaml"),
+    ],
+)
+def test_mistakes_give_one_line(capsys, checkpoint, tmp_path, monkeypatch, arguments, message):
+    """A stack trace tells a user nothing."""
+    if arguments[0] in ("invert", "demo", "evaluate"):
+        arguments = [*arguments, "--model", checkpoint]
+    code, _, err = run(capsys, *arguments)
+    assert code == 1
+    import re
+
+    lines = [line for line in err.splitlines() if line.startswith("embinv ")]
+    assert len(lines) == 1 and re.search(message, lines[0]) and "Traceback" not in err
+
+
+def test_a_folder_without_a_model_is_named(capsys, tmp_path):
+    """The library's own message is a page long and speaks of the Hub."""
+    (tmp_path / "empty").mkdir()
+    for name, message in (("nothing", "is no folder here"), ("empty", "is no readable inverter")):
+        code, _, err = run(capsys, "demo", "--model", tmp_path / name)
+        assert code == 1 and f"{name} {message}" in err and len(err.strip().splitlines()) == 1
+
+
+def test_corrections_are_checked_by_the_encoder(capsys, encoder, tmp_path):
+    """Flags that reach some commands only: demo, invert and evaluate must all close the loop."""
+    loop = ["--num_candidates", "4", "--num_corrections", "1", "--feedback", "encoder"]
+    code, out, err = run(capsys, "demo", "We will meet at the station.", *loop)
+    assert code == 0 and "encoder calls" in out, err
+    np.save(tmp_path / "v.npy", encoder.encode(["We will meet at the station."]).numpy())
+    code, _, err = run(capsys, "invert", tmp_path / "v.npy", "--out", tmp_path / "out.jsonl", *loop)
+    row = json.loads((tmp_path / "out.jsonl").read_text())
+    assert code == 0 and "meet" in row["text"] and 0.5 < row["cosine"] <= 1.001, err
+    code, out, err = run(capsys, "invert", tmp_path / "v.npy", *loop)
+    assert code == 0 and f"cosine {row['cosine']:.3f}" in out, err
+    (tmp_path / "texts.txt").write_text("We will meet at the station.\nThe dog slept.\n")
+    code, out, err = run(capsys, "evaluate", tmp_path / "texts.txt", "--no_floors", *loop)
+    assert code == 0 and "encoder calls" in out, err
+    code, _, err = run(capsys, "invert", tmp_path / "v.npy", "--num_corrections", "1")
+    assert code == 1 and "num_corrections needs feedback" in err
+
+
+def test_int8_reaches_the_commands(capsys, checkpoint, tmp_path, encoder, monkeypatch):
+    """A flag that is parsed and forgotten changes nothing but the user's hopes."""
+    packed, pack = [], int8_embinv.pack
+    monkeypatch.setattr(int8_embinv, "pack", lambda model: (packed.append(model), pack(model)))
+    np.save(tmp_path / "v.npy", encoder.encode(["A red kite.", "Two men talk."]).numpy())
+    (tmp_path / "texts.txt").write_text("Two men talk.\nThe dog slept.\n")
+    arguments = ["--model", checkpoint, "--int8"]
+    code, out, err = run(capsys, "demo", "A red kite.", *arguments)
+    assert code == 0 and "recovered" in out, err
+    code, _, err = run(capsys, "invert", tmp_path / "v.npy", "--out", tmp_path / "out.jsonl", *arguments)
+    assert code == 0 and len((tmp_path / "out.jsonl").read_text().splitlines()) == 2, err
+    code, _, err = run(capsys, "evaluate", tmp_path / "texts.txt", "--no_floors", *arguments)
+    assert code == 0 and len(packed) == 3, err

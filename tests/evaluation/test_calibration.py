@@ -1,0 +1,153 @@
+"""Confidence: what it rests on, how it is fitted, and that a search does not borrow the open loop's."""
+
+import json
+
+import pytest
+import torch
+
+from modeling_embinv.evaluation.calibration import (
+    WrittenTokens,
+    cross_fitted,
+    expected_calibration_error,
+    fit_calibration,
+    written_tokens,
+)
+from modeling_embinv.generation_config_embinv import Calibration, EmbInvGenerationConfig, evidence
+from tests.conftest import END, MASK, awaken, tiny_model, unit_vectors
+
+TRUTH = Calibration(probability=0.5, length=-1.2, nearness=1.5, bias=0.7)
+
+
+def tokens_of(calibration: Calibration, count: int = 30_000) -> WrittenTokens:
+    """Tokens that are right as often as a calibration says."""
+    generator = torch.Generator().manual_seed(0)
+    confidence = torch.sigmoid(3 * torch.randn(count, generator=generator))
+    size = torch.randint(3, 32, (count,), generator=generator)
+    cosine = 1 - 10 ** (-4 * torch.rand(count, generator=generator))
+    likely = calibration.weigh(evidence(confidence, size, cosine))
+    correct = torch.rand(count, generator=generator) < likely
+    return WrittenTokens(confidence, correct, size, cosine, torch.arange(count) // 10)
+
+
+def test_calibration_is_recovered():
+    """A weight with the wrong sign makes long texts, or texts that are far from their vector, surer."""
+    tokens = tokens_of(TRUTH)
+    fitted = fit_calibration(tokens)
+    assert fitted.probability == pytest.approx(TRUTH.probability, rel=0.1)
+    assert fitted.length == pytest.approx(TRUTH.length, rel=0.1)
+    assert fitted.nearness == pytest.approx(TRUTH.nearness, rel=0.1)
+    after = expected_calibration_error(tokens.calibrated(fitted), tokens.correct)
+    assert after < 0.02 < expected_calibration_error(tokens.confidence, tokens.correct)
+    with pytest.raises(ValueError, match="right and wrong"):
+        fit_calibration(tokens.where(tokens.correct))
+
+
+def test_fit_stays_finite_where_every_near_text_is_right():
+    """Without decay the likelihood grows for ever with the weight, and the saved number is infinite or NaN."""
+    cosine = torch.tensor([0.9999, 0.5]).repeat(200)
+    tokens = WrittenTokens(torch.full((400,), 0.5), cosine > 0.9, torch.full((400,), 8), cosine, torch.arange(400))
+    fitted = fit_calibration(tokens)
+    assert 0 < fitted.nearness < 100
+    assert tokens.calibrated(fitted)[0] > 0.95 and tokens.calibrated(fitted)[1] < 0.05
+
+
+def test_cross_fit_is_no_better_than_new_texts():
+    """An error that is measured on the very texts of the fit is too small."""
+    noise = tokens_of(Calibration(probability=0.01), count=120)
+    own = expected_calibration_error(noise.calibrated(fit_calibration(noise)), noise.correct)
+    assert expected_calibration_error(cross_fitted(noise), noise.correct) > own
+
+
+def test_expected_calibration_error_by_hand():
+    """Weights by count, distance absolute."""
+    confidence = torch.tensor([0.95, 0.95, 0.95, 0.25])
+    correct = torch.tensor([True, True, False, True])
+    assert expected_calibration_error(confidence, correct) == pytest.approx((3 * abs(0.95 - 2 / 3) + 0.75) / 4)
+
+
+def test_masked_and_given_tokens_keep_their_confidence():
+    """0 stands for a masked position and 1 for a token that the user gave; the order of the others stays."""
+    ids = torch.tensor([[5, 6, 7, MASK, END]])
+    confidence = torch.tensor([[1.0, 0.3, 0.6, 0.0, 0.9]])
+    found = TRUTH(confidence, ids, END, torch.tensor([0.9]))
+    assert found[0, 0] == 1 and found[0, 3] == 0
+    assert found[0, 1] < found[0, 2] < found[0, 4]
+    assert torch.equal(Calibration()(confidence, ids, END), confidence)
+    shorter = TRUTH(confidence, torch.tensor([[5, 6, 7, END, END]]), END, torch.tensor([0.9]))
+    assert (shorter[0, 1:3] > found[0, 1:3]).all()
+
+
+def words(model):
+    """An encoder of the tests: a text's vector is made of its tokens."""
+    table = unit_vectors(model.config.vocab_size, seed=7)
+
+    def embed(ids: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.normalize(table[ids].sum(dim=1), dim=1)
+
+    return embed
+
+
+@pytest.mark.parametrize("kind", ["open_loop", "candidates", "encoder"])
+def test_each_kind_of_confidence_has_its_own_calibration(kind):
+    """The open loop's temperature was applied to a search's likelihoods: texts that came back whole, with a cosine
+    of 1, got a mean confidence of 0.51."""
+    model = awaken(tiny_model())
+    settings = dict(num_steps=2)
+    if kind != "open_loop":
+        settings |= dict(num_candidates=3)
+    if kind == "encoder":
+        settings |= dict(num_corrections=1, feedback=words(model))
+    vectors = unit_vectors(4)
+
+    def confidence(calibration):
+        generator = torch.Generator().manual_seed(0)
+        return model.generate(vectors, generator=generator, calibration=calibration, **settings)
+
+    raw = confidence(None)
+    others = {name: {"bias": -9.0} for name in ("open_loop", "candidates", "surrogate", "encoder") if name != kind}
+    assert torch.equal(confidence(others).confidence, raw.confidence)
+    own = confidence({kind: dict(probability=0.5, length=-1.2, nearness=1.5, bias=0.7)}).confidence
+    filled = raw.sequences.masked_fill(raw.confidence == 0, END)
+    expected = TRUTH(raw.confidence, filled, END, raw.cosine)
+    assert torch.allclose(own, expected.masked_fill(raw.confidence == 0, 0.0), atol=1e-6)
+
+
+def test_older_files_hold_a_temperature(tmp_path):
+    """Checkpoints from before had T and b of the open loop alone: they must load, and mean what they meant."""
+    old = {"confidence_temperature": 2.0, "confidence_bias": -1.0}
+    (tmp_path / "generation_config.json").write_text(json.dumps(old))
+    loaded = EmbInvGenerationConfig.from_pretrained(tmp_path)
+    assert loaded.calibration == {"open_loop": {"probability": 0.5, "bias": -1.0}}
+    loaded.save_pretrained(tmp_path)
+    assert EmbInvGenerationConfig.from_pretrained(tmp_path).calibration == loaded.calibration
+    p = torch.tensor([[0.7]])
+    expected = torch.sigmoid(torch.logit(p) / 2 - 1)
+    assert torch.allclose(loaded.calibration_of("open_loop")(p, torch.tensor([[5]]), END), expected)
+    assert loaded.calibration_of("encoder") == Calibration()
+
+
+@pytest.mark.parametrize(
+    "calibration",
+    [
+        3, {"closed": {}}, {"encoder": {"slope": 1.0}}, {"encoder": {"bias": "a"}}, {"encoder": 5},
+        {"encoder": {"bias": float("nan")}}, {"encoder": {"probability": 0.0}},
+    ],
+)  # fmt: skip
+def test_impossible_calibrations_are_refused(calibration):
+    """A damaged file gave NaN for every confidence."""
+    with pytest.raises(ValueError, match="calibration"):
+        EmbInvGenerationConfig(calibration=calibration)
+
+
+def test_written_tokens_are_those_of_the_texts():
+    """What stands behind the end token would count as right and make every model look sure and honest."""
+    model = awaken(tiny_model())
+    vectors = unit_vectors(5)
+    output = model.generate(vectors, calibration=None)
+    shown = output.confidence > 0
+    target = torch.where(shown, output.sequences, END)
+    tokens = written_tokens(model, target, vectors, batch_size=2)
+    assert tokens.correct.all() and len(tokens.correct) == int(shown.sum())
+    assert torch.allclose(tokens.confidence.sort().values, output.confidence[shown].sort().values, atol=1e-5)
+    assert tokens.text.unique().tolist() == [0, 1, 2, 3, 4]
+    assert torch.equal(torch.bincount(tokens.text), shown.sum(dim=1))

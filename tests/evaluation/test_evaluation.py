@@ -1,0 +1,124 @@
+"""Measures, intervals, and floors against values known by other means."""
+
+import json
+
+import numpy as np
+import pytest
+import sacrebleu
+import torch
+from datasets import Dataset
+
+from modeling_embinv.evaluation import metrics
+from modeling_embinv.evaluation.held_out import HeldOut, Measures
+from modeling_embinv.evaluation.report import evaluate, markdown, sweep
+from tests.conftest import unit_vectors
+
+OURS = ["the cat sat on a mat today", "a b c d e", "completely different words here now", "one two three four five"]
+THEIRS = ["the cat sat on the mat", "a b c d e", "nothing of the kind was said", "one two three four six"]
+END = 102
+
+
+class Fluent:
+    """A model in the shape that `HeldOut` needs, which writes the row of ids whose vector it is given."""
+
+    class config:
+        eos_token_id, vocab_size, max_sequence_length = END, 30000, 6
+
+    def __init__(self, ids, vectors):
+        self.ids, self.vectors = ids, vectors
+
+    def generate(self, embeddings, guidance_scale=1.0, num_steps=8, **_):
+        from modeling_embinv.generation_embinv import EmbInvGenerationOutput
+
+        best = (embeddings @ self.vectors.T).argmax(dim=1)
+        ids = self.ids[best] if guidance_scale else torch.full((len(embeddings), 6), END)
+        return EmbInvGenerationOutput(ids, torch.full(ids.shape, 0.9), num_steps)
+
+
+@pytest.fixture
+def held_out(encoder):
+    texts = ["a red kite", "two men talk", "the sea", "my cat sleeps all day"]
+    model = Fluent(None, None)
+    held, _ = HeldOut.of_texts(model, encoder.tokenizer, encoder, texts)
+    model.ids, model.vectors = held.input_ids, held.embeddings
+    return held
+
+
+def test_bleu_of_summed_counts_is_sacrebleu():
+    """Intervals resample counts: another smoothing or order than sacrebleu's would shift them off the figure."""
+    counts = metrics.bleu_counts(OURS, THEIRS)
+    assert metrics.bleu_of_counts(counts.sum(axis=0)) == pytest.approx(sacrebleu.corpus_bleu(OURS, [THEIRS]).score)
+    for row, (ours, theirs) in enumerate(zip(OURS, THEIRS, strict=True)):  # some have no common 4-gram, which smooths
+        assert metrics.bleu_of_counts(counts[row]) == pytest.approx(sacrebleu.corpus_bleu([ours], [[theirs]]).score)
+
+
+def test_rouge_l_and_positions_by_hand():
+    """Longest common subsequence, not common words; positions behind a text's end do not count."""
+    assert metrics.rouge_l(["a b c d", "x", ""], ["a c b d e f", "y", "z"]) == [pytest.approx(0.6), 0, 0]
+    target = torch.tensor([[5, 6, END, END], [5, 7, 8, END], [9, END, END, END]])
+    predicted = torch.tensor([[5, 6, 1, END], [5, 6, 8, END], [1, END, 4, 4]])
+    accuracy, count = metrics.accuracy_by_position(predicted, target, END)
+    assert count.tolist() == [3, 3, 2, 1]
+    torch.testing.assert_close(accuracy, torch.tensor([2 / 3, 2 / 3, 1 / 2, 1.0]))
+
+
+def test_intervals_have_the_width_of_statistics():
+    """An interval over tokens in place of texts, or over a resample of another size, has another width."""
+    right = np.tile([0.0, 100.0], 200)
+    scores = Measures({"exact": right}, np.tile([4, 3, 2, 1, 5, 4, 3, 2, 5, 5], (400, 1))).scores()
+    exact = scores["exact"]
+    assert exact.mean == 50 and exact.high - exact.low == pytest.approx(2 * 1.96 * 50 / 20, rel=0.15)
+    assert scores["BLEU"].low == scores["BLEU"].mean == scores["BLEU"].high  # equal texts: nothing varies
+
+
+def test_scores_of_some_rows_are_those_of_these_texts():
+    """Rows by part must not borrow texts from other parts."""
+    measures = Measures({"exact": np.array([0.0, 100.0, 0.0, 0.0])}, metrics.bleu_counts(OURS, THEIRS))
+    some = measures.scores(np.array([False, True, False, False]))
+    assert some["exact"].mean == 100 and some["BLEU"].mean == pytest.approx(100)
+
+
+def test_floors_see_no_right_vector(held_out):
+    """A floor that got the right vector would look as good as the method."""
+    assert held_out.measure(held_out.invert()).means()["exact"] == 100
+    assert held_out.other_text().texts == held_out.texts[-1:] + held_out.texts[:-1]
+    assert set(held_out.null_condition().texts) == {""}
+    random = held_out.random_tokens()
+    assert torch.equal(random.ids == END, held_out.input_ids == END)
+    assert held_out.measure(random).means()["token F1"] < 20
+
+
+def test_nearest_training_text_is_the_nearest_over_all_chunks(held_out):
+    """A search that forgets all but its last chunk; rows shorter than the canvas."""
+    vectors = unit_vectors(7, 384, seed=3)
+    vectors[2], vectors[5] = held_out.embeddings[1], held_out.embeddings[3] + 0.01
+    ids = torch.full((7, 4), END)
+    ids[2, :2], ids[5, :2] = torch.tensor([2048, 2273]), torch.tensor([2026, 4937])
+    pairs = Dataset.from_dict({"input_ids": ids.tolist(), "embedding": vectors.half().tolist()})
+    nearest = held_out.nearest_training_text(pairs, chunk_size=3)
+    assert nearest.texts[1] == "two men" and nearest.texts[3] == "my cat"
+    assert nearest.ids.shape == held_out.input_ids.shape
+
+
+def test_report_has_a_row_for_every_combination_part_and_length(held_out):
+    """Groups that overlap or lose texts; a mean over nothing that JSON cannot hold."""
+    combinations = sweep(num_steps=[1, 8], guidance_scale=[1.0], strategy=None)
+    assert combinations == [{"num_steps": 1, "guidance_scale": 1.0}, {"num_steps": 8, "guidance_scale": 1.0}]
+    report = evaluate(held_out, combinations, ["x", "y", "x", "y"])
+    sections = [row.section for row in report.rows]
+    assert sections == ["inversion"] * 2 + ["floor"] * 3 + ["part"] * 2 + ["length"] * 2
+    assert [row.num_forward_passes for row in report.rows[:2]] == [1, 8]
+    table = markdown(report.rows).splitlines()
+    assert len(table) == 2 + len(sections) and len({line.count("|") for line in table}) == 1
+    for section in ("part", "length"):
+        assert sum(row.texts for row in report.rows if row.section == section) == 4
+    assert report.accuracy_by_position[:5] == [1.0] * 5
+
+
+def test_report_is_json_without_nan(held_out, tmp_path):
+    """`NaN` is no JSON: other programs refuse the whole file."""
+    report = evaluate(held_out, [{}], floors=False)
+    report.accuracy_by_position[-1] = float("nan")
+    report.save(tmp_path / "scores.json", "model")
+    saved = json.loads((tmp_path / "scores.json").read_text(), parse_constant=pytest.fail)
+    assert saved["accuracy_by_position"][-1] is None and saved["model"] == "model"

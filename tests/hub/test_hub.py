@@ -1,0 +1,113 @@
+"""Publishing: what a stand-in of the Hub's HTTP API receives is what was meant, and it loads."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from transformers import pipeline
+
+from modeling_embinv.cli.main import main
+from modeling_embinv.training.backbone import new_inverter, prepare_tokenizer
+from modeling_embinv.training.checkpoints import export
+from tests.conftest import awaken, unit_vectors
+from tests.hub.hub_server import environment, received, serve
+from tests.hub.test_shipping import TRUNK
+
+ROOT = Path(__file__).parents[2]
+ROWS = [
+    {
+        "section": section,
+        "name": name,
+        "texts": 7,
+        "scores": {"BLEU": {"mean": mean, "low": mean - 1, "high": mean + 1}},
+    }
+    for section, name, mean in (
+        ("inversion", "inversion", 13.0),
+        ("floor", "floor: random", 0.5),
+        ("part", "tanaka", 28.0),
+    )
+]
+
+
+@pytest.fixture
+def hub():
+    with serve() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, encoder) -> Path:
+    tokenizer = prepare_tokenizer(encoder.tokenizer)
+    torch.manual_seed(0)
+    model = awaken(new_inverter(tokenizer, TRUNK, encoder_id="a/b", embedding_dim=16, max_sequence_length=12))
+    folder = export(model.eval(), tokenizer, tmp_path_factory.mktemp("push") / "last")
+    (folder / "evaluation.json").write_text(json.dumps({"rows": ROWS}))
+    return folder
+
+
+def test_a_pushed_folder_arrives_whole_in_one_commit_and_loads(hub, folder, tmp_path):
+    """A card without results, a forgotten code file, or a commit for each file, which leaves half an update."""
+    command = [
+        sys.executable,
+        "-m",
+        "modeling_embinv.cli",
+        "push",
+        str(folder),
+        "--repo",
+        "me/inv",
+        "--space",
+        "space",
+    ]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment(hub, tmp_path / "home"), capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert hub.authorizations == {"Bearer hf_x"} and len(hub.commits) == 2
+    assert [wanted.get("sdk") for wanted in hub.created] == [None, "gradio"]
+    model = received(hub, "/models/", tmp_path / "model")
+    text = pipeline("embedding-inversion", model=str(model), trust_remote_code=True)(unit_vectors(1)[0])["text"]
+    assert (
+        text == pipeline("embedding-inversion", model=str(folder), trust_remote_code=True)(unit_vectors(1)[0])["text"]
+    )
+    results = yaml.safe_load((model / "README.md").read_text().split("---")[1])["model-index"][0]["results"]
+    assert [(entry["dataset"]["name"], entry["metrics"][0]["value"]) for entry in results] == [
+        ("held out: all parts", 13.0), ("held out: tanaka", 28.0),
+    ]  # fmt: skip
+    space = received(hub, "/spaces/", tmp_path / "space")
+    assert {"app.py", "README.md", "requirements.txt"} <= {path.name for path in space.iterdir()}
+    assert (space / "modeling_embinv" / "vectors.py").is_file()  # the Space imports its readers
+    assert (
+        "me/inv" in (space / "app.py").read_text() and "embinv/embinv-minilm" not in (space / "README.md").read_text()
+    )
+
+
+def test_dry_run_writes_what_would_be_sent(folder, tmp_path, capsys):
+    """A dry run that shows something else than the upload is worse than none."""
+    assert main(["push", str(folder), "--repo", "me/inv", "--dry-run", str(tmp_path / "out")]) == 0
+    written = {path.name for path in (tmp_path / "out" / "model").iterdir()}
+    assert written == {path.name for path in folder.iterdir()} | {"README.md"}
+    assert "model.safetensors" in capsys.readouterr().out
+    card = (tmp_path / "out" / "model" / "README.md").read_text()
+    assert "me/inv" in card and "| **inversion** | 7 | 13.0 [12.0, 14.0] |" in card
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["tests", "--repo", "me/inv"], "tests is no exported inverter: it has no config.json"),
+        (["{folder}", "--repo", "inv"], "--repo must be user/name, not 'inv'"),
+        (
+            ["{folder}", "--repo", "me/inv", "--dry-run", "{out}", "--space", "tests"],
+            "tests is no Space: it has no app.py",
+        ),
+    ],
+)
+def test_mistakes_are_one_line(folder, tmp_path, capsys, arguments, message, monkeypatch):
+    """A wrong folder must be named before anything is created on the Hub."""
+    monkeypatch.chdir(ROOT)
+    assert main(["push", *(word.format(folder=folder, out=tmp_path / "out") for word in arguments)]) == 1
+    assert message in capsys.readouterr().err

@@ -1,0 +1,316 @@
+"""What a Hub user gets: a folder that loads with torch and transformers alone."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModel, pipeline
+
+from modeling_embinv.training.backbone import new_inverter, prepare_tokenizer
+from modeling_embinv.training.checkpoints import export
+from tests.conftest import MASK, awaken, unit_vectors
+
+SHIPPED = {
+    "causal_embinv.py", "conditioning_embinv.py", "configuration_embinv.py",
+    "cross_entropy_embinv.py", "diffusion_embinv.py", "edits_embinv.py", "errors_embinv.py",
+    "generation_config_embinv.py", "generation_embinv.py", "inputs_embinv.py", "int8_embinv.py",
+    "integrity_embinv.py", "linear_embinv.py", "modeling_embinv.py", "pipeline_embinv.py", "sampler_embinv.py",
+    "search_embinv.py", "surrogate_embinv.py", "trunk_embinv.py",
+}  # fmt: skip
+TRUNK = dict(
+    model_type="bert", hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+    max_position_embeddings=40,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, encoder) -> Path:
+    tokenizer = prepare_tokenizer(encoder.tokenizer)
+    torch.manual_seed(0)
+    sizes = dict(embedding_dim=16, max_sequence_length=12, num_condition_tokens=1)
+    model = awaken(new_inverter(tokenizer, TRUNK, encoder_id="a/b", **sizes))
+    model.generation_config.strategy, model.generation_config.num_steps = "euler_remask", 5
+    folder = tmp_path_factory.mktemp("hub") / "inverter"
+    export(model.eval(), tokenizer, folder)
+    torch.save({"logits": _probe(model), "ids": _generate(model)}, folder.parent / "expected.pt")
+    return folder
+
+
+def _probe(model) -> torch.Tensor:
+    ids = torch.full((2, 12), model.config.mask_token_id)
+    with torch.no_grad():
+        return model(ids, unit_vectors(2), torch.tensor([1.0, 0.5])).logits
+
+
+def _generate(model) -> torch.Tensor:
+    return model.generate(unit_vectors(2), generator=torch.Generator().manual_seed(1)).sequences
+
+
+STRANGER = """
+import sys
+assert not any("work" in path or "embinv" in path for path in sys.path[:1])
+sys.path = [path for path in sys.path if path not in ("", {root!r})]
+sys.modules["modeling_embinv"] = None         # importing this package would fail
+sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
+import torch
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+folder, expected = sys.argv[1], torch.load(sys.argv[2])
+config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
+model = AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
+tokenizer = AutoTokenizer.from_pretrained(folder)
+assert (config.embedding_dim, config.max_sequence_length, config.vocab_size) == (16, 12, len(tokenizer))
+assert config.mask_token_id == tokenizer.mask_token_id and config.encoder_id == "a/b"
+assert model.dtype == torch.float32
+assert (model.generation_config.strategy, model.generation_config.num_steps) == ("euler_remask", 5)
+assert model.generation_config.suppress_tokens
+generator = torch.Generator().manual_seed(0)
+vectors = torch.randn(2, 16, generator=generator)
+vectors = vectors / vectors.norm(dim=1, keepdim=True)
+with torch.no_grad():
+    logits = model(torch.full((2, 12), config.mask_token_id), vectors, torch.tensor([1.0, 0.5])).logits
+assert (logits - expected["logits"]).abs().max() < 0.02, (logits - expected["logits"]).abs().max()
+ids = model.generate(vectors, generator=torch.Generator().manual_seed(1)).sequences
+assert torch.equal(ids, expected["ids"])
+from transformers import pipeline
+invert = pipeline("embedding-inversion", model=folder, trust_remote_code=True)
+rows = invert(vectors, seed=1)
+assert [row["text"] for row in rows] == tokenizer.batch_decode(ids, skip_special_tokens=True)
+if len(sys.argv) > 3:
+    model.save_pretrained(sys.argv[3])
+    tokenizer.save_pretrained(sys.argv[3])
+"""
+
+
+def stranger(*arguments: Path, cwd: Path):
+    """Run as a process that has torch and transformers, and not this package."""
+    root = str(Path(__file__).parents[2])
+    script = cwd / "stranger.py"
+    script.write_text(STRANGER.format(root=root))
+    result = subprocess.run(
+        [sys.executable, str(script), *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=120,
+        env={"PATH": "/usr/bin:/bin", "HF_HOME": str(cwd / "hf"), "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-3000:]
+
+
+def test_loads_without_the_package_and_survives_saving_again(folder, tmp_path):
+    """Missing code files, an ignored generation_config.json, or buffers left as garbage by meta-device loading show
+    only in a process that never imported the package; saving what was loaded must keep it whole."""
+    expected = folder.parent / "expected.pt"
+    again = tmp_path / "again"
+    stranger(folder, expected, again, cwd=tmp_path)
+    assert {path.name for path in again.glob("*.py")} == SHIPPED
+    stranger(again, expected, cwd=tmp_path)
+
+
+def test_files_shipped_to_the_hub(folder):
+    """A forgotten sibling breaks every user; a stray one ships training code."""
+    assert {path.name for path in folder.glob("*.py")} == SHIPPED
+    others = {path.name for path in folder.iterdir()} - SHIPPED
+    assert {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"} <= others
+    assert not any(name.endswith((".bin", ".pt", ".pkl")) for name in others)
+    config = json.loads((folder / "config.json").read_text())
+    assert config["auto_map"] == {
+        "AutoConfig": "configuration_embinv.EmbInvConfig", "AutoModel": "modeling_embinv.EmbInvForMaskedDiffusion",
+    }  # fmt: skip
+    assert config["dtype"] == "float32"
+
+
+def test_pipeline_takes_vectors_of_every_kind(folder, tmp_path):
+    """Rows taken for a batch of words, a batch size that changes texts, or a saved pipeline that does not load."""
+    invert = pipeline("embedding-inversion", model=str(folder), trust_remote_code=True)
+    vectors = unit_vectors(5)
+    rows = invert(vectors, strategy="confidence", batch_size=2)
+    assert len(rows) == 5 and set(rows[0]) == {"text", "confidence", "tokens", "token_confidence"}
+    for same in (vectors.numpy(), vectors.tolist(), list(vectors.numpy()), vectors.double()):
+        assert [row["text"] for row in invert(same, strategy="confidence")] == [row["text"] for row in rows]
+    one = invert(vectors[0].tolist(), strategy="confidence")
+    assert one["text"] == rows[0]["text"] and len(one["tokens"]) == len(one["token_confidence"])
+    assert abs(one["confidence"] - sum(one["token_confidence"]) / len(one["tokens"])) < 1e-6
+    assert invert([]) == []
+    with pytest.raises(ValueError, match="must have shape"):
+        invert([[1.0, 2.0]])
+    with pytest.raises(ValueError, match="unknown generation argument"):
+        invert(vectors, beams=3)
+    invert.save_pretrained(tmp_path)
+    again = pipeline("embedding-inversion", model=str(tmp_path), trust_remote_code=True)
+    assert again(vectors[0], strategy="confidence")["text"] == one["text"]
+
+
+SEARCH = dict(feedback="surrogate", num_candidates=3, num_corrections=2, num_proposals=4)
+
+
+@pytest.fixture(scope="module")
+def invert(encoder):
+    """A pipeline of a model that is loaded already, with a surrogate."""
+    tokenizer = prepare_tokenizer(encoder.tokenizer)
+    torch.manual_seed(0)
+    model = awaken(new_inverter(tokenizer, TRUNK, embedding_dim=16, max_sequence_length=12))
+    model.add_surrogate(2)
+    return pipeline("embedding-inversion", model=model.eval(), tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize("settings", [dict(strategy="euler"), dict(temperature=1.0), SEARCH])
+def test_the_batch_size_changes_no_text(invert, settings):
+    """Noise seeded anew for each batch: texts that depend on the batch size, and the same one for equal vectors."""
+    vectors = unit_vectors(3)[[0, 1, 2, 0]]
+    texts = [[row["text"] for row in invert(vectors, batch_size=size, seed=3, **settings)] for size in (4, 1, 3, 4)]
+    assert texts[0] == texts[1] == texts[2] == texts[3]
+    assert texts[0][0] != texts[0][3]
+    assert texts[0] != [row["text"] for row in invert(vectors, seed=4, **settings)]
+    generator = torch.Generator().manual_seed(3)
+    assert texts[0] == [row["text"] for row in invert(vectors, generator=generator, **settings)]
+
+
+def test_pipeline_of_a_loaded_model(invert, tmp_path):
+    """`pipeline` did not know the task of a model object; what it saves must load again."""
+    assert type(invert).__name__ == "EmbeddingInversionPipeline"
+    rows = invert(unit_vectors(2))
+    same = pipeline("embedding-inversion", model=invert.model, tokenizer=invert.tokenizer, batch_size=1, seed=2)
+    assert [row["text"] for row in same(unit_vectors(2))] == [row["text"] for row in rows]
+    texts = [[row["text"] for row in same(unit_vectors(2), temperature=1.0, **seed)] for seed in ({}, {"seed": 5})]
+    assert texts[0] == [row["text"] for row in invert(unit_vectors(2), temperature=1.0, seed=2)] != texts[1]
+    invert.save_pretrained(tmp_path)
+    again = pipeline("embedding-inversion", model=str(tmp_path), trust_remote_code=True)
+    assert [row["text"] for row in again(unit_vectors(2))] == [row["text"] for row in rows]
+    with pytest.raises(ValueError, match="needs the model's tokenizer"):
+        invert.model.as_pipeline(None)
+
+
+def test_pipeline_reads_an_iterator_as_it_comes(invert):
+    """A generator was taken for one object of no shape; a whole table of vectors need not be in memory."""
+    vectors, taken = unit_vectors(5), []
+    stream = invert((taken.append(row) or row for row in vectors), batch_size=2, temperature=1.0)
+    rows = [next(stream)["text"]]
+    assert len(taken) < 5
+    rows += [row["text"] for row in stream]
+    assert rows == [row["text"] for row in invert(vectors, temperature=1.0)]
+    assert list(invert(iter([]))) == []
+    with pytest.raises(ValueError, match="embedding 3 is all zeros"):
+        list(invert(iter([*unit_vectors(3), torch.zeros(16)]), batch_size=2))
+    with pytest.raises(ValueError, match="embedding 3 is all zeros"):
+        invert([*unit_vectors(3), torch.zeros(16)], batch_size=2)
+
+
+def test_pipeline_reads_the_columns_of_tables(invert):
+    """A column of datasets, of pandas and of transformers' KeyDataset is neither an array nor a list of lists."""
+    import pandas
+    from datasets import Dataset
+    from transformers.pipelines.pt_utils import KeyDataset
+
+    table = Dataset.from_dict({"embedding": unit_vectors(3).tolist()})
+    expected = [row["text"] for row in invert(unit_vectors(3))]
+    columns = table["embedding"], KeyDataset(table, "embedding"), pandas.Series(unit_vectors(3).tolist())
+    for column in (*columns, table.with_format("torch")["embedding"], table.to_iterable_dataset()["embedding"]):
+        assert [row["text"] for row in invert(column)] == expected, type(column)
+    with pytest.raises(ValueError, match="embeddings must be"):
+        invert(table)
+
+
+def test_pipeline_returns_the_cosine_with_feedback(invert):
+    """A search that returns no cosine leaves its reader without a measure of the text."""
+    for settings in (SEARCH, dict(feedback="surrogate"), dict(feedback=lambda texts: unit_vectors(len(texts)))):
+        rows = invert(unit_vectors(2), **settings)
+        assert all(-1.001 <= row["cosine"] <= 1.001 for row in rows)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        (dict(seed=-1), "seed must be a whole number from 0 to"),
+        (dict(seed=2**64), "seed must be a whole number from 0 to"),
+        (dict(seed="1"), "seed must be a whole number from 0 to"),
+        (dict(seed=1, generator=torch.Generator()), "a seed or a generator"),
+        (dict(generator=1), "generator must be a torch.Generator"),
+        (dict(batch_size=0), "batch_size must be a whole number from 1"),
+        (dict(batch_size=1.5), "batch_size must be a whole number from 1"),
+        (dict(draft_ids=torch.zeros(1, 12)), "takes no draft_ids"),
+        (dict(tokenizer=None), "takes no tokenizer"),
+        (dict(do_sample=True), "use temperature"),
+        (dict(feedback="orcale"), "feedback must be"),
+        (dict(streamer=7), "streamer must have"),
+        (dict(inputs=[1.0]), "give vectors as embeddings"),
+    ],
+)
+@pytest.mark.parametrize("rows", [0, 1])
+def test_pipeline_refuses_what_it_cannot_do(invert, settings, message, rows):
+    """A seed out of range is an error of torch's; drafts of all vectors do not fit a batch of them."""
+    with pytest.raises(ValueError, match=message):
+        invert(unit_vectors(rows), **settings)
+
+
+def test_config_names_no_folder_of_this_machine(encoder, tmp_path):
+    """The encoder's path on the machine that trained, its user's name in it, was published with the checkpoint."""
+    model = new_inverter(prepare_tokenizer(encoder.tokenizer), encoder.path, embedding_dim=16, max_sequence_length=12)
+    model.config.save_pretrained(tmp_path)
+    assert str(Path(encoder.path).parent) not in (tmp_path / "config.json").read_text()
+
+
+def test_shipped_files_import_torch_and_transformers_alone():
+    """transformers refuses to load a folder whose code imports what the user lacks."""
+    package = Path(__file__).parents[2] / "modeling_embinv"
+    allowed = {"torch", "transformers", "huggingface_hub", "numpy", *sys.stdlib_module_names}
+    for name in SHIPPED:
+        text = (package / name).read_text()
+        assert "from __future__" not in text
+        for line in text.splitlines():
+            if line.startswith(("import ", "from ")) and not line.startswith("from ."):
+                assert line.split()[1].split(".")[0] in allowed, (name, line)
+            if line.startswith("from ."):
+                assert line.split()[1][1:] + ".py" in SHIPPED, (name, line)
+
+
+def test_a_tokenizer_without_mask_gets_one(encoder, tmp_path):
+    """Decoder-only tokenizers have no [MASK]; its new row must exist in the trunk and never be written."""
+    tokenizer = encoder.tokenizer.__class__.from_pretrained(encoder.path)
+    tokenizer.mask_token = None
+    prepared = prepare_tokenizer(tokenizer)
+    assert prepared.mask_token_id is not None and tokenizer.mask_token is None
+    model = new_inverter(prepared, TRUNK, embedding_dim=16, max_sequence_length=12)
+    assert model.config.mask_token_id == prepared.mask_token_id < model.config.vocab_size == len(prepared)
+    assert not (model.generate(unit_vectors(2)).sequences == prepared.mask_token_id).any()
+    assert MASK != prepared.mask_token_id
+
+
+def test_another_vocabulary_takes_the_rows_of_its_own_tokens(encoder, tmp_path):
+    """mmBERT's row 1,234 is another word than Qwen's: copied by number, every token would start as a stranger. An
+    end token of another name would start at random, and half of all positions are ends."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    source = AutoModel.from_config(AutoConfig.for_model(**TRUNK, vocab_size=30522))
+    source.save_pretrained(tmp_path)
+    names = {"[SEP]": "</s>", "hello": "unheard"}
+    known = encoder.tokenizer.get_vocab()
+    shuffled = {names.get(token, token): (index + 1) % 30522 for token, index in known.items()}
+    wordpiece = Tokenizer(models.WordPiece(shuffled, unk_token="[UNK]"))
+    theirs = PreTrainedTokenizerFast(tokenizer_object=wordpiece, unk_token="[UNK]", eos_token="</s>")
+    theirs.save_pretrained(tmp_path)
+    tokenizer = prepare_tokenizer(encoder.tokenizer)
+    layer, rows = "encoder.layer.0.output.dense.weight", "embeddings.word_embeddings.weight"
+    stranger = new_inverter(tokenizer, tmp_path, embedding_dim=16, max_sequence_length=12).trunk.state_dict()
+    assert torch.equal(stranger[layer], source.state_dict()[layer])
+    expected = source.state_dict()[rows].roll(-1, dims=0)
+    differ = (stranger[rows] != expected).any(dim=1).nonzero().squeeze(1).tolist()
+    assert differ == [known["hello"]]
+    encoder.tokenizer.save_pretrained(tmp_path)
+    friend = new_inverter(tokenizer, tmp_path, embedding_dim=16, max_sequence_length=12).trunk.state_dict()
+    assert torch.equal(friend[rows], source.state_dict()[rows])
+
+
+def test_loading_inside_the_package_asks_nothing(folder, monkeypatch):
+    """AutoTokenizer reads the config too: on a terminal it asked whether to run custom code, and waited."""
+    import builtins
+
+    from modeling_embinv.loading import load_inverter
+
+    def refuse(prompt=""):
+        raise AssertionError(f"a command line must not ask: {prompt}")
+
+    monkeypatch.setattr(builtins, "input", refuse)
+    model, tokenizer = load_inverter(folder)
+    assert type(model).__module__ == "modeling_embinv.modeling_embinv" and tokenizer.mask_token == "[MASK]"
+    assert type(AutoModel.from_pretrained(folder, trust_remote_code=True)).__name__ == type(model).__name__

@@ -1,0 +1,485 @@
+"""Inverting files of vectors: formats, resuming, sharing, bad rows, and what a terminal shows."""
+
+import copy
+import errno
+import json
+import os
+import re
+import warnings
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from accelerate import PartialState, debug_launcher
+from datasets import Dataset
+from rich.console import Console
+
+from modeling_embinv.inversion.dumps import invert_file
+from modeling_embinv.inversion.rows import Inversion, invert_vectors, parse_vector
+from modeling_embinv.inversion.terminal import LEVELS, legend, print_inversions, tinted
+from modeling_embinv.loading import load_inverter
+from modeling_embinv.training.backbone import new_inverter, prepare_tokenizer
+from modeling_embinv.training.checkpoints import export
+from tests.conftest import awaken, unit_vectors
+
+ROWS, PART = 14, 5
+VECTORS = unit_vectors(ROWS, dim=384).numpy()
+EULER = {"strategy": "euler", "num_steps": 2, "max_length": 4}
+
+
+@pytest.fixture(scope="module")
+def inverter(encoder, tmp_path_factory):
+    """A saved tiny model with a real tokenizer, and loaded again: (model, tokenizer)."""
+    torch.manual_seed(0)
+    tokenizer = prepare_tokenizer(encoder.tokenizer)
+    backbone = dict(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=64, max_position_embeddings=64
+    )
+    model = awaken(new_inverter(tokenizer, backbone, embedding_dim=384, max_sequence_length=8))
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(40)  # tied to the output layer: sure of some tokens
+        model.decoder.bias[model.config.eos_token_id] = 15  # some texts are short
+    folder = export(model, tokenizer, tmp_path_factory.mktemp("inverter") / "model")
+    return load_inverter(folder)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    path = tmp_path_factory.mktemp("vectors") / "vectors.npy"
+    np.save(path, VECTORS)
+    return path
+
+
+def invert(inverter, source, out, **arguments):
+    """`invert_file` with small parts and few steps."""
+    arguments = dict(settings=EULER, batch_size=2, part_rows=PART, show_progress=False) | arguments
+    return invert_file(*inverter, source, out, **arguments)
+
+
+@pytest.fixture(scope="module")
+def expected(inverter, source, tmp_path_factory):
+    """The bytes that an uninterrupted run in one process writes."""
+    out = tmp_path_factory.mktemp("expected") / "out.jsonl"
+    invert(inverter, source, out)
+    return out.read_bytes()
+
+
+def rows_of(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+
+
+class Killed(BaseException):
+    """Like a kill: nothing catches it."""
+
+
+def kill_after(monkeypatch, calls, error=None):
+    """Lets os.replace work so often, then fails it: 1 for run.json and 1 for each part."""
+    replace, seen = os.replace, []
+
+    def failing(*paths):
+        seen.append(paths)
+        if len(seen) > calls:
+            raise error or Killed
+        replace(*paths)
+
+    monkeypatch.setattr(os, "replace", failing)
+
+
+# Formats
+
+
+def write_source(folder, kind):
+    path = folder / f"vectors{kind}"
+    table = pa.table({"key": list(range(ROWS)), "vector": VECTORS.tolist(), "other": VECTORS[::-1].tolist()})
+    if kind == ".npy":
+        np.save(path, VECTORS)
+    elif kind == ".parquet":
+        pq.write_table(table, path, row_group_size=5)
+    elif kind == ".arrow":
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+            stream.write_table(table, max_chunksize=3)
+    elif kind == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()))
+    else:
+        Dataset(table).save_to_disk(str(path))
+    return path
+
+
+@pytest.mark.parametrize("kind", [".npy", ".parquet", ".arrow", ".jsonl", "-saved"])
+def test_every_format_gives_the_same_texts(inverter, tmp_path, expected, kind):
+    """Catches readers' odd batch sizes shifting rows or noise, and a format that loses precision."""
+    stats = invert(inverter, write_source(tmp_path, kind), tmp_path / "out.jsonl")
+    assert (tmp_path / "out.jsonl").read_bytes() == expected
+    assert (stats["vectors"], stats["resumed"]) == (ROWS, 0) and stats["vectors_per_second"] > 0
+
+
+def test_a_row_holds_the_text_its_tokens_and_their_confidence(inverter, source, expected, tmp_path):
+    """Catches confidences of the end token or of padding beside the text's, and a text that is not its tokens."""
+    (tmp_path / "out.jsonl").write_bytes(expected)
+    rows = rows_of(tmp_path / "out.jsonl")
+    tokenizer = inverter[1]
+    assert [row["row"] for row in rows] == list(range(ROWS))
+    assert min(len(row["tokens"]) for row in rows) < max(len(row["tokens"]) for row in rows) == 4
+    for row in rows:
+        assert set(row) == set(Inversion._fields)
+        assert row["text"] == tokenizer.convert_tokens_to_string(row["tokens"])
+        assert len(row["token_confidence"]) == len(row["tokens"]) > 0
+        assert row["confidence"] == pytest.approx(np.mean(row["token_confidence"]), abs=1e-4)
+        assert not {"[SEP]", "[PAD]", "[MASK]"} & set(row["tokens"])
+
+
+def test_parquet_holds_the_same_rows(inverter, source, expected, tmp_path):
+    """Catches a parquet merge that loses order, or turns a text that looks like a date into one."""
+    invert(inverter, source, tmp_path / "out.parquet")
+    table = pq.read_table(tmp_path / "out.parquet")
+    (tmp_path / "out.jsonl").write_bytes(expected)
+    for ours, theirs in zip(table.to_pylist(), rows_of(tmp_path / "out.jsonl"), strict=True):
+        assert [ours[name] for name in ("row", "text", "tokens")] == [
+            theirs[name] for name in ("row", "text", "tokens")
+        ]
+        assert ours["token_confidence"] == pytest.approx(theirs["token_confidence"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "out.parquet"]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 500])
+def test_batch_size_changes_no_sampled_text(inverter, source, expected, tmp_path, batch_size):
+    """Catches noise that is seeded by batch: an out-of-memory error could then not be answered by a smaller batch."""
+    invert(inverter, source, tmp_path / "out.jsonl", batch_size=batch_size)
+    (tmp_path / "expected.jsonl").write_bytes(expected)
+    ours, theirs = rows_of(tmp_path / "out.jsonl"), rows_of(tmp_path / "expected.jsonl")
+    assert [row["text"] for row in ours] == [row["text"] for row in theirs]
+
+
+def test_the_seed_and_the_part_matter(inverter, source, expected, tmp_path):
+    """Catches a seed that is ignored, and parts that all draw the same noise."""
+    np.save(tmp_path / "same.npy", np.repeat(VECTORS[:1], 2 * PART, axis=0))
+    invert(inverter, tmp_path / "same.npy", tmp_path / "same.jsonl")
+    texts = [row["text"] for row in rows_of(tmp_path / "same.jsonl")]
+    assert texts[:PART] != texts[PART:]
+    invert(inverter, source, tmp_path / "out.jsonl", seed=1)
+    assert (tmp_path / "out.jsonl").read_bytes() != expected
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out", "out.jsonl.gz"])
+def test_another_ending_is_refused(inverter, source, tmp_path, name):
+    """Catches an unknown ending that is noticed only when all the work is done."""
+    with pytest.raises(ValueError, match=r"^.*: results are written to a file that ends in .jsonl or .parquet$"):
+        invert(inverter, source, tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_source_is_never_replaced(inverter, tmp_path):
+    """Catches `embinv invert v.parquet --out v.parquet`, which would destroy the vectors."""
+    path = write_source(tmp_path, ".parquet")
+    with pytest.raises(ValueError, match="would replace the vectors"):
+        invert(inverter, path, tmp_path / "." / path.name, column="vector")
+    assert len(pq.read_table(path)) == ROWS
+
+
+# Resuming
+
+
+@pytest.mark.parametrize(
+    "calls, kind", [(0, ".jsonl"), (1, ".jsonl"), (2, ".jsonl"), (3, ".jsonl"), (4, ".jsonl"), (4, ".parquet")]
+)
+def test_a_killed_run_goes_on(inverter, source, expected, tmp_path, monkeypatch, calls, kind):
+    """Catches duplicates, gaps and other noise after a kill at any point, and a half-written final file."""
+    out = tmp_path / f"out{kind}"
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, calls)
+        invert(inverter, source, out)
+    assert not out.exists()
+    stats = invert(inverter, source, out)
+    assert stats["resumed"] == min(max(calls - 1, 0) * PART, ROWS)
+    if kind == ".jsonl":
+        assert out.read_bytes() == expected
+    else:
+        assert pq.read_table(out)["row"].to_pylist() == list(range(ROWS))
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+
+
+def test_a_full_disk_keeps_the_old_output(inverter, source, tmp_path, monkeypatch):
+    """Catches an earlier result being emptied before the new one is complete."""
+    out = tmp_path / "out.jsonl"
+    out.write_text("precious\n")
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        kill_after(patch, 4, OSError(errno.ENOSPC, "No space left on device"))
+        invert(inverter, source, out)
+    assert out.read_text() == "precious\n"
+
+
+def test_a_torn_part_is_made_again(inverter, source, expected, tmp_path, monkeypatch):
+    """Catches a part whose last line was cut by a kill counting as finished."""
+    out = tmp_path / "out.jsonl"
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, 2)
+        invert(inverter, source, out)
+    (torn,) = (tmp_path / "out.jsonl.parts").glob("*.partial")
+    torn.write_bytes(torn.read_bytes()[:-20])
+    assert invert(inverter, source, out)["resumed"] == PART
+    assert out.read_bytes() == expected
+
+
+@pytest.mark.parametrize(
+    "changed, message",
+    [
+        (dict(seed=5), "seed was 0, now 5"),
+        (dict(settings=EULER | {"num_steps": 3}), "num_steps was 2, now 3"),
+        (dict(part_rows=6), "part_rows was 5, now 6"),
+        (dict(column="other"), "column was vector, now other"),
+        (dict(id_column="key"), "id_column was None, now key"),
+    ],
+)
+def test_resuming_with_other_settings_is_an_error(inverter, tmp_path, monkeypatch, changed, message):
+    """Catches a file of which one half was made with other settings than the other."""
+    source = write_source(tmp_path, ".parquet")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, 2)
+        invert(inverter, source, tmp_path / "out.jsonl")
+    with pytest.raises(ValueError, match=re.escape(message)):
+        invert(inverter, source, tmp_path / "out.jsonl", **changed)
+
+
+def test_resuming_with_other_weights_or_vectors(inverter, encoder, source, expected, tmp_path, monkeypatch):
+    """Catches a checkpoint that was trained on under the same name, and a source that was written anew."""
+    path, out = tmp_path / "vectors.npy", tmp_path / "out.jsonl"
+    np.save(path, VECTORS[::-1])
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, 2)
+        invert(inverter, path, out)
+    model, tokenizer = inverter
+    with torch.no_grad():
+        model.decoder.bias += 1
+    with pytest.raises(ValueError, match="weights was"):
+        invert((model, tokenizer), path, out)
+    with torch.no_grad():
+        model.decoder.bias -= 1
+    np.save(path, VECTORS)
+    assert invert(inverter, path, out)["resumed"] == 0
+    assert out.read_bytes() == expected
+
+
+def test_resuming_in_int8_is_an_error(inverter, source, tmp_path, monkeypatch):
+    """Catches a file of which one half was rounded: the weights' digest, which both share, does not tell."""
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, 2)
+        invert(inverter, source, tmp_path / "out.jsonl")
+    packed = copy.deepcopy(inverter[0]).to_int8(), inverter[1]
+    with pytest.raises(ValueError, match="int8 was False, now True"):
+        invert(packed, source, tmp_path / "out.jsonl")
+
+
+def test_a_mistyped_command_leaves_nothing_that_blocks_the_right_one(inverter, source, tmp_path):
+    """Catches a parts folder begun by a run that failed at once, which every later run would have to match."""
+    with pytest.raises(ValueError, match="no such file"):
+        invert(inverter, tmp_path / "missing.npy", tmp_path / "out.jsonl")
+    with pytest.raises(ValueError, match="unknown generation argument"):
+        invert(inverter, source, tmp_path / "out.jsonl", settings={"steps": 2})
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="no column 'wrong'"):
+        invert(inverter, write_source(tmp_path, ".jsonl"), tmp_path / "out.jsonl", column="wrong")
+    assert invert(inverter, source, tmp_path / "out.jsonl")["vectors"] == ROWS
+
+
+# Bad vectors
+
+
+@pytest.mark.parametrize("bad, message", [(np.nan, "row 11 holds NaN"), (0.0, "row 11 is all zeros")])
+def test_strict_names_a_bad_row_and_keeps_earlier_parts(inverter, source, expected, tmp_path, bad, message):
+    """Catches a row number counted from its batch, and a night's work lost to one bad row that is then corrected."""
+    path, out = tmp_path / "vectors.npy", tmp_path / "out.jsonl"
+    vectors = VECTORS.copy()
+    vectors[11] = bad
+    np.save(path, vectors)
+    with pytest.raises(ValueError, match=message):
+        invert(inverter, path, out, strict=True)
+    assert not out.exists()
+    np.save(path, VECTORS)
+    assert invert(inverter, path, out)["resumed"] == 2 * PART
+    assert out.read_bytes() == expected
+
+
+@pytest.mark.parametrize("kind", [".jsonl", ".parquet"])
+def test_bad_rows_are_left_out_and_the_others_keep_their_numbers(inverter, expected, tmp_path, monkeypatch, kind):
+    """Catches rows that move up behind a bad one, a part of none but bad rows, and a resume that mixes them up."""
+    path, out = tmp_path / "vectors.npy", tmp_path / f"out{kind}"
+    vectors = VECTORS.copy()
+    vectors[[2, 5, 6, 7, 8, 9]] = np.nan  # one row of the first part, and all of the second
+    np.save(path, vectors)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, 2)
+        invert(inverter, path, out)
+    stats = invert(inverter, path, out)
+    assert (stats["vectors"], stats["resumed"], stats["skipped"].count) == (8, 4, 6)
+    assert stats["skipped"].examples[:2] == [(2, "holds NaN or infinity"), (5, "holds NaN or infinity")]
+    rows = rows_of(out) if kind == ".jsonl" else pq.read_table(out).to_pylist()
+    assert [row["row"] for row in rows] == [0, 1, 3, 4, 10, 11, 12, 13]
+    (tmp_path / "expected.jsonl").write_bytes(expected)
+    assert [row["text"] for row in rows[4:]] == [row["text"] for row in rows_of(tmp_path / "expected.jsonl")[10:]]
+
+
+def test_ids_travel_to_every_output(inverter, tmp_path, capsys):
+    """Catches ids that are dropped, shifted by a skipped row, or obeyed by the terminal."""
+    names = [f"doc-{row}" for row in range(ROWS - 1)] + ["odd\x1b[2J"]
+    vectors = [None if row == 3 else vector for row, vector in enumerate(VECTORS.tolist())]
+    pq.write_table(pa.table({"_id": names, "emb": vectors}), tmp_path / "vectors.parquet")
+    for kind in (".jsonl", ".parquet"):
+        out = tmp_path / f"out{kind}"
+        stats = invert(inverter, tmp_path / "vectors.parquet", out)
+        assert (stats["column"], stats["id_column"]) == ("emb", "_id")
+        rows = rows_of(out) if kind == ".jsonl" else pq.read_table(out).to_pylist()
+        assert [row["id"] for row in rows] == [name for name in names if name != "doc-3"]
+        assert all(row["cosine"] is None for row in rows)
+    invert(inverter, tmp_path / "vectors.parquet", None)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[3].split()[:2] == ["4", "doc-4"] and lines[-1].split()[:2] == ["13", "odd"]
+
+
+def test_another_id_makes_another_part(inverter, tmp_path, monkeypatch):
+    """Catches ids of an earlier version of the source in the output of a resumed run."""
+    path, out = tmp_path / "vectors.parquet", tmp_path / "out.jsonl"
+    pq.write_table(pa.table({"id": ["old"] * ROWS, "emb": VECTORS.tolist()}), path)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, 2)
+        invert(inverter, path, out)
+    pq.write_table(pa.table({"id": ["new"] * ROWS, "emb": VECTORS.tolist()}), path)
+    assert invert(inverter, path, out)["resumed"] == 0
+    assert {row["id"] for row in rows_of(out)} == {"new"}
+
+
+def test_another_width_is_one_line(inverter, tmp_path):
+    """Catches vectors of another encoder reaching the network, where the error would be about matrix shapes."""
+    np.save(tmp_path / "wide.npy", unit_vectors(3, dim=385).numpy())
+    with pytest.raises(ValueError, match=r"wide.npy: vectors of 385 numbers; expected 384"):
+        invert(inverter, tmp_path / "wide.npy", tmp_path / "out.jsonl")
+    assert [path.name for path in tmp_path.iterdir()] == ["wide.npy"]
+
+
+@pytest.mark.parametrize("batch_size", [0, 10**18])
+def test_a_batch_size_has_bounds(inverter, source, batch_size):
+    """Catches a count that runs out of memory, or of 64 bits."""
+    with pytest.raises(ValueError, match="batch_size must be from 1 to 65,536"):
+        list(invert_vectors(*inverter, VECTORS, batch_size=batch_size))
+
+
+def test_scaled_vectors_are_normalised_with_one_warning(inverter, expected, tmp_path):
+    """Catches a warning for every part of a file of a million vectors."""
+    np.save(tmp_path / "vectors.npy", VECTORS * 4)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        invert(inverter, tmp_path / "vectors.npy", tmp_path / "out.jsonl")
+    assert ["of length 4, not 1" in str(warning.message) for warning in caught] == [True]
+    assert (tmp_path / "out.jsonl").read_bytes() == expected
+
+
+# Several processes
+
+
+def _one_of_two(inverter, source, out):
+    torch.set_num_threads(1)
+    PartialState._reset_state()
+    invert(inverter, source, out)
+
+
+def test_two_processes_write_what_one_does(inverter, source, expected, tmp_path):
+    """Catches rows that are missing, doubled or out of order when processes share a file."""
+    debug_launcher(_one_of_two, (inverter, source, tmp_path / "out.jsonl"), num_processes=2)
+    assert (tmp_path / "out.jsonl").read_bytes() == expected
+    assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
+
+
+# Typed vectors and the terminal
+
+
+def test_a_typed_vector():
+    """Catches whole numbers being refused, or a vector that is read as float64 rounds."""
+    vector = parse_vector("[0.25, -1, 3e-2]", 3)
+    assert vector.dtype == np.float32 and vector.tolist() == [[0.25, -1.0, np.float32(0.03)]]
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("[0.1, 0.2", "is not JSON"),
+        ("0.1", "must be a JSON list of numbers"),
+        ('{"embedding": [1]}', "must be a JSON list of numbers"),
+        ('[0.1, "a"]', "must be a JSON list of numbers"),
+        ("[true, false]", "must be a JSON list of numbers"),
+        ("[[0.1, 0.2]]", "must be a JSON list of numbers"),
+        ("[0.1, 0.2, 0.3]", "vectors of 3 numbers; expected 2"),
+        ("[]", "vectors of 0 numbers; expected 2"),
+        ("[" * 100_000, "is not JSON like .*nested too deeply"),
+        ("[" + "1" * 5000 + "]", "vectors of 1 numbers; expected 2"),
+    ],
+)
+def test_a_mistyped_vector_is_one_line(text, message):
+    """Catches a traceback from numpy for a vector that was cut by the shell or nested."""
+    with pytest.raises(ValueError, match=message) as caught:
+        parse_vector(text, 2)
+    assert "\n" not in str(caught.value)
+
+
+def test_huge_typed_numbers_are_refused_later(inverter):
+    """Catches an overflow that turns into a traceback, or into a vector of infinities that is inverted."""
+    with np.errstate(over="ignore"), pytest.raises(ValueError, match="row 0 holds NaN or infinity"):
+        vector = parse_vector(json.dumps([10**400, 1e300] + [0.0] * 382), 384)
+        list(invert_vectors(*inverter, vector))
+
+
+def test_without_an_output_file_the_texts_are_printed(inverter, source, expected, tmp_path, capsys):
+    """Catches other texts on the terminal than in the file."""
+    stats = invert(inverter, source, None)
+    (tmp_path / "expected.jsonl").write_bytes(expected)
+    lines = capsys.readouterr().out.splitlines()
+    assert stats["vectors"] == len(lines) == ROWS
+    for line, row in zip(lines, rows_of(tmp_path / "expected.jsonl"), strict=True):
+        assert line.split("%  ")[1] == row["text"] and int(line.split()[0]) == row["row"]
+
+
+def test_a_long_text_stays_one_line(inverter, capsys):
+    """Catches texts that are broken at the 80 columns of a pipe, so that `grep` and `wc -l` see other rows."""
+    print_inversions([Inversion(0, None, "", 0.5, None, ["word"] * 60, [0.5] * 60)], inverter[1], Console(width=80))
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_tints_lie_on_their_own_words(inverter):
+    """Catches tints that slip when pieces are joined or a space before punctuation goes."""
+    tokenizer = inverter[1]
+    ids = tokenizer.convert_tokens_to_ids(["una", "##ff", "##ord", "##able", ",", "he", "said", "!"])
+    text = tinted(tokenizer, ids, [0.95, 0.95, 0.6, 0.95, 0.1, 0.95, 0.1, 0.95])
+    assert text.plain == tokenizer.decode(ids) == "unaffordable, he said!"
+    sure, fair, unsure = (style for _, _, style in LEVELS)
+    styles = [(text.plain[span.start : span.end], span.style) for span in text.spans]
+    assert styles == [
+        ("una", sure), ("ff", sure), ("ord", fair), ("able", sure), (",", unsure), ("he", sure), ("said", unsure),
+        ("!", sure),
+    ]  # fmt: skip
+
+
+def test_a_recovered_text_cannot_steer_the_terminal(inverter, capsys):
+    """Catches escape sequences and rich's own markup in a text being obeyed."""
+    tokenizer = inverter[1]
+
+    class Odd(type(tokenizer)):
+        def decode(self, ids, **_):
+            return "a\x1b[2J [bold]b\n"
+
+    odd = Odd(tokenizer_object=tokenizer.backend_tokenizer)
+    print_inversions([Inversion(3, None, "", 0.5, None, ["a"], [0.5])], odd, Console())
+    assert capsys.readouterr().out == "     3   50 %  a [2J [bold]b \n"
+
+
+def _luminance(colour):
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def test_tints_are_legible_on_dark_and_on_light():
+    """Catches a yellow that is invisible on a white terminal, and a red that is on a black one."""
+    for _, name, style in LEVELS:
+        luminance = _luminance(style.split()[-1])
+        assert 1.05 / (luminance + 0.05) >= 3 and (luminance + 0.05) / 0.05 >= 3, name
+    assert all(name in legend().plain for _, name, _ in LEVELS)

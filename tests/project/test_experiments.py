@@ -1,0 +1,104 @@
+"""The experiments' files: what their tables need before hours of training are spent on them."""
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Literal, get_args, get_origin
+
+import pytest
+import yaml
+
+from modeling_embinv import EmbInvGenerationConfig
+from modeling_embinv.data.encoders import packaged_yaml
+from modeling_embinv.training.config import TrainingConfig
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "experiments"
+
+EXPERIMENTS = [path for path in sorted(FOLDER.glob("*.yaml")) if "variants" in yaml.safe_load(path.read_text())]
+
+
+@pytest.mark.parametrize("scale", ["reduced", "full"])
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_every_variant_is_a_training_run_of_its_own(path, scale):
+    """A misspelt flag or value would be found only after the variants before it were trained; a flag that reaches no
+    setting would train one variant twice."""
+    from run import variant_config
+
+    experiment = yaml.safe_load(path.read_text())
+    configs = [variant_config(experiment, variant, scale) for variant in experiment["variants"]]
+    assert len({config.output_dir for config in configs}) == len(configs) > 2
+    for config in configs:
+        assert (ROOT / config.encoder).is_file() or packaged_yaml(config.encoder)
+        for entry in fields(config):
+            assert get_origin(entry.type) is not Literal or getattr(config, entry.name) in get_args(entry.type)
+
+
+def test_experiments_share_what_they_have_in_common():
+    """`as released` and `all layers` are one run: named by variant, it would be trained twice."""
+    from run import variant_config
+
+    runs = [
+        variant_config(yaml.safe_load((FOLDER / f"{name}.yaml").read_text()), variant, "reduced").output_dir
+        for name, variant in (("choices", "as released"), ("depth", "all layers"), ("choices", "3 layers of 384"))
+    ]
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_results_tables_name_rows_that_exist():
+    """A row of the paper under another name than ours would silently miss its figures."""
+    from results import tables
+
+    written = FOLDER / "results"
+    for entry in yaml.safe_load((FOLDER / "tables.yaml").read_text()):
+        results = json.loads((written / f"{entry['results']}.json").read_text())
+        shown = "".join(table for _, table in tables(results, entry))
+        assert shown
+        assert all(f"| {name} |" in shown and cell in shown for name, cell in entry.get("paper", {}).items())
+
+
+def test_methods_of_the_quality_cost_curve_are_settings_of_generate():
+    """A misspelt setting would be found an hour too late; a method that is gone would keep its row."""
+    from results import cost_table
+
+    experiment = yaml.safe_load((FOLDER / "quality_cost.yaml").read_text())
+    methods = experiment["methods"] | experiment["ablations"]
+    for settings in methods.values():
+        EmbInvGenerationConfig(**{name: value for name, value in settings.items() if name not in ("feedback", "int8")})
+    for rows in json.loads((FOLDER / "results" / "quality_cost.json").read_text()).values():
+        assert rows and set(rows) <= set(methods)
+        lines = cost_table(rows, {}).splitlines()
+        assert len(lines) == 2 + len(rows) and len({line.count("|") for line in lines}) == 1
+
+
+def test_every_method_has_its_place_in_the_plot(tmp_path):
+    """The twenty-first method had no colour, and an hour of measuring ended in a KeyError."""
+    import quality_cost
+
+    found = json.loads(quality_cost.RESULTS.read_text())
+    rows = next(iter(found.values()))
+    many = {f"method {number}": row for number, row in enumerate([*rows.values()] * 3)}
+    quality_cost.plot({**found, "many": many}, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 10_000
+
+
+def test_pilots_are_training_runs_whose_stages_add_up():
+    """A misspelt setting would be found after the variants before it; stages that spend more than the whole are no
+    pilot at equal operations."""
+    import pilots
+
+    assert len({pilots.run_folder(name, 0) for name in pilots.VARIANTS}) == len(pilots.VARIANTS)
+    for stages in pilots.VARIANTS.values():
+        assert sum(part for part, _ in stages) == 1
+        for _, settings in stages:
+            TrainingConfig(output_dir="out", init_from="start", **{**pilots.SETTINGS, **settings})
+
+
+def test_pilots_table_has_a_line_for_every_method():
+    """A model that knows one order has fewer methods and losses than the others."""
+    import pilots
+
+    rows = json.loads(pilots.RESULTS.read_text())["rows"]
+    lines = pilots.table(rows).splitlines()
+    assert len(lines) == 2 + sum(len(row["scores"]) for row in rows.values())
+    assert len({line.count("|") for line in lines}) == 1

@@ -1,0 +1,417 @@
+"""Edits of the search, and that it keeps what it found."""
+
+import types
+
+import pytest
+import torch
+
+from modeling_embinv import generation_embinv, search_embinv
+from modeling_embinv.diffusion_embinv import after_first
+from modeling_embinv.edits_embinv import NUM_DRAWS, random_edits
+from modeling_embinv.generation_config_embinv import EmbInvGenerationConfig
+from modeling_embinv.sampler_embinv import Sampler
+from modeling_embinv.search_embinv import ClosedLoop, Judge, Targets, repeated, token_log_likelihood
+from tests.conftest import END, MASK, VOCAB, awaken, tiny_model, unit_vectors
+
+OPEN = torch.full((2, 12), MASK)
+
+
+def texts(rows: int, length: int = 12) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(4, VOCAB, (rows, length), generator=generator)
+    sizes = torch.randint(1, length + 1, (rows, 1), generator=generator)
+    return ids.masked_fill(torch.arange(length) >= sizes, END)
+
+
+def test_edits_leave_a_text():
+    """An end token in the middle, or a text that is nothing but its end, would be cut to nothing."""
+    ids = texts(2000)
+    edited, barred = edit(ids, torch.zeros(ids.shape), seed=1)
+    before, after = (ids != END).sum(dim=1), (edited != END).sum(dim=1)
+    assert (edited[:, 1:][edited[:, :-1] == END] == END).all()  # behind an end stands the end
+    assert (after >= 1).all() and ((after - before).abs() <= 1).all()
+    assert {-1, 0, 1} <= set((after - before).tolist())
+    moved = (edited != ids).any(dim=1) & (edited != MASK).all(dim=1) & (after == before)
+    assert moved.sum() > 100  # swaps keep every token
+    assert torch.equal(edited[moved].sort(dim=1).values, ids[moved].sort(dim=1).values)
+    # every masked text must change: one of its words is barred, and it is the one that stood there
+    masked = (edited == MASK).any(dim=1)
+    assert ((barred >= 0).sum(dim=1) == masked).all() and (edited[barred >= 0] == MASK).all()
+    assert torch.equal(barred[barred >= 0], ids[barred >= 0])
+
+
+def test_a_word_reaches_the_other_end_in_one_edit():
+    """Past four neighbours at most: a phrase at the wrong end of a text is many edits away, each a worse text."""
+    ids = torch.arange(4, 16).repeat(20_000, 1)
+    edited, _ = edit(ids, torch.zeros(ids.shape), seed=0)
+    found = set(map(tuple, edited.tolist()))
+    assert {(*range(5, 16), 4), (15, *range(4, 15)), (*range(8, 16), 4, 5, 6, 7)} <= found
+
+
+def test_barred_tokens_are_never_written():
+    """An edit that writes what stood there costs an encoder call and tries nothing."""
+    model, vectors = awaken(tiny_model()), unit_vectors(4)
+    open_ids = torch.full((4, 12), MASK)
+    plain = Sampler(model, vectors, EmbInvGenerationConfig(max_length=12), None, None, open_ids).run().ids
+    barred = torch.where(torch.arange(12) % 2 == 0, plain, -1)
+    again = Sampler(model, vectors, EmbInvGenerationConfig(max_length=12), None, None, open_ids, barred).run()
+    assert (again.ids[:, ::2] != plain[:, ::2]).all()
+
+
+def test_known_tokens_of_a_draft_stay():
+    """Who knows a word of the text must get it back in its place."""
+    model, vectors = awaken(tiny_model()), unit_vectors(3)
+    draft = torch.full((3, 12), MASK)
+    draft[:, 1] = torch.tensor([7, 8, 9])
+    output = model.generate(vectors, draft_ids=draft, num_steps=4)
+    kept = output.sequences[:, 1]
+    assert all(token in (known, 0) for token, known in zip(kept.tolist(), [7, 8, 9], strict=True))
+    assert (output.sequences != MASK).all()
+    with pytest.raises(ValueError, match="draft_ids must have shape"):
+        model.generate(vectors, draft_ids=draft[:, :5])
+
+
+def test_doubtful_words_are_edited_first():
+    """Edits that ignore what the model doubts would spend encoder calls on words that are right."""
+    ids = texts(4000)
+    ids = ids[(ids != END).sum(dim=1) > 6]
+    log_p = torch.full(ids.shape, -0.1)
+    log_p[:, 2] = -8.0
+    edited, _ = edit(ids, log_p, seed=1)
+    masked = edited == MASK
+    assert masked[:, 2].sum() > 3 * masked[:, 4].sum()
+
+
+def test_likelihood_is_of_half_masked_texts():
+    """A token that sees itself is always likely; what stands behind the end counts for nothing."""
+    model, vectors, ids = awaken(tiny_model()), unit_vectors(6), texts(6)
+    log_p = token_log_likelihood(model, ids, vectors)
+    behind = (ids == END).long().cumsum(dim=1) > 1
+    assert (log_p[behind] == 0).all() and (log_p[~behind] < 0).all()
+    other = ids.clone()
+    other[:, 0] = torch.where(ids[:, 0] == 5, 6, 5)
+    changed = token_log_likelihood(model, other, vectors)
+    alone = ~behind[:, 2]  # a token of its own parity does not see the one that changed
+    assert torch.allclose(changed[alone, 2], log_p[alone, 2], atol=1e-5)
+
+
+def test_likelihood_on_the_shortest_canvas():
+    """The timestep tells the share that is masked of the canvas that is read, not of the one that was cut."""
+    model, vectors, ids = awaken(tiny_model(canvas_lengths=[6, 12])), unit_vectors(8), texts(8)
+    log_p = token_log_likelihood(model, ids, vectors)
+    short = (ids != END).sum(dim=1) < 6
+    assert 0 < short.sum() < 8
+    model.config.canvas_lengths = None
+    assert torch.allclose(log_p[~short], token_log_likelihood(model, ids[~short], vectors[~short]), atol=1e-5)
+    narrow = token_log_likelihood(model, ids[short, :6], vectors[short])
+    assert torch.allclose(log_p[short, :6], narrow, atol=1e-5) and (log_p[short, 6:] == 0).all()
+    assert not torch.allclose(narrow, token_log_likelihood(model, ids, vectors)[short, :6], atol=1e-3)
+
+
+def seeded(count: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in range(count)]
+
+
+def edit(ids: torch.Tensor, log_p: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    draws = torch.rand(len(ids), NUM_DRAWS + ids.shape[1], generator=torch.Generator().manual_seed(seed))
+    return random_edits(ids, log_p, MASK, END, draws)
+
+
+def bag_of_tokens(calls: list[int]):
+    """An encoder that sums a vector for each token, and counts."""
+    table = unit_vectors(VOCAB, seed=5)
+
+    def encode(ids):
+        calls.append(len(ids))
+        return torch.nn.functional.normalize((table[ids] * (ids != END)[..., None]).sum(dim=1), dim=-1)
+
+    return encode
+
+
+def test_rounds_never_lose_and_calls_are_counted():
+    """A beam that forgets its best text, or a cost report that leaves encoder calls out."""
+    model, vectors, calls = awaken(tiny_model()), unit_vectors(4), []
+    found = []
+    for rounds in (0, 3, 12):
+        calls.clear()
+        output = model.generate(
+            vectors, feedback=bag_of_tokens(calls), num_candidates=4, num_corrections=rounds, num_beams=2,
+            num_proposals=4, likelihood_weight=0.0, generator=torch.Generator().manual_seed(0),
+        )  # fmt: skip
+        assert sum(calls) == output.num_feedback_calls <= 4 * (4 + rounds * 8)
+        found.append(output.cosine)
+        kept = output.sequences.masked_fill(after_first(output.sequences == END), END)
+        own = torch.nn.functional.cosine_similarity(bag_of_tokens([])(kept), vectors)
+        assert torch.allclose(own, output.cosine, atol=1e-5)  # the cosine is of the text that is returned
+    assert (found[1] >= found[0] - 1e-6).all() and (found[2] >= found[1] - 1e-6).all()
+    assert found[2].mean() > found[0].mean() + 0.05
+
+
+@pytest.mark.parametrize("strategy", ["confidence", "euler"])
+def test_a_search_does_not_depend_on_its_batch(strategy):
+    """Noise drawn for a whole batch gives a vector other texts beside others, and equal vectors the same ones."""
+    model, vectors = awaken(tiny_model(surrogate_rank=2)), unit_vectors(3)[[0, 1, 2, 0]]
+    settings = dict(
+        feedback=bag_of_tokens([]), num_candidates=2, num_corrections=2, num_beams=2, num_proposals=4,
+        num_checked=2, num_searches=2, strategy=strategy,
+    )  # fmt: skip
+
+    def found(size: int, seed: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        parts = [model.generate(part, generator=generator, **settings) for part in vectors.split(size)]
+        return torch.cat([part.sequences for part in parts])
+
+    whole = found(4, seed=0)
+    assert torch.equal(whole, found(3, seed=0)) and torch.equal(whole, found(1, seed=0))
+    assert not torch.equal(whole, found(4, seed=1)) and not torch.equal(whole[0], whole[3])
+
+
+def test_many_candidates_are_written_in_parts(monkeypatch):
+    """10,000 candidates of 64 vectors at once need 25 GB for what the vectors tell the network."""
+    model, vectors = awaken(tiny_model()), unit_vectors(3)
+    settings = dict(feedback=bag_of_tokens([]), num_candidates=5, num_corrections=2, num_proposals=4)
+    whole = model.generate(vectors, generator=torch.Generator().manual_seed(0), **settings)
+    seen = []
+    model.projector.register_forward_hook(lambda module, args, output: seen.append(len(args[0])))
+    monkeypatch.setattr(search_embinv, "ROWS", 4)
+    monkeypatch.setattr(generation_embinv, "ROWS", 4)
+    parts = model.generate(vectors, generator=torch.Generator().manual_seed(0), **settings)
+    assert torch.equal(parts.sequences, whole.sequences) and max(seen) == 4
+    assert parts.num_forward_passes >= whole.num_forward_passes
+    monkeypatch.setattr(search_embinv, "TEXTS", 1)  # a search for each vector
+    alone = model.generate(vectors, generator=torch.Generator().manual_seed(0), **settings)
+    assert torch.equal(alone.sequences, whole.sequences) and torch.allclose(alone.cosine, whole.cosine)
+    assert alone.num_feedback_calls == whole.num_feedback_calls
+
+
+@pytest.mark.parametrize("candidates", [1, 2, 3])
+def test_fewer_candidates_than_beams(candidates):
+    """`num_corrections` alone, with the one candidate of the default, must search as wide as with many."""
+    model, vectors = awaken(tiny_model()), unit_vectors(2)
+    output = model.generate(
+        vectors, feedback=bag_of_tokens([]), num_candidates=candidates, num_corrections=2, num_beams=4, num_proposals=2
+    )
+    assert 2 * candidates < output.num_feedback_calls <= 2 * (candidates + 2 * 8) and (output.cosine > -1).all()
+
+
+def test_vectors_that_no_text_has_reached_are_searched_again():
+    """A vector that is done pays for the others; a later search that finds less takes the place of an earlier one."""
+    encode, truth = bag_of_tokens([]), texts(3)
+    vectors, started, random = encode(truth), [], torch.Generator().manual_seed(0)
+
+    def generate(targets, settings, drafts=None, barred=None):
+        rows = targets.vectors
+        if drafts is not None:
+            return torch.where(drafts == MASK, torch.randint(4, VOCAB, drafts.shape, generator=random), drafts)
+        if settings["temperature"] == 0:
+            started.append(rows)
+        reached = (rows == vectors[0]).all(dim=1)
+        return torch.where(reached[:, None], truth[0], texts(20)[-len(rows) :])
+
+    found = []
+    for searches in (1, 4):
+        random.manual_seed(0), started.clear()
+        model, judge, edits = awaken(tiny_model()), Judge(encode, 0.0), torch.Generator().manual_seed(0)
+        loop = ClosedLoop(model, generate, judge, None, 1.5, 2, 6, 6, 1, 0.7)
+        found.append(loop.run(Targets(vectors, [edits] * 3), 3, num_rounds=2, num_searches=searches))
+    assert [len(rows) for rows in started] == [3, 2, 2, 2] and torch.equal(started[1], vectors[1:])
+    assert torch.equal(found[1].ids[0, 0], truth[0])
+    gained = found[1].cosine - found[0].cosine
+    assert (gained >= -1e-6).all() and (gained[1:] > 1e-3).any()
+    assert torch.allclose(encode(found[1].ids[:, 0]) @ vectors.T, found[1].vectors[:, 0] @ vectors.T, atol=1e-5)
+
+
+def test_edits_are_filled_in_for_what_is_missing():
+    """For e itself, an edit repeats what its text says already; the hypothesis' own vector must be of its own row."""
+    model, vectors, aims = awaken(tiny_model()), unit_vectors(3), []
+
+    def generate(targets, settings, drafts, barred):
+        aims.append(targets.vectors)
+        return drafts.masked_fill(drafts == MASK, 5)
+
+    judge = Judge(bag_of_tokens([]), 0.03)
+    loop = ClosedLoop(model, generate, judge, None, 1.5, 2, 4, 4, 1, 0.7)
+    state = loop.weigh(judge, texts(12).view(3, 4, -1), vectors).best(2)
+    active = torch.tensor([0, 2])
+    loop.propose(state.rows(active), Targets(vectors, seeded(3)).rows(active))
+    rows = aims[0].view(2, 2, 4, -1)
+    for place, vector in enumerate(active):
+        for beam in range(2):
+            wanted = torch.nn.functional.normalize(2.5 * vectors[vector] - 1.5 * state.vectors[vector, beam], dim=0)
+            assert torch.allclose(rows[place, beam], wanted.expand(4, -1), atol=1e-5)
+
+
+@pytest.mark.parametrize("hops", [1, 2, 3])
+def test_the_scout_picks_what_the_encoder_is_asked(hops):
+    """Known or repeated texts cost calls for nothing; a scout's error about a parent must not count for its edits.
+
+    Nor for their edits; and what the best of them bring must not be lost beside the first ones.
+    """
+    model, vectors, ids = awaken(tiny_model()), unit_vectors(2), texts(4).view(2, 2, -1)
+    encode, written = bag_of_tokens([]), []
+
+    def generate(targets, settings, drafts, barred):
+        written.append(torch.where(drafts == MASK, torch.arange(len(drafts))[:, None] % 9 + 4, drafts))
+        return written[-1]
+
+    off = 2 * unit_vectors(1, seed=9) - vectors.sum(dim=0)  # the scout errs by so much, of every text
+    judge, scout = Judge(encode, 0.0), Judge(lambda ids: encode(ids) + off, 0.0)
+    loop = ClosedLoop(model, generate, judge, scout, 0.0, 2, 20, 3, hops, 0.7)
+    state = loop.weigh(judge, ids, vectors).best(2)
+    picked = loop.promising(state, Targets(vectors, seeded(2)))
+    assert picked.shape == (2, 2 * 3, 12) and 0 < scout.num_calls <= hops * 2 * (2 + 40) and judge.num_calls <= 4
+    assert len(written) == hops
+    written = torch.cat([edits.view(2, 40, -1) for edits in written], dim=1)
+    for vector, known, edits, chosen in zip(vectors, state.ids, written, picked, strict=True):
+        new = {tuple(row) for row in edits.tolist()} - {tuple(row) for row in known.tolist()}
+        chosen = {tuple(row) for row in chosen.tolist()}
+        nearest, found = (encode(torch.tensor(list(rows))) @ vector for rows in (new, chosen))
+        assert len(chosen) == 6 and chosen <= new
+        torch.testing.assert_close(found.sort(descending=True).values, nearest.topk(6).values)
+
+
+def test_of_equal_texts_the_first_stays():
+    """A best text taken for a copy of a later one leaves the beam; a table of all pairs of 10,000 texts is 100 MB."""
+    ids = torch.randint(2, (50, 9, 2), generator=torch.Generator().manual_seed(0))
+    for rows, found in zip(ids.tolist(), repeated(ids).tolist(), strict=True):
+        assert found == [row in rows[:index] for index, row in enumerate(rows)]
+
+
+def test_hopeless_texts_are_not_weighed():
+    """Two passes for a text whose cosine alone is below the beam's; or a better text thrown away with them."""
+    model, vectors, ids = awaken(tiny_model()), unit_vectors(2), texts(20).view(2, 10, -1)
+    judge = Judge(bag_of_tokens([]), 0.03)
+    loop = ClosedLoop(model, None, judge, None, 0.0, 5, 4, 4, 1, 0.7)
+    every = loop.weigh(judge, ids, vectors)
+    floor = every.score.median(dim=1).values
+    some = loop.weigh(judge, ids, vectors, floor)
+    above = every.score > floor[:, None]
+    assert torch.allclose(some.score[above], every.score[above]) and (some.score[~above] <= every.score[~above]).all()
+    hopeless = every.cosine <= floor[:, None]
+    assert hopeless.any() and (some.score[hopeless] == -torch.inf).all() and (some.log_p[hopeless] == 0).all()
+    assert every.worst().tolist() == every.score.min(dim=1).values.tolist()
+    every.ids[0, 3] = every.ids[0, 0]  # a place that a copy holds is free for any text
+    assert every.worst()[0] == -torch.inf
+
+
+@pytest.mark.parametrize(("weight", "weighed"), [(0.0, 3), (0.03, 6)])
+def test_only_what_can_reach_the_beam_is_weighed(weight, weighed):
+    """Where cosine alone ranks, the likelihoods of texts behind the beam's are two passes for nothing."""
+    model, vectors, ids = awaken(tiny_model()), unit_vectors(2), texts(20).view(2, 10, -1)
+    judge = Judge(bag_of_tokens([]), weight)
+    loop = ClosedLoop(model, None, judge, None, 0.0, 3, 4, 4, 1, 0.7)
+    found = loop.weigh(judge, ids, vectors)
+    cosine = torch.nn.functional.cosine_similarity(judge.vectors(ids)[0], vectors[:, None], dim=-1)
+    assert torch.allclose(found.cosine, cosine.topk(weighed, dim=1).values) and (found.log_p < 0).any(dim=2).all()
+
+
+def test_more_candidates_without_feedback_are_likelier():
+    """Ranking by nothing would return any of them."""
+    model, vectors = awaken(tiny_model()), unit_vectors(8)
+    scores = []
+    for count in (1, 16):
+        output = model.generate(vectors, num_candidates=count, generator=torch.Generator().manual_seed(0))
+        ids = output.sequences.masked_fill(after_first(output.sequences == END), END)
+        log_p = token_log_likelihood(model, ids, vectors)
+        scores.append(log_p.sum(dim=1) / (log_p != 0).sum(dim=1))
+        assert output.num_feedback_calls == 0 and output.cosine is None
+    assert (scores[1] >= scores[0] - 1e-5).all() and scores[1].mean() > scores[0].mean()
+
+
+def test_feedback_gets_texts_with_a_tokenizer(encoder):
+    """Ids handed to an encoder of texts, or texts with their padding."""
+    tokenizer = encoder.tokenizer
+    trunk = dict(model_type="bert", vocab_size=30522, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+                 intermediate_size=16)  # fmt: skip
+    model = tiny_model(vocab_size=30522, mask_token_id=103, eos_token_id=102, embedding_dim=384, backbone_config=trunk)
+    seen = []
+
+    def encode(texts):
+        seen.extend(texts)
+        return encoder.encode(texts)
+
+    vectors = unit_vectors(2, dim=384)
+    output = model.generate(vectors, feedback=encode, tokenizer=tokenizer, num_candidates=3, num_corrections=1)
+    assert len(seen) == output.num_feedback_calls and all(isinstance(text, str) for text in seen)
+    assert not any("[SEP]" in text or "[PAD]" in text for text in seen)
+
+
+def test_the_loop_refuses_what_it_cannot_do():
+    """Corrections without feedback would return the first text and call it corrected."""
+    model, vectors = tiny_model(), unit_vectors(1)
+    with pytest.raises(ValueError, match="num_corrections needs feedback"):
+        model.generate(vectors, num_corrections=2)
+    with pytest.raises(ValueError, match="take no draft_ids"):
+        model.generate(vectors, num_candidates=2, return_history=True)
+    for name, value in (("num_candidates", 0), ("num_corrections", -1), ("candidate_temperature", 0.0)):
+        with pytest.raises(ValueError, match=name):
+            model.generate(vectors, **{name: value})
+
+
+@pytest.mark.parametrize(
+    "settings", [dict(), dict(num_candidates=3), dict(num_corrections=1), dict(strategy="euler", draft_ids=OPEN)]
+)
+def test_feedback_gives_a_cosine_whatever_is_asked(settings):
+    """Feedback without candidates was ignored, a typing error in it too: no cosine, and no word about it."""
+    model, vectors, calls = awaken(tiny_model()), unit_vectors(2), []
+    output = model.generate(vectors, feedback=bag_of_tokens(calls), **settings)
+    kept = output.sequences.masked_fill(after_first(output.sequences == END), END)
+    own = torch.nn.functional.cosine_similarity(bag_of_tokens([])(kept), vectors)
+    assert torch.allclose(own, output.cosine, atol=1e-5) and sum(calls) == output.num_feedback_calls > 0
+    assert output.num_surrogate_calls == 0
+    assert model.generate(vectors[:0], feedback=bag_of_tokens([])).cosine.shape == (0,)
+
+
+@pytest.mark.parametrize("search", [dict(), dict(num_candidates=2, num_corrections=1)])
+@pytest.mark.parametrize(
+    "feedback, message",
+    [
+        ("orcale", 'feedback must be "surrogate", a function .* or None, got .orcale'),
+        (7, 'feedback must be "surrogate"'),
+        (unit_vectors(2), 'feedback must be "surrogate"'),
+        ("surrogate", "no surrogate encoder"),
+        (types.SimpleNamespace(encode=print), "give its method encode as feedback"),
+        (lambda ids: unit_vectors(len(ids), 5), r"feedback must give vectors of shape \(\d, 16\), got \(\d, 5\)"),
+        (lambda ids: unit_vectors(len(ids) + 1), r"feedback must give vectors of shape"),
+        (lambda ids: unit_vectors(1)[0], "feedback must give vectors of shape"),
+        (lambda ids: unit_vectors(len(ids)) * float("nan"), "feedback gave NaN or infinite numbers"),
+        (lambda ids: None, "vectors of feedback must be floating-point numbers"),
+        (lambda ids: ["a"] * len(ids), "vectors of feedback must be floating-point numbers"),
+        (lambda ids: torch.ones(len(ids), 16).long(), "vectors of feedback must be floating-point numbers"),
+    ],
+)
+def test_bad_feedback_raises(feedback, message, search):
+    """A cosine with a vector of NaN ranks by chance; of another width it ended deep inside torch."""
+    with pytest.raises(ValueError, match=message):
+        tiny_model().generate(unit_vectors(2), feedback=feedback, **search)
+
+
+def test_feedback_of_every_kind_and_length():
+    """Vectors of length 3 were aimed at as if they were of length 1; numpy's and lists had no `to`."""
+    model, vectors, table = awaken(tiny_model()), unit_vectors(3), unit_vectors(VOCAB, seed=5)
+    settings = dict(num_candidates=3, num_corrections=3, num_proposals=4)
+
+    def encode(ids):  # in its order, so that no two texts are equally near but for rounding
+        weights = (ids != END) / torch.arange(1, 1 + ids.shape[1])
+        return torch.nn.functional.normalize((table[ids] * weights[..., None]).sum(dim=1), dim=-1)
+
+    def found(feedback):
+        output = model.generate(vectors, feedback=feedback, generator=torch.Generator().manual_seed(0), **settings)
+        return output.sequences, output.cosine
+
+    expected, cosine = found(encode)
+    for kind in (
+        lambda ids: 3 * encode(ids), lambda ids: encode(ids).numpy(), lambda ids: encode(ids).tolist(),
+        lambda ids: 1e-30 * encode(ids).double(), lambda ids: list(encode(ids)),
+        lambda ids: encode(ids).clone().requires_grad_(),
+    ):  # fmt: skip
+        sequences, own = found(kind)
+        assert torch.equal(sequences, expected) and torch.allclose(own, cosine, atol=1e-5)
+    silent = model.generate(vectors, feedback=lambda ids: torch.zeros(len(ids), 16))
+    assert (silent.cosine == 0).all()  # an encoder may have nothing to say of a text
+
+
+def test_a_tokenizer_must_decode():
+    """A tokenizer's name in place of the tokenizer failed after the candidates were written."""
+    with pytest.raises(ValueError, match="tokenizer must be this model's tokenizer, got 'bert"):
+        tiny_model().generate(unit_vectors(1), feedback=bag_of_tokens([]), tokenizer="bert")

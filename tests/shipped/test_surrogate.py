@@ -1,0 +1,202 @@
+"""The surrogate encoder: what it reads, that it learns, that the inverter does not change, its place in the search."""
+
+import pytest
+import torch
+from scipy.stats import spearmanr
+
+from modeling_embinv import modeling_embinv
+from modeling_embinv.diffusion_embinv import after_first, text_positions
+from modeling_embinv.evaluation import metrics
+from modeling_embinv.search_embinv import LIKELIHOOD_WEIGHT, SURROGATE_LIKELIHOOD_WEIGHT, ClosedLoop
+from tests.conftest import END, VOCAB, awaken, tiny_model, unit_vectors
+from tests.shipped.test_search import bag_of_tokens, texts
+
+
+def with_surrogate(family: str = "bert", **overrides):
+    """A model whose surrogate has left its start, where its changes of the trunk are zero."""
+    model = awaken(tiny_model(family, surrogate_rank=4, **overrides))
+    for weight in (*model.surrogate.up, model.surrogate.start, *model.surrogate.shifts):
+        torch.nn.init.normal_(weight, std=0.3)
+    return model
+
+
+def test_what_stands_behind_the_end_does_not_count(family):
+    """Padding that is attended to or averaged makes a text's vector depend on the batch it is in."""
+    model, ids = with_surrogate(family), texts(6)
+    vectors = model.embed(ids)
+    assert vectors.shape == (6, 16) and torch.allclose(vectors.norm(dim=1), torch.ones(6), atol=1e-5)
+    junk = torch.where(after_first(ids == END), torch.randint(4, VOCAB, ids.shape), ids)
+    assert torch.allclose(model.embed(junk), vectors, atol=1e-5)
+    alone = torch.cat([model.embed(row[None]) for row in ids])
+    assert torch.allclose(alone, vectors, atol=1e-5)
+    other = ids.clone()
+    other[:, 0] = torch.where(ids[:, 0] == 5, 6, 5)
+    assert ((model.embed(other) - vectors).norm(dim=1) > 1e-3).all()
+
+
+def test_parts_keep_the_order(monkeypatch):
+    """Texts are read in parts of similar length; vectors that come back in that order belong to other texts."""
+    model, ids = with_surrogate(), texts(9)
+    vectors = model.embed(ids)
+    monkeypatch.setattr(modeling_embinv, "EMBEDDED_ROWS", 2)
+    assert torch.allclose(model.embed(ids), vectors, atol=1e-5)
+
+
+def test_no_texts_have_no_vectors():
+    """The widest of no texts has no width: IndexError."""
+    model = with_surrogate()
+    assert model.embed(texts(3)[:0]).shape == (0, 16) and model.embedder()(texts(3)[:0]).dtype == torch.float32
+
+
+def test_it_learns_an_encoder_and_leaves_the_inverter_alone():
+    """Gradients that reach the shared trunk or the token embeddings would spoil the inverter for its helper's sake."""
+    model, encode = awaken(tiny_model(surrogate_rank=8)), bag_of_tokens([])
+    before = {name: weight.clone() for name, weight in model.named_parameters() if "surrogate" not in name}
+    ids = texts(256)
+    target = encode(ids)
+    held_out, truth = texts(512)[256:], encode(texts(512)[256:])
+    started = (model.embed(held_out) * truth).sum(dim=1).mean()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0)
+    for step in range(150):
+        rows = torch.arange(64) + 64 * (step % 4)
+        loss = 1 - (model.embed(ids[rows]) * target[rows]).sum(dim=1).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert all(weight.grad is not None for weight in model.surrogate.parameters())
+    assert (model.embed(held_out) * truth).sum(dim=1).mean() > started + 0.3
+    for name, weight in model.named_parameters():
+        if "surrogate" not in name:
+            assert weight.grad is None and torch.equal(weight, before[name]), name
+
+
+def test_it_starts_from_the_encoder(family):
+    """At full rank it must read a text as the encoder does, its first token included: a factor, a norm or a bias that
+    is left out is an encoder of another kind, and a long training then stops where no weights lead further."""
+    model, encoder, ids = awaken(tiny_model(family)), awaken(tiny_model(family, seed=1)), texts(5)
+    encoder.trunk.embeddings.load_state_dict(model.trunk.embeddings.state_dict())  # these are not changed
+    for weight in encoder.trunk.parameters():
+        if weight.ndim == 1:
+            torch.nn.init.normal_(weight)
+    model.add_surrogate(64, first_token_id=7, weights=dict(encoder.trunk.named_parameters()))
+    framed = torch.cat([torch.full((5, 1), 7), ids], dim=1)
+    read = text_positions(framed, END)
+    tokens = encoder.trunk.token_embeddings(framed)
+    hidden = encoder.trunk(tokens, torch.zeros(5, encoder.trunk.num_norms, 2, tokens.shape[-1]), read.long())
+    mean = model.surrogate.dense((hidden * read[..., None]).sum(dim=1) / read.sum(dim=1, keepdim=True))
+    assert torch.allclose(model.embed(ids), torch.nn.functional.normalize(mean, dim=-1), atol=1e-4)
+
+
+def test_of_low_rank_it_starts_nearer_and_without_a_fitting_encoder_as_the_trunk():
+    """Weights of another depth must not be mixed in halfway; directions that matter little must not come first."""
+    model, encoder = tiny_model(), tiny_model(seed=1)
+    weights = dict(encoder.trunk.named_parameters())
+    name = next(name for name, weight in model.trunk.layers.named_parameters() if weight.ndim == 2)
+    own, wanted = model.trunk.layers.get_parameter(name), encoder.trunk.layers.get_parameter(name)
+    model.add_surrogate(3, weights=weights)
+    found = own + model.surrogate.up[0] @ model.surrogate.down[0]
+    lost = torch.linalg.svdvals(wanted - own)[3:].square().sum()
+    assert torch.allclose((wanted - found).square().sum(), lost, rtol=1e-3)
+    weights.pop(list(weights)[-1])
+    model.add_surrogate(2, weights=weights)
+    assert all(not weight.any() for weight in (*model.surrogate.up, *model.surrogate.shifts))
+
+
+def test_a_surrogate_survives_saving(tmp_path):
+    """A config that forgets the rank loads the inverter only, without a word; adding one anew must not reset it."""
+    model, ids = with_surrogate(), texts(3)
+    model.save_pretrained(tmp_path)
+    loaded = type(model).from_pretrained(tmp_path).eval()
+    assert torch.allclose(loaded.embed(ids), model.embed(ids), atol=1e-6)
+    loaded.add_surrogate(4)
+    assert torch.allclose(loaded.embed(ids), model.embed(ids), atol=1e-6)
+    loaded.add_surrogate(2)
+    assert loaded.config.surrogate_rank == 2 and len(loaded.surrogate.down[0]) == 2
+
+
+def test_the_search_can_be_judged_by_it():
+    """Surrogate calls booked as the encoder's would hide what the search costs; the cosine must be the surrogate's."""
+    model, vectors = with_surrogate(), unit_vectors(4)
+    output = model.generate(
+        vectors, feedback="surrogate", num_candidates=4, num_corrections=3, num_beams=2, num_proposals=4,
+        generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    assert output.num_feedback_calls == 0 and 4 * 4 < output.num_surrogate_calls <= 4 * (4 + 3 * 8)
+    kept = output.sequences.masked_fill(after_first(output.sequences == END), END)
+    assert torch.allclose((model.embed(kept) * vectors).sum(dim=1), output.cosine, atol=1e-5)
+    first = model.generate(
+        vectors, feedback="surrogate", num_candidates=4, likelihood_weight=0.0,
+        generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    assert (output.cosine.mean() > first.cosine.mean() - 0.05) and 4 < first.num_surrogate_calls <= 16
+
+
+def test_it_spares_the_encoder():
+    """More proposals must not cost more calls of an encoder that somebody pays for; the surrogate's count apart."""
+    model, vectors, calls = with_surrogate(), unit_vectors(4), []
+    settings = dict(num_candidates=4, num_corrections=3, num_beams=2, num_proposals=12, num_checked=3, num_scouted=0)
+    output = model.generate(vectors, feedback=bag_of_tokens(calls), **settings)
+    assert sum(calls) == output.num_feedback_calls <= 4 * (4 + 3 * 2 * 3) < output.num_surrogate_calls
+    plain = awaken(tiny_model()).generate(vectors, feedback=bag_of_tokens(calls), **settings)
+    assert plain.num_feedback_calls <= 4 * (4 + 3 * 2 * 3) and plain.num_surrogate_calls == 0
+
+
+def test_rounds_before_the_first_call():
+    """Scouted rounds that ask the encoder, or whose texts and cosines are passed off as the encoder's."""
+    model, vectors, calls = with_surrogate(), unit_vectors(4), []
+    encode = bag_of_tokens(calls)
+    settings = dict(feedback=encode, num_candidates=4, num_corrections=6, num_beams=2, num_proposals=12, num_checked=3)
+
+    def spent(**changes) -> int:
+        calls.clear()
+        output = model.generate(vectors, generator=torch.Generator().manual_seed(0), **settings | changes)
+        assert sum(calls) == output.num_feedback_calls
+        kept = output.sequences.masked_fill(after_first(output.sequences == END), END)
+        assert torch.allclose(torch.cosine_similarity(encode(kept), vectors), output.cosine, atol=1e-5)
+        return output.num_feedback_calls
+
+    every = [spent(num_scouted=count) for count in (0, 3, 6)]
+    assert every[0] > every[1] > every[2] and 4 < every[2] <= 4 * 2  # in the end, the beams alone
+    assert spent() == every[1]
+
+
+def test_its_cosine_weighs_less(monkeypatch):
+    """Trusted like the encoder, it picks texts that deceive it; a weight that is given counts for both."""
+    model, vectors, weights = with_surrogate(), unit_vectors(2), []
+    rounds = ClosedLoop.rounds
+    monkeypatch.setattr(
+        ClosedLoop, "rounds",
+        lambda self, targets, texts, judge, count: (
+            weights.append(judge.likelihood_weight) or rounds(self, targets, texts, judge, count)
+        ),
+    )  # fmt: skip
+    for feedback, given in (("surrogate", {}), (model.embed, {}), ("surrogate", {"likelihood_weight": 0.2})):
+        model.generate(vectors, feedback=feedback, num_candidates=2, **given)
+    assert weights == [SURROGATE_LIKELIHOOD_WEIGHT, LIKELIHOOD_WEIGHT, 0.2]
+
+
+def test_what_is_not_there_is_said():
+    """A silent fall-back to no feedback would return the first text and call it checked."""
+    vectors = unit_vectors(1)
+    with pytest.raises(ValueError, match="no surrogate encoder"):
+        tiny_model().generate(vectors, feedback="surrogate", num_candidates=2)
+    with pytest.raises(ValueError, match="feedback must be"):
+        tiny_model(surrogate_rank=2).generate(vectors, feedback="encoder", num_candidates=2)
+
+
+def test_rank_correlation_is_spearmans():
+    """Pearson's, or ranks that are not centred."""
+    left, right = torch.rand(5, 9), torch.rand(5, 9) ** 6
+    found = metrics.rank_correlation(left, right)
+    expected = [spearmanr(*rows).statistic for rows in zip(left.numpy(), right.numpy(), strict=True)]
+    assert torch.allclose(found, torch.tensor(expected), atol=1e-6)
+
+
+def test_ties_share_their_rank():
+    """Texts of one cosine were ranked by their index: two rows of equal values then agree or not by chance."""
+    left = torch.tensor([[1.0, 1, 1, 2], [3, 3, 1, 1], [5, 5, 5, 5]])
+    right = torch.tensor([[4.0, 3, 2, 5], [1, 2, 3, 4], [1, 2, 3, 4]])
+    found = metrics.rank_correlation(left, right)
+    expected = [spearmanr(*rows).statistic for rows in zip(left[:2].numpy(), right[:2].numpy(), strict=True)]
+    assert torch.allclose(found[:2], torch.tensor(expected), atol=1e-6)
+    assert found[2].isnan()  # no order, so no correlation: neither 0 nor 1

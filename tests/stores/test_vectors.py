@@ -1,0 +1,696 @@
+"""Vectors in every file format: good, damaged, and as people have them."""
+
+import base64
+import gzip
+import json
+import lzma
+import random
+import tracemalloc
+import warnings
+import zipfile
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from datasets import Dataset, DatasetDict, Features, List, Value
+from safetensors.numpy import save_file
+
+from modeling_embinv.data.vector_checks import check_vectors, sample_warnings, width_message
+from modeling_embinv.errors_embinv import EmbInvError
+from modeling_embinv.stores.vectors import open_vectors, read_vectors, vector_documents
+
+DIM = 24
+VECTORS = np.random.default_rng(0).normal(size=(7, DIM)).astype(np.float32)
+VECTORS /= np.linalg.norm(VECTORS, axis=1, keepdims=True)
+TEXTS = [f'vector {i},\n"quoted" ü' for i in range(len(VECTORS))]
+IDS = [f"doc-{i}" for i in range(len(VECTORS))]
+ROWS = [{"id": i, "embedding": v.tolist(), "text": t} for i, v, t in zip(IDS, VECTORS, TEXTS, strict=True)]
+FLOAT16 = Features({"id": Value("string"), "embedding": List(Value("float16"), length=DIM), "text": Value("string")})
+
+
+def rows_of(vectors=VECTORS):
+    return [row | {"embedding": vector.tolist()} for row, vector in zip(ROWS, vectors, strict=False)]
+
+
+def csv_text(cell, header="id,text,embedding", vectors=VECTORS):
+    quote = lambda text: '"' + text.replace('"', '""') + '"'  # noqa: E731
+    lines = [f"{i},{quote(t)},{quote(cell(v))}" for i, t, v in zip(IDS, TEXTS, vectors, strict=False)]
+    return "\n".join([header, *lines]) + "\n"
+
+
+def postgres(vector):
+    return "[" + ",".join(f"{number:.9g}" for number in vector) + "]"
+
+
+def base64_of(vector):
+    return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+
+
+def write_table(path, vectors=VECTORS):
+    """One file of each table format."""
+    rows = rows_of(vectors)
+    table = pa.Table.from_pylist(rows, schema=None if rows else pa.Table.from_pylist(ROWS).schema)
+    if path.suffix == ".parquet":
+        pq.write_table(table, path, row_group_size=3)
+    elif path.suffix == ".feather":
+        with pa.ipc.new_file(path, table.schema) as writer:
+            writer.write_table(table, max_chunksize=3)
+    elif path.suffix == ".arrow":
+        with pa.ipc.new_stream(path, table.schema) as writer:
+            writer.write_table(table, max_chunksize=3)
+    elif path.name == "saved":
+        columns = {name: [row[name] for row in rows] for name in FLOAT16}
+        Dataset.from_dict(columns, features=FLOAT16).save_to_disk(str(path))
+    elif path.suffix == ".csv":
+        path.write_text(csv_text(lambda vector: json.dumps(vector.tolist()), vectors=vectors), encoding="utf-8")
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows))
+    else:
+        lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
+        pack = {".gz": gzip.compress, ".xz": lzma.compress}.get(path.suffix, lambda data: data)
+        path.write_bytes(pack(lines))
+    return path
+
+
+TABLES = ["v.parquet", "v.feather", "v.arrow", "saved", "v.csv", "v.json", "v.jsonl", "v.jsonl.gz", "v.jsonl.xz"]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_table_gives_the_same_rows(tmp_path, name):
+    """Catches rows lost or shifted at the border of a batch or row group, and texts or ids beside other vectors."""
+    source = open_vectors(write_table(tmp_path / name), text_column="text")
+    for size in (1, 2, 3, 100):
+        batches = list(source.batches(size))
+        assert [row for batch in batches for row in batch.rows] == list(range(7)) and source.count() == 7
+        assert [len(batch.rows) for batch in batches] == [min(size, 7 - first) for first in range(0, 7, size)]
+        assert np.allclose(np.concatenate([batch.vectors for batch in batches]), VECTORS, atol=1e-3)
+        assert [name for batch in batches for name in batch.ids] == IDS
+        assert [text for batch in batches for text in batch.texts] == TEXTS
+    assert (source.column, source.id_column, source.width) == ("embedding", "id", DIM)
+    documents = list(vector_documents(source))
+    assert [document.text for document in documents] == TEXTS and documents[0].vector.dtype == np.float32
+
+
+# As people have them: name → (content, ids, how exact)
+
+
+def as_is(path, content):
+    path.write_text(content, encoding="utf-8") if isinstance(content, str) else path.write_bytes(content)
+
+
+def npy(array):
+    return lambda path: np.save(path, array)
+
+
+def text(content):
+    return lambda path: as_is(path, content)
+
+
+def dumped(content):
+    return text(json.dumps(content))
+
+
+def lines(rows):
+    return text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+PAIRS = list(zip(IDS, VECTORS, strict=True))
+LISTS, NUMBERS = VECTORS.tolist(), [str(i) for i in range(7)]
+API = {"object": "list", "data": [{"object": "embedding", "index": i, "embedding": v} for i, v in enumerate(LISTS)]}
+PACKED = API | {"data": [row | {"embedding": base64_of(VECTORS[row["index"]])} for row in API["data"]]}
+CHROMA = {"ids": IDS, "embeddings": LISTS, "documents": TEXTS, "metadatas": [{"k": 1}] * 7}
+POINTS = {"result": {"points": [{"id": i, "vector": v, "payload": {"text": "t"}} for i, v in enumerate(LISTS)]}}
+FOUND = {
+    "f16.npy": (npy(VECTORS.astype(np.float16)), None),
+    "big_endian.npy": (npy(VECTORS.astype(">f4")), None),
+    "f64_fortran.npy": (npy(np.asfortranarray(VECTORS, dtype=np.float64)), None),
+    "npz_named.npy": (lambda path: np.savez(path.open("wb"), VECTORS), None),
+    "vecs.npz": (lambda path: np.savez(path, embeddings=VECTORS, ids=np.array(IDS)), IDS),
+    "packed_fortran.npz": (lambda path: np.savez_compressed(path, x=np.asfortranarray(VECTORS)), None),
+    "vecs.safetensors": (lambda path: save_file({"vectors": VECTORS, "ids": np.arange(7)}, path), NUMBERS),
+    "pandas.csv": (text(csv_text(lambda v: str(v.tolist()))), IDS),
+    "numpy.csv": (text(csv_text(str)), IDS),
+    "numpy_repr.csv": (text(csv_text(repr)), IDS),
+    "numpy_scalars.csv": (text(csv_text(lambda v: str(list(v)))), IDS),
+    "pgvector.csv": (text(csv_text(postgres, "id,content,embedding")), IDS),
+    "real_array.csv": (text(csv_text(lambda v: postgres(v).replace("[", "{").replace("]", "}"))), IDS),
+    "copy_to.tsv": (text("".join(f"{i}\tone, two\t{postgres(v)}\n" for i, v in PAIRS)), None),
+    "semicolons.csv": (text("id;emb\n" + "".join(f"{i};{postgres(v)}\n" for i, v in PAIRS)), IDS),
+    "bom_crlf.csv": (text("\ufeff" + csv_text(postgres).replace("\n", "\r\n")), IDS),
+    "matrix.csv": (lambda path: np.savetxt(path, VECTORS, delimiter=","), None),
+    "matrix_of_pandas.csv": (
+        text(",".join(map(str, range(DIM))) + "\n" + "".join(postgres(v)[1:-1] + "\n" for v in VECTORS)), None,
+    ),
+    "wide.csv": (
+        text("id," + ",".join(f"dim_{i}" for i in range(DIM)) + "\n"
+             + "".join(f"{i},{postgres(v)[1:-1]}\n" for i, v in PAIRS)), IDS,
+    ),
+    "packed.csv.gz": (text(gzip.compress(csv_text(postgres).encode())), IDS),
+    "openai.json": (dumped(API), NUMBERS),
+    "openai_b64.json": (dumped(PACKED), NUMBERS),
+    "chroma_get.json": (dumped(CHROMA), IDS),
+    "qdrant.json": (dumped(POINTS), NUMBERS),
+    "pinecone_fetch.json": (dumped({"vectors": {i: {"values": v} for i, v in zip(IDS, LISTS, strict=True)}}), IDS),
+    "pinecone_fetch_usage.json": (
+        dumped({"usage": {"units": [1]}, "vectors": {i: {"values": v} for i, v in zip(IDS, LISTS, strict=True)}}),
+        IDS,
+    ),
+    "by_id.json": (dumped(dict(zip(IDS, LISTS, strict=True))), IDS),
+    "cohere.json": (dumped({"embeddings": {"float": LISTS}, "texts": TEXTS}), None),
+    "of_pandas.json": (
+        dumped({"id": dict(zip(NUMBERS, IDS, strict=True)), "vector": dict(zip(NUMBERS, LISTS, strict=True))}), IDS,
+    ),
+    "list_of_lists.json": (dumped(LISTS), None),
+    "indented.json": (text(json.dumps(ROWS, indent=2)), IDS),
+    "lines.json": (lines(ROWS), IDS),
+    "pinecone.jsonl": (lines({"id": i, "values": v} for i, v in zip(IDS, LISTS, strict=True)), IDS),
+    "nested.jsonl": (lines({"_id": i, "vector": {"default": v}} for i, v in zip(IDS, LISTS, strict=True)), IDS),
+    "bare.jsonl": (lines(LISTS), None),
+    "base64.jsonl": (lines({"id": i, "emb": base64_of(v)} for i, v in PAIRS), IDS),
+    "struct.parquet": (
+        lambda path: pq.write_table(pa.table({"id": IDS, "vector": [{"default": v, "n": 1} for v in LISTS]}), path),
+        IDS,
+    ),
+    "as_text.parquet": (
+        lambda path: pq.write_table(pa.table({"uuid": IDS, "Embedding": [postgres(v) for v in VECTORS]}), path), IDS,
+    ),
+    "only_list.parquet": (lambda path: pq.write_table(pa.table({"id": IDS, "minilm": LISTS}), path), IDS),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(FOUND))
+def test_files_as_people_have_them(tmp_path, name):
+    """Catches a container, layout or notation that is refused, transposed or read as other numbers."""
+    write, ids = FOUND[name]
+    write(tmp_path / name)
+    source = open_vectors(tmp_path / name, dim=DIM)
+    vectors = np.concatenate([batch.vectors for batch in source.batches(3)])
+    assert vectors.dtype == np.float32 and vectors.dtype.isnative
+    assert np.allclose(vectors, VECTORS, atol=1e-3 if "f16" in name else 2e-8)
+    assert source.count() == 7 and not source.skipped.count
+    assert [i for batch in source.batches(3) for i in batch.ids or [None]] == (ids or [None] * 3)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors", ".json"])
+def test_one_vector_alone(tmp_path, suffix):
+    """Catches a single vector that is taken for N vectors of one number."""
+    path = tmp_path / f"one{suffix}"
+    {
+        ".npy": npy(VECTORS[0]),
+        ".npz": lambda path: np.savez(path, emb=VECTORS[0]),
+        ".safetensors": lambda path: save_file({"emb": VECTORS[0]}, path),
+        ".json": dumped(LISTS[0]),
+    }[suffix](path)
+    assert np.array_equal(read_vectors(path, dim=DIM).vectors, VECTORS[:1])
+    assert open_vectors(path).count() == 1
+
+
+def test_bfloat16_and_half_precision_tensors(tmp_path):
+    """Catches a dtype that numpy does not have, in which models save their vectors."""
+    from safetensors.torch import save_file as save_tensors
+
+    for dtype in (torch.bfloat16, torch.float16, torch.float64):
+        save_tensors({"x": torch.from_numpy(VECTORS).to(dtype)}, tmp_path / "v.safetensors")
+        assert np.allclose(read_vectors(tmp_path / "v.safetensors").vectors, VECTORS, atol=4e-3)
+
+
+# Columns
+
+
+def test_the_choice_of_a_column_is_said(tmp_path, caplog):
+    """Catches the wrong one of two columns being inverted without a word."""
+    pq.write_table(pa.table({"values": LISTS, "vector": LISTS[::-1], "key": IDS}), tmp_path / "two.parquet")
+    with caplog.at_level("INFO", "modeling_embinv"):
+        source = open_vectors(tmp_path / "two.parquet", id_column="key")
+    assert source.column == "vector" and np.array_equal(next(source.batches()).vectors, VECTORS[::-1])
+    assert "vectors in column 'vector'; ids in column 'key'" in caplog.text
+    assert np.array_equal(read_vectors(tmp_path / "two.parquet", column="values").vectors, VECTORS)
+
+
+def test_columns_that_could_be_meant(tmp_path):
+    """Catches a guess between two columns, and an error that does not say which ones there are."""
+    path = tmp_path / "v.jsonl"
+    lines({"vector": {"title": v, "body": v}, "metadata": {"x": {"text": "t"}}} for v in LISTS)(path)
+    with pytest.raises(ValueError, match=r"several columns hold vectors: vector.title, vector.body; name one"):
+        open_vectors(path)
+    with pytest.raises(ValueError, match=r"several columns hold vectors"):
+        open_vectors(path, column="vector")
+    with pytest.raises(ValueError, match="no column 'body'; present: vector.title, vector.body, metadata.x.text"):
+        open_vectors(path, column="body")
+    assert read_vectors(path, column="vector.body", text_column="metadata.x.text").texts == ["t"] * 7
+    assert read_vectors(path, column="vector.body", text_column=True).texts == ["t"] * 7
+    (tmp_path / "none.csv").write_text("some,words\n1,2\n")
+    with pytest.raises(ValueError, match="no column of vectors; present: some, words"):
+        open_vectors(tmp_path / "none.csv")
+    with pytest.raises(ValueError, match="holds no texts; columns: index"):
+        dumped({"data": [{"index": 0, "embedding": LISTS[0]}]})(tmp_path / "v.json")
+        open_vectors(tmp_path / "v.json", text_column=True)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_column_of_text_is_no_vector(tmp_path, name):
+    """Catches a text column that is read as numbers, and a missing one whose error does not list the present ones."""
+    path = write_table(tmp_path / name)
+    with pytest.raises(ValueError, match="no column 'vector'; present: id, (embedding, text|text, embedding)"):
+        open_vectors(path, column="vector")
+    with pytest.raises(
+        ValueError, match="7 rows without a usable vector: row 0 holds text that is no list of numbers"
+    ):
+        read_vectors(path, column="text")
+
+
+# Bad rows
+
+
+def with_bad_rows(kind):
+    bad = [[float("nan")] + [1.0] * (DIM - 1), [0.0] * DIM, [float("inf")] * DIM, [1.0] * (DIM - 1)]
+    return [*LISTS[:2], *bad, *LISTS[2:]]
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".jsonl", ".parquet", ".csv"])
+def test_bad_rows_are_skipped_counted_and_listed(tmp_path, suffix):
+    """Catches a bad row that stops the work, goes unseen, shifts the row numbers, or turns a whole batch into NaN."""
+    rows = with_bad_rows(suffix)
+    if suffix == ".npy":
+        rows = [row for row in rows if len(row) == DIM]
+        np.save(tmp_path / "v.npy", np.array(rows, np.float32))
+    elif suffix == ".jsonl":
+        rows = [*rows, None]
+        lines({"embedding": row} if row else {"other": 1} for row in rows)(tmp_path / "v.jsonl")
+    elif suffix == ".parquet":
+        rows = [*rows, None]
+        pq.write_table(pa.table({"embedding": rows}), tmp_path / "v.parquet", row_group_size=3)
+    else:
+        text("id,embedding\n" + "".join(f'a,"{row}"\n' for row in rows) + "cut,1,2\nempty,\n")(tmp_path / "v.csv")
+        rows += [None, None]
+    source = open_vectors(tmp_path / f"v{suffix}", dim=DIM)
+    good = [index for index, row in enumerate(rows) if row in LISTS]
+    for size in (1, 4, 100):
+        batches = list(source.batches(size))
+        assert [row for batch in batches for row in batch.rows] == good
+        assert np.array_equal(np.concatenate([batch.vectors for batch in batches]), VECTORS)
+        assert all(k * size <= row < (k + 1) * size for k, batch in enumerate(batches) for row in batch.rows)
+        assert source.skipped.count == source.count() - 7 == len(rows) - 7
+    reasons = dict(source.skipped.examples)
+    assert reasons[2] == "holds NaN or infinity" and reasons[3] == "is all zeros" and "infinity" in reasons[4]
+    if suffix != ".npy":
+        assert reasons[5] == f"holds {DIM - 1} numbers, not {DIM}"
+    assert "row 2 holds NaN or infinity; row 3 is all zeros" in str(source.skipped)
+    with pytest.raises(ValueError, match=r"row 2 holds NaN or infinity$"):
+        read_vectors(tmp_path / f"v{suffix}", dim=DIM, strict=True)
+
+
+def test_all_rows_bad(tmp_path):
+    """Catches an empty result that looks like success, and a list of reasons as long as the file."""
+    np.save(tmp_path / "v.npy", np.zeros((5000, DIM)))
+    with pytest.raises(ValueError, match="5,000 rows without a usable vector: row 0 is all zeros.*and 4,995 more$"):
+        read_vectors(tmp_path / "v.npy")
+
+
+def test_tiny_vectors_are_no_zeros(tmp_path):
+    """Catches norms in float32, where the square of 1e-25 vanishes."""
+    np.save(tmp_path / "v.npy", VECTORS * 1e-25)
+    assert len(read_vectors(tmp_path / "v.npy").rows) == 7
+
+
+def test_the_width_of_most_rows_counts_when_none_is_expected(tmp_path):
+    """Catches a first row of another width that makes all others bad."""
+    lines({"embedding": row} for row in [[1.0, 2.0], *LISTS])(tmp_path / "v.jsonl")
+    source = open_vectors(tmp_path / "v.jsonl")
+    assert source.width == DIM and [batch.rows.tolist() for batch in source.batches()] == [list(range(1, 8))]
+
+
+@pytest.mark.parametrize(
+    "width, looks",
+    [
+        (48, "48 = 384 / 8: these look like packed bits"),
+        (256, "cut to their first 256 numbers"),
+        (768, "another encoder .*bge-base"),
+        (400, "another encoder$"),
+    ],
+)
+def test_another_width_names_the_encoder_and_what_it_looks_like(tmp_path, width, looks):
+    """Catches an error about shapes from within the network, and one that leaves the user guessing."""
+    np.save(tmp_path / "v.npy", np.ones((3, width), np.uint8 if width == 48 else np.float32))
+    with pytest.raises(ValueError, match=f"vectors of {width} numbers; expected 384, those of some/encoder.*{looks}"):
+        open_vectors(tmp_path / "v.npy", dim=384, encoder="some/encoder")
+    assert "\n" not in width_message(width, 384)
+
+
+def test_a_sample_that_no_encoder_gives():
+    """Catches differences, signs and unsigned integers that are inverted as if they were embeddings."""
+    assert sample_warnings(VECTORS, "some/encoder") == sample_warnings(VECTORS.astype(np.float16), None) == []
+    (line,) = sample_warnings(VECTORS[:1] - VECTORS[1:2], "some/encoder")
+    assert "not 1 like those of some/encoder" in line and "difference" in line
+    assert any("signs" in line for line in sample_warnings(np.sign(VECTORS), None))
+    assert any("unsigned" in line for line in sample_warnings(np.rint(VECTORS * 99) + 128, None))
+    assert all("length" in line for line in sample_warnings(np.rint(VECTORS * 99), None))  # int8 is as good as floats
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("name", TABLES + ["v.npy", "v.npz", "v.safetensors"])
+def test_file_without_vectors(tmp_path, name):
+    """Catches an empty file that crashes later, in a concatenation of nothing."""
+    path = tmp_path / name
+    if name in TABLES:
+        write_table(path, VECTORS[:0])
+    else:
+        {
+            "v.npy": npy(VECTORS[:0]),
+            "v.npz": lambda path: np.savez(path, x=VECTORS[:0]),
+            "v.safetensors": lambda path: save_file({"x": VECTORS[:0]}, path),
+        }[name](path)
+    with pytest.raises(ValueError, match=f"{path.name}: (holds no vectors|no folder .*or an empty one)"):
+        read_vectors(path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "v.parquet",
+        "v.arrow",
+        "v.feather",
+        "v.csv",
+        "v.json",
+        "v.jsonl",
+        "v.jsonl.gz",
+        "v.npy",
+        "v.npz",
+        "v.safetensors",
+    ],
+)
+def test_truncated_vectors(tmp_path, name):
+    """Catches a half-copied file that gives fewer vectors, or garbage, without a word."""
+    path = tmp_path / name
+    if name in TABLES:
+        write_table(path)
+    elif name == "v.npy":
+        np.save(path, VECTORS)
+    elif name == "v.npz":
+        np.savez(path, VECTORS)
+    else:
+        save_file({"x": VECTORS}, path)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ValueError, match=f"{name}: .*(corrupt|truncated)") as caught:
+        read_vectors(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["matrix.csv", "semicolons.csv", "copy_to.tsv"])
+def test_a_csv_cut_within_its_last_row(tmp_path, name):
+    """Catches a cut that leaves no open quote, so that the last row only looks bad."""
+    FOUND[name][0](tmp_path / name)
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-40])
+    with pytest.raises(ValueError, match=f"{name}: truncated: its last row ends too early"):
+        read_vectors(tmp_path / name)
+
+
+@pytest.mark.parametrize("cut", ["before the end mark", "between two batches"])
+@pytest.mark.parametrize("where", ["file", "folder"])
+def test_an_arrow_stream_cut_between_batches(tmp_path, cut, where):
+    """Catches four of five batches that come back as if they were the whole file."""
+    path = write_table(tmp_path / ("v.arrow" if where == "file" else "saved"))
+    stream = path if where == "file" else path / "data-00000-of-00001.arrow"
+    whole = stream.read_bytes()
+    stop = len(whole) - 8 if cut == "before the end mark" else whole.rindex(b"\xff\xff\xff\xff", 0, len(whole) - 8)
+    stream.write_bytes(whole[:stop])
+    with pytest.raises(ValueError, match="the mark at its end is missing|no folder that datasets saved"):
+        read_vectors(path)
+    stream.write_bytes(whole[:stop] + whole[-8:] + whole[stop:])  # an end mark too early
+    if where == "file":  # datasets maps what comes before the mark
+        with pytest.raises(ValueError, match="the stream ends before the file does"):
+            read_vectors(path)
+
+
+@pytest.mark.parametrize("name", ["v.pt", "v.pth", "v.bin", "v.pkl", "v.pickle", "v.npy", "v.npz", "unknown.dat"])
+def test_pickles_are_refused_with_the_line_that_converts_them(tmp_path, name):
+    """Catches a file from a stranger that runs code when it is opened, and a line that does not work."""
+    import pickle
+
+    path = tmp_path / name
+    if path.suffix in (".pt", ".pth", ".bin"):
+        torch.save(torch.from_numpy(VECTORS), path)
+    elif path.suffix == ".npy":
+        np.save(path, np.array([*VECTORS, None], dtype=object)[:-1], allow_pickle=True)
+    elif path.suffix == ".npz":
+        np.savez(path, embeddings=VECTORS, ids=np.array(IDS, dtype=object))
+    else:
+        path.write_bytes(pickle.dumps(LISTS))
+    with pytest.raises(ValueError, match="holds pickled Python objects, which can run code") as caught:
+        open_vectors(path)
+    line = str(caught.value).partition("convert it: ")[2]
+    before = set(tmp_path.iterdir())
+    exec(line)  # the file is this test's own
+    (new,) = set(tmp_path.iterdir()) - before
+    assert np.array_equal(read_vectors(new).vectors, VECTORS)
+
+
+@pytest.mark.parametrize(
+    "cell, message",
+    [
+        (lambda v: np.array2string(v, threshold=5), "shortened when they were printed"),
+        (lambda v: str(torch.from_numpy(v)), "shortened when they were printed"),
+        (lambda v: np.array2string(v, precision=2), "fewer than 4 digits"),
+    ],
+)
+def test_vectors_that_printing_has_shortened(tmp_path, cell, message):
+    """Catches three numbers, three dots and three numbers being read as a vector of six."""
+    text(csv_text(cell))(tmp_path / "v.csv")
+    with pytest.raises(ValueError, match=message):
+        open_vectors(tmp_path / "v.csv")
+
+
+def header(description):
+    body = description.encode("latin1") + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(body).to_bytes(2, "little") + body + VECTORS.tobytes()
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (-1, 24)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (True, 24)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (18446744073709551616, 24)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (7, 23)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000000000, 0)}",
+        "{'descr': '|V4', 'fortran_order': False, 'shape': (7, 24)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (7, 24",
+        "import os",
+        "(" * 9000,
+        "[" * 200 + "]" * 200,
+        "x" * 60_000,
+    ],
+)
+def test_npy_headers_of_another_mind(tmp_path, description):
+    """Catches the many errors that numpy raises for odd headers, and shapes that the file cannot hold."""
+    (tmp_path / "v.npy").write_bytes(header(description))
+    with pytest.raises(ValueError, match="v.npy: .*(corrupt|expected numbers)") as caught:
+        read_vectors(tmp_path / "v.npy")
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("name", ["v.json", "v.jsonl", "list.json", "object.json", "cell.csv"])
+def test_json_nested_deeply(tmp_path, name):
+    """Catches a RecursionError from any of the JSON readers."""
+    deep = "[" * 50_000
+    content = {
+        "list.json": f"[[1, 2], {deep}",
+        "object.json": f'{{"a": {deep}',
+        "cell.csv": f"id,embedding\n1,{deep}\n",
+    }
+    (tmp_path / name).write_text(content.get(name, deep))
+    with pytest.raises(ValueError, match=f"{name}: (.*is not JSON|nested too deeply|.*usable vector)"):
+        read_vectors(tmp_path / name)
+
+
+def test_tables_that_python_cannot_name(tmp_path):
+    """Catches a KeyError for two columns of one name, and a UnicodeDecodeError for bytes that are no UTF-8."""
+    both = [pa.array(LISTS), pa.array(LISTS)]
+    pq.write_table(pa.Table.from_arrays(both, names=["embedding", "embedding"]), tmp_path / "v.parquet")
+    with pytest.raises(ValueError, match="holds 2 columns 'embedding'; rename one"):
+        open_vectors(tmp_path / "v.parquet")
+    structs = [pa.array([{"emb": v} for v in LISTS]), pa.array([{"other": 1}] * 7)]
+    pq.write_table(pa.Table.from_arrays(structs, names=["a", "a"]), tmp_path / "v.parquet")
+    with pytest.raises(ValueError, match="several columns are named 'a'"):
+        open_vectors(tmp_path / "v.parquet")
+    latin = pa.array([b"caf\xe9"] * 7).view(pa.string())
+    for name in ("v.parquet", "v.arrow"):
+        table = pa.table({"text": latin, "embedding": LISTS})
+        if name == "v.parquet":
+            pq.write_table(table, tmp_path / name)
+        else:
+            with pa.ipc.new_stream(tmp_path / name, table.schema) as writer:
+                writer.write_table(table)
+        assert len(read_vectors(tmp_path / name).rows) == 7
+        with pytest.raises(ValueError, match=f"{name}: .*utf-8"):
+            read_vectors(tmp_path / name, text_column="text")
+
+
+@pytest.mark.parametrize("unit", [b"x", b" ", b"\n"])
+@pytest.mark.parametrize("name", ["v.jsonl.gz", "v.csv.gz", "v.json.gz"])
+def test_a_bomb_is_bounded(tmp_path, name, unit):
+    """Catches 100 kB of gzip that fill the memory, or keep the reader busy for ever."""
+    (tmp_path / name).write_bytes(gzip.compress(unit * 20_000_000, 1))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=f"{name}: (holds more than|is not JSON|holds no vectors|more than)"):
+        read_vectors(tmp_path / name)
+    assert tracemalloc.get_traced_memory()[1] < 300_000_000
+    tracemalloc.stop()
+
+
+def test_many_small_values_of_json_are_bounded(tmp_path):
+    """Catches a JSON object of a few MB whose empty lists take gigabytes of memory."""
+    (tmp_path / "v.json").write_text('{"embeddings": [' + "[]," * 12_000_000 + "[]]}")
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="too many values; write a list of rows, or JSON lines"):
+        read_vectors(tmp_path / "v.json")
+    assert tracemalloc.get_traced_memory()[1] < 300_000_000
+    tracemalloc.stop()
+
+
+def test_wide_rows_are_bounded(tmp_path):
+    """Catches a matrix lying on its side, whose first row is all the memory."""
+    np.save(tmp_path / "v.npy", np.zeros((1, 100_000), np.float32))
+    with pytest.raises(ValueError, match="rows of 100,000 numbers; from 1 to 65,536 are read"):
+        read_vectors(tmp_path / "v.npy")
+    lines([{"embedding": [1.0] * 100_000}])(tmp_path / "v.jsonl")
+    with pytest.raises(ValueError, match="a row of 100,000 numbers; at most 65,536"):
+        read_vectors(tmp_path / "v.jsonl")
+
+
+def test_places_without_vectors(tmp_path):
+    """Catches library errors for a wrong path, several splits at once, and a zip file of other things."""
+    DatasetDict({"train": Dataset.from_dict({"embedding": [[1.0]]})}).save_to_disk(str(tmp_path / "splits"))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "v.pdf").write_bytes(b"%PDF-1.7")
+    np.save(tmp_path / "three.npy", np.ones((2, 3, 4)))
+    np.save(tmp_path / "words.npy", np.array(["a", "b"]))
+    with zipfile.ZipFile(tmp_path / "v.npz", "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    for name, message in (
+        ("splits", "several splits; give one of its folders: train"),
+        ("folder", "no folder that datasets saved"),
+        ("none.npy", "no such file"),
+        ("v.pdf", "unknown kind of file; known: .npy, .npz"),
+        ("v.npz", "zip file of other things than arrays: readme.txt"),
+        ("three.npy", r"holds floats of shape \(2, 3, 4\); expected numbers of shape \(N, D\)"),
+        ("words.npy", "holds text of shape"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_vectors(tmp_path / name)
+    np.save(tmp_path / "v.npy", VECTORS)
+    with pytest.raises(ValueError, match="holds no texts"):
+        read_vectors(tmp_path / "v.npy", text_column=True)
+
+
+@pytest.mark.parametrize("name", ["v.npy", "v.npz", "v.safetensors", "v.parquet", "v.csv", "v.json"])
+def test_large_file_is_streamed(tmp_path, name):
+    """Catches a batch reader that first loads the whole file (20 MB here, 40 GB in use)."""
+    rows = 20_000 if name in ("v.npy", "v.npz", "v.safetensors", "v.parquet") else 4_000
+    vectors = np.random.default_rng(0).normal(size=(rows, 256)).astype(np.float32)
+    if name == "v.npy":
+        np.save(tmp_path / name, vectors)
+    elif name == "v.npz":
+        np.savez(tmp_path / name, vectors)
+    elif name == "v.safetensors":
+        save_file({"x": vectors}, tmp_path / name)
+    elif name == "v.parquet":
+        lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), 256)
+        pq.write_table(pa.table({"embedding": lists}), tmp_path / name, row_group_size=1000)
+    elif name == "v.csv":
+        np.savetxt(tmp_path / name, vectors, delimiter=",")
+    else:
+        dumped(vectors.tolist())(tmp_path / name)
+    allocated = pa.total_allocated_bytes()
+    tracemalloc.start()
+    seen, peak = 0, 0
+    for batch in open_vectors(tmp_path / name).batches(200):
+        seen += len(batch.rows)
+        peak = max(peak, pa.total_allocated_bytes() - allocated)
+    assert seen == rows
+    assert tracemalloc.get_traced_memory()[1] + peak < (16_000_000 if rows == 4_000 else 9_000_000)
+    tracemalloc.stop()
+
+
+# Fuzz
+
+
+def damaged(data, rng):
+    """The bytes cut, flipped, doubled, or with what no reader expects among them."""
+    place, kind = rng.randrange(len(data)), rng.randrange(5)
+    if kind == 0:
+        return data[:place]
+    if kind == 1:
+        return data[:place] + bytes([data[place] ^ 1 << rng.randrange(8)]) + data[place + 1 :]
+    if kind == 2:
+        return data[:place] + data[place + rng.choice([1, 8, 64]) :]
+    if kind == 3:
+        return data[: place + 64] + data[place:]
+    odd = rng.choice(
+        [b"\xff" * 8, b"\0" * 8, b"99999999", b"[[[[[[[[", b'""""', b",,,,", b"nan,1e999", b"\n\n", b'{"a":{']
+    )
+    return data[:place] + odd + data[place + 8 :]
+
+
+@pytest.mark.parametrize("name", [*(name for name in TABLES if name != "saved"), *FOUND])
+def test_damaged_files_give_vectors_or_one_line(tmp_path, name):
+    """Catches a traceback, a message of many lines, and rows that two passes over a damaged file count differently."""
+    path, rng = tmp_path / name, random.Random(name)
+    write_table(path) if name in TABLES else FOUND[name][0](path)
+    whole = path.read_bytes()
+    for _ in range(25):
+        path.write_bytes(damaged(whole, rng))
+        try:
+            source = open_vectors(path, dim=DIM)
+            batches = list(source.batches(2))
+        except ValueError as error:
+            assert type(error) is EmbInvError and str(path) in str(error)
+            assert str(error).isprintable() and len(str(error)) < 1000
+        else:
+            good = sum(len(batch.rows) for batch in batches)
+            assert good + source.skipped.count == source.count()
+            assert all(np.isfinite(batch.vectors).all() for batch in batches)
+
+
+# check_vectors
+
+
+def test_check_vectors_accepts_unit_rows():
+    """Catches a warning for vectors that are of unit norm but for the rounding of float16."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        checked = check_vectors(VECTORS.astype(np.float16), DIM)
+    assert checked.dtype == np.float32 and np.allclose(np.linalg.norm(checked, axis=1), 1, atol=1e-6)
+    assert np.allclose(checked, VECTORS, atol=1e-3)
+
+
+def test_check_vectors_scales_and_warns_once():
+    """Catches raw vectors fed to a model that was trained on unit ones, and one warning for each of many batches."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for first_row in range(0, 300, 100):
+            checked = check_vectors(VECTORS * (first_row + 1) * 1e-25, DIM, first_row)
+    assert len(caught) == 1 and "unit norm" in str(caught[0].message)
+    assert np.allclose(np.linalg.norm(checked, axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(np.nan, "row 103 holds NaN or infinity"), (-np.inf, "row 103 holds NaN"), (0, "row 103 is all zeros")],
+)
+def test_check_vectors_names_the_row(value, message):
+    """Catches one bad row that turns a whole batch into NaN, or is named by its place in the batch only."""
+    vectors = VECTORS.copy()
+    vectors[3] = value
+    with pytest.raises(ValueError, match=message):
+        check_vectors(vectors, DIM, first_row=100)
+
+
+def test_check_vectors_width():
+    """Catches another encoder's vectors that fail deep inside the model."""
+    with pytest.raises(ValueError, match=r"\(7, 24\).*expected \(N, 384\)"):
+        check_vectors(VECTORS, 384)

@@ -1,0 +1,143 @@
+"""Fine-tuning a checkpoint that carries a surrogate encoder and calibrated confidence, as the released one does."""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from transformers import AutoModel
+
+from modeling_embinv.cli.main import main
+from modeling_embinv.loading import load_inverter
+from modeling_embinv.runtime import generator_for
+from modeling_embinv.training.assemble import train
+from modeling_embinv.training.checkpoints import export
+from tests.training.tiny_runs import in_two_processes, settings, weights
+
+LINE = "dropped"
+
+
+@pytest.fixture(scope="module")
+def released(pairs, tmp_path_factory) -> Path:
+    """An inverter of all-MiniLM-L6-v2 with a surrogate that was trained, and calibrated."""
+    folder = tmp_path_factory.mktemp("released")
+    start = train(settings(pairs, folder / "start", max_steps=2, noise_schedule="cosine"))
+    third = dict(init_from=str(start), backbone_config=None, surrogate_rank=4, max_steps=2)
+    model, tokenizer = load_inverter(train(settings(pairs, folder / "surrogate", **third)))
+    model.generation_config.calibration = {"open_loop": {"bias": -1.7}, "surrogate": {"bias": -0.2}}
+    return export(model, tokenizer, folder / "model")
+
+
+def tuned(released: Path, prepared: Path, out: Path, **flags):
+    usual = {"init_from": str(released), "backbone_config": None, "max_steps": 2, "save_steps": 1}
+    return settings(prepared, out, **{**usual, **flags})
+
+
+def generation_config(folder: Path) -> dict:
+    return json.loads((folder / "generation_config.json").read_text())
+
+
+def is_plain(folder: Path) -> bool:
+    """Whether a folder loads as everybody loads it, without a surrogate and without calibration."""
+    model = AutoModel.from_pretrained(folder, trust_remote_code=True)
+    stored = [name for name in weights(folder) if name.startswith("surrogate.")]
+    assert model.surrogate is None and model.config.surrogate_rank == 0
+    assert not stored and "calibration" not in generation_config(folder)
+    return True
+
+
+def lines_that_tell(caplog) -> list[str]:
+    return [record.getMessage() for record in caplog.records if LINE in record.getMessage()]
+
+
+@pytest.mark.parametrize("flags", [{}, {"freeze_backbone": True}, {"embedding_rate": 0.0}], ids=str)
+def test_a_trunk_that_trains_loses_its_surrogate(released, pairs, tmp_path, caplog, flags):
+    """The surrogate reads texts with the trunk's layers and token embeddings: it went stale without a word. A frozen
+    backbone still trains the token embeddings, which the output layer shares."""
+    assert is_plain(train(tuned(released, pairs, tmp_path, **flags)))
+    (line,) = lines_that_tell(caplog)
+    assert "surrogate" in line and "calibration" in line and "\n" not in line
+
+
+def test_a_trunk_that_does_not_train_keeps_it(released, pairs, tmp_path, caplog):
+    """Where projector and modulation alone train, what the surrogate shares stays: it must survive bit for bit. The
+    calibration does not."""
+    caplog.set_level(logging.WARNING)
+    out = train(tuned(released, pairs, tmp_path, freeze_backbone=True, embedding_rate=0.0))
+    before, after = weights(released), weights(out)
+    kept = [name for name in before if name.startswith(("surrogate.", "trunk."))]
+    assert len(kept) > 10 and all(torch.equal(before[name], after[name]) for name in kept)
+    assert not torch.equal(before["modulation.weight"], after["modulation.weight"])
+    (line,) = lines_that_tell(caplog)
+    assert "surrogate encoder" not in line and "calibration" in line
+    assert "calibration" not in generation_config(out)
+
+
+def test_two_processes_fine_tune_it(released, pairs, tmp_path):
+    """Weights that take no part in the loss stop every distributed run ("parameters not used in producing loss")."""
+    done = in_two_processes(tuned(released, pairs, tmp_path / "out"), tmp_path / "run.yaml")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stderr.count(LINE) == 1  # not once a process
+    assert is_plain(tmp_path / "out" / "last")
+
+
+def other_encoder(released: Path, folder: Path, width: int) -> dict:
+    """Prepared pairs and YAML of an encoder that only its vectors are known of."""
+    vectors = torch.nn.functional.normalize(torch.randn(80, width, generator=generator_for(0)), dim=1)
+    table = pa.table({"text": [f"A text of number {i}." for i in range(80)], "embedding": vectors.tolist()})
+    pq.write_table(table, folder / "api.parquet")
+    yaml = folder / "api.yaml"
+    yaml.write_text(f"id: some/api\ntokenizer: {released}\nembedding_dim: {width}\n")
+    command = ["prepare", "--vectors", str(folder / "api.parquet"), "--encoder", str(yaml), "--out", str(folder / "p")]
+    assert main([*command, "--length", "16", "--validation_share", "0.2"]) == 0
+    return {"pairs": str(folder / "p"), "encoder": str(yaml)}
+
+
+@pytest.mark.parametrize("width", [384, 24])
+def test_another_encoder_gets_no_surrogate_of_the_old_one(released, pairs, tmp_path, caplog, width):
+    """Of another width, the checkpoint was written and could not be loaded; of the same width, the search was led by
+    another encoder's vectors, even where the trunk stays as it is."""
+    flags = other_encoder(released, tmp_path, width)
+    out = train(tuned(released, pairs, tmp_path / "out", freeze_backbone=True, embedding_rate=0.0, **flags))
+    assert is_plain(out) and len(lines_that_tell(caplog)) == 1
+    assert AutoModel.from_pretrained(out, trust_remote_code=True).config.embedding_dim == width
+
+
+@pytest.mark.parametrize("width", [384, 24])
+def test_the_surrogates_own_stage_is_for_the_inverters_encoder(released, pairs, tmp_path, width):
+    """It trains no inverter: with another encoder's pairs, one that never saw its vectors would carry its name."""
+    third = dict(surrogate_rank=4, learning_rate=0.0, max_steps=1, canvas_lengths=None)
+    with pytest.raises(ValueError, match=f"leaves the inverter as it is.*these have {width} by some/api"):
+        train(tuned(released, pairs, tmp_path / "no", **third, **other_encoder(released, tmp_path, width)))
+
+
+def test_one_encoder_by_two_names(released, pairs, tmp_path, caplog):
+    """all-MiniLM-L6-v2 with and without its organisation counted as two: pairs were refused, the surrogate lost."""
+    yaml = tmp_path / "short.yaml"
+    yaml.write_text("id: all-MiniLM-L6-v2\n")
+    third = dict(surrogate_rank=4, learning_rate=0.0, max_steps=1)
+    out = train(tuned(released, pairs, tmp_path / "out", encoder=str(yaml), **third))
+    assert torch.equal(weights(out)["surrogate.up.0"], weights(released)["surrogate.up.0"])
+    (line,) = lines_that_tell(caplog)  # the surrogate trains, so what was fitted to searches by it goes
+    assert "surrogate encoder" not in line
+    assert generation_config(out)["calibration"] == {"open_loop": {"bias": -1.7}}
+    assert AutoModel.from_pretrained(out, trust_remote_code=True).config.encoder_id.startswith("sentence-tr")
+    other = tmp_path / "pairs"
+    shutil.copytree(pairs, other)
+    manifest = json.loads((other / "manifest.json").read_text())
+    (other / "manifest.json").write_text(json.dumps(manifest | {"encoder_revision": "main"}))
+    with pytest.raises(ValueError, match="was prepared with encoder_revision main, this run wants None"):
+        train(tuned(released, other, tmp_path / "no", encoder=str(yaml)))
+
+
+def test_settings_are_not_changed_by_a_run(released, pairs, tmp_path):
+    """A run that writes the checkpoint's noise into the caller's settings gives it to the caller's next run, too."""
+    config = tuned(released, pairs, tmp_path, max_steps=1)
+    before = dict(vars(config))
+    model, _ = load_inverter(train(config))
+    assert vars(config) == before and config.noise_schedule == "log_linear"
+    assert model.config.noise_schedule == "cosine"

@@ -1,0 +1,49 @@
+"""Training runs of a tiny model, shared by the tests of training, checkpoints and fine-tuning."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from modeling_embinv.training.config import TrainingConfig
+
+ROOT = Path(__file__).parents[2]
+TINY_TRUNK = dict(
+    model_type="bert", hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
+    max_position_embeddings=40,
+)  # fmt: skip
+
+
+def settings(prepared: Path, output_dir: Path, **overrides) -> TrainingConfig:
+    values = dict(
+        output_dir=str(output_dir), encoder="minilm", pairs=str(prepared),
+        backbone_config=json.dumps(TINY_TRUNK), max_sequence_length=16, batch_size=4, max_steps=6, warmup_steps=2,
+        learning_rate=1e-3, lr_scheduler="constant", log_steps=1, eval_steps=100, save_steps=3, validation_size=4,
+        generation_size=2, seed=1, full_mask_share=0.1, canvas_lengths=[8, 16],
+    )  # fmt: skip
+    return TrainingConfig(**{**values, **overrides})
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def log(folder: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [line for line in lines if "train/loss" in line]
+
+
+def in_two_processes(config: TrainingConfig, file: Path) -> subprocess.CompletedProcess:
+    """Train by `train.py` in two processes on the CPU; its output, whether it succeeded or not."""
+    file.write_text(yaml.safe_dump({key: value for key, value in vars(config).items() if value is not None}))
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
+         str(ROOT / "train.py"), str(file)],
+        env=environment, timeout=300, capture_output=True, text=True,
+    )  # fmt: skip
