@@ -31,7 +31,7 @@ print(json.dumps(results))
 """
 LOAD_PINNED = """
 import sys
-from modeling_embinv.backbone import load_inverter
+from modeling_embinv.loading import load_inverter
 try:
     model, tokenizer = load_inverter(sys.argv[1])
     print(float(model.projector.dense_in.weight.double().sum()), len(tokenizer))
