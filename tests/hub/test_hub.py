@@ -79,7 +79,7 @@ def test_a_pushed_folder_arrives_whole_in_one_commit_and_loads(hub, folder, tmp_
     ]  # fmt: skip
     space = received(hub, "/spaces/", tmp_path / "space")
     assert {"app.py", "README.md", "requirements.txt"} <= {path.name for path in space.iterdir()}
-    assert (space / "modeling_embinv" / "vectors.py").is_file()  # the Space imports its readers
+    assert (space / "modeling_embinv" / "stores" / "vectors.py").is_file()  # the Space imports its readers
     assert (
         "me/inv" in (space / "app.py").read_text() and "embinv/embinv-minilm" not in (space / "README.md").read_text()
     )
