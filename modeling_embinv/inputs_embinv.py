@@ -13,6 +13,8 @@ from torch import Tensor
 from .errors_embinv import EmbInvError
 from .errors_embinv import shown
 
+# by which a length may differ from 1
+LENGTH_TOLERANCE = 1e-2
 BEAMS = (
     "num_beams counts the texts that survive a round of corrections, so it needs num_corrections and feedback; "
     "masked diffusion has no beam search. Use num_candidates for the best of several texts."
@@ -54,6 +56,22 @@ def unit_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
     return (scaled / norms.clamp_min(1)).float(), (largest * norms).squeeze(1)
 
 
+def bad_rows(rows: np.ndarray) -> dict[int, str]:
+    """Index → what is wrong, of those rows (N, D) that have no direction."""
+    reasons = dict.fromkeys(np.flatnonzero(~np.isfinite(rows).all(axis=1)).tolist(), "holds NaN or infinity")
+    return reasons | dict.fromkeys(np.flatnonzero(~rows.any(axis=1)).tolist(), "is all zeros")
+
+
+def has_unit_length(lengths: Tensor) -> Tensor:
+    """(N,) bool: which lengths (N,) are 1, but for the rounding of float16."""
+    return (lengths - 1).abs() <= LENGTH_TOLERANCE
+
+
+def are_whole(rows: Tensor) -> bool:
+    """Whether every number is a whole one, as int8 and binary quantisation leave them."""
+    return bool((rows == rows.round()).all())
+
+
 def check_embeddings(embeddings: Any, embedding_dim: int, first: int = 0) -> Tensor:
     """Vectors as (B, D) float32 rows of length 1 on the CPU; see `generate` for what is refused.
 
@@ -68,15 +86,11 @@ def check_embeddings(embeddings: Any, embedding_dim: int, first: int = 0) -> Ten
     rows = rows[None] if rows.ndim == 1 else rows
     if rows.ndim != 2 or rows.shape[1] != embedding_dim:
         raise EmbInvError(f"embeddings must have shape (batch, {embedding_dim}), got {tuple(rows.shape)}.")
-    bad = (~rows.isfinite()).any(dim=1)
-    if bad.any():
-        row = first + int(bad.nonzero()[0])
-        raise EmbInvError(f"embedding {row} has NaN or infinite entries; every entry must be a finite number.")
+    if bad := bad_rows(rows.numpy()):
+        row = min(bad)
+        raise EmbInvError(f"embedding {first + row} {bad[row]}; every entry must be finite, and one of them not 0.")
     rows, lengths = unit_rows(rows)
-    if (lengths == 0).any():
-        row = first + int((lengths == 0).nonzero()[0])
-        raise EmbInvError(f"embedding {row} is all zeros and has no direction to invert.")
-    if ((lengths - 1).abs() > 1e-2).any():
+    if not has_unit_length(lengths).all():
         warnings.warn("embeddings are not of length 1: normalising them.", stacklevel=3)
     return rows
 
@@ -174,7 +188,6 @@ FEWEST = 100
 LARGEST_SPREAD = 1.35
 # part of the mean variance that is added to each: a little noise in a dimension that is always 0 proves nothing
 FLOOR = 0.01
-LENGTH_TOLERANCE = 0.02
 
 
 @dataclass
@@ -220,12 +233,12 @@ class Fingerprint:
     def mismatch(self, vectors: Tensor) -> str | None:
         """What vectors (N, D), as they came, look like when they are not this encoder's; None when they fit."""
         vectors = vectors.detach().double().cpu()
-        lengths = vectors.norm(dim=1)
-        if self.spread((vectors / lengths[:, None]).float()) > LARGEST_SPREAD:
+        rows, lengths = unit_rows(vectors)
+        if self.spread(rows) > LARGEST_SPREAD:
             return "random numbers, vectors of another encoder, or ones that were rotated or strongly noised"
-        length = float(lengths.median())
-        if abs(length - 1) <= LENGTH_TOLERANCE:
+        length = lengths.median()
+        if has_unit_length(length):
             return None
-        if bool((vectors == vectors.round()).all()):
+        if are_whole(vectors):
             return "whole numbers, as int8 quantisation leaves them"
-        return f"sums or differences of vectors, or scaled ones: their length is {length:.3g}, not 1"
+        return f"sums or differences of vectors, or scaled ones: their length is {float(length):.3g}, not 1"

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from modeling_embinv.data.files import one_line, parse_json
-from modeling_embinv.data.vector_checks import bad_rows
+from modeling_embinv.inputs_embinv import bad_rows
 from modeling_embinv.stores.vectors import KINDS, open_vectors
 
 __all__ = ["KINDS", "parse_file", "parse_pasted"]

@@ -13,12 +13,12 @@ from datasets import Dataset, Features, List, Value, concatenate_datasets
 from tqdm.auto import tqdm
 
 from ..errors_embinv import EmbInvError
+from ..inputs_embinv import check_embeddings
 from .canvas import canvas_of_rows
 from .encoders import SentenceEncoder, same_setting
 from .files import write_json
 from .sources import SPLITS, Document, split_of
 from .tokens import end_token_id, tokenize, word_starts
-from .vector_checks import check_vectors
 
 FORMAT_VERSION = 1
 # Batches that are embedded in one call, so that sorting by length has something to sort.
@@ -213,7 +213,7 @@ class _PairWriter:
         for place, vector in enumerate(vectors):
             if vector is not None:
                 try:
-                    result[place] = check_vectors(np.asarray(vector)[None], self.encoder.embedding_dim)[0]
+                    result[place] = check_embeddings(vector, self.encoder.embedding_dim)[0]
                 except ValueError as error:
                     raise EmbInvError(f"the vector of {texts[place]!r}: {error}") from error
         return result

@@ -15,8 +15,9 @@ from rich.console import Console
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from ..data.vector_checks import of_length_one, sample_warnings
+from ..data.vector_checks import sample_warnings
 from ..errors_embinv import EmbInvError
+from ..inputs_embinv import unit_rows
 from ..int8_embinv import Int8Linear
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..runtime import process_state
@@ -185,10 +186,10 @@ class _Job:
     def invert(self, first_row: int, part: VectorBatch) -> Iterator[Inversion]:
         """The texts of a part."""
         ids = part.ids or [None] * len(part.rows)
+        vectors, _ = unit_rows(torch.from_numpy(part.vectors.astype(np.float64)))  # `check_sample` has warned
         inversions = invert_vectors(
-            self.model, self.tokenizer, of_length_one(part.vectors), self.batch_size, self.settings, self.seed,
-            first_row, self.feedback,
-        )  # fmt: skip
+            self.model, self.tokenizer, vectors, self.batch_size, self.settings, self.seed, first_row, self.feedback
+        )
         for inversion, row, name in zip(inversions, part.rows.tolist(), ids, strict=True):
             yield inversion._replace(row=row, id=name)
 

@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-import torch
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..data.files import parse_json
-from ..data.vector_checks import as_float32, check_vectors, width_message
+from ..data.vector_checks import width_message
 from ..errors_embinv import EmbInvError
+from ..inputs_embinv import check_embeddings
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..runtime import generator_for
 
@@ -40,7 +41,7 @@ class Inversion(NamedTuple):
 
 
 def parse_vector(text: str, embedding_dim: int) -> np.ndarray:
-    """A vector typed as JSON, `"[0.1, -0.2, …]"`, as (1, D) float32.
+    """A vector typed as JSON, `"[0.1, -0.2, …]"`, as (1, D) float64.
 
     Raises:
         EmbInvError: no JSON list of `embedding_dim` numbers.
@@ -53,13 +54,13 @@ def parse_vector(text: str, embedding_dim: int) -> np.ndarray:
         raise EmbInvError("the vector must be a JSON list of numbers, like [0.1, -0.2]")
     if len(values) != embedding_dim:
         raise EmbInvError(width_message(len(values), embedding_dim))
-    return as_float32(np.array([values]))
+    return np.array([values])
 
 
 def invert_vectors(
     model: EmbInvForMaskedDiffusion,
     tokenizer: PreTrainedTokenizerBase,
-    vectors: np.ndarray,
+    vectors: np.ndarray | Tensor,
     batch_size: int = 64,
     settings: dict | None = None,
     seed: int = 0,
@@ -72,7 +73,7 @@ def invert_vectors(
     still tip a near-tie between two tokens by rounding, and does so more often in int8.
 
     Args:
-        vectors: (N, D); all are checked before the first one is inverted.
+        vectors: (N, D) floating-point numbers; all are checked before the first one is inverted.
         batch_size: vectors in one forward pass, at most `LARGEST_BATCH`.
         settings: arguments of `EmbInvGenerationConfig` that differ from the model's own.
         seed: of sampling.
@@ -84,7 +85,7 @@ def invert_vectors(
     """
     if not 1 <= batch_size <= LARGEST_BATCH:
         raise EmbInvError(f"batch_size must be from 1 to {LARGEST_BATCH:,}, got {batch_size}")
-    checked = torch.from_numpy(check_vectors(vectors, model.config.embedding_dim, first_row))
+    checked = check_embeddings(vectors, model.config.embedding_dim, first_row)
     generator = generator_for(seed, first_row)
     settings = {**(settings or {}), "feedback": feedback, "tokenizer": tokenizer}
     for start in range(0, len(checked), batch_size):

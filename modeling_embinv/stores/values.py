@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..data.files import WIDEST, parse_json
-from ..data.vector_checks import as_float32, bad_rows
 from ..errors_embinv import EmbInvError
+from ..inputs_embinv import bad_rows
 
 _NUMBER_OF_NUMPY = re.compile(r"np\.float\d+\(([^()]*)\)")
 _ARRAY_OF_NUMPY = re.compile(r"array\((\[.*\])(?:, dtype=\w+)?\)", re.DOTALL)
@@ -51,6 +51,12 @@ class Parsed(NamedTuple):
             good = np.setdiff1d(np.arange(len(vectors)), list(bad))
             vectors, indices = vectors[good], indices[good]
         return vectors, indices, reasons
+
+
+def as_float32(numbers: np.ndarray) -> np.ndarray:
+    """float32 numbers in this machine's byte order; what is too large for them becomes infinite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.ascontiguousarray(numbers, dtype=np.float32)
 
 
 def parse_values(values: np.ndarray | pa.Array | pa.ChunkedArray | Sequence) -> Parsed:

@@ -343,7 +343,7 @@ def test_given_vectors_replace_the_encoder(tmp_path, encoder):
     assert len(pairs["embedding"]) == 21 and np.allclose(pairs["embedding"][:20], vectors[:20], atol=1e-3)
     texts = decode_rows(encoder.tokenizer, pairs["input_ids"], END)
     assert texts == encode_canvas(encoder.tokenizer, [d.text for d in [*documents, DOCUMENTS[30]]], 32).texts
-    for bad, message in ((vectors[0][:100], r"expected \(N, 384\)"), (vectors[0] * np.nan, "holds NaN")):
+    for bad, message in ((vectors[0][:100], r"shape \(batch, 384\)"), (vectors[0] * np.nan, "holds NaN")):
         with pytest.raises(ValueError, match=f"the vector of 'a text': .*{message}"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             prepare([Document("a", "a text", bad)], encoder, tmp_path / "bad")

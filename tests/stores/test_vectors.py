@@ -6,7 +6,6 @@ import json
 import lzma
 import random
 import tracemalloc
-import warnings
 import zipfile
 
 import numpy as np
@@ -17,7 +16,7 @@ import torch
 from datasets import Dataset, DatasetDict, Features, List, Value
 from safetensors.numpy import save_file
 
-from modeling_embinv.data.vector_checks import check_vectors, sample_warnings, width_message
+from modeling_embinv.data.vector_checks import sample_warnings, width_message
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.stores.vectors import open_vectors, read_vectors, vector_documents
 
@@ -654,43 +653,3 @@ def test_damaged_files_give_vectors_or_one_line(tmp_path, name):
             good = sum(len(batch.rows) for batch in batches)
             assert good + source.skipped.count == source.count()
             assert all(np.isfinite(batch.vectors).all() for batch in batches)
-
-
-# check_vectors
-
-
-def test_check_vectors_accepts_unit_rows():
-    """Catches a warning for vectors that are of unit norm but for the rounding of float16."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        checked = check_vectors(VECTORS.astype(np.float16), DIM)
-    assert checked.dtype == np.float32 and np.allclose(np.linalg.norm(checked, axis=1), 1, atol=1e-6)
-    assert np.allclose(checked, VECTORS, atol=1e-3)
-
-
-def test_check_vectors_scales_and_warns_once():
-    """Catches raw vectors fed to a model that was trained on unit ones, and one warning for each of many batches."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("default")
-        for first_row in range(0, 300, 100):
-            checked = check_vectors(VECTORS * (first_row + 1) * 1e-25, DIM, first_row)
-    assert len(caught) == 1 and "unit norm" in str(caught[0].message)
-    assert np.allclose(np.linalg.norm(checked, axis=1), 1, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [(np.nan, "row 103 holds NaN or infinity"), (-np.inf, "row 103 holds NaN"), (0, "row 103 is all zeros")],
-)
-def test_check_vectors_names_the_row(value, message):
-    """Catches one bad row that turns a whole batch into NaN, or is named by its place in the batch only."""
-    vectors = VECTORS.copy()
-    vectors[3] = value
-    with pytest.raises(ValueError, match=message):
-        check_vectors(vectors, DIM, first_row=100)
-
-
-def test_check_vectors_width():
-    """Catches another encoder's vectors that fail deep inside the model."""
-    with pytest.raises(ValueError, match=r"\(7, 24\).*expected \(N, 384\)"):
-        check_vectors(VECTORS, 384)
