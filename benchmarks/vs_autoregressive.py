@@ -22,7 +22,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 
 from modeling_embinv.data.batches import PairBatches, held_out_pairs, noise_batch
-from modeling_embinv.data.canvas import decode_rows
 from modeling_embinv.data.encoders import EncoderConfig, load_encoder
 from modeling_embinv.data.files import write_json
 from modeling_embinv.data.pairs import load_pairs
@@ -31,6 +30,7 @@ from modeling_embinv.evaluation.held_out import HeldOut, Recovered, Score
 from modeling_embinv.evaluation.report import cells, markdown_table
 from modeling_embinv.loading import load_inverter
 from modeling_embinv.runtime import generator_for, keep_large_blocks
+from modeling_embinv.texts_embinv import decode_rows
 from modeling_embinv.training.assemble import train
 from modeling_embinv.training.bag_of_words import bag_of_words_loss
 from modeling_embinv.training.config import TrainingConfig, parse_training_config

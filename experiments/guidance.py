@@ -14,13 +14,13 @@ from run import FOLDER
 
 from modeling_embinv.cli.options import CHECKPOINT
 from modeling_embinv.data.batches import held_out_pairs
-from modeling_embinv.data.canvas import decode_rows
 from modeling_embinv.data.encoders import load_encoder
 from modeling_embinv.data.files import write_json
 from modeling_embinv.evaluation.held_out import HeldOut, Measures, Score
 from modeling_embinv.evaluation.report import markdown_table, sweep
 from modeling_embinv.loading import load_inverter
 from modeling_embinv.runtime import keep_large_blocks
+from modeling_embinv.texts_embinv import decode_rows
 
 RESULTS = FOLDER / "results" / "guidance.json"
 PAIRS, LENGTH, TEXTS = "data/minilm_16", 15, 300

@@ -26,7 +26,6 @@ from accelerate import Accelerator
 from run import text_losses
 
 from modeling_embinv.data.batches import PairBatches, causal_batch, held_out_pairs, is_causal_update, noise_batch
-from modeling_embinv.data.canvas import decode_rows
 from modeling_embinv.data.encoders import EncoderConfig, load_encoder
 from modeling_embinv.data.files import write_json
 from modeling_embinv.data.pairs import load_pairs
@@ -36,6 +35,7 @@ from modeling_embinv.evaluation.metrics import bleu_counts, bleu_of_counts
 from modeling_embinv.evaluation.report import cells, markdown_table
 from modeling_embinv.loading import load_inverter
 from modeling_embinv.runtime import generator_for, keep_large_blocks
+from modeling_embinv.texts_embinv import decode_rows
 from modeling_embinv.training.assemble import build_model, train
 from modeling_embinv.training.bag_of_words import warm_up_on_words
 from modeling_embinv.training.checkpoints import export

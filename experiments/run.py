@@ -25,7 +25,6 @@ from rich.console import Console
 from rich.table import Table
 
 from modeling_embinv.data.batches import held_out_pairs, noise_batch
-from modeling_embinv.data.canvas import decode_rows
 from modeling_embinv.data.files import write_json
 from modeling_embinv.data.settings import read_yaml
 from modeling_embinv.data.tokens import end_token_id
@@ -33,6 +32,7 @@ from modeling_embinv.evaluation.held_out import HeldOut, Score
 from modeling_embinv.evaluation.report import COLUMNS, cells
 from modeling_embinv.loading import load_inverter
 from modeling_embinv.runtime import generator_for
+from modeling_embinv.texts_embinv import decode_rows
 from modeling_embinv.training.assemble import train
 from modeling_embinv.training.config import TrainingConfig
 from modeling_embinv.training.flops import training_flops

@@ -17,11 +17,11 @@ from rich.console import Console
 from run import FOLDER, variant_config
 
 from modeling_embinv.data.batches import held_out_pairs
-from modeling_embinv.data.canvas import decode_rows
 from modeling_embinv.data.files import write_json
 from modeling_embinv.evaluation.held_out import HeldOut
 from modeling_embinv.evaluation.report import Report, evaluate, sweep
 from modeling_embinv.loading import load_inverter
+from modeling_embinv.texts_embinv import decode_rows
 
 VECTORS = Path("data/e5")
 STRATEGIES = ("sequential", "euler", "euler_remask", "confidence", "two_stage")

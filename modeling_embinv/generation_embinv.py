@@ -32,6 +32,7 @@ from .inputs_embinv import checked_feedback
 from .errors_embinv import shown
 from .sampler_embinv import Sampler
 from .sampler_embinv import shape_of_draws
+from .texts_embinv import decode_rows
 
 # uniform draws at a time, 256 MiB
 MAX_DRAWS = 2**26
@@ -204,7 +205,7 @@ class EmbInvGenerationMixin:
             return self._surrogate_judge(given), None
 
         def embed(ids: Tensor) -> Tensor:
-            inputs = ids if tokenizer is None else _texts(tokenizer, ids, self.config.eos_token_id)
+            inputs = ids if tokenizer is None else decode_rows(tokenizer, ids, self.config.eos_token_id)
             return checked_feedback(feedback, inputs, len(ids), self.config.embedding_dim)
 
         judge = Judge(embed, LIKELIHOOD_WEIGHT if given is None else given)
@@ -267,12 +268,6 @@ class EmbInvGenerationMixin:
                 if isinstance(error.__context__, (JSONDecodeError, UnicodeDecodeError)):
                     raise
                 # a folder without the file: the defaults stand
-
-
-def _texts(tokenizer, ids: Tensor, end: int) -> list[str]:
-    """The texts of ids (N, L), each before its first end token."""
-    rows = [row[: row.index(end)] if end in row else row for row in ids.tolist()]
-    return tokenizer.batch_decode(rows, skip_special_tokens=True)
 
 
 def _rows_at_a_time(config) -> int:

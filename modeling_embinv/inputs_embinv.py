@@ -162,7 +162,7 @@ def check_feedback(feedback: Any, tokenizer: Any):
             'feedback must be "surrogate", a function of texts that returns their vectors, or None, '
             f"got {shown(feedback)}."
         )
-    if tokenizer is not None and not callable(getattr(tokenizer, "batch_decode", None)):
+    if tokenizer is not None and not callable(getattr(tokenizer, "decode", None)):
         raise EmbInvError(f"tokenizer must be this model's tokenizer, got {shown(tokenizer)}.")
 
 

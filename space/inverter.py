@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 
+from modeling_embinv.texts_embinv import decode_rows, text_ids
+
 STRATEGIES = ("confidence", "sequential", "euler", "euler_remask", "two_stage")
 LONGEST_SECONDS = 300  # for one call of the model; others wait
 HEARTBEAT_SECONDS = 1.0
@@ -200,11 +202,11 @@ class Inverter:
 
     def decode(self, sequences: Tensor) -> list[str]:
         """The texts of the ids (B, L) before their end token, what is masked left out."""
-        return self.tokenizer.batch_decode([self._text(row) for row in sequences.tolist()], skip_special_tokens=True)
+        return decode_rows(self.tokenizer, sequences, self.end)
 
     def draft(self, ids: Tensor, confidence: Tensor, seconds: float = 0.0) -> Draft:
         """A row of ids (L) with their confidence (L) as pieces of text."""
-        ids = self._text(ids.tolist())
+        (ids,) = text_ids(ids[None], self.end)
         pieces, joined = [], []
         for token, name in zip(ids, self.tokenizer.convert_ids_to_tokens(ids), strict=True):
             continues = name.startswith("##") or (self._marks_beginnings and not name.startswith(("▁", "Ġ")))
@@ -216,9 +218,6 @@ class Inverter:
         """Share of the original's tokens, its end included, that stand at their own position."""
         target = [*ids, self.end]
         return sum(ours == theirs for ours, theirs in zip(target, sequence, strict=False)) / len(target)
-
-    def _text(self, ids: list[int]) -> list[int]:
-        return ids[: ids.index(self.end)] if self.end in ids else ids
 
     @property
     def _marks_beginnings(self) -> bool:

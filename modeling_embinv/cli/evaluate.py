@@ -67,8 +67,8 @@ def _of_pairs(model, tokenizer, encoder, options):
     import torch
 
     from ..data.batches import held_out_pairs
-    from ..data.canvas import decode_rows
     from ..evaluation.held_out import HeldOut
+    from ..texts_embinv import decode_rows
 
     canvas, end = model.config.max_sequence_length, model.config.eos_token_id
     length = min(canvas, options.max_tokens + 1) if options.max_tokens else canvas

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..diffusion_embinv import NoiseSchedule, after_first, mask_tokens, sample_timesteps, text_positions
 from ..errors_embinv import EmbInvError
 from ..runtime import generator_for
-from .canvas import decode_rows
+from ..texts_embinv import decode_rows
 from .encoders import SentenceEncoder
 from .pairs import load_pairs
 from .spans import SpanSampler

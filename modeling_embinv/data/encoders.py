@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 
 from ..errors_embinv import EmbInvError
 from ..linear_embinv import use_linear
-from .canvas import text_lengths
+from ..texts_embinv import text_lengths
 from .settings import Bounds, check_settings, read_yaml
 from .tokens import tokenize
 

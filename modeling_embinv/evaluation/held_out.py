@@ -9,11 +9,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from ..data.canvas import decode_rows, encode_canvas, text_lengths
+from ..data.canvas import encode_canvas
 from ..data.encoders import SentenceEncoder
 from ..errors_embinv import EmbInvError
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..runtime import generator_for
+from ..texts_embinv import decode_rows, text_lengths
 from . import metrics
 
 RESAMPLES = 1000

@@ -13,6 +13,7 @@ from ..errors_embinv import EmbInvError
 from ..inputs_embinv import check_embeddings
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..runtime import generator_for
+from ..texts_embinv import WrittenText, written_texts
 
 # Vectors in one forward pass, at most; memory ends long before.
 LARGEST_BATCH = 65_536
@@ -24,7 +25,7 @@ class Inversion(NamedTuple):
     Attributes:
         row: the vector's number in its source, from 0.
         id: what its source calls it, or None.
-        text: what was read out of it.
+        text: what was recovered from it.
         confidence: arithmetic mean of `token_confidence`: the share of tokens that the model expects to be right.
         cosine: of the text's vector with the given one, when a search asked for it (`feedback`); else None.
         tokens: the text's tokens, as its tokenizer's vocabulary spells them.
@@ -91,23 +92,19 @@ def invert_vectors(
     for start in range(0, len(checked), batch_size):
         batch = checked[start : start + batch_size]
         output = model.generate(batch, generator=generator, **settings)
+        texts = written_texts(tokenizer, output.sequences, output.confidence, model.config.eos_token_id)
         cosines = [None] * len(batch) if output.cosine is None else output.cosine.tolist()
-        rows = zip(output.sequences.tolist(), output.confidence.tolist(), cosines, strict=True)
-        for row, (ids, confidence, cosine) in enumerate(rows, first_row + start):
-            yield _inversion(tokenizer, row, ids, confidence, cosine, model.config.eos_token_id)
+        for row, (text, cosine) in enumerate(zip(texts, cosines, strict=True), first_row + start):
+            yield _inversion(row, text, cosine)
 
 
-def _inversion(
-    tokenizer, row: int, ids: list[int], confidence: list[float], cosine: float | None, end_token_id: int
-) -> Inversion:
-    length = ids.index(end_token_id) if end_token_id in ids else len(ids)
-    ids, confidence = ids[:length], confidence[:length]
+def _inversion(row: int, text: WrittenText, cosine: float | None) -> Inversion:
     return Inversion(
         row=row,
         id=None,
-        text=tokenizer.decode(ids, skip_special_tokens=True),
-        confidence=round(sum(confidence) / max(length, 1), 4),
+        text=text.text,
+        confidence=round(text.confidence, 4),
         cosine=None if cosine is None else round(cosine, 4),
-        tokens=tokenizer.convert_ids_to_tokens(ids),
-        token_confidence=[round(value, 4) for value in confidence],
+        tokens=text.tokens,
+        token_confidence=[round(value, 4) for value in text.token_confidence],
     )

@@ -6,6 +6,8 @@ from rich.console import Console
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
+from ..texts_embinv import decode
+
 # (lowest confidence, name, style); each colour has a contrast of at least 3 to white and to black. The lowest level is
 # in italics too, so that it stands out without colours.
 LEVELS = (
@@ -36,10 +38,10 @@ def printable(text: str) -> str:
 def tinted(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], confidences: Sequence[float]) -> Text:
     """The decoded text of `ids` (L), each token in the tint of its confidence (L).
 
-    The words read exactly as `tokenizer.decode` writes them; control characters become spaces, so that no text can
+    The words are exactly those of `decode`; control characters become spaces, so that no text can
     steer the terminal. Pieces of a character that several tokens share (byte-level vocabularies) stay untinted.
     """
-    text = tokenizer.decode(ids)
+    (text,) = decode(tokenizer, [ids])
     prefix = getattr(tokenizer.backend_tokenizer.model, "continuing_subword_prefix", None) or ""
     result = Text(printable(text))
     position = 0

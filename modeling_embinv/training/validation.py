@@ -7,12 +7,12 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..data.batches import noise_batch
-from ..data.canvas import decode_rows
 from ..data.encoders import SentenceEncoder
 from ..diffusion_embinv import NoiseSchedule, text_positions
 from ..evaluation.held_out import HeldOut
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..runtime import generator_for
+from ..texts_embinv import decode_rows
 
 _BATCH = 64
 

@@ -11,12 +11,13 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from modeling_embinv.data.canvas import decode_rows, encode_canvas
+from modeling_embinv.data.canvas import encode_canvas
 from modeling_embinv.data.encoders import EncoderConfig, load_encoder
 from modeling_embinv.data.pairs import load_pairs, prepare, read_manifest
 from modeling_embinv.data.sources import SPLITS, Document, split_of
 from modeling_embinv.data.spans import SpanSampler, TokenizedCorpus
 from modeling_embinv.data.tokens import end_token_id, tokenize, word_starts
+from modeling_embinv.texts_embinv import decode_rows
 
 END = 102
 WHO = ["The miller", "Her youngest aunt", "An unhurried postman", "Nobody at the observatory", "The ferryman's dog"]
@@ -341,7 +342,7 @@ def test_given_vectors_replace_the_encoder(tmp_path, encoder):
     assert encoder.calls - before == 1 and manifest["dropped"]["too_long"] == 1
     pairs = load_pairs(tmp_path / "pairs").with_format("numpy")[:]
     assert len(pairs["embedding"]) == 21 and np.allclose(pairs["embedding"][:20], vectors[:20], atol=1e-3)
-    texts = decode_rows(encoder.tokenizer, pairs["input_ids"], END)
+    texts = decode_rows(encoder.tokenizer, torch.as_tensor(pairs["input_ids"]), END)
     assert texts == encode_canvas(encoder.tokenizer, [d.text for d in [*documents, DOCUMENTS[30]]], 32).texts
     for bad, message in ((vectors[0][:100], r"shape \(batch, 384\)"), (vectors[0] * np.nan, "holds NaN")):
         with pytest.raises(ValueError, match=f"the vector of 'a text': .*{message}"), warnings.catch_warnings():
