@@ -20,6 +20,7 @@ import psutil
 import pyarrow.parquet as pq
 
 from modeling_embinv.cli.options import CHECKPOINT
+from modeling_embinv.data.encoder_config import EncoderConfig
 from modeling_embinv.data.encoders import load_encoder
 from modeling_embinv.data.files import write_json
 from modeling_embinv.data.tokens import tokenize
@@ -34,7 +35,7 @@ MILLION = 1_000_000
 def write_vectors(path: Path, texts: list[Path], count: int, model_folder: str):
     """Vectors of up to DISTINCT lines that fit the canvas, repeated to (count, D)."""
     model, _ = load_inverter(model_folder)
-    encoder = load_encoder(model.config.encoder_id)
+    encoder = load_encoder(EncoderConfig.of_inverter(model.config))
     lines = [line for text in texts for line in text.read_text(encoding="utf-8").splitlines() if line.strip()]
     lengths = map(len, tokenize(encoder.tokenizer, lines))
     fitting = [line for line, size in zip(lines, lengths, strict=True) if size < model.config.max_sequence_length]

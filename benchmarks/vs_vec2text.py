@@ -191,15 +191,16 @@ def of_shape(name: str, length: int):
 
 def released(name: str):
     """The checkpoint of this repository with the encoder that it inverts."""
+    from modeling_embinv.data.encoder_config import EncoderConfig
     from modeling_embinv.data.encoders import load_encoder
     from modeling_embinv.loading import load_inverter
 
     model, _ = load_inverter(ROOT / "checkpoints" / "embinv-minilm")
-    encoder, end = load_encoder(model.config.encoder_id), model.config.eos_token_id
+    encoder = load_encoder(EncoderConfig.of_inverter(model.config))
     model.eval()
     if name.endswith("int8"):
         model.to_int8()
-    return model, lambda ids: encoder.encode_ids(ids, end)
+    return model, lambda ids: encoder.encode_ids(ids)
 
 
 def start_ours(name: str, options):

@@ -14,6 +14,7 @@ from run import FOLDER
 
 from modeling_embinv.cli.options import CHECKPOINT
 from modeling_embinv.data.batches import held_out_pairs
+from modeling_embinv.data.encoder_config import EncoderConfig
 from modeling_embinv.data.encoders import load_encoder
 from modeling_embinv.data.files import write_json
 from modeling_embinv.evaluation.held_out import HeldOut, Measures, Score
@@ -33,8 +34,8 @@ def main() -> int:
     keep_large_blocks()
     model, tokenizer = load_inverter(str(CHECKPOINT))
     model.eval().to_int8()
-    encoder, end = load_encoder(model.config.encoder_id), model.config.eos_token_id
-    ids, embeddings = held_out_pairs(PAIRS, end, LENGTH + 1, TEXTS)
+    encoder, end = load_encoder(EncoderConfig.of_inverter(model.config)), model.config.eos_token_id
+    ids, embeddings = held_out_pairs(PAIRS, LENGTH + 1, TEXTS)
     ids = torch.nn.functional.pad(ids, (0, model.config.max_sequence_length - ids.shape[1]), value=end)
     held_out = HeldOut(model, tokenizer, encoder, ids, embeddings, decode_rows(tokenizer, ids, end))
     found = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else {}

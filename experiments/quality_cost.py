@@ -17,6 +17,7 @@ import torch
 import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
+from modeling_embinv.data.encoder_config import EncoderConfig
 from modeling_embinv.data.encoders import load_encoder
 from modeling_embinv.data.files import write_json
 from modeling_embinv.data.tokens import tokenize
@@ -41,7 +42,7 @@ def main(arguments: list[str]) -> int:
     keep_large_blocks()
     model, tokenizer = load_inverter(experiment["model"])
     model.eval().requires_grad_(False)  # the counter of operations trips over views of weights that need gradients
-    encoder = load_encoder(model.config.encoder_id)
+    encoder = load_encoder(EncoderConfig.of_inverter(model.config))
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for place, (length, (fewest, most)) in enumerate(experiment["lengths"].items()):
         if most >= model.config.max_sequence_length:

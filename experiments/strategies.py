@@ -43,7 +43,7 @@ def main():
             reports["one sentence in ten languages"] = evaluate(held_out, sweep(strategy=STRATEGIES))
         else:
             end = model.config.eos_token_id
-            ids, embeddings = held_out_pairs(config.pairs, end, config.max_sequence_length, TEXTS)
+            ids, embeddings = held_out_pairs(config.pairs, config.max_sequence_length, TEXTS)
             held_out = HeldOut(*tools, ids, embeddings, decode_rows(tokenizer, ids, end))
             reports[variant] = evaluate(held_out, sweep(strategy=STRATEGIES))
     save(reports)

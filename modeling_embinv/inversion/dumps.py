@@ -22,7 +22,7 @@ from ..int8_embinv import Int8Linear
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..runtime import process_state
 from ..stores.vectors import Skipped, VectorBatch, open_vectors
-from .parts import PartFolder
+from .parts import ResultParts
 from .rows import Inversion, invert_vectors
 from .terminal import print_inversions
 
@@ -146,7 +146,7 @@ class _Job:
         """Writes `out`; how many vectors it holds, and how many were inverted before."""
         if out.resolve() == self.source.resolve():
             raise EmbInvError(f"{out}: the results would replace the vectors; choose another output")
-        state, folder = process_state(), PartFolder(out)
+        state, folder = process_state(), ResultParts(out)
         finished, total = folder.finished(), self.vectors.count()
         if state.is_main_process:
             folder.open(self.identity())

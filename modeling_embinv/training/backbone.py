@@ -11,11 +11,12 @@ from transformers.utils import logging
 
 from ..conditioning_embinv import ConditionProjector, ConditionTokens
 from ..configuration_embinv import EmbInvConfig
-from ..data.encoders import same_setting
+from ..data.encoder_config import same_setting
 from ..data.files import one_line
-from ..data.tokens import end_token_id
+from ..data.tokens import Vocabulary
 from ..errors_embinv import EmbInvError
 from ..generation_config_embinv import KINDS
+from ..integrity_embinv import role_ids
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 
 logger = logging.get_logger(__name__)
@@ -50,21 +51,8 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizer
     if tokenizer.mask_token is None:
         tokenizer.add_special_tokens({"mask_token": "[MASK]"})
         logger.warning("the tokenizer has no [MASK]: added one.")
-    end_token_id(tokenizer)  # raises when there is none
+    Vocabulary(tokenizer)  # raises when there is none
     return tokenizer
-
-
-def token_settings(tokenizer: PreTrainedTokenizerBase) -> dict:
-    """The ids that `EmbInvConfig` needs from a prepared tokenizer."""
-    end = end_token_id(tokenizer)
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
-    ids = {"mask_token_id": tokenizer.mask_token_id, "eos_token_id": end, "pad_token_id": pad}
-    return {"vocab_size": len(tokenizer), **ids}
-
-
-def suppressed_tokens(tokenizer: PreTrainedTokenizerBase, end_token_id: int) -> list[int]:
-    """Special tokens that no text holds: all but the end token."""
-    return sorted(set(tokenizer.all_special_ids) - {end_token_id})
 
 
 def new_inverter(
@@ -85,24 +73,31 @@ def new_inverter(
     Raises:
         EmbInvError: when the trunk's family is not supported, or pretrained weights do not fill it.
     """
-    tokens = token_settings(tokenizer)
+    vocabulary, size = Vocabulary(tokenizer), len(tokenizer)
     if isinstance(backbone, dict):
         backbone_config, source = (
-            _random_trunk({"model_type": "bert", **backbone, "vocab_size": tokens["vocab_size"]}),
+            _random_trunk({"model_type": "bert", **backbone, "vocab_size": size}),
             None,
         )
     else:
         source = _load_source(backbone)
         backbone_config = copy.deepcopy(source.config)
-        backbone_config.vocab_size = tokens["vocab_size"]
+        backbone_config.vocab_size = size
     positions = settings.get("num_condition_tokens", 0) + settings["max_sequence_length"]
     _adapt(backbone_config, num_hidden_layers, positions)
-    config = EmbInvConfig(backbone_config=backbone_config, **tokens, **settings)
+    config = EmbInvConfig(
+        backbone_config=backbone_config,
+        vocab_size=size,
+        mask_token_id=vocabulary.mask,
+        eos_token_id=vocabulary.end,
+        pad_token_id=vocabulary.pad,
+        **settings,
+    )
     _check_size(config)
     model = EmbInvForMaskedDiffusion(config)
     if source is not None:
-        load_backbone(model, source, _shared_tokens(tokenizer, backbone))
-    model.generation_config.suppress_tokens = suppressed_tokens(tokenizer, tokens["eos_token_id"])
+        load_backbone(model, source, _shared_tokens(vocabulary, backbone))
+    model.generation_config.suppress_tokens = vocabulary.suppressed
     return model
 
 
@@ -156,17 +151,18 @@ def _load_source(name: str | Path) -> nn.Module:
     return (AutoModelForMaskedLM if has_head else AutoModel).from_pretrained(name, dtype=torch.float32)
 
 
-def _shared_tokens(tokenizer: PreTrainedTokenizerBase, backbone: str | Path) -> dict[int, int]:
+def _shared_tokens(vocabulary: Vocabulary, backbone: str | Path) -> dict[int, int]:
     """Our id → the backbone's id of every token that both vocabularies have; mask and end by their roles."""
+    tokenizer = vocabulary.tokenizer
     try:
         theirs = AutoTokenizer.from_pretrained(backbone)
     except (OSError, ValueError):
         logger.warning("%s has no tokenizer: its layers are taken, token embeddings start at random.", backbone)
         return {}
     known = theirs.get_vocab()
-    shared = {place: known[token] for token, place in tokenizer.get_vocab().items() if token in known}
-    ends = theirs.eos_token_id if theirs.eos_token_id is not None else theirs.sep_token_id
-    for ours, role in ((end_token_id(tokenizer), ends), (tokenizer.mask_token_id, theirs.mask_token_id)):
+    shared = {index: known[token] for token, index in tokenizer.get_vocab().items() if token in known}
+    roles = role_ids(theirs)
+    for ours, role in ((vocabulary.end, roles["eos_token_id"]), (vocabulary.mask, roles["mask_token_id"])):
         if role is not None:
             shared[ours] = role
     if len(shared) < len(tokenizer):
@@ -223,7 +219,7 @@ def adopt_encoder(model: EmbInvForMaskedDiffusion, tokenizer: PreTrainedTokenize
         EmbInvError: when the encoder's texts are written with another tokenizer than the inverter's.
     """
     ours = tokenizer.get_vocab()
-    if any(ours.get(token) != place for token, place in encoder.tokenizer.get_vocab().items()):
+    if any(ours.get(token) != index for token, index in encoder.tokenizer.get_vocab().items()):
         raise EmbInvError(
             f"{encoder.config.id} comes with another tokenizer than the inverter writes with: set `tokenizer:` to the "
             "inverter's folder in the encoder's YAML, and prepare the pairs with that."

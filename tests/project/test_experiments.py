@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from modeling_embinv import EmbInvGenerationConfig
-from modeling_embinv.data.encoders import packaged_yaml
+from modeling_embinv.data.encoder_config import packaged_yaml
 from modeling_embinv.training.config import TrainingConfig
 
 ROOT = Path(__file__).parents[2]

@@ -7,8 +7,9 @@ import torch
 from transformers import DynamicCache, TextDiffusionStreamer
 
 from modeling_embinv import EmbInvConfig
-from modeling_embinv.data.batches import causal_batch, is_causal_update
 from modeling_embinv.data.canvas import encode_canvas
+from modeling_embinv.data.noise import causal_batch, is_causal_update
+from modeling_embinv.data.tokens import Vocabulary
 from modeling_embinv.diffusion_embinv import NoiseSchedule
 from modeling_embinv.loading import load_inverter
 from modeling_embinv.runtime import generator_for
@@ -386,7 +387,7 @@ def test_a_handful_of_sentences_is_over_fitted(encoder):
     trunk = {**TINY_TRUNK, "hidden_size": 64, "intermediate_size": 128}
     sizes = dict(embedding_dim=384, max_sequence_length=12, num_condition_tokens=2, causal_share=1.0)
     model = new_inverter(tokenizer, trunk, **sizes)
-    canvas = encode_canvas(tokenizer, SENTENCES, 12)
+    canvas = encode_canvas(Vocabulary(tokenizer), SENTENCES, 12)
     embedding = encoder.encode(canvas.texts)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for step in range(120):

@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 
 from modeling_embinv.cli.options import CHECKPOINT
 from modeling_embinv.configuration_embinv import EmbInvConfig
-from modeling_embinv.data.pairs import prepare
+from modeling_embinv.data.prepare import prepare
 from modeling_embinv.data.sources import Document
 from modeling_embinv.inputs_embinv import Fingerprint
 from modeling_embinv.training.assemble import train

@@ -13,8 +13,8 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from modeling_embinv.data import folders
-from modeling_embinv.data.batches import NoisedBatch
 from modeling_embinv.data.files import write_json
+from modeling_embinv.data.noise import NoisedBatch
 from modeling_embinv.training.assemble import build_data, build_model, train
 from modeling_embinv.training.backbone import new_inverter, prepare_tokenizer
 from modeling_embinv.training.checkpoints import checkpoints, export, remove_unfinished, save_checkpoint
@@ -244,7 +244,10 @@ def test_accumulation_equals_one_large_batch(pairs, tmp_path, encoder, loss_weig
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         model, optimizer = accelerator.prepare(model, optimizer)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
-        run = kind(config, accelerator, model, tokenizer, encoder, optimizer, scheduler, batches, held_out)
+        run = kind(
+            config, accelerator=accelerator, model=model, tokenizer=tokenizer, encoder=encoder,
+            optimizers=[optimizer], schedulers=[scheduler], batches=batches, held_out=held_out,
+        )  # fmt: skip
         losses = [float(run.update(step)[0]) for step in range(3)]
         return losses, {name: weight.detach().clone() for name, weight in model.named_parameters()}
 

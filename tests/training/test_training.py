@@ -13,10 +13,12 @@ from transformers import PreTrainedTokenizerFast
 
 from modeling_embinv import EmbInvConfig
 from modeling_embinv.cli.main import main
-from modeling_embinv.data.batches import PairBatches, canvas_length, noise_batch
+from modeling_embinv.data.batches import PairBatches
 from modeling_embinv.data.canvas import encode_canvas
-from modeling_embinv.data.encoders import EncoderConfig
+from modeling_embinv.data.encoder_config import EncoderConfig
+from modeling_embinv.data.noise import Noise, canvas_length, noise_batch
 from modeling_embinv.data.pairs import load_pairs
+from modeling_embinv.data.tokens import Vocabulary
 from modeling_embinv.diffusion_embinv import NoiseSchedule
 from modeling_embinv.loading import load_inverter
 from modeling_embinv.runtime import generator_for
@@ -25,7 +27,6 @@ from modeling_embinv.training.assemble import train
 from modeling_embinv.training.backbone import new_inverter, prepare_tokenizer
 from modeling_embinv.training.bag_of_words import bag_of_words_loss
 from modeling_embinv.training.config import TrainingConfig, parse_training_config
-from modeling_embinv.training.optimizers import learning_rate_factor
 from modeling_embinv.training.validation import ValidationSet, generation_scores
 from tests.training.tiny_runs import ROOT, TINY_TRUNK, in_two_processes, log, settings, weights
 
@@ -91,11 +92,12 @@ def test_a_handful_of_sentences_is_over_fitted(encoder):
     torch.manual_seed(0)
     trunk = {**TINY_TRUNK, "hidden_size": 64, "intermediate_size": 128}
     model = new_inverter(tokenizer, trunk, embedding_dim=384, max_sequence_length=12)
-    canvas = encode_canvas(tokenizer, SENTENCES, 12)
+    canvas = encode_canvas(Vocabulary(tokenizer), SENTENCES, 12)
     embedding = encoder.encode(canvas.texts)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for step in range(150):
-        batch = noise_batch(canvas.input_ids, embedding, NoiseSchedule(), 103, generator_for(step), 0.2)
+        noise = Noise(NoiseSchedule(), 103, 102, full_mask_share=0.2)
+        batch = noise_batch(canvas.input_ids, embedding, noise, generator_for(step))
         loss = model(
             batch.noised_ids, embedding, batch.timestep, positions=batch.positions, targets=batch.targets
         ).loss
@@ -115,7 +117,7 @@ def test_bag_of_words_learns_words(encoder):
     context."""
     tokenizer = prepare_tokenizer(encoder.tokenizer)
     model = new_inverter(tokenizer, TINY_TRUNK, embedding_dim=384, max_sequence_length=12)
-    canvas = encode_canvas(tokenizer, SENTENCES, 12)
+    canvas = encode_canvas(Vocabulary(tokenizer), SENTENCES, 12)
     embedding = encoder.encode(canvas.texts)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.0)
     losses = []
@@ -206,7 +208,7 @@ def test_learning_rate_has_its_shape(tmp_path):
         max_steps=110,
         lr_scheduler="cosine",
     )
-    factors = [learning_rate_factor(config, step) for step in (0, 9, 10, 60, 110)]
+    factors = [config.rates().factor(step) for step in (0, 9, 10, 60, 110)]
     assert factors == pytest.approx([0.1, 1.0, 1.0, 0.5, 0.0], abs=1e-9)
 
 
@@ -297,9 +299,8 @@ def test_scoring_part_of_the_tail_is_unbiased():
     ids[:, :5] = 7
     masked, counted, scored = 0, torch.zeros(12), 0
     for seed in range(60):
-        batch = noise_batch(
-            ids, torch.zeros(64, 4), NoiseSchedule(), 103, generator_for(seed), end_token_id=102, tail_share=0.25
-        )
+        noise = Noise(NoiseSchedule(), 103, 102, tail_share=0.25)
+        batch = noise_batch(ids, torch.zeros(64, 4), noise, generator_for(seed))
         masked, scored = masked + batch.masked.sum(dim=0), scored + len(batch.positions)
         counted.index_add_(0, batch.positions % 12, batch.position_weights)
     assert torch.allclose(counted, masked.float(), rtol=0.1)
