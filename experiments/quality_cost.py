@@ -14,12 +14,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
 from modeling_embinv.data.encoder_config import EncoderConfig
 from modeling_embinv.data.encoders import load_encoder
 from modeling_embinv.data.files import write_json
+from modeling_embinv.data.settings import load_yaml
 from modeling_embinv.data.tokens import tokenize
 from modeling_embinv.evaluation.held_out import HeldOut
 from modeling_embinv.loading import load_inverter
@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", help="names of methods; all that are missing by default")
     options = parser.parse_args(arguments)
-    experiment = yaml.safe_load((FOLDER / "quality_cost.yaml").read_text(encoding="utf-8"))
+    experiment = load_yaml(FOLDER / "quality_cost.yaml")
     every = experiment["methods"] | experiment["ablations"]
     if unknown := set(options.only or ()) - set(every):
         parser.error(f"no method {', '.join(unknown)}; there are {', '.join(every)}")

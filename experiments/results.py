@@ -6,8 +6,7 @@ python experiments/results.py > RESULTS.md
 import json
 from pathlib import Path
 
-import yaml
-
+from modeling_embinv.data.settings import load_yaml
 from modeling_embinv.evaluation.held_out import Score
 from modeling_embinv.evaluation.report import COLUMNS, cells, markdown_table
 
@@ -34,7 +33,7 @@ NOISE = {
 
 def main():
     print(HEAD)
-    for entry in yaml.safe_load((FOLDER / "tables.yaml").read_text(encoding="utf-8")):
+    for entry in load_yaml(FOLDER / "tables.yaml"):
         path = (FOLDER / "results" / f"{entry['results']}.json").resolve()
         if not path.exists():
             continue

