@@ -18,7 +18,6 @@ from pathlib import Path
 import torch
 from autoregressive import AutoregressiveInverter
 from torch.nn.functional import cosine_similarity
-from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 
 from modeling_embinv.data.batches import PairBatches, held_out_pairs
@@ -36,7 +35,7 @@ from modeling_embinv.texts_embinv import decode_rows
 from modeling_embinv.training.assemble import train
 from modeling_embinv.training.bag_of_words import bag_of_words_loss
 from modeling_embinv.training.config import TrainingConfig, parse_training_config
-from modeling_embinv.training.flops import training_flops
+from modeling_embinv.training.flops import operation_counter, training_flops
 from modeling_embinv.training.optimizers import new_optimizers
 
 CONFIG = "configs/minilm_cpu.yaml"
@@ -55,7 +54,7 @@ def train_ours(options) -> Path:
 
 def operations(call) -> float:
     """Floating-point operations of one call."""
-    with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
+    with torch.compiler.set_stance("force_eager"), operation_counter() as counter:
         call()
     return counter.get_total_flops()
 

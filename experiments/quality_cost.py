@@ -14,7 +14,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from modeling_embinv.data.encoder_config import EncoderConfig
 from modeling_embinv.data.encoders import load_encoder
@@ -24,6 +23,7 @@ from modeling_embinv.data.tokens import tokenize
 from modeling_embinv.evaluation.held_out import HeldOut
 from modeling_embinv.loading import load_inverter
 from modeling_embinv.runtime import keep_large_blocks
+from modeling_embinv.training.flops import operation_counter
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results" / "quality_cost.json"
@@ -98,7 +98,7 @@ def operations(held_out: HeldOut, settings: dict) -> float:
         held_out.model, held_out.tokenizer, held_out.encoder, held_out.input_ids[index], held_out.embeddings[index],
         [held_out.texts[place] for place in index],
     )  # fmt: skip
-    with FlopCounterMode(display=False) as counter:
+    with operation_counter() as counter:
         few.invert(**settings)
     return counter.get_total_flops() / len(few.texts)
 

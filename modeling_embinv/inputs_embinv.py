@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .errors_embinv import EmbInvError
@@ -56,7 +57,7 @@ def unit_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
     return (scaled / norms.clamp_min(1)).float(), (largest * norms).squeeze(1)
 
 
-def bad_rows(rows: np.ndarray) -> dict[int, str]:
+def bad_rows(rows: NDArray[np.floating[Any]]) -> dict[int, str]:
     """Index → what is wrong, of those rows (N, D) that have no direction."""
     reasons = dict.fromkeys(np.flatnonzero(~np.isfinite(rows).all(axis=1)).tolist(), "holds NaN or infinity")
     return reasons | dict.fromkeys(np.flatnonzero(~rows.any(axis=1)).tolist(), "is all zeros")
@@ -124,7 +125,7 @@ def check_draft(draft_ids: Any, shape: torch.Size, vocab_size: int, end_token_id
     return ids
 
 
-def check_suppressed(ids: list[int] | None, config):
+def check_suppressed(ids: list[int] | None, config: Any) -> None:
     """Raises EmbInvError for ids outside the vocabulary, or where fewer than two tokens could be written."""
     outside = [token for token in ids or () if token >= config.vocab_size]
     if outside:
@@ -135,7 +136,7 @@ def check_suppressed(ids: list[int] | None, config):
         raise EmbInvError("suppress_tokens leaves fewer than two tokens to write.")
 
 
-def check_streamer(streamer: Any, rows: int):
+def check_streamer(streamer: Any, rows: int) -> None:
     """Raises EmbInvError where a streamer could not take the text."""
     if not all(callable(getattr(streamer, name, None)) for name in ("put", "end")):
         raise EmbInvError(f"streamer must have the methods put and end, got {shown(streamer)}.")
@@ -143,7 +144,7 @@ def check_streamer(streamer: Any, rows: int):
         raise EmbInvError(f"a streamer shows one text at a time: give one vector, got {rows}.")
 
 
-def check_generator(generator: Any):
+def check_generator(generator: Any) -> None:
     """Raises EmbInvError for anything but a generator or None."""
     if generator is not None and not isinstance(generator, torch.Generator):
         raise EmbInvError(
@@ -151,7 +152,7 @@ def check_generator(generator: Any):
         )
 
 
-def check_feedback(feedback: Any, tokenizer: Any):
+def check_feedback(feedback: Any, tokenizer: Any) -> None:
     """Raises EmbInvError for what can check no text, and for a tokenizer that cannot decode."""
     if feedback is None or (isinstance(feedback, str) and feedback == "surrogate"):
         return
@@ -166,7 +167,7 @@ def check_feedback(feedback: Any, tokenizer: Any):
         raise EmbInvError(f"tokenizer must be this model's tokenizer, got {shown(tokenizer)}.")
 
 
-def checked_feedback(feedback: Callable, inputs: Any, count: int, embedding_dim: int) -> Tensor:
+def checked_feedback(feedback: Callable[[Any], Any], inputs: Any, count: int, embedding_dim: int) -> Tensor:
     """feedback(inputs) as (count, D) float32 rows of length 1, zeros where the answer is zero.
 
     Raises:

@@ -101,7 +101,7 @@ def _documents(options, sources: list) -> Iterator:
     if options.texts:
         parts.append(read_texts(options.texts, column=column, languages=options.languages))
     for part in (part for spec in options.hub for part in parse_hub_spec(spec)):
-        parts.append(read_hub(part.name, part.config, column=column, count=part.count))
+        parts.append(read_hub(part.name, part.config, column=column, count=part.rows))
     parts += map(vector_documents, sources)
     documents = (document for part in parts for document in part)
     if options.share < 1:

@@ -92,7 +92,7 @@ def same_setting(name: str, left: Any, right: Any) -> bool:
     """Whether two values of a setting are equal, where `encoder_id` may be with or without its organisation."""
     if name == "encoder_id" and isinstance(left, str) and isinstance(right, str):
         return full_id(left) == full_id(right)
-    return left == right
+    return bool(left == right)
 
 
 def packaged_folder(name: str, revision: str | None = None) -> str | None:

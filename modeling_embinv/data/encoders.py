@@ -6,7 +6,7 @@ encoder's own. A new encoder is a YAML file (see `configs/encoders/` in the pack
 
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -41,7 +41,7 @@ class SentenceEncoder:
         self.can_encode = True
         self.tokenizer = AutoTokenizer.from_pretrained(config.tokenizer) if config.tokenizer else model.tokenizer
         self.vocabulary = Vocabulary(self.tokenizer)
-        self.embedding_dim = model.get_embedding_dimension()
+        self.embedding_dim: int = model.get_embedding_dimension() or 0
         self.calls = 0
         self._model = model
         self._set_max_length()
@@ -79,7 +79,7 @@ class SentenceEncoder:
             raise EmbInvError("encode takes a list of texts, not one string: write encode([text])")
         if not texts:
             return torch.empty(0, self.embedding_dim)
-        options = {} if self.config.task is None else {"task": self.config.task}
+        options: dict[str, Any] = {} if self.config.task is None else {"task": self.config.task}
         vectors = self._model.encode(
             list(texts),
             prompt=self.config.prompt,
@@ -113,7 +113,7 @@ class SentenceEncoder:
         Raises:
             EmbInvError: when this encoder needs its texts (`takes_ids`).
         """
-        if not self.takes_ids:
+        if not self.takes_ids or self._frame is None:
             raise EmbInvError(f"{self.config.id} needs texts: its task, prompt or tokenizer changes more than ids.")
         device = self._model.device
         prefix, suffix = (torch.tensor(part, dtype=ids.dtype, device=device) for part in self._frame)
@@ -135,7 +135,7 @@ class SentenceEncoder:
     @cached_property
     def _prompt(self) -> str:
         prompt = self.config.prompt
-        return (self._model.prompts.get(self._model.default_prompt_name) or "") if prompt is None else prompt
+        return (self._model.prompts.get(self._model.default_prompt_name or "") or "") if prompt is None else prompt
 
     @cached_property
     def _frame(self) -> tuple[list[int], list[int]] | None:
@@ -151,15 +151,16 @@ class SentenceEncoder:
 class AbsentEncoder:
     """An encoder known by its vectors in files alone: an API, or another program. Attributes as `SentenceEncoder`."""
 
-    path = None
+    path: str | None = None
     can_encode = takes_ids = False
     calls = 0
 
     def __init__(self, config: EncoderConfig):
-        self.config, self.weights = config, {}
+        self.config = config
+        self.weights: dict[str, Tensor] = {}
         self.tokenizer = AutoTokenizer.from_pretrained(config.tokenizer)
         self.vocabulary = Vocabulary(self.tokenizer)
-        self.embedding_dim = config.embedding_dim
+        self.embedding_dim: int = config.embedding_dim or 0
 
     def encode(self, texts: list[str], batch_size: int = 128, show_progress: bool = False) -> Tensor:
         """(0, D) for no texts.
@@ -203,7 +204,7 @@ def load_encoder(
     try:
         model = SentenceTransformer(
             folder or config.id,
-            device=device,
+            device=str(device),
             revision=config.revision,
             trust_remote_code=config.trust_remote_code,
             local_files_only=folder is not None or Path(config.id).is_dir(),

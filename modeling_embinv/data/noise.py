@@ -37,7 +37,7 @@ class NoisedBatch:
     input_ids: x0 (B, L). noised_ids: xt (B, L). embedding: e (B, D). timestep: t (B,). masked: (B, L) bool.
     condition_mask: (B,) bool. positions, targets: (M,) int64, the flat masked positions that are scored and x0 there.
     position_weights: (M,) float, what each stands for; they sum to the number of masked positions on average.
-    factor: of the batch's loss, see `Run.drawn`.
+    factor: of the batch's loss, see `Run.micro_losses`.
     """
 
     input_ids: Tensor
@@ -58,7 +58,7 @@ class CausalBatch:
 
     input_ids: x0 (B, L), cut behind the longest text and its end. embedding: e (B, D). condition_mask: (B,) bool.
     positions, targets: (M,) int64, the flat positions of texts and their end tokens, and x0 there.
-    factor: of the batch's loss, see `Run.drawn`.
+    factor: of the batch's loss, see `Run.micro_losses`.
     """
 
     input_ids: Tensor

@@ -59,7 +59,7 @@ def prepare(
     Raises:
         EmbInvError: other arguments or documents than the folder was begun with, no row at all, or a bad vector.
     """
-    arguments = {
+    arguments: dict[str, Any] = {
         "length": length,
         "shard_size": shard_size,
         "validation_share": validation_share,

@@ -90,7 +90,8 @@ def _outside(value: Any, hint: Any) -> str | None:
     """What a value of the right type must be, if it is out of bounds."""
     kind, parts = get_origin(hint), get_args(hint)
     if kind is Annotated:
-        return parts[1].broken_by(value)
+        bounds: Bounds = parts[1]
+        return bounds.broken_by(value)
     if kind in _UNIONS:
         return next(_outside(value, part) for part in parts if _fits(value, part))
     if kind is list:

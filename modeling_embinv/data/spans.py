@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
@@ -32,8 +33,8 @@ class TokenizedCorpus:
         vocabulary: what their tokenizer knows.
     """
 
-    ids: np.ndarray
-    offsets: np.ndarray
+    ids: NDArray[np.int32]
+    offsets: NDArray[np.int64]
     vocabulary: Vocabulary
 
     def __len__(self) -> int:
@@ -69,18 +70,21 @@ class TokenizedCorpus:
             raise EmbInvError(f"no split {split!r}; there are {', '.join(SPLITS)}")
         mine = (text for key, text, *_ in documents if split_of(key, validation_share, test_share) == split)
         if cache_dir is None:
-            return cls(*_tokenize_all(mine, vocabulary, split, show_progress), vocabulary)
+            ids, offsets = _tokenize_all(mine, vocabulary, split, show_progress)
+            return cls(ids, offsets, vocabulary)
         folder = Path(cache_dir) / f"{split}-{_fingerprint(vocabulary.tokenizer, validation_share, test_share)}"
         if not folder.exists():
             _save_arrays(folder, *_tokenize_all(mine, vocabulary, split, show_progress))
-        return cls(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("ids", "offsets")), vocabulary)
+        ids, offsets = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("ids", "offsets"))
+        return cls(ids, offsets, vocabulary)
 
 
 def _tokenize_all(
     texts: Iterator[str], vocabulary: Vocabulary, split: str, show_progress: bool
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """The ids and offsets of a corpus."""
-    parts, lengths = [], []
+    parts: list[NDArray[np.int32]] = []
+    lengths: list[int] = []
     with tqdm(unit=" documents", disable=None if show_progress else True) as bar:
         while batch := list(islice(texts, TOKENIZE_BATCH)):
             rows = [np.array(row, dtype=np.int32) for row in tokenize(vocabulary.tokenizer, batch)]
@@ -101,7 +105,7 @@ def _fingerprint(tokenizer: PreTrainedTokenizerBase, *shares: float) -> str:
     return hashlib.blake2b(json.dumps([state, shares]).encode(), digest_size=8).hexdigest()
 
 
-def _save_arrays(folder: Path, ids: np.ndarray, offsets: np.ndarray) -> None:
+def _save_arrays(folder: Path, ids: NDArray[np.int32], offsets: NDArray[np.int64]) -> None:
     """Both files or none; several processes may do this at once."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
@@ -183,7 +187,7 @@ class SpanSampler:
         is_text = columns < np.minimum(length, rest)
         return torch.from_numpy(np.where(is_text, tokens, self.corpus.vocabulary.end)[:, :width])
 
-    def _word_start(self, begin: np.ndarray, position: np.ndarray) -> np.ndarray:
+    def _word_start(self, begin: NDArray[np.int64], position: NDArray[np.int64]) -> NDArray[np.int64]:
         """The nearest word start at or before each position, or its document's beginning."""
         window = np.maximum(position[:, None] - np.arange(self.LONGEST_WORD), begin[:, None])
         is_start = self.corpus.vocabulary.word_starts[self.corpus.ids[window]]
@@ -191,7 +195,7 @@ class SpanSampler:
         return np.where(is_start.any(axis=1), first, begin)
 
 
-def _nearest_end(ends: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+def _nearest_end(ends: NDArray[np.bool_], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
     """In each row of (B, C + 1) bool, the first True column from `wanted` on; else the last one; else `wanted`."""
     later = ends & (np.arange(ends.shape[1]) >= wanted[:, None])
     last = ends.shape[1] - 1 - ends[:, ::-1].argmax(axis=1)

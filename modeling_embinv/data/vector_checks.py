@@ -1,7 +1,10 @@
 """What the vectors of a file look like, where they are not those of the encoder that is expected."""
 
+from typing import Any
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ..inputs_embinv import are_whole, has_unit_length, unit_rows
 
@@ -16,7 +19,7 @@ FAMILIAR = {
 }
 
 
-def sample_warnings(vectors: np.ndarray, encoder: str | None) -> list[str]:
+def sample_warnings(vectors: NDArray[np.floating[Any]], encoder: str | None) -> list[str]:
     """What a sample (N, D) of a file's vectors looks like, where it is not what `encoder` gives: a line each."""
     rows, warned = torch.from_numpy(vectors.astype(np.float64)), []
     lengths = unit_rows(rows)[1]

@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from ..data.canvas import encode_canvas
-from ..data.encoders import SentenceEncoder
+from ..data.encoders import Encoder
 from ..errors_embinv import EmbInvError
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..runtime import generator_for
@@ -95,7 +95,7 @@ class HeldOut:
         self,
         model: EmbInvForMaskedDiffusion,
         tokenizer: PreTrainedTokenizerBase,
-        encoder: SentenceEncoder,
+        encoder: Encoder,
         input_ids: Tensor,
         embeddings: Tensor,
         texts: list[str],
@@ -105,7 +105,7 @@ class HeldOut:
         self.end = model.config.eos_token_id
 
     @classmethod
-    def of_texts(cls, model, tokenizer, encoder: SentenceEncoder, texts: list[str]) -> tuple["HeldOut", list[int]]:
+    def of_texts(cls, model, tokenizer, encoder: Encoder, texts: list[str]) -> tuple["HeldOut", list[int]]:
         """Embed texts, cut to the model's canvas; also returns which of them are left (`encode_canvas` drops some).
 
         Raises:

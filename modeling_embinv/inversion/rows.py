@@ -1,9 +1,10 @@
 """Invert vectors, a few at a time."""
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -41,7 +42,7 @@ class Inversion(NamedTuple):
     token_confidence: list[float]
 
 
-def parse_vector(text: str, embedding_dim: int) -> np.ndarray:
+def parse_vector(text: str, embedding_dim: int) -> NDArray[np.float64]:
     """A vector typed as JSON, `"[0.1, -0.2, …]"`, as (1, D) float64.
 
     Raises:
@@ -61,12 +62,12 @@ def parse_vector(text: str, embedding_dim: int) -> np.ndarray:
 def invert_vectors(
     model: EmbInvForMaskedDiffusion,
     tokenizer: PreTrainedTokenizerBase,
-    vectors: np.ndarray | Tensor,
+    vectors: NDArray[np.floating[Any]] | Tensor,
     batch_size: int = 64,
-    settings: dict | None = None,
+    settings: dict[str, Any] | None = None,
     seed: int = 0,
     first_row: int = 0,
-    feedback: Callable | str | None = None,
+    feedback: Callable[..., Any] | str | None = None,
 ) -> Iterator[Inversion]:
     """Inverts vectors, batch by batch as the iterator advances.
 
@@ -92,7 +93,8 @@ def invert_vectors(
     for start in range(0, len(checked), batch_size):
         batch = checked[start : start + batch_size]
         output = model.generate(batch, generator=generator, **settings)
-        texts = written_texts(tokenizer, output.sequences, output.confidence, model.config.eos_token_id)
+        ids, confidence = output["sequences"], output["confidence"]
+        texts = written_texts(tokenizer, ids, confidence, model.config.eos_token_id)
         cosines = [None] * len(batch) if output.cosine is None else output.cosine.tolist()
         for row, (text, cosine) in enumerate(zip(texts, cosines, strict=True), first_row + start):
             yield _inversion(row, text, cosine)

@@ -27,11 +27,12 @@ from ..inputs_embinv import Fingerprint
 from ..loading import load_inverter
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..runtime import keep_large_blocks
-from .backbone import adopt_encoder, drop_stale, grow_prefix, new_inverter, prepare_tokenizer
+from .backbone import new_inverter, prepare_tokenizer
 from .bag_of_words import warm_up_on_words
 from .checkpoints import checkpoints, remove_unfinished, step_of
 from .config import TrainingConfig, read_sizes
 from .distillation import Distillation
+from .fine_tuning import adopt_encoder, drop_stale, grow_prefix
 from .loop import Run
 from .optimizers import new_optimizers
 from .trackers import JSONLinesTracker
@@ -169,15 +170,9 @@ def _trained_model(
 def _new_model(config: TrainingConfig, encoder: Encoder) -> tuple[EmbInvForMaskedDiffusion, PreTrainedTokenizerBase]:
     """An untrained inverter and its tokenizer."""
     tokenizer = prepare_tokenizer(encoder.tokenizer)
-    if config.backbone_config is not None:
-        backbone = read_sizes(config.backbone_config)
-    elif config.backbone == "encoder":
-        backbone = encoder.path
-    else:
-        backbone = packaged_folder(config.backbone) or config.backbone
     model = new_inverter(
         tokenizer,
-        backbone,
+        _trunk(config, encoder),
         config.num_hidden_layers,
         embedding_dim=encoder.embedding_dim,
         max_sequence_length=config.max_sequence_length,
@@ -192,6 +187,20 @@ def _new_model(config: TrainingConfig, encoder: Encoder) -> tuple[EmbInvForMaske
         attn_implementation=config.attn_implementation,
     )
     return model, tokenizer
+
+
+def _trunk(config: TrainingConfig, encoder: Encoder) -> str | dict[str, Any]:
+    """Where the trunk's weights are, or the sizes of one that starts at random."""
+    if config.backbone_config is not None:
+        return read_sizes(config.backbone_config)
+    backbone = config.backbone or ""
+    if backbone != "encoder":
+        return packaged_folder(backbone) or backbone
+    if encoder.path is None:
+        raise EmbInvError(
+            f"{encoder.config.id} is known by its vectors alone and has no layers: set another backbone."
+        )
+    return encoder.path
 
 
 def _drop_stale(model: EmbInvForMaskedDiffusion, surrogate: bool, calibrations: Sequence[str] = KINDS) -> None:

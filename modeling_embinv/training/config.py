@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 from transformers import HfArgumentParser
+from transformers.hf_argparser import DataClassType
 
 from ..data.noise import Noise
-from ..data.settings import Bounds, check_settings, read_yaml, shown
+from ..data.settings import Bounds, check_settings, read_yaml
 from ..diffusion_embinv import NoiseSchedule
-from ..errors_embinv import EmbInvError
+from ..errors_embinv import EmbInvError, shown
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from .bag_of_words import WordWarmUp
 from .optimizers import Rates
@@ -219,7 +220,7 @@ def parse_training_config(arguments: list[str]) -> TrainingConfig:
     Raises:
         EmbInvError: for an unknown key or flag, or an impossible value.
     """
-    parser = _Parser(TrainingConfig, description="Train an embedding inverter.", allow_abbrev=False)
+    parser = _Parser(DataClassType(TrainingConfig), description="Train an embedding inverter.", allow_abbrev=False)
     if arguments and not arguments[0].startswith("-"):
         defaults = read_yaml(arguments[0], TrainingConfig)
         if "encoder" in defaults:

@@ -1,5 +1,8 @@
 """The last stage of training: the surrogate encoder learns the (text, vector) pairs that trained the inverter."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -20,13 +23,14 @@ class Distillation(Run):
 
     ranked: tuple[Tensor, Tensor] | None = None
 
-    def drawn(self, indexes: list[int], canvas: int, causal: bool) -> list[tuple[Tensor, Tensor]]:
-        """Ids (B, L) and vectors (B, D) of the batches `indexes` of all processes, without noise."""
-        return [self.batches.batch(index, self.config.batch_size, canvas) for index in indexes]
+    def micro_losses(self, indexes: list[int], canvas: int, causal: bool) -> list[Callable[[], Tensor]]:
+        """Of texts and vectors of the batches `indexes` of all processes, without noise."""
+        batches = [self.batches.batch(index, self.config.batch_size, canvas) for index in indexes]
+        return [partial(self.distance, *batch) for batch in batches]
 
-    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """1 − cos(f̂(x), e), the mean over the batch."""
-        device, (ids, embedding) = self.accelerator.device, batch
+    def distance(self, ids: Tensor, embedding: Tensor) -> Tensor:
+        """1 − cos(f̂(x), e), the mean over texts (B, L) and vectors (B, D)."""
+        device = self.accelerator.device
         # the longest text, and the first token that the surrogate puts before each
         width = 1 + int(text_positions(ids, self.noise.end).sum(dim=1).max())
         self.flops += training_flops(self.bare_model, len(ids), width, 0)

@@ -2,9 +2,10 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator
@@ -16,15 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..data.batches import Batches
 from ..data.encoders import Encoder
-from ..data.noise import (
-    CausalBatch,
-    Noise,
-    NoisedBatch,
-    canvas_length,
-    causal_batch,
-    is_causal_update,
-    noise_batch,
-)
+from ..data.noise import CausalBatch, Noise, NoisedBatch, canvas_length, causal_batch, is_causal_update, noise_batch
 from ..diffusion_embinv import loss_weights
 from ..errors_embinv import EmbInvError
 from ..modeling_embinv import EmbInvForMaskedDiffusion
@@ -131,10 +124,10 @@ class Run:
             )
         self.unchecked.clear()
 
-    def log(self, grad_norm: Tensor, limit: float, bar: tqdm) -> None:
+    def log(self, grad_norm: Tensor, limit: float, bar: "tqdm[NoReturn]") -> None:
         """A log line of the updates since the last one: the mean loss of all processes, and the speed."""
-        means = {name: torch.stack(losses).mean() for name, losses in self.losses.items()}
-        means = {name: float(self.accelerator.reduce(mean, reduction="mean")) for name, mean in means.items()}
+        own = {name: torch.stack(losses).mean() for name, losses in self.losses.items()}
+        means = {name: float(self.accelerator.reduce(mean, reduction="mean")) for name, mean in own.items()}
         seconds = time.perf_counter() - self.since
         values = {
             **means,
@@ -145,7 +138,7 @@ class Run:
         }
         self.accelerator.log(values, step=self.progress.step)
         shown = {name.removeprefix("train/"): f"{mean:.3f}" for name, mean in means.items()}
-        bar.set_postfix(**shown, texts_s=f"{values['train/texts_per_second']:.0f}")
+        bar.set_postfix(shown, texts_s=f"{values['train/texts_per_second']:.0f}")
         self.losses.clear()
         self.texts, self.flops, self.since = 0, 0.0, time.perf_counter()
 
@@ -159,10 +152,10 @@ class Run:
         canvas = canvas_length(config.canvas_lengths or [config.max_sequence_length], config.seed, step)
         micros = range(step * config.gradient_accumulation_steps, (step + 1) * config.gradient_accumulation_steps)
         indexes = [micro * accelerator.num_processes + accelerator.process_index for micro in micros]
-        total = 0.0
-        for batch in self.drawn(indexes, canvas, causal):
+        total = torch.zeros((), device=accelerator.device)
+        for micro_loss in self.micro_losses(indexes, canvas, causal):
             with accelerator.accumulate(self.model):
-                loss = self.causal_loss(batch) if causal else self.loss(batch)
+                loss = micro_loss()
                 self.backward(loss)
                 if accelerator.sync_gradients:
                     grad_norm = accelerator.clip_grad_norm_(self.model.parameters(), config.max_grad_norm)
@@ -178,21 +171,28 @@ class Run:
     def backward(self, loss: Tensor) -> None:
         self.accelerator.backward(loss)
 
-    def drawn(self, indexes: list[int], canvas: int, causal: bool) -> list[NoisedBatch] | list[CausalBatch]:
-        """The micro-batches `indexes` of an update, of all processes' batches.
+    def micro_losses(self, indexes: list[int], canvas: int, causal: bool) -> list[Callable[[], Tensor]]:
+        """The losses of an update's micro-batches, the batches `indexes` of all processes, each computed when called.
 
         The weight "none" takes the mean over a micro-batch's masked positions, a causal batch that over its tokens.
         Each gets a factor that makes the mean of these means, over micro-batches and processes, the mean over all
         such positions of the update.
         """
-        batches = [(self.causal_batch if causal else self.noised_batch)(index, canvas) for index in indexes]
-        if causal or self.config.loss_weight == "none":
-            scored = [batch.positions if causal else batch.masked.nonzero() for batch in batches]
-            counts = torch.tensor([float(len(positions)) for positions in scored], device=self.accelerator.device)
-            mean = self.accelerator.reduce(counts.mean(), reduction="mean").clamp_min(1)
-            for batch, count in zip(batches, counts, strict=True):
-                batch.factor = count / mean
-        return batches
+        if causal:
+            plain = [self.causal_batch(index, canvas) for index in indexes]
+            self.weight_by(plain, [len(batch.positions) for batch in plain])
+            return [partial(self.causal_loss, batch) for batch in plain]
+        noised = [self.noised_batch(index, canvas) for index in indexes]
+        if self.config.loss_weight == "none":
+            self.weight_by(noised, [int(batch.masked.sum()) for batch in noised])
+        return [partial(self.loss, batch) for batch in noised]
+
+    def weight_by(self, batches: Sequence[NoisedBatch | CausalBatch], counts: list[int]) -> None:
+        """Give each micro-batch its share in the positions of the update as a factor, 1 on average."""
+        shares = torch.tensor(counts, dtype=torch.float32, device=self.accelerator.device)
+        mean = self.accelerator.reduce(shares.mean(), reduction="mean").clamp_min(1)
+        for batch, share in zip(batches, shares, strict=True):
+            batch.factor = share / mean
 
     def noised_batch(self, index: int, canvas: int) -> NoisedBatch:
         """Batch `index` of all processes with its noise, both functions of (seed, index)."""
@@ -202,9 +202,10 @@ class Run:
     def loss(self, batch: NoisedBatch) -> Tensor:
         """Σ over rows of w(t) Σ over masked positions of −log p (Eq. 4), logits at masked positions only."""
         device = self.accelerator.device
-        self.flops += training_flops(self.bare_model, *batch.input_ids.shape, len(batch.positions))
+        rows, length = batch.input_ids.shape
+        self.flops += training_flops(self.bare_model, rows, length, len(batch.positions))
         weights = loss_weights(self.config.loss_weight, batch.timestep, batch.masked, self.noise.schedule)
-        row_weights = weights[batch.positions // batch.input_ids.shape[1]] * batch.position_weights
+        row_weights = weights[batch.positions // length] * batch.position_weights
         return self.model(
             batch.noised_ids.to(device),
             batch.embedding.to(device),
@@ -282,8 +283,9 @@ class Run:
 
 def _whole(value: Tensor | None) -> Tensor:
     """A gradient norm as a plain number: sharding keeps it in parts, DeepSpeed has none before its first update."""
-    value = value.full_tensor() if hasattr(value, "full_tensor") else value
-    return torch.as_tensor(0.0 if value is None else value)
+    if value is None:
+        return torch.zeros(())
+    return torch.as_tensor(value.full_tensor() if hasattr(value, "full_tensor") else value)
 
 
 def _compute_dtype(accelerator: Accelerator) -> torch.dtype:
