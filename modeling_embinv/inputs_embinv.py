@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from .errors_embinv import EmbInvError
 from .errors_embinv import shown
+from .vectors_embinv import are_whole
+from .vectors_embinv import bad_rows
+from .vectors_embinv import has_unit_length
+from .vectors_embinv import unit_rows
 
-# by which a length may differ from 1
-LENGTH_TOLERANCE = 1e-2
 BEAMS = (
     "num_beams counts the texts that survive a round of corrections, so it needs num_corrections and feedback; "
     "masked diffusion has no beam search. Use num_candidates for the best of several texts."
@@ -49,30 +50,6 @@ def as_rows(vectors: Any, name: str) -> Tensor:
     raise EmbInvError(f"{name} must be floating-point numbers, got {dtype}; quantised vectors must be decoded first.")
 
 
-def unit_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """rows (N, D) float64 → (N, D) float32 of length 1, zeros where a row is zero, and the lengths (N,) float64."""
-    largest = rows.abs().amax(dim=1, keepdim=True)  # squares of very small and very large numbers leave float64
-    scaled = rows / largest.masked_fill(largest == 0, 1)
-    norms = scaled.norm(dim=1, keepdim=True)
-    return (scaled / norms.clamp_min(1)).float(), (largest * norms).squeeze(1)
-
-
-def bad_rows(rows: NDArray[np.floating[Any]]) -> dict[int, str]:
-    """Index → what is wrong, of those rows (N, D) that have no direction."""
-    reasons = dict.fromkeys(np.flatnonzero(~np.isfinite(rows).all(axis=1)).tolist(), "holds NaN or infinity")
-    return reasons | dict.fromkeys(np.flatnonzero(~rows.any(axis=1)).tolist(), "is all zeros")
-
-
-def has_unit_length(lengths: Tensor) -> Tensor:
-    """(N,) bool: which lengths (N,) are 1, but for the rounding of float16."""
-    return (lengths - 1).abs() <= LENGTH_TOLERANCE
-
-
-def are_whole(rows: Tensor) -> bool:
-    """Whether every number is a whole one, as int8 and binary quantisation leave them."""
-    return bool((rows == rows.round()).all())
-
-
 def check_embeddings(embeddings: Any, embedding_dim: int, first: int = 0) -> Tensor:
     """Vectors as (B, D) float32 rows of length 1 on the CPU; see `generate` for what is refused.
 
@@ -90,10 +67,10 @@ def check_embeddings(embeddings: Any, embedding_dim: int, first: int = 0) -> Ten
     if bad := bad_rows(rows.numpy()):
         row = min(bad)
         raise EmbInvError(f"embedding {first + row} {bad[row]}; every entry must be finite, and one of them not 0.")
-    rows, lengths = unit_rows(rows)
+    unit, lengths = unit_rows(rows.numpy())
     if not has_unit_length(lengths).all():
         warnings.warn("embeddings are not of length 1: normalising them.", stacklevel=3)
-    return rows
+    return torch.from_numpy(unit)
 
 
 def check_draft(draft_ids: Any, shape: torch.Size, vocab_size: int, end_token_id: int) -> Tensor:
@@ -179,7 +156,7 @@ def checked_feedback(feedback: Callable[[Any], Any], inputs: Any, count: int, em
         raise EmbInvError(f"feedback must give vectors of shape {shape}, got {tuple(rows.shape)}.")
     if not rows.isfinite().all():
         raise EmbInvError("feedback gave NaN or infinite numbers; every entry must be a finite number.")
-    return unit_rows(rows)[0]
+    return torch.from_numpy(unit_rows(rows.numpy())[0])
 
 
 # fewer vectors say too little about a variance
@@ -233,13 +210,13 @@ class Fingerprint:
 
     def mismatch(self, vectors: Tensor) -> str | None:
         """What vectors (N, D), as they came, look like when they are not this encoder's; None when they fit."""
-        vectors = vectors.detach().double().cpu()
-        rows, lengths = unit_rows(vectors)
-        if self.spread(rows) > LARGEST_SPREAD:
+        rows = vectors.detach().double().cpu().numpy()
+        unit, lengths = unit_rows(rows)
+        if self.spread(torch.from_numpy(unit)) > LARGEST_SPREAD:
             return "random numbers, vectors of another encoder, or ones that were rotated or strongly noised"
-        length = lengths.median()
-        if has_unit_length(length):
+        length = np.median(lengths, keepdims=True)
+        if has_unit_length(length).all():
             return None
-        if are_whole(vectors):
+        if are_whole(rows):
             return "whole numbers, as int8 quantisation leaves them"
-        return f"sums or differences of vectors, or scaled ones: their length is {float(length):.3g}, not 1"
+        return f"sums or differences of vectors, or scaled ones: their length is {length[0]:.3g}, not 1"

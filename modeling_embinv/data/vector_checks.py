@@ -3,10 +3,9 @@
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from ..inputs_embinv import are_whole, has_unit_length, unit_rows
+from ..vectors_embinv import are_whole, has_unit_length, unit_rows
 
 # Encoders whose vectors are often met, by width.
 FAMILIAR = {
@@ -21,8 +20,7 @@ FAMILIAR = {
 
 def sample_warnings(vectors: NDArray[np.floating[Any]], encoder: str | None) -> list[str]:
     """What a sample (N, D) of a file's vectors looks like, where it is not what `encoder` gives: a line each."""
-    rows, warned = torch.from_numpy(vectors.astype(np.float64)), []
-    lengths = unit_rows(rows)[1]
+    warned, lengths = [], unit_rows(vectors)[1]
     whose = f"those of {encoder}" if encoder else "an encoder's"
     if not has_unit_length(lengths).all():
         ends = dict.fromkeys(f"{length:.3g}" for length in (float(lengths.min()), float(lengths.max())))
@@ -30,7 +28,7 @@ def sample_warnings(vectors: NDArray[np.floating[Any]], encoder: str | None) -> 
             f"vectors of length {' to '.join(ends)}, not 1 like {whose}; they are scaled to it "
             "(a difference or a mean of vectors is no vector of a text)"
         )
-    values = rows.unique() if are_whole(rows) else None
+    values = np.unique(vectors) if are_whole(vectors) else None
     if values is not None and len(values) <= 2:
         warned.append(f"every number is one of two: these look like signs (binary quantisation), not like {whose}")
     elif values is not None and values[0] >= 0:

@@ -19,11 +19,11 @@ from transformers import PreTrainedTokenizerBase
 
 from ..data.vector_checks import sample_warnings
 from ..errors_embinv import EmbInvError
-from ..inputs_embinv import unit_rows
 from ..int8_embinv import Int8Linear
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..runtime import process_state
 from ..stores.vectors import Skipped, VectorBatch, open_vectors
+from ..vectors_embinv import unit_rows
 from .parts import ResultParts
 from .rows import Inversion, invert_vectors
 from .terminal import print_inversions
@@ -188,7 +188,7 @@ class _Job:
     def invert(self, first_row: int, part: VectorBatch) -> Iterator[Inversion]:
         """The texts of a part."""
         ids = part.ids or [None] * len(part.rows)
-        vectors, _ = unit_rows(torch.from_numpy(part.vectors.astype(np.float64)))  # `check_sample` has warned
+        vectors, _ = unit_rows(part.vectors)  # `check_sample` has warned
         inversions = invert_vectors(
             self.model, self.tokenizer, vectors, self.batch_size, self.settings, self.seed, first_row, self.feedback
         )

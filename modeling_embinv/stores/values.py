@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from ..data.files import WIDEST, parse_json
 from ..errors_embinv import EmbInvError
-from ..inputs_embinv import bad_rows
+from ..vectors_embinv import bad_rows
 
 _NUMBER_OF_NUMPY = re.compile(r"np\.float\d+\(([^()]*)\)")
 _ARRAY_OF_NUMPY = re.compile(r"array\((\[.*\])(?:, dtype=\w+)?\)", re.DOTALL)
