@@ -11,7 +11,8 @@ from transformers import AutoConfig, AutoModel, pipeline
 
 from modeling_embinv.training.backbone import new_inverter, prepare_tokenizer
 from modeling_embinv.training.checkpoints import export
-from tests.conftest import MASK, awaken, unit_vectors
+from tests.conftest import MASK, unit_vectors
+from tests.hub.tiny_folder import TRUNK, new_tiny_inverter
 
 SHIPPED = {
     "causal_embinv.py", "conditioning_embinv.py", "configuration_embinv.py",
@@ -20,21 +21,15 @@ SHIPPED = {
     "integrity_embinv.py", "linear_embinv.py", "modeling_embinv.py", "pipeline_embinv.py", "sampler_embinv.py",
     "search_embinv.py", "surrogate_embinv.py", "trunk_embinv.py",
 }  # fmt: skip
-TRUNK = dict(
-    model_type="bert", hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
-    max_position_embeddings=40,
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, encoder) -> Path:
     tokenizer = prepare_tokenizer(encoder.tokenizer)
-    torch.manual_seed(0)
-    sizes = dict(embedding_dim=16, max_sequence_length=12, num_condition_tokens=1)
-    model = awaken(new_inverter(tokenizer, TRUNK, encoder_id="a/b", **sizes))
+    model = new_tiny_inverter(encoder.tokenizer, num_condition_tokens=1)
     model.generation_config.strategy, model.generation_config.num_steps = "euler_remask", 5
     folder = tmp_path_factory.mktemp("hub") / "inverter"
-    export(model.eval(), tokenizer, folder)
+    export(model, tokenizer, folder)
     torch.save({"logits": _probe(model), "ids": _generate(model)}, folder.parent / "expected.pt")
     return folder
 
@@ -147,8 +142,7 @@ SEARCH = dict(feedback="surrogate", num_candidates=3, num_corrections=2, num_pro
 def invert(encoder):
     """A pipeline of a model that is loaded already, with a surrogate."""
     tokenizer = prepare_tokenizer(encoder.tokenizer)
-    torch.manual_seed(0)
-    model = awaken(new_inverter(tokenizer, TRUNK, embedding_dim=16, max_sequence_length=12))
+    model = new_tiny_inverter(encoder.tokenizer)
     model.add_surrogate(2)
     return pipeline("embedding-inversion", model=model.eval(), tokenizer=tokenizer)
 

@@ -8,8 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from modeling_embinv import linear_embinv
 from modeling_embinv.linear_embinv import Linear, linear, use_linear
-from tests.conftest import tiny_model, unit_vectors
-from tests.shipped.test_search import texts
+from tests.conftest import texts, tiny_model, unit_vectors
 
 
 @pytest.fixture(params=[True, False], ids=["onednn", "pytorch"])

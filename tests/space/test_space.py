@@ -21,14 +21,6 @@ FIGURE = re.compile(r"<b>([\d.]+)%?</b>([^<]+)<")
 
 
 @pytest.fixture(scope="module")
-def app():
-    import app
-
-    app.FRAME_SECONDS = 0.0
-    return app
-
-
-@pytest.fixture(scope="module")
 def url(app):
     _, url, _ = app.launch(prevent_thread_lock=True, quiet=True)
     yield url

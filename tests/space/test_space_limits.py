@@ -33,14 +33,6 @@ GOOD = {
 
 
 @pytest.fixture(scope="module")
-def app():
-    import app
-
-    app.FRAME_SECONDS = 0.0
-    return app
-
-
-@pytest.fixture(scope="module")
 def url(app, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))

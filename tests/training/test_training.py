@@ -27,12 +27,7 @@ from modeling_embinv.training.bag_of_words import bag_of_words_loss
 from modeling_embinv.training.config import TrainingConfig, parse_training_config
 from modeling_embinv.training.optimizers import learning_rate_factor
 from modeling_embinv.training.validation import ValidationSet, generation_scores
-from tests.training.tiny_runs import ROOT, TINY_TRUNK, in_two_processes, log, settings, weights
-
-SENTENCES = [
-    "The cat sat on the mat.", "Rain fell all night.", "He lost his keys again.", "Two trains left early.",
-    "Our teacher likes old maps.", "Please close the window.", "The soup is too hot to eat.", "Nobody saw the thief.",
-]  # fmt: skip
+from tests.training.tiny_runs import ROOT, SENTENCES, TINY_TRUNK, in_two_processes, log, settings, weights
 
 
 def test_resume_equals_no_interruption(pairs, tmp_path):

@@ -18,6 +18,11 @@ TINY_TRUNK = dict(
     max_position_embeddings=40,
 )  # fmt: skip
 
+SENTENCES = [
+    "The cat sat on the mat.", "Rain fell all night.", "He lost his keys again.", "Two trains left early.",
+    "Our teacher likes old maps.", "Please close the window.", "The soup is too hot to eat.", "Nobody saw the thief.",
+]  # fmt: skip
+
 
 def settings(prepared: Path, output_dir: Path, **overrides) -> TrainingConfig:
     values = dict(
