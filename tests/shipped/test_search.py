@@ -58,7 +58,7 @@ def test_known_tokens_of_a_draft_stay():
     draft[:, 1] = torch.tensor([7, 8, 9])
     output = model.generate(vectors, draft_ids=draft, num_steps=4)
     kept = output.sequences[:, 1]
-    assert all(token in (known, 0) for token, known in zip(kept.tolist(), [7, 8, 9], strict=True))
+    assert kept.tolist() == [7, 8, 9]
     assert (output.sequences != MASK).all()
     with pytest.raises(ValueError, match="draft_ids must have shape"):
         model.generate(vectors, draft_ids=draft[:, :5])

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import torch
 import yaml
+from accelerate import PartialState, debug_launcher
+from accelerate.state import AcceleratorState, GradientState
 from safetensors.torch import load_file
 
+from modeling_embinv.training.assemble import train
 from modeling_embinv.training.config import TrainingConfig
 
 ROOT = Path(__file__).parents[2]
@@ -43,8 +46,20 @@ def log(folder: Path) -> list[dict]:
     return [line for line in lines if "train/loss" in line]
 
 
+def in_two_forks(config: TrainingConfig):
+    """Train in two processes, forked from this one so that they need not import anything; an error of either raises."""
+    debug_launcher(_train, (config,), num_processes=2)
+
+
+def _train(config: TrainingConfig):
+    torch.set_num_threads(1)
+    for state in (AcceleratorState, PartialState, GradientState):
+        state._reset_state()  # this process' own, which says that it is alone
+    train(config)
+
+
 def in_two_processes(config: TrainingConfig, file: Path) -> subprocess.CompletedProcess:
-    """Train by `train.py` in two processes on the CPU; its output, whether it succeeded or not."""
+    """Train by `train.py` and PyTorch's launcher in two processes; its output, whether it succeeded or not."""
     file.write_text(yaml.safe_dump({key: value for key, value in vars(config).items() if value is not None}))
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.run(
