@@ -1,4 +1,4 @@
-"""Tiny models and the real encoder, shared by the tests; nothing here needs a network."""
+"""Tiny models, toy encoders and the real one, shared by the tests; nothing here needs a network."""
 
 import itertools
 import os
@@ -89,6 +89,12 @@ def with_surrogate(family: str = "bert", **overrides):
     for weight in (*model.surrogate.up, model.surrogate.start, *model.surrogate.shifts):
         torch.nn.init.normal_(weight, std=0.3)
     return model
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]):
+    """Files with slow tests come first, so that of two processes neither ends with one of them alone."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(params=list(BACKBONES))

@@ -161,7 +161,7 @@ def test_calibrate_saves_what_it_fitted(capsys, tmp_path):
         (["invert", "[1]", "--num_candidates", str(10**18)], "--num_candidates must be at most 65,536"),
         (["invert", "[1]", "--batch_size", str(10**18)], "--batch_size must be from 1 to 65,536"),
         (["prepare", "x.txt", "--out", "x", "--device", "nonsense"], "--device 'nonsense' is not on this machine"),
-        (["demo", "--strategy", "greedy"], "strategy must be one of"),
+        (["invert", "[1, 2]", "--strategy", "greedy"], "strategy must be one of|2 numbers"),
         (["demo", "--num_steps", "0"], "num_steps must be a whole number"),
         (["demo", "--max_length", "99"], "max_length 99 is more than"),
         (["prepare", "--out", "x"], "give texts"),

@@ -46,6 +46,7 @@ def folder(tmp_path_factory, encoder) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_pushed_folder_arrives_whole_in_one_commit_and_loads(hub, folder, tmp_path):
     """A card without results, a forgotten code file, or a commit for each file, which leaves half an update."""
     command = [
@@ -60,7 +61,7 @@ def test_a_pushed_folder_arrives_whole_in_one_commit_and_loads(hub, folder, tmp_
         "space",
     ]
     done = subprocess.run(
-        command, cwd=ROOT, env=environment(hub, tmp_path / "home"), capture_output=True, text=True, timeout=120
+        command, cwd=ROOT, env=environment(hub, tmp_path / "home"), capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert hub.authorizations == {"Bearer hf_x"} and len(hub.commits) == 2

@@ -53,12 +53,13 @@ def commits(tmp_path_factory, encoder) -> dict[str, dict[str, bytes]]:
 
 def python(code: str, argument: str, **options):
     done = subprocess.run(
-        [sys.executable, "-c", code, argument], capture_output=True, text=True, timeout=300, **options
+        [sys.executable, "-c", code, argument], capture_output=True, text=True, timeout=600, **options
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
 
+@pytest.mark.slow
 def test_loading_by_id_respects_revision_cache_and_offline(commits, tmp_path):
     """Catches weights of one commit with settings or code of another, a second cache, and network use when offline."""
     cases = [

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import DynamicCache, TextDiffusionStreamer
 
 from modeling_embinv import EmbInvConfig
@@ -308,5 +309,5 @@ def test_old_checkpoints_load():
     old = tiny_config().to_dict()
     del old["causal_share"]
     assert EmbInvConfig.from_dict(old).causal_share == 0
-    with pytest.raises(Exception, match="causal_share must be in"):
+    with pytest.raises(StrictDataclassError, match="causal_share must be in"):
         tiny_config(causal_share=1.5)

@@ -43,6 +43,7 @@ def test_resume_equals_no_interruption(pairs, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_distillation_resumes_and_trains_the_surrogate_alone(pairs, tmp_path):
     """The last stage must not touch what those before have learned, and go on where it was killed."""
     start = train(settings(pairs, tmp_path / "start", max_steps=1))
@@ -61,6 +62,7 @@ def test_distillation_resumes_and_trains_the_surrogate_alone(pairs, tmp_path):
     assert len(scores) == 3 and all(-1 <= line["validation/rank_correlation"] <= 1 for line in scores)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [{}, {"loss_weight": "none"}, {"surrogate_rank": 4}], ids=str)
 def test_accumulation_equals_two_processes(pairs, tmp_path, flags):
     """Two processes with the same noise, a schedule stepped once per process, or gradients that are not averaged end
@@ -78,6 +80,7 @@ def test_accumulation_equals_two_processes(pairs, tmp_path, flags):
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_handful_of_sentences_is_over_fitted(encoder):
     """Conditioning, masking, loss and decoding together: if any is broken, eight sentences cannot be learned."""
     tokenizer = prepare_tokenizer(encoder.tokenizer)

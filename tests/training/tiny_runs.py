@@ -47,7 +47,10 @@ def log(folder: Path) -> list[dict]:
 
 
 def in_two_forks(config: TrainingConfig):
-    """Train in two processes, forked from this one so that they need not import anything; an error of either raises."""
+    """Train in two processes, forked from this one so that they need not import anything.
+
+    Each writes the message of a ValueError that ended it to a file in the run's folder; any other error raises here.
+    """
     debug_launcher(_train, (config,), num_processes=2)
 
 
@@ -55,7 +58,10 @@ def _train(config: TrainingConfig):
     torch.set_num_threads(1)
     for state in (AcceleratorState, PartialState, GradientState):
         state._reset_state()  # this process' own, which says that it is alone
-    train(config)
+    try:
+        train(config)
+    except ValueError as error:
+        Path(config.output_dir, f"{os.getpid()}.error").write_text(str(error))
 
 
 def in_two_processes(config: TrainingConfig, file: Path) -> subprocess.CompletedProcess:
@@ -65,5 +71,5 @@ def in_two_processes(config: TrainingConfig, file: Path) -> subprocess.Completed
     return subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
          str(ROOT / "train.py"), str(file)],
-        env=environment, timeout=300, capture_output=True, text=True,
+        env=environment, timeout=600, capture_output=True, text=True,
     )  # fmt: skip
