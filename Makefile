@@ -9,7 +9,10 @@ TRAINING_PARTS := commonvoice tanaka books-fiction wikipedia-simple wikipedia-mi
 	web-ewt us-presidential-speeches books-nonfiction opensource-guide xquad
 HELD_OUT_PARTS := tanaka commonvoice wikipedia-simple books-fiction wikipedia-misc gov-18f web-ewt world-factbook
 
-.PHONY: demo space test checkpoint sync lint format clean
+# a file's tests share what they load, so they stay in one process; those with slow tests come first (tests/conftest.py)
+IN_TWO := -n 2 --dist loadfile --no-loadscope-reorder
+
+.PHONY: demo space test test-fast checkpoint sync lint format clean
 
 demo: $(STAMP)
 	$(BIN)/embinv demo
@@ -18,7 +21,11 @@ space: $(STAMP)
 	$(BIN)/python space/app.py
 
 test: $(STAMP) lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest $(IN_TWO)
+
+# without what takes more than about five seconds each
+test-fast: $(STAMP) lint
+	$(BIN)/python -m pytest $(IN_TWO) -m "not slow"
 
 # from raw text to an evaluated checkpoint in $(RUN)/best; killed and called again, it goes on where it was
 checkpoint: $(STAMP)

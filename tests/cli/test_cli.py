@@ -16,7 +16,7 @@ from modeling_embinv.generation_config_embinv import EmbInvGenerationConfig
 from modeling_embinv.training.backbone import new_inverter, prepare_tokenizer
 from modeling_embinv.training.checkpoints import export
 from tests.conftest import awaken
-from tests.training.test_training import TINY_TRUNK
+from tests.training.tiny_runs import TINY_TRUNK
 
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 

@@ -3,8 +3,6 @@
 import re
 from pathlib import Path
 
-import torch
-
 from modeling_embinv.cli.demo import DEMO_SENTENCES
 from modeling_embinv.cli.options import CHECKPOINT
 from modeling_embinv.evaluation import metrics
@@ -24,10 +22,10 @@ def test_readme_code_runs(encoder, monkeypatch):
 
 def test_the_checkpoint_carries_the_package_code():
     """Hub users run the copy beside the weights: a fix that reaches only the package is none for them."""
-    copies = list(Path(CHECKPOINT).glob("*.py"))
-    assert copies
-    for copy in copies:
-        assert copy.read_bytes() == (ROOT / "modeling_embinv" / copy.name).read_bytes(), copy.name
+    shipped = {path.name: path.read_bytes() for path in (ROOT / "modeling_embinv").glob("*_embinv.py")}
+    copies = {path.name: path.read_bytes() for path in Path(CHECKPOINT).glob("*.py")}
+    assert copies.keys() == shipped.keys()
+    assert [name for name in copies if copies[name] != shipped[name]] == []
 
 
 def test_the_shipped_checkpoint_reads_vectors(encoder):
@@ -42,4 +40,3 @@ def test_the_shipped_checkpoint_reads_vectors(encoder):
     own = metrics.cosine(again, embeddings).mean()
     other = metrics.cosine(again, embeddings.roll(1, dims=0)).mean()
     assert own > other + 0.3
-    assert torch.isfinite(own)

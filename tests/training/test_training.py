@@ -28,12 +28,7 @@ from modeling_embinv.training.backbone import new_inverter, prepare_tokenizer
 from modeling_embinv.training.bag_of_words import bag_of_words_loss
 from modeling_embinv.training.config import TrainingConfig, parse_training_config
 from modeling_embinv.training.validation import ValidationSet, generation_scores
-from tests.training.tiny_runs import ROOT, TINY_TRUNK, in_two_processes, log, settings, weights
-
-SENTENCES = [
-    "The cat sat on the mat.", "Rain fell all night.", "He lost his keys again.", "Two trains left early.",
-    "Our teacher likes old maps.", "Please close the window.", "The soup is too hot to eat.", "Nobody saw the thief.",
-]  # fmt: skip
+from tests.training.tiny_runs import ROOT, SENTENCES, TINY_TRUNK, in_two_forks, log, settings, weights
 
 
 def test_resume_equals_no_interruption(pairs, tmp_path):
@@ -49,6 +44,7 @@ def test_resume_equals_no_interruption(pairs, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_distillation_resumes_and_trains_the_surrogate_alone(pairs, tmp_path):
     """The last stage must not touch what those before have learned, and go on where it was killed."""
     start = train(settings(pairs, tmp_path / "start", max_steps=1))
@@ -67,6 +63,7 @@ def test_distillation_resumes_and_trains_the_surrogate_alone(pairs, tmp_path):
     assert len(scores) == 3 and all(-1 <= line["validation/rank_correlation"] <= 1 for line in scores)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [{}, {"loss_weight": "none"}, {"surrogate_rank": 4}], ids=str)
 def test_accumulation_equals_two_processes(pairs, tmp_path, flags):
     """Two processes with the same noise, a schedule stepped once per process, or gradients that are not averaged end
@@ -74,9 +71,7 @@ def test_accumulation_equals_two_processes(pairs, tmp_path, flags):
     of the loss."""
     config = settings(pairs, tmp_path / "one", gradient_accumulation_steps=2, max_steps=4, **flags)
     one = train(config)
-    two = replace(config, output_dir=str(tmp_path / "two"), gradient_accumulation_steps=1)
-    done = in_two_processes(two, tmp_path / "two.yaml")
-    assert done.returncode == 0, done.stderr[-3000:]
+    in_two_forks(replace(config, output_dir=str(tmp_path / "two"), gradient_accumulation_steps=1))
     two = weights(tmp_path / "two" / "last")
     for name, weight in weights(one).items():
         assert torch.allclose(weight.float(), two[name].float(), atol=2e-3), name
@@ -86,6 +81,7 @@ def test_accumulation_equals_two_processes(pairs, tmp_path, flags):
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_handful_of_sentences_is_over_fitted(encoder):
     """Conditioning, masking, loss and decoding together: if any is broken, eight sentences cannot be learned."""
     tokenizer = prepare_tokenizer(encoder.tokenizer)
