@@ -2,6 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+OLDEST := .venv-oldest
 
 CORPUS ?= ../shared/corpus
 RUN := runs/minilm_cpu_surrogate
@@ -9,7 +10,7 @@ TRAINING_PARTS := commonvoice tanaka books-fiction wikipedia-simple wikipedia-mi
 	web-ewt us-presidential-speeches books-nonfiction opensource-guide xquad
 HELD_OUT_PARTS := tanaka commonvoice wikipedia-simple books-fiction wikipedia-misc gov-18f web-ewt world-factbook
 
-.PHONY: demo space test checkpoint sync lint format clean
+.PHONY: demo space test test-oldest checkpoint sync lint types format clean
 
 demo: $(STAMP)
 	$(BIN)/embinv demo
@@ -17,8 +18,14 @@ demo: $(STAMP)
 space: $(STAMP)
 	$(BIN)/python space/app.py
 
-test: $(STAMP) lint
+test: $(STAMP) lint types
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# the tests with the oldest versions that pyproject.toml allows, in an environment of their own
+test-oldest:
+	test -d $(OLDEST) || $(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e '.[test]'
+	$(OLDEST)/bin/python -m pytest -n 2 --dist loadfile
 
 # from raw text to an evaluated checkpoint in $(RUN)/best; killed and called again, it goes on where it was
 checkpoint: $(STAMP)
@@ -45,6 +52,9 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+types: $(STAMP)
+	$(BIN)/mypy
+
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -57,4 +67,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(OLDEST) runs

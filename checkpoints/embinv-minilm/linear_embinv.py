@@ -1,5 +1,7 @@
 """Linear layers by the faster of PyTorch's two libraries for matrix products on a CPU."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -37,17 +39,18 @@ class Linear(nn.Linear):
     """A linear layer that computes by `linear`."""
 
     def forward(self, input: Tensor) -> Tensor:
+        """Input (…, K) → (…, N)."""
         return linear(input, self.weight, self.bias)
 
 
-def use_linear(model: nn.Module):
+def use_linear(model: nn.Module) -> None:
     """Make every plain linear layer of a model one that computes by `linear`; weights and names stay."""
     for module in model.modules():
         if type(module) is nn.Linear:
             module.__class__ = Linear
 
 
-def _operations(input_shape, weight_shape, *_, out_shape=None, **__) -> int:
+def _operations(input_shape: torch.Size, weight_shape: torch.Size, *_: Any, out_shape: torch.Size, **__: Any) -> int:
     """For PyTorch's counter of operations, which knows its default library's operators only."""
     return 2 * out_shape.numel() * weight_shape[1]
 
