@@ -7,17 +7,13 @@ modulation adds to them.
 A trunk attends in two orders: in full, or, with `causal`, each position to itself and what stands to its left.
 """
 
-from collections.abc import Iterable
 from typing import Any
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask
-from transformers import BertConfig
-from transformers import Cache
-from transformers import ModernBertConfig
+from transformers import BertConfig, Cache, ModernBertConfig
 from transformers.masking_utils import create_bidirectional_mask, create_bidirectional_sliding_window_mask
 from transformers.masking_utils import create_causal_mask, sliding_window_bidirectional_overlay
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -157,16 +153,13 @@ class BertTrunk(nn.Module):
         self.config = config
         self.embeddings = BertTrunkEmbeddings(config)
         self.encoder = BertTrunkEncoder(config)
-        self.num_norms = 1 + sum(layer.num_norms for layer in self._blocks)
+        self.norms = [AdaptiveBertLayer.num_norms] * config.num_hidden_layers  # of each layer
+        self.num_norms = 1 + sum(self.norms)
 
     @property
     def layers(self) -> nn.ModuleList:
         """The N layers."""
         return self.encoder.layer
-
-    @property
-    def _blocks(self) -> Iterable[AdaptiveBertLayer]:
-        return cast(Iterable[AdaptiveBertLayer], self.layers)
 
     @property
     def token_embeddings(self) -> nn.Embedding:
@@ -192,10 +185,8 @@ class BertTrunk(nn.Module):
             mask = create_causal_mask(self.config, hidden, attention_mask, past_key_values)
         elif attention_mask is not None:
             mask = create_bidirectional_mask(self.config, inputs_embeds=hidden, attention_mask=attention_mask)
-        first = 1
-        for layer in self._blocks:
-            hidden = layer(hidden, modulation[:, first : first + layer.num_norms], attention_mask=mask, **order)
-            first += layer.num_norms
+        for layer, part in zip(self.layers, modulation[:, 1:].split(self.norms, dim=1), strict=True):
+            hidden = layer(hidden, part, attention_mask=mask, **order)
         return hidden
 
 
@@ -217,14 +208,13 @@ class ModernBertTrunk(nn.Module):
         super().__init__()
         self.config = config
         self.embeddings = ModernBertTrunkEmbeddings(config)
-        self.layers = nn.ModuleList(AdaptiveModernBertLayer(config, i) for i in range(config.num_hidden_layers))
+        layers = [AdaptiveModernBertLayer(config, index) for index in range(config.num_hidden_layers)]
+        self.layers = nn.ModuleList(layers)
+        self.norms = [layer.num_norms for layer in layers]
+        self.kinds: list[str] = [layer.attention_type for layer in layers]
         self.final_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
         self.rotary_emb = ModernBertRotaryEmbedding(config)
-        self.num_norms = 2 + sum(layer.num_norms for layer in self._blocks)
-
-    @property
-    def _blocks(self) -> Iterable[AdaptiveModernBertLayer]:
-        return cast(Iterable[AdaptiveModernBertLayer], self.layers)
+        self.num_norms = 2 + sum(self.norms)
 
     @property
     def token_embeddings(self) -> nn.Embedding:
@@ -251,24 +241,13 @@ class ModernBertTrunk(nn.Module):
             masks = self._attention_masks(hidden, attention_mask)
         positions = torch.arange(hidden.shape[1], device=hidden.device)[None] + before
         rotations = {kind: self.rotary_emb(hidden, positions, kind) for kind in masks}
-        first = 1
-        for layer in self._blocks:
-            hidden = layer(
-                hidden,
-                modulation[:, first : first + layer.num_norms],
-                attention_mask=masks[layer.attention_type],
-                position_embeddings=rotations[layer.attention_type],
-                **order,
-            )
-            first += layer.num_norms
+        parts = modulation[:, 1:-1].split(self.norms, dim=1)
+        for layer, part, kind in zip(self.layers, parts, self.kinds, strict=True):
+            hidden = layer(hidden, part, attention_mask=masks[kind], position_embeddings=rotations[kind], **order)
         return adaptive_norm(hidden, self.final_norm, modulation[:, -1])
 
-    def _kinds(self) -> list[str]:
-        """How the layers attend: to all, within a window, or some of them each way."""
-        return sorted({layer.attention_type for layer in self._blocks})
-
     def _attention_masks(self, hidden: Tensor, attention_mask: Tensor | None) -> dict[str, Mask]:
-        kinds = self._kinds()
+        kinds = sorted(set(self.kinds))
         if attention_mask is None and hidden.shape[1] <= self.config.sliding_window:
             return dict.fromkeys(kinds)  # nothing to hide: attention without a mask is the fast path
         makers = {
@@ -282,7 +261,7 @@ class ModernBertTrunk(nn.Module):
     ) -> dict[str, Mask]:
         """The left half of what each kind of layer sees in full."""
         inputs, window = (self.config, hidden, attention_mask, past_key_values), self.config.sliding_window
-        masks: dict[str, Mask] = dict.fromkeys(self._kinds(), create_causal_mask(*inputs))
+        masks: dict[str, Mask] = dict.fromkeys(sorted(set(self.kinds)), create_causal_mask(*inputs))
         if "sliding_attention" in masks and _length(past_key_values) + hidden.shape[1] > window:
             within = sliding_window_bidirectional_overlay(window)
             masks["sliding_attention"] = create_causal_mask(*inputs, and_mask_function=within)
@@ -299,8 +278,6 @@ def _length(past_key_values: Cache | None) -> int:
 
 
 TRUNKS = {"bert": BertTrunk, "roberta": BertTrunk, "xlm-roberta": BertTrunk, "modernbert": ModernBertTrunk}
-
-
 Trunk = BertTrunk | ModernBertTrunk
 
 
