@@ -2,6 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+OLDEST := .venv-oldest
 
 CORPUS ?= ../shared/corpus
 RUN := runs/minilm_cpu_surrogate
@@ -12,7 +13,7 @@ HELD_OUT_PARTS := tanaka commonvoice wikipedia-simple books-fiction wikipedia-mi
 # a file's tests share what they load, so they stay in one process; those with slow tests come first (tests/conftest.py)
 IN_TWO := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo space test test-fast checkpoint sync lint format clean
+.PHONY: demo space test test-fast test-oldest checkpoint sync lint types format clean
 
 demo: $(STAMP)
 	$(BIN)/embinv demo
@@ -20,12 +21,18 @@ demo: $(STAMP)
 space: $(STAMP)
 	$(BIN)/python space/app.py
 
-test: $(STAMP) lint
+test: $(STAMP) lint types
 	$(BIN)/python -m pytest $(IN_TWO)
 
 # without what takes more than about five seconds each
-test-fast: $(STAMP) lint
+test-fast: $(STAMP) lint types
 	$(BIN)/python -m pytest $(IN_TWO) -m "not slow"
+
+# the tests with the oldest versions that pyproject.toml allows, in an environment of their own
+test-oldest:
+	test -d $(OLDEST) || $(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e '.[test]'
+	$(OLDEST)/bin/python -m pytest $(IN_TWO)
 
 # from raw text to an evaluated checkpoint in $(RUN)/best; killed and called again, it goes on where it was
 checkpoint: $(STAMP)
@@ -52,6 +59,9 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+types: $(STAMP)
+	$(BIN)/mypy
+
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -64,4 +74,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(OLDEST) runs

@@ -45,7 +45,7 @@ class KeptLinear:
 
 
 def medians(calls: list[Callable], seconds: float) -> list[float]:
-    """Milliseconds of this thread for each call, A B A B …"""
+    """Milliseconds of this thread for each call; the calls take turns."""
     times, end = [[] for _ in calls], time.perf_counter() + seconds
     while time.perf_counter() < end or len(times[0]) < 5:
         for call, own in zip(calls, times, strict=True):

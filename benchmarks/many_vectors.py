@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -93,7 +94,7 @@ def report(rows: list[dict], count: int) -> dict:
     stretches = []
     for run in sorted({row["run"] for row in rows}):
         own = [row for row in rows if row["run"] == run]
-        working = [row for before, row in zip(own, own[1:], strict=False) if row["vectors"] > before["vectors"]]
+        working = [row for before, row in pairwise(own) if row["vectors"] > before["vectors"]]
         if len(working) < 3:
             continue
         vectors, seconds, mib = (np.array([row[key] for row in working]) for key in ("vectors", "seconds", "mib"))

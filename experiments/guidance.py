@@ -27,7 +27,7 @@ RESULTS = FOLDER / "results" / "guidance.json"
 PAIRS, LENGTH, TEXTS = "data/minilm_16", 15, 300
 SCALES = (1.0, 1.25, 1.5, 2.0)
 # sequential takes a pass a token, whatever the steps
-METHODS = sweep(strategy=("confidence", "euler", "euler_remask"), num_steps=(4, 8, 16)) + [{"strategy": "sequential"}]
+METHODS = [*sweep(strategy=("confidence", "euler", "euler_remask"), num_steps=(4, 8, 16)), {"strategy": "sequential"}]
 
 
 def main() -> int:

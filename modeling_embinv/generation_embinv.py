@@ -50,9 +50,10 @@ class EmbInvGenerationOutput(ModelOutput):
     history, history_confidence: on request, the canvas (B, L) and its confidence after each pass.
     """
 
-    sequences: Tensor | None = None
-    confidence: Tensor | None = None
-    num_forward_passes: int | None = None
+    # always there; `ModelOutput` wants a default of every field
+    sequences: Tensor = None  # type: ignore[assignment]
+    confidence: Tensor = None  # type: ignore[assignment]
+    num_forward_passes: int = None  # type: ignore[assignment]
     cosine: Tensor | None = None
     num_feedback_calls: int | None = None
     num_surrogate_calls: int | None = None

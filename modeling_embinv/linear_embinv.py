@@ -44,6 +44,7 @@ class Linear(nn.Linear):
         return shared.train(layer.training)
 
     def forward(self, input: Tensor) -> Tensor:
+        """Input (…, K) → (…, N)."""
         return linear(input, self.weight, self.bias)
 
 

@@ -1,5 +1,7 @@
 """Linear layers by the faster of PyTorch's two libraries for matrix products on a CPU."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -44,6 +46,7 @@ class Linear(nn.Linear):
         return shared.train(layer.training)
 
     def forward(self, input: Tensor) -> Tensor:
+        """Input (…, K) → (…, N)."""
         return linear(input, self.weight, self.bias)
 
 

@@ -4,7 +4,7 @@ import base64
 import binascii
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -179,7 +179,7 @@ def _digits(word: str) -> int:
     return len(word.lower().partition("e")[0].partition(".")[2])
 
 
-def _of_words(words: Sequence) -> np.ndarray | str:
+def _of_words(words: Sequence[Any]) -> np.ndarray | str:
     if any(word is None or (isinstance(word, str) and not word.strip()) for word in words):
         return "holds an empty number"
     try:
@@ -188,7 +188,7 @@ def _of_words(words: Sequence) -> np.ndarray | str:
         return "holds text that is no list of numbers"
 
 
-def _array(values: list) -> np.ndarray | str:
+def _array(values: list[Any]) -> np.ndarray | str:
     if len(values) > WIDEST:
         raise EmbInvError(f"a row of {len(values):,} numbers; at most {WIDEST:,} are read")
     try:
