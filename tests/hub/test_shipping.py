@@ -18,7 +18,7 @@ SHIPPED = {
     "cross_entropy_embinv.py", "diffusion_embinv.py", "edits_embinv.py", "errors_embinv.py",
     "generation_config_embinv.py", "generation_embinv.py", "inputs_embinv.py", "int8_embinv.py",
     "integrity_embinv.py", "linear_embinv.py", "modeling_embinv.py", "pipeline_embinv.py", "sampler_embinv.py",
-    "search_embinv.py", "surrogate_embinv.py", "trunk_embinv.py",
+    "likelihood_embinv.py", "search_embinv.py", "settings_embinv.py", "surrogate_embinv.py", "trunk_embinv.py",
 }  # fmt: skip
 TRUNK = dict(
     model_type="bert", hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,

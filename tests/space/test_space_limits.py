@@ -95,9 +95,9 @@ def test_no_event_takes_a_value_without_a_bound(app):
         ("invert", 2, ["euler"], "Strategy"),
         ("invert", 3, 10**18, "Steps: a whole number from 1 to 32"),
         ("invert", 3, 0, "Steps"),
-        ("invert", 4, float("inf"), "Guidance .*: a number from 0 to 4"),
+        ("invert", 4, float("inf"), "Guidance scale: a number from 0 to 4"),
         ("invert", 5, 0.3, "Temperature: one of"),
-        ("invert", 6, -0.1, "Re-mask ratio .* from 0 to 0.5"),
+        ("invert", 6, -0.1, "Remask ratio: a number from 0 to 0.5"),
         ("invert", 7, 10**6, "Candidates: a whole number from 1 to 32"),
         ("invert", 8, 10**6, "Corrections: a whole number from 0 to 20"),
         ("invert", 9, "oracle", "Checked by: one of"),
@@ -252,7 +252,7 @@ def test_whoever_leaves_stops_the_model(app, monkeypatch):
     """Each request starts a thread; that of a visitor who is gone went on to the end of the search."""
     vector = app.inverter.embed([SENTENCE])[0]
     before = set(threading.enumerate())
-    for settings in (dict(num_steps=32), dict(candidates=32, corrections=20, searches=4)):
+    for settings in (dict(num_steps=32), dict(num_candidates=32, num_corrections=20, num_searches=4)):
         drafts = app.inverter.drafts(vector, **settings)
         next(drafts)
         next(drafts)
@@ -290,7 +290,7 @@ def test_a_search_that_takes_too_long_ends_with_a_line(app, monkeypatch):
 
     monkeypatch.setattr(inverter, "LONGEST_SECONDS", -1)
     with pytest.raises(ValueError, match="choose fewer candidates"):
-        list(app.inverter.drafts(app.inverter.embed([SENTENCE])[0], candidates=8, corrections=20))
+        list(app.inverter.drafts(app.inverter.embed([SENTENCE])[0], num_candidates=8, num_corrections=20))
 
 
 def test_what_visitors_leave_is_bounded(app, monkeypatch):
