@@ -9,7 +9,7 @@ TRAINING_PARTS := commonvoice tanaka books-fiction wikipedia-simple wikipedia-mi
 	web-ewt us-presidential-speeches books-nonfiction opensource-guide xquad
 HELD_OUT_PARTS := tanaka commonvoice wikipedia-simple books-fiction wikipedia-misc gov-18f web-ewt world-factbook
 
-.PHONY: demo space test checkpoint sync lint format clean
+.PHONY: demo space test checkpoint sync settings lint format clean
 
 demo: $(STAMP)
 	$(BIN)/embinv demo
@@ -40,6 +40,10 @@ checkpoint: $(STAMP)
 sync:
 	rm -f checkpoints/embinv-minilm/*.py
 	cp modeling_embinv/*_embinv.py checkpoints/embinv-minilm/
+
+# docs/reference/settings.md, from the table of settings
+settings: $(STAMP)
+	$(BIN)/python docs/_build/settings_page.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -26,19 +26,15 @@ def add_model(parser: argparse.ArgumentParser, sweep: bool = False):
     """Flags of the model and its settings; with `sweep`, each takes several values, to run every combination."""
     add_model_folder(parser)
     several = {"nargs": "+"} if sweep else {}
-    every = "several values: every combination is tried" if sweep else None
+    about = "a checkpoint may have other defaults"
+    about += "; of several values, every combination is tried" if sweep else ""
     for title, table in (("generation", SamplerSettings.table()), ("search", SearchSettings.table())):
-        group = parser.add_argument_group(title, every)
+        group = parser.add_argument_group(title, about)
         for setting in filter(lambda setting: setting.is_flag, table.values()):
-            group.add_argument(*_spellings(setting), type=setting.kind, help=_help(setting), **several)
+            group.add_argument(f"--{setting.name}", type=setting.kind, help=_help(setting), **several)
     group.add_argument("--feedback", choices=FEEDBACK.choices, help=_help(FEEDBACK), **several)
     if not sweep:
         parser.add_argument("--seed", type=int, default=0, help="of sampling")
-
-
-def _spellings(setting: Setting) -> tuple[str, ...]:
-    """The flag of a setting, with hyphens and with underscores."""
-    return tuple(dict.fromkeys([f"--{setting.name.replace('_', '-')}", f"--{setting.name}"]))
 
 
 def _help(setting: Setting) -> str:

@@ -17,9 +17,7 @@ from modeling_embinv.settings_embinv import SETTINGS
 from tests.conftest import END, MASK, PAD, VOCAB, awaken, tiny_config, tiny_model, unit_vectors
 
 L = 12
-STRATEGIES = [
-    strategy for strategy in SETTINGS["strategy"].choices if strategy != "autoregressive"
-]  # of masked models
+STRATEGIES = [name for name in SETTINGS["strategy"].choices if name != "autoregressive"]  # of masked models
 
 
 class Oracle(EmbInvForMaskedDiffusion):

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from modeling_embinv.settings_embinv import FEEDBACK, SETTINGS
+
 httpx = pytest.importorskip("httpx")
 gradio_client = pytest.importorskip("gradio_client", reason="the Space needs gradio: pip install 'embinv[space]'")
 SENTENCE = "We will meet at the station on Friday evening."
@@ -78,6 +80,25 @@ def test_no_event_takes_a_value_without_a_bound(app):
     for event in app.build().fns.values():
         for component in event.inputs:
             assert component.stateful or hasattr(component, "bound"), (event.api_name, component)
+
+
+def test_controls_are_made_from_the_table_of_settings(app):
+    """A page whose sliders start elsewhere than `generate`, reach what it refuses, or call it by other words."""
+    for name in app.CONTROLS:
+        bound, setting = app.BOUNDS[name], {**SETTINGS, "feedback": FEEDBACK}[name]
+        control = bound.control()
+        assert bound.info == control.info == setting.help
+        if isinstance(bound, app.Number):
+            assert control.value == bound.check(None) == setting.default
+            assert isinstance(control.step, int) == (setting.kind is int)
+            assert (control.minimum, control.maximum) == (bound.low, bound.high)
+            assert bound.high < setting.high and bound.low == max(setting.low, 0)  # the page allows less of each
+            assert all(setting.check(value) == value for value in (bound.low, bound.high))
+        elif name == "temperature":
+            assert all(setting.check(float(word)) is not None for word in bound.choices[1:])
+        else:
+            assert len(bound.choices) > 1 and set(bound.choices) <= set(setting.choices)
+    assert app.STRATEGIES[0] == SETTINGS["strategy"].default
 
 
 @pytest.mark.parametrize(

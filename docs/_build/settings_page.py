@@ -1,16 +1,16 @@
 """Write docs/reference/settings.md from the table of settings.
 
-python docs/settings_page.py
+python docs/_build/settings_page.py
 """
 
 from pathlib import Path
 
 from modeling_embinv.settings_embinv import FEEDBACK, SamplerSettings, SearchSettings, Setting
 
-PATH = Path(__file__).parent / "reference" / "settings.md"
+PATH = Path(__file__).parents[1] / "reference" / "settings.md"
 HEAD = """# Settings of `generate`
 
-<!-- made by docs/settings_page.py from modeling_embinv/settings_embinv.py -->
+<!-- made by docs/_build/settings_page.py from modeling_embinv/settings_embinv.py -->
 
 Give them to `generate` as keywords, or change `model.generation_config`. A setting that is one word or one number is
 also a flag of `embinv invert`, `demo` and `evaluate`. A checkpoint can have other defaults than these, in its
