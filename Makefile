@@ -13,7 +13,7 @@ HELD_OUT_PARTS := tanaka commonvoice wikipedia-simple books-fiction wikipedia-mi
 # a file's tests share what they load, so they stay in one process; those with slow tests come first (tests/conftest.py)
 IN_TWO := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo space test test-fast test-oldest checkpoint sync lint types format clean
+.PHONY: demo space test test-fast test-oldest checkpoint sync lint types format clean settings
 
 demo: $(STAMP)
 	$(BIN)/embinv demo
@@ -54,6 +54,10 @@ checkpoint: $(STAMP)
 sync:
 	rm -f checkpoints/embinv-minilm/*.py
 	cp modeling_embinv/*_embinv.py checkpoints/embinv-minilm/
+
+# docs/reference/settings.md, from the table of settings
+settings: $(STAMP)
+	$(BIN)/python docs/_build/settings_page.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

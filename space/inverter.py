@@ -12,9 +12,9 @@ from transformers import AutoModel, AutoTokenizer
 
 from modeling_embinv.data.encoder_config import EncoderConfig
 from modeling_embinv.data.encoders import load_encoder
+from modeling_embinv.settings_embinv import SearchSettings, feedback_by_name
 from modeling_embinv.texts_embinv import decode_rows, text_ids
 
-STRATEGIES = ("confidence", "sequential", "euler", "euler_remask", "two_stage")
 LONGEST_SECONDS = 300  # for one call of the model; others wait
 HEARTBEAT_SECONDS = 1.0
 
@@ -113,20 +113,12 @@ class Inverter:
         """(N, D) unit vectors."""
         return self.encoder.encode(texts)
 
-    def drafts(
-        self,
-        vector: Tensor,
-        seed: int = 0,
-        candidates: int = 1,
-        corrections: int = 0,
-        feedback: str = "encoder",
-        searches: int = 1,
-        **settings,
-    ):
+    def drafts(self, vector: Tensor, seed: int = 0, feedback: str = "encoder", **settings):
         """Every draft of a text as it is made, then, where asked for, the text that the closed loop found; its result.
 
         Args:
-            feedback: what checks candidates and corrections, "encoder" or "surrogate".
+            feedback: what judges candidates and corrections, "encoder" or "surrogate".
+            settings: of `generate`, those of the search among them.
 
         Yields:
             `Draft` after `Draft`, None each second without one, and one `Result`. Once the generator is closed, the
@@ -135,7 +127,7 @@ class Inverter:
         queue: Queue = Queue()
         left = threading.Event()
         start = time.perf_counter()
-        loop = dict(num_candidates=candidates, num_corrections=corrections, num_searches=searches)
+        search = {name: settings.pop(name) for name in SearchSettings.table() if name in settings}
 
         class Streamer:
             def put_draft(self, ids: Tensor, confidence: Tensor):
@@ -149,9 +141,9 @@ class Inverter:
             self.watch.left = left
             try:
                 output = self.generate(vector[None], seed, streamer=Streamer(), **settings)
-                if candidates > 1 or corrections:
+                if SearchSettings.of(search).is_search:
                     passes = output.num_forward_passes
-                    output = self.generate(vector[None], seed, feedback=feedback, **loop, **settings)
+                    output = self.generate(vector[None], seed, feedback=feedback, **search, **settings)
                     output.num_forward_passes += passes
                     queue.put((output.sequences[0], output.confidence[0], time.perf_counter() - start))
                 queue.put(self._result(output, vector, time.perf_counter() - start))
@@ -179,10 +171,10 @@ class Inverter:
         return Result(text, ids, output.num_forward_passes, 1000 * seconds, cosine, **calls)
 
     def generate(self, vectors: Tensor, seed: int = 0, **settings):
-        """`generate` of the model; settings of None are the model's own, `feedback` may be the word "encoder"."""
+        """`generate` of the model; settings of None are the model's own, `feedback` is "encoder" or "surrogate"."""
         settings = {name: value for name, value in settings.items() if value is not None}
-        if settings.get("feedback") == "encoder":
-            settings |= {"feedback": self.embed, "tokenizer": self.tokenizer}
+        feedback = feedback_by_name(settings.pop("feedback", None), lambda: self.embed)
+        settings |= {"feedback": feedback, "tokenizer": self.tokenizer}
         self.watch.deadline = time.monotonic() + LONGEST_SECONDS
         return self.model.generate(vectors, generator=torch.Generator().manual_seed(seed), **settings)
 

@@ -1,7 +1,5 @@
 """Linear layers by the faster of PyTorch's two libraries for matrix products on a CPU."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F

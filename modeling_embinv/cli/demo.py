@@ -34,7 +34,7 @@ def _demo(options):
     canvas = encode_canvas(encoder.vocabulary, list(options.sentences), model.config.max_sequence_length)
     embeddings = encoder.encode(canvas.texts)
     settings = sampler_settings(options)
-    feedback = feedback_of(model, options, encoder)
+    feedback = feedback_of(options.feedback, model, options, encoder)
     generator = torch.Generator().manual_seed(options.seed)
     output = model.generate(embeddings, generator=generator, feedback=feedback, tokenizer=tokenizer, **settings)
     sequences, end = output.sequences.cpu(), model.config.eos_token_id

@@ -6,7 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..errors_embinv import EmbInvError
-from .options import add_encoder, add_model, add_model_folder, encoder_of, load_model, sampler_settings
+from ..settings_embinv import FEEDBACK
+from .options import add_encoder, add_model, add_model_folder, encoder_of, feedback_of, load_model, sampler_settings
 
 
 def add_evaluate(commands):
@@ -107,7 +108,7 @@ def add_calibrate(commands: argparse._SubParsersAction):
     parser.add_argument("--limit", type=int, default=1000, help="texts of each folder without a judge")
     parser.add_argument("--search_limit", type=int, default=200, help="texts of each folder for each judge")
     judges = "what judges the searches whose confidence is fitted as well; none by default, as they take long"
-    parser.add_argument("--feedback", nargs="*", default=[], choices=("surrogate", "encoder"), help=judges)
+    parser.add_argument("--feedback", nargs="*", default=[], choices=FEEDBACK.choices[1:], help=judges)
     add_model_folder(parser)
     add_encoder(parser)
     parser.set_defaults(run=_calibrate)
@@ -138,8 +139,7 @@ def _written_tokens(model, tokenizer, options):
 
     runs = [("open_loop", ({},), options.limit, None), ("candidates", (CANDIDATES,), options.limit, None)]
     for judge in options.feedback:
-        feedback = encoder_of(model, options).encode if judge == "encoder" else judge
-        runs.append((judge, SEARCHES, options.search_limit, feedback))
+        runs.append((judge, SEARCHES, options.search_limit, feedback_of(judge, model, options)))
     for kind, settings, limit, feedback in runs:
         parts = []
         for path in options.pairs:

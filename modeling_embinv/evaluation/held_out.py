@@ -16,6 +16,7 @@ from ..data.encoders import Encoder
 from ..errors_embinv import EmbInvError
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..runtime import generator_for
+from ..settings_embinv import feedback_by_name
 from ..texts_embinv import decode_rows, text_lengths
 from . import metrics
 
@@ -140,10 +141,8 @@ class HeldOut:
         Args:
             settings: of `generate`; `feedback` is "encoder", "surrogate" or "none".
         """
-        feedback = settings.pop("feedback", "none")
-        if feedback != "none":
-            stands_for = {"encoder": self.encoder.encode}
-            settings |= {"feedback": stands_for.get(feedback, feedback), "tokenizer": self.tokenizer}
+        feedback = feedback_by_name(settings.pop("feedback", None), lambda: self.encoder.encode)
+        settings |= {"feedback": feedback, "tokenizer": self.tokenizer}
         vectors = self.embeddings if vectors is None else vectors
         generator, start = generator_for(0), time.perf_counter()
         bar = tqdm(vectors.split(batch_size), desc=progress, disable=None if progress else True, leave=False)

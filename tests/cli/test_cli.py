@@ -158,7 +158,7 @@ def test_calibrate_saves_what_it_fitted(capsys, tmp_path):
         (["invert", "[1]", "--device", "nonsense"], "--device 'nonsense' is not on this machine; present: cpu"),
         (["invert", "[1]", "--device", "meta"], "--device 'meta' is not on this machine"),
         (["invert", "[1]", "--device", "cuda:99"], "--device 'cuda:99' is not on this machine"),
-        (["invert", "[1]", "--num_candidates", str(10**18)], "--num_candidates must be at most 65,536"),
+        (["invert", "[1]", "--num_candidates", str(10**18)], "num_candidates must be a whole number from 1 to 10,000"),
         (["invert", "[1]", "--batch_size", str(10**18)], "--batch_size must be from 1 to 65,536"),
         (["prepare", "x.txt", "--out", "x", "--device", "nonsense"], "--device 'nonsense' is not on this machine"),
         (["invert", "[1, 2]", "--strategy", "greedy"], "strategy must be one of|2 numbers"),

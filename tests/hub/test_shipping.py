@@ -19,7 +19,7 @@ SHIPPED = {
     "cross_entropy_embinv.py", "diffusion_embinv.py", "edits_embinv.py", "errors_embinv.py",
     "generation_config_embinv.py", "generation_embinv.py", "inputs_embinv.py", "int8_embinv.py",
     "integrity_embinv.py", "linear_embinv.py", "modeling_embinv.py", "pipeline_embinv.py", "sampler_embinv.py",
-    "search_embinv.py", "surrogate_embinv.py", "trunk_embinv.py",
+    "likelihood_embinv.py", "search_embinv.py", "settings_embinv.py", "surrogate_embinv.py", "trunk_embinv.py",
 }  # fmt: skip
 
 

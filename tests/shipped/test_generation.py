@@ -14,12 +14,12 @@ from transformers import TextDiffusionStreamer
 from modeling_embinv import EmbInvForMaskedDiffusion, EmbInvGenerationConfig, EmbInvOutput
 from modeling_embinv.conditioning_embinv import Condition
 from modeling_embinv.diffusion_embinv import Canvas, confidence_step, euler_step, remask_step, sequential_step
-from modeling_embinv.generation_config_embinv import STRATEGIES as ALL_STRATEGIES
 from modeling_embinv.inputs_embinv import check_embeddings
+from modeling_embinv.settings_embinv import SETTINGS
 from tests.conftest import END, MASK, PAD, VOCAB, awaken, tiny_config, tiny_model, unit_vectors
 
 L = 12
-STRATEGIES = [strategy for strategy in ALL_STRATEGIES if strategy != "autoregressive"]  # of masked models
+STRATEGIES = [name for name in SETTINGS["strategy"].choices if name != "autoregressive"]  # of masked models
 
 
 class Oracle(EmbInvForMaskedDiffusion):
@@ -549,7 +549,10 @@ def odd_arguments(random: random.Random) -> tuple:
     settings = {name: fine[name] for name in random.sample(list(fine)[:-1], random.randint(0, 4))}
     if "num_corrections" in settings:
         settings["feedback"] = "surrogate"
-    others = ("draft_ids", "generator", "streamer", "feedback", "tokenizer", "generation_config", "inputs", "top_p")
+    others = (
+        "draft_ids", "generator", "streamer", "feedback", "tokenizer", "generation_config", "search", "inputs",
+        "top_p",
+    )  # fmt: skip
     for name in random.sample((*EmbInvGenerationConfig.names(), *others), random.randint(0, 2)):
         settings[name] = random.choice(ODD)
     return vectors, settings

@@ -7,7 +7,8 @@ from scipy.stats import spearmanr
 from modeling_embinv import modeling_embinv
 from modeling_embinv.diffusion_embinv import after_first, text_positions
 from modeling_embinv.evaluation import metrics
-from modeling_embinv.search_embinv import LIKELIHOOD_WEIGHT, SURROGATE_LIKELIHOOD_WEIGHT, ClosedLoop
+from modeling_embinv.search_embinv import ClosedLoop
+from modeling_embinv.settings_embinv import LIKELIHOOD_WEIGHT, SURROGATE_LIKELIHOOD_WEIGHT
 from tests.conftest import END, VOCAB, awaken, bag_of_tokens, texts, tiny_model, unit_vectors, with_surrogate
 
 
