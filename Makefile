@@ -9,10 +9,20 @@ TRAINING_PARTS := commonvoice tanaka books-fiction wikipedia-simple wikipedia-mi
 	web-ewt us-presidential-speeches books-nonfiction opensource-guide xquad
 HELD_OUT_PARTS := tanaka commonvoice wikipedia-simple books-fiction wikipedia-misc gov-18f web-ewt world-factbook
 
-.PHONY: demo space test checkpoint sync lint format clean
+.PHONY: demo ladder results space test checkpoint sync lint format clean
 
 demo: $(STAMP)
+	$(BIN)/embinv demo --num_candidates 16 --num_corrections 20 --feedback encoder
 	$(BIN)/embinv demo
+
+# every figure, table and plot of README, model card and docs/results, from the JSON of results
+results: $(STAMP)
+	$(BIN)/python experiments/results.py
+
+# the README's picture and demo, by the released checkpoint
+ladder: $(STAMP)
+	$(BIN)/python experiments/ladder.py
+	$(BIN)/python experiments/results.py
 
 space: $(STAMP)
 	$(BIN)/python space/app.py

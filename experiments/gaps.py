@@ -2,8 +2,8 @@
 
     python experiments/gaps.py
 
-The longest word of each short text of quality_cost.yaml is hidden. Floors: the vector of another text, whose gap is
-filled from the visible words alone. Writes `results/gaps.json`.
+The longest word of each short text of quality_cost.yaml is hidden. Floors: the visible words alone, without a vector
+(guidance 0), and the vector of another text. Writes `results/gaps.json`.
 """
 
 import sys
@@ -25,12 +25,15 @@ def main() -> int:
     model, tokenizer = load_inverter(experiment["model"])
     encoder = load_encoder(model.config.encoder_id)
     length, (fewest, most) = next(iter(experiment["lengths"].items()))
-    held_out, _ = HeldOut.of_texts(model, tokenizer, encoder, held_out_texts(experiment, encoder.tokenizer, fewest, most))
+    held_out, _ = HeldOut.of_texts(
+        model, tokenizer, encoder, held_out_texts(experiment, encoder.tokenizer, fewest, most)
+    )
     hidden = longest_words(tokenizer, held_out.input_ids, held_out.end)
     drafts = held_out.input_ids.masked_fill(hidden, model.config.mask_token_id)
     rows = {}
-    for name, vectors in (("own vector", held_out.embeddings), ("another text's", held_out.embeddings.roll(1, 0))):
-        written = model.generate(vectors, draft_ids=drafts).sequences.cpu()
+    own, other = held_out.embeddings, held_out.embeddings.roll(1, dims=0)
+    for name, vectors, guidance in (("own vector", own, 1.0), ("no vector", own, 0.0), ("another text's", other, 1.0)):
+        written = model.generate(vectors, draft_ids=drafts, guidance_scale=guidance).sequences.cpu()
         whole = ((written == held_out.input_ids) | ~hidden).all(dim=-1)
         scores = Measures({"hidden words %": 100 * whole.numpy().astype(np.float64)}).scores()
         rows[name] = {"texts": len(whole), **{label: asdict(score) for label, score in scores.items()}}

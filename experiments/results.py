@@ -8,19 +8,23 @@ stands between is made anew. figures.yaml says what each name is, and which clai
 
 import argparse
 import re
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import claims
 import ladder
 import yaml
-from measured import ROOT, find, mean, results
+from measured import ROOT, find, mean, results, row_scores
 from tables import table
 
 from modeling_embinv.data.files import write_text
 
 TEXTS = ("README.md", "checkpoints/embinv-minilm/README.md", "docs/results/*.md")
 MARKER = re.compile(r"<!--(figure|table|demo):([\w.-]+)-->(.*?)<!--/\1-->", flags=re.S)
+CARD = ROOT / "checkpoints" / "embinv-minilm"
+PLOTS = ("lengths.png", "reliability.png")
 REGISTRY = Path(__file__).with_name("figures.yaml")
 
 
@@ -33,6 +37,8 @@ def main(arguments: list[str]) -> int:
         print(f"{path.relative_to(ROOT)}: {'not from these results' if options.check else 'made anew'}")
         if not options.check:
             write_text(path, made()[path])
+            if path.parent == CARD:
+                draw_plots()
     wrong = broken_claims()
     for name, claim in wrong:
         print(f"{name}: “{claim}” is no longer true; write its sentence anew")
@@ -101,6 +107,20 @@ def demo(number: int) -> str:
     """A command of `make demo` and what it printed."""
     run = results("ladder")["demo"][number]
     return f"$ {run['command']}\n{run['output']}"
+
+
+def draw_plots():
+    """The card's plots, of the released checkpoint's evaluation."""
+    from modeling_embinv.evaluation.plots import save_plots
+    from modeling_embinv.evaluation.report import Report, Row
+
+    evaluation = results("evaluation")
+    rows = [Row(**{**row, "scores": row_scores(row)}) for row in evaluation["rows"]]
+    report = Report(rows, *(evaluation[name] for name in ("accuracy_by_position", "calibration", "samples")))
+    with tempfile.TemporaryDirectory() as folder:
+        for path in save_plots(report, folder):
+            if path.name in PLOTS:
+                shutil.copy(path, CARD)
 
 
 def broken_claims() -> list[tuple[str, str]]:
