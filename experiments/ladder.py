@@ -29,7 +29,8 @@ RUNGS = {
 # what `make demo` runs
 DEMO = ("embinv demo --num_candidates 16 --num_corrections 20 --feedback encoder", "embinv demo")
 
-WIDTH, ROW, TOP, LABEL, SCORE = 880, 58, 62, 24, 776
+WIDTH, ROW, TOP, LABEL, TEXT, SCORE = 960, 58, 62, 24, 212, 888
+MOST_CHARACTERS = 74
 STYLE = """
   .panel { fill: #ffffff; stroke: #d0d7de }
   text { font: 15px system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-serif; fill: #1f2328 }
@@ -112,7 +113,7 @@ def draw(ladder: dict) -> str:
             f'<line class="line" x1="{LABEL}" y1="{top}" x2="{WIDTH - LABEL}" y2="{top}"/>',
             f'<text class="name" x="{LABEL}" y="{top + 26}">{escape(rung["name"])}</text>',
             f'<text class="small" x="{LABEL}" y="{top + 45}">{cost(rung)}</text>',
-            f'<text x="214" y="{top + 34}">{words(rung["text"], sentence)}</text>',
+            f'<text x="{TEXT}" y="{top + 34}">{words(rung["text"], sentence)}</text>',
             f'<text x="{SCORE}" y="{top + 34}">{rung["cosine"]:.2f}</text>',
         ]
     return "\n".join([*lines, "</svg>\n"])
@@ -133,7 +134,8 @@ def cost(rung: dict) -> str:
 
 
 def words(text: str, sentence: str) -> str:
-    """The text's words as spans: right, where they match the sentence's words in order, or wrong."""
+    """The text's words as spans, right where they match the sentence's in order, else wrong; a long text is cut."""
+    text = text if len(text) <= MOST_CHARACTERS else f"{text[: text.rindex(' ', 0, MOST_CHARACTERS)]} …"
     own, original = text.split(), sentence.lower().split()
     blocks = SequenceMatcher(None, own, original, autojunk=False).get_matching_blocks()
     right = {block.a + offset for block in blocks for offset in range(block.size)}

@@ -2,8 +2,9 @@
 
     python experiments/results.py           # `make results`; with --check nothing is written
 
-A text holds `<!--figure:NAME-->…<!--/figure-->`, `<!--table:NAME-->…<!--/table-->` or `<!--demo:N-->…<!--/demo-->`; what
-stands between is made anew. figures.yaml says what each name is, and which claims of the texts must hold.
+A text holds `<!--figure:NAME-->…<!--/figure-->`, `<!--table:NAME-->…<!--/table-->` or
+`<!--demo:NUMBER-->…<!--/demo-->`; what stands between is made anew. figures.yaml says what each name is,
+and which claims of the texts must hold.
 """
 
 import argparse
