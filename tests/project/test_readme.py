@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from modeling_embinv.cli.demo import DEMO_SENTENCES
 from modeling_embinv.cli.main import main
@@ -41,7 +40,7 @@ def test_readme_commands_run_as_printed(encoder, tmp_path, monkeypatch, capsys):
     assert {command for command, *_ in printed} == {"demo", "invert", "evaluate"} and len(printed) >= 5
     for command in printed:
         if "--feedback" in command:
-            command = [*command, DEMO_SENTENCES[-1]]
+            command = [*command, DEMO_SENTENCES[4]]
         if command == ["evaluate"]:
             command = ["evaluate", "--help"]
             with pytest.raises(SystemExit) as left:
@@ -69,10 +68,10 @@ def test_readme_names_files_and_targets_that_exist():
 
 def test_the_checkpoint_carries_the_package_code():
     """Hub users run the copy beside the weights: a fix that reaches only the package is none for them."""
-    copies = list(Path(CHECKPOINT).glob("*.py"))
-    assert copies
-    for copy in copies:
-        assert copy.read_bytes() == (ROOT / "modeling_embinv" / copy.name).read_bytes(), copy.name
+    shipped = {path.name: path.read_bytes() for path in (ROOT / "modeling_embinv").glob("*_embinv.py")}
+    copies = {path.name: path.read_bytes() for path in Path(CHECKPOINT).glob("*.py")}
+    assert copies.keys() == shipped.keys()
+    assert [name for name in copies if copies[name] != shipped[name]] == []
 
 
 def test_the_shipped_checkpoint_reads_vectors(encoder):
@@ -87,4 +86,3 @@ def test_the_shipped_checkpoint_reads_vectors(encoder):
     own = metrics.cosine(again, embeddings).mean()
     other = metrics.cosine(again, embeddings.roll(1, dims=0)).mean()
     assert own > other + 0.3
-    assert torch.isfinite(own)

@@ -55,6 +55,8 @@ def test_every_marker_is_filled(path):
     text = path.read_text(encoding="utf-8")
     assert len(results.MARKER.findall(text)) == len(re.findall(r"<!--(?!/)", text)) == len(re.findall("<!--/", text))
     assert "…<!--" not in text
+    # a line that starts with a comment ends the paragraph, on GitHub
+    assert not re.findall(r"^ *<!--figure.*", text, flags=re.M)
 
 
 def test_new_results_reach_every_text(changed):
