@@ -33,11 +33,12 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; status 1 when something would change")
     options = parser.parse_args(arguments)
-    stale = [path for path, text in made().items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+    files = made()
+    stale = [path for path, text in files.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     for path in stale:
         print(f"{path.relative_to(ROOT)}: {'not from these results' if options.check else 'made anew'}")
         if not options.check:
-            write_text(path, made()[path])
+            write_text(path, files[path])
             if path.parent == CARD:
                 draw_plots()
     wrong = broken_claims()
