@@ -13,10 +13,20 @@ HELD_OUT_PARTS := tanaka commonvoice wikipedia-simple books-fiction wikipedia-mi
 # a file's tests share what they load, so they stay in one process; those with slow tests come first (tests/conftest.py)
 IN_TWO := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo space test test-fast test-oldest checkpoint sync lint types format clean settings
+.PHONY: demo ladder results space test test-fast test-oldest checkpoint sync lint types format clean settings
 
 demo: $(STAMP)
+	$(BIN)/embinv demo --num_candidates 16 --num_corrections 20 --feedback encoder
 	$(BIN)/embinv demo
+
+# every figure, table and plot of README, model card and docs/results, from the JSON of results
+results: $(STAMP)
+	$(BIN)/python experiments/results.py
+
+# the README's picture and demo, by the released checkpoint
+ladder: $(STAMP)
+	$(BIN)/python experiments/ladder.py
+	$(BIN)/python experiments/results.py
 
 space: $(STAMP)
 	$(BIN)/python space/app.py

@@ -154,7 +154,8 @@ def main(arguments: list[str] | None = None):
     parser.add_argument("--num_steps", type=int, default=8)
     parser.add_argument("--kill_at", type=float, default=0.4, help="share of the vectors")
     parser.add_argument("--out", type=Path, default=Path("runs/many_vectors"))
-    parser.add_argument("--json", type=Path, help="write the result there, and the plot beside it")
+    parser.add_argument("--json", type=Path, help="write the result there")
+    parser.add_argument("--plot", type=Path, help="draw the vectors finished over time there")
     parser.add_argument("--flags", nargs=argparse.REMAINDER, default=[], help="more flags of embinv invert, last")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -167,7 +168,8 @@ def main(arguments: list[str] | None = None):
     print(f"{result['table']}\n\na million vectors: {result['hours_for_a_million']:.1f} hours")
     if options.json:
         write_json(options.json, result)
-        plot(rows, options.json.with_suffix(".png"))
+    if options.plot:
+        plot(rows, options.plot)
 
 
 if __name__ == "__main__":

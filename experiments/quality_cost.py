@@ -3,7 +3,7 @@
     python experiments/quality_cost.py                  # goes on where it was
     python experiments/quality_cost.py --only "open loop, 8 passes"
 
-Writes `results/quality_cost.json` and the plot `results/quality_cost.png`.
+Writes `results/quality_cost.json` and the plot `docs/images/quality_cost.png`.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from modeling_embinv.training.flops import operation_counter
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results" / "quality_cost.json"
+PLOT = FOLDER.parent / "docs" / "images" / "quality_cost.png"
 # operations are counted on so few texts, off the clock
 COUNTED = 8
 
@@ -57,7 +58,7 @@ def main(arguments: list[str]) -> int:
                 write_json(RESULTS, found)
     found = {length: {name: rows[name] for name in every if name in rows} for length, rows in found.items()}
     write_json(RESULTS, found)
-    plot(found, RESULTS.with_suffix(".png"))
+    plot(found, PLOT)
     return 0
 
 

@@ -7,7 +7,7 @@ An experiment is a YAML: `title`, `full` and `reduced` (each a training config a
 `variants` (a name, and the flags that make it, or `full` and `reduced` flags). A variant lives in
 `runs/experiments/` under a name made of its settings, so that experiments share what they have in common, several
 processes may work on one experiment (`--only`), and a second call goes on where the first one stopped. Scores of the
-validation split, held out by document, go to `experiments/results/NAME_SCALE.json`, from which RESULTS.md is made.
+validation split, held out by document, go to `experiments/results/NAME_SCALE.json`, from which docs/results is made.
 """
 
 import argparse

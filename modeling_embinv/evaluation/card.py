@@ -20,8 +20,8 @@ METRICS = {
 _NEEDED = ("config.json", "model.safetensors", "modeling_embinv.py", "tokenizer.json")
 _CARD = """# {name}
 
-Reads the text back out of embeddings of `{encoder}` ({dim} dimensions), for texts of at most {length} tokens, by
-masked diffusion.
+Recovers text from embeddings of `{encoder}` ({dim} dimensions), for texts of at most {length} tokens, by masked
+diffusion.
 
 ```python
 from transformers import pipeline
@@ -90,17 +90,14 @@ def _new_card(folder: Path, repo: str) -> ModelCard:
     text = _CARD.format(name=repo.split("/")[-1], repo=repo, **facts)
     if (folder / EVALUATION).exists():
         rows = json.loads((folder / EVALUATION).read_text(encoding="utf-8"))["rows"]
-        read = [
-            Row(
-                row["section"],
-                row["name"],
-                row["texts"],
-                {key: Score(**value) for key, value in row["scores"].items()},
-            )
-            for row in rows
-        ]
-        text += f"\n## Held-out figures\n\n{markdown(read)}\n"
+        table = markdown([_row(row) for row in rows])
+        text += f"\n## Held-out figures\n\n{table}\n"
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
+
+
+def _row(row: dict) -> Row:
+    scores = {key: Score(**value) for key, value in row["scores"].items()}
+    return Row(row["section"], row["name"], row["texts"], scores)
 
 
 def push(
