@@ -13,7 +13,7 @@ HELD_OUT_PARTS := tanaka commonvoice wikipedia-simple books-fiction wikipedia-mi
 # a file's tests share what they load, so they stay in one process; those with slow tests come first (tests/conftest.py)
 IN_TWO := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo ladder results space test test-fast test-oldest checkpoint sync lint types format clean settings
+.PHONY: demo ladder results space test test-fast test-oldest docs checkpoint sync settings lint types format clean
 
 demo: $(STAMP)
 	$(BIN)/embinv demo --num_candidates 16 --num_corrections 20 --feedback encoder
@@ -43,6 +43,11 @@ test-oldest:
 	test -d $(OLDEST) || $(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e '.[test]'
 	$(OLDEST)/bin/python -m pytest $(IN_TWO)
+
+# the site, in site/; a link to nothing is an error, and nothing is downloaded
+docs: $(STAMP)
+	$(BIN)/python docs/_build/picture.py
+	$(BIN)/python -m mkdocs build --strict
 
 # from raw text to an evaluated checkpoint in $(RUN)/best; killed and called again, it goes on where it was
 checkpoint: $(STAMP)
@@ -84,8 +89,8 @@ format: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,docs]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(OLDEST) runs
+	rm -rf $(VENV) $(OLDEST) runs site
