@@ -57,16 +57,37 @@ class CausalBatch:
     """What a training step from left to right needs; M is the number of tokens, ends included.
 
     input_ids: x0 (B, L), cut behind the longest text and its end. embedding: e (B, D). condition_mask: (B,) bool.
-    positions, targets: (M,) int64, the flat positions of texts and their end tokens, and x0 there.
-    factor: of the batch's loss, see `Run.micro_losses`.
+    text: (B, L) bool, the tokens of texts and their ends. factor: of the batch's loss, see `Run.micro_losses`.
     """
 
     input_ids: Tensor
     embedding: Tensor
     condition_mask: Tensor
-    positions: Tensor
-    targets: Tensor
+    text: Tensor
     factor: Tensor | float = 1.0
+
+    @property
+    def positions(self) -> Tensor:
+        """(M,) int64, the flat positions of texts and their ends."""
+        return self.text.flatten().nonzero().squeeze(1)
+
+    @property
+    def targets(self) -> Tensor:
+        """(M,) int64, x0 at `positions`."""
+        return self.input_ids[self.text]
+
+    def by_length(self, count: int) -> list["CausalBatch"]:
+        """The rows in up to `count` parts of similar length, each cut behind its longest text.
+
+        A row without a tail says nothing of its canvas, so it need not be wider than its text.
+        """
+        order = self.text.sum(dim=1).argsort(stable=True)
+        return [self._rows(rows) for rows in order.chunk(count)]
+
+    def _rows(self, index: Tensor) -> "CausalBatch":
+        width = int(self.text[index].sum(dim=1).max())
+        rows = self.input_ids[index, :width], self.embedding[index], self.condition_mask[index]
+        return CausalBatch(*rows, self.text[index, :width], self.factor)
 
 
 def causal_batch(
@@ -75,14 +96,8 @@ def causal_batch(
     """Originals (B, L) and embeddings (B, D) without the tail of ends, and dropped conditions."""
     text = text_positions(input_ids, end)
     width = int(text.sum(dim=1).max())
-    input_ids, positions = input_ids[:, :width], text[:, :width].flatten().nonzero().squeeze(1)
-    return CausalBatch(
-        input_ids=input_ids,
-        embedding=embedding,
-        condition_mask=torch.rand(len(input_ids), generator=generator) >= condition_dropout,
-        positions=positions,
-        targets=input_ids.flatten()[positions],
-    )
+    condition_mask = torch.rand(len(input_ids), generator=generator) >= condition_dropout
+    return CausalBatch(input_ids[:, :width], embedding, condition_mask, text[:, :width])
 
 
 def is_causal_update(share: float, seed: int, update: int) -> bool:

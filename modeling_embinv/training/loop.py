@@ -29,6 +29,8 @@ from .validation import ValidationSet, causal_score, generation_scores, masked_s
 
 # updates after which an accelerator is asked whether all losses were finite: reading one means waiting for it
 CHECKED_UPDATES = 20
+# parts of similar length in which a causal batch is computed: its rows need not be as wide as its longest text
+LENGTH_PARTS = 4
 
 
 class Run:
@@ -224,18 +226,25 @@ class Run:
 
     def causal_loss(self, batch: CausalBatch) -> Tensor:
         """Mean −log p of the texts and their ends, from left to right."""
-        device, (rows, length), count = self.accelerator.device, batch.input_ids.shape, len(batch.positions)
-        self.flops += training_flops(self.bare_model, rows, length - 1, count)  # the last token is no input
-        return self.model(
-            batch.input_ids.to(device),
-            batch.embedding.to(device),
-            None,
-            condition_mask=batch.condition_mask.to(device),
-            positions=batch.positions.to(device),
-            targets=batch.targets.to(device),
-            target_weights=torch.full((count,), 1 / count, device=device) * batch.factor,
-            causal=True,
-        ).loss
+        device, tokens = self.accelerator.device, int(batch.text.sum())
+        loss = torch.zeros((), device=device)
+        for part in batch.by_length(LENGTH_PARTS):
+            (rows, length), count = part.input_ids.shape, len(part.positions)
+            self.flops += training_flops(self.bare_model, rows, length - 1, count)  # the last token is no input
+            loss = (
+                loss
+                + self.model(
+                    part.input_ids.to(device),
+                    part.embedding.to(device),
+                    None,
+                    condition_mask=part.condition_mask.to(device),
+                    positions=part.positions.to(device),
+                    targets=part.targets.to(device),
+                    target_weights=torch.full((count,), 1 / tokens, device=device) * part.factor,
+                    causal=True,
+                ).loss
+            )
+        return loss
 
     def validate(self) -> None:
         """Log held-out scores of the averaged weights, and keep the best of them."""

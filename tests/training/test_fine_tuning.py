@@ -16,6 +16,8 @@ from modeling_embinv.loading import load_inverter
 from modeling_embinv.runtime import generator_for
 from modeling_embinv.training.assemble import train
 from modeling_embinv.training.checkpoints import export
+from modeling_embinv.training.fine_tuning import grow_prefix
+from tests.conftest import VOCAB, awaken, tiny_model, unit_vectors
 from tests.training.tiny_runs import in_two_processes, settings, weights
 
 LINE = "dropped"
@@ -142,3 +144,39 @@ def test_settings_are_not_changed_by_a_run(released, pairs, tmp_path):
     model, _ = load_inverter(train(config))
     assert vars(config) == before and config.noise_schedule == "log_linear"
     assert model.config.noise_schedule == "cosine"
+
+
+@pytest.mark.parametrize("before", [0, 1])
+@pytest.mark.parametrize("name", ["bert", "xlm-roberta", "modernbert"])
+def test_more_condition_tokens_leave_the_text_where_it_was(name, before):
+    """Tokens that move to other position embeddings with the new prefix are strangers to every layer."""
+    model = awaken(tiny_model(name, num_condition_tokens=before))
+    ids, vectors = torch.randint(4, VOCAB, (3, 6), generator=torch.Generator().manual_seed(0)), unit_vectors(3)
+    embeds = model.get_input_embeddings()(ids)
+    positions = getattr(model.trunk.embeddings, "position_embeddings", None)
+    kept = None if positions is None else model.trunk.embeddings(embeds, first=before)
+    prefix = model.condition(vectors).prefix
+    grow_prefix(model, 4)
+    assert model.config.num_condition_tokens == 4
+    if positions is not None:
+        assert torch.equal(model.trunk.embeddings(embeds, first=4), kept)
+    grown = model.condition(vectors).prefix
+    assert grown.shape[1] == 4
+    if before:
+        assert torch.allclose(grown[:, -before:], prefix, atol=1e-6)
+    assert model(ids, vectors, torch.ones(3)).logits.isfinite().all()
+    grow_prefix(model, 2)  # never fewer than it has
+    assert model.config.num_condition_tokens == 4
+
+
+def test_a_checkpoint_gains_condition_tokens_and_the_second_order(released, pairs, tmp_path):
+    """The released checkpoint has one condition token and one order; the long run starts from it."""
+    out = train(
+        settings(
+            pairs, tmp_path, init_from=str(released), backbone_config=None, num_condition_tokens=3, causal_share=0.5,
+            max_steps=2,
+        )
+    )  # fmt: skip
+    model, _ = load_inverter(out)
+    assert model.config.num_condition_tokens == 3 and model.config.causal_share == 0.5
+    assert model.condition_tokens.weight.shape[0] == 3 * model.config.hidden_size

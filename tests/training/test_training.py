@@ -1,6 +1,8 @@
 """Training for real, at tiny size: resume, two processes, over-fitting, damaged folders, settings."""
 
 import json
+import shutil
+from collections import Counter
 from dataclasses import replace
 
 import pyarrow as pa
@@ -20,6 +22,7 @@ from modeling_embinv.data.noise import Noise, canvas_length, noise_batch
 from modeling_embinv.data.pairs import load_pairs
 from modeling_embinv.data.tokens import Vocabulary
 from modeling_embinv.diffusion_embinv import NoiseSchedule
+from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.loading import load_inverter
 from modeling_embinv.runtime import generator_for
 from modeling_embinv.training import checkpoints
@@ -27,6 +30,7 @@ from modeling_embinv.training.assemble import train
 from modeling_embinv.training.backbone import new_inverter, prepare_tokenizer
 from modeling_embinv.training.bag_of_words import bag_of_words_loss
 from modeling_embinv.training.config import TrainingConfig, parse_training_config
+from modeling_embinv.training.optimizers import new_optimizers
 from modeling_embinv.training.validation import ValidationSet, generation_scores
 from tests.training.tiny_runs import ROOT, SENTENCES, TINY_TRUNK, in_two_forks, log, settings, weights
 
@@ -64,7 +68,16 @@ def test_distillation_resumes_and_trains_the_surrogate_alone(pairs, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flags", [{}, {"loss_weight": "none"}, {"surrogate_rank": 4}], ids=str)
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {},
+        {"loss_weight": "none"},
+        {"surrogate_rank": 4},
+        {"causal_share": 1.0, "num_condition_tokens": 1, "optimizer": "muon"},
+    ],
+    ids=str,
+)
 def test_accumulation_equals_two_processes(pairs, tmp_path, flags):
     """Two processes with the same noise, a schedule stepped once per process, or gradients that are not averaged end
     elsewhere than one process that accumulates the same two micro-batches; a log of the main process alone shows half
@@ -77,7 +90,9 @@ def test_accumulation_equals_two_processes(pairs, tmp_path, flags):
         assert torch.allclose(weight.float(), two[name].float(), atol=2e-3), name
     rates = [[line["train/learning_rate"] for line in log(tmp_path / folder)] for folder in ("one", "two")]
     assert rates[0] == rates[1]
-    losses = [[line["train/loss"] for line in log(tmp_path / folder)] for folder in ("one", "two")]
+    kind = "train/loss_causal" if flags.get("causal_share") else "train/loss"
+    losses = [[line[kind] for line in log(tmp_path / folder)] for folder in ("one", "two")]
+    assert len(losses[0]) == 4
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
@@ -206,6 +221,40 @@ def test_learning_rate_has_its_shape(tmp_path):
     )
     factors = [config.rates().factor(step) for step in (0, 9, 10, 60, 110)]
     assert factors == pytest.approx([0.1, 1.0, 1.0, 0.5, 0.0], abs=1e-9)
+    constant = replace(config, lr_scheduler="constant")
+    assert [constant.rates().factor(step) for step in (9, 60, 110)] == [1.0, 1.0, 1.0]
+    falling = replace(constant, decay_steps=40)
+    factors = [falling.rates().factor(step) for step in (0, 60, 70, 90, 109, 110)]
+    assert factors == pytest.approx([0.1, 1.0, 1.0, 0.5, 1 / 40, 0.0], abs=1e-9)
+    with pytest.raises(EmbInvError, match="decay_steps is for a constant rate"):
+        replace(config, decay_steps=40)
+
+
+def test_a_run_is_released_and_goes_on(pairs, tmp_path):
+    """A decay that is baked into a run's schedule ends it; a copy of its checkpoint must fall while it goes on."""
+    constant = dict(warmup_steps=1, save_steps=4)
+    train(settings(pairs, tmp_path / "run", max_steps=4, **constant))
+    shutil.copytree(tmp_path / "run" / "step-000000004", tmp_path / "released" / "step-000000004")
+    train(settings(pairs, tmp_path / "released", max_steps=8, decay_steps=4, **constant))
+    train(settings(pairs, tmp_path / "run", max_steps=8, **constant))
+    rates = [[line["train/learning_rate"] for line in log(tmp_path / name)] for name in ("released", "run")]
+    assert rates[0] == pytest.approx([0.75e-3, 0.5e-3, 0.25e-3, 0.0])  # of the update after each line
+    assert rates[1][-4:] == pytest.approx([1e-3] * 4)
+
+
+def test_muon_has_the_matrices_of_the_layers_and_resumes(pairs, tmp_path):
+    """A weight in both optimizers is moved twice, one in none never; a resume must restore both."""
+    run = dict(optimizer="muon", max_steps=4, save_steps=2)
+    whole = train(settings(pairs, tmp_path / "whole", **run))
+    train(settings(pairs, tmp_path / "parts", **{**run, "max_steps": 2}))
+    parts = train(settings(pairs, tmp_path / "parts", **run))
+    assert all(torch.equal(weight, weights(parts)[name]) for name, weight in weights(whole).items())
+    model, _ = load_inverter(whole)
+    adamw, muon = new_optimizers(model, settings(pairs, tmp_path, **run).rates())
+    owners = Counter(id(weight) for part in (adamw, muon) for group in part.param_groups for weight in group["params"])
+    assert owners == Counter(id(weight) for weight in model.parameters())
+    matrices = {id(weight) for weight in model.trunk.layers.parameters() if weight.ndim == 2}
+    assert {id(weight) for group in muon.param_groups for weight in group["params"]} == matrices
 
 
 def test_canvas_lengths_are_drawn_without_looking_at_texts(pairs):

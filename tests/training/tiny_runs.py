@@ -43,7 +43,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def log(folder: Path) -> list[dict]:
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return [line for line in lines if "train/loss" in line]
+    return [line for line in lines if "train/grad_norm" in line]
 
 
 def in_two_forks(config: TrainingConfig):
