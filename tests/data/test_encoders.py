@@ -10,6 +10,8 @@ from transformers import PreTrainedTokenizerFast
 from modeling_embinv.data.canvas import encode_canvas
 from modeling_embinv.data.encoder_config import CONFIGS, EncoderConfig
 from modeling_embinv.data.encoders import load_encoder
+from modeling_embinv.errors_embinv import EmbInvError
+from tests.conftest import tiny_config
 
 TEXTS = ["The ferry leaves at noon.", "Rain.", "Nobody in the village had seen the old mill burn down that winter."]
 
@@ -148,3 +150,12 @@ def test_shipped_config_loads(path):
     assert path.read_text().startswith("# ")
     config = EncoderConfig.from_yaml(path)
     assert "/" in config.id and config.max_length == 32
+
+
+def test_the_encoder_that_an_inverter_names():
+    """Catches the prompt or the revision left out, which makes vectors that the inverter was not trained for."""
+    named = tiny_config(encoder_id="some/encoder", encoder_revision="v1", encoder_prompt="query: ")
+    expected = EncoderConfig("some/encoder", revision="v1", prompt="query: ", max_length=12)
+    assert EncoderConfig.of_inverter(named) == expected
+    with pytest.raises(EmbInvError, match="names no encoder"):
+        EncoderConfig.of_inverter(tiny_config())
