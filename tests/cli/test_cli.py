@@ -135,6 +135,7 @@ def test_vectors_of_an_encoder_that_cannot_be_loaded(capsys, encoder, tmp_path):
     assert code == 1 and "some/api cannot be called here" in err
 
 
+@pytest.mark.slow
 def test_calibrate_saves_what_it_fitted(capsys, tmp_path):
     """A fit that the next load does not use is worth nothing."""
     texts = tmp_path / "texts.txt"
@@ -142,7 +143,7 @@ def test_calibrate_saves_what_it_fitted(capsys, tmp_path):
     assert run(capsys, "prepare", texts, "--out", tmp_path / "pairs", "--validation_share", "0.5")[0] == 0
     model = shutil.copytree(CHECKPOINT, tmp_path / "model")
     before = json.loads((model / "generation_config.json").read_text()).get("calibration", {})
-    code, out, err = run(capsys, "calibrate", tmp_path / "pairs", "--model", model, "--limit", "20")
+    code, out, err = run(capsys, "calibrate", tmp_path / "pairs", "--model", model, "--limit", "10")
     fitted = json.loads((model / "generation_config.json").read_text())["calibration"]
     assert code == 0 and fitted["open_loop"] != before.get("open_loop"), err
     assert all(f"bias {fitted[kind]['bias']}" in out for kind in ("open_loop", "candidates")), err
@@ -189,6 +190,7 @@ def test_a_folder_without_a_model_is_named(capsys, tmp_path):
         assert code == 1 and f"{name} {message}" in err and len(err.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_corrections_are_checked_by_the_encoder(capsys, encoder, tmp_path):
     """Flags that reach some commands only: demo, invert and evaluate must all close the loop."""
     loop = ["--num_candidates", "4", "--num_corrections", "1", "--feedback", "encoder"]

@@ -67,6 +67,7 @@ def test_a_checkpoint_without_int8_is_shown_all_the_same(tmp_path):
     assert inverter.decode(inverter.generate(inverter.embed([SENTENCE])).sequences)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("feedback", ["encoder", "surrogate"])
 def test_corrections_bring_the_text_nearer(client, feedback):
     """A control that is wired to nothing, or a loop that returns its first text."""
@@ -101,6 +102,8 @@ def test_vectors_of_every_kind_give_the_same_text(client, app, tmp_path):
         assert client.predict(text, None, 0, *SETTINGS, api_name="/invert_vector")[1] == expected
 
 
+@pytest.mark.filterwarnings("ignore:embeddings are not of length 1")
+@pytest.mark.filterwarnings("ignore:this model inverts vectors of")
 def test_vectors_of_another_origin_get_a_warning(app, monkeypatch):
     """The difference of two vectors came back as a fluent sentence that nobody wrote, and nothing said so."""
     told = []
@@ -205,6 +208,7 @@ def test_html_of_a_visitors_text_is_escaped(app):
     assert "<script>" not in leaks_html(["<script>alert(1)</script> Bob"], ["<script>"])
 
 
+@pytest.mark.slow
 def test_32_clients_at_once_lose_nothing(url, app):
     """Shared state between visitors would give one the other's text; a short queue would turn some away."""
     texts = [f"The {animal} has {count} legs." for animal in ("dog", "cat", "cow", "bird") for count in range(2, 10)]
@@ -277,6 +281,7 @@ def test_a_visitor_uploads_and_errs(page, app, tmp_path):
     assert page.locator(".figures").inner_text().count("tokens in place") == 0
 
 
+@pytest.mark.slow
 def test_a_visitor_compares_mixes_and_sees_what_leaks(page):
     """Tabs that are only drawn when they are opened break unseen."""
     page.get_by_role("tab", name="Compare").click()
@@ -290,6 +295,7 @@ def test_a_visitor_compares_mixes_and_sees_what_leaks(page):
     page.locator(".leak mark").first.wait_for()
 
 
+@pytest.mark.slow
 def test_an_examples_result_is_kept(page, app, monkeypatch):
     """On a Space every visitor clicks the first example: it must not be inverted each time, nor lose its replay."""
     runs, drafts = [], app.inverter.drafts
