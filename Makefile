@@ -2,6 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+OLDEST := .venv-oldest
 
 CORPUS ?= ../shared/corpus
 RUN := runs/minilm_cpu_surrogate
@@ -9,19 +10,42 @@ TRAINING_PARTS := commonvoice tanaka books-fiction wikipedia-simple wikipedia-mi
 	web-ewt us-presidential-speeches books-nonfiction opensource-guide xquad
 HELD_OUT_PARTS := tanaka commonvoice wikipedia-simple books-fiction wikipedia-misc gov-18f web-ewt world-factbook
 
-.PHONY: demo space test docs checkpoint sync lint format clean
+# a file's tests share what they load, so they stay in one process; those with slow tests come first (tests/conftest.py)
+IN_TWO := -n 2 --dist loadfile --no-loadscope-reorder
+
+.PHONY: demo ladder results space test test-fast test-oldest docs checkpoint sync lint types format clean settings
 
 demo: $(STAMP)
+	$(BIN)/embinv demo --num_candidates 16 --num_corrections 20 --feedback encoder
 	$(BIN)/embinv demo
+
+# every figure, table and plot of README, model card and docs/results, from the JSON of results
+results: $(STAMP)
+	$(BIN)/python experiments/results.py
+
+# the README's picture and demo, by the released checkpoint
+ladder: $(STAMP)
+	$(BIN)/python experiments/ladder.py
+	$(BIN)/python experiments/results.py
 
 space: $(STAMP)
 	$(BIN)/python space/app.py
 
-test: $(STAMP) lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+test: $(STAMP) lint types
+	$(BIN)/python -m pytest $(IN_TWO)
+
+# without what takes more than about five seconds each
+test-fast: $(STAMP) lint types
+	$(BIN)/python -m pytest $(IN_TWO) -m "not slow"
+
+# the tests with the oldest versions that pyproject.toml allows, in an environment of their own
+test-oldest:
+	test -d $(OLDEST) || $(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e '.[test]'
+	$(OLDEST)/bin/python -m pytest $(IN_TWO)
 
 # the site, in site/; a link to nothing is an error, and nothing is downloaded
-docs: $(STAMP)
+docs: $(STAMP) settings
 	$(BIN)/python docs/_build/picture.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
@@ -46,9 +70,16 @@ sync:
 	rm -f checkpoints/embinv-minilm/*.py
 	cp modeling_embinv/*_embinv.py checkpoints/embinv-minilm/
 
+# docs/reference/settings.md, from the table of settings
+settings: $(STAMP)
+	$(BIN)/python docs/_build/settings_page.py
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
@@ -62,4 +93,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs site
+	rm -rf $(VENV) $(OLDEST) runs site

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ import psutil
 import pyarrow.parquet as pq
 
 from modeling_embinv.cli.options import CHECKPOINT
+from modeling_embinv.data.encoder_config import EncoderConfig
 from modeling_embinv.data.encoders import load_encoder
 from modeling_embinv.data.files import write_json
 from modeling_embinv.data.tokens import tokenize
@@ -34,7 +36,7 @@ MILLION = 1_000_000
 def write_vectors(path: Path, texts: list[Path], count: int, model_folder: str):
     """Vectors of up to DISTINCT lines that fit the canvas, repeated to (count, D)."""
     model, _ = load_inverter(model_folder)
-    encoder = load_encoder(model.config.encoder_id)
+    encoder = load_encoder(EncoderConfig.of_inverter(model.config))
     lines = [line for text in texts for line in text.read_text(encoding="utf-8").splitlines() if line.strip()]
     lengths = map(len, tokenize(encoder.tokenizer, lines))
     fitting = [line for line, size in zip(lines, lengths, strict=True) if size < model.config.max_sequence_length]
@@ -92,7 +94,7 @@ def report(rows: list[dict], count: int) -> dict:
     stretches = []
     for run in sorted({row["run"] for row in rows}):
         own = [row for row in rows if row["run"] == run]
-        working = [row for before, row in zip(own, own[1:], strict=False) if row["vectors"] > before["vectors"]]
+        working = [row for before, row in pairwise(own) if row["vectors"] > before["vectors"]]
         if len(working) < 3:
             continue
         vectors, seconds, mib = (np.array([row[key] for row in working]) for key in ("vectors", "seconds", "mib"))
@@ -152,7 +154,8 @@ def main(arguments: list[str] | None = None):
     parser.add_argument("--num_steps", type=int, default=8)
     parser.add_argument("--kill_at", type=float, default=0.4, help="share of the vectors")
     parser.add_argument("--out", type=Path, default=Path("runs/many_vectors"))
-    parser.add_argument("--json", type=Path, help="write the result there, and the plot beside it")
+    parser.add_argument("--json", type=Path, help="write the result there")
+    parser.add_argument("--plot", type=Path, help="draw the vectors finished over time there")
     parser.add_argument("--flags", nargs=argparse.REMAINDER, default=[], help="more flags of embinv invert, last")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -165,7 +168,8 @@ def main(arguments: list[str] | None = None):
     print(f"{result['table']}\n\na million vectors: {result['hours_for_a_million']:.1f} hours")
     if options.json:
         write_json(options.json, result)
-        plot(rows, options.json.with_suffix(".png"))
+    if options.plot:
+        plot(rows, options.plot)
 
 
 if __name__ == "__main__":

@@ -54,9 +54,12 @@ class TrainingStep:
         )
         self.input_ids = torch.randint(model.config.vocab_size, (args.train_batch_size, args.length))
         self.embedding = unit_vectors(args.train_batch_size, model.config.embedding_dim)
-        model, *optimizers = accelerator.prepare(model, *new_optimizers(model, config))
+        model, *optimizers = accelerator.prepare(model, *new_optimizers(model, config.rates()))
         schedulers = [torch.optim.lr_scheduler.LambdaLR(one, lambda step: 1.0) for one in optimizers]
-        self.run = Run(config, accelerator, model, None, None, optimizers, schedulers, batches=self, held_out=None)
+        self.run = Run(
+            config, accelerator=accelerator, model=model, tokenizer=None, encoder=None, optimizers=optimizers,
+            schedulers=schedulers, batches=self, held_out=None,
+        )  # fmt: skip
 
     def batch(self, index: int, batch_size: int, canvas: int) -> tuple[Tensor, Tensor]:
         """What `Run` asks its data for."""

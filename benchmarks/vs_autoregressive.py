@@ -18,24 +18,25 @@ from pathlib import Path
 import torch
 from autoregressive import AutoregressiveInverter
 from torch.nn.functional import cosine_similarity
-from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 
-from modeling_embinv.data.batches import PairBatches, held_out_pairs, noise_batch
-from modeling_embinv.data.canvas import decode_rows
-from modeling_embinv.data.encoders import EncoderConfig, load_encoder
+from modeling_embinv.data.batches import PairBatches, held_out_pairs
+from modeling_embinv.data.encoder_config import EncoderConfig
+from modeling_embinv.data.encoders import load_encoder
 from modeling_embinv.data.files import write_json
+from modeling_embinv.data.noise import noise_batch
 from modeling_embinv.data.pairs import load_pairs
 from modeling_embinv.diffusion_embinv import text_positions
 from modeling_embinv.evaluation.held_out import HeldOut, Recovered, Score
 from modeling_embinv.evaluation.report import cells, markdown_table
 from modeling_embinv.loading import load_inverter
 from modeling_embinv.runtime import generator_for, keep_large_blocks
+from modeling_embinv.texts_embinv import decode_rows
 from modeling_embinv.training.assemble import train
 from modeling_embinv.training.bag_of_words import bag_of_words_loss
 from modeling_embinv.training.config import TrainingConfig, parse_training_config
-from modeling_embinv.training.flops import training_flops
-from modeling_embinv.training.optimizers import learning_rate_factor, new_optimizers
+from modeling_embinv.training.flops import operation_counter, training_flops
+from modeling_embinv.training.optimizers import new_optimizers
 
 CONFIG = "configs/minilm_cpu.yaml"
 SAVE_STEPS = 100
@@ -53,7 +54,7 @@ def train_ours(options) -> Path:
 
 def operations(call) -> float:
     """Floating-point operations of one call."""
-    with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
+    with torch.compiler.set_stance("force_eager"), operation_counter() as counter:
         call()
     return counter.get_total_flops()
 
@@ -62,9 +63,7 @@ def our_operations(config: TrainingConfig, folder: Path, batches: PairBatches) -
     """Operations of our whole run, its bag-of-words warm-up included."""
     model, _ = load_inverter(folder)
     ids, embedding = batches.batch(0, config.batch_size, config.max_sequence_length)
-    batch = noise_batch(ids, embedding, config.schedule_of(model), model.config.mask_token_id, generator_for(0),
-                        config.full_mask_share, config.condition_dropout, model.config.eos_token_id,
-                        config.tail_share)  # fmt: skip
+    batch = noise_batch(ids, embedding, config.noise_of(model), generator_for(0))
     words = batches.batch(0, config.bag_of_words_batch_size, config.max_sequence_length)
     warm_up = operations(lambda: bag_of_words_loss(model, *words).backward())
     # PyTorch's counter misses the products that our loss makes in place
@@ -82,8 +81,9 @@ def train_theirs(
     config.max_steps = updates
     if config.compile:  # as ours does
         model.decoder.bert.compile(dynamic=False)
-    (optimizer,) = new_optimizers(model, config)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(config, step))
+    rates = config.rates()
+    (optimizer,) = new_optimizers(model, rates)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rates.factor)
     path, first = out / "autoregressive.pt", 0
     if path.exists():
         state = torch.load(path, weights_only=True)
@@ -192,7 +192,7 @@ def main():
     budget = our_operations(config, folder, batches)
     theirs = AutoregressiveInverter.from_encoder(encoder.path, model.config)
     updates = train_theirs(theirs, batches, config, budget, options.out)
-    ids, embeddings = held_out_pairs(config.pairs, end, config.max_sequence_length, options.texts)
+    ids, embeddings = held_out_pairs(config.pairs, config.max_sequence_length, options.texts)
     held_out = HeldOut(model.eval(), tokenizer, encoder, ids, embeddings, decode_rows(tokenizer, ids, end))
     with torch.compiler.set_stance("force_eager"):
         rows = compare(held_out, theirs.eval(), options.batch_sizes)

@@ -21,13 +21,13 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 from transformers import T5Config, T5EncoderModel
 
 from modeling_embinv import EmbInvConfig, EmbInvForMaskedDiffusion, search_embinv
 from modeling_embinv.data.files import write_json
 from modeling_embinv.evaluation.report import markdown_table
 from modeling_embinv.runtime import keep_large_blocks
+from modeling_embinv.training.flops import operation_counter
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("transformers==4.49.0", "vec2text==0.0.13", "scipy", "nltk", "sentencepiece")
@@ -169,7 +169,7 @@ class Ours:
         row.encoder_calls = output.num_feedback_calls
         # PyTorch's counter does not see int8 products; they are as many as in float32
         if batch_size == 1 and not self.name.endswith("int8"):
-            with FlopCounterMode(display=False) as counter:
+            with operation_counter() as counter:
                 self.call(1, settings)
             row.gflop = counter.get_total_flops() / 1e9
         row.peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -191,15 +191,16 @@ def of_shape(name: str, length: int):
 
 def released(name: str):
     """The checkpoint of this repository with the encoder that it inverts."""
+    from modeling_embinv.data.encoder_config import EncoderConfig
     from modeling_embinv.data.encoders import load_encoder
     from modeling_embinv.loading import load_inverter
 
     model, _ = load_inverter(ROOT / "checkpoints" / "embinv-minilm")
-    encoder, end = load_encoder(model.config.encoder_id), model.config.eos_token_id
+    encoder = load_encoder(EncoderConfig.of_inverter(model.config))
     model.eval()
     if name.endswith("int8"):
         model.to_int8()
-    return model, lambda ids: encoder.encode_ids(ids, end)
+    return model, lambda ids: encoder.encode_ids(ids)
 
 
 def start_ours(name: str, options):

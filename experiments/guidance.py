@@ -14,27 +14,28 @@ from run import FOLDER
 
 from modeling_embinv.cli.options import CHECKPOINT
 from modeling_embinv.data.batches import held_out_pairs
-from modeling_embinv.data.canvas import decode_rows
+from modeling_embinv.data.encoder_config import EncoderConfig
 from modeling_embinv.data.encoders import load_encoder
 from modeling_embinv.data.files import write_json
 from modeling_embinv.evaluation.held_out import HeldOut, Measures, Score
 from modeling_embinv.evaluation.report import markdown_table, sweep
 from modeling_embinv.loading import load_inverter
 from modeling_embinv.runtime import keep_large_blocks
+from modeling_embinv.texts_embinv import decode_rows
 
 RESULTS = FOLDER / "results" / "guidance.json"
 PAIRS, LENGTH, TEXTS = "data/minilm_16", 15, 300
 SCALES = (1.0, 1.25, 1.5, 2.0)
 # sequential takes a pass a token, whatever the steps
-METHODS = sweep(strategy=("confidence", "euler", "euler_remask"), num_steps=(4, 8, 16)) + [{"strategy": "sequential"}]
+METHODS = [*sweep(strategy=("confidence", "euler", "euler_remask"), num_steps=(4, 8, 16)), {"strategy": "sequential"}]
 
 
 def main() -> int:
     keep_large_blocks()
     model, tokenizer = load_inverter(str(CHECKPOINT))
     model.eval().to_int8()
-    encoder, end = load_encoder(model.config.encoder_id), model.config.eos_token_id
-    ids, embeddings = held_out_pairs(PAIRS, end, LENGTH + 1, TEXTS)
+    encoder, end = load_encoder(EncoderConfig.of_inverter(model.config)), model.config.eos_token_id
+    ids, embeddings = held_out_pairs(PAIRS, LENGTH + 1, TEXTS)
     ids = torch.nn.functional.pad(ids, (0, model.config.max_sequence_length - ids.shape[1]), value=end)
     held_out = HeldOut(model, tokenizer, encoder, ids, embeddings, decode_rows(tokenizer, ids, end))
     found = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else {}

@@ -65,8 +65,10 @@ def main():
 
 
 def sentences(folder: Path, language: str, options) -> list[str]:
-    """Different short sentences of each file in turn, so that every part of a language is in: twenty times as many as
-    are embedded, for the tokenizer."""
+    """Different short sentences, twenty times as many as are embedded, for the tokenizer.
+
+    Each file has its turn, so that every part of a language is in.
+    """
     parts = [_short(path, language, options)[: 20 * options.count] for path in sorted(folder.iterdir())]
     rounds = (text for row in zip(*map(_endless, parts), strict=False) for text in row if text is not None)
     return list(islice(dict.fromkeys(islice(rounds, sum(map(len, parts)))), 20 * options.count))

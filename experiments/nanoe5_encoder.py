@@ -4,7 +4,8 @@ import importlib.util
 
 import torch
 
-from modeling_embinv.data.encoders import AbsentEncoder, EncoderConfig, SentenceEncoder, load_encoder
+from modeling_embinv.data.encoder_config import EncoderConfig
+from modeling_embinv.data.encoders import AbsentEncoder, SentenceEncoder, load_encoder
 
 NAME = "intfloat/multilingual-e5-small"
 

@@ -25,10 +25,11 @@ import torch
 from accelerate import Accelerator
 from run import text_losses
 
-from modeling_embinv.data.batches import PairBatches, causal_batch, held_out_pairs, is_causal_update, noise_batch
-from modeling_embinv.data.canvas import decode_rows
-from modeling_embinv.data.encoders import EncoderConfig, load_encoder
+from modeling_embinv.data.batches import PairBatches, held_out_pairs
+from modeling_embinv.data.encoder_config import EncoderConfig
+from modeling_embinv.data.encoders import load_encoder
 from modeling_embinv.data.files import write_json
+from modeling_embinv.data.noise import causal_batch, is_causal_update, noise_batch
 from modeling_embinv.data.pairs import load_pairs
 from modeling_embinv.diffusion_embinv import Canvas, remask_step, text_positions
 from modeling_embinv.evaluation.held_out import HeldOut, Recovered, Score
@@ -36,6 +37,7 @@ from modeling_embinv.evaluation.metrics import bleu_counts, bleu_of_counts
 from modeling_embinv.evaluation.report import cells, markdown_table
 from modeling_embinv.loading import load_inverter
 from modeling_embinv.runtime import generator_for, keep_large_blocks
+from modeling_embinv.texts_embinv import decode_rows
 from modeling_embinv.training.assemble import build_model, train
 from modeling_embinv.training.bag_of_words import warm_up_on_words
 from modeling_embinv.training.checkpoints import export
@@ -98,7 +100,7 @@ def starting_weights() -> Path:
         config = TrainingConfig(output_dir=str(folder), backbone="encoder", **SETTINGS, **WARM_UP)
         torch.manual_seed(config.seed)
         model, tokenizer = build_model(config, load_encoder(EncoderConfig.from_yaml(config.encoder)))
-        warm_up_on_words(model, pair_batches(model), config, Accelerator())
+        warm_up_on_words(model, pair_batches(model), config.word_warm_up(), Accelerator())
         export(model, tokenizer, folder)
     return folder
 
@@ -141,10 +143,7 @@ def update_operations(model, config: TrainingConfig, batches: int = 8) -> tuple[
     pairs, end, masked, causal = pair_batches(model), model.config.eos_token_id, 0.0, 0.0
     for index in range(batches):
         ids, embedding = pairs.batch(index, config.batch_size, config.max_sequence_length)
-        noised = noise_batch(
-            ids, embedding, config.schedule, model.config.mask_token_id, generator_for(config.seed, index),
-            config.full_mask_share, config.condition_dropout, end, config.tail_share,
-        )  # fmt: skip
+        noised = noise_batch(ids, embedding, config.noise_of(model), generator_for(config.seed, index))
         plain = causal_batch(ids, embedding, end, generator_for(config.seed, index))
         masked += training_flops(model, *ids.shape, len(noised.positions)) / batches
         causal += training_flops(model, len(ids), plain.input_ids.shape[1] - 1, len(plain.positions)) / batches
@@ -156,7 +155,7 @@ def score(folder: Path, texts: int) -> dict:
     """Losses in nats, and what each way of writing brings back of validation texts."""
     model, tokenizer = load_inverter(folder)
     end = model.eval().config.eos_token_id
-    ids, embeddings = held_out_pairs(SETTINGS["pairs"], end, SETTINGS["max_sequence_length"], texts)
+    ids, embeddings = held_out_pairs(SETTINGS["pairs"], SETTINGS["max_sequence_length"], texts)
     encoder = load_encoder(EncoderConfig.from_yaml(SETTINGS["encoder"]))
     held_out = HeldOut(model, tokenizer, encoder, ids, embeddings, decode_rows(tokenizer, ids, end))
     losses = text_losses(model, held_out)
@@ -213,7 +212,7 @@ def differences(rows: dict, texts: int) -> list[dict]:
     """
     model, tokenizer = load_inverter(RUNS / "start")
     end = model.config.eos_token_id
-    ids, _ = held_out_pairs(SETTINGS["pairs"], end, SETTINGS["max_sequence_length"], texts)
+    ids, _ = held_out_pairs(SETTINGS["pairs"], SETTINGS["max_sequence_length"], texts)
     originals, counts = decode_rows(tokenizer, ids, end), {}
     for variant in rows:
         folder = run_folder(variant, len(VARIANTS[variant]) - 1)

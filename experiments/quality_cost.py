@@ -3,7 +3,7 @@
     python experiments/quality_cost.py                  # goes on where it was
     python experiments/quality_cost.py --only "open loop, 8 passes"
 
-Writes `results/quality_cost.json` and the plot `results/quality_cost.png`.
+Writes `results/quality_cost.json` and the plot `docs/images/quality_cost.png`.
 """
 
 import argparse
@@ -14,18 +14,20 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-import yaml
-from torch.utils.flop_counter import FlopCounterMode
 
+from modeling_embinv.data.encoder_config import EncoderConfig
 from modeling_embinv.data.encoders import load_encoder
 from modeling_embinv.data.files import write_json
+from modeling_embinv.data.settings import load_yaml
 from modeling_embinv.data.tokens import tokenize
 from modeling_embinv.evaluation.held_out import HeldOut
 from modeling_embinv.loading import load_inverter
 from modeling_embinv.runtime import keep_large_blocks
+from modeling_embinv.training.flops import operation_counter
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results" / "quality_cost.json"
+PLOT = FOLDER.parent / "docs" / "images" / "quality_cost.png"
 # operations are counted on so few texts, off the clock
 COUNTED = 8
 
@@ -34,14 +36,14 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", help="names of methods; all that are missing by default")
     options = parser.parse_args(arguments)
-    experiment = yaml.safe_load((FOLDER / "quality_cost.yaml").read_text(encoding="utf-8"))
+    experiment = load_yaml(FOLDER / "quality_cost.yaml")
     every = experiment["methods"] | experiment["ablations"]
     if unknown := set(options.only or ()) - set(every):
         parser.error(f"no method {', '.join(unknown)}; there are {', '.join(every)}")
     keep_large_blocks()
     model, tokenizer = load_inverter(experiment["model"])
     model.eval().requires_grad_(False)  # the counter of operations trips over views of weights that need gradients
-    encoder = load_encoder(model.config.encoder_id)
+    encoder = load_encoder(EncoderConfig.of_inverter(model.config))
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for place, (length, (fewest, most)) in enumerate(experiment["lengths"].items()):
         if most >= model.config.max_sequence_length:
@@ -56,7 +58,7 @@ def main(arguments: list[str]) -> int:
                 write_json(RESULTS, found)
     found = {length: {name: rows[name] for name in every if name in rows} for length, rows in found.items()}
     write_json(RESULTS, found)
-    plot(found, RESULTS.with_suffix(".png"))
+    plot(found, PLOT)
     return 0
 
 
@@ -97,7 +99,7 @@ def operations(held_out: HeldOut, settings: dict) -> float:
         held_out.model, held_out.tokenizer, held_out.encoder, held_out.input_ids[index], held_out.embeddings[index],
         [held_out.texts[place] for place in index],
     )  # fmt: skip
-    with FlopCounterMode(display=False) as counter:
+    with operation_counter() as counter:
         few.invert(**settings)
     return counter.get_total_flops() / len(few.texts)
 

@@ -1,119 +1,137 @@
-"""Make RESULTS.md from the results of experiments and benchmarks, in the order and with the words of `tables.yaml`.
+"""Fill the figures and tables of README, model card and docs/results from the JSON of results.
 
-python experiments/results.py > RESULTS.md
+    python experiments/results.py           # `make results`; with --check nothing is written
+
+A text holds `<!--figure:NAME-->…<!--/figure-->`, `<!--table:NAME-->…<!--/table-->` or
+`<!--demo:NUMBER-->…<!--/demo-->`; what stands between is made anew. figures.yaml says what each name is,
+and which claims of the texts must hold.
 """
 
-import json
+import argparse
+import re
+import shutil
+import sys
+import tempfile
 from pathlib import Path
 
-import yaml
+import claims
+import ladder
+from measured import ROOT, find, mean, results, row_scores
+from tables import table
 
-from modeling_embinv.evaluation.held_out import Score
-from modeling_embinv.evaluation.report import COLUMNS, cells, markdown_table
+from modeling_embinv.data.files import write_text
+from modeling_embinv.data.settings import load_yaml
 
-FOLDER = Path(__file__).resolve().parent
-HEAD = """# Results
-
-The paper's tables, measured again: held out by document, lower-cased where the encoder's tokenizer is (MiniLM, mpnet),
-with 95 % bootstrap intervals, and every table with the command that makes it. The scale is what two CPU cores afford;
-each experiment's YAML has the paper's own scale under `--full`. *TFLOP* counts the
-updates, the warm-up comes on top. *Loss* is in nats a masked token of the text, at 100,
-50 and 20 % masked, which compares models trained under any noise. [experiments/README.md](experiments/README.md) says
-where encoders and data come from. `python experiments/results.py > RESULTS.md` makes this file.
-
-**Figures from before 2026-11-26.** Until then, training on prepared pairs gave every text the same noise level in each
-epoch: the first texts of the data set were seen with few tokens masked, the last ones with most. Spans were not
-affected. The tables that this concerns say so; they stay until their models are trained again.
-"""
-# a line below the command of each table whose models were trained with the fault, by the entry's `noise`
-NOISE = {
-    "pairs": "*Trained on pairs before 2026-11-26: the noise level depended on the text, see above.*",
-    "released": "*The released checkpoint's first stage was trained on pairs before 2026-11-26, see above.*",
-}
+TEXTS = ("README.md", "checkpoints/embinv-minilm/README.md", "docs/results/*.md")
+MARKER = re.compile(r"<!--(figure|table|demo):([\w.-]+)-->(.*?)<!--/\1-->", flags=re.S)
+CARD = ROOT / "checkpoints" / "embinv-minilm"
+PLOTS = ("lengths.png", "reliability.png")
+REGISTRY = Path(__file__).with_name("figures.yaml")
 
 
-def main():
-    print(HEAD)
-    for entry in yaml.safe_load((FOLDER / "tables.yaml").read_text(encoding="utf-8")):
-        path = (FOLDER / "results" / f"{entry['results']}.json").resolve()
-        if not path.exists():
-            continue
-        results = json.loads(path.read_text(encoding="utf-8"))
-        print(f"## {entry['title']}\n\n`{entry['command'].strip()}`\n")
-        if "noise" in entry:
-            print(f"{NOISE[entry['noise']]}\n")
-        for heading, table in tables(results, entry):
-            print(f"{heading}\n\n{table}\n" if heading else f"{table}\n")
-        if path.with_suffix(".png").exists():
-            print(f"![{entry['title']}]({path.with_suffix('.png').relative_to(FOLDER.parent)})\n")
-        print(f"{entry['why'].strip()}\n")
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; status 1 when something would change")
+    options = parser.parse_args(arguments)
+    files = made()
+    stale = [path for path, text in files.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+    for path in stale:
+        print(f"{path.relative_to(ROOT)}: {'not from these results' if options.check else 'made anew'}")
+        if not options.check:
+            write_text(path, files[path])
+            if path.parent == CARD:
+                draw_plots()
+    wrong = broken_claims()
+    for name, claim in wrong:
+        print(f"{name}: “{claim}” is no longer true; write its sentence anew")
+    return int(bool(wrong or (options.check and stale)))
 
 
-def tables(results: dict, entry: dict) -> list[tuple[str, str]]:
-    """The tables of a results file, each with the line above it."""
-    if "table" in results:  # a benchmark's, as it printed it
-        return [("", results["table"])]
-    if "columns" in results:
-        return [("", score_table(results["rows"], results["columns"], entry))]
-    if "reports" in results:
-        return [(f"{name}:", report_table(rows, entry)) for name, rows in results["reports"].items()]
-    if "rows" not in results:
-        return [(f"Texts of at most {length}:", cost_table(rows, entry)) for length, rows in results.items()]
-    if isinstance(results["rows"], list):
-        return [("", report_table(results["rows"], entry))]
-    return [(f"{results['scale']}.", experiment_table(results["rows"], entry))]
+def registry() -> dict:
+    """figures.yaml: `figures`, `tables` and `claims` by name."""
+    return load_yaml(REGISTRY)
 
 
-def experiment_table(rows: dict[str, dict], entry: dict) -> str:
-    """Variants with their losses and scores."""
-    shares = list(next(iter(rows.values()))["losses"])
-    columns = [name for name in COLUMNS if all(name in row["scores"] for row in rows.values())]
-    lines = [["", "TFLOP", *(f"loss at {share}" for share in shares), *columns]]
-    for name, row in rows.items():
-        losses = [f"{row['losses'][share]:.2f}" for share in shares]
-        lines.append([name, f"{row['teraflop']:.0f}", *losses, *cells(_scores(row), columns)])
-    return _markdown(lines, entry)
+def texts() -> list[Path]:
+    """The files that are filled."""
+    return [path for pattern in TEXTS for path in sorted(ROOT.glob(pattern))]
 
 
-def report_table(rows: list[dict], entry: dict) -> str:
-    """Rows of an `embinv evaluate` report: inversions, floors and parts."""
-    rows = [row for row in rows if row["section"] != "length"]
-    columns = [name for name in COLUMNS if name in rows[0]["scores"]]
-    calls = ["encoder calls"] if any(row.get("feedback_calls") for row in rows) else []
-    lines = [["", "texts", "passes", *calls, *columns]]
-    for row in rows:
-        cost = [str(row["num_forward_passes"] or ""), *(f"{row['feedback_calls']:.0f}" for _ in calls)]
-        lines.append([row["name"], str(row["texts"]), *cost, *cells(_scores(row), columns)])
-    return _markdown(lines, entry)
+def made() -> dict[Path, str]:
+    """Every file as these results make it: the texts, and the README's picture."""
+    names = registry()
+    filled = {path: fill(path.read_text(encoding="utf-8"), names) for path in texts()}
+    return {**filled, ladder.PICTURE: ladder.draw(results("ladder"))}
 
 
-def cost_table(rows: dict[str, dict], entry: dict) -> str:
-    """Methods with what a text costs, and their scores."""
-    columns = ["token F1", "exact", "BLEU", "cosine"]
-    lines = [["", "texts", "passes", "encoder calls", "surrogate calls", "GFLOP", "seconds", *columns]]
-    for name, row in rows.items():
-        counts = [f"{row[kind]:.0f}" for kind in ("passes", "encoder_calls", "surrogate_calls", "gflop")]
-        lines.append([name, str(row["texts"]), *counts, f"{row['seconds']:.2g}", *cells(_scores(row), columns)])
-    return _markdown(lines, entry)
+def fill(text: str, names: dict) -> str:
+    """A text with everything between its markers made anew.
+
+    Raises:
+        KeyError: a name that figures.yaml or the results do not have.
+    """
+
+    def content(marker: re.Match) -> str:
+        kind, name, _ = marker.groups()
+        if kind == "figure":
+            base, _, form = name.partition(".")
+            new = figure(names["figures"][base], interval=form == "interval")
+        elif kind == "table":
+            new = f"\n\n{table(names['tables'][name])}\n\n"
+        else:
+            new = f"\n\n```console\n{demo(int(name))}\n```\n\n"
+        return f"<!--{kind}:{name}-->{new}<!--/{kind}-->"
+
+    return MARKER.sub(content, text)
 
 
-def score_table(rows: dict[str, dict], columns: list[str], entry: dict) -> str:
-    """Scores of any kind, two digits each."""
-    lines = [[name, *(Score(**row[column]).shown(2) for column in columns)] for name, row in rows.items()]
-    return _markdown([["", *columns], *lines], entry)
+def figure(entry: str | dict, interval: bool = False) -> str:
+    """A figure as text.
+
+    Args:
+        entry: a path (see `measured`), or `of`, a path, with `over` or `minus`, a path too, `times`, a factor, and
+            `digits`: 2 for a cosine, else 1.
+        interval: the 95 % interval stands behind the mean.
+    """
+    entry = {"of": entry} if isinstance(entry, str) else entry
+    digits = entry.get("digits", 2 if entry["of"].endswith("cosine") else 1)
+    if interval:
+        return find(entry["of"]).shown(digits)
+    value = mean(entry["of"]) * entry.get("times", 1)
+    if "over" in entry:
+        value /= mean(entry["over"])
+    if "minus" in entry:
+        value -= mean(entry["minus"])
+    return f"{value:,.{digits}f}"
 
 
-def _scores(row: dict) -> dict[str, Score]:
-    return {name: Score(**score) for name, score in row["scores"].items()}
+def demo(number: int) -> str:
+    """A command of `make demo` and what it printed."""
+    run = results("ladder")["demo"][number]
+    return f"$ {run['command']}\n{run['output']}"
 
 
-def _markdown(lines: list[list[str]], entry: dict) -> str:
-    """A table, with the paper's column at its end where there is one."""
-    if "paper" in entry:
-        lines = [[*line, entry["paper"].get(line[0], "")] for line in lines]
-        lines[0][-1] = entry["heading"]
-    return markdown_table(lines)
+def draw_plots():
+    """The card's plots, of the released checkpoint's evaluation."""
+    from modeling_embinv.evaluation.plots import save_plots
+    from modeling_embinv.evaluation.report import Report, Row
+
+    evaluation = results("evaluation")
+    rows = [Row(**{**row, "scores": row_scores(row)}) for row in evaluation["rows"]]
+    report = Report(rows, *(evaluation[name] for name in ("accuracy_by_position", "calibration", "samples")))
+    with tempfile.TemporaryDirectory() as folder:
+        for path in save_plots(report, folder):
+            if path.name in PLOTS:
+                shutil.copy(path, CARD)
+
+
+def broken_claims() -> list[tuple[str, str]]:
+    """The claims that the results contradict, each with the name that it stands under."""
+    names = registry()
+    below = [(name, entry.get("of", ""), entry.get("claims", [])) for name, entry in names["tables"].items()]
+    below += [(name, "", listed) for name, listed in names["claims"].items()]
+    return [(name, claim) for name, within, listed in below for claim in listed if not claims.holds(claim, within)]
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

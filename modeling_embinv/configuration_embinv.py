@@ -2,6 +2,7 @@
 
 import math
 from typing import Any
+from typing import ClassVar
 from typing import Literal
 
 from huggingface_hub.dataclasses import strict
@@ -50,15 +51,15 @@ class EmbInvConfig(PreTrainedConfig):
     """
 
     model_type = "embinv"
-    sub_configs = {"backbone_config": AutoConfig}
+    sub_configs: ClassVar = {"backbone_config": AutoConfig}
 
-    backbone_config: dict | PreTrainedConfig | None = None
+    backbone_config: dict[str, Any] | PreTrainedConfig | None = None
     embedding_dim: int = 384
     max_sequence_length: int = 32
     canvas_lengths: list[int] | None = None
     vocab_size: int = 30522
     mask_token_id: int = 103
-    eos_token_id: int | list[int] | None = 102
+    eos_token_id: int = 102
     pad_token_id: int | None = 0
     noise_schedule: Literal["log_linear", "linear", "cosine"] = "log_linear"
     noise_lambda: float | int = 5.0
@@ -72,11 +73,11 @@ class EmbInvConfig(PreTrainedConfig):
     encoder_fingerprint: str | None = None
     initializer_range: float | int = 0.02
     tie_word_embeddings: bool = True
-    custom_pipelines: dict | None = None
-    checksums: dict | None = None
+    custom_pipelines: dict[str, Any] | None = None
+    checksums: dict[str, str] | None = None
 
     @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs):
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """A configuration from the content of a config.json, which must be whole; `kwargs` change it afterwards.
 
         Raises:
@@ -99,7 +100,7 @@ class EmbInvConfig(PreTrainedConfig):
         except Exception as error:  # of several libraries, and of several lines
             raise EmbInvError(f"config.json: {' '.join(str(error).split())}") from error
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         if self.backbone_config is None:
             self.backbone_config = {"model_type": "bert", "vocab_size": self.vocab_size}
         if isinstance(self.backbone_config, dict):
@@ -107,19 +108,24 @@ class EmbInvConfig(PreTrainedConfig):
             self.backbone_config = AutoConfig.for_model(backbone.pop("model_type", "bert"), **backbone)
         implementation = {"impl": "pipeline_embinv.EmbeddingInversionPipeline", "pt": ["AutoModel"]}
         self.custom_pipelines = {"embedding-inversion": implementation}
-        super().__post_init__(**kwargs)
+        super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
 
     @property
     def hidden_size(self) -> int:
         """H, width of the trunk."""
-        return self.backbone_config.hidden_size
+        return self._trunk.hidden_size
 
     @property
     def num_hidden_layers(self) -> int:
         """N, depth of the trunk."""
-        return self.backbone_config.num_hidden_layers
+        return self._trunk.num_hidden_layers
 
-    def validate_sizes(self):
+    @property
+    def _trunk(self) -> Any:
+        """The trunk's configuration, an object since construction; what it holds depends on the family."""
+        return self.backbone_config
+
+    def validate_sizes(self) -> None:
         """Runs at construction and at saving."""
         for name in ("embedding_dim", "max_sequence_length", "vocab_size"):
             if getattr(self, name) < 1:
@@ -137,17 +143,17 @@ class EmbInvConfig(PreTrainedConfig):
         if not 0 < self.noise_lambda < math.inf:
             raise EmbInvError(f"noise_lambda must be positive, got {self.noise_lambda}.")
 
-    def validate_vocabulary(self):
+    def validate_vocabulary(self) -> None:
         """Runs at construction and at saving."""
         if not 0 <= self.mask_token_id < self.vocab_size:
             raise EmbInvError(f"mask_token_id {self.mask_token_id} is outside the vocabulary of {self.vocab_size}.")
-        if not isinstance(self.eos_token_id, int) or not 0 <= self.eos_token_id < self.vocab_size:
+        if not 0 <= self.eos_token_id < self.vocab_size:
             raise EmbInvError(f"eos_token_id must be one id below {self.vocab_size}, got {self.eos_token_id}.")
         if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
             raise EmbInvError(f"pad_token_id must be below {self.vocab_size}, got {self.pad_token_id}.")
-        trunk = self.backbone_config.vocab_size
+        trunk = self._trunk.vocab_size
         if trunk != self.vocab_size:
             raise EmbInvError(f"backbone_config.vocab_size {trunk} differs from vocab_size {self.vocab_size}.")
 
 
-EmbInvConfig.register_for_auto_class()
+EmbInvConfig.register_for_auto_class()  # type: ignore[no-untyped-call]

@@ -21,7 +21,7 @@ class NoiseSchedule:
     lam: float = 5.0
     mask_ratio: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.name not in ("log_linear", "linear", "cosine", "fixed"):
             raise ValueError(f"noise schedule must be log_linear, linear, cosine or fixed, got {self.name!r}.")
         if (self.name == "fixed") != (self.mask_ratio is not None):
@@ -31,13 +31,13 @@ class NoiseSchedule:
 
     def alpha(self, t: Tensor) -> Tensor:
         """α(t) for t (B,) in [0, 1]."""
+        if self.mask_ratio is not None:
+            return torch.full_like(t, 1 - self.mask_ratio)
         if self.name == "log_linear":
             return torch.exp(-self.lam * t)
         if self.name == "linear":
             return 1 - t
-        if self.name == "cosine":
-            return 1 - torch.cos(math.pi / 2 * (1 - t))
-        return torch.full_like(t, 1 - self.mask_ratio)
+        return 1 - torch.cos(math.pi / 2 * (1 - t))
 
     def alpha_prime(self, t: Tensor) -> Tensor:
         """α′(t) (B,)."""
@@ -134,7 +134,10 @@ class Canvas:
     end_token_id: int
 
     @classmethod
-    def fully_masked(cls, batch_size: int, length: int, mask_token_id: int, end_token_id: int, device=None):
+    def fully_masked(
+        cls, batch_size: int, length: int, mask_token_id: int, end_token_id: int, device: torch.device | None = None
+    ) -> "Canvas":
+        """The canvas that writing starts from."""
         ids = torch.full((batch_size, length), mask_token_id, device=device)
         return cls(ids, torch.zeros(batch_size, length, device=device), mask_token_id, end_token_id)
 

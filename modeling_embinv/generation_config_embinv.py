@@ -1,10 +1,11 @@
-"""Settings of `generate`: their names, types, bounds and defaults, and the calibration of its confidence."""
+"""The generation configuration, as files and models hold it, and the calibration of the confidence."""
 
 import math
+from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import fields
-from numbers import Integral
-from numbers import Real
+from dataclasses import replace
+from json import JSONDecodeError
 from typing import Any
 
 import torch
@@ -13,8 +14,11 @@ from transformers import GenerationConfig
 
 from .diffusion_embinv import text_positions
 from .errors_embinv import EmbInvError
-from .errors_embinv import is_whole
 from .errors_embinv import shown
+from .settings_embinv import SETTINGS
+from .settings_embinv import SamplerSettings
+from .settings_embinv import SearchSettings
+from .settings_embinv import documented
 
 # arguments of other libraries, and what to use here
 INSTEAD = {
@@ -35,31 +39,6 @@ INSTEAD = {
     "seed": "use generator=torch.Generator().manual_seed(seed)",
     **dict.fromkeys(("eos_token_id", "pad_token_id"), "it is set in the model's config"),
 }
-# texts of a round: their ids and vectors of 384 numbers take a gigabyte
-TEXTS = 2**17
-# the least and the most of each number; whole numbers where these are. Counts end where nothing is gained any more
-BOUNDS = {
-    "num_steps": (1, 1_000),
-    "max_length": (1, 100_000),
-    "num_candidates": (1, 10_000),
-    "num_corrections": (0, 10_000),
-    "num_beams": (1, 1_000),
-    "num_proposals": (1, 10_000),
-    "num_checked": (1, 10_000),
-    "num_scouted": (0, 10_000),
-    "num_hops": (1, 100),
-    "num_searches": (1, 1_000),
-    "remask_ratio": (0.0, 1.0),
-    "restart_ratio": (0.0, 1.0),
-    "guidance_scale": (-100.0, 100.0),
-    "temperature": (0.0, 100.0),
-    "candidate_temperature": (0.001, 100.0),
-    "likelihood_weight": (0.0, 1_000.0),
-    "overshoot": (0.0, 100.0),
-}
-OPTIONAL = ("temperature", "num_scouted", "likelihood_weight", "max_length")
-STRATEGIES = ("sequential", "euler", "euler_remask", "confidence", "two_stage", "autoregressive")
-
 
 # what a confidence rests on: the sampler alone, likelihoods of several candidates, or a search with a judge
 KINDS = ("open_loop", "candidates", "surrogate", "encoder")
@@ -111,74 +90,22 @@ def evidence(confidence: Tensor, size: Tensor, cosine: Tensor) -> Tensor:
     return torch.stack(columns, dim=-1)
 
 
-class EmbInvGenerationConfig(GenerationConfig):
-    """Sampler settings; unknown names raise.
+@documented
+class EmbInvGenerationConfig(SamplerSettings, GenerationConfig):
+    """Settings of `generate`: those of the sampler, which are listed below, and `search`, the `SearchSettings`.
 
-    Args:
-        strategy: "sequential" left to right, one token a pass (Eq. 11); "euler" the reverse diffusion (Eq. 12);
-            "euler_remask" with re-masking of doubtful tokens (Eq. 13); "confidence" the surest tokens first
-            (Eqs. 14–15); "two_stage" sequential, then euler from that hypothesis; "autoregressive" left to right by
-            causal attention, for a model with `causal_share` above 0: each pass computes one token of each text.
-        num_steps: forward passes at most, default 8. Sequential and autoregressive take one a token; two_stage adds
-            that to num_steps.
-        remask_ratio: τ of Eq. 13, the share of committed tokens that each step of euler_remask opens again.
-        restart_ratio: share of its hypothesis' tokens, the least sure ones, that two_stage opens again.
-        guidance_scale: classifier-free guidance (arXiv 2207.12598): logits = null + scale · (conditional − null).
-            1.0, the default, is none; anything else runs both branches in one batch of twice the rows.
-        temperature: of the token distribution; 0 takes the most likely token. None is the strategy's own: 1 for the
-            euler family, which samples, 0 for the others. The first stage of two_stage is always greedy.
-        calibration: how the probability of a token becomes the confidence that is returned: arguments of `Calibration`
-            by what the confidence rests on, "open_loop", "candidates" (without feedback), "surrogate" or "encoder".
-            Fitted by `embinv calibrate`, so that of the tokens of confidence 0.8 eight in ten are right; None is the
-            probability itself. No token is chosen by it.
-        num_candidates: texts that are written for each vector, one greedily, the others sampled; the best is returned.
-        num_corrections: rounds in which the best texts are edited and judged again; needs `feedback`.
-        num_beams, num_proposals: texts that survive a round of corrections, and edits of each.
-        num_checked: of a text's edits, those that the encoder is asked about; the surrogate picks them. Without one,
-            so many edits are made.
-        num_scouted: of the rounds, the first ones, which the surrogate judges in the encoder's place. None is half of
-            them, which reads about as much in half the calls; without an encoder or a surrogate it is nothing.
-        num_hops: where the encoder judges and the surrogate picks, the surrogate's best edits are edited again, so
-            that what the encoder is asked about lies up to so many edits away. 1 is faster, and reads less for as
-            many calls.
-        num_searches: searches from new candidates, of vectors that no text has reached yet; the best text stays.
-        candidate_temperature: of sampled candidates and of edits; higher ones differ more.
-        likelihood_weight: λ of the score cosine + λ · mean log p(token | e, the others) by which texts are ranked.
-            None is 0 for the encoder, and 0.006 for the surrogate, whose cosine is less to be trusted.
-        overshoot: α of e + α(e − ê), which edits of a text with vector ê are filled in for: what it lacks counts more.
-        max_length: canvas length, the model's `max_sequence_length` by default; shorter to say "at most so long".
-        suppress_tokens: ids that are never written, [MASK] is always among them.
-        return_history: keep the canvas and its confidence after each pass.
-
-    Numbers are bounded, see `BOUNDS`.
-
-    Raises:
-        EmbInvError: for an unknown argument or strategy, or a value of another type or out of range.
+    A setting of the search can also be given, read and set by its own name, as if it were one of these: files hold
+    them so. `EmbInvGenerationConfig(search={"num_candidates": 8}, num_beams=2)` has both. An unknown name, a value of
+    another type and one out of bounds are an `EmbInvError`.
     """
 
     def __init__(self, **kwargs):
         # the parent's many attributes are about left-to-right decoding; taking none of them makes unknown names errors
-        self.strategy: str = kwargs.pop("strategy", "confidence")
-        self.num_steps: int = kwargs.pop("num_steps", 8)
-        self.remask_ratio: float = kwargs.pop("remask_ratio", 0.05)
-        self.restart_ratio: float = kwargs.pop("restart_ratio", 0.3)
-        self.guidance_scale: float = kwargs.pop("guidance_scale", 1.0)
-        self.temperature: float | None = kwargs.pop("temperature", None)
-        self.calibration: dict[str, dict[str, float]] | None = _calibrations(kwargs)
-        self.num_candidates: int = kwargs.pop("num_candidates", 1)
-        self.num_corrections: int = kwargs.pop("num_corrections", 0)
-        self.num_beams: int = kwargs.pop("num_beams", 4)
-        self.num_proposals: int = kwargs.pop("num_proposals", 64)
-        self.num_checked: int = kwargs.pop("num_checked", 8)
-        self.num_scouted: int | None = kwargs.pop("num_scouted", None)
-        self.num_hops: int = kwargs.pop("num_hops", 3)
-        self.num_searches: int = kwargs.pop("num_searches", 1)
-        self.candidate_temperature: float = kwargs.pop("candidate_temperature", 0.7)
-        self.likelihood_weight: float | None = kwargs.pop("likelihood_weight", None)
-        self.overshoot: float = kwargs.pop("overshoot", 1.5)
-        self.max_length: int | None = kwargs.pop("max_length", None)
-        self.suppress_tokens: list[int] | None = kwargs.pop("suppress_tokens", None)
-        self.return_history: bool = kwargs.pop("return_history", False)
+        kwargs["calibration"] = _calibrations(kwargs)
+        for name, one in self.table().items():
+            setattr(self, name, kwargs.pop(name, one.default))
+        by_name = {name: kwargs.pop(name) for name in SearchSettings.table() if name in kwargs}
+        self.search: SearchSettings = SearchSettings.of(kwargs.pop("search", None), **by_name)
         self._commit_hash: str | None = kwargs.pop("_commit_hash", None)
         self._from_model_config: bool | None = kwargs.pop("_from_model_config", None)
         self.transformers_version: str | None = kwargs.pop("transformers_version", None)
@@ -188,47 +115,52 @@ class EmbInvGenerationConfig(GenerationConfig):
             raise EmbInvError(f"unknown generation argument {name}; known are {', '.join(self.names())}.")
         self.validate()
 
+    def __getattr__(self, name: str) -> Any:
+        if name in SearchSettings.table() and "search" in vars(self):
+            return getattr(self.search, name)
+        raise AttributeError(f"{type(self).__name__} has no attribute {name}.")
+
+    def __setattr__(self, name: str, value: Any):
+        if name == "search":
+            value = SearchSettings.of(value)
+        if name in SearchSettings.table():
+            name, value = "search", replace(self.search, **{name: value})
+        super().__setattr__(name, value)
+
     @staticmethod
     def names() -> tuple[str, ...]:
-        """The names of the settings."""
-        return (
-            "strategy", "num_steps", "remask_ratio", "restart_ratio", "guidance_scale", "temperature", "calibration",
-            "num_candidates", "num_corrections", "num_beams", "num_proposals", "num_checked", "num_scouted",
-            "num_hops", "num_searches", "candidate_temperature", "likelihood_weight", "overshoot", "max_length",
-            "suppress_tokens", "return_history",
-        )  # fmt: skip
+        """The names of the settings, those of the search among them."""
+        return tuple(SETTINGS)
 
     def settings(self) -> dict[str, Any]:
-        """The settings by name."""
-        return {name: getattr(self, name) for name in self.names()}
+        """The settings by name, those of the search among them."""
+        return {name: getattr(self, name) for name in SETTINGS}
+
+    def with_changes(self, **changes: Any) -> "EmbInvGenerationConfig":
+        """A copy with other values of some settings; `search` replaces the whole search, its names single settings."""
+        sampler = {name: getattr(self, name) for name in self.table()}
+        return type(self)(**{**sampler, "search": self.search, **changes})
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings by name, ready for JSON."""
+        values = super().to_dict()
+        return values | asdict(values.pop("search"))
 
     def to_diff_dict(self) -> dict[str, Any]:
         """What is saved: the settings that differ from the defaults, so that better defaults reach old checkpoints."""
-        return self._changed() | {"transformers_version": self.to_dict()["transformers_version"]}
+        return self.changed() | {"transformers_version": self.to_dict()["transformers_version"]}
 
-    def _changed(self) -> dict[str, Any]:
-        usual = type(self)().settings()
-        return {name: value for name, value in self.settings().items() if value != usual[name]}
+    def changed(self) -> dict[str, Any]:
+        return super().changed() | self.search.changed()
 
-    def __repr__(self) -> str:
-        changed = ", ".join(f"{name}={value!r}" for name, value in self._changed().items())
-        return f"{type(self).__name__}({changed})"
-
-    def validate(self, **_):
-        """Checks types and ranges; numbers of numpy become Python's.
+    def validate(self, **_: Any):
+        """Checks types and ranges; numbers of numpy become Python's. The search has checked itself.
 
         Raises:
             EmbInvError: for the first setting that is not as it should be.
         """
-        if not isinstance(self.strategy, str) or self.strategy not in STRATEGIES:
-            raise EmbInvError(f"strategy must be one of {', '.join(STRATEGIES)}, got {shown(self.strategy)}.")
-        for name in BOUNDS:
-            setattr(self, name, _number(name, getattr(self, name)))
-        if self.num_beams * self.num_proposals * self.num_hops > TEXTS:
-            raise EmbInvError(f"num_beams · num_proposals · num_hops must be at most {TEXTS:,} texts of a vector.")
-        if not isinstance(self.return_history, bool):
-            raise EmbInvError(f"return_history must be True or False, got {shown(self.return_history)}.")
-        self.suppress_tokens = _token_ids(self.suppress_tokens)
+        for name, one in self.table().items():
+            setattr(self, name, one.check(getattr(self, name)))
         for kind in KINDS:
             self.calibration_of(kind)  # raises for impossible values
 
@@ -262,28 +194,28 @@ def _calibrations(settings: dict) -> dict[str, dict[str, float]] | None:
     return calibration
 
 
-def _number(name: str, value: Any) -> int | float | None:
-    """A setting as a Python number within its bounds."""
-    if value is None and name in OPTIONAL:
-        return None
-    least, most = BOUNDS[name]
-    whole = isinstance(least, int)
-    fits = isinstance(value, Integral if whole else Real) and not isinstance(value, bool) and least <= value <= most
-    if not fits:
-        kind, none = "a whole number" if whole else "a number", ", or None" if name in OPTIONAL else ""
-        raise EmbInvError(f"{name} must be {kind} from {least:,g} to {most:,g}{none}, got {shown(value)}.")
-    return int(value) if whole else float(value)
+class GenerationConfigMixin:
+    """Gives a model the generation configuration of its folder."""
 
-
-def _token_ids(ids: Any) -> list[int] | None:
-    """`suppress_tokens` as a list."""
-    if ids is None:
-        return None
-    try:
-        ids = ids.tolist() if hasattr(ids, "tolist") else ids
-    except RuntimeError:
-        pass  # a tensor without numbers of its own: refused below
-    listed = isinstance(ids, list | tuple | set | range)
-    if not listed or not all(is_whole(token, 0) for token in ids):
-        raise EmbInvError(f"suppress_tokens must be a list of token ids, whole numbers from 0, got {shown(ids)}.")
-    return [int(token) for token in ids]
+    def adjust_generation_fn(
+        self, generation_config, from_auto_class, from_pipeline, pretrained_model_name_or_path, *args, **kwargs
+    ):
+        """Called by `from_pretrained`: without it, `generation_config.json` would be ignored."""
+        if generation_config is not None:
+            self.generation_config = self.generation_config_class(**generation_config.settings())
+        elif pretrained_model_name_or_path is not None:
+            names = ("cache_dir", "force_download", "proxies", "local_files_only", "token", "revision", "subfolder")
+            kwargs = {**dict(zip(names, args, strict=False)), **kwargs}
+            kwargs.pop("trust_remote_code", None)
+            kwargs = {name: value for name, value in kwargs.items() if not hasattr(self.config, name)}
+            try:
+                self.generation_config = self.generation_config_class.from_pretrained(
+                    pretrained_model_name_or_path,
+                    _from_auto=from_auto_class,
+                    _from_pipeline=from_pipeline,
+                    **kwargs,
+                )
+            except OSError as error:
+                if isinstance(error.__context__, (JSONDecodeError, UnicodeDecodeError)):
+                    raise
+                # a folder without the file: the defaults stand

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 # On AMD's processors oneDNN takes 0.5 to 0.95 of the time of MKL, PyTorch's choice (benchmarks/linear_libraries.py).
 # Elsewhere nobody has measured.
@@ -16,7 +15,8 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     By oneDNN where that is faster: in float32, on the CPU, where no gradient flows, since its operator has none.
     """
     if PREFERS_ONEDNN and _fits_onednn(input, weight):
-        return torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")
+        return product
     return F.linear(input, weight, bias)
 
 
@@ -36,22 +36,24 @@ def _fits_onednn(input: Tensor, weight: Tensor) -> bool:
 class Linear(nn.Linear):
     """A linear layer that computes by `linear`."""
 
+    @classmethod
+    def sharing(cls, layer: nn.Linear) -> "Linear":
+        """A layer with the very weights of a plain one, not a copy of them."""
+        shared = cls(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
+        shared.weight, shared.bias = layer.weight, layer.bias
+        return shared.train(layer.training)
+
     def forward(self, input: Tensor) -> Tensor:
+        """Input (…, K) → (…, N)."""
         return linear(input, self.weight, self.bias)
 
 
-def use_linear(model: nn.Module):
-    """Make every plain linear layer of a model one that computes by `linear`; weights and names stay."""
-    for module in model.modules():
-        if type(module) is nn.Linear:
-            module.__class__ = Linear
+def use_linear(model: nn.Module) -> None:
+    """Put a `Linear` in the place of every plain linear layer of a model; weights and names stay.
 
-
-def _operations(input_shape, weight_shape, *_, out_shape=None, **__) -> int:
-    """For PyTorch's counter of operations, which knows its default library's operators only."""
-    return 2 * out_shape.numel() * weight_shape[1]
-
-
-# every checkpoint of the Hub brings a copy of this file, and a second registration is an error
-if hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch.ops.mkldnn._linear_pointwise not in flop_registry:
-    register_flop_formula(torch.ops.mkldnn._linear_pointwise)(_operations)
+    The model is changed, so it must be the caller's own: one that is being built, or was loaded for nobody else.
+    """
+    for parent in list(model.modules()):
+        for name, layer in list(parent.named_children()):
+            if type(layer) is nn.Linear:
+                setattr(parent, name, Linear.sharing(layer))

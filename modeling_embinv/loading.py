@@ -1,6 +1,7 @@
 """Load a trained inverter and its tokenizer from a folder or the Hub."""
 
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -9,7 +10,7 @@ from .integrity_embinv import check_tokenizer
 from .modeling_embinv import EmbInvForMaskedDiffusion
 
 
-def load_inverter(name: str | Path, **kwargs) -> tuple[EmbInvForMaskedDiffusion, PreTrainedTokenizerBase]:
+def load_inverter(name: str | Path, **kwargs: Any) -> tuple[EmbInvForMaskedDiffusion, PreTrainedTokenizerBase]:
     """A trained inverter and its tokenizer from a folder or a Hub repository.
 
     Args:
@@ -21,7 +22,7 @@ def load_inverter(name: str | Path, **kwargs) -> tuple[EmbInvForMaskedDiffusion,
     """
     is_folder = Path(name).exists()
     place, _, revision = (str(name), "", "") if is_folder else str(name).partition("@")
-    pinned = {"revision": revision} if revision else {}
+    pinned: dict[str, Any] = {"revision": revision} if revision else {}
     try:
         model = EmbInvForMaskedDiffusion.from_pretrained(place, use_safetensors=True, **pinned, **kwargs)
         return model, _load_tokenizer(place, model, **pinned)
@@ -33,7 +34,7 @@ def load_inverter(name: str | Path, **kwargs) -> tuple[EmbInvForMaskedDiffusion,
         raise OSError(f"{name} {wrong}: {' '.join(str(error).split())}") from error
 
 
-def _load_tokenizer(place: str, model: EmbInvForMaskedDiffusion, **pinned) -> PreTrainedTokenizerBase:
+def _load_tokenizer(place: str, model: EmbInvForMaskedDiffusion, **pinned: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a checkpoint, checked against the model.
 
     Raises:

@@ -19,6 +19,7 @@ from .inputs_embinv import check_generator
 from .errors_embinv import is_whole
 from .errors_embinv import shown
 from .integrity_embinv import check_tokenizer
+from .texts_embinv import written_texts
 
 TASK = "embedding-inversion"
 # vectors at a time, by default and at most
@@ -102,23 +103,20 @@ class EmbeddingInversionPipeline(Pipeline):
         known = {} if output.cosine is None else {"cosine": output.cosine}
         return {"sequences": output.sequences, "confidence": output.confidence, **known}
 
-    def postprocess(self, model_outputs: dict) -> list[dict]:
-        end = self.model.config.eos_token_id
-        rows, cosines = [], model_outputs.get("cosine")
-        for ids, confidence in zip(model_outputs["sequences"].tolist(), model_outputs["confidence"], strict=True):
-            ids = ids[: ids.index(end)] if end in ids else ids
-            confidence = confidence[: len(ids)]
-            known = {"cosine": float(cosines[len(rows)])} if cosines is not None else {}
-            rows.append(
-                {
-                    "text": self.tokenizer.decode(ids, skip_special_tokens=True),
-                    "confidence": float(confidence.mean()),
-                    "tokens": self.tokenizer.convert_ids_to_tokens(ids),
-                    "token_confidence": confidence.tolist(),
-                    **known,
-                }
-            )
-        return rows
+    def postprocess(self, model_outputs: dict[str, Tensor]) -> list[dict[str, Any]]:
+        ids, confidence = model_outputs["sequences"], model_outputs["confidence"]
+        texts = written_texts(self.tokenizer, ids, confidence, self.model.config.eos_token_id)
+        cosines = model_outputs["cosine"].tolist() if "cosine" in model_outputs else [None] * len(texts)
+        return [
+            {
+                "text": text.text,
+                "confidence": text.confidence,
+                "tokens": text.tokens,
+                "token_confidence": text.token_confidence,
+                **({} if cosine is None else {"cosine": cosine}),
+            }
+            for text, cosine in zip(texts, cosines, strict=True)
+        ]
 
 
 def _batches(vectors: Iterator, size: int, width: int) -> Iterator[Tensor]:

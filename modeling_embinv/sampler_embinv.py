@@ -1,11 +1,13 @@
 """One call of the sampler: the five decoding strategies of the paper around one loop, and one from left to right."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .causal_embinv import write_left_to_right
+from .conditioning_embinv import Condition
 from .diffusion_embinv import Canvas
 from .diffusion_embinv import after_first
 from .diffusion_embinv import confidence_step
@@ -13,6 +15,7 @@ from .diffusion_embinv import euler_step
 from .diffusion_embinv import remask_step
 from .diffusion_embinv import sequential_step
 from .diffusion_embinv import shortest_canvases
+from .generation_config_embinv import EmbInvGenerationConfig
 
 
 # logits of a part of the rows, 1 GiB in float32; a GPU holds about four arrays of that size
@@ -21,6 +24,8 @@ MAX_LOGITS = 2**28
 CHOICE_LOGITS = 2**23
 # below this temperature logits may be infinite when divided by it; the likeliest token is then certain anyway
 COLDEST = 1e-6
+# (canvas, tokens, their probabilities, step, draws for the choice of positions, rows) → the next canvas
+StepFunction = Callable[[Canvas, Tensor, Tensor, int, Tensor | None, Tensor], Canvas]
 
 
 class Sampler:
@@ -30,12 +35,22 @@ class Sampler:
     barred_ids: (B, L), a token that a position must not get, −1 for none.
     """
 
-    def __init__(self, model, embeddings: Tensor, config, generators, streamer, draft_ids=None, barred_ids=None):
+    def __init__(
+        self,
+        model: Any,
+        embeddings: Tensor,
+        config: EmbInvGenerationConfig,
+        generators: Sequence[torch.Generator | None] | None,
+        streamer: Any,
+        draft_ids: Tensor | None = None,
+        barred_ids: Tensor | None = None,
+    ) -> None:
         self.model, self.embeddings, self.config, self.streamer = model, embeddings, config, streamer
         self.condition, self.barred_ids = self._condition(), barred_ids
         tokens = model.config.mask_token_id, model.config.eos_token_id
-        self.canvas = Canvas.fully_masked(len(embeddings), config.max_length, *tokens, embeddings.device)
-        self.canvas_lengths = ()
+        _, _, length = shape_of_draws(config)
+        self.canvas = Canvas.fully_masked(len(embeddings), length, *tokens, embeddings.device)
+        self.canvas_lengths: Sequence[int] = ()
         if draft_ids is not None:
             self.canvas_lengths = model.config.canvas_lengths or ()
             self.canvas = self.canvas.filled(draft_ids.to(embeddings.device))
@@ -71,35 +86,44 @@ class Sampler:
             self._sequential()
             self.temperature = temperature
             self._reopen(self.config.restart_ratio)
-            self._euler(first_draw=self.config.max_length)
+            self._euler(first_draw=self.canvas.ids.shape[1])
         else:
             self._euler(self.config.remask_ratio if strategy == "euler_remask" else 0.0)
         return self.canvas
 
-    def _sequential(self):
+    def _sequential(self) -> None:
         self._loop(
-            self.config.max_length,
+            self.canvas.ids.shape[1],
             lambda canvas, tokens, p, *_: sequential_step(canvas, tokens, p),
             wanted=lambda masked: masked & ~after_first(masked),
         )
 
-    def _euler(self, remask_ratio: float = 0.0, first_draw: int = 0):
+    def _euler(self, remask_ratio: float = 0.0, first_draw: int = 0) -> None:
         """Uniform timesteps from where each row stands down to 0."""
         num_steps, schedule = self.config.num_steps, self.model.noise_schedule
         start = schedule.timestep(self.canvas.masked.float().mean(dim=1))  # (B,)
         alphas = schedule.alpha(start * torch.linspace(1, 0, num_steps + 1, device=start.device)[:, None])
 
-        def step_fn(canvas, tokens, p, step, draws, active):
+        def step_fn(
+            canvas: Canvas, tokens: Tensor, p: Tensor, step: int, draws: Tensor | None, active: Tensor
+        ) -> Canvas:
+            assert draws is not None  # these strategies always draw
             canvas = euler_step(canvas, tokens, p, alphas[step, active], alphas[step + 1, active], draws)
             return remask_step(canvas, remask_ratio) if remask_ratio and step + 1 < num_steps else canvas
 
         self._loop(num_steps, step_fn, first_draw=first_draw)
 
-    def _reopen(self, ratio: float):
+    def _reopen(self, ratio: float) -> None:
         """Mask the least sure tokens of each row's text, its end token among them."""
         self.canvas = remask_step(self.canvas, ratio) if ratio else self.canvas
 
-    def _loop(self, num_steps: int, step_fn: Callable, wanted: Callable = lambda masked: masked, first_draw: int = 0):
+    def _loop(
+        self,
+        num_steps: int,
+        step_fn: StepFunction,
+        wanted: Callable[[Tensor], Tensor] = lambda masked: masked,
+        first_draw: int = 0,
+    ) -> None:
         """Up to `num_steps` passes over the rows that still have masked positions; only `wanted` ones get logits.
 
         Noise is taken from `first_draw` on, not from where the passes stand, which other rows decide.
@@ -115,7 +139,7 @@ class Sampler:
             self.canvas.ids[active], self.canvas.confidence[active] = canvas.ids, canvas.confidence
             self._record()
 
-    def _denoise(self, canvas: Canvas, active: Tensor, wanted: Tensor, noise: Tensor | None):
+    def _denoise(self, canvas: Canvas, active: Tensor, wanted: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
         """A token and its probability at each wanted position, (A, L) each; others hold [MASK] and 0.
 
         A draft whose end is known gets the shortest canvas that the model was trained on and that holds it: ends
@@ -132,7 +156,9 @@ class Sampler:
                 )
         return tokens, confidence
 
-    def _denoise_part(self, canvas: Canvas, active: Tensor, wanted: Tensor, draws: Tensor | None):
+    def _denoise_part(
+        self, canvas: Canvas, active: Tensor, wanted: Tensor, draws: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         positions = wanted.flatten().nonzero().squeeze(1)
         logits = self._logits(canvas, active, positions)  # (M, V)
         starts = positions % wanted.shape[1] == 0
@@ -148,7 +174,9 @@ class Sampler:
             )
         return tokens.view_as(canvas.ids), confidence.view_as(canvas.confidence)
 
-    def _choose(self, logits: Tensor, starts: Tensor, barred: Tensor | None, draws: Tensor | None):
+    def _choose(
+        self, logits: Tensor, starts: Tensor, barred: Tensor | None, draws: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """A token of each row (M, V) and its probability; changes the logits.
 
         Args:
@@ -161,13 +189,13 @@ class Sampler:
             logits[barred >= 0, barred[barred >= 0]] = -torch.inf
         logits[starts, self.canvas.end_token_id] = -torch.inf  # no text is empty
         probabilities = logits.softmax(dim=-1)
-        if self.temperature == 0:
+        if draws is None or self.temperature == 0:
             chosen_p, chosen = probabilities.max(dim=-1)
             return chosen, chosen_p
         chosen = _sample(logits / max(self.temperature, COLDEST), draws)
         return chosen, probabilities.gather(1, chosen[:, None]).squeeze(1)
 
-    def _condition(self):
+    def _condition(self) -> Condition:
         """What e tells the model, computed once; with guidance, the null condition's rows follow."""
         rows, device = len(self.embeddings), self.embeddings.device
         if self.config.guidance_scale == 1.0:
@@ -192,7 +220,7 @@ class Sampler:
         conditional, null = logits.float().chunk(2)  # their log-softmax differs by a constant a row
         return null + scale * (conditional - null)
 
-    def _record(self):
+    def _record(self) -> None:
         if self.config.return_history:
             self.history.append(self.canvas.rows(torch.arange(len(self.canvas.ids), device=self.canvas.ids.device)))
         if hasattr(self.streamer, "put_draft"):
@@ -211,14 +239,15 @@ def _sample(logits: Tensor, draws: Tensor) -> Tensor:
     return tokens.clamp_max(logits.shape[-1] - 1)
 
 
-def samples_by_itself(config) -> bool:
+def samples_by_itself(config: EmbInvGenerationConfig) -> bool:
     """Whether the strategy draws noise at any temperature."""
     return config.strategy in ("euler", "euler_remask", "two_stage")
 
 
-def shape_of_draws(config) -> tuple[int, int, int]:
+def shape_of_draws(config: EmbInvGenerationConfig) -> tuple[int, int, int]:
     """(passes, 2, L), the shape of a row's noise."""
     length, steps = config.max_length, config.num_steps
+    assert length is not None  # `generate` fills it in
     # sequential and confidence commit at least one position a pass
     passes = {"sequential": length, "two_stage": length + steps, "confidence": min(length, steps)}
     passes["autoregressive"] = 1  # a position is chosen once: one row of draws holds them all

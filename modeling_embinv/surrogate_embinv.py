@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from .configuration_embinv import EmbInvConfig
 from .diffusion_embinv import text_positions
+from .trunk_embinv import Trunk
 
 
 class Surrogate(nn.Module):
@@ -19,7 +21,7 @@ class Surrogate(nn.Module):
     first token a lot, and the inverter's texts have none: without the start, no weights reach such an encoder.
     """
 
-    def __init__(self, config, trunk: nn.Module):
+    def __init__(self, config: EmbInvConfig, trunk: Trunk) -> None:
         super().__init__()
         self.end_token_id = config.eos_token_id
         self.start = nn.Parameter(torch.zeros(config.hidden_size))  # stands for the embedding of a first token
@@ -30,16 +32,16 @@ class Surrogate(nn.Module):
             self.down.append(torch.empty(config.surrogate_rank, weight.shape[1]))
             self.up.append(torch.zeros(weight.shape[0], config.surrogate_rank))
         self.dense = nn.Linear(config.hidden_size, config.embedding_dim)
-        self._merged: tuple[nn.Module, ...] = ()  # within a tuple it is not saved with the weights
+        self._merged: tuple[Trunk, ...] = ()  # within a tuple it is not saved with the weights
 
-    def reader(self, trunk: nn.Module) -> Callable[..., Tensor]:
+    def reader(self, trunk: Trunk) -> Callable[..., Tensor]:
         """The trunk's forward pass with the changes as they are now, put together once for many calls."""
         if self._merged and self.start.is_cpu and not torch.is_grad_enabled():
             return self._merged[0]
         weights = self._weights(trunk)
         return lambda *inputs: functional_call(trunk, weights, inputs)
 
-    def forward(self, trunk: nn.Module, ids: Tensor, read: Callable[..., Tensor]) -> Tensor:
+    def forward(self, trunk: Trunk, ids: Tensor, read: Callable[..., Tensor]) -> Tensor:
         """Canvas rows (N, L), ends behind the text → unit vectors (N, D) float32; `read` is the `reader`."""
         text = text_positions(ids, self.end_token_id)
         width = int(text.sum(dim=1).max())
@@ -52,7 +54,7 @@ class Surrogate(nn.Module):
         mean = (hidden * text[..., None]).sum(dim=1) / text.sum(dim=1, keepdim=True)
         return nn.functional.normalize(self.dense(mean).float(), dim=-1)
 
-    def merge(self, trunk: nn.Module) -> nn.Module:
+    def merge(self, trunk: Trunk) -> Trunk:
         """A copy of the trunk that holds the changes, which reads texts from now on where no gradient is wanted."""
         tokens = trunk.token_embeddings  # of no use in the copy, which is given their vectors
         merged = copy.deepcopy(trunk, {id(tokens): tokens})
@@ -64,7 +66,7 @@ class Surrogate(nn.Module):
         return merged
 
     @torch.no_grad()
-    def approach(self, trunk: nn.Module, weights: dict[str, Tensor]):
+    def approach(self, trunk: Trunk, weights: dict[str, Tensor]) -> None:
         """Start as near to an encoder's `weights` as this rank allows, if there is one of every name and shape."""
         changed = {name: trunk.get_parameter(name) for name in _matrices(trunk) + _vectors(trunk)}
         if any(name not in weights or weights[name].shape != weight.shape for name, weight in changed.items()):
@@ -78,7 +80,7 @@ class Surrogate(nn.Module):
         for name, shift in zip(_vectors(trunk), self.shifts, strict=True):
             shift.copy_(change[name])
 
-    def _weights(self, trunk: nn.Module) -> dict[str, Tensor]:
+    def _weights(self, trunk: Trunk) -> dict[str, Tensor]:
         """The trunk's weights with the changes, by name; gradients reach the changes only."""
         weights = {name: weight.detach() for name, weight in trunk.named_parameters()}
         for name, up, down in zip(_matrices(trunk), self.up, self.down, strict=True):
@@ -88,12 +90,12 @@ class Surrogate(nn.Module):
         return weights
 
 
-def _matrices(trunk: nn.Module) -> list[str]:
+def _matrices(trunk: Trunk) -> list[str]:
     """The names of the weight matrices of the trunk's layers."""
     own = {id(weight) for weight in trunk.layers.parameters() if weight.ndim == 2}
     return [name for name, weight in trunk.named_parameters() if id(weight) in own]
 
 
-def _vectors(trunk: nn.Module) -> list[str]:
+def _vectors(trunk: Trunk) -> list[str]:
     """The names of the trunk's norms and biases."""
     return [name for name, weight in trunk.named_parameters() if weight.ndim == 1]

@@ -20,12 +20,14 @@ os.environ.setdefault("GRADIO_TEMP_DIR", os.path.join(tempfile.gettempdir(), "em
 import gradio as gr
 import pandas as pd
 import torch
-from bounds import Choice, Number, Text, Upload
+from bounds import Choice, Number, Text, Upload, choice_of, number_of
 from guard import MAX_UPLOAD, GuardedBlocks, app_options
-from inverter import STRATEGIES, Draft, Inverter
+from inverter import Draft, Inverter
 from leaks import explanation, leaks_html, protect, summary
 from render import CSS, LEGEND, draft_html, figures_html
 from vectors import KINDS, parse_file, parse_pasted
+
+from modeling_embinv.settings_embinv import FEEDBACK, SETTINGS
 
 try:
     import spaces
@@ -65,16 +67,16 @@ BOUNDS = {
     "file": Upload(f"or a file: {', '.join(KINDS)}", KINDS),
     "row": Number("Row of the file", 0, 10_000_000, 0),
     "seed": Number("Seed", 0, 2**32 - 1, 0),
-    "strategy": Choice("Strategy", STRATEGIES),
-    "steps": Number("Steps", 1, 32, 8),
-    "guidance": Number("Guidance (1 is none)", 0, 4, 1, 0.1),
+    "strategy": choice_of("strategy", () if inverter.model.config.causal_share else ("autoregressive",)),
+    "num_steps": number_of("num_steps", 32),
+    "guidance_scale": number_of("guidance_scale", 4, low=0, step=0.1),
     # an empty number would be shown, and sent, as 0
-    "temperature": Choice("Temperature", TEMPERATURES),
-    "remask": Number("Re-mask ratio (euler_remask)", 0, 0.5, 0.05, 0.05),
-    "candidates": Number("Candidates", 1, 32, 1),
-    "corrections": Number("Corrections", 0, 20, 0),
-    "feedback": Choice("Checked by", JUDGES),
-    "searches": Number("Searches", 1, 4, 1),
+    "temperature": Choice("Temperature", TEMPERATURES, SETTINGS["temperature"].help),
+    "remask_ratio": number_of("remask_ratio", 0.5, low=0, step=0.05),
+    "num_candidates": number_of("num_candidates", 32),
+    "num_corrections": number_of("num_corrections", 20),
+    "feedback": Choice("Checked by", JUDGES, FEEDBACK.help),
+    "num_searches": number_of("num_searches", 4),
     "index": Number("Replay: after so many passes", 0, 64, 0),
     "points": Number("Points on the way", 3, 15, 7),
     "noise": Number("Noise λ added to every number of the vector", 0, 0.1, 0, 0.005),
@@ -82,6 +84,12 @@ BOUNDS = {
     "attack": Number("Corrections by an attacker who has the encoder", 0, 20, 3),
     "example": Number("Example", 0, len(EXAMPLES) - 1, 0),
 }
+STRATEGIES = BOUNDS["strategy"].choices
+# the controls of `generate`'s settings, in the order of the events' arguments
+CONTROLS = (
+    "strategy", "num_steps", "guidance_scale", "temperature", "remask_ratio", "num_candidates", "num_corrections",
+    "feedback", "num_searches",
+)  # fmt: skip
 
 
 def readable(handler):
@@ -119,12 +127,11 @@ def read_text(text: str) -> tuple[str, list[int], torch.Tensor]:
     return kept, ids, inverter.embed([kept])[0]
 
 
-def settings_of(strategy, steps, guidance, temperature, remask, candidates, corrections, feedback, searches) -> dict:
-    """The controls as arguments of `Inverter.drafts`."""
-    temperature = None if temperature == TEMPERATURES[0] else float(temperature)
-    sampler = dict(strategy=strategy, num_steps=steps, guidance_scale=guidance, temperature=temperature)
-    loop = dict(candidates=candidates, corrections=corrections, feedback=feedback, searches=searches)
-    return sampler | dict(remask_ratio=remask) | loop
+def settings_of(*values) -> dict:
+    """The values of `CONTROLS` as arguments of `Inverter.drafts`."""
+    settings = dict(zip(CONTROLS, values, strict=True))
+    temperature = settings["temperature"]
+    return settings | {"temperature": None if temperature == TEMPERATURES[0] else float(temperature)}
 
 
 @readable
@@ -246,27 +253,15 @@ def controls() -> list:
     """The sampler's settings, folded away."""
     with gr.Accordion("Settings", open=False):
         with gr.Row():
-            strategy = BOUNDS["strategy"].control()
-            steps = BOUNDS["steps"].control()
-            guidance = BOUNDS["guidance"].control()
+            made = {name: BOUNDS[name].control() for name in CONTROLS[:3]}
         with gr.Row():
-            temperature = BOUNDS["temperature"].control()
-            remask = BOUNDS["remask"].control()
+            made |= {name: BOUNDS[name].control() for name in CONTROLS[3:5]}
             seed = BOUNDS["seed"].box()
         with gr.Row():
-            candidates = BOUNDS["candidates"].control(
-                info="the best of so many texts is kept; 1: nothing is checked",
-            )
-            corrections = BOUNDS["corrections"].control(
-                info="rounds of edits that are checked: slower, and reads much more",
-            )
-            feedback = BOUNDS["feedback"].control(
-                gr.Radio, info="the encoder itself, or the model's own stand-in for it"
-            )
-            searches = BOUNDS["searches"].control(
-                info="begin again so often, where no text has reached the vector; the best one stays",
-            )
-    return [seed, strategy, steps, guidance, temperature, remask, candidates, corrections, feedback, searches]
+            made |= {name: BOUNDS[name].control() for name in CONTROLS[5:7]}
+            made["feedback"] = BOUNDS["feedback"].control(gr.Radio)
+            made["num_searches"] = BOUNDS["num_searches"].control()
+    return [seed, *(made[name] for name in CONTROLS)]
 
 
 def examples(text, standard: list, outputs: list, shown: dict):
@@ -333,7 +328,7 @@ def compare_tab():
     """Five strategies side by side."""
     with gr.Row():
         text = BOUNDS["text"].control(EXAMPLES[1], scale=3)
-        steps = BOUNDS["steps"].control()
+        steps = BOUNDS["num_steps"].control()
         seed = BOUNDS["seed"].box()
     go = gr.Button("Compare", variant="primary")
     columns = ["strategy", "recovered", "cosine", "tokens in place %", "passes", "ms"]

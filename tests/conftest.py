@@ -1,4 +1,4 @@
-"""Tiny models and the real encoder, shared by the tests; nothing here needs a network."""
+"""Tiny models, toy encoders and the real one, shared by the tests; nothing here needs a network."""
 
 import itertools
 import os
@@ -64,6 +64,39 @@ def unit_vectors(count: int, dim: int = 16, seed: int = 0) -> torch.Tensor:
     return vectors / vectors.norm(dim=1, keepdim=True)
 
 
+def texts(rows: int, length: int = 12) -> torch.Tensor:
+    """Random texts of every length up to the canvas, then end tokens; the same ones every time."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(4, VOCAB, (rows, length), generator=generator)
+    sizes = torch.randint(1, length + 1, (rows, 1), generator=generator)
+    return ids.masked_fill(torch.arange(length) >= sizes, END)
+
+
+def bag_of_tokens(calls: list[int]):
+    """An encoder that sums a vector for each token, and counts."""
+    table = unit_vectors(VOCAB, seed=5)
+
+    def encode(ids):
+        calls.append(len(ids))
+        return torch.nn.functional.normalize((table[ids] * (ids != END)[..., None]).sum(dim=1), dim=-1)
+
+    return encode
+
+
+def with_surrogate(family: str = "bert", **overrides):
+    """A model whose surrogate has left its start, where its changes of the trunk are zero."""
+    model = awaken(tiny_model(family, surrogate_rank=4, **overrides))
+    for weight in (*model.surrogate.up, model.surrogate.start, *model.surrogate.shifts):
+        torch.nn.init.normal_(weight, std=0.3)
+    return model
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]):
+    """Files with slow tests come first, so that of two processes neither ends with one of them alone."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(params=list(BACKBONES))
 def family(request) -> str:
     return request.param
@@ -71,7 +104,8 @@ def family(request) -> str:
 
 @pytest.fixture(scope="session")
 def encoder():
-    from modeling_embinv.data.encoders import EncoderConfig, load_encoder
+    from modeling_embinv.data.encoder_config import EncoderConfig
+    from modeling_embinv.data.encoders import load_encoder
 
     return load_encoder(EncoderConfig(id="sentence-transformers/all-MiniLM-L6-v2"))
 
@@ -79,7 +113,7 @@ def encoder():
 @pytest.fixture(scope="session")
 def pairs(tmp_path_factory, encoder) -> Path:
     """A folder of 60 prepared pairs."""
-    from modeling_embinv.data.pairs import prepare
+    from modeling_embinv.data.prepare import prepare
     from modeling_embinv.data.sources import Document
 
     folder = tmp_path_factory.mktemp("pairs") / "out"

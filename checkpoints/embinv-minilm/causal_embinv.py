@@ -1,18 +1,23 @@
 """The second order: the same weights from left to right, for drafts and for the exact likelihood of a text."""
 
+from collections.abc import Callable
+from typing import Any
+from typing import Protocol
+
 import torch
 from torch import Tensor
 from transformers import Cache
 from transformers import DynamicCache
 
 from .errors_embinv import EmbInvError
+from .diffusion_embinv import Canvas
 from .diffusion_embinv import text_positions
 
 # texts whose logits exist at a time
 LOGITS_ROWS = 256
 
 
-def check_prefix(config):
+def check_prefix(config: Any) -> None:
     """Raises EmbInvError for a model that has nothing to predict the first token from."""
     if not config.num_condition_tokens:
         raise EmbInvError(
@@ -21,7 +26,7 @@ def check_prefix(config):
         )
 
 
-def check_causal(config):
+def check_causal(config: Any) -> None:
     """Raises EmbInvError for a model that never learned to predict from left to right."""
     check_prefix(config)
     if not config.causal_share:
@@ -33,6 +38,15 @@ def check_causal(config):
 
 class CausalMixin:
     """Gives a model its likelihood, and the step that decoding from left to right takes."""
+
+    # of the model that this goes into
+    __call__: Callable[..., Any]
+    config: Any
+    decoder: Any
+    head: Any
+    modulation: Any
+    timestep_features: Any
+    trunk: Any
 
     @torch.no_grad()
     def log_likelihood(self, ids: Tensor, embeddings: Tensor) -> Tensor:
@@ -59,7 +73,7 @@ class CausalMixin:
         losses = self(ids, embeddings, None, positions=positions, targets=ids.flatten()[positions], causal=True).losses
         return losses.new_zeros(len(ids)).index_add_(0, positions // ids.shape[1], -losses)
 
-    def next_states(self, ids: Tensor | None, condition, past_key_values: Cache) -> Tensor:
+    def next_states(self, ids: Tensor | None, condition: Any, past_key_values: Cache) -> Tensor:
         """The head's output (B, H) from which `decoder` predicts the next token.
 
         Args:
@@ -75,7 +89,25 @@ class CausalMixin:
         return self.head(hidden[:, -1:], modulation[:, -1])[:, 0]
 
 
-def write_left_to_right(sampler):
+class CausalSampler(Protocol):
+    """What `write_left_to_right` needs of a `Sampler`, which imports this file."""
+
+    model: Any
+    config: Any
+    condition: Any
+    canvas: Canvas
+    barred_ids: Tensor | None
+    draws: Tensor | None
+    num_forward_passes: int
+
+    def _choose(
+        self, logits: Tensor, starts: Tensor, barred: Tensor | None, draws: Tensor | None
+    ) -> tuple[Tensor, Tensor]: ...
+
+    def _record(self) -> None: ...
+
+
+def write_left_to_right(sampler: CausalSampler) -> None:
     """Fill the canvas of a `Sampler` from left to right, one token of every unfinished text a pass.
 
     1. The condition tokens are read; their last state predicts the first token.
@@ -107,7 +139,7 @@ def write_left_to_right(sampler):
         _commit(sampler, states, active, position)
 
 
-def _commit(sampler, states: Tensor, active: Tensor, position: int):
+def _commit(sampler: CausalSampler, states: Tensor, active: Tensor, position: int) -> None:
     """Choose the token at `position` of the rows `active` (A,) from the head's output (1 or 2, A, H)."""
     parts = [
         _choose(sampler, states[:, part], active[part], position)
@@ -121,7 +153,7 @@ def _commit(sampler, states: Tensor, active: Tensor, position: int):
     sampler._record()
 
 
-def _choose(sampler, states: Tensor, rows: Tensor, position: int) -> tuple[Tensor, Tensor]:
+def _choose(sampler: CausalSampler, states: Tensor, rows: Tensor, position: int) -> tuple[Tensor, Tensor]:
     """Tokens and their probabilities, (A,) each, of some rows."""
     logits = sampler.model.decoder(states)  # (1 or 2, A, V)
     if len(logits) == 2:

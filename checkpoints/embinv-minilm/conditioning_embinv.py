@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -10,13 +11,33 @@ from .linear_embinv import Linear
 from .linear_embinv import linear
 
 
+class ConditionSizes(Protocol):
+    """What these layers read of the model's configuration."""
+
+    @property
+    def embedding_dim(self) -> int:
+        """D, width of the vectors."""
+
+    @property
+    def hidden_size(self) -> int:
+        """H, width of the trunk."""
+
+    @property
+    def timestep_features(self) -> int:
+        """F, number of features φ(t)."""
+
+    @property
+    def num_condition_tokens(self) -> int:
+        """P, prefix positions."""
+
+
 class ConditionProjector(nn.Module):
     """c = W2·GELU(W1·e + b1) + b2 (Eq. 5), or the learned null condition.
 
     e has unit norm, so its entries have variance 1/D: the factor √D, which W1 could absorb, gives them variance 1.
     """
 
-    def __init__(self, config):
+    def __init__(self, config: ConditionSizes) -> None:
         super().__init__()
         self.scale = math.sqrt(config.embedding_dim)
         self.dense_in = nn.Linear(config.embedding_dim, config.hidden_size)
@@ -35,13 +56,14 @@ class ConditionProjector(nn.Module):
 class TimestepFeatures(nn.Module):
     """φ(t): sines and cosines of t at frequencies from 1 to 1,000, geometrically spaced."""
 
-    def __init__(self, config):
+    def __init__(self, config: ConditionSizes) -> None:
         super().__init__()
-        self.half = config.timestep_features // 2
+        self.num_frequencies = config.timestep_features // 2
 
     def forward(self, timestep: Tensor) -> Tensor:
         """t (B,) → φ(t) (B, F) float32."""
-        exponents = torch.arange(self.half, device=timestep.device, dtype=torch.float32) / max(self.half - 1, 1)
+        steps = torch.arange(self.num_frequencies, device=timestep.device, dtype=torch.float32)
+        exponents = steps / max(self.num_frequencies - 1, 1)
         angles = timestep.float()[:, None] * 1000.0**exponents
         return torch.cat([angles.cos(), angles.sin()], dim=1)
 
@@ -53,7 +75,7 @@ class Modulation(nn.Linear):
     rate, moves γ and β by about √(F + H) learning rates, not by F + H: steps of 0.2 in each norm wreck a trunk.
     """
 
-    def __init__(self, config, num_norms: int):
+    def __init__(self, config: ConditionSizes, num_norms: int) -> None:
         super().__init__(config.timestep_features + config.hidden_size, num_norms * 2 * config.hidden_size, bias=False)
         self.shape = (num_norms, 2, config.hidden_size)
         self.scale = self.in_features**-0.5
@@ -88,9 +110,10 @@ class Condition:
 class ConditionTokens(Linear):
     """Prefix positions projected from the condition: (B, H) → (B, P, H)."""
 
-    def __init__(self, config):
+    def __init__(self, config: ConditionSizes) -> None:
         super().__init__(config.hidden_size, config.num_condition_tokens * config.hidden_size)
         self.shape = (config.num_condition_tokens, config.hidden_size)
 
     def forward(self, condition: Tensor) -> Tensor:
+        """Condition c (B, H) → the prefix (B, P, H)."""
         return super().forward(condition).unflatten(1, self.shape)

@@ -1,5 +1,7 @@
 """Cross entropy of a large vocabulary in chunks, with the gradient taken on the way forward."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -14,10 +16,19 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, hidden, weight, bias, targets, weights, chunk_size):
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        targets: Tensor,
+        weights: Tensor,
+        chunk_size: int,
+    ) -> tuple[Tensor, Tensor]:
         needed = ctx.needs_input_grad[:3]
         losses = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
-        grads = [torch.zeros_like(x) if need else None for x, need in zip((hidden, weight, bias), needed, strict=True)]
+        inputs = zip((hidden, weight, bias), needed, strict=True)
+        grad_hidden, grad_weight, grad_bias = (torch.zeros_like(x) if need else None for x, need in inputs)
         compute_weight = weight.to(hidden.dtype)
         for first in range(0, hidden.shape[0], chunk_size):
             rows = slice(first, first + chunk_size)
@@ -28,20 +39,20 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 row_weights = weights[rows, None].to(hidden.dtype)
                 grad = log_p.exp_().scatter_add_(1, targets[rows, None], log_p.new_full((len(log_p), 1), -1.0))
                 grad = grad.to(hidden.dtype)
-                if needed[0]:
-                    grads[0][rows] = (grad @ compute_weight).mul_(row_weights)
-                if needed[1] and weight.dtype == hidden.dtype:
-                    grads[1].addmm_(grad.T, hidden[rows] * row_weights)
-                elif needed[1]:
-                    grads[1] += grad.T @ (hidden[rows] * row_weights)  # bf16 products, summed up in float32
-                if needed[2]:
-                    grads[2] += grad.T.mv(row_weights.squeeze(1))
-        ctx.save_for_backward(*grads)
+                if grad_hidden is not None:
+                    grad_hidden[rows] = (grad @ compute_weight).mul_(row_weights)
+                if grad_weight is not None and weight.dtype == hidden.dtype:
+                    grad_weight.addmm_(grad.T, hidden[rows] * row_weights)
+                elif grad_weight is not None:
+                    grad_weight += grad.T @ (hidden[rows] * row_weights)  # bf16 products, summed up in float32
+                if grad_bias is not None:
+                    grad_bias += grad.T.mv(row_weights.squeeze(1))
+        ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
         ctx.mark_non_differentiable(losses)
         return (losses * weights).sum(), losses
 
     @staticmethod
-    def backward(ctx, grad_loss, _):
+    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         grads = (None if grad is None else grad * grad_loss for grad in ctx.saved_tensors)
         return *grads, None, None, None
 
@@ -59,4 +70,8 @@ def chunked_cross_entropy(
     Returns:
         loss () float32, differentiable in hidden, weight and bias, and the rows' own losses (M,), which are not.
     """
-    return _ChunkedCrossEntropy.apply(hidden, weight, bias, targets, weights.float(), chunk_size)
+    # torch gives `apply` no types
+    loss, losses = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        hidden, weight, bias, targets, weights.float(), chunk_size
+    )
+    return loss, losses

@@ -1,26 +1,21 @@
-"""`generate`: its output, and the closed loop around the sampler."""
+"""`generate`: one text for each vector, by the sampler alone or by a search around it."""
 
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from json import JSONDecodeError
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.utils import ModelOutput
 
-from .errors_embinv import EmbInvError
-from .search_embinv import LIKELIHOOD_WEIGHT
-from .search_embinv import ROWS
-from .search_embinv import SURROGATE_LIKELIHOOD_WEIGHT
-from .search_embinv import ClosedLoop
-from .search_embinv import Judge
-from .search_embinv import Targets
 from .diffusion_embinv import after_first
-from .inputs_embinv import Fingerprint
+from .errors_embinv import EmbInvError
+from .errors_embinv import shown
 from .generation_config_embinv import EmbInvGenerationConfig
+from .generation_config_embinv import GenerationConfigMixin
 from .inputs_embinv import BEAMS
+from .inputs_embinv import Fingerprint
 from .inputs_embinv import as_rows
 from .inputs_embinv import check_draft
 from .inputs_embinv import check_embeddings
@@ -29,9 +24,16 @@ from .inputs_embinv import check_generator
 from .inputs_embinv import check_streamer
 from .inputs_embinv import check_suppressed
 from .inputs_embinv import checked_feedback
-from .errors_embinv import shown
+from .likelihood_embinv import NUM_PASSES
+from .likelihood_embinv import ROWS
+from .likelihood_embinv import token_log_likelihood
 from .sampler_embinv import Sampler
 from .sampler_embinv import shape_of_draws
+from .search_embinv import ClosedLoop
+from .search_embinv import Judge
+from .search_embinv import Targets
+from .settings_embinv import SearchSettings
+from .texts_embinv import decode_rows
 
 # uniform draws at a time, 256 MiB
 MAX_DRAWS = 2**26
@@ -49,9 +51,10 @@ class EmbInvGenerationOutput(ModelOutput):
     history, history_confidence: on request, the canvas (B, L) and its confidence after each pass.
     """
 
-    sequences: Tensor | None = None
-    confidence: Tensor | None = None
-    num_forward_passes: int | None = None
+    # always there; `ModelOutput` wants a default of every field
+    sequences: Tensor = None  # type: ignore[assignment]
+    confidence: Tensor = None  # type: ignore[assignment]
+    num_forward_passes: int = None  # type: ignore[assignment]
     cosine: Tensor | None = None
     num_feedback_calls: int | None = None
     num_surrogate_calls: int | None = None
@@ -59,7 +62,43 @@ class EmbInvGenerationOutput(ModelOutput):
     history_confidence: tuple[Tensor, ...] | None = None
 
 
-class EmbInvGenerationMixin:
+class Denoiser:
+    """A model as a search uses it: it writes texts, gives the likelihood of their tokens, and counts its passes.
+
+    num_forward_passes: so far. The parts of a batch that is too large for memory count as one.
+    """
+
+    def __init__(self, model, config: EmbInvGenerationConfig):
+        self.model, self.config = model, config
+        self.num_forward_passes = 0
+
+    def write(
+        self, targets: Targets, changes: dict, draft_ids: Tensor | None = None, barred_ids: Tensor | None = None
+    ) -> Tensor:
+        """Texts (R, L) for targets, with `changes` of the settings; the ids (R, L) are as in `Sampler`."""
+        config = self.config.with_changes(**changes)
+        samplers, ids = [], []
+        for rows in torch.arange(len(targets)).split(_rows_at_a_time(config)):
+            part = targets.rows(rows)
+            fixed = (None if given is None else given[rows] for given in (draft_ids, barred_ids))
+            samplers.append(Sampler(self.model, part.vectors, config, part.generators, None, *fixed))
+            ids.append(samplers[-1].run().ids)
+        self.num_forward_passes += max(sampler.num_forward_passes for sampler in samplers)
+        return torch.cat(ids)
+
+    def token_log_likelihood(self, ids: Tensor, embeddings: Tensor) -> Tensor:
+        """(R, L) of each token of ids (R, L), given its vector of embeddings (R, D)."""
+        self.num_forward_passes += NUM_PASSES
+        return token_log_likelihood(self.model, ids, embeddings)
+
+
+def _rows_at_a_time(config: EmbInvGenerationConfig) -> int:
+    """Texts whose noise and conditions fit into memory together."""
+    passes, kinds, length = shape_of_draws(config)
+    return min(ROWS, max(1, MAX_DRAWS // (passes * kinds * length)))
+
+
+class EmbInvGenerationMixin(GenerationConfigMixin):
     """Gives a model `generate`."""
 
     @torch.no_grad()
@@ -74,23 +113,45 @@ class EmbInvGenerationMixin:
         tokenizer: Any | None = None,
         **kwargs,
     ) -> EmbInvGenerationOutput:
-        """Read the text back out of embeddings.
+        """Recover the texts of embeddings.
+
+        1. The vectors are checked and brought to length 1.
+        2. Without a search, each vector gets one canvas, all [MASK] or `draft_ids`. The steps of `strategy` fill it:
+           a pass of the network predicts every masked token from e and the visible ones, and some are kept.
+        3. With `num_candidates` above 1 or `num_corrections`, several texts are written for each vector: one greedily,
+           the others at `candidate_temperature`. They are ranked by cosine + λ · mean log p, the cosine by `feedback`.
+        4. Each round of corrections edits the `num_beams` best texts, fills in what an edit masks, given e + α(e − ê),
+           and ranks old and new texts together. A vector that a text has reached leaves; so does one whose best text
+           has not changed for five rounds.
+        5. The best text is returned, with the calibrated probability of its tokens.
+
+        Example:
+            >>> model = AutoModel.from_pretrained("embinv/embinv-minilm", trust_remote_code=True)
+            >>> tokenizer = AutoTokenizer.from_pretrained("embinv/embinv-minilm")
+            >>> output = model.generate(vectors, num_steps=16)
+            >>> texts = tokenizer.batch_decode(output.sequences, skip_special_tokens=True)
+            >>> search = {"num_candidates": 16, "num_corrections": 10}
+            >>> output = model.generate(vectors, search=search, feedback=encoder.encode, tokenizer=tokenizer)
+            >>> output.cosine  # of each text's vector with the given one
 
         Args:
             embeddings: (B, D) or (D,), tensor, array or list of floating-point numbers; rows of another length than 1
                 are normalised, with a warning.
-            generation_config: the model's own by default; `kwargs` override its settings.
-            generator: makes sampling repeatable. Each row takes a fixed amount of its randomness, so one generator
-                for many calls makes the batch size change no text, in a search neither.
-            draft_ids: (B, L) canvas to start from, [MASK] where the text is unknown; what is known stays, with a
-                confidence of 1. Rows are texts with end tokens behind them; L is `max_length`. By default all unknown.
+            generation_config: the model's own by default.
+            generator: makes sampling repeatable. Each row takes a fixed amount of its randomness, so that with one
+                generator for many calls the batch size changes no text.
             streamer: for a batch of one: `put_draft` receives the canvas after each pass, and the keyword `confidence`
                 (1, L); `put` receives the text. In a search there are no drafts.
-            feedback: what checks candidates and corrections: "surrogate", the model's own stand-in for the encoder, or
-                the encoder: N texts → (N, D) when the `tokenizer` is given, otherwise ids (N, L) → (N, D), as a
-                tensor, an array or lists; they are normalised. Without candidates and corrections it only gives the
-                cosine of each text; without feedback, candidates are ranked by likelihood alone.
+            draft_ids: (B, L) canvas to start from, [MASK] where the text is unknown; what is given stays, with a
+                confidence of 1. Rows are texts with end tokens behind them; L is `max_length`. All [MASK] by default.
+            feedback: judges candidates and corrections: "surrogate", the model's own stand-in for the encoder, or the
+                encoder: N texts → (N, D) when the `tokenizer` is given, otherwise ids (N, L) → (N, D), as a tensor,
+                an array or lists; its vectors are normalised. Without a search it only gives the cosine of each text.
+                None, the default, ranks candidates by likelihood alone.
             tokenizer: this model's, to hand texts to `feedback`.
+            **kwargs: settings that differ from `generation_config`, see `EmbInvGenerationConfig`. `search`, a
+                `SearchSettings` or a dictionary, replaces the whole search; `num_candidates` and its like replace
+                single settings of it.
 
         Raises:
             EmbInvError: for vectors of another width than `config.embedding_dim`, NaN, infinite or all-zero ones, for
@@ -100,25 +161,24 @@ class EmbInvGenerationMixin:
         given, embeddings = embeddings, check_embeddings(embeddings, self.config.embedding_dim).to(self.device)
         if mismatch := self._mismatch(given, embeddings.shape):
             warnings.warn(mismatch, stacklevel=2)
-        search = config.num_candidates > 1 or config.num_corrections > 0
+        search = config.search.is_search
         check_feedback(feedback, tokenizer)
         check_generator(generator)
         if streamer is not None:
             check_streamer(streamer, len(embeddings))
         if search and (draft_ids is not None or config.return_history):
             raise EmbInvError("candidates and corrections take no draft_ids and keep no history.")
-        if config.num_corrections and feedback is None:
+        if config.search.num_corrections and feedback is None:
             raise EmbInvError('num_corrections needs feedback: "surrogate", or an encoder to check the text by.')
         if draft_ids is not None:
             shape = torch.Size([len(embeddings), config.max_length])
             draft_ids = check_draft(draft_ids, shape, self.config.vocab_size, self.config.eos_token_id)
+        judge, scout = self._judges(config.search, feedback, tokenizer)
         if search and len(embeddings):
-            return self._closed_loop(embeddings, config, generator, streamer, feedback, tokenizer)
-        judge, _ = self._judges(config, feedback, tokenizer)
+            return self._closed_loop(Targets.of(embeddings, generator), config, streamer, judge, scout)
         sampler = Sampler(self, embeddings, config, [generator] * len(embeddings), streamer, draft_ids)
         canvas = sampler.run()
         cosine = None if judge is None else judge.cosine(canvas.ids, embeddings)
-        calls = judge.num_calls if judge else 0
         sequences, confidence = self._finish(canvas.ids, sampler.confidence(canvas), streamer)
         drafts = sampler.history
         return EmbInvGenerationOutput(
@@ -126,8 +186,7 @@ class EmbInvGenerationMixin:
             confidence=confidence,
             num_forward_passes=sampler.num_forward_passes,
             cosine=cosine,
-            num_feedback_calls=0 if feedback == "surrogate" else calls,
-            num_surrogate_calls=calls if feedback == "surrogate" else 0,
+            **_calls(judge),
             history=tuple(draft.ids for draft in drafts) if config.return_history else None,
             history_confidence=tuple(map(sampler.confidence, drafts)) if config.return_history else None,
         )
@@ -154,67 +213,48 @@ class EmbInvGenerationMixin:
         encoder = self.config.encoder_id or "one encoder"
         return looks and f"this model inverts vectors of {encoder}; these look like {looks}."
 
-    def _closed_loop(self, embeddings: Tensor, config, generator, streamer, feedback, tokenizer):
-        """The best of several texts, corrected by what feedback says of them."""
-        passes = 0
-
-        def write(targets: Targets, changes: dict, drafts=None, barred=None) -> Tensor:
-            nonlocal passes
-            settings = type(config)(**{**config.settings(), "num_candidates": 1, "num_corrections": 0, **changes})
-            samplers, ids = [], []
-            for rows in torch.arange(len(targets)).split(_rows_at_a_time(settings)):
-                part = targets.rows(rows)
-                fixed = (None if given is None else given[rows] for given in (drafts, barred))
-                samplers.append(Sampler(self, part.vectors, settings, part.generators, None, *fixed))
-                ids.append(samplers[-1].run().ids)
-            passes += max(sampler.num_forward_passes for sampler in samplers)
-            return torch.cat(ids)
-
-        judge, scout = self._judges(config, feedback, tokenizer)
-        checked = min(config.num_checked, config.num_proposals)
-        loop = ClosedLoop(
-            self, write, judge, scout, config.overshoot, config.num_beams,
-            config.num_proposals if scout or feedback == "surrogate" else checked, checked, config.num_hops,
-            config.candidate_temperature,
-        )  # fmt: skip
-        scouted = config.num_corrections // 2 if config.num_scouted is None else config.num_scouted
-        scouted = min(scouted, config.num_corrections)
-        targets = Targets.of(embeddings, generator)
-        found = loop.run(targets, config.num_candidates, config.num_corrections, scouted, config.num_searches)
-        ids, cosine = found.ids[:, 0], found.cosine[:, 0]
-        kind = "candidates" if feedback is None else "surrogate" if feedback == "surrogate" else "encoder"
-        confidence = config.calibration_of(kind)(found.log_p[:, 0].exp(), ids, self.config.eos_token_id, cosine)
+    def _closed_loop(
+        self,
+        targets: Targets,
+        config: EmbInvGenerationConfig,
+        streamer: Any | None,
+        judge: Judge | None,
+        scout: Judge | None,
+    ) -> EmbInvGenerationOutput:
+        """The best of several texts, corrected by what the judge says of them."""
+        denoiser = Denoiser(self, config)
+        best = ClosedLoop(denoiser, config.search, judge, scout).run(targets)
+        ids, cosine = best.ids[:, 0], best.cosine[:, 0]
+        calibration = config.calibration_of("candidates" if judge is None else judge.kind)
+        confidence = calibration(best.log_p[:, 0].exp(), ids, self.config.eos_token_id, cosine)
         sequences, confidence = self._finish(ids, confidence, streamer)
-        by_encoder, by_surrogate = (None, judge) if feedback == "surrogate" else (judge, scout)
         return EmbInvGenerationOutput(
             sequences=sequences,
             confidence=confidence,
-            num_forward_passes=passes + loop.num_forward_passes,
-            cosine=None if feedback is None else cosine,
-            num_feedback_calls=by_encoder.num_calls if by_encoder else 0,
-            num_surrogate_calls=by_surrogate.num_calls if by_surrogate else 0,
+            num_forward_passes=denoiser.num_forward_passes,
+            cosine=None if judge is None else cosine,
+            **_calls(judge, scout),
         )
 
-    def _judges(self, config, feedback: Callable | str | None, tokenizer) -> tuple[Judge | None, Judge | None]:
-        """What texts are judged by, and the surrogate as its scout, where there is one and both are asked."""
-        given = config.likelihood_weight
+    def _judges(
+        self, search: SearchSettings, feedback: Callable | str | None, tokenizer: Any | None
+    ) -> tuple[Judge | None, Judge | None]:
+        """The judge that `feedback` is, and the surrogate as its scout, where it has edits to choose from."""
         if feedback is None:
             return None, None
         if feedback == "surrogate":
-            return self._surrogate_judge(given), None
+            return self._surrogate_judge(search), None
 
         def embed(ids: Tensor) -> Tensor:
-            inputs = ids if tokenizer is None else _texts(tokenizer, ids, self.config.eos_token_id)
+            inputs = ids if tokenizer is None else decode_rows(tokenizer, ids, self.config.eos_token_id)
             return checked_feedback(feedback, inputs, len(ids), self.config.embedding_dim)
 
-        judge = Judge(embed, LIKELIHOOD_WEIGHT if given is None else given)
-        if self.surrogate is None or config.num_checked >= config.num_proposals:
-            return judge, None
-        return judge, self._surrogate_judge(given)
+        judge = Judge(embed, search.likelihood_weight_of("encoder"))
+        has_scout = self.surrogate is not None and search.num_checked < search.num_proposals
+        return judge, self._surrogate_judge(search) if has_scout else None
 
-    def _surrogate_judge(self, likelihood_weight: float | None) -> Judge:
-        weight = SURROGATE_LIKELIHOOD_WEIGHT if likelihood_weight is None else likelihood_weight
-        return Judge(self.embedder(), weight)
+    def _surrogate_judge(self, search: SearchSettings) -> Judge:
+        return Judge(self.embedder(), search.likelihood_weight_of("surrogate"), "surrogate")
 
     def _finish(self, ids: Tensor, confidence: Tensor, streamer) -> tuple[Tensor, Tensor]:
         """ids (B, L) with padding behind the end, streamed, and their confidence, 0 there."""
@@ -232,9 +272,9 @@ class EmbInvGenerationMixin:
                 f"generation_config must be an EmbInvGenerationConfig, got {shown(base)}; "
                 "single settings are arguments of their own."
             )
-        config = type(base)(**{**base.settings(), **overrides})
-        search = config.num_candidates > 1 or config.num_corrections
-        if "num_beams" in overrides and "num_corrections" not in overrides and not search:
+        # a configuration of a checkpoint's own code is of another class
+        config = EmbInvGenerationConfig(**base.settings()).with_changes(**overrides)
+        if "num_beams" in overrides and "num_corrections" not in overrides and not config.search.is_search:
             raise EmbInvError(BEAMS)
         check_suppressed(config.suppress_tokens, self.config)
         if config.max_length is None:
@@ -245,37 +285,11 @@ class EmbInvGenerationMixin:
             )
         return config
 
-    def adjust_generation_fn(
-        self, generation_config, from_auto_class, from_pipeline, pretrained_model_name_or_path, *args, **kwargs
-    ):
-        """Called by `from_pretrained`: without it, `generation_config.json` would be ignored."""
-        if generation_config is not None:
-            self.generation_config = self.generation_config_class(**generation_config.settings())
-        elif pretrained_model_name_or_path is not None:
-            names = ("cache_dir", "force_download", "proxies", "local_files_only", "token", "revision", "subfolder")
-            kwargs = {**dict(zip(names, args, strict=False)), **kwargs}
-            kwargs.pop("trust_remote_code", None)
-            kwargs = {name: value for name, value in kwargs.items() if not hasattr(self.config, name)}
-            try:
-                self.generation_config = self.generation_config_class.from_pretrained(
-                    pretrained_model_name_or_path,
-                    _from_auto=from_auto_class,
-                    _from_pipeline=from_pipeline,
-                    **kwargs,
-                )
-            except OSError as error:
-                if isinstance(error.__context__, (JSONDecodeError, UnicodeDecodeError)):
-                    raise
-                # a folder without the file: the defaults stand
 
-
-def _texts(tokenizer, ids: Tensor, end: int) -> list[str]:
-    """The texts of ids (N, L), each before its first end token."""
-    rows = [row[: row.index(end)] if end in row else row for row in ids.tolist()]
-    return tokenizer.batch_decode(rows, skip_special_tokens=True)
-
-
-def _rows_at_a_time(config) -> int:
-    """Texts whose noise and conditions fit into memory together."""
-    passes, kinds, length = shape_of_draws(config)
-    return min(ROWS, max(1, MAX_DRAWS // (passes * kinds * length)))
+def _calls(*judges: Judge | None) -> dict[str, int]:
+    """Texts that the encoder and the surrogate embedded, as the output names them."""
+    calls = {"encoder": 0, "surrogate": 0}
+    for judge in judges:
+        if judge is not None:
+            calls[judge.kind] += judge.num_calls
+    return {"num_feedback_calls": calls["encoder"], "num_surrogate_calls": calls["surrogate"]}

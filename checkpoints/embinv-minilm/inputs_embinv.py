@@ -12,6 +12,10 @@ from torch import Tensor
 
 from .errors_embinv import EmbInvError
 from .errors_embinv import shown
+from .vectors_embinv import are_whole
+from .vectors_embinv import bad_rows
+from .vectors_embinv import has_unit_length
+from .vectors_embinv import unit_rows
 
 BEAMS = (
     "num_beams counts the texts that survive a round of corrections, so it needs num_corrections and feedback; "
@@ -46,14 +50,6 @@ def as_rows(vectors: Any, name: str) -> Tensor:
     raise EmbInvError(f"{name} must be floating-point numbers, got {dtype}; quantised vectors must be decoded first.")
 
 
-def unit_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """rows (N, D) float64 → (N, D) float32 of length 1, zeros where a row is zero, and the lengths (N,) float64."""
-    largest = rows.abs().amax(dim=1, keepdim=True)  # squares of very small and very large numbers leave float64
-    scaled = rows / largest.masked_fill(largest == 0, 1)
-    norms = scaled.norm(dim=1, keepdim=True)
-    return (scaled / norms.clamp_min(1)).float(), (largest * norms).squeeze(1)
-
-
 def check_embeddings(embeddings: Any, embedding_dim: int, first: int = 0) -> Tensor:
     """Vectors as (B, D) float32 rows of length 1 on the CPU; see `generate` for what is refused.
 
@@ -68,17 +64,13 @@ def check_embeddings(embeddings: Any, embedding_dim: int, first: int = 0) -> Ten
     rows = rows[None] if rows.ndim == 1 else rows
     if rows.ndim != 2 or rows.shape[1] != embedding_dim:
         raise EmbInvError(f"embeddings must have shape (batch, {embedding_dim}), got {tuple(rows.shape)}.")
-    bad = (~rows.isfinite()).any(dim=1)
-    if bad.any():
-        row = first + int(bad.nonzero()[0])
-        raise EmbInvError(f"embedding {row} has NaN or infinite entries; every entry must be a finite number.")
-    rows, lengths = unit_rows(rows)
-    if (lengths == 0).any():
-        row = first + int((lengths == 0).nonzero()[0])
-        raise EmbInvError(f"embedding {row} is all zeros and has no direction to invert.")
-    if ((lengths - 1).abs() > 1e-2).any():
+    if bad := bad_rows(rows.numpy()):
+        row = min(bad)
+        raise EmbInvError(f"embedding {first + row} {bad[row]}; every entry must be finite, and one of them not 0.")
+    unit, lengths = unit_rows(rows.numpy())
+    if not has_unit_length(lengths).all():
         warnings.warn("embeddings are not of length 1: normalising them.", stacklevel=3)
-    return rows
+    return torch.from_numpy(unit)
 
 
 def check_draft(draft_ids: Any, shape: torch.Size, vocab_size: int, end_token_id: int) -> Tensor:
@@ -110,7 +102,7 @@ def check_draft(draft_ids: Any, shape: torch.Size, vocab_size: int, end_token_id
     return ids
 
 
-def check_suppressed(ids: list[int] | None, config):
+def check_suppressed(ids: list[int] | None, config: Any) -> None:
     """Raises EmbInvError for ids outside the vocabulary, or where fewer than two tokens could be written."""
     outside = [token for token in ids or () if token >= config.vocab_size]
     if outside:
@@ -121,7 +113,7 @@ def check_suppressed(ids: list[int] | None, config):
         raise EmbInvError("suppress_tokens leaves fewer than two tokens to write.")
 
 
-def check_streamer(streamer: Any, rows: int):
+def check_streamer(streamer: Any, rows: int) -> None:
     """Raises EmbInvError where a streamer could not take the text."""
     if not all(callable(getattr(streamer, name, None)) for name in ("put", "end")):
         raise EmbInvError(f"streamer must have the methods put and end, got {shown(streamer)}.")
@@ -129,7 +121,7 @@ def check_streamer(streamer: Any, rows: int):
         raise EmbInvError(f"a streamer shows one text at a time: give one vector, got {rows}.")
 
 
-def check_generator(generator: Any):
+def check_generator(generator: Any) -> None:
     """Raises EmbInvError for anything but a generator or None."""
     if generator is not None and not isinstance(generator, torch.Generator):
         raise EmbInvError(
@@ -137,7 +129,7 @@ def check_generator(generator: Any):
         )
 
 
-def check_feedback(feedback: Any, tokenizer: Any):
+def check_feedback(feedback: Any, tokenizer: Any) -> None:
     """Raises EmbInvError for what can check no text, and for a tokenizer that cannot decode."""
     if feedback is None or (isinstance(feedback, str) and feedback == "surrogate"):
         return
@@ -148,11 +140,11 @@ def check_feedback(feedback: Any, tokenizer: Any):
             'feedback must be "surrogate", a function of texts that returns their vectors, or None, '
             f"got {shown(feedback)}."
         )
-    if tokenizer is not None and not callable(getattr(tokenizer, "batch_decode", None)):
+    if tokenizer is not None and not callable(getattr(tokenizer, "decode", None)):
         raise EmbInvError(f"tokenizer must be this model's tokenizer, got {shown(tokenizer)}.")
 
 
-def checked_feedback(feedback: Callable, inputs: Any, count: int, embedding_dim: int) -> Tensor:
+def checked_feedback(feedback: Callable[[Any], Any], inputs: Any, count: int, embedding_dim: int) -> Tensor:
     """feedback(inputs) as (count, D) float32 rows of length 1, zeros where the answer is zero.
 
     Raises:
@@ -164,7 +156,7 @@ def checked_feedback(feedback: Callable, inputs: Any, count: int, embedding_dim:
         raise EmbInvError(f"feedback must give vectors of shape {shape}, got {tuple(rows.shape)}.")
     if not rows.isfinite().all():
         raise EmbInvError("feedback gave NaN or infinite numbers; every entry must be a finite number.")
-    return unit_rows(rows)[0]
+    return torch.from_numpy(unit_rows(rows.numpy())[0])
 
 
 # fewer vectors say too little about a variance
@@ -174,7 +166,6 @@ FEWEST = 100
 LARGEST_SPREAD = 1.35
 # part of the mean variance that is added to each: a little noise in a dimension that is always 0 proves nothing
 FLOOR = 0.01
-LENGTH_TOLERANCE = 0.02
 
 
 @dataclass
@@ -219,13 +210,13 @@ class Fingerprint:
 
     def mismatch(self, vectors: Tensor) -> str | None:
         """What vectors (N, D), as they came, look like when they are not this encoder's; None when they fit."""
-        vectors = vectors.detach().double().cpu()
-        lengths = vectors.norm(dim=1)
-        if self.spread((vectors / lengths[:, None]).float()) > LARGEST_SPREAD:
+        rows = vectors.detach().double().cpu().numpy()
+        unit, lengths = unit_rows(rows)
+        if self.spread(torch.from_numpy(unit)) > LARGEST_SPREAD:
             return "random numbers, vectors of another encoder, or ones that were rotated or strongly noised"
-        length = float(lengths.median())
-        if abs(length - 1) <= LENGTH_TOLERANCE:
+        length = np.median(lengths, keepdims=True)
+        if has_unit_length(length).all():
             return None
-        if bool((vectors == vectors.round()).all()):
+        if are_whole(rows):
             return "whole numbers, as int8 quantisation leaves them"
-        return f"sums or differences of vectors, or scaled ones: their length is {length:.3g}, not 1"
+        return f"sums or differences of vectors, or scaled ones: their length is {length[0]:.3g}, not 1"

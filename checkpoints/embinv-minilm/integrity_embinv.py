@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 from transformers.utils import SAFE_WEIGHTS_NAME
-from transformers.utils import cached_file
+from transformers import PreTrainedTokenizerBase
+from transformers.utils.hub import cached_file
 from transformers.utils.hub import get_checkpoint_shard_files
 
 from .errors_embinv import EmbInvError
@@ -31,15 +32,17 @@ _AGAIN = "download it again; to change it on purpose, load the model, change tha
 class CheckedLoading:
     """Goes before `PreTrainedModel`: weights that do not fit or were damaged are an error, not a warning."""
 
+    config: Any
+
     @classmethod
     def from_pretrained(
         cls,
-        pretrained_model_name_or_path,
-        *model_args,
+        pretrained_model_name_or_path: str | os.PathLike[str] | None,
+        *model_args: Any,
         ignore_mismatched_sizes: bool = False,
         output_loading_info: bool = False,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> Any:
         """As `PreTrainedModel.from_pretrained`, and every weight comes from the checkpoint.
 
         Args:
@@ -51,7 +54,7 @@ class CheckedLoading:
                 and where config.json has a checksum, for weights that differ from what was saved.
         """
         with _no_report():
-            model, info = super().from_pretrained(
+            model, info = super().from_pretrained(  # type: ignore[misc]  # PreTrainedModel's, which comes next
                 pretrained_model_name_or_path,
                 *model_args,
                 ignore_mismatched_sizes=True,  # refused below, in one line
@@ -66,7 +69,9 @@ class CheckedLoading:
         _check_finite(model)
         return (model, info) if output_loading_info else model
 
-    def save_pretrained(self, save_directory: str | os.PathLike, is_main_process: bool = True, *args, **kwargs):
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], is_main_process: bool = True, *args: Any, **kwargs: Any
+    ) -> None:
         """As `PreTrainedModel.save_pretrained`; config.json then carries checksums of the weights and the settings.
 
         A `variant`, a distributed checkpoint, and what `push_to_hub=True` uploads have none for the weights.
@@ -74,7 +79,7 @@ class CheckedLoading:
         vocabulary = (self.config.checksums or {}).get("vocabulary", "")
         kept = vocabulary.startswith(f"{self.config.vocab_size}-")  # else the tokenizer has grown since
         self.config.checksums = {"vocabulary": vocabulary} if kept else None
-        super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
+        super().save_pretrained(save_directory, is_main_process, *args, **kwargs)  # type: ignore[misc]  # as above
         if is_main_process:
             whole = not kwargs.get("variant") and not kwargs.get("distributed_checkpoint")
             self.config.checksums = seal(Path(save_directory), whole)
@@ -95,7 +100,7 @@ def _no_report() -> Iterator[None]:
         logger.removeFilter(keep)
 
 
-def check_names(info: dict, ignore_mismatched_sizes: bool = False):
+def check_names(info: dict[str, Any], ignore_mismatched_sizes: bool = False) -> None:
     """Raises ValueError when the weights of a checkpoint are not exactly those of the model."""
     shapes = {} if ignore_mismatched_sizes else {name: shapes for name, *shapes in info["mismatched_keys"]}
     wrong = [f"{name} has shape {tuple(theirs)} for {tuple(ours)}" for name, (theirs, ours) in sorted(shapes.items())]
@@ -114,7 +119,7 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def check_files(name: str, checksum: str | None, hub: dict[str, Any]):
+def check_files(name: str, checksum: str | None, hub: dict[str, Any]) -> None:
     """Raises EmbInvError for weights that are not floating point, or that have another checksum than `checksum`.
 
     Args:
@@ -144,16 +149,17 @@ def weight_files(name: str, hub: dict[str, Any]) -> list[str]:
     """
     hub = {**hub, "local_files_only": True}
     try:
-        return [cached_file(name, SAFE_WEIGHTS_NAME, **hub)]
+        return [cached_file(name, SAFE_WEIGHTS_NAME, **hub)]  # type: ignore[list-item]  # None is for optional files
     except OSError:
-        return get_checkpoint_shard_files(name, cached_file(name, SAFE_WEIGHTS_INDEX_NAME, **hub), **hub)[0]
+        files, _ = get_checkpoint_shard_files(name, cached_file(name, SAFE_WEIGHTS_INDEX_NAME, **hub), **hub)
+        return files
 
 
 def weights_checksum(files: list[str]) -> str:
     """Of names, dtypes, shapes and bytes of all tensors, in whatever order and files they are. 63 MB take 0.04 s."""
     lines = []
     for file in files:
-        with open(file, "rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        with Path(file).open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
             start, header = _header(content)
             for name, tensor in header.items():
                 first, last = tensor["data_offsets"]
@@ -162,7 +168,7 @@ def weights_checksum(files: list[str]) -> str:
     return _digest("\n".join(sorted(lines)))
 
 
-def _header(content) -> tuple[int, dict[str, dict]]:
+def _header(content: mmap.mmap) -> tuple[int, dict[str, dict[str, Any]]]:
     """Where the tensors of a safetensors file start, and what it says of each."""
     size = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + size])
@@ -172,7 +178,7 @@ def _header(content) -> tuple[int, dict[str, dict]]:
 
 def _kinds(file: str) -> dict[str, str]:
     """The dtype of each tensor of a safetensors file, in its own spelling."""
-    with open(file, "rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+    with Path(file).open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
         return {name: tensor["dtype"] for name, tensor in _header(content)[1].items()}
 
 
@@ -186,7 +192,7 @@ def _is_finite(weight: Tensor) -> bool:
 
 
 @torch.no_grad()
-def _check_finite(model):
+def _check_finite(model: nn.Module) -> None:
     weights = model.named_parameters()
     wrong = [name for name, weight in weights if not weight.is_meta and not _is_finite(weight)]
     if wrong:
@@ -199,7 +205,7 @@ def settings_checksum(settings: dict[str, Any]) -> str:
     return _digest(json.dumps(fixed, sort_keys=True))
 
 
-def check_settings(settings: dict[str, Any]):
+def check_settings(settings: dict[str, Any]) -> None:
     """Raises ValueError when the settings of a config.json are not the ones that its checksum was made of."""
     checksums = settings.get("checksums")
     if checksums is None:
@@ -224,27 +230,28 @@ def seal(folder: Path, whole: bool = True) -> dict[str, str] | None:
     partial = folder / "config.json.partial"
     text = json.dumps({**settings, "checksums": checksums}, indent=2, sort_keys=True)
     partial.write_text(text + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    partial.replace(path)
     return checksums
 
 
-def vocabulary_checksum(tokenizer) -> str:
+def vocabulary_checksum(tokenizer: PreTrainedTokenizerBase) -> str:
     """Number of tokens and a checksum of their ids, such as 30522-00c0ffee00c0ffee."""
     words = sorted((index, token) for token, index in tokenizer.get_vocab().items())
     return f"{len(words)}-{_digest(json.dumps(words))}"
 
 
-def check_tokenizer(config, tokenizer):
-    """Raises ValueError when a tokenizer is not the one that a model was trained with, as far as config.json knows."""
+def role_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int | None]:
+    """The ids of [MASK], of the end of a text (eos, or else sep) and of padding (pad, or else the end)."""
     end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
-    pairs = {
-        "vocab_size": (len(tokenizer), config.vocab_size),
-        "mask_token_id": (tokenizer.mask_token_id, config.mask_token_id),
-        "eos_token_id": (end, config.eos_token_id),
-        "pad_token_id": (pad, config.pad_token_id),
-    }
-    faults = [f"{name} is {theirs} for {ours}" for name, (theirs, ours) in pairs.items() if theirs != ours]
+    return {"mask_token_id": tokenizer.mask_token_id, "eos_token_id": end, "pad_token_id": pad}
+
+
+def check_tokenizer(config: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises ValueError when a tokenizer is not the one that a model was trained with, as far as config.json knows."""
+    theirs = {"vocab_size": len(tokenizer), **role_ids(tokenizer)}
+    pairs = [(name, value, getattr(config, name)) for name, value in theirs.items()]
+    faults = [f"{name} is {value} for {ours}" for name, value, ours in pairs if value != ours]
     known = (config.checksums or {}).get("vocabulary")
     if not faults and known is not None and vocabulary_checksum(tokenizer) != known:
         faults = ["its tokens are others, or in another order"]

@@ -3,13 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers import PreTrainedTokenizerBase
 from transformers import initialization as init
 from transformers.activations import ACT2FN
-from transformers.utils import ModelOutput
+from transformers.models.modernbert.modeling_modernbert import ModernBertRotaryEmbedding
+from transformers.utils.generic import ModelOutput
 
 from .errors_embinv import EmbInvError
 from .causal_embinv import CausalMixin
@@ -29,7 +32,7 @@ from .integrity_embinv import CheckedLoading
 from .linear_embinv import use_linear
 from .pipeline_embinv import EmbeddingInversionPipeline
 from .surrogate_embinv import Surrogate
-from .trunk_embinv import ModernBertRotaryEmbedding
+from .trunk_embinv import Trunk
 from .trunk_embinv import adaptive_norm
 from .trunk_embinv import build_trunk
 
@@ -51,9 +54,9 @@ class EmbInvOutput(ModelOutput):
 class PredictionHead(nn.Module):
     """The transform before the output layer: dense, activation, adaptive norm."""
 
-    def __init__(self, config):
+    def __init__(self, config: EmbInvConfig) -> None:
         super().__init__()
-        backbone = config.backbone_config
+        backbone: Any = config.backbone_config
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         activation = getattr(backbone, "classifier_activation", None) or getattr(backbone, "hidden_act", "gelu")
         self.act = ACT2FN[activation]
@@ -75,7 +78,7 @@ class EmbInvPreTrainedModel(CheckedLoading, PreTrainedModel):
     _supports_sdpa = True
 
     @torch.no_grad()
-    def _init_weights(self, module):
+    def _init_weights(self, module: nn.Module) -> None:
         std = self.config.initializer_range
         if isinstance(module, Modulation):
             init.zeros_(module.weight)  # the network starts as its backbone
@@ -85,7 +88,7 @@ class EmbInvPreTrainedModel(CheckedLoading, PreTrainedModel):
                 init.normal_(dense.weight, std=dense.in_features**-0.5)  # keeps the variance of e's entries
                 init.zeros_(dense.bias)
         elif isinstance(module, Surrogate):
-            for zero in (module.start, *module.shifts):
+            for zero in (module.start, *module.shifts.parameters()):
                 init.zeros_(zero)
             for down, up in zip(module.down, module.up, strict=True):
                 init.normal_(down, std=down.shape[1] ** -0.5)
@@ -100,7 +103,7 @@ class EmbInvPreTrainedModel(CheckedLoading, PreTrainedModel):
                 init.copy_(getattr(module, f"{kind}_original_inv_freq"), inv_freq)
         elif isinstance(module, (nn.Linear, nn.Embedding)):
             init.normal_(module.weight, std=std)
-            if getattr(module, "bias", None) is not None:
+            if isinstance(module, nn.Linear) and module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
@@ -120,15 +123,23 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, CausalMixin, EmbInvGenerat
     """
 
     generation_config_class = EmbInvGenerationConfig
+    config: EmbInvConfig
+    # what `CausalMixin` leaves open
+    decoder: nn.Linear
+    head: PredictionHead
+    modulation: Modulation
+    timestep_features: TimestepFeatures
+    trunk: Trunk
 
-    def __init__(self, config: EmbInvConfig):
+    def __init__(self, config: EmbInvConfig) -> None:
         super().__init__(config)
         # the trunk is no PreTrainedModel of its own, so nobody else hands the choice of attention down
-        config.backbone_config._attn_implementation = config._attn_implementation
+        backbone: Any = config.backbone_config
+        backbone._attn_implementation = config._attn_implementation
         self.projector = ConditionProjector(config)
         self.timestep_features = TimestepFeatures(config)
         self.condition_tokens = ConditionTokens(config) if config.num_condition_tokens else None
-        self.trunk = build_trunk(config.backbone_config)
+        self.trunk = build_trunk(backbone)
         self.surrogate = Surrogate(config, self.trunk) if config.surrogate_rank else None
         self.modulation = Modulation(config, self.trunk.num_norms + 1)  # the trunk's norms, then the head's
         self.head = PredictionHead(config)
@@ -137,7 +148,7 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, CausalMixin, EmbInvGenerat
         self._no_split_modules = [type(self.trunk.layers[0]).__name__]
         self._tied_weights_keys = {"decoder.weight": f"trunk.{self.trunk.embedding_name}"}
         use_linear(self)
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     @property
     def noise_schedule(self) -> NoiseSchedule:
@@ -145,24 +156,30 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, CausalMixin, EmbInvGenerat
         return NoiseSchedule(self.config.noise_schedule, self.config.noise_lambda)
 
     def get_input_embeddings(self) -> nn.Embedding:
+        """The trunk's table of tokens (V, H)."""
         return self.trunk.token_embeddings
 
-    def set_input_embeddings(self, value: nn.Embedding):
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace it, as the library does for another vocabulary."""
         parent, name = self.trunk.embedding_name.removesuffix(".weight").split(".")
         setattr(getattr(self.trunk, parent), name, value)
 
     def get_output_embeddings(self) -> nn.Linear:
+        """The output layer, whose weight is that table."""
         return self.decoder
 
-    def set_output_embeddings(self, new_embeddings: nn.Linear):
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
+        """Replace it, as the library does for another vocabulary."""
         self.decoder = new_embeddings
 
-    def freeze_backbone(self):
+    def freeze_backbone(self) -> None:
         """Train the projector, the modulations and the output layer (tied to the token embeddings) only."""
         self.trunk.requires_grad_(False)
         self.get_input_embeddings().requires_grad_(True)
 
-    def add_surrogate(self, rank: int, first_token_id: int | None = None, weights: dict[str, Tensor] | None = None):
+    def add_surrogate(
+        self, rank: int, first_token_id: int | None = None, weights: dict[str, Tensor] | None = None
+    ) -> None:
         """Give the model a surrogate encoder, untrained; one of that rank stays as it is.
 
         Args:
@@ -178,7 +195,7 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, CausalMixin, EmbInvGenerat
                 self.surrogate.start.data.copy_(self.get_input_embeddings().weight[first_token_id])
             self.surrogate.approach(self.trunk, weights or {})
 
-    def drop_surrogate(self):
+    def drop_surrogate(self) -> None:
         """Take the surrogate encoder away, as when the weights have changed that it shares with the trunk."""
         self.config.surrogate_rank, self.surrogate = 0, None
 
@@ -201,13 +218,13 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, CausalMixin, EmbInvGenerat
         """
         if self.surrogate is None:
             raise EmbInvError("this model has no surrogate encoder; give the encoder itself as feedback.")
-        return partial(self._embed, self.surrogate.reader(self.trunk))
+        return partial(self._embed, self.surrogate, self.surrogate.reader(self.trunk))
 
-    def _embed(self, read: Callable[..., Tensor], ids: Tensor) -> Tensor:
+    def _embed(self, surrogate: Surrogate, read: Callable[..., Tensor], ids: Tensor) -> Tensor:
         if not len(ids):
             return torch.zeros(0, self.config.embedding_dim, device=ids.device)
         order = text_positions(ids, self.config.eos_token_id).sum(dim=1).argsort(stable=True)
-        vectors = [self.surrogate(self.trunk, ids[part], read) for part in order.split(EMBEDDED_ROWS)]
+        vectors = [surrogate(self.trunk, ids[part], read) for part in order.split(EMBEDDED_ROWS)]
         return torch.cat(vectors)[order.argsort()]
 
     def to_int8(self) -> "EmbInvForMaskedDiffusion":
@@ -224,7 +241,7 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, CausalMixin, EmbInvGenerat
         pack(self)
         return self
 
-    def as_pipeline(self, tokenizer):
+    def as_pipeline(self, tokenizer: PreTrainedTokenizerBase) -> EmbeddingInversionPipeline:
         """This model as `pipeline("embedding-inversion")`."""
         return EmbeddingInversionPipeline(model=self, tokenizer=tokenizer)
 
@@ -266,18 +283,20 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, CausalMixin, EmbInvGenerat
                 follows it, so that keys and values can be kept.
 
         Raises:
-            EmbInvError: when causal, for a model without condition tokens.
+            EmbInvError: when causal, for a model without condition tokens; without embedding and condition.
         """
         batch_size, length = noised_ids.shape
         if causal:
             check_prefix(self.config)
             timestep = torch.zeros(batch_size, device=noised_ids.device)
         if condition is None:
+            if embedding is None:
+                raise EmbInvError("forward needs an embedding, or the condition that was made of one.")
             condition = self.condition(embedding, condition_mask)
         modulation = condition.modulation + self.modulation.of_timestep(self.timestep_features(timestep))
         inputs_embeds = self.trunk.token_embeddings(noised_ids)  # (B, L, H)
         prefix = self.config.num_condition_tokens
-        if prefix:
+        if condition.prefix is not None:
             inputs_embeds = torch.cat(
                 [condition.prefix.to(inputs_embeds.dtype), inputs_embeds], dim=1
             )  # (B, P + L, H)
@@ -311,4 +330,4 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, CausalMixin, EmbInvGenerat
         return hidden.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else hidden
 
 
-EmbInvForMaskedDiffusion.register_for_auto_class("AutoModel")
+EmbInvForMaskedDiffusion.register_for_auto_class("AutoModel")  # type: ignore[no-untyped-call]

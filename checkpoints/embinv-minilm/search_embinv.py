@@ -1,10 +1,10 @@
-"""Closing the loop: embed what was written, and keep what maps back to the vector.
+"""The closed loop: a search for the text whose vector is nearest to the given one.
 
-A search over texts in which the denoiser proposes and an encoder, the feedback, judges. It starts from sampled
-candidates. Each round edits the best hypotheses of every vector in parallel: doubtful words are masked again, words
-are inserted and deleted, spans change places; the denoiser fills in what is open, given e. The surrogate, where the
-model has one, is the scout of an encoder: it judges the first rounds alone, and later picks those proposals, and edits
-of the best of them, that deserve a call of the encoder, which embeds them in one batch.
+The denoiser proposes texts, a judge ranks them: the encoder, or the model's surrogate of it. A search starts from
+sampled candidates. Each round edits the best hypotheses of every vector in parallel: unlikely words are masked again,
+words are inserted and deleted, spans change places; the denoiser fills in what is masked, given e. Where the encoder
+judges and the model has a surrogate, the surrogate is its scout: it judges the first rounds in place of the encoder,
+and later chooses the edits, and edits of the best of these, that the encoder embeds in one batch.
 """
 
 from collections.abc import Callable
@@ -14,18 +14,14 @@ from itertools import repeat
 import torch
 from torch import Tensor
 
-from .diffusion_embinv import shortest_canvases
 from .diffusion_embinv import text_positions
 from .edits_embinv import NUM_DRAWS
 from .edits_embinv import random_edits
-from .generation_config_embinv import TEXTS
+from .settings_embinv import TEXTS
+from .settings_embinv import SearchSettings
 
 # a vector leaves the search at this cosine, or after so many rounds without a better text
 ARRIVED, PATIENCE = 0.999, 5
-# λ by default, tuned on validation texts: the encoder's cosine needs no help, the surrogate is deceived without it
-LIKELIHOOD_WEIGHT, SURROGATE_LIKELIHOOD_WEIGHT = 0.0, 0.006
-# texts that the network is given at a time: what a vector tells it takes tens of kilobytes a row
-ROWS = 4096
 
 
 @dataclass
@@ -67,7 +63,7 @@ class Targets:
 class Hypotheses:
     """K texts for each of B vectors, the best first.
 
-    ids: (B, K, L). vectors: (B, K, D), 0 without feedback. cosine: (B, K) of them with e. log_p: (B, K, L) of each
+    ids: (B, K, L). vectors: (B, K, D), 0 without a judge. cosine: (B, K) of them with e. log_p: (B, K, L) of each
     token of the text given e and about half of the others, 0 behind its end. score: (B, K) cosine + λ · mean log p.
     """
 
@@ -79,8 +75,13 @@ class Hypotheses:
 
     @classmethod
     def of(cls, ids: Tensor, vectors: Tensor, cosine: Tensor) -> "Hypotheses":
-        """Texts whose likelihood is yet to be found."""
+        """Texts whose likelihood is not computed yet."""
         return cls(ids, vectors, cosine, torch.zeros(ids.shape, device=ids.device), cosine)
+
+    @classmethod
+    def joined(cls, parts: list["Hypotheses"], dim: int) -> "Hypotheses":
+        """Those of several vectors (dim 0), or more texts for the same vectors (dim 1)."""
+        return cls(*(torch.cat([getattr(part, name) for part in parts], dim=dim) for name in NAMES))
 
     def rows(self, index: Tensor) -> "Hypotheses":
         """Those of the vectors `index`."""
@@ -94,16 +95,12 @@ class Hypotheses:
     def best(self, count: int) -> "Hypotheses":
         """The `count` best different ones; where there are fewer, the last ones repeat."""
         order = self.score.masked_fill(repeated(self.ids), -torch.inf).argsort(dim=1, descending=True, stable=True)
-        place = torch.arange(count, device=order.device).clamp_max(order.shape[1] - 1)
-        return Hypotheses(*(_pick(getattr(self, name), order[:, place]) for name in NAMES))
+        rank = torch.arange(count, device=order.device).clamp_max(order.shape[1] - 1)
+        return Hypotheses(*(_pick(getattr(self, name), order[:, rank]) for name in NAMES))
 
     def worst(self) -> Tensor:
-        """(B,) the lowest score, −∞ where a place is still held by a copy."""
+        """(B,) the lowest score, −∞ where one of the texts is a copy."""
         return self.score.masked_fill(repeated(self.ids), -torch.inf).amin(dim=1)
-
-    def join(self, other: "Hypotheses") -> "Hypotheses":
-        """Both, side by side."""
-        return Hypotheses(*(torch.cat([getattr(self, name), getattr(other, name)], dim=1) for name in NAMES))
 
 
 NAMES = tuple(field.name for field in fields(Hypotheses))
@@ -131,22 +128,23 @@ def repeated(ids: Tensor) -> Tensor:
 
 @dataclass
 class Judge:
-    """What embeds the texts of a search.
+    """What embeds the texts of a search and so ranks them.
 
-    embed: ids (N, L) → vectors (N, D). likelihood_weight: λ of the score, which keeps the search from texts that are
-    none and deceive a surrogate. num_calls: texts embedded so far.
+    embed: ids (N, L) → vectors (N, D). likelihood_weight: λ of the score; above 0 it keeps the search from texts that
+    are none and deceive a surrogate. kind: "encoder" or "surrogate". num_calls: texts embedded so far.
     """
 
     embed: Callable[[Tensor], Tensor]
     likelihood_weight: float
+    kind: str = "encoder"
     num_calls: int = 0
 
     def vectors(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """(A, K, D) of texts (A, K, L), and (A, K) bool, which of them stand further left, too."""
-        unique, place = ids.flatten(0, 1).unique(dim=0, return_inverse=True)  # edits often meet
+        unique, index = ids.flatten(0, 1).unique(dim=0, return_inverse=True)  # edits are often the same
         self.num_calls += len(unique)
-        place = place.view(ids.shape[:2])
-        return self.embed(unique).to(ids.device, torch.float32)[place], repeated(place[..., None])
+        index = index.view(ids.shape[:2])
+        return self.embed(unique).to(ids.device, torch.float32)[index], repeated(index[..., None])
 
     def cosine(self, ids: Tensor, embeddings: Tensor) -> Tensor:
         """(B,) cosine of the vectors of texts (B, L) with e (B, D)."""
@@ -160,120 +158,102 @@ class ClosedLoop:
     """A search for the texts of vectors.
 
     Args:
-        generate: (targets, settings, draft_ids, barred_ids), the last two or None → ids (R, L), a text and ends.
-        feedback: has the last word, or None: then the denoiser's likelihood is the only judge.
-        scout: the surrogate, in the service of feedback; None leaves it out.
-        overshoot: α of e + α(e − ê), which the edits of a hypothesis with vector ê are filled in for: what it lacks
-            counts for more, its excess for less.
-        num_beams: hypotheses that survive a round.
-        num_proposals: new texts from each of them.
-        num_checked: how many of these the feedback embeds, if there is a scout to pick them.
-        num_hops: of these, the scout's best are edited again, so that what it picks lies up to so many edits away.
+        denoiser: `write(targets, changes, draft_ids, barred_ids)` gives ids (R, L), a text and ends;
+            `token_log_likelihood(ids, embeddings)` says how likely each token of texts is. See `Denoiser`.
+        settings: how wide and how long the search is.
+        judge: ranks texts and has the last word; None ranks by their likelihood alone.
+        scout: the surrogate beside an encoder that judges, see above; None leaves it out.
     """
 
-    def __init__(
-        self,
-        model,
-        generate: Callable[..., Tensor],
-        feedback: Judge | None,
-        scout: Judge | None,
-        overshoot: float,
-        num_beams: int,
-        num_proposals: int,
-        num_checked: int,
-        num_hops: int,
-        temperature: float,
-    ):
-        self.model, self.generate = model, generate
-        self.feedback, self.scout = feedback, scout
-        self.overshoot = overshoot
-        self.num_beams, self.num_proposals = num_beams, num_proposals
-        self.num_checked, self.num_hops = num_checked, num_hops
-        self.temperature = temperature
-        self.end, self.mask = model.config.eos_token_id, model.config.mask_token_id
-        self.num_forward_passes = 0
+    def __init__(self, denoiser, settings: SearchSettings, judge: Judge | None, scout: Judge | None = None):
+        self.denoiser, self.settings = denoiser, settings
+        self.judge, self.scout = judge, scout
+        self.end, self.mask = denoiser.model.config.eos_token_id, denoiser.model.config.mask_token_id
+        self.num_checked = min(settings.num_checked, settings.num_proposals)
+        # without a surrogate each edit costs a call of the encoder
+        chooses = scout is not None or (judge is not None and judge.kind == "surrogate")
+        self.num_proposals = settings.num_proposals if chooses else self.num_checked
 
-    def run(
-        self, targets: Targets, num_candidates: int, num_rounds: int, num_scouted: int = 0, num_searches: int = 1
-    ) -> Hypotheses:
-        """The best text of each vector, (B, 1, …); those that no text has reached are searched for again."""
-        texts = max(num_candidates, self.num_beams * self.num_proposals * self.num_hops)  # of each vector
+    def run(self, targets: Targets) -> Hypotheses:
+        """The best text of each target, (B, 1, …); as many targets at a time as memory holds."""
+        edits = self.settings.num_beams * self.num_proposals * self.settings.num_hops
+        texts = max(self.settings.num_candidates, edits)  # of each target
         parts = torch.arange(len(targets)).split(max(1, TEXTS // texts))
-        settings = num_candidates, num_rounds, num_scouted, num_searches
-        found = [self.searches(targets.rows(part), *settings) for part in parts]
-        return Hypotheses(*(torch.cat([getattr(part, name) for part in found]) for name in NAMES))
+        return Hypotheses.joined([self.searches(targets.rows(part)) for part in parts], dim=0)
 
-    def searches(
-        self, targets: Targets, num_candidates: int, num_rounds: int, num_scouted: int, num_searches: int
-    ) -> Hypotheses:
-        """The best text of each target of several searches, (B, 1, …)."""
-        best = self.search(targets, num_candidates, num_rounds, num_scouted)
-        for _ in range(num_searches - 1):
+    def searches(self, targets: Targets) -> Hypotheses:
+        """The best text of each target, (B, 1, …), of several searches for those that no text has reached."""
+        best = self.search(targets)
+        for _ in range(self.settings.num_searches - 1):
             missed = (best.cosine[:, 0] < ARRIVED).nonzero().squeeze(1)
             if not len(missed):
                 break
-            again = self.search(targets.rows(missed), num_candidates, num_rounds, num_scouted)
-            best.put(missed, best.rows(missed).join(again).best(1))
+            again = self.search(targets.rows(missed))
+            best.put(missed, Hypotheses.joined([best.rows(missed), again], dim=1).best(1))
         return best
 
-    def search(self, targets: Targets, num_candidates: int, num_rounds: int, num_scouted: int) -> Hypotheses:
-        """The best text of each target, (B, 1, …); a scout judges the first `num_scouted` rounds."""
-        texts = self.candidates(targets, num_candidates)
-        if self.scout is not None and num_scouted:
-            texts = self.rounds(targets, texts, self.scout, num_scouted).ids
-            num_rounds -= num_scouted
-        return self.rounds(targets, texts, self.feedback, num_rounds).best(1)
+    def search(self, targets: Targets) -> Hypotheses:
+        """The best text of each target, (B, 1, …): candidates, rounds by the scout, rounds by the judge."""
+        texts, num_rounds = self.candidates(targets), self.settings.num_corrections
+        scouted = self.settings.scouted_rounds if self.scout is not None else 0
+        if scouted:
+            texts = self.rounds(targets, texts, self.scout, scouted).ids
+        return self.rounds(targets, texts, self.judge, num_rounds - scouted).best(1)
 
     def rounds(self, targets: Targets, texts: Tensor, judge: Judge | None, count: int) -> Hypotheses:
         """The beam (B, num_beams, …) after `count` rounds that start from texts (B, K, L)."""
-        state = self.weigh(judge, texts, targets.vectors).best(self.num_beams)
+        num_beams = self.settings.num_beams
+        state = self.weigh(judge, texts, targets.vectors).best(num_beams)
         stale = torch.zeros(len(targets), dtype=torch.long, device=texts.device)
         for _ in range(count):
             active = ((state.cosine[:, 0] < ARRIVED) & (stale < PATIENCE)).nonzero().squeeze(1)
             if not len(active):
                 break
             before, rows = state.rows(active), targets.rows(active)
-            far_sighted = self.scout is not None and judge is not self.scout
-            ids = self.promising(before, rows) if far_sighted else self.propose(before, rows)
-            found = self.weigh(judge, ids, rows.vectors, before.worst())
-            after = before.join(found).best(self.num_beams)
+            is_scouted = self.scout is not None and judge is not self.scout
+            ids = self.promising(before, rows) if is_scouted else self.propose(before, rows)
+            new = self.weigh(judge, ids, rows.vectors, before.worst())
+            after = Hypotheses.joined([before, new], dim=1).best(num_beams)
             stale[active] = torch.where(after.score[:, 0] > before.score[:, 0] + 1e-6, 0, stale[active] + 1)
             state.put(active, after)
         return state
 
-    def candidates(self, targets: Targets, count: int) -> Tensor:
-        """(B, count, L): the text of temperature 0, and samples."""
-        greedy = self.generate(targets, {"temperature": 0.0})
-        if count == 1:
+    def candidates(self, targets: Targets) -> Tensor:
+        """(B, num_candidates, L): the text of temperature 0, and samples."""
+        greedy = self.denoiser.write(targets, {"temperature": 0.0})
+        samples = self.settings.num_candidates - 1
+        if not samples:
             return greedy[:, None]
-        sampled = self.generate(targets.copies(count - 1), {"temperature": self.temperature})
-        return torch.cat([greedy[:, None], sampled.view(len(greedy), count - 1, -1)], dim=1)
+        changes = {"temperature": self.settings.candidate_temperature}
+        sampled = self.denoiser.write(targets.copies(samples), changes)
+        return torch.cat([greedy[:, None], sampled.view(len(greedy), samples, -1)], dim=1)
 
     def propose(self, state: Hypotheses, targets: Targets) -> Tensor:
-        """(A, num_beams · n, L): every hypothesis edited, the edits filled in given e + α(e − ê)."""
+        """(A, num_beams · num_proposals, L): every hypothesis edited, the edits filled in given e + α(e − ê)."""
         count, target = self.num_proposals, targets.vectors[:, None]
-        aim = torch.nn.functional.normalize(target + self.overshoot * (target - state.vectors), dim=-1)
+        aim = torch.nn.functional.normalize(target + self.settings.overshoot * (target - state.vectors), dim=-1)
         ids, log_p = _copies(state.ids, count), _copies(state.log_p, count)
         edits = state.ids.shape[1] * count  # of each target
         draws = targets.draws(edits, NUM_DRAWS + ids.shape[1])
         drafts, barred = random_edits(ids, log_p, self.mask, self.end, draws)
-        settings = {"temperature": self.temperature, "num_steps": 1, "strategy": "confidence"}
-        filled = self.generate(targets.copies(edits, _copies(aim, count)), settings, drafts, barred)
+        changes = {"temperature": self.settings.candidate_temperature, "num_steps": 1, "strategy": "confidence"}
+        filled = self.denoiser.write(targets.copies(edits, _copies(aim, count)), changes, drafts, barred)
         return filled.view(len(targets), -1, ids.shape[1])
 
     def promising(self, state: Hypotheses, targets: Targets) -> Tensor:
-        """(A, num_beams · num_checked, L), what the scout ranks first of edits, and of edits of the best of them."""
-        known = replace(state, score=torch.full_like(state.score, -torch.inf))  # neither they nor copies are picked
-        found = known.join(self.guessed(state, targets))
-        for _ in range(self.num_hops - 1):
-            parents = self._with_likelihood(found.best(self.num_beams), targets.vectors, weight=0.0)
-            found = found.join(self.guessed(parents, targets))
-        return found.best(self.num_beams * self.num_checked).ids
+        """(A, num_beams · num_checked, L): what the scout ranks first of edits, and of edits of the best of them."""
+        num_beams = self.settings.num_beams
+        start = replace(state, score=torch.full_like(state.score, -torch.inf))  # neither they nor copies are picked
+        texts = Hypotheses.joined([start, self.scouted(state, targets)], dim=1)
+        for _ in range(self.settings.num_hops - 1):
+            parents = self._with_likelihood(texts.best(num_beams), targets.vectors, weight=0.0)
+            texts = Hypotheses.joined([texts, self.scouted(parents, targets)], dim=1)
+        return texts.best(num_beams * self.num_checked).ids
 
-    def guessed(self, state: Hypotheses, targets: Targets) -> Hypotheses:
-        """Edits of texts with vectors by the scout.
+    def scouted(self, state: Hypotheses, targets: Targets) -> Hypotheses:
+        """Edits of texts, with vectors by the scout.
 
-        What the scout gets wrong of a text whose vector is known, or guessed, is put right in its edits.
+        The scout's error on a text whose vector has been computed is subtracted from the vectors of its edits.
         """
         ids = self.propose(state, targets)
         vectors, _ = self.scout.vectors(torch.cat([state.ids, ids], dim=1))
@@ -293,49 +273,19 @@ class ClosedLoop:
         vectors, copies = judge.vectors(ids)
         cosine = torch.nn.functional.cosine_similarity(vectors, embeddings[:, None], dim=-1)  # (A, K)
         # where cosine alone ranks, no more of them can reach the beam
-        few = self.num_beams * (2 if judge.likelihood_weight else 1)
-        kept = cosine.masked_fill(copies, -torch.inf).topk(min(few, ids.shape[1]), dim=1).indices
-        found = Hypotheses.of(_pick(ids, kept), _pick(vectors, kept), _pick(cosine, kept))
-        return self._with_likelihood(found, embeddings, judge.likelihood_weight, floor)
+        count = self.settings.num_beams * (2 if judge.likelihood_weight else 1)
+        nearest = cosine.masked_fill(copies, -torch.inf).topk(min(count, ids.shape[1]), dim=1).indices
+        texts = Hypotheses.of(_pick(ids, nearest), _pick(vectors, nearest), _pick(cosine, nearest))
+        return self._with_likelihood(texts, embeddings, judge.likelihood_weight, floor)
 
     def _with_likelihood(
-        self, found: Hypotheses, embeddings: Tensor, weight: float, floor: Tensor | None = None
+        self, texts: Hypotheses, embeddings: Tensor, weight: float, floor: Tensor | None = None
     ) -> Hypotheses:
         """Scores and likelihoods filled in, where log p ≤ 0 leaves a text a chance."""
-        hopeful = torch.ones_like(found.score, dtype=torch.bool) if floor is None else found.cosine > floor[:, None]
+        hopeful = torch.ones_like(texts.score, dtype=torch.bool) if floor is None else texts.cosine > floor[:, None]
         if hopeful.any():
             rows = embeddings[hopeful.nonzero()[:, 0]]
-            found.log_p[hopeful] = token_log_likelihood(self.model, found.ids[hopeful], rows)
-            self.num_forward_passes += 2
-        mean = found.log_p.sum(dim=-1) / text_positions(found.ids, self.end).sum(dim=-1)
-        found.score = (found.cosine + weight * mean).masked_fill(~hopeful, -torch.inf)
-        return found
-
-
-def token_log_likelihood(model, ids: Tensor, embeddings: Tensor) -> Tensor:
-    """(R, L) log p(x_i | the positions of other parity, e) over each text of ids (R, L) and its end token, 0 behind.
-
-    Two half-masked passes stand for L leave-one-out ones.
-    """
-    log_p = torch.zeros(ids.shape, device=ids.device)
-    for length, rows in shortest_canvases(ids, model.config.eos_token_id, model.config.canvas_lengths or ()):
-        for part in rows.split(ROWS):
-            log_p[part, :length] = _half_masked(model, ids[part, :length], embeddings[part])
-    return log_p
-
-
-def _half_masked(model, ids: Tensor, embeddings: Tensor) -> Tensor:
-    """The same, all on the canvas that they come on."""
-    rows, length = ids.shape
-    text = text_positions(ids, model.config.eos_token_id)
-    log_p = torch.zeros(rows * length, device=ids.device)
-    condition = model.condition(embeddings)
-    for parity in (0, 1):
-        hidden = text & (torch.arange(length, device=ids.device) % 2 == parity)
-        noised = ids.masked_fill(hidden, model.config.mask_token_id)
-        positions = hidden.flatten().nonzero().squeeze(1)
-        timestep = model.noise_schedule.timestep(hidden.float().mean(dim=1))
-        targets = ids.flatten()[positions]
-        output = model(noised, None, timestep, positions=positions, targets=targets, condition=condition)
-        log_p[positions] = -output.losses.float()
-    return log_p.view(rows, length)
+            texts.log_p[hopeful] = self.denoiser.token_log_likelihood(texts.ids[hopeful], rows)
+        mean = texts.log_p.sum(dim=-1) / text_positions(texts.ids, self.end).sum(dim=-1)
+        texts.score = (texts.cosine + weight * mean).masked_fill(~hopeful, -torch.inf)
+        return texts

@@ -7,10 +7,13 @@ modulation adds to them.
 A trunk attends in two orders: in full, or, with `causal`, each position to itself and what stands to its left.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import Cache
+from torch.nn.attention.flex_attention import BlockMask
+from transformers import BertConfig, Cache, ModernBertConfig
 from transformers.masking_utils import create_bidirectional_mask, create_bidirectional_sliding_window_mask
 from transformers.masking_utils import create_causal_mask, sliding_window_bidirectional_overlay
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -22,6 +25,8 @@ from transformers.models.modernbert.modeling_modernbert import apply_rotary_pos_
 from transformers.models.modernbert.modeling_modernbert import eager_attention_forward
 
 from .errors_embinv import EmbInvError
+
+Mask = Tensor | BlockMask | None
 
 
 def adaptive_norm(hidden: Tensor, norm: nn.LayerNorm, modulation: Tensor) -> Tensor:
@@ -41,9 +46,10 @@ class AdaptiveBertLayer(BertLayer):
 
     num_norms = 2
 
-    def forward(
-        self, hidden_states: Tensor, modulation: Tensor, attention_mask: Tensor | None = None, **order
+    def forward(  # type: ignore[override]  # the library's layer has no modulation
+        self, hidden_states: Tensor, modulation: Tensor, attention_mask: Tensor | None = None, **order: Any
     ) -> Tensor:
+        """hidden_states (B, L, H) → (B, L, H); `order` as of attention, see `_order`."""
         attended, _ = self.attention.self(hidden_states, attention_mask=attention_mask, **order)  # (B, L, H)
         output = self.attention.output
         residual = output.dropout(output.dense(attended)) + hidden_states
@@ -55,14 +61,17 @@ class AdaptiveBertLayer(BertLayer):
 class CachedModernBertAttention(ModernBertAttention):
     """The library's attention, which knows no cache, with one for keys and values."""
 
-    def forward(
+    layer_idx: int
+
+    def forward(  # type: ignore[override]  # nor does it need positions
         self,
         hidden_states: Tensor,
         position_embeddings: tuple[Tensor, Tensor],
         attention_mask: Tensor | None = None,
         past_key_values: Cache | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
+        """hidden_states (B, L, H) → (B, L, H), and the weights where the implementation returns them."""
         if past_key_values is None:
             return super().forward(hidden_states, position_embeddings, attention_mask, **kwargs)
         qkv = self.Wqkv(hidden_states).unflatten(-1, (3, -1, self.head_dim))
@@ -80,21 +89,22 @@ class CachedModernBertAttention(ModernBertAttention):
 class AdaptiveModernBertLayer(ModernBertEncoderLayer):
     """A pre-norm layer; `modulation` (B, num_norms, 2, H). The first layer has no norm before its attention."""
 
-    def __init__(self, config, layer_idx: int):
+    def __init__(self, config: ModernBertConfig, layer_idx: int) -> None:
         super().__init__(config, layer_idx)
         self.attn.__class__ = CachedModernBertAttention
         self.num_norms = 1 if isinstance(self.attn_norm, nn.Identity) else 2
 
-    def forward(
+    def forward(  # type: ignore[override]  # the library's layer has no modulation
         self,
         hidden_states: Tensor,
         modulation: Tensor,
         attention_mask: Tensor | None = None,
         position_embeddings: tuple[Tensor, Tensor] | None = None,
-        **order,
+        **order: Any,
     ) -> Tensor:
+        """hidden_states (B, L, H) → (B, L, H); `order` as of attention, see `_order`."""
         normed = hidden_states
-        if self.num_norms == 2:
+        if isinstance(self.attn_norm, nn.LayerNorm):
             normed = adaptive_norm(hidden_states, self.attn_norm, modulation[:, 0])
         attended, _ = self.attn(
             normed, position_embeddings=position_embeddings, attention_mask=attention_mask, **order
@@ -106,14 +116,15 @@ class AdaptiveModernBertLayer(ModernBertEncoderLayer):
 class BertTrunkEmbeddings(nn.Module):
     """BERT's embeddings under the library's names, without its buffers; their norm is applied by the trunk."""
 
-    def __init__(self, config):
+    def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         # RoBERTa's family counts positions from behind its padding id
-        self.first_position = 0 if config.model_type == "bert" else config.pad_token_id + 1
+        padding = None if config.model_type == "bert" else config.pad_token_id
+        self.first_position = 0 if padding is None else padding + 1
 
     def forward(self, inputs_embeds: Tensor, first: int = 0) -> Tensor:
         """(B, L, H) that begins at position `first` of its text."""
@@ -124,9 +135,12 @@ class BertTrunkEmbeddings(nn.Module):
 class BertTrunkEncoder(nn.Module):
     """Holds the layers under the library's name `encoder.layer`."""
 
-    def __init__(self, config):
+    def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.layer = nn.ModuleList(AdaptiveBertLayer(config, index) for index in range(config.num_hidden_layers))
+        self.layer = nn.ModuleList(
+            AdaptiveBertLayer(config, index)  # type: ignore[no-untyped-call]  # the library's constructor
+            for index in range(config.num_hidden_layers)
+        )
 
 
 class BertTrunk(nn.Module):
@@ -134,19 +148,22 @@ class BertTrunk(nn.Module):
 
     embedding_name = "embeddings.word_embeddings.weight"
 
-    def __init__(self, config):
+    def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.config = config
         self.embeddings = BertTrunkEmbeddings(config)
         self.encoder = BertTrunkEncoder(config)
-        self.num_norms = 1 + sum(layer.num_norms for layer in self.layers)
+        self.norms = [AdaptiveBertLayer.num_norms] * config.num_hidden_layers  # of each layer
+        self.num_norms = 1 + sum(self.norms)
 
     @property
     def layers(self) -> nn.ModuleList:
+        """The N layers."""
         return self.encoder.layer
 
     @property
     def token_embeddings(self) -> nn.Embedding:
+        """The table (V, H)."""
         return self.embeddings.word_embeddings
 
     def forward(
@@ -168,17 +185,15 @@ class BertTrunk(nn.Module):
             mask = create_causal_mask(self.config, hidden, attention_mask, past_key_values)
         elif attention_mask is not None:
             mask = create_bidirectional_mask(self.config, inputs_embeds=hidden, attention_mask=attention_mask)
-        first = 1
-        for layer in self.layers:
-            hidden = layer(hidden, modulation[:, first : first + layer.num_norms], attention_mask=mask, **order)
-            first += layer.num_norms
+        for layer, part in zip(self.layers, modulation[:, 1:].split(self.norms, dim=1), strict=True):
+            hidden = layer(hidden, part, attention_mask=mask, **order)
         return hidden
 
 
 class ModernBertTrunkEmbeddings(nn.Module):
     """ModernBERT's embeddings under the library's names; their norm is applied by the trunk."""
 
-    def __init__(self, config):
+    def __init__(self, config: ModernBertConfig) -> None:
         super().__init__()
         self.tok_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
@@ -189,17 +204,21 @@ class ModernBertTrunk(nn.Module):
 
     embedding_name = "embeddings.tok_embeddings.weight"
 
-    def __init__(self, config):
+    def __init__(self, config: ModernBertConfig) -> None:
         super().__init__()
         self.config = config
         self.embeddings = ModernBertTrunkEmbeddings(config)
-        self.layers = nn.ModuleList(AdaptiveModernBertLayer(config, i) for i in range(config.num_hidden_layers))
+        layers = [AdaptiveModernBertLayer(config, index) for index in range(config.num_hidden_layers)]
+        self.layers = nn.ModuleList(layers)
+        self.norms = [layer.num_norms for layer in layers]
+        self.kinds: list[str] = [layer.attention_type for layer in layers]
         self.final_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
         self.rotary_emb = ModernBertRotaryEmbedding(config)
-        self.num_norms = 2 + sum(layer.num_norms for layer in self.layers)
+        self.num_norms = 2 + sum(self.norms)
 
     @property
     def token_embeddings(self) -> nn.Embedding:
+        """The table (V, H)."""
         return self.embeddings.tok_embeddings
 
     def forward(
@@ -222,20 +241,13 @@ class ModernBertTrunk(nn.Module):
             masks = self._attention_masks(hidden, attention_mask)
         positions = torch.arange(hidden.shape[1], device=hidden.device)[None] + before
         rotations = {kind: self.rotary_emb(hidden, positions, kind) for kind in masks}
-        first = 1
-        for layer in self.layers:
-            hidden = layer(
-                hidden,
-                modulation[:, first : first + layer.num_norms],
-                attention_mask=masks[layer.attention_type],
-                position_embeddings=rotations[layer.attention_type],
-                **order,
-            )
-            first += layer.num_norms
+        parts = modulation[:, 1:-1].split(self.norms, dim=1)
+        for layer, part, kind in zip(self.layers, parts, self.kinds, strict=True):
+            hidden = layer(hidden, part, attention_mask=masks[kind], position_embeddings=rotations[kind], **order)
         return adaptive_norm(hidden, self.final_norm, modulation[:, -1])
 
-    def _attention_masks(self, hidden: Tensor, attention_mask: Tensor | None) -> dict[str, Tensor | None]:
-        kinds = sorted(set(self.config.layer_types))
+    def _attention_masks(self, hidden: Tensor, attention_mask: Tensor | None) -> dict[str, Mask]:
+        kinds = sorted(set(self.kinds))
         if attention_mask is None and hidden.shape[1] <= self.config.sliding_window:
             return dict.fromkeys(kinds)  # nothing to hide: attention without a mask is the fast path
         makers = {
@@ -246,17 +258,17 @@ class ModernBertTrunk(nn.Module):
 
     def _causal_masks(
         self, hidden: Tensor, attention_mask: Tensor | None, past_key_values: Cache | None
-    ) -> dict[str, Tensor | None]:
+    ) -> dict[str, Mask]:
         """The left half of what each kind of layer sees in full."""
         inputs, window = (self.config, hidden, attention_mask, past_key_values), self.config.sliding_window
-        masks = dict.fromkeys(sorted(set(self.config.layer_types)), create_causal_mask(*inputs))
+        masks: dict[str, Mask] = dict.fromkeys(sorted(set(self.kinds)), create_causal_mask(*inputs))
         if "sliding_attention" in masks and _length(past_key_values) + hidden.shape[1] > window:
             within = sliding_window_bidirectional_overlay(window)
             masks["sliding_attention"] = create_causal_mask(*inputs, and_mask_function=within)
         return masks
 
 
-def _order(causal: bool, past_key_values: Cache | None) -> dict:
+def _order(causal: bool, past_key_values: Cache | None) -> dict[str, Any]:
     """What attention must be told for it to see the left only; nothing where it sees all."""
     return {"is_causal": True, "past_key_values": past_key_values} if causal else {}
 
@@ -266,9 +278,10 @@ def _length(past_key_values: Cache | None) -> int:
 
 
 TRUNKS = {"bert": BertTrunk, "roberta": BertTrunk, "xlm-roberta": BertTrunk, "modernbert": ModernBertTrunk}
+Trunk = BertTrunk | ModernBertTrunk
 
 
-def build_trunk(config) -> nn.Module:
+def build_trunk(config: Any) -> Trunk:
     """The trunk of a backbone configuration.
 
     Raises:

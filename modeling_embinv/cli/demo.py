@@ -24,29 +24,27 @@ def _demo(options):
     import torch
     from rich.console import Console
 
-    from ..data.canvas import encode_canvas, text_lengths
+    from ..data.canvas import encode_canvas
     from ..evaluation import metrics
     from ..inversion.terminal import legend, tinted
+    from ..texts_embinv import written_texts
 
     model, tokenizer = load_model(options)
     encoder = encoder_of(model, options)
-    canvas = encode_canvas(encoder.tokenizer, list(options.sentences), model.config.max_sequence_length)
+    canvas = encode_canvas(encoder.vocabulary, list(options.sentences), model.config.max_sequence_length)
     embeddings = encoder.encode(canvas.texts)
     settings = sampler_settings(options)
-    feedback = feedback_of(model, options, encoder)
+    feedback = feedback_of(options.feedback, model, options, encoder)
     generator = torch.Generator().manual_seed(options.seed)
     output = model.generate(embeddings, generator=generator, feedback=feedback, tokenizer=tokenizer, **settings)
     sequences, end = output.sequences.cpu(), model.config.eos_token_id
-    recovered = tokenizer.batch_decode(sequences, skip_special_tokens=True)
-    cosines = metrics.cosine(encoder.encode(recovered), embeddings)
+    recovered = written_texts(tokenizer, sequences, output.confidence, end)
+    cosines = metrics.cosine(encoder.encode([text.text for text in recovered]), embeddings)
     accuracies = metrics.token_accuracy(sequences, canvas.input_ids, end)
-    lengths = text_lengths(sequences, end)
     console = Console(highlight=False)
-    for row, place in enumerate(canvas.kept):
-        length = lengths[row]
-        text = tinted(tokenizer, sequences[row, :length].tolist(), output.confidence[row, :length].tolist())
-        console.print(f"original   {options.sentences[place]}", markup=False)
-        console.print("recovered ", text)
+    for row, index in enumerate(canvas.kept):
+        console.print(f"original   {options.sentences[index]}", markup=False)
+        console.print("recovered ", tinted(tokenizer, recovered[row].ids, recovered[row].token_confidence))
         console.print(f"           cosine {cosines[row]:.3f}   token accuracy {100 * accuracies[row]:.0f} %\n")
     calls = f", {output.num_feedback_calls} encoder calls" if output.num_feedback_calls else ""
     calls += f", {output.num_surrogate_calls} surrogate calls" if output.num_surrogate_calls else ""

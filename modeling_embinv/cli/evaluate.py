@@ -6,7 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..errors_embinv import EmbInvError
-from .options import add_encoder, add_model, add_model_folder, encoder_of, load_model, sampler_settings
+from ..settings_embinv import FEEDBACK
+from .options import add_encoder, add_model, add_model_folder, encoder_of, feedback_of, load_model, sampler_settings
 
 
 def add_evaluate(commands):
@@ -67,12 +68,12 @@ def _of_pairs(model, tokenizer, encoder, options):
     import torch
 
     from ..data.batches import held_out_pairs
-    from ..data.canvas import decode_rows
     from ..evaluation.held_out import HeldOut
+    from ..texts_embinv import decode_rows
 
     canvas, end = model.config.max_sequence_length, model.config.eos_token_id
     length = min(canvas, options.max_tokens + 1) if options.max_tokens else canvas
-    found = [held_out_pairs(path, end, length, options.limit, options.split) for path in options.pairs]
+    found = [held_out_pairs(path, length, options.limit, options.split) for path in options.pairs]
     ids = torch.cat([ids for ids, _ in found])
     ids = torch.nn.functional.pad(ids, (0, canvas - ids.shape[1]), value=end)
     texts = decode_rows(tokenizer, ids, end)
@@ -107,7 +108,7 @@ def add_calibrate(commands: argparse._SubParsersAction):
     parser.add_argument("--limit", type=int, default=1000, help="texts of each folder without a judge")
     parser.add_argument("--search_limit", type=int, default=200, help="texts of each folder for each judge")
     judges = "what judges the searches whose confidence is fitted as well; none by default, as they take long"
-    parser.add_argument("--feedback", nargs="*", default=[], choices=("surrogate", "encoder"), help=judges)
+    parser.add_argument("--feedback", nargs="*", default=[], choices=FEEDBACK.choices[1:], help=judges)
     add_model_folder(parser)
     add_encoder(parser)
     parser.set_defaults(run=_calibrate)
@@ -138,12 +139,11 @@ def _written_tokens(model, tokenizer, options):
 
     runs = [("open_loop", ({},), options.limit, None), ("candidates", (CANDIDATES,), options.limit, None)]
     for judge in options.feedback:
-        feedback = encoder_of(model, options).encode if judge == "encoder" else judge
-        runs.append((judge, SEARCHES, options.search_limit, feedback))
+        runs.append((judge, SEARCHES, options.search_limit, feedback_of(judge, model, options)))
     for kind, settings, limit, feedback in runs:
         parts = []
         for path in options.pairs:
-            pairs = held_out_pairs(path, model.config.eos_token_id, model.config.max_sequence_length, limit)
+            pairs = held_out_pairs(path, model.config.max_sequence_length, limit)
             # the searches take turns by batches: each gets a share of few texts, too
             batch_size = min(options.batch_size, max(1, len(pairs[0]) // len(settings)))
             parts.append(written_tokens(model, *pairs, settings, feedback, tokenizer, batch_size))

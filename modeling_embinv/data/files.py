@@ -9,17 +9,17 @@ import lzma
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors_embinv import EmbInvError
 
-OPENERS = {".gz": gzip.open, ".xz": lzma.open}
+OPENERS: dict[str, Callable[..., TextIO]] = {".gz": gzip.open, ".xz": lzma.open}
 PACKABLE = (".txt", ".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 PARQUET_ROWS = 4096
 # Characters of the longest line, csv cell or JSON value, and of a run of blank lines; and the lines of such a run.
@@ -44,7 +44,7 @@ def file_kind(path: Path) -> str:
 
 
 @contextmanager
-def reading(path: Path):
+def reading(path: Path) -> Iterator[None]:
     """Turns what libraries raise for a damaged file into a ValueError of one line that names it."""
     try:
         yield
@@ -76,7 +76,7 @@ def text_lines(path: Path) -> Iterator[str]:
             many or of more than `BLANK_LINES`.
     """
     blank, run = 0, 0
-    opener = OPENERS.get(path.suffix, open)
+    opener: Callable[..., TextIO] = OPENERS.get(path.suffix, open)
     with reading(path), opener(path, "rt", encoding="utf-8-sig", newline="") as file:
         while line := file.readline(LONGEST + 1):
             blank, run = (blank + len(line), run + 1) if line.isspace() else (0, 0)
@@ -93,7 +93,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
             yield number, line
 
 
-def parse_json(text: str, **options) -> Any:
+def parse_json(text: str, **options: Any) -> Any:
     """`json.loads`, which for text from outside raises nothing but a ValueError of one line."""
     try:
         return json.loads(text, **options)
@@ -112,7 +112,7 @@ def json_rows(path: Path) -> Iterator[tuple[int, Any]]:
             raise EmbInvError(f"{path}: line {number} is not JSON (truncated?): {error}") from error
 
 
-def json_values(path: Path, columns: Sequence[str]) -> Iterator[list]:
+def json_values(path: Path, columns: Sequence[str]) -> Iterator[list[Any]]:
     """The named values of every line of a JSON-lines file."""
     for number, row in json_rows(path):
         if not isinstance(row, dict):
@@ -155,6 +155,6 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path: str | Path, content: dict) -> None:
+def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
     """As `write_text`."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")

@@ -1,265 +1,24 @@
-"""Documents to (input_ids, embedding) pairs on disk, and the pairs back."""
+"""(input_ids, embedding) pairs on disk: shards of Arrow streams, and the manifest that names them."""
 
-import hashlib
 import json
-import os
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset, Features, List, Value, concatenate_datasets
-from tqdm.auto import tqdm
+from numpy.typing import NDArray
 
 from ..errors_embinv import EmbInvError
-from .canvas import canvas_of_rows
-from .encoders import SentenceEncoder, same_setting
-from .files import write_json
-from .sources import SPLITS, Document, split_of
-from .tokens import end_token_id, tokenize, word_starts
-from .vector_checks import check_vectors
+from .sources import SPLITS
 
 FORMAT_VERSION = 1
-# Batches that are embedded in one call, so that sorting by length has something to sort.
-BATCHES_PER_CHUNK = 16
+MANIFEST = "manifest.json"
 
 
-def prepare(
-    documents: Iterable[Document],
-    encoder: SentenceEncoder,
-    out_dir: str | Path,
-    length: int = 32,
-    shard_size: int = 50_000,
-    validation_share: float = 0.01,
-    test_share: float = 0.0,
-    batch_size: int = 256,
-    spans_per_document: str = "first",
-    show_progress: bool = True,
-) -> dict:
-    """Embeds documents and writes (input_ids, embedding) pairs; killed and called again, it goes on where it was.
-
-    A resumed run writes the same files as an uninterrupted one. Rows with equal ids are written once over all splits.
-
-    Args:
-        documents: `(key, text)`, or `(key, text, vector)`, whose vector is taken in place of the encoder's and whose
-            text is dropped if longer than the canvas. On resuming, the same documents in the same order.
-        encoder: gives the vectors and the tokenizer.
-        out_dir: a new folder, or that of an earlier call with the same arguments.
-        length: L, tokens in a row; at most the encoder's `max_length`.
-        shard_size: rows (all splits together) after which a shard is finished; a few more may be in it.
-        validation_share: share of the documents in the validation split.
-        test_share: share of the documents in the test split.
-        batch_size: texts in one forward pass of the encoder.
-        spans_per_document: "first" = the first L tokens; "all" = consecutive pieces, each beginning at a word.
-        show_progress: whether to show a bar (on a terminal).
-
-    Returns:
-        The manifest: see `read_manifest`.
-
-    Raises:
-        EmbInvError: other arguments or documents than the folder was begun with, no row at all, or a bad vector.
-    """
-    arguments = {
-        "length": length,
-        "shard_size": shard_size,
-        "validation_share": validation_share,
-        "test_share": test_share,
-        "batch_size": batch_size,
-        "spans_per_document": spans_per_document,
-    }
-    _check_arguments(encoder, **arguments)
-    writer = _PairWriter(Path(out_dir), encoder, arguments)
-    if not writer.manifest["complete"]:
-        documents = (Document(*document) for document in documents)
-        writer.resume(documents)
-        # A chunk never crosses a shard: a resumed run then forms the same batches, and so the same roundings.
-        chunk_size = min(BATCHES_PER_CHUNK * batch_size, shard_size)
-        done, hidden = writer.manifest["documents"], None if show_progress else True
-        with tqdm(unit=" documents", initial=done, disable=hidden) as bar:
-            while chunk := list(islice(documents, chunk_size)):
-                writer.add(chunk)
-                bar.update(len(chunk))
-        writer.finish()
-    return writer.manifest
-
-
-def _check_arguments(
-    encoder: SentenceEncoder,
-    length: int,
-    shard_size: int,
-    validation_share: float,
-    test_share: float,
-    batch_size: int,
-    spans_per_document: str,
-) -> None:
-    if spans_per_document not in ("first", "all"):
-        raise EmbInvError(f'spans_per_document must be "first" or "all", not {spans_per_document!r}')
-    if min(validation_share, test_share) < 0 or validation_share + test_share > 1:
-        raise EmbInvError(f"validation and test shares {validation_share} and {test_share} are not parts of a whole")
-    if min(length, shard_size, batch_size) < 1:
-        raise EmbInvError("length, shard_size and batch_size must be at least 1")
-    if length > encoder.config.max_length:
-        raise EmbInvError(
-            f"length {length} is beyond the encoder's max_length {encoder.config.max_length}; raise it in its config"
-        )
-
-
-class _PairWriter:
-    """The folder of pairs while it is written. A shard counts once the manifest names it."""
-
-    def __init__(self, out_dir: Path, encoder: SentenceEncoder, arguments: dict):
-        self.out_dir, self.encoder = out_dir, encoder
-        self.settings = {
-            "format_version": FORMAT_VERSION,
-            "encoder_id": encoder.config.id,
-            "encoder_revision": encoder.config.revision,
-            "encoder_prompt": encoder.config.prompt,
-            "encoder_task": encoder.config.task,
-            "embedding_dim": encoder.embedding_dim,
-            "end_token_id": end_token_id(encoder.tokenizer),
-        } | arguments
-        self.length, self.shares = arguments["length"], (arguments["validation_share"], arguments["test_share"])
-        every = arguments["spans_per_document"] == "all"
-        self.starts = word_starts(encoder.tokenizer) if every else None
-        self.buffer: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {split: [] for split in SPLITS}
-        self.buffered = 0
-        self.digest = hashlib.blake2b(digest_size=16)
-        self.seen: set[int] = set()
-        self.manifest = self._begin()
-
-    def _begin(self) -> dict:
-        if (self.out_dir / "manifest.json").exists():
-            manifest = read_manifest(self.out_dir)
-            changed = [key for key, value in self.settings.items() if not same_setting(key, manifest.get(key), value)]
-            if changed and manifest["documents"]:
-                details = "; ".join(f"{key} was {manifest.get(key)}, now {self.settings[key]}" for key in changed)
-                raise EmbInvError(f"{self.out_dir} was begun with other arguments: {details}; choose another folder")
-            if not changed:
-                return manifest
-        elif any(path.name != "manifest.json.tmp" for path in self.out_dir.glob("*")):  # that is what a kill leaves
-            raise EmbInvError(f"{self.out_dir} holds other files and no manifest.json; choose a new folder")
-        manifest = self.settings | {
-            "complete": False,
-            "documents": 0,
-            "documents_digest": self.digest.hexdigest(),
-            "rows": dict.fromkeys(SPLITS, 0),
-            "dropped": {"unfaithful": 0, "duplicate": 0, "too_long": 0},
-            "shards": {split: [] for split in SPLITS},
-        }
-        self.out_dir.mkdir(parents=True, exist_ok=True)
-        write_json(self.out_dir / "manifest.json", manifest)
-        return manifest
-
-    def resume(self, documents: Iterator[Document]) -> None:
-        """Passes over the documents of finished shards, makes sure that they are the same, and recalls their rows."""
-        for document in islice(documents, self.manifest["documents"]):
-            self._note(document)
-        if self.digest.hexdigest() != self.manifest["documents_digest"]:
-            raise EmbInvError(
-                f"{self.out_dir} was begun with other documents: the first {self.manifest['documents']} must be "
-                "the same, in the same order; choose another folder"
-            )
-        for split, names in self.manifest["shards"].items():
-            for name in names:
-                self.seen.update(map(_row_hash, _stored_ids(self.out_dir / split / name)))
-
-    def _note(self, document: Document) -> None:
-        self.digest.update(f"{document.key}\0{document.text}\0".encode("utf-8", "replace"))
-
-    def add(self, chunk: list[Document]) -> None:
-        """Turns a chunk of documents into rows; writes a shard when there are enough of them."""
-        rows, owners = self._pieces(chunk)
-        canvas = canvas_of_rows(self.encoder.tokenizer, rows, self.length)
-        ids = canvas.input_ids.numpy().astype(np.int32)
-        new = [place for place in range(len(ids)) if self._is_new(ids[place])]
-        self.manifest["dropped"]["unfaithful"] += len(rows) - len(ids)
-        self.manifest["dropped"]["duplicate"] += len(ids) - len(new)
-        owners = [chunk[owners[canvas.kept[place]]] for place in new]
-        vectors = self._embed([canvas.texts[place] for place in new], [document.vector for document in owners])
-        splits = np.array([split_of(document.key, *self.shares) for document in owners], dtype=object)
-        for split in SPLITS:
-            self.buffer[split].append((ids[new][splits == split], vectors[splits == split]))
-        self.buffered += len(new)
-        for document in chunk:
-            self._note(document)
-        self.manifest["documents"] += len(chunk)
-        if self.buffered >= self.settings["shard_size"]:
-            self.flush()
-
-    def _pieces(self, chunk: list[Document]) -> tuple[list[list[int]], list[int]]:
-        """Token rows of at most L, and for each the index of its document."""
-        rows, owners = [], []
-        for index, ids in enumerate(tokenize(self.encoder.tokenizer, [document.text for document in chunk])):
-            if chunk[index].vector is not None and len(ids) > self.length:
-                # A vector of the whole text does not belong to its first L tokens.
-                self.manifest["dropped"]["too_long"] += 1
-                continue
-            pieces = [ids[: self.length]] if self.starts is None else _split_at_words(ids, self.length, self.starts)
-            rows += pieces
-            owners += [index] * len(pieces)
-        return rows, owners
-
-    def _is_new(self, row: np.ndarray) -> bool:
-        before = len(self.seen)
-        self.seen.add(_row_hash(row))
-        return len(self.seen) > before
-
-    def _embed(self, texts: list[str], vectors: list[np.ndarray | None]) -> np.ndarray:
-        """(N, D) float16: the given vector where there is one, else the encoder's."""
-        result = np.empty((len(texts), self.encoder.embedding_dim), np.float16)
-        unknown = [place for place, vector in enumerate(vectors) if vector is None]
-        result[unknown] = self.encoder.encode([texts[i] for i in unknown], self.settings["batch_size"]).numpy()
-        for place, vector in enumerate(vectors):
-            if vector is not None:
-                try:
-                    result[place] = check_vectors(np.asarray(vector)[None], self.encoder.embedding_dim)[0]
-                except ValueError as error:
-                    raise EmbInvError(f"the vector of {texts[place]!r}: {error}") from error
-        return result
-
-    def flush(self) -> None:
-        """Writes the buffered rows as shards, then the manifest, which makes them count."""
-        for split in SPLITS:
-            parts, self.buffer[split] = self.buffer[split], []
-            if count := sum(len(ids) for ids, _ in parts):
-                names = self.manifest["shards"][split]
-                names.append(f"shard-{len(names):05d}.arrow")
-                _write_shard(self.out_dir / split / names[-1], *map(np.concatenate, zip(*parts, strict=True)))
-                self.manifest["rows"][split] += count
-        self.buffered = 0
-        self.manifest["documents_digest"] = self.digest.hexdigest()
-        write_json(self.out_dir / "manifest.json", self.manifest)
-
-    def finish(self) -> None:
-        """Writes what is left and declares the folder complete."""
-        if not self.buffered and not any(self.manifest["rows"].values()):
-            raise EmbInvError(
-                f"{self.manifest['documents']} documents gave no row; dropped: {self.manifest['dropped']}"
-            )
-        self.manifest["complete"] = True
-        self.flush()
-
-
-def _split_at_words(ids: list[int], length: int, starts: np.ndarray) -> list[list[int]]:
-    """Consecutive pieces of L tokens; the rest of a word that a cut divides is left out."""
-    pieces, begin = [ids[:length]], length
-    while begin < len(ids):
-        if starts[ids[begin]]:
-            pieces.append(ids[begin : begin + length])
-            begin += length
-        else:
-            begin += 1
-    return pieces
-
-
-def _row_hash(row: np.ndarray) -> int:
-    # 64 bits: among 10 million rows, two different ones collide with a chance of 3 in a million.
-    return int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=8).digest(), "big")
-
-
-def _write_shard(path: Path, ids: np.ndarray, vectors: np.ndarray) -> None:
-    """An Arrow stream, which `datasets` maps into memory as it is."""
+def write_shard(path: Path, ids: NDArray[np.int32], vectors: NDArray[np.float16]) -> None:
+    """Rows (N, L) and vectors (N, D) as an Arrow stream, which `datasets` maps into memory as it is."""
     features = Features(
         {
             "input_ids": List(Value("int32"), length=ids.shape[1]),
@@ -268,21 +27,18 @@ def _write_shard(path: Path, ids: np.ndarray, vectors: np.ndarray) -> None:
     )
     columns = [pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1]) for rows in (ids, vectors)]
     table = pa.Table.from_arrays(columns, schema=features.arrow_schema)
-    path.parent.mkdir(exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with pa.ipc.new_stream(temporary, table.schema) as writer:
-        writer.write_table(table, max_chunksize=1000)
-    os.replace(temporary, path)
+    with pa.ipc.new_stream(path, table.schema) as stream:
+        stream.write_table(table, max_chunksize=1000)
 
 
-def _stored_ids(path: Path) -> Iterator[np.ndarray]:
+def stored_ids(path: Path) -> Iterator[NDArray[np.int32]]:
     """The rows of `input_ids` in a shard, each (L,) int32."""
     with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
         for batch in reader:
             yield from batch["input_ids"].flatten().to_numpy().reshape(len(batch), -1)
 
 
-def read_manifest(out_dir: str | Path) -> dict:
+def read_manifest(out_dir: str | Path) -> dict[str, Any]:
     """What `prepare` knows about its folder.
 
     Keys: the arguments (`encoder_id`, `encoder_revision`, `encoder_prompt`, `encoder_task`, `length`, `shard_size`,
@@ -292,7 +48,7 @@ def read_manifest(out_dir: str | Path) -> dict:
     Raises:
         EmbInvError: no manifest, a damaged one, or one of another format version.
     """
-    path = Path(out_dir) / "manifest.json"
+    path = Path(out_dir) / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -300,7 +56,7 @@ def read_manifest(out_dir: str | Path) -> dict:
     except (OSError, ValueError) as error:
         raise EmbInvError(f"{path}: cannot be read: {error}") from error
     version = manifest.get("format_version") if isinstance(manifest, dict) else None
-    if version != FORMAT_VERSION:
+    if not isinstance(manifest, dict) or version != FORMAT_VERSION:
         raise EmbInvError(
             f"{path}: format version {version}; this software reads {FORMAT_VERSION}: prepare the folder again"
         )

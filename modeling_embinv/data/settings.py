@@ -90,7 +90,8 @@ def _outside(value: Any, hint: Any) -> str | None:
     """What a value of the right type must be, if it is out of bounds."""
     kind, parts = get_origin(hint), get_args(hint)
     if kind is Annotated:
-        return parts[1].broken_by(value)
+        bounds: Bounds = parts[1]
+        return bounds.broken_by(value)
     if kind in _UNIONS:
         return next(_outside(value, part) for part in parts if _fits(value, part))
     if kind is list:
@@ -118,7 +119,7 @@ class _Loader(yaml.SafeLoader):
 
     level = 0
 
-    def compose_node(self, parent, index):
+    def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("aliases (*name) are not read here; write the value out")
         self.level += 1
@@ -128,7 +129,7 @@ class _Loader(yaml.SafeLoader):
         self.level -= 1
         return node
 
-    def construct_mapping(self, node, deep=False):
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         counts = Counter(key.value for key, _ in node.value if isinstance(key.value, str))
         if twice := next((key for key, count in counts.items() if count > 1), None):
             raise yaml.YAMLError(f"the key {shown(twice)} is there twice")
@@ -142,7 +143,7 @@ def read_yaml(path: str | Path, schema: type) -> dict[str, Any]:
         EmbInvError: with one line that names the file and what is wrong in it: not readable, too large, no mapping, an
             unknown key, or a value of another type or out of bounds.
     """
-    values, hints = _parse(path), get_type_hints(schema, include_extras=True)
+    values, hints = load_yaml(path), get_type_hints(schema, include_extras=True)
     if not isinstance(values, dict):
         raise EmbInvError(f"{path} must hold `key: value` lines; the keys are {', '.join(hints)}.")
     for key, value in values.items():
@@ -157,7 +158,12 @@ def read_yaml(path: str | Path, schema: type) -> dict[str, Any]:
     return values
 
 
-def _parse(path: str | Path) -> Any:
+def load_yaml(path: str | Path) -> Any:
+    """What a YAML file holds.
+
+    Raises:
+        EmbInvError: with one line that names the file: not readable, too large or deep, an alias, or a key twice.
+    """
     try:
         with Path(path).open("rb") as file:
             content = file.read(MOST_BYTES + 1)

@@ -30,7 +30,7 @@ class HubPart(NamedTuple):
 
     name: str
     config: str | None = None
-    count: int | None = None
+    rows: int | None = None
 
 
 def read_texts(
@@ -71,6 +71,7 @@ def _text_files(path: Path, languages: Sequence[str] | None) -> list[Path]:
 
 
 def _read_file(path: Path, column: str) -> Iterator[Document]:
+    texts: Iterator[object]
     if file_kind(path) == ".txt":
         texts = (line for _, line in read_lines(path))
     elif file_kind(path) == ".jsonl":
@@ -78,8 +79,8 @@ def _read_file(path: Path, column: str) -> Iterator[Document]:
     else:
         texts = parquet_texts(path, column)
     empty = True
-    for text in texts:
-        if text := check_text(path, column, text).strip():
+    for value in texts:
+        if text := check_text(path, column, value).strip():
             empty = False
             yield Document(text, text)
     if empty:

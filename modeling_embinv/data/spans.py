@@ -11,11 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerBase
 
 from ..errors_embinv import EmbInvError
 from .sources import SPLITS, Document, split_of
-from .tokens import end_token_id, special_tokens, tokenize, word_starts
+from .tokens import Vocabulary, tokenize
 
 TOKENIZE_BATCH = 16_384
 
@@ -27,14 +30,12 @@ class TokenizedCorpus:
     Attributes:
         ids: (T,) int32, all documents one after the other.
         offsets: (N + 1,) int64; document i is `ids[offsets[i]:offsets[i + 1]]`.
-        is_word_start: (V,) bool, see `word_starts`.
-        end_token_id: see `end_token_id`.
+        vocabulary: what their tokenizer knows.
     """
 
-    ids: np.ndarray
-    offsets: np.ndarray
-    is_word_start: np.ndarray
-    end_token_id: int
+    ids: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    vocabulary: Vocabulary
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -43,7 +44,7 @@ class TokenizedCorpus:
     def build(
         cls,
         documents: Iterable[Document],
-        tokenizer,
+        vocabulary: Vocabulary,
         cache_dir: str | Path | None = None,
         split: str = "train",
         validation_share: float = 0.01,
@@ -54,7 +55,7 @@ class TokenizedCorpus:
 
         Args:
             documents: `(key, text)`; not read if the cache holds them already.
-            tokenizer: the encoder's fast tokenizer.
+            vocabulary: the encoder's.
             cache_dir: a folder for this corpus only; None = keep in memory. Other tokenizers, shares and splits get
                 their own files in it, changed documents do not: then give another folder.
             split: "train", "validation" or "test", decided for each document as in `prepare`.
@@ -67,24 +68,28 @@ class TokenizedCorpus:
         """
         if split not in SPLITS:
             raise EmbInvError(f"no split {split!r}; there are {', '.join(SPLITS)}")
-        facts = word_starts(tokenizer), end_token_id(tokenizer)
         mine = (text for key, text, *_ in documents if split_of(key, validation_share, test_share) == split)
         if cache_dir is None:
-            return cls(*_tokenize_all(mine, tokenizer, split, show_progress), *facts)
-        folder = Path(cache_dir) / f"{split}-{_fingerprint(tokenizer, validation_share, test_share)}"
+            ids, offsets = _tokenize_all(mine, vocabulary, split, show_progress)
+            return cls(ids, offsets, vocabulary)
+        folder = Path(cache_dir) / f"{split}-{_fingerprint(vocabulary.tokenizer, validation_share, test_share)}"
         if not folder.exists():
-            _save_arrays(folder, *_tokenize_all(mine, tokenizer, split, show_progress))
-        return cls(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("ids", "offsets")), *facts)
+            _save_arrays(folder, *_tokenize_all(mine, vocabulary, split, show_progress))
+        ids, offsets = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("ids", "offsets"))
+        return cls(ids, offsets, vocabulary)
 
 
-def _tokenize_all(texts: Iterator[str], tokenizer, split: str, show_progress: bool) -> tuple[np.ndarray, np.ndarray]:
-    is_special = special_tokens(tokenizer)
-    parts, lengths = [], []
+def _tokenize_all(
+    texts: Iterator[str], vocabulary: Vocabulary, split: str, show_progress: bool
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """The ids and offsets of a corpus."""
+    parts: list[NDArray[np.int32]] = []
+    lengths: list[int] = []
     with tqdm(unit=" documents", disable=None if show_progress else True) as bar:
         while batch := list(islice(texts, TOKENIZE_BATCH)):
-            rows = [np.array(row, dtype=np.int32) for row in tokenize(tokenizer, batch)]
+            rows = [np.array(row, dtype=np.int32) for row in tokenize(vocabulary.tokenizer, batch)]
             # A special token in a text would end it early, or be lost when it is decoded for the encoder.
-            rows = [ids for ids in rows if len(ids) and not is_special[ids].any()]
+            rows = [ids for ids in rows if len(ids) and not vocabulary.special[ids].any()]
             parts += [np.concatenate(rows)] if rows else []
             lengths += map(len, rows)
             bar.update(len(batch))
@@ -93,14 +98,14 @@ def _tokenize_all(texts: Iterator[str], tokenizer, split: str, show_progress: bo
     return np.concatenate(parts), np.concatenate([[0], np.cumsum(lengths)])
 
 
-def _fingerprint(tokenizer, *shares: float) -> str:
+def _fingerprint(tokenizer: PreTrainedTokenizerBase, *shares: float) -> str:
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     # What the last call left behind, not what the tokenizer is.
     state["truncation"] = state["padding"] = None
     return hashlib.blake2b(json.dumps([state, shares]).encode(), digest_size=8).hexdigest()
 
 
-def _save_arrays(folder: Path, ids: np.ndarray, offsets: np.ndarray) -> None:
+def _save_arrays(folder: Path, ids: NDArray[np.int32], offsets: NDArray[np.int64]) -> None:
     """Both files or none; several processes may do this at once."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
@@ -148,7 +153,7 @@ class SpanSampler:
         if not len(self._documents):
             raise EmbInvError(f"none of the {len(corpus)} documents has {min_tokens} tokens")
 
-    def batch(self, batch_index: int, batch_size: int, canvas: int | None = None) -> torch.Tensor:
+    def batch(self, batch_index: int, batch_size: int, canvas: int | None = None) -> Tensor:
         """One batch of rows.
 
         Args:
@@ -177,20 +182,20 @@ class SpanSampler:
         positions = start[:, None] + columns
         tokens = self.corpus.ids[np.minimum(positions, len(self.corpus.ids) - 1)].astype(np.int64)
         rest = (begin + size - start)[:, None]
-        ends = (self.corpus.is_word_start[tokens] | (columns >= rest)) & (columns >= self.min_tokens)
+        ends = (self.corpus.vocabulary.word_starts[tokens] | (columns >= rest)) & (columns >= self.min_tokens)
         length = np.where(whole, width, _nearest_end(ends, wanted))[:, None]
         is_text = columns < np.minimum(length, rest)
-        return torch.from_numpy(np.where(is_text, tokens, self.corpus.end_token_id)[:, :width])
+        return torch.from_numpy(np.where(is_text, tokens, self.corpus.vocabulary.end)[:, :width])
 
-    def _word_start(self, begin: np.ndarray, position: np.ndarray) -> np.ndarray:
+    def _word_start(self, begin: NDArray[np.int64], position: NDArray[np.int64]) -> NDArray[np.int64]:
         """The nearest word start at or before each position, or its document's beginning."""
         window = np.maximum(position[:, None] - np.arange(self.LONGEST_WORD), begin[:, None])
-        is_start = self.corpus.is_word_start[self.corpus.ids[window]]
+        is_start = self.corpus.vocabulary.word_starts[self.corpus.ids[window]]
         first = window[np.arange(len(window)), is_start.argmax(axis=1)]
         return np.where(is_start.any(axis=1), first, begin)
 
 
-def _nearest_end(ends: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+def _nearest_end(ends: NDArray[np.bool_], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
     """In each row of (B, C + 1) bool, the first True column from `wanted` on; else the last one; else `wanted`."""
     later = ends & (np.arange(ends.shape[1]) >= wanted[:, None])
     last = ends.shape[1] - 1 - ends[:, ::-1].argmax(axis=1)

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from transformers import PreTrainedTokenizerBase
 
 from ..diffusion_embinv import text_positions
 from ..errors_embinv import EmbInvError
@@ -77,7 +79,7 @@ def expected_calibration_error(confidence: Tensor, correct: Tensor) -> float:
     return float((distance * bins["count"][filled]).sum() / bins["count"].sum())
 
 
-def calibration_report(confidence: Tensor, correct: Tensor) -> dict:
+def calibration_report(confidence: Tensor, correct: Tensor) -> dict[str, Any]:
     """Expected calibration error and bins, ready for JSON."""
     bins = {name: values.tolist() for name, values in reliability(confidence, correct).items()}
     return {"expected_calibration_error": expected_calibration_error(confidence, correct), **bins}
@@ -124,9 +126,9 @@ def written_tokens(
     model: EmbInvForMaskedDiffusion,
     input_ids: Tensor,
     embeddings: Tensor,
-    settings: Iterable[dict] = ({},),
-    feedback: Callable | str | None = None,
-    tokenizer=None,
+    settings: Iterable[dict[str, Any]] = ({},),
+    feedback: Callable[..., Any] | str | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
     batch_size: int = 64,
 ) -> WrittenTokens:
     """What the model writes for embeddings (N, D) of texts input_ids (N, L), end tokens included.

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
 
@@ -19,8 +20,8 @@ METRICS = {
 _NEEDED = ("config.json", "model.safetensors", "modeling_embinv.py", "tokenizer.json")
 _CARD = """# {name}
 
-Reads the text back out of embeddings of `{encoder}` ({dim} dimensions), for texts of at most {length} tokens, by
-masked diffusion.
+Recovers text from embeddings of `{encoder}` ({dim} dimensions), for texts of at most {length} tokens, by masked
+diffusion.
 
 ```python
 from transformers import pipeline
@@ -51,14 +52,15 @@ def assemble(folder: str | Path, out: str | Path, repo: str) -> list[Path]:
             shutil.copyfile(path, out / path.name)
     card = ModelCard.load(out / "README.md") if (out / "README.md").exists() else _new_card(folder, repo)
     if (folder / EVALUATION).exists():
-        card.data.model_name = repo.split("/")[-1]
-        card.data.eval_results = eval_results(json.loads((folder / EVALUATION).read_text(encoding="utf-8"))["rows"])
+        data: Any = card.data
+        data.model_name = repo.split("/")[-1]
+        data.eval_results = eval_results(json.loads((folder / EVALUATION).read_text(encoding="utf-8"))["rows"])
     card.content = card.content.replace(f"checkpoints/{folder.name}", repo)
     card.save(out / "README.md")
     return sorted(out.iterdir())
 
 
-def eval_results(rows: list[dict]) -> list[EvalResult]:
+def eval_results(rows: list[dict[str, Any]]) -> list[EvalResult]:
     """The model-index of an evaluation's rows: the first inversion, over all texts and by part."""
     whole = next(row for row in rows if row["section"] == "inversion")
     parts = [row for row in rows if row["section"] == "part"]
@@ -88,17 +90,14 @@ def _new_card(folder: Path, repo: str) -> ModelCard:
     text = _CARD.format(name=repo.split("/")[-1], repo=repo, **facts)
     if (folder / EVALUATION).exists():
         rows = json.loads((folder / EVALUATION).read_text(encoding="utf-8"))["rows"]
-        read = [
-            Row(
-                row["section"],
-                row["name"],
-                row["texts"],
-                {key: Score(**value) for key, value in row["scores"].items()},
-            )
-            for row in rows
-        ]
-        text += f"\n## Held-out figures\n\n{markdown(read)}\n"
+        table = markdown([_row(row) for row in rows])
+        text += f"\n## Held-out figures\n\n{table}\n"
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
+
+
+def _row(row: dict) -> Row:
+    scores = {key: Score(**value) for key, value in row["scores"].items()}
+    return Row(row["section"], row["name"], row["texts"], scores)
 
 
 def push(
@@ -109,8 +108,8 @@ def push(
     Token and address of the Hub are huggingface_hub's own: `hf auth login` or HF_TOKEN, HF_ENDPOINT.
     """
     api = HfApi()
-    sdk = {"space_sdk": "gradio"} if repo_type == "space" else {}
-    repo_id = api.create_repo(repo, private=private, exist_ok=True, repo_type=repo_type, **sdk).repo_id
+    sdk = "gradio" if repo_type == "space" else None
+    repo_id = api.create_repo(repo, private=private, exist_ok=True, repo_type=repo_type, space_sdk=sdk).repo_id
     commit = api.upload_folder(
         folder_path=folder,
         repo_id=repo_id,

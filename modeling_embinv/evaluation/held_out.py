@@ -1,7 +1,9 @@
 """Held-out evaluation: what came back, measured text by text, and floors that never see the right vector."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,11 +11,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from ..data.canvas import decode_rows, encode_canvas, text_lengths
-from ..data.encoders import SentenceEncoder
+from ..data.canvas import encode_canvas
+from ..data.encoders import Encoder
 from ..errors_embinv import EmbInvError
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..runtime import generator_for
+from ..settings_embinv import feedback_by_name
+from ..texts_embinv import decode_rows, text_lengths
 from . import metrics
 
 RESAMPLES = 1000
@@ -59,14 +63,14 @@ class Measures:
 
     def scores(self, rows: np.ndarray | None = None, seed: int = 0) -> dict[str, Score]:
         """Means and intervals over `rows` (indexes or a mask; all by default)."""
-        rows = slice(None) if rows is None else rows
-        picked = {name: values[rows] for name, values in self.by_text.items()}
+        chosen = slice(None) if rows is None else rows
+        picked = {name: values[chosen] for name, values in self.by_text.items()}
         size = len(next(iter(picked.values())))
         picks = np.random.default_rng(seed).integers(size, size=(RESAMPLES, size))
         scores = {name: _score(values.mean(), values[picks].mean(axis=1)) for name, values in picked.items()}
         if self.bleu_counts is None:
             return scores
-        counts = self.bleu_counts[rows]
+        counts = self.bleu_counts[chosen]
         # corpus BLEU is no mean of texts: each resample sums its texts' counts
         resampled = [metrics.bleu_of_counts(counts[pick].sum(axis=0)) for pick in picks]
         scores["BLEU"] = _score(metrics.bleu_of_counts(counts.sum(axis=0)), resampled)
@@ -75,10 +79,12 @@ class Measures:
     def means(self) -> dict[str, float]:
         """Means alone."""
         means = {name: float(values.mean()) for name, values in self.by_text.items()}
+        if self.bleu_counts is None:
+            return means
         return means | {"BLEU": metrics.bleu_of_counts(self.bleu_counts.sum(axis=0))}
 
 
-def _score(mean: float, resampled) -> Score:
+def _score(mean: float, resampled: np.ndarray | Sequence[float]) -> Score:
     low, high = np.percentile(resampled, [2.5, 97.5])
     return Score(float(mean), float(low), float(high))
 
@@ -94,23 +100,29 @@ class HeldOut:
         self,
         model: EmbInvForMaskedDiffusion,
         tokenizer: PreTrainedTokenizerBase,
-        encoder: SentenceEncoder,
+        encoder: Encoder,
         input_ids: Tensor,
         embeddings: Tensor,
         texts: list[str],
-    ):
+    ) -> None:
         self.model, self.tokenizer, self.encoder = model, tokenizer, encoder
         self.input_ids, self.embeddings, self.texts = input_ids, embeddings, texts
         self.end = model.config.eos_token_id
 
     @classmethod
-    def of_texts(cls, model, tokenizer, encoder: SentenceEncoder, texts: list[str]) -> tuple["HeldOut", list[int]]:
+    def of_texts(
+        cls,
+        model: EmbInvForMaskedDiffusion,
+        tokenizer: PreTrainedTokenizerBase,
+        encoder: Encoder,
+        texts: list[str],
+    ) -> tuple["HeldOut", list[int]]:
         """Embed texts, cut to the model's canvas; also returns which of them are left (`encode_canvas` drops some).
 
         Raises:
             EmbInvError: when none is left.
         """
-        canvas = encode_canvas(encoder.tokenizer, texts, model.config.max_sequence_length)
+        canvas = encode_canvas(encoder.vocabulary, texts, model.config.max_sequence_length)
         if not canvas.texts:
             raise EmbInvError("there is no text to evaluate on.")
         embeddings = encoder.encode(canvas.texts)
@@ -121,16 +133,16 @@ class HeldOut:
         """(N,) tokens of each text."""
         return text_lengths(self.input_ids, self.end).numpy()
 
-    def invert(self, vectors: Tensor | None = None, batch_size: int = 64, progress: str | None = None, **settings):
+    def invert(
+        self, vectors: Tensor | None = None, batch_size: int = 64, progress: str | None = None, **settings: Any
+    ) -> Recovered:
         """What `generate` makes of the texts' vectors, or of `vectors` (N, D) in their place.
 
         Args:
             settings: of `generate`; `feedback` is "encoder", "surrogate" or "none".
         """
-        feedback = settings.pop("feedback", "none")
-        if feedback != "none":
-            stands_for = {"encoder": self.encoder.encode}
-            settings |= {"feedback": stands_for.get(feedback, feedback), "tokenizer": self.tokenizer}
+        feedback = feedback_by_name(settings.pop("feedback", None), lambda: self.encoder.encode)
+        settings |= {"feedback": feedback, "tokenizer": self.tokenizer}
         vectors = self.embeddings if vectors is None else vectors
         generator, start = generator_for(0), time.perf_counter()
         bar = tqdm(vectors.split(batch_size), desc=progress, disable=None if progress else True, leave=False)
@@ -146,11 +158,11 @@ class HeldOut:
         )
         return Recovered(ids, self._decode(ids), confidence, passes, seconds, calls, surrogate_calls)
 
-    def other_text(self, **settings) -> Recovered:
+    def other_text(self, **settings: Any) -> Recovered:
         """Floor: the model reads the vector of the next text."""
         return self.invert(self.embeddings.roll(1, dims=0), **settings)
 
-    def null_condition(self, **settings) -> Recovered:
+    def null_condition(self, **settings: Any) -> Recovered:
         """Floor: the model reads no vector: fluent, but blind."""
         return self.invert(**{**settings, "guidance_scale": 0.0})
 
@@ -160,7 +172,7 @@ class HeldOut:
         ids = torch.where(self.input_ids == self.end, self.input_ids, draws)
         return Recovered(ids, self._decode(ids))
 
-    def nearest_training_text(self, pairs, chunk_size: int = 16384) -> Recovered:
+    def nearest_training_text(self, pairs: Any, chunk_size: int = 16384) -> Recovered:
         """Floor: the training text whose vector is nearest by cosine; who does not beat it has memorised.
 
         Args:

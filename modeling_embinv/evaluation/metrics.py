@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from rapidfuzz.distance import LCSseq
-from sacrebleu.metrics import BLEU
+from sacrebleu.metrics.bleu import BLEU
 from scipy.stats import rankdata
 from torch import Tensor
 
@@ -34,9 +34,9 @@ def token_f1(predicted: Sequence[str], target: Sequence[str]) -> list[float]:
     """F1 of the sets of words of each pair (vec2text's definition, arXiv 2310.06816)."""
     scores = []
     for ours, theirs in zip(predicted, target, strict=True):
-        ours, theirs = set(ours.split()), set(theirs.split())
-        common = len(ours & theirs)
-        scores.append(2 * common / (len(ours) + len(theirs)) if common else 0.0)
+        written, wanted = set(ours.split()), set(theirs.split())
+        common = len(written & wanted)
+        scores.append(2 * common / (len(written) + len(wanted)) if common else 0.0)
     return scores
 
 
@@ -44,9 +44,9 @@ def rouge_l(predicted: Sequence[str], target: Sequence[str]) -> list[float]:
     """ROUGE-L: F1 of the longest common subsequence of each pair's words (Lin, 2004)."""
     scores = []
     for ours, theirs in zip(predicted, target, strict=True):
-        ours, theirs = ours.split(), theirs.split()
-        common = LCSseq.similarity(ours, theirs)
-        scores.append(2 * common / (len(ours) + len(theirs)) if common else 0.0)
+        written, wanted = ours.split(), theirs.split()
+        common = LCSseq.similarity(written, wanted)
+        scores.append(2 * common / (len(written) + len(wanted)) if common else 0.0)
     return scores
 
 
@@ -59,9 +59,9 @@ def bleu_counts(predicted: Sequence[str], target: Sequence[str]) -> np.ndarray:
 
 def bleu_of_counts(counts: np.ndarray) -> float:
     """Corpus BLEU in [0, 100] of summed counts (10,)."""
-    counts = [int(count) for count in counts]
+    whole = [int(count) for count in counts]
     # its own default is no smoothing, that of sacrebleu's corpus_bleu is exponential
-    return BLEU.compute_bleu(counts[:4], counts[4:8], counts[8], counts[9], smooth_method="exp").score
+    return BLEU.compute_bleu(whole[:4], whole[4:8], whole[8], whole[9], smooth_method="exp").score
 
 
 def cosine(vectors: Tensor, target: Tensor) -> Tensor:

@@ -1,7 +1,9 @@
 """Plots of an evaluation and of a training run (the `plots` extra: matplotlib)."""
 
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -20,7 +22,10 @@ def save_plots(report: Report, folder: str | Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     lengths = [row for row in report.rows if row.section == "length"]
     passes = [row for row in report.rows if row.section == "inversion"]
-    plots = {"reliability": (_reliability, report.calibration), "positions": (_positions, report.accuracy_by_position)}
+    plots: dict[str, tuple[Callable[[Any, Any], None], Any]] = {
+        "reliability": (_reliability, report.calibration),
+        "positions": (_positions, report.accuracy_by_position),
+    }
     if lengths:
         plots["lengths"] = (_lengths, lengths)
     if len({row.num_forward_passes for row in passes}) > 1:
@@ -34,7 +39,7 @@ def save_curve(log: str | Path, path: str | Path) -> Path:
     return _save(Path(path), _curve, [row for row in rows if row["step"]], panels=2)
 
 
-def _save(path: Path, draw, values, panels: int = 1) -> Path:
+def _save(path: Path, draw: Callable[[Any, Any], None], values: Any, panels: int = 1) -> Path:
     figure, axes = plt.subplots(1, panels, figsize=(4.8 * panels, 3.6), layout="constrained")
     draw(axes, values)
     figure.savefig(path, dpi=120)
@@ -42,7 +47,7 @@ def _save(path: Path, draw, values, panels: int = 1) -> Path:
     return path
 
 
-def _reliability(axes: Axes, calibration: dict):
+def _reliability(axes: Axes, calibration: dict[str, Any]) -> None:
     filled = [place for place, count in enumerate(calibration["count"]) if count]
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=1, label="perfect")
     axes.plot(
@@ -55,24 +60,24 @@ def _reliability(axes: Axes, calibration: dict):
     axes.legend()
 
 
-def _positions(axes: Axes, accuracy: list[float]):
+def _positions(axes: Axes, accuracy: list[float]) -> None:
     axes.plot(range(1, len(accuracy) + 1), [100 * share for share in accuracy], marker="o")
     axes.set(xlabel="position", ylabel="token accuracy %", ylim=(0, 100))
 
 
-def _lengths(axes: Axes, rows: list[Row]):
+def _lengths(axes: Axes, rows: list[Row]) -> None:
     _with_intervals(axes, range(len(rows)), rows)
     axes.set_xticks(range(len(rows)), [row.name.removesuffix(" tokens") for row in rows])
     axes.set(xlabel="tokens of the text")
 
 
-def _passes(axes: Axes, rows: list[Row]):
+def _passes(axes: Axes, rows: list[Row]) -> None:
     rows = sorted(rows, key=lambda row: row.num_forward_passes)
     _with_intervals(axes, [row.num_forward_passes for row in rows], rows, line="none")
     axes.set(xlabel="forward passes", xscale="log")
 
 
-def _with_intervals(axes: Axes, places, rows: list[Row], line: str = "-"):
+def _with_intervals(axes: Axes, places: Iterable[int], rows: list[Row], line: str = "-") -> None:
     for name in SCORES:
         scores = [row.scores[name] for row in rows]
         means = [score.mean for score in scores]
@@ -83,7 +88,7 @@ def _with_intervals(axes: Axes, places, rows: list[Row], line: str = "-"):
     axes.legend()
 
 
-def _curve(axes, rows: list[dict]):
+def _curve(axes: tuple[Axes, Axes], rows: list[dict[str, Any]]) -> None:
     loss, scores = axes
     for name in ("train/loss", "validation/loss", "validation/loss_fully_masked"):
         _line(loss, rows, name)
@@ -96,6 +101,6 @@ def _curve(axes, rows: list[dict]):
         panel.legend()
 
 
-def _line(axes: Axes, rows: list[dict], name: str):
+def _line(axes: Axes, rows: list[dict[str, Any]], name: str) -> None:
     points = [(row["step"], row[name]) for row in rows if name in row]
     axes.plot(*zip(*points, strict=True), label=name.replace("_", " "), linewidth=1)

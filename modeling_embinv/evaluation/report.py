@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.table import Table
@@ -36,7 +37,7 @@ class Row:
     texts_per_second: float | None = None
     feedback_calls: float = 0.0
     surrogate_calls: float = 0.0
-    settings: dict = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -45,10 +46,10 @@ class Report:
 
     rows: list[Row]
     accuracy_by_position: list[float]
-    calibration: dict
+    calibration: dict[str, Any]
     samples: list[tuple[str, str]]
 
-    def save(self, path: str | Path, model: str):
+    def save(self, path: str | Path, model: str) -> None:
         """Everything as JSON."""
         write_json(path, _without_nan({"model": model, **asdict(self)}))
 
@@ -56,7 +57,7 @@ class Report:
         """The rows for a terminal; brackets hold 95 % bootstrap intervals."""
         columns = [name for name in COLUMNS if name in self.rows[0].scores]
         calls = [name for name in CALLS if any(getattr(row, name) for row in self.rows)]
-        titles = "", "texts", "passes", *map(CALLS.get, calls), "texts/s", *columns
+        titles = "", "texts", "passes", *(CALLS[name] for name in calls), "texts/s", *columns
         table = Table(*titles, title=title, caption="95 % bootstrap intervals")
         for _, rows in itertools.groupby(self.rows, key=lambda row: row.section):
             for row in rows:
@@ -89,7 +90,7 @@ def cells(scores: dict[str, Score], columns: Sequence[str]) -> list[str]:
     return [scores[name].shown(2 if name == "cosine" else 1) for name in columns]
 
 
-def sweep(**values: Sequence) -> list[dict]:
+def sweep(**values: Sequence[Any]) -> list[dict[str, Any]]:
     """All combinations of settings; a name without values is left to the model."""
     given = {name: options for name, options in values.items() if options}
     return [dict(zip(given, combination, strict=True)) for combination in itertools.product(*given.values())]
@@ -97,10 +98,10 @@ def sweep(**values: Sequence) -> list[dict]:
 
 def evaluate(
     held_out: HeldOut,
-    combinations: list[dict],
+    combinations: list[dict[str, Any]],
     parts: Sequence[str] | None = None,
     floors: bool = True,
-    training_pairs=None,
+    training_pairs: Any = None,
     batch_size: int = 64,
 ) -> Report:
     """Invert the held-out vectors under each combination of `generate`'s settings, and score what comes back.
@@ -111,13 +112,12 @@ def evaluate(
         parts: (N,) the part of the corpus that each text is from.
         training_pairs: for the floor "nearest training text".
     """
-    rows, first = [], None
+    tried = []
     for settings in combinations:
         recovered = held_out.invert(batch_size=batch_size, progress=_name(settings), **settings)
-        measures = held_out.measure(recovered)
-        rows.append(_row("inversion", _name(settings), recovered, measures, settings))
-        first = first or (recovered, measures)
-    recovered, measures = first
+        tried.append((_name(settings), recovered, held_out.measure(recovered), settings))
+    rows = [_row("inversion", *method) for method in tried]
+    _, recovered, measures, _ = tried[0]
     if floors:
         for name, stand_in in _floors(held_out, combinations[0], training_pairs, batch_size).items():
             rows.append(_row("floor", f"floor: {name}", stand_in, held_out.measure(stand_in), combinations[0]))
@@ -125,13 +125,14 @@ def evaluate(
         if len(groups) > 1:
             rows += [Row(section, name, int(mask.sum()), measures.scores(mask)) for name, mask in groups.items()]
     accuracy, _ = metrics.accuracy_by_position(recovered.ids, held_out.input_ids, held_out.end)
+    assert recovered.confidence is not None  # floors alone have none
     shown = text_positions(recovered.ids, held_out.end)
     correct = (recovered.ids == held_out.input_ids)[shown]
     samples = list(zip(held_out.texts, recovered.texts, strict=True))
     return Report(rows, accuracy.tolist(), calibration_report(recovered.confidence[shown], correct), samples[:20])
 
 
-def _floors(held_out: HeldOut, settings: dict, training_pairs, batch_size: int) -> dict[str, Recovered]:
+def _floors(held_out: HeldOut, settings: dict[str, Any], training_pairs: Any, batch_size: int) -> dict[str, Recovered]:
     settings = {**settings, "batch_size": batch_size}
     floors = {
         "vector of another text": held_out.other_text(progress="other text", **settings),
@@ -143,7 +144,7 @@ def _floors(held_out: HeldOut, settings: dict, training_pairs, batch_size: int) 
     return floors
 
 
-def _without_nan(value):
+def _without_nan(value: Any) -> Any:
     """JSON has no NaN: null stands for a mean over nothing."""
     if isinstance(value, dict):
         return {key: _without_nan(entry) for key, entry in value.items()}
@@ -152,11 +153,11 @@ def _without_nan(value):
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _name(settings: dict) -> str:
+def _name(settings: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in settings.items()) or "inversion"
 
 
-def _row(section: str, name: str, recovered: Recovered, measures: Measures, settings: dict) -> Row:
+def _row(section: str, name: str, recovered: Recovered, measures: Measures, settings: dict[str, Any]) -> Row:
     count = len(recovered.texts)
     speed = count / recovered.seconds if recovered.seconds else None
     calls = {name: getattr(recovered, name) for name in CALLS}
@@ -165,8 +166,8 @@ def _row(section: str, name: str, recovered: Recovered, measures: Measures, sett
 
 
 def _by_part(parts: Sequence[str] | None) -> dict[str, np.ndarray]:
-    parts = np.array(parts if parts is not None else [])
-    return {str(part): parts == part for part in dict.fromkeys(parts.tolist())}
+    names = np.array(parts if parts is not None else [])
+    return {str(name): names == name for name in dict.fromkeys(names.tolist())}
 
 
 def _by_length(lengths: np.ndarray) -> dict[str, np.ndarray]:

@@ -7,21 +7,24 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from ..data.vector_checks import of_length_one, sample_warnings
+from ..data.vector_checks import sample_warnings
 from ..errors_embinv import EmbInvError
 from ..int8_embinv import Int8Linear
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..runtime import process_state
 from ..stores.vectors import Skipped, VectorBatch, open_vectors
-from .parts import PartFolder
+from ..vectors_embinv import unit_rows
+from .parts import ResultParts
 from .rows import Inversion, invert_vectors
 from .terminal import print_inversions
 
@@ -47,14 +50,14 @@ def invert_file(
     out: str | Path | None = None,
     column: str | None = None,
     batch_size: int = 64,
-    settings: dict | None = None,
+    settings: dict[str, Any] | None = None,
     seed: int = 0,
     show_progress: bool = True,
     part_rows: int = PART_ROWS,
-    feedback: Callable | str | None = None,
+    feedback: Callable[..., Any] | str | None = None,
     id_column: str | None = None,
     strict: bool = False,
-) -> dict:
+) -> dict[str, Any]:
     """Inverts all vectors of a file, in flat memory; killed and called again, it goes on where it was.
 
     Finished parts lie as JSON lines in the folder `out` + ".parts", readable at any time. When all are there, they
@@ -116,14 +119,14 @@ class _Job:
     model: EmbInvForMaskedDiffusion
     tokenizer: PreTrainedTokenizerBase
     source: Path
-    reader: dict
+    reader: dict[str, Any]
     batch_size: int
-    settings: dict
+    settings: dict[str, Any]
     seed: int
     part_rows: int
-    feedback: Callable | str | None
+    feedback: Callable[..., Any] | str | None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.settings = self.model._generation_settings(None, self.settings).settings()
         config = self.model.config
         self.vectors = open_vectors(self.source, dim=config.embedding_dim, encoder=config.encoder_id, **self.reader)
@@ -145,7 +148,7 @@ class _Job:
         """Writes `out`; how many vectors it holds, and how many were inverted before."""
         if out.resolve() == self.source.resolve():
             raise EmbInvError(f"{out}: the results would replace the vectors; choose another output")
-        state, folder = process_state(), PartFolder(out)
+        state, folder = process_state(), ResultParts(out)
         finished, total = folder.finished(), self.vectors.count()
         if state.is_main_process:
             folder.open(self.identity())
@@ -175,7 +178,7 @@ class _Job:
                 self.check_sample(part.vectors)
                 yield index * self.part_rows, part
 
-    def check_sample(self, vectors: np.ndarray):
+    def check_sample(self, vectors: NDArray[np.float32]) -> None:
         """Warns, once a job, of a part (n, D) that does not look like vectors of the model's encoder."""
         if not self.warned:
             for line in sample_warnings(vectors, self.model.config.encoder_id):
@@ -185,14 +188,14 @@ class _Job:
     def invert(self, first_row: int, part: VectorBatch) -> Iterator[Inversion]:
         """The texts of a part."""
         ids = part.ids or [None] * len(part.rows)
+        vectors, _ = unit_rows(part.vectors)  # `check_sample` has warned
         inversions = invert_vectors(
-            self.model, self.tokenizer, of_length_one(part.vectors), self.batch_size, self.settings, self.seed,
-            first_row, self.feedback,
-        )  # fmt: skip
+            self.model, self.tokenizer, vectors, self.batch_size, self.settings, self.seed, first_row, self.feedback
+        )
         for inversion, row, name in zip(inversions, part.rows.tolist(), ids, strict=True):
             yield inversion._replace(row=row, id=name)
 
-    def identity(self) -> dict:
+    def identity(self) -> dict[str, Any]:
         """What a run and its resume have in common. Not the batch size: memory may be why the run stopped."""
         return {
             "source": str(self.source.resolve()),
@@ -210,7 +213,7 @@ class _Job:
 
 def _part_name(first_row: int, part: VectorBatch) -> str:
     """Names the part by what goes into it: its vectors, which rows they are, and their ids."""
-    digest = hashlib.blake2b(np.ascontiguousarray(part.vectors), digest_size=8)
+    digest = hashlib.blake2b(part.vectors.tobytes(), digest_size=8)
     digest.update(part.rows.astype("<i8").tobytes() + json.dumps(part.ids).encode())
     return f"{first_row:012d}-{digest.hexdigest()}.jsonl"
 
@@ -219,11 +222,11 @@ def _weights_digest(model: torch.nn.Module) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for name, weight in model.named_parameters():
         digest.update(name.encode())
-        digest.update(weight.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+        digest.update(weight.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
-def _rows(inversions: Iterable[Inversion], bar: tqdm) -> Iterator[dict]:
+def _rows(inversions: Iterable[Inversion], bar: "tqdm[NoReturn]") -> Iterator[dict[str, Any]]:
     """The inversions as they are stored; the bar moves as they come."""
     for inversion in inversions:
         yield inversion._asdict()

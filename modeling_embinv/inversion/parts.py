@@ -5,21 +5,21 @@ import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.json
 import pyarrow.parquet as pq
 
+from ..data.parts import PartFolder
 from ..errors_embinv import EmbInvError
 
 OUT_KINDS = (".jsonl", ".parquet")
 _PARTS_PER_ROW_GROUP = 16
 
 
-class PartFolder:
+class ResultParts:
     """The folder `out` + ".parts": finished parts under their final names, and what run they belong to in run.json.
-
-    Every file gets its name when it is complete and on the disk, so a file with a part's name is a whole part.
 
     Args:
         out: the output that the parts will become.
@@ -31,9 +31,9 @@ class PartFolder:
     def __init__(self, out: Path):
         if out.suffix not in OUT_KINDS or out.is_dir():
             raise EmbInvError(f"{out}: results are written to a file that ends in {' or '.join(OUT_KINDS)}")
-        self.out, self.folder = out, out.with_name(out.name + ".parts")
+        self.out, self.parts = out, PartFolder(out.with_name(f"{out.name}.parts"))
 
-    def open(self, run: dict):
+    def open(self, run: dict[str, Any]) -> None:
         """Begins the folder of a run, or checks that the parts in it were made by the same one.
 
         Args:
@@ -42,53 +42,40 @@ class PartFolder:
         Raises:
             EmbInvError: naming what differs.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path, now = self.folder / "run.json", json.loads(json.dumps(run))
-        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        changed = [key for key in now if before.get(key) != now[key]]
-        if changed and self.finished():
-            details = "; ".join(f"{key} was {before.get(key)}, now {now[key]}" for key in changed)
-            raise EmbInvError(
-                f"{self.folder} holds the parts of another run: {details}; "
-                "choose another output, or delete the folder to start over"
-            )
-        self._write(path.name, [json.dumps(now)])
+        record, now = self.parts.record, json.loads(json.dumps(run))
+        before = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+        self.parts.check_run(before, now, has_parts=bool(self.finished()))
+        self.parts.note(now)
 
     def finished(self) -> set[str]:
         """The names of all finished parts."""
-        return {path.name for path in self.folder.glob("*.jsonl")}
+        return {path.name for path in self.parts.folder.glob("*.jsonl")}
 
-    def write(self, name: str, rows: Iterable[dict]):
+    def write(self, name: str, rows: Iterable[dict[str, Any]]) -> None:
         """Writes one part, `name` ending in `.jsonl`."""
-        self._write(name, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        with self.parts.written(name) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
-    def _write(self, name: str, lines: Iterable[str]):
-        partial = self.folder / f"{name}.partial"
-        with partial.open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, self.folder / name)
-
-    def merge(self, names: list[str], schema: pa.Schema):
+    def merge(self, names: list[str], schema: pa.Schema) -> None:
         """Joins the named parts, in this order, to the output in one step, and removes the folder."""
-        merged, parts = self.folder / "merged", [self.folder / name for name in names]
+        folder = self.parts.folder
+        merged, parts = folder / "merged", [folder / name for name in names]
         if self.out.suffix == ".parquet":
             _join_as_parquet(parts, merged, schema)
         else:
             _join(parts, merged)
         os.replace(merged, self.out)
-        shutil.rmtree(self.folder)
+        shutil.rmtree(folder)
 
 
-def _join(parts: list[Path], target: Path):
+def _join(parts: list[Path], target: Path) -> None:
     with target.open("wb") as file:
         for part in parts:
             with part.open("rb") as lines:
                 shutil.copyfileobj(lines, file)
 
 
-def _join_as_parquet(parts: list[Path], target: Path, schema: pa.Schema):
+def _join_as_parquet(parts: list[Path], target: Path, schema: pa.Schema) -> None:
     options = pyarrow.json.ParseOptions(explicit_schema=schema)
     with pq.ParquetWriter(target, schema) as writer:
         for start in range(0, len(parts), _PARTS_PER_ROW_GROUP):

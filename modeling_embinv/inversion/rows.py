@@ -1,17 +1,20 @@
 """Invert vectors, a few at a time."""
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..data.files import parse_json
-from ..data.vector_checks import as_float32, check_vectors, width_message
+from ..data.vector_checks import width_message
 from ..errors_embinv import EmbInvError
+from ..inputs_embinv import check_embeddings
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..runtime import generator_for
+from ..texts_embinv import WrittenText, written_texts
 
 # Vectors in one forward pass, at most; memory ends long before.
 LARGEST_BATCH = 65_536
@@ -23,7 +26,7 @@ class Inversion(NamedTuple):
     Attributes:
         row: the vector's number in its source, from 0.
         id: what its source calls it, or None.
-        text: what was read out of it.
+        text: what was recovered from it.
         confidence: arithmetic mean of `token_confidence`: the share of tokens that the model expects to be right.
         cosine: of the text's vector with the given one, when a search asked for it (`feedback`); else None.
         tokens: the text's tokens, as its tokenizer's vocabulary spells them.
@@ -39,8 +42,8 @@ class Inversion(NamedTuple):
     token_confidence: list[float]
 
 
-def parse_vector(text: str, embedding_dim: int) -> np.ndarray:
-    """A vector typed as JSON, `"[0.1, -0.2, …]"`, as (1, D) float32.
+def parse_vector(text: str, embedding_dim: int) -> NDArray[np.float64]:
+    """A vector typed as JSON, `"[0.1, -0.2, …]"`, as (1, D) float64.
 
     Raises:
         EmbInvError: no JSON list of `embedding_dim` numbers.
@@ -53,18 +56,18 @@ def parse_vector(text: str, embedding_dim: int) -> np.ndarray:
         raise EmbInvError("the vector must be a JSON list of numbers, like [0.1, -0.2]")
     if len(values) != embedding_dim:
         raise EmbInvError(width_message(len(values), embedding_dim))
-    return as_float32(np.array([values]))
+    return np.array([values])
 
 
 def invert_vectors(
     model: EmbInvForMaskedDiffusion,
     tokenizer: PreTrainedTokenizerBase,
-    vectors: np.ndarray,
+    vectors: NDArray[np.floating[Any]] | Tensor,
     batch_size: int = 64,
-    settings: dict | None = None,
+    settings: dict[str, Any] | None = None,
     seed: int = 0,
     first_row: int = 0,
-    feedback: Callable | str | None = None,
+    feedback: Callable[..., Any] | str | None = None,
 ) -> Iterator[Inversion]:
     """Inverts vectors, batch by batch as the iterator advances.
 
@@ -72,7 +75,7 @@ def invert_vectors(
     still tip a near-tie between two tokens by rounding, and does so more often in int8.
 
     Args:
-        vectors: (N, D); all are checked before the first one is inverted.
+        vectors: (N, D) floating-point numbers; all are checked before the first one is inverted.
         batch_size: vectors in one forward pass, at most `LARGEST_BATCH`.
         settings: arguments of `EmbInvGenerationConfig` that differ from the model's own.
         seed: of sampling.
@@ -84,29 +87,26 @@ def invert_vectors(
     """
     if not 1 <= batch_size <= LARGEST_BATCH:
         raise EmbInvError(f"batch_size must be from 1 to {LARGEST_BATCH:,}, got {batch_size}")
-    checked = torch.from_numpy(check_vectors(vectors, model.config.embedding_dim, first_row))
+    checked = check_embeddings(vectors, model.config.embedding_dim, first_row)
     generator = generator_for(seed, first_row)
     settings = {**(settings or {}), "feedback": feedback, "tokenizer": tokenizer}
     for start in range(0, len(checked), batch_size):
         batch = checked[start : start + batch_size]
         output = model.generate(batch, generator=generator, **settings)
+        ids, confidence = output["sequences"], output["confidence"]
+        texts = written_texts(tokenizer, ids, confidence, model.config.eos_token_id)
         cosines = [None] * len(batch) if output.cosine is None else output.cosine.tolist()
-        rows = zip(output.sequences.tolist(), output.confidence.tolist(), cosines, strict=True)
-        for row, (ids, confidence, cosine) in enumerate(rows, first_row + start):
-            yield _inversion(tokenizer, row, ids, confidence, cosine, model.config.eos_token_id)
+        for row, (text, cosine) in enumerate(zip(texts, cosines, strict=True), first_row + start):
+            yield _inversion(row, text, cosine)
 
 
-def _inversion(
-    tokenizer, row: int, ids: list[int], confidence: list[float], cosine: float | None, end_token_id: int
-) -> Inversion:
-    length = ids.index(end_token_id) if end_token_id in ids else len(ids)
-    ids, confidence = ids[:length], confidence[:length]
+def _inversion(row: int, text: WrittenText, cosine: float | None) -> Inversion:
     return Inversion(
         row=row,
         id=None,
-        text=tokenizer.decode(ids, skip_special_tokens=True),
-        confidence=round(sum(confidence) / max(length, 1), 4),
+        text=text.text,
+        confidence=round(text.confidence, 4),
         cosine=None if cosine is None else round(cosine, 4),
-        tokens=tokenizer.convert_ids_to_tokens(ids),
-        token_confidence=[round(value, 4) for value in confidence],
+        tokens=text.tokens,
+        token_confidence=[round(value, 4) for value in text.token_confidence],
     )

@@ -1,10 +1,14 @@
 """Recovered texts on a terminal, each token tinted by the model's confidence in it."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
+
+from ..texts_embinv import decode
+from .rows import Inversion
 
 # (lowest confidence, name, style); each colour has a contrast of at least 3 to white and to black. The lowest level is
 # in italics too, so that it stands out without colours.
@@ -22,7 +26,7 @@ def tint(confidence: float) -> str:
 
 def legend() -> Text:
     """What the tints mean, in one line."""
-    parts = ["confidence: "]
+    parts: list[str | tuple[str, str]] = ["confidence: "]
     for _, name, style in LEVELS:
         parts += [(name, style), ", "]
     return Text.assemble(*parts[:-1])
@@ -33,13 +37,13 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else " " for character in text)
 
 
-def tinted(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], confidences: Sequence[float]) -> Text:
+def tinted(tokenizer: PreTrainedTokenizerBase, ids: list[int], confidences: Sequence[float]) -> Text:
     """The decoded text of `ids` (L), each token in the tint of its confidence (L).
 
-    The words read exactly as `tokenizer.decode` writes them; control characters become spaces, so that no text can
+    The words are exactly those of `decode`; control characters become spaces, so that no text can
     steer the terminal. Pieces of a character that several tokens share (byte-level vocabularies) stay untinted.
     """
-    text = tokenizer.decode(ids)
+    (text,) = decode(tokenizer, [ids])
     prefix = getattr(tokenizer.backend_tokenizer.model, "continuing_subword_prefix", None) or ""
     result = Text(printable(text))
     position = 0
@@ -52,11 +56,12 @@ def tinted(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], confidences: 
     return result
 
 
-def print_inversions(inversions: Iterable, tokenizer: PreTrainedTokenizerBase, console: Console) -> int:
+def print_inversions(inversions: Iterable[Inversion], tokenizer: PreTrainedTokenizerBase, console: Console) -> int:
     """Prints a line for each `Inversion`: row, id, cosine, confidence, tinted text; returns how many there were."""
     count = 0
     for inversion in inversions:
-        text = tinted(tokenizer, tokenizer.convert_tokens_to_ids(inversion.tokens), inversion.token_confidence)
+        ids: Any = tokenizer.convert_tokens_to_ids(inversion.tokens)
+        text = tinted(tokenizer, ids, inversion.token_confidence)
         name = "" if inversion.id is None else f"  {printable(inversion.id)}"
         cosine = "" if inversion.cosine is None else f"  cosine {inversion.cosine:.3f}"
         line = Text.assemble(f"{inversion.row:>6}{name}{cosine}  {100 * inversion.confidence:3.0f} %  ", text)

@@ -2,15 +2,18 @@
 
 import math
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 
 from ..data.files import NUMBERS_AT_A_TIME, WIDEST, one_line, reading, short_names
 from ..errors_embinv import EmbInvError
 from .columns import ID_NAMES, TEXT_NAMES, Table
+
+# (name of an array, rows at a time) → its rows
+RowReader = Callable[[str, int], Iterator[np.ndarray]]
 
 
 class Header(NamedTuple):
@@ -50,7 +53,7 @@ def open_npy(path: Path) -> Table:
     if not held:
         return _matrix_table(path, np.empty((0, 1), np.float32))
     with reading(path):
-        order = "F" if header.fortran_order else "C"
+        order: Literal["F", "C"] = "F" if header.fortran_order else "C"
         matrix = np.memmap(path, header.dtype, "r", begin, header.shape, order)
     return _matrix_table(path, matrix[None] if matrix.ndim == 1 else matrix)
 
@@ -76,14 +79,14 @@ def open_safetensors(path: Path) -> Table:
     """Tensors by name; mapped into memory."""
     from safetensors import SafetensorError, safe_open
 
-    def opened():
+    def opened() -> Any:
         try:
             return safe_open(str(path), framework="pt")
         except (SafetensorError, OSError, ValueError) as error:
             raise EmbInvError(f"{path}: corrupt, truncated or no .safetensors file: {one_line(error)}") from error
 
     with opened() as file:
-        slices = {name: file.get_slice(name) for name in file.keys()}
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  # it cannot be iterated
         shapes = {name: (tuple(part.get_shape()), _kind(part.get_dtype())) for name, part in slices.items()}
 
     def rows(name: str, size: int) -> Iterator[np.ndarray]:
@@ -135,7 +138,7 @@ def _header(path: Path, file: IO[bytes]) -> Header:
     return header
 
 
-def _check_size(path: Path, header: Header, held: int):
+def _check_size(path: Path, header: Header, held: int) -> None:
     needed = math.prod(header.shape) * header.dtype.itemsize
     if needed != held:
         raise EmbInvError(
@@ -164,7 +167,7 @@ def _stream(path: Path, file: IO[bytes], size: int) -> Iterator[np.ndarray]:
     file.read(1)  # at its end, zipfile compares the checksum
 
 
-def _check_matrix(path: Path, shape: tuple[int, ...], kind: str, what: str = ""):
+def _check_matrix(path: Path, shape: tuple[int, ...], kind: str, what: str = "") -> None:
     if kind not in "fiu" or len(shape) not in (1, 2):
         kinds = {"f": "floats", "i": "integers", "u": "integers", "b": "true and false", "U": "text", "S": "text"}
         raise EmbInvError(
@@ -184,12 +187,12 @@ def _matrix_table(path: Path, matrix: np.ndarray) -> Table:
     return Table([""], [""], read, lambda _: len(matrix))
 
 
-def _arrays_table(path: Path, arrays: dict[str, tuple[tuple[int, ...], str]], rows) -> Table:
+def _arrays_table(path: Path, arrays: dict[str, tuple[tuple[int, ...], str]], rows: RowReader) -> Table:
     """A table whose columns are named arrays; a single (D,) is a matrix of one row."""
     aside = {*ID_NAMES, *TEXT_NAMES}
     vectors = [
         name for name, (shape, kind) in arrays.items()
-        if kind in "fiu" and (len(shape) == 2 or len(shape) == 1 and name.lower() not in aside)
+        if kind in "fiu" and (len(shape) == 2 or (len(shape) == 1 and name.lower() not in aside))
     ]  # fmt: skip
     matrices = [name for name in vectors if len(arrays[name][0]) == 2]
     vectors = matrices or vectors
@@ -208,6 +211,7 @@ def _arrays_table(path: Path, arrays: dict[str, tuple[tuple[int, ...], str]], ro
                     f"{path}: {short_names([name])!r} is of shape {arrays[name][0]}, for {count(main)} vectors"
                 )
         size = _rows_at_a_time(size, shape[-1])
+        parts: dict[str, Iterator[Any]]
         if len(shape) == 1:
             parts = {main: iter([np.concatenate([part.ravel() for part in rows(main, size)])[None]])}
         else:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..data.files import check_column, short_names
@@ -37,7 +38,9 @@ class Columns(NamedTuple):
     text: str | None
 
 
-def choose_columns(where: object, table: Table, column: str | None, id_column: str | None, text_column: str | bool):
+def choose_columns(
+    where: str | Path, table: Table, column: str | None, id_column: str | None, text_column: str | bool
+) -> Columns:
     """The columns that are named, or else those of the usual names.
 
     Args:
@@ -56,7 +59,7 @@ def choose_columns(where: object, table: Table, column: str | None, id_column: s
     return Columns(_vectors(where, table, column), ids, text)
 
 
-def _vectors(where: object, table: Table, column: str | None) -> list[str]:
+def _vectors(where: str | Path, table: Table, column: str | None) -> list[str]:
     if table.columns == [""]:
         return [""]
     if column is not None:
@@ -75,12 +78,12 @@ def _vectors(where: object, table: Table, column: str | None) -> list[str]:
     raise EmbInvError(f"{where}: no column of vectors; present: {short_names(table.columns)}")
 
 
-def _named(where: object, table: Table, name: str) -> str:
+def _named(where: str | Path, table: Table, name: str) -> str:
     check_column(where, name, table.columns)
     return name
 
 
-def _only(where: object, names: Sequence[str]) -> str:
+def _only(where: str | Path, names: Sequence[str]) -> str:
     if len(names) > 1:
         raise EmbInvError(f"{where}: several columns hold vectors: {short_names(names)}; name one")
     return names[0]

@@ -78,7 +78,7 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _cells(row: list[str], width: int) -> list:
+def _cells(row: list[str], width: int) -> list[Any]:
     """The cells of a row, None where one is empty; all unreadable if there are more or fewer than columns."""
     if len(row) != width:
         return [Unreadable(f"has {len(row)} cells for {width} columns")] * width

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ..data.files import JSON_BYTES, JSON_MEMORY, LONGEST, OPENERS, json_rows, one_line, parse_json, reading
 from ..errors_embinv import EmbInvError
@@ -41,7 +41,7 @@ def open_json(path: Path) -> Table:
     return _rows_table(path, lambda: iter(rows))
 
 
-def paths_of(row: dict, above: str = "", depth: int = _DEPTH) -> Iterator[tuple[str, Any]]:
+def paths_of(row: dict[str, Any], above: str = "", depth: int = _DEPTH) -> Iterator[tuple[str, Any]]:
     """(dotted path, value) of everything in an object that is no object itself."""
     for name, value in row.items():
         if isinstance(value, dict) and depth > 1:
@@ -68,7 +68,7 @@ def _rows_table(path: Path, rows: Callable[[], Iterator[Any]]) -> Table:
     return Table(names, vectors, read, lambda _: sum(1 for _ in rows()))
 
 
-def _holds_vectors(name: str, values: list) -> bool:
+def _holds_vectors(name: str, values: list[Any]) -> bool:
     """Whether a column holds vectors; text counts only under a usual name, as base64 has no mark of its own."""
     usual = not {name.lower(), name.lower().split(".")[-1], name.lower().split(".")[0]}.isdisjoint(VECTOR_NAMES)
     present = [value for value in values if value is not None]
@@ -94,13 +94,13 @@ def _name(value: Any) -> str:
     return {dict: "an object", list: "a list", str: "text", type(None): "null"}.get(type(value), "a number")
 
 
-def _list_of_rows(content: dict) -> list | None:
+def _list_of_rows(content: dict[str, Any]) -> list[Any] | None:
     """The rows of an API's answer: the first list of objects that have vectors."""
     lists = (value for _, value in _containers(content) if isinstance(value, list) and value)
     return next((rows for rows in lists if isinstance(rows[0], dict) and _has_vector(rows[0])), None)
 
 
-def _mapped_rows(content: dict) -> list | None:
+def _mapped_rows(content: dict[str, Any]) -> list[Any] | None:
     """The rows of an object whose keys are ids: of objects with vectors, nearest first, or of bare vectors."""
     mappings = [content, *(value for _, value in _containers(content) if isinstance(value, dict))]
     for depth in range(1, _DEPTH):
@@ -113,20 +113,21 @@ def _mapped_rows(content: dict) -> list | None:
                 return [{"id": key} | row for key, row in mapping.items()]
     for mapping in mappings:
         rows = list(mapping.values())
-        if rows and all(isinstance(row, list) and is_vector(row) for row in rows):
-            if not any(key.lower() in VECTOR_NAMES for key in mapping) and len(set(map(len, rows))) == 1:
-                return [{"id": key, "embedding": row} for key, row in mapping.items()]
+        are_vectors = rows and all(isinstance(row, list) and is_vector(row) for row in rows)
+        are_columns = any(key.lower() in VECTOR_NAMES for key in mapping)
+        if are_vectors and not are_columns and len(set(map(len, rows))) == 1:
+            return [{"id": key, "embedding": row} for key, row in mapping.items()]
     return None
 
 
-def _has_vector(row: dict, depth: int = _DEPTH) -> bool:
+def _has_vector(row: dict[str, Any], depth: int = _DEPTH) -> bool:
     return any(
-        is_vector(value) or isinstance(value, str) and name.split(".")[-1].lower() in VECTOR_NAMES
+        is_vector(value) or (isinstance(value, str) and name.split(".")[-1].lower() in VECTOR_NAMES)
         for name, value in paths_of(row, depth=depth)
     )
 
 
-def _containers(content: dict, depth: int = 3) -> Iterator[tuple[str, Any]]:
+def _containers(content: dict[str, Any], depth: int = 3) -> Iterator[tuple[str, Any]]:
     """The lists and objects within an object, those above before those below."""
     inner = [(name, value) for name, value in content.items() if isinstance(value, dict | list)]
     yield from inner
@@ -136,7 +137,7 @@ def _containers(content: dict, depth: int = 3) -> Iterator[tuple[str, Any]]:
                 yield from _containers(value, depth - 1)
 
 
-def _columns_table(path: Path, content: dict) -> Table:
+def _columns_table(path: Path, content: dict[str, Any]) -> Table:
     """Columns beside each other, as Chroma's `collection.get` gives them and pandas' `to_json`."""
     columns = {}
     for name, value in _containers(content):
@@ -165,8 +166,9 @@ def _columns_table(path: Path, content: dict) -> Table:
 # Reading
 
 
-def _open(path: Path):
-    return OPENERS.get(path.suffix, open)(path, "rt", encoding="utf-8-sig")
+def _open(path: Path) -> IO[str]:
+    opener: Any = OPENERS.get(path.suffix, open)
+    return opener(path, "rt", encoding="utf-8-sig")
 
 
 def _begin(path: Path, size: int) -> str:
@@ -237,7 +239,7 @@ def _items(path: Path) -> Iterator[Any]:
                 raise EmbInvError(f"{path}: is not JSON (truncated?): no comma and no end behind an item")
 
 
-def _skip_blank(file, text: str, position: int) -> tuple[str, int]:
+def _skip_blank(file: IO[str], text: str, position: int) -> tuple[str, int]:
     """The text from `position` on without blanks before it, and 0; reads on where it is all blank."""
     blank = 0
     while not (rest := text[position : position + 64].lstrip()):

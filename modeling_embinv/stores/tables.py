@@ -76,7 +76,7 @@ def open_folder(path: Path) -> Table:
     return Table(_column_names(schema), _vector_columns(schema), read, lambda _: len(saved))
 
 
-def check_arrow_end(path: Path):
+def check_arrow_end(path: Path) -> None:
     """Raises a ValueError for an Arrow stream without its end mark: cut between two batches, it looks whole."""
     with reading(path), path.open("rb") as file:
         is_stream = file.read(6) != b"ARROW1"  # a file with a footer cannot be opened without it
@@ -104,7 +104,7 @@ def _whole_stream(stream: pa.RecordBatchReader, source: pa.NativeFile) -> Iterat
         raise pa.ArrowInvalid("the stream ends before the file does")
 
 
-def _check_parquet(path: Path, file: pq.ParquetFile):
+def _check_parquet(path: Path, file: pq.ParquetFile) -> None:
     """Refuses columns of which a row holds more numbers than a vector can: their encoding may take no space."""
     for group in range(file.metadata.num_row_groups):
         part = file.metadata.row_group(group)
@@ -133,8 +133,10 @@ def _vector_columns(schema: pa.Schema) -> list[str]:
         for field in schema
         for name, kind in _leaves(field, "")
         if holds_number_lists(kind)
-        or (pa.types.is_string(kind) or pa.types.is_large_string(kind))
-        and name.lower().split(".")[-1] in VECTOR_NAMES
+        or (
+            (pa.types.is_string(kind) or pa.types.is_large_string(kind))
+            and name.lower().split(".")[-1] in VECTOR_NAMES
+        )
     ]
 
 

@@ -4,15 +4,15 @@ import base64
 import binascii
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..data.files import WIDEST, parse_json
-from ..data.vector_checks import as_float32, bad_rows
 from ..errors_embinv import EmbInvError
+from ..vectors_embinv import bad_rows
 
 _NUMBER_OF_NUMPY = re.compile(r"np\.float\d+\(([^()]*)\)")
 _ARRAY_OF_NUMPY = re.compile(r"array\((\[.*\])(?:, dtype=\w+)?\)", re.DOTALL)
@@ -51,6 +51,12 @@ class Parsed(NamedTuple):
             good = np.setdiff1d(np.arange(len(vectors)), list(bad))
             vectors, indices = vectors[good], indices[good]
         return vectors, indices, reasons
+
+
+def as_float32(numbers: np.ndarray) -> np.ndarray:
+    """float32 numbers in this machine's byte order; what is too large for them becomes infinite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.ascontiguousarray(numbers, dtype=np.float32)
 
 
 def parse_values(values: np.ndarray | pa.Array | pa.ChunkedArray | Sequence) -> Parsed:
@@ -173,7 +179,7 @@ def _digits(word: str) -> int:
     return len(word.lower().partition("e")[0].partition(".")[2])
 
 
-def _of_words(words: Sequence) -> np.ndarray | str:
+def _of_words(words: Sequence[Any]) -> np.ndarray | str:
     if any(word is None or (isinstance(word, str) and not word.strip()) for word in words):
         return "holds an empty number"
     try:
@@ -182,7 +188,7 @@ def _of_words(words: Sequence) -> np.ndarray | str:
         return "holds text that is no list of numbers"
 
 
-def _array(values: list) -> np.ndarray | str:
+def _array(values: list[Any]) -> np.ndarray | str:
     if len(values) > WIDEST:
         raise EmbInvError(f"a row of {len(values):,} numbers; at most {WIDEST:,} are read")
     try:

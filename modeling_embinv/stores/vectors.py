@@ -11,7 +11,7 @@ tsv, and JSON: lists of vectors or of rows, and the answers of embeddings APIs a
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,11 +66,12 @@ class Skipped:
         examples: the first few as (row, reason).
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.count = 0
         self.examples: list[tuple[int, str]] = []
 
-    def add(self, row: int, reason: str):
+    def add(self, row: int, reason: str) -> None:
+        """Count a row, and keep why it is none if it is one of the first."""
         self.count += 1
         if len(self.examples) < _LISTED:
             self.examples.append((row, reason))
@@ -91,7 +92,9 @@ class VectorSource:
         skipped: the rows that `batches` has left out, since it was called last.
     """
 
-    def __init__(self, path: Path, table: Table, columns: Columns, dim: int | None, strict: bool, encoder: str | None):
+    def __init__(
+        self, path: Path, table: Table, columns: Columns, dim: int | None, strict: bool, encoder: str | None
+    ) -> None:
         self.path, self._table, self._columns, self._strict = path, table, columns, strict
         self.column = _span(columns.vectors)
         self.id_column, self.text_column = columns.id, columns.text
@@ -143,7 +146,7 @@ class VectorSource:
             )
             first += count
 
-    def _read(self, size: int) -> Iterator[tuple[int, Parsed, list | None, list | None]]:
+    def _read(self, size: int) -> Iterator[tuple[int, Parsed, list[Any] | None, list[Any] | None]]:
         """(number of rows, their vectors, ids, texts)."""
         names, id_column, text_column = self._columns
         wanted = list(dict.fromkeys([*names, *(name for name in (id_column, text_column) if name is not None)]))
@@ -169,9 +172,11 @@ class VectorSource:
             if found and rows >= _PEEK:
                 break
         if dim is None:
-            return max(found, key=found.get, default=1)
+            return max(found, key=lambda width: found[width], default=1)
         if found and dim not in found:
-            raise EmbInvError(f"{self.path}: {width_message(max(found, key=found.get), dim, encoder)}")
+            raise EmbInvError(
+                f"{self.path}: {width_message(max(found, key=lambda width: found[width]), dim, encoder)}"
+            )
         return dim
 
     def _text(self, text: Any) -> str:
@@ -220,11 +225,11 @@ def read_vectors(path: str | Path, **options: Any) -> VectorBatch:
 def vector_documents(source: VectorSource) -> Iterator[Document]:
     """Texts with their vectors, in flat memory, for training on embeddings that were computed elsewhere."""
     for batch in source.batches(PARQUET_ROWS):
-        for text, vector in zip(batch.texts, batch.vectors, strict=True):
+        for text, vector in zip(batch.texts or [], batch.vectors, strict=True):
             yield Document(text, text, vector)
 
 
-def _reader(path: Path):
+def _reader(path: Path) -> Callable[[Path], Table]:
     """The reader of a file's format: by what it begins with, else by its suffix."""
     if path.is_dir():
         return open_folder
@@ -257,21 +262,21 @@ def _windows(pieces: Iterable[tuple[int, VectorBatch]], size: int) -> Iterator[V
 
 
 def _part(batch: VectorBatch, part: slice) -> VectorBatch:
-    return VectorBatch(*(None if values is None else values[part] for values in batch))
+    ids, texts = batch.ids and batch.ids[part], batch.texts and batch.texts[part]
+    return VectorBatch(batch.vectors[part], batch.rows[part], ids, texts)
 
 
 def _joined(batches: list[VectorBatch]) -> VectorBatch:
     if len(batches) == 1:
         return batches[0]
     vectors, rows = (np.concatenate([batch[index] for batch in batches]) for index in (0, 1))
-    ids, texts = (
-        None if batches[0][index] is None else [value for batch in batches for value in batch[index]]
-        for index in (2, 3)
-    )
+    has_ids, has_texts = batches[0].ids is not None, batches[0].texts is not None
+    ids = [name for batch in batches for name in batch.ids or []] if has_ids else None
+    texts = [text for batch in batches for text in batch.texts or []] if has_texts else None
     return VectorBatch(vectors, rows, ids, texts)
 
 
-def _listed(values: Any) -> list:
+def _listed(values: Any) -> list[Any]:
     return values.to_pylist() if hasattr(values, "to_pylist") else list(values)
 
 

@@ -5,17 +5,19 @@ import json
 import logging
 import traceback
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.logging import get_logger
 from accelerate.utils import set_seed
+from transformers import PreTrainedTokenizerBase
 
 from ..causal_embinv import check_prefix
-from ..data.batches import PairBatches, SpanBatches, held_out_pairs
-from ..data.encoders import EncoderConfig, SentenceEncoder, load_encoder, packaged_folder, same_setting
+from ..data.batches import Batches, PairBatches, SpanBatches, held_out_pairs
+from ..data.encoder_config import EncoderConfig, packaged_folder, same_setting
+from ..data.encoders import Encoder, load_encoder
 from ..data.pairs import load_pairs, read_manifest
 from ..data.sources import read_texts
 from ..data.spans import SpanSampler, TokenizedCorpus
@@ -25,13 +27,14 @@ from ..inputs_embinv import Fingerprint
 from ..loading import load_inverter
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..runtime import keep_large_blocks
-from .backbone import adopt_encoder, drop_stale, grow_prefix, new_inverter, prepare_tokenizer
+from .backbone import new_inverter, prepare_tokenizer
 from .bag_of_words import warm_up_on_words
 from .checkpoints import checkpoints, remove_unfinished, step_of
 from .config import TrainingConfig, read_sizes
 from .distillation import Distillation
+from .fine_tuning import adopt_encoder, drop_stale, grow_prefix
 from .loop import Run
-from .optimizers import learning_rate_factor, new_optimizers
+from .optimizers import new_optimizers
 from .trackers import JSONLinesTracker
 from .validation import ValidationSet
 
@@ -81,17 +84,26 @@ def _run(config: TrainingConfig, accelerator: Accelerator, lines: JSONLinesTrack
     newest = _newest(config, accelerator, output_dir)
     lines.rewind(step_of(newest) if newest else -1)
     if config.bag_of_words_steps and not newest:
-        warm_up_on_words(model, batches, config, accelerator)
+        warm_up_on_words(model, batches, config.word_warm_up(), accelerator)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     if config.compile:
         model.trunk.compile(dynamic=False)
 
-    model, *optimizers = accelerator.prepare(model, *new_optimizers(model, config))
-    factor = partial(learning_rate_factor, config)
-    schedulers = [torch.optim.lr_scheduler.LambdaLR(optimizer, factor) for optimizer in optimizers]
+    rates = config.rates()
+    model, *optimizers = accelerator.prepare(model, *new_optimizers(model, rates))
     stage = Distillation if config.surrogate_rank else Run
-    run = stage(config, accelerator, model, tokenizer, encoder, optimizers, schedulers, batches, held_out)
+    run = stage(
+        config,
+        accelerator=accelerator,
+        model=model,
+        tokenizer=tokenizer,
+        encoder=encoder,
+        optimizers=optimizers,
+        schedulers=[torch.optim.lr_scheduler.LambdaLR(optimizer, rates.factor) for optimizer in optimizers],
+        batches=batches,
+        held_out=held_out,
+    )
     return run.loop()
 
 
@@ -104,15 +116,17 @@ def _newest(config: TrainingConfig, accelerator: Accelerator, folder: Path) -> P
     return finished[-1] if finished else None
 
 
-def build_model(config: TrainingConfig, encoder: SentenceEncoder):
+def build_model(config: TrainingConfig, encoder: Encoder) -> tuple[EmbInvForMaskedDiffusion, PreTrainedTokenizerBase]:
     """The inverter that a run starts from, and its tokenizer."""
     if config.max_sequence_length > encoder.config.max_length:
         raise EmbInvError(
             f"{encoder.config.id} is set to read {encoder.config.max_length} tokens (max_length in its YAML), "
             f"the canvas has {config.max_sequence_length}."
         )
-    trained = config.init_from is not None
-    model, tokenizer, has_changed = (_trained_model if trained else _new_model)(config, encoder)
+    if config.init_from is not None:
+        model, tokenizer, has_changed = _trained_model(config.init_from, config, encoder)
+    else:
+        (model, tokenizer), has_changed = _new_model(config, encoder), False
     if config.causal_share:
         check_prefix(model.config)
     if config.surrogate_rank:  # that stage leaves the inverter as it is
@@ -133,36 +147,32 @@ def build_model(config: TrainingConfig, encoder: SentenceEncoder):
     return model.train(), tokenizer
 
 
-def _trained_model(config: TrainingConfig, encoder: SentenceEncoder):
-    """The inverter of `init_from`, its tokenizer, and whether it was another encoder's."""
-    model, tokenizer = load_inverter(config.init_from, attn_implementation=config.attn_implementation)
+def _trained_model(
+    name: str, config: TrainingConfig, encoder: Encoder
+) -> tuple[EmbInvForMaskedDiffusion, PreTrainedTokenizerBase, bool]:
+    """The trained inverter of that name, its tokenizer, and whether it was another encoder's."""
+    changes: dict[str, Any] = {"max_sequence_length": config.max_sequence_length}
+    if not config.surrogate_rank:  # that stage leaves the inverter as it is
+        changes |= {"canvas_lengths": config.canvas_lengths, "causal_share": config.causal_share}
+    model, tokenizer = load_inverter(name, attn_implementation=config.attn_implementation, **changes)
     inverted = f"{model.config.embedding_dim} numbers by {model.config.encoder_id}"
     has_changed = adopt_encoder(model, tokenizer, encoder)
     if config.surrogate_rank and has_changed:
         raise EmbInvError(
-            f"the stage of the surrogate leaves the inverter as it is: {config.init_from} inverts vectors of "
+            f"the stage of the surrogate leaves the inverter as it is: {name} inverts vectors of "
             f"{inverted}, these have {encoder.embedding_dim} by {encoder.config.id}. Fine-tune it for them first."
         )
-    model.config.max_sequence_length = config.max_sequence_length
     if not config.surrogate_rank:
         grow_prefix(model, config.num_condition_tokens)
-        model.config.canvas_lengths = config.canvas_lengths
-        model.config.causal_share = config.causal_share
     return model, tokenizer, has_changed
 
 
-def _new_model(config: TrainingConfig, encoder: SentenceEncoder):
-    """An untrained inverter, its tokenizer, and false: it was never another encoder's."""
+def _new_model(config: TrainingConfig, encoder: Encoder) -> tuple[EmbInvForMaskedDiffusion, PreTrainedTokenizerBase]:
+    """An untrained inverter and its tokenizer."""
     tokenizer = prepare_tokenizer(encoder.tokenizer)
-    if config.backbone_config is not None:
-        backbone = read_sizes(config.backbone_config)
-    elif config.backbone == "encoder":
-        backbone = encoder.path
-    else:
-        backbone = packaged_folder(config.backbone) or config.backbone
     model = new_inverter(
         tokenizer,
-        backbone,
+        _trunk(config, encoder),
         config.num_hidden_layers,
         embedding_dim=encoder.embedding_dim,
         max_sequence_length=config.max_sequence_length,
@@ -176,10 +186,24 @@ def _new_model(config: TrainingConfig, encoder: SentenceEncoder):
         encoder_prompt=encoder.config.prompt,
         attn_implementation=config.attn_implementation,
     )
-    return model, tokenizer, False
+    return model, tokenizer
 
 
-def _drop_stale(model: EmbInvForMaskedDiffusion, surrogate: bool, calibrations: Sequence[str] = KINDS):
+def _trunk(config: TrainingConfig, encoder: Encoder) -> str | dict[str, Any]:
+    """Where the trunk's weights are, or the sizes of one that starts at random."""
+    if config.backbone_config is not None:
+        return read_sizes(config.backbone_config)
+    backbone = config.backbone or ""
+    if backbone != "encoder":
+        return packaged_folder(backbone) or backbone
+    if encoder.path is None:
+        raise EmbInvError(
+            f"{encoder.config.id} is known by its vectors alone and has no layers: set another backbone."
+        )
+    return encoder.path
+
+
+def _drop_stale(model: EmbInvForMaskedDiffusion, surrogate: bool, calibrations: Sequence[str] = KINDS) -> None:
     if dropped := drop_stale(model, surrogate, calibrations):
         get_logger(__name__).warning(
             "%s of the checkpoint dropped: this training changes what was measured for it. Make it anew afterwards "
@@ -188,38 +212,42 @@ def _drop_stale(model: EmbInvForMaskedDiffusion, surrogate: bool, calibrations: 
         )
 
 
-def build_data(config: TrainingConfig, encoder: SentenceEncoder, model: EmbInvForMaskedDiffusion):
+def build_data(
+    config: TrainingConfig, encoder: Encoder, model: EmbInvForMaskedDiffusion
+) -> tuple[Batches, ValidationSet]:
     """Training batches and the validation set: from prepared pairs, or spans that are embedded as training goes."""
-    end = model.config.eos_token_id
+    batches: Batches
     if config.pairs is not None:
         _check_manifest(read_manifest(config.pairs), config, encoder)
-        batches = PairBatches(load_pairs(config.pairs, "train"), end, config.seed)
-        ids, embedding = held_out_pairs(config.pairs, end, config.max_sequence_length, config.validation_size)
+        batches = PairBatches(load_pairs(config.pairs, "train"), model.config.eos_token_id, config.seed)
+        ids, embedding = held_out_pairs(config.pairs, config.max_sequence_length, config.validation_size)
     else:
-        cache = config.token_cache
-        samplers = []
-        for split in ("train", "validation"):
-            documents = read_texts(config.texts, column=config.text_column)
-            corpus = TokenizedCorpus.build(documents, encoder.tokenizer, cache, split)
-            samplers.append(
-                SpanSampler(corpus, config.max_sequence_length, config.seed, whole_share=config.whole_share)
-            )
-        batches = SpanBatches(samplers[0], encoder, end)
-        ids, embedding = SpanBatches(samplers[1], encoder, end).batch(0, config.validation_size)
-    return batches, ValidationSet(ids, embedding, config.generation_size, config.schedule_of(model))
+        batches = _spans(config, encoder, "train")
+        ids, embedding = _spans(config, encoder, "validation").batch(0, config.validation_size)
+    return batches, ValidationSet(ids, embedding, config.generation_size, config.noise_of(model).schedule)
 
 
-def _check_manifest(manifest: dict, config: TrainingConfig, encoder: SentenceEncoder):
-    if manifest["length"] < config.max_sequence_length:
-        found, wanted = manifest["length"], config.max_sequence_length
-        raise EmbInvError(f"{config.pairs} was prepared with length {found}, this run wants {wanted}.")
+def _spans(config: TrainingConfig, encoder: Encoder, split: str) -> SpanBatches:
+    """Spans of the texts of a split."""
+    documents = read_texts(config.texts or [], column=config.text_column)
+    corpus = TokenizedCorpus.build(documents, encoder.vocabulary, config.token_cache, split)
+    sampler = SpanSampler(corpus, config.max_sequence_length, config.seed, whole_share=config.whole_share)
+    return SpanBatches(sampler, encoder)
+
+
+def _check_manifest(manifest: dict[str, Any], config: TrainingConfig, encoder: Encoder) -> None:
+    length = manifest["length"]
+    if length < config.max_sequence_length:
+        raise EmbInvError(
+            f"{config.pairs} was prepared with length {length}, this run wants {config.max_sequence_length}."
+        )
     wanted = {f"encoder_{key}": getattr(encoder.config, key) for key in ("id", "revision", "prompt", "task")}
     for name, value in wanted.items():
         if not same_setting(name, manifest[name], value):
             raise EmbInvError(f"{config.pairs} was prepared with {name} {manifest[name]}, this run wants {value}.")
 
 
-def _plain(config: TrainingConfig) -> dict:
+def _plain(config: TrainingConfig) -> dict[str, Any]:
     """Settings as values that every tracker takes."""
     values = dataclasses.asdict(config)
     values = {key: json.dumps(value) if isinstance(value, list) else value for key, value in values.items()}

@@ -1,17 +1,32 @@
 """Warm-up: the condition path learns a text's unordered tokens from its vector, without the trunk."""
 
+from dataclasses import dataclass
+
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from ..data.batches import Batches
 from ..errors_embinv import EmbInvError
 from ..modeling_embinv import EmbInvForMaskedDiffusion
-from .config import TrainingConfig
 
 
-def warm_up_on_words(model: EmbInvForMaskedDiffusion, batches, config: TrainingConfig, accelerator: Accelerator):
+@dataclass(frozen=True)
+class WordWarmUp:
+    """A warm-up: its updates, the texts of each, its learning rate, the canvas, and the updates between log lines."""
+
+    steps: int
+    batch_size: int
+    rate: float
+    length: int
+    log_steps: int
+
+
+def warm_up_on_words(
+    model: EmbInvForMaskedDiffusion, batches: Batches, settings: WordWarmUp, accelerator: Accelerator
+) -> None:
     """Teach the projector, the head's modulation and the output bias a text's unordered tokens from e alone.
 
     The token embeddings stay: they are the trunk's input, too, and a trunk that is fed other vectors than it was
@@ -22,30 +37,31 @@ def warm_up_on_words(model: EmbInvForMaskedDiffusion, batches, config: TrainingC
     groups = [
         {"params": [*model.projector.parameters(), model.decoder.bias]},
         # the small features that keep the trunk safe would slow this down, which does not touch the trunk
-        {"params": [model.modulation.weight], "lr": config.bag_of_words_rate / model.modulation.scale},
+        {"params": [model.modulation.weight], "lr": settings.rate / model.modulation.scale},
     ]
-    optimizer = torch.optim.AdamW(groups, lr=config.bag_of_words_rate, weight_decay=0.0, fused=True)
-    steps = config.bag_of_words_steps
-    ramp = lambda step: min(1.0, (step + 1) / 20) * (1 - step / steps)  # noqa: E731
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, ramp)
-    losses = []  # since they were last looked at
+    optimizer = torch.optim.AdamW(groups, lr=settings.rate, weight_decay=0.0, fused=True)
+    steps = settings.steps
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1.0, (step + 1) / 20) * (1 - step / steps)
+    )
+    losses: list[Tensor] = []  # since they were last looked at
     bar = tqdm(range(steps), desc="bag of words", disable=not accelerator.is_main_process, mininterval=10)
     for step in bar:
-        input_ids, embedding = batches.batch(step, config.bag_of_words_batch_size, config.max_sequence_length)
+        input_ids, embedding = batches.batch(step, settings.batch_size, settings.length)
         loss = bag_of_words_loss(model, input_ids.to(accelerator.device), embedding.to(accelerator.device))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         scheduler.step()
         losses.append(loss.detach())
-        if step % config.log_steps == 0 or step == steps - 1:
+        if step % settings.log_steps == 0 or step == steps - 1:
             _stop_if_diverged(losses, step)
             losses.clear()
             bar.set_postfix(loss=f"{loss.item():.3f}")
             accelerator.log({"bag_of_words/loss": loss.item()}, step=0)
 
 
-def _stop_if_diverged(losses: list[Tensor], step: int):
+def _stop_if_diverged(losses: list[Tensor], step: int) -> None:
     lost = (~torch.stack(losses).isfinite()).nonzero()
     if len(lost):
         first = step - len(losses) + 2 + int(lost[0])

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -26,11 +27,11 @@ class EMA:
 
     def __init__(self, model: nn.Module, decay: float):
         self.decay, self.updates = decay, 0
-        self.live = [weight for weight in model.parameters() if weight.requires_grad]
+        self.live: list[Tensor] = [weight for weight in model.parameters() if weight.requires_grad]
         self.average = [weight.detach().clone().float() for weight in self.live]
 
     @torch.no_grad()
-    def update(self):
+    def update(self) -> None:
         """Average ← d · average + (1 − d) · weights, d = min(decay, (1 + n)/(10 + n)) after n updates."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         torch._foreach_lerp_(self.average, [weight.detach().float() for weight in self.live], 1 - decay)
@@ -47,10 +48,10 @@ class EMA:
         finally:
             torch._foreach_copy_(self.live, kept)
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> dict[str, Any]:
         return {"updates": self.updates, "average": self.average}
 
-    def load_state_dict(self, state: dict):
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         self.updates = state["updates"]
         torch._foreach_copy_(self.average, state["average"])
 
@@ -58,13 +59,13 @@ class EMA:
 class Progress:
     """Where a run stands: updates done and the best validation loss."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.step, self.best = 0, float("inf")
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> dict[str, Any]:
         return {"step": self.step, "best": self.best}
 
-    def load_state_dict(self, state: dict):
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         self.step, self.best = state["step"], state["best"]
 
 
@@ -79,7 +80,7 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, keep: int
     target = folder / f"step-{step:09d}"
     partial, is_main = partial_of(target), accelerator.is_main_process
 
-    def publish_and_prune():
+    def publish_and_prune() -> None:
         publish(partial, target)
         before = [path for path in checkpoints(folder) if step_of(path) <= step]
         for old in [*before[:-keep], *(path for path in checkpoints(folder) if step_of(path) > step)]:
@@ -98,7 +99,7 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, keep: int
     return target
 
 
-def in_all(accelerator: Accelerator, work: Callable[[], None]) -> None:
+def in_all(accelerator: Accelerator, work: Callable[[], object]) -> None:
     """Do `work` in every process and wait for all.
 
     Raises:
@@ -123,7 +124,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 def step_of(checkpoint: Path) -> int:
     """Updates that were done when the checkpoint was written."""
-    return int(_NAME.fullmatch(checkpoint.name)[1])
+    return int(checkpoint.name.removeprefix("step-"))
 
 
 def remove_unfinished(folder: Path) -> None:

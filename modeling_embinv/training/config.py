@@ -3,14 +3,18 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 from transformers import HfArgumentParser
+from transformers.hf_argparser import DataClassType
 
-from ..data.settings import Bounds, check_settings, read_yaml, shown
+from ..data.noise import Noise
+from ..data.settings import Bounds, check_settings, read_yaml
 from ..diffusion_embinv import NoiseSchedule
-from ..errors_embinv import EmbInvError
+from ..errors_embinv import EmbInvError, shown
 from ..modeling_embinv import EmbInvForMaskedDiffusion
+from .bag_of_words import WordWarmUp
+from .optimizers import Rates
 
 Updates = Annotated[int, Bounds(1, 1_000_000_000)]
 UpdatesOrNone = Annotated[int, Bounds(0, 1_000_000_000)]
@@ -123,7 +127,7 @@ class TrainingConfig:
     )
     resume: bool = field(default=True, metadata={"help": "continue from the newest checkpoint of output_dir"})
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_settings(self)
         if (self.pairs is None) == (self.texts is None):
             raise EmbInvError("give either pairs (a prepared folder) or texts (files to embed on the fly).")
@@ -145,17 +149,46 @@ class TrainingConfig:
                 f"got {shown(self.canvas_lengths)}."
             )
 
-    def schedule_of(self, model: EmbInvForMaskedDiffusion) -> NoiseSchedule:
-        """α(t) of training: a fixed mask ratio if one is set, else the model's own noise.
+    def noise_of(self, model: EmbInvForMaskedDiffusion) -> Noise:
+        """What training does to a batch; α(t) is a fixed mask ratio if one is set, else the model's own.
 
         A trained model keeps the noise that it knows, whatever `noise_schedule` says.
         """
-        if self.mask_ratio is not None:
-            return NoiseSchedule("fixed", mask_ratio=self.mask_ratio)
-        return model.noise_schedule
+        fixed = None if self.mask_ratio is None else NoiseSchedule("fixed", mask_ratio=self.mask_ratio)
+        return Noise(
+            fixed or model.noise_schedule,
+            model.config.mask_token_id,
+            model.config.eos_token_id,
+            self.full_mask_share,
+            self.condition_dropout,
+            self.tail_share,
+        )
+
+    def rates(self) -> Rates:
+        """How fast which weights learn, and when."""
+        return Rates(
+            self.optimizer,
+            self.learning_rate,
+            self.embedding_rate,
+            self.weight_decay,
+            self.lr_scheduler,
+            self.max_steps,
+            self.warmup_steps,
+            self.decay_steps,
+        )
+
+    def word_warm_up(self) -> WordWarmUp:
+        """The warm-up on unordered tokens."""
+        return WordWarmUp(
+            self.bag_of_words_steps,
+            self.bag_of_words_batch_size,
+            self.bag_of_words_rate,
+            self.max_sequence_length,
+            self.log_steps,
+        )
 
 
-def read_sizes(backbone_config: str) -> dict:
+def read_sizes(backbone_config: str) -> dict[str, Any]:
     """The settings of a trunk from their JSON.
 
     Raises:
@@ -187,7 +220,7 @@ def parse_training_config(arguments: list[str]) -> TrainingConfig:
     Raises:
         EmbInvError: for an unknown key or flag, or an impossible value.
     """
-    parser = _Parser(TrainingConfig, description="Train an embedding inverter.", allow_abbrev=False)
+    parser = _Parser(DataClassType(TrainingConfig), description="Train an embedding inverter.", allow_abbrev=False)
     if arguments and not arguments[0].startswith("-"):
         defaults = read_yaml(arguments[0], TrainingConfig)
         if "encoder" in defaults:

@@ -1,5 +1,8 @@
 """The last stage of training: the surrogate encoder learns the (text, vector) pairs that trained the inverter."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -18,40 +21,39 @@ RANKED_VECTORS, RANKED_TEXTS = 32, 16
 class Distillation(Run):
     """A run that trains nothing but the surrogate. The inverter's weights stay bit for bit as they are."""
 
-    def __init__(self, *parts):
-        super().__init__(*parts)
-        self.ranked: tuple[Tensor, Tensor] | None = None
+    ranked: tuple[Tensor, Tensor] | None = None
 
-    def drawn(self, indexes: list[int], canvas: int, causal: bool) -> list[tuple[Tensor, Tensor]]:
-        """Ids (B, L) and vectors (B, D) of the batches `indexes` of all processes, without noise."""
-        return [self.batches.batch(index, self.config.batch_size, canvas) for index in indexes]
+    def micro_losses(self, indexes: list[int], canvas: int, causal: bool) -> list[Callable[[], Tensor]]:
+        """Of texts and vectors of the batches `indexes` of all processes, without noise."""
+        batches = [self.batches.batch(index, self.config.batch_size, canvas) for index in indexes]
+        return [partial(self.distance, *batch) for batch in batches]
 
-    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """1 − cos(f̂(x), e), the mean over the batch."""
-        device, (ids, embedding) = self.accelerator.device, batch
+    def distance(self, ids: Tensor, embedding: Tensor) -> Tensor:
+        """1 − cos(f̂(x), e), the mean over texts (B, L) and vectors (B, D)."""
+        device = self.accelerator.device
         # the longest text, and the first token that the surrogate puts before each
-        width = 1 + int(text_positions(ids, self.bare_model.config.eos_token_id).sum(dim=1).max())
+        width = 1 + int(text_positions(ids, self.noise.end).sum(dim=1).max())
         self.flops += training_flops(self.bare_model, len(ids), width, 0)
         found = self.bare_model.embed(ids.to(device))
         return 1 - (found * embedding.to(device)).sum(dim=1).mean()
 
-    def backward(self, loss: Tensor):
+    def backward(self, loss: Tensor) -> None:
         """Gradients averaged by hand: the surrogate runs beside the forward pass that the library would watch."""
         super().backward(loss)
         if self.accelerator.sync_gradients:
             for weight in self.ema.live:
                 weight.grad = self.accelerator.reduce(weight.grad, reduction="mean")
 
-    def held_out_scores(self) -> tuple[dict[str, float], list]:
+    def held_out_scores(self) -> tuple[dict[str, float], list[tuple[str, str]]]:
         """Mean cosine with the encoder's vectors, and mean rank correlation among texts written for one vector."""
-        held_out, end = self.held_out, self.bare_model.config.eos_token_id
+        held_out = self.held_out
         cosine = float(agreement(self.bare_model, held_out.input_ids, held_out.embedding).mean())
         scores = {"loss": 1 - cosine, "surrogate_cosine": cosine}
         if self.encoder.can_encode:
             target = held_out.embedding[:RANKED_VECTORS]
             if self.ranked is None:  # the inverter does not change, so neither do its texts
                 ids = sampled_texts(self.bare_model, target, RANKED_TEXTS)
-                self.ranked = ids, embed_rows(self.encoder, ids.flatten(0, 1), end).unflatten(0, ids.shape[:2])
+                self.ranked = ids, embed_rows(self.encoder, ids.flatten(0, 1)).unflatten(0, ids.shape[:2])
             # texts that are all alike have no order
             scores["rank_correlation"] = float(ranking(self.bare_model, target, *self.ranked).nanmean())
         return scores, []

@@ -1,8 +1,10 @@
 """Floating-point operations of a training step, and the rate of bare matrix products that they are held against."""
 
 import time
+from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 
@@ -30,6 +32,22 @@ def training_flops(model: EmbInvForMaskedDiffusion, batch_size: int, length: int
     return 6.0 * (tokens * (layers + attention) + batch_size * per_text + num_scored * output)
 
 
+def _linear_operations(input: torch.Size, weight: torch.Size, *_: Any, out_shape: torch.Size, **__: Any) -> int:
+    """Of input (…, K) · weight (N, K)ᵀ, by shapes."""
+    return 2 * out_shape.numel() * weight[1]
+
+
+# oneDNN's operator of `linear_embinv`, where this build of PyTorch has it: PyTorch's counter does not know it
+ONEDNN_OPERATIONS = {
+    operator: _linear_operations for operator in [getattr(torch.ops.mkldnn, "_linear_pointwise", None)] if operator
+}
+
+
+def operation_counter() -> FlopCounterMode:
+    """PyTorch's counter of operations, with oneDNN's product."""
+    return FlopCounterMode(display=False, custom_mapping=ONEDNN_OPERATIONS)
+
+
 @torch.no_grad()
 def matmul_rate(device: torch.device, dtype: torch.dtype, seconds: float = 0.5) -> float:
     """Operations a second of square matrix products, the best of several: what this device can do in `dtype`."""
@@ -46,6 +64,6 @@ def matmul_rate(device: torch.device, dtype: torch.dtype, seconds: float = 0.5) 
     return best
 
 
-def _synchronize(device: torch.device):
+def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)

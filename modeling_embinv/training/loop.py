@@ -2,34 +2,67 @@
 
 import time
 from collections import defaultdict
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerBase
 
-from ..data.batches import CausalBatch, NoisedBatch, canvas_length, causal_batch, is_causal_update, noise_batch
+from ..data.batches import Batches
+from ..data.encoders import Encoder
+from ..data.noise import CausalBatch, Noise, NoisedBatch, canvas_length, causal_batch, is_causal_update, noise_batch
 from ..diffusion_embinv import loss_weights
 from ..errors_embinv import EmbInvError
+from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..runtime import generator_for
 from .checkpoints import EMA, Progress, export, in_all, load_newest, save_checkpoint
+from .config import TrainingConfig
 from .flops import matmul_rate, training_flops
-from .validation import causal_score, generation_scores, masked_scores
+from .validation import ValidationSet, causal_score, generation_scores, masked_scores
 
 # updates after which an accelerator is asked whether all losses were finite: reading one means waiting for it
 CHECKED_UPDATES = 20
 
 
 class Run:
-    """A training run: its parts, and the loop in paragraphs."""
+    """A training run: its parts, and the loop in paragraphs.
 
-    def __init__(self, config, accelerator, model, tokenizer, encoder, optimizers, schedulers, batches, held_out):
+    Args:
+        config: the settings of the loop.
+        accelerator: devices and processes; it has prepared the model and the optimizers.
+        model: the inverter, as the accelerator has wrapped it.
+        tokenizer: exported with the model.
+        encoder: measures what validation generates.
+        optimizers, schedulers: in the same order; a checkpoint holds them in this order, too.
+        batches: originals and their vectors.
+        held_out: what validation sees.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        *,
+        accelerator: Accelerator,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        encoder: Encoder,
+        optimizers: Sequence[Optimizer],
+        schedulers: Sequence[LRScheduler],
+        batches: Batches,
+        held_out: ValidationSet,
+    ):
         self.config, self.accelerator, self.model, self.tokenizer = config, accelerator, model, tokenizer
         self.encoder, self.optimizers, self.schedulers = encoder, optimizers, schedulers
         self.batches, self.held_out = batches, held_out
-        self.bare_model = accelerator.unwrap_model(model)
-        self.schedule = config.schedule_of(self.bare_model)
+        self.bare_model: EmbInvForMaskedDiffusion = accelerator.unwrap_model(model)
+        self.noise: Noise = config.noise_of(self.bare_model)
         self.ema = EMA(self.bare_model, config.ema_decay)
         self.progress = Progress()
         self.losses: dict[str, list[Tensor]] = defaultdict(list)  # of the updates since the last log line, by kind
@@ -75,7 +108,7 @@ class Run:
         bar.close()
         return self.export("last")
 
-    def stop_if_diverged(self):
+    def stop_if_diverged(self) -> None:
         """Stop before anything is kept of weights that are lost.
 
         Raises:
@@ -91,10 +124,10 @@ class Run:
             )
         self.unchecked.clear()
 
-    def log(self, grad_norm: Tensor, limit: float, bar: tqdm):
+    def log(self, grad_norm: Tensor, limit: float, bar: "tqdm[NoReturn]") -> None:
         """A log line of the updates since the last one: the mean loss of all processes, and the speed."""
-        means = {name: torch.stack(losses).mean() for name, losses in self.losses.items()}
-        means = {name: float(self.accelerator.reduce(mean, reduction="mean")) for name, mean in means.items()}
+        own = {name: torch.stack(losses).mean() for name, losses in self.losses.items()}
+        means = {name: float(self.accelerator.reduce(mean, reduction="mean")) for name, mean in own.items()}
         seconds = time.perf_counter() - self.since
         values = {
             **means,
@@ -105,7 +138,7 @@ class Run:
         }
         self.accelerator.log(values, step=self.progress.step)
         shown = {name.removeprefix("train/"): f"{mean:.3f}" for name, mean in means.items()}
-        bar.set_postfix(**shown, texts_s=f"{values['train/texts_per_second']:.0f}")
+        bar.set_postfix(shown, texts_s=f"{values['train/texts_per_second']:.0f}")
         self.losses.clear()
         self.texts, self.flops, self.since = 0, 0.0, time.perf_counter()
 
@@ -119,10 +152,10 @@ class Run:
         canvas = canvas_length(config.canvas_lengths or [config.max_sequence_length], config.seed, step)
         micros = range(step * config.gradient_accumulation_steps, (step + 1) * config.gradient_accumulation_steps)
         indexes = [micro * accelerator.num_processes + accelerator.process_index for micro in micros]
-        total = 0.0
-        for batch in self.drawn(indexes, canvas, causal):
+        total = torch.zeros((), device=accelerator.device)
+        for micro_loss in self.micro_losses(indexes, canvas, causal):
             with accelerator.accumulate(self.model):
-                loss = self.causal_loss(batch) if causal else self.loss(batch)
+                loss = micro_loss()
                 self.backward(loss)
                 if accelerator.sync_gradients:
                     grad_norm = accelerator.clip_grad_norm_(self.model.parameters(), config.max_grad_norm)
@@ -135,47 +168,44 @@ class Run:
         self.ema.update()
         return total, _whole(grad_norm)
 
-    def backward(self, loss: Tensor):
+    def backward(self, loss: Tensor) -> None:
         self.accelerator.backward(loss)
 
-    def drawn(self, indexes: list[int], canvas: int, causal: bool) -> list[NoisedBatch] | list[CausalBatch]:
-        """The micro-batches `indexes` of an update, of all processes' batches.
+    def micro_losses(self, indexes: list[int], canvas: int, causal: bool) -> list[Callable[[], Tensor]]:
+        """The losses of an update's micro-batches, the batches `indexes` of all processes, each computed when called.
 
         The weight "none" takes the mean over a micro-batch's masked positions, a causal batch that over its tokens.
         Each gets a factor that makes the mean of these means, over micro-batches and processes, the mean over all
         such positions of the update.
         """
-        batches = [(self.causal_batch if causal else self.noised_batch)(index, canvas) for index in indexes]
-        if causal or self.config.loss_weight == "none":
-            scored = [batch.positions if causal else batch.masked.nonzero() for batch in batches]
-            counts = torch.tensor([float(len(positions)) for positions in scored], device=self.accelerator.device)
-            mean = self.accelerator.reduce(counts.mean(), reduction="mean").clamp_min(1)
-            for batch, count in zip(batches, counts, strict=True):
-                batch.factor = count / mean
-        return batches
+        if causal:
+            plain = [self.causal_batch(index, canvas) for index in indexes]
+            self.weight_by(plain, [len(batch.positions) for batch in plain])
+            return [partial(self.causal_loss, batch) for batch in plain]
+        noised = [self.noised_batch(index, canvas) for index in indexes]
+        if self.config.loss_weight == "none":
+            self.weight_by(noised, [int(batch.masked.sum()) for batch in noised])
+        return [partial(self.loss, batch) for batch in noised]
+
+    def weight_by(self, batches: Sequence[NoisedBatch | CausalBatch], counts: list[int]) -> None:
+        """Give each micro-batch its share in the positions of the update as a factor, 1 on average."""
+        shares = torch.tensor(counts, dtype=torch.float32, device=self.accelerator.device)
+        mean = self.accelerator.reduce(shares.mean(), reduction="mean").clamp_min(1)
+        for batch, share in zip(batches, shares, strict=True):
+            batch.factor = share / mean
 
     def noised_batch(self, index: int, canvas: int) -> NoisedBatch:
         """Batch `index` of all processes with its noise, both functions of (seed, index)."""
         input_ids, embedding = self.batches.batch(index, self.config.batch_size, canvas)
-        tokens = self.bare_model.config
-        return noise_batch(
-            input_ids,
-            embedding,
-            self.schedule,
-            tokens.mask_token_id,
-            generator_for(self.config.seed, index),
-            self.config.full_mask_share,
-            self.config.condition_dropout,
-            tokens.eos_token_id,
-            self.config.tail_share,
-        )
+        return noise_batch(input_ids, embedding, self.noise, generator_for(self.config.seed, index))
 
     def loss(self, batch: NoisedBatch) -> Tensor:
         """Σ over rows of w(t) Σ over masked positions of −log p (Eq. 4), logits at masked positions only."""
         device = self.accelerator.device
-        self.flops += training_flops(self.bare_model, *batch.input_ids.shape, len(batch.positions))
-        weights = loss_weights(self.config.loss_weight, batch.timestep, batch.masked, self.schedule)
-        row_weights = weights[batch.positions // batch.input_ids.shape[1]] * batch.position_weights
+        rows, length = batch.input_ids.shape
+        self.flops += training_flops(self.bare_model, rows, length, len(batch.positions))
+        weights = loss_weights(self.config.loss_weight, batch.timestep, batch.masked, self.noise.schedule)
+        row_weights = weights[batch.positions // length] * batch.position_weights
         return self.model(
             batch.noised_ids.to(device),
             batch.embedding.to(device),
@@ -189,8 +219,8 @@ class Run:
     def causal_batch(self, index: int, canvas: int) -> CausalBatch:
         """Batch `index` of all processes for learning from left to right."""
         ids, embedding = self.batches.batch(index, self.config.batch_size, canvas)
-        generator, end = generator_for(self.config.seed, index), self.bare_model.config.eos_token_id
-        return causal_batch(ids, embedding, end, generator, self.config.condition_dropout)
+        generator = generator_for(self.config.seed, index)
+        return causal_batch(ids, embedding, self.noise.end, generator, self.noise.condition_dropout)
 
     def causal_loss(self, batch: CausalBatch) -> Tensor:
         """Mean −log p of the texts and their ends, from left to right."""
@@ -207,7 +237,7 @@ class Run:
             causal=True,
         ).loss
 
-    def validate(self):
+    def validate(self) -> None:
         """Log held-out scores of the averaged weights, and keep the best of them."""
         model = self.bare_model.eval()
         # generation has batches of every size: compiling for each would take longer than running them
@@ -225,7 +255,8 @@ class Run:
 
     def held_out_scores(self) -> tuple[dict[str, float], list[tuple[str, str]]]:
         """Scores, "loss" among them, and pairs (original, recovered)."""
-        share, settings = self.config.causal_share, {}
+        share = self.config.causal_share
+        settings: dict[str, Any] = {}
         scores = masked_scores(self.bare_model, self.held_out)
         if share:
             scores["loss_causal"] = causal_score(self.bare_model, self.held_out)
@@ -252,8 +283,9 @@ class Run:
 
 def _whole(value: Tensor | None) -> Tensor:
     """A gradient norm as a plain number: sharding keeps it in parts, DeepSpeed has none before its first update."""
-    value = value.full_tensor() if hasattr(value, "full_tensor") else value
-    return torch.as_tensor(0.0 if value is None else value)
+    if value is None:
+        return torch.zeros(())
+    return torch.as_tensor(value.full_tensor() if hasattr(value, "full_tensor") else value)
 
 
 def _compute_dtype(accelerator: Accelerator) -> torch.dtype:

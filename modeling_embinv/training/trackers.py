@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 from accelerate.tracking import GeneralTracker, on_main_process
 
@@ -15,7 +16,7 @@ class JSONLinesTracker(GeneralTracker):
     name = "jsonl"
     requires_logging_directory = False
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
 
@@ -24,13 +25,13 @@ class JSONLinesTracker(GeneralTracker):
         return self.path
 
     @on_main_process
-    def log(self, values: dict, step: int | None = None, **_):
+    def log(self, values: dict[str, Any], step: int | None = None, **_: Any) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
 
     @on_main_process
-    def rewind(self, step: int):
+    def rewind(self, step: int) -> None:
         """Drop the lines after `step`, which a run that goes on from there writes again; −1 drops all."""
         if self.path.exists():
             lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -39,6 +40,6 @@ class JSONLinesTracker(GeneralTracker):
 
 def _step_of_line(line: str) -> float:
     try:
-        return json.loads(line)["step"]
+        return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):  # a kill has torn it
         return math.inf

@@ -1,18 +1,19 @@
 """Validation on held-out documents: fixed masks for the loss, real generation for what a user would see."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..data.batches import noise_batch
-from ..data.canvas import decode_rows
-from ..data.encoders import SentenceEncoder
+from ..data.encoders import Encoder
+from ..data.noise import Noise, noise_batch
 from ..diffusion_embinv import NoiseSchedule, text_positions
 from ..evaluation.held_out import HeldOut
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..runtime import generator_for
+from ..texts_embinv import decode_rows
 
 _BATCH = 64
 
@@ -32,13 +33,12 @@ def masked_scores(model: EmbInvForMaskedDiffusion, held_out: ValidationSet) -> d
     """Mean −log p per masked token, over all noise levels and fully masked, under masks that never change."""
     scores = {}
     for name, share in (("loss", 0.0), ("loss_fully_masked", 1.0)):
+        noise = Noise(held_out.schedule, model.config.mask_token_id, model.config.eos_token_id, share)
         total, count = 0.0, 0
         for start in range(0, len(held_out.input_ids), _BATCH):
             rows = slice(start, start + _BATCH)
-            batch = noise_batch(
-                held_out.input_ids[rows], held_out.embedding[rows], held_out.schedule, model.config.mask_token_id,
-                generator_for(2, start), full_mask_share=share,
-            )  # fmt: skip
+            ids, embedding = held_out.input_ids[rows], held_out.embedding[rows]
+            batch = noise_batch(ids, embedding, noise, generator_for(2, start))
             losses = model(
                 batch.noised_ids.to(model.device),
                 batch.embedding.to(model.device),
@@ -62,9 +62,9 @@ def causal_score(model: EmbInvForMaskedDiffusion, held_out: ValidationSet) -> fl
 def generation_scores(
     model: EmbInvForMaskedDiffusion,
     tokenizer: PreTrainedTokenizerBase,
-    encoder: SentenceEncoder,
+    encoder: Encoder,
     held_out: ValidationSet,
-    **settings,
+    **settings: Any,
 ) -> tuple[dict[str, float], list[tuple[str, str]]]:
     """Scores of generated texts in percent (cosine in [−1, 1]), and (original, recovered) pairs."""
     target_ids = held_out.input_ids[: held_out.generation_size]

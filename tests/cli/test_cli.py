@@ -16,7 +16,7 @@ from modeling_embinv.generation_config_embinv import EmbInvGenerationConfig
 from modeling_embinv.training.backbone import new_inverter, prepare_tokenizer
 from modeling_embinv.training.checkpoints import export
 from tests.conftest import awaken
-from tests.training.test_training import TINY_TRUNK
+from tests.training.tiny_runs import TINY_TRUNK
 
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -158,7 +158,7 @@ def test_calibrate_saves_what_it_fitted(capsys, tmp_path):
         (["invert", "[1]", "--device", "nonsense"], "--device 'nonsense' is not on this machine; present: cpu"),
         (["invert", "[1]", "--device", "meta"], "--device 'meta' is not on this machine"),
         (["invert", "[1]", "--device", "cuda:99"], "--device 'cuda:99' is not on this machine"),
-        (["invert", "[1]", "--num_candidates", str(10**18)], "--num_candidates must be at most 65,536"),
+        (["invert", "[1]", "--num_candidates", str(10**18)], "num_candidates must be a whole number from 1 to 10,000"),
         (["invert", "[1]", "--batch_size", str(10**18)], "--batch_size must be from 1 to 65,536"),
         (["prepare", "x.txt", "--out", "x", "--device", "nonsense"], "--device 'nonsense' is not on this machine"),
         (["invert", "[1, 2]", "--strategy", "greedy"], "strategy must be one of|2 numbers"),

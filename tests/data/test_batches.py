@@ -1,13 +1,15 @@
 """Training batches: what a row holds, its place and its noise must not depend on each other."""
 
 import functools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from datasets import Dataset
 
-from modeling_embinv.data.batches import PairBatches, noise_batch
+from modeling_embinv.data.batches import PairBatches
+from modeling_embinv.data.noise import Noise, noise_batch
 from modeling_embinv.data.spans import SpanSampler, TokenizedCorpus
 from modeling_embinv.diffusion_embinv import NoiseSchedule
 from modeling_embinv.runtime import generator_for
@@ -33,7 +35,8 @@ def pair_numbers(index: int) -> tuple[torch.Tensor, torch.Tensor]:
 def span_numbers(index: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Documents of four tokens, each its own token four times, so that a span names its document."""
     tokens = np.repeat(np.arange(COUNT, dtype=np.int32) + 3, 4)
-    corpus = TokenizedCorpus(tokens, np.arange(0, len(tokens) + 1, 4), np.ones(COUNT + 3, bool), END)
+    vocabulary = SimpleNamespace(word_starts=np.ones(COUNT + 3, bool), end=END)
+    corpus = TokenizedCorpus(tokens, np.arange(0, len(tokens) + 1, 4), vocabulary)
     ids = SpanSampler(corpus, length=6, seed=0).batch(index, BATCH)
     return ids, (ids[:, 0] - 3).float()
 
@@ -47,7 +50,8 @@ def test_noise_level_is_independent_of_the_text(numbers):
     found, timesteps, places = [], [], []
     for index in range(COUNT // BATCH):
         ids, number = numbers(index)
-        noised = noise_batch(ids, torch.zeros(BATCH, 1), NoiseSchedule("linear"), MASK, generator_for(0, index))
+        noise = Noise(NoiseSchedule("linear"), MASK, END)
+        noised = noise_batch(ids, torch.zeros(BATCH, 1), noise, generator_for(0, index))
         found.append(number)
         timesteps.append(noised.timestep)
         places.append(torch.arange(BATCH).float())

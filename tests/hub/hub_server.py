@@ -100,8 +100,11 @@ def serve():
     server.created, server.commits, server.objects, server.authorizations = [], [], {}, set()
     server.models, server.downloads = {}, []
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def environment(server, home: Path, **more: str) -> dict[str, str]:

@@ -6,16 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 from transformers import pipeline
 
 from modeling_embinv.cli.main import main
-from modeling_embinv.training.backbone import new_inverter, prepare_tokenizer
+from modeling_embinv.training.backbone import prepare_tokenizer
 from modeling_embinv.training.checkpoints import export
-from tests.conftest import awaken, unit_vectors
+from tests.conftest import unit_vectors
 from tests.hub.hub_server import environment, received, serve
-from tests.hub.test_shipping import TRUNK
+from tests.hub.tiny_folder import new_tiny_inverter
 
 ROOT = Path(__file__).parents[2]
 ROWS = [
@@ -41,14 +40,13 @@ def hub():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, encoder) -> Path:
-    tokenizer = prepare_tokenizer(encoder.tokenizer)
-    torch.manual_seed(0)
-    model = awaken(new_inverter(tokenizer, TRUNK, encoder_id="a/b", embedding_dim=16, max_sequence_length=12))
-    folder = export(model.eval(), tokenizer, tmp_path_factory.mktemp("push") / "last")
+    model, tokenizer = new_tiny_inverter(encoder.tokenizer), prepare_tokenizer(encoder.tokenizer)
+    folder = export(model, tokenizer, tmp_path_factory.mktemp("push") / "last")
     (folder / "evaluation.json").write_text(json.dumps({"rows": ROWS}))
     return folder
 
 
+@pytest.mark.slow
 def test_a_pushed_folder_arrives_whole_in_one_commit_and_loads(hub, folder, tmp_path):
     """A card without results, a forgotten code file, or a commit for each file, which leaves half an update."""
     command = [
@@ -63,7 +61,7 @@ def test_a_pushed_folder_arrives_whole_in_one_commit_and_loads(hub, folder, tmp_
         "space",
     ]
     done = subprocess.run(
-        command, cwd=ROOT, env=environment(hub, tmp_path / "home"), capture_output=True, text=True, timeout=120
+        command, cwd=ROOT, env=environment(hub, tmp_path / "home"), capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert hub.authorizations == {"Bearer hf_x"} and len(hub.commits) == 2

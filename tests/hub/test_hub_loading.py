@@ -6,13 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
-from modeling_embinv.training.backbone import new_inverter, prepare_tokenizer
+from modeling_embinv.training.backbone import prepare_tokenizer
 from modeling_embinv.training.checkpoints import export
-from tests.conftest import awaken
 from tests.hub.hub_server import environment, serve
-from tests.hub.test_shipping import TRUNK
+from tests.hub.tiny_folder import new_tiny_inverter
 
 ROOT = Path(__file__).parents[2]
 OLD, NEW = "1" * 40, "2" * 40
@@ -45,10 +43,9 @@ def commits(tmp_path_factory, encoder) -> dict[str, dict[str, bytes]]:
     """Two commits of one repository, with other weights and another default number of steps."""
     tokenizer, found = prepare_tokenizer(encoder.tokenizer), {}
     for seed, commit in enumerate((OLD, NEW)):
-        torch.manual_seed(seed)
-        model = awaken(new_inverter(tokenizer, TRUNK, encoder_id="a/b", embedding_dim=16, max_sequence_length=12))
+        model = new_tiny_inverter(encoder.tokenizer, seed)
         model.generation_config.num_steps = 3 + seed
-        folder = export(model.eval(), tokenizer, tmp_path_factory.mktemp("commit") / "last")
+        folder = export(model, tokenizer, tmp_path_factory.mktemp("commit") / "last")
         found[commit] = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
         found[commit]["sum"] = float(model.projector.dense_in.weight.detach().half().double().sum())
     return found
@@ -56,12 +53,13 @@ def commits(tmp_path_factory, encoder) -> dict[str, dict[str, bytes]]:
 
 def python(code: str, argument: str, **options):
     done = subprocess.run(
-        [sys.executable, "-c", code, argument], capture_output=True, text=True, timeout=300, **options
+        [sys.executable, "-c", code, argument], capture_output=True, text=True, timeout=600, **options
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
 
+@pytest.mark.slow
 def test_loading_by_id_respects_revision_cache_and_offline(commits, tmp_path):
     """Catches weights of one commit with settings or code of another, a second cache, and network use when offline."""
     cases = [

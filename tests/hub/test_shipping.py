@@ -11,30 +11,25 @@ from transformers import AutoConfig, AutoModel, pipeline
 
 from modeling_embinv.training.backbone import new_inverter, prepare_tokenizer
 from modeling_embinv.training.checkpoints import export
-from tests.conftest import MASK, awaken, unit_vectors
+from tests.conftest import unit_vectors
+from tests.hub.tiny_folder import TRUNK, new_tiny_inverter
 
 SHIPPED = {
     "causal_embinv.py", "conditioning_embinv.py", "configuration_embinv.py",
     "cross_entropy_embinv.py", "diffusion_embinv.py", "edits_embinv.py", "errors_embinv.py",
     "generation_config_embinv.py", "generation_embinv.py", "inputs_embinv.py", "int8_embinv.py",
     "integrity_embinv.py", "linear_embinv.py", "modeling_embinv.py", "pipeline_embinv.py", "sampler_embinv.py",
-    "search_embinv.py", "surrogate_embinv.py", "trunk_embinv.py",
+    "likelihood_embinv.py", "search_embinv.py", "settings_embinv.py", "surrogate_embinv.py", "trunk_embinv.py",
 }  # fmt: skip
-TRUNK = dict(
-    model_type="bert", hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
-    max_position_embeddings=40,
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, encoder) -> Path:
     tokenizer = prepare_tokenizer(encoder.tokenizer)
-    torch.manual_seed(0)
-    sizes = dict(embedding_dim=16, max_sequence_length=12, num_condition_tokens=1)
-    model = awaken(new_inverter(tokenizer, TRUNK, encoder_id="a/b", **sizes))
+    model = new_tiny_inverter(encoder.tokenizer, num_condition_tokens=1)
     model.generation_config.strategy, model.generation_config.num_steps = "euler_remask", 5
     folder = tmp_path_factory.mktemp("hub") / "inverter"
-    export(model.eval(), tokenizer, folder)
+    export(model, tokenizer, folder)
     torch.save({"logits": _probe(model), "ids": _generate(model)}, folder.parent / "expected.pt")
     return folder
 
@@ -56,31 +51,33 @@ sys.path = [path for path in sys.path if path not in ("", {root!r})]
 sys.modules["modeling_embinv"] = None         # importing this package would fail
 sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
 import torch
-from transformers import AutoConfig, AutoModel, AutoTokenizer
-folder, expected = sys.argv[1], torch.load(sys.argv[2])
-config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
-model = AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
-tokenizer = AutoTokenizer.from_pretrained(folder)
-assert (config.embedding_dim, config.max_sequence_length, config.vocab_size) == (16, 12, len(tokenizer))
-assert config.mask_token_id == tokenizer.mask_token_id and config.encoder_id == "a/b"
-assert model.dtype == torch.float32
-assert (model.generation_config.strategy, model.generation_config.num_steps) == ("euler_remask", 5)
-assert model.generation_config.suppress_tokens
-generator = torch.Generator().manual_seed(0)
-vectors = torch.randn(2, 16, generator=generator)
-vectors = vectors / vectors.norm(dim=1, keepdim=True)
-with torch.no_grad():
-    logits = model(torch.full((2, 12), config.mask_token_id), vectors, torch.tensor([1.0, 0.5])).logits
-assert (logits - expected["logits"]).abs().max() < 0.02, (logits - expected["logits"]).abs().max()
-ids = model.generate(vectors, generator=torch.Generator().manual_seed(1)).sequences
-assert torch.equal(ids, expected["ids"])
-from transformers import pipeline
-invert = pipeline("embedding-inversion", model=folder, trust_remote_code=True)
-rows = invert(vectors, seed=1)
-assert [row["text"] for row in rows] == tokenizer.batch_decode(ids, skip_special_tokens=True)
-if len(sys.argv) > 3:
-    model.save_pretrained(sys.argv[3])
-    tokenizer.save_pretrained(sys.argv[3])
+from transformers import AutoConfig, AutoModel, AutoTokenizer, pipeline
+expected = torch.load(sys.argv[1])
+def check(folder):
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
+    model = AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert (config.embedding_dim, config.max_sequence_length, config.vocab_size) == (16, 12, len(tokenizer))
+    assert config.mask_token_id == tokenizer.mask_token_id and config.encoder_id == "a/b"
+    assert model.dtype == torch.float32
+    assert (model.generation_config.strategy, model.generation_config.num_steps) == ("euler_remask", 5)
+    assert model.generation_config.suppress_tokens
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(2, 16, generator=generator)
+    vectors = vectors / vectors.norm(dim=1, keepdim=True)
+    with torch.no_grad():
+        logits = model(torch.full((2, 12), config.mask_token_id), vectors, torch.tensor([1.0, 0.5])).logits
+    assert (logits - expected["logits"]).abs().max() < 0.02, (logits - expected["logits"]).abs().max()
+    ids = model.generate(vectors, generator=torch.Generator().manual_seed(1)).sequences
+    assert torch.equal(ids, expected["ids"])
+    invert = pipeline("embedding-inversion", model=folder, trust_remote_code=True)
+    rows = invert(vectors, seed=1)
+    assert [row["text"] for row in rows] == tokenizer.batch_decode(ids, skip_special_tokens=True)
+    return model, tokenizer
+
+for part in check(sys.argv[2]):
+    part.save_pretrained(sys.argv[3])
+check(sys.argv[3])
 """
 
 
@@ -90,20 +87,20 @@ def stranger(*arguments: Path, cwd: Path):
     script = cwd / "stranger.py"
     script.write_text(STRANGER.format(root=root))
     result = subprocess.run(
-        [sys.executable, str(script), *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=120,
+        [sys.executable, str(script), *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=600,
         env={"PATH": "/usr/bin:/bin", "HF_HOME": str(cwd / "hf"), "HF_HUB_OFFLINE": "1"},
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-3000:]
 
 
+@pytest.mark.slow
 def test_loads_without_the_package_and_survives_saving_again(folder, tmp_path):
     """Missing code files, an ignored generation_config.json, or buffers left as garbage by meta-device loading show
     only in a process that never imported the package; saving what was loaded must keep it whole."""
     expected = folder.parent / "expected.pt"
     again = tmp_path / "again"
-    stranger(folder, expected, again, cwd=tmp_path)
+    stranger(expected, folder, again, cwd=tmp_path)
     assert {path.name for path in again.glob("*.py")} == SHIPPED
-    stranger(again, expected, cwd=tmp_path)
 
 
 def test_files_shipped_to_the_hub(folder):
@@ -147,8 +144,7 @@ SEARCH = dict(feedback="surrogate", num_candidates=3, num_corrections=2, num_pro
 def invert(encoder):
     """A pipeline of a model that is loaded already, with a surrogate."""
     tokenizer = prepare_tokenizer(encoder.tokenizer)
-    torch.manual_seed(0)
-    model = awaken(new_inverter(tokenizer, TRUNK, embedding_dim=16, max_sequence_length=12))
+    model = new_tiny_inverter(encoder.tokenizer)
     model.add_surrogate(2)
     return pipeline("embedding-inversion", model=model.eval(), tokenizer=tokenizer)
 
@@ -272,7 +268,6 @@ def test_a_tokenizer_without_mask_gets_one(encoder, tmp_path):
     model = new_inverter(prepared, TRUNK, embedding_dim=16, max_sequence_length=12)
     assert model.config.mask_token_id == prepared.mask_token_id < model.config.vocab_size == len(prepared)
     assert not (model.generate(unit_vectors(2)).sequences == prepared.mask_token_id).any()
-    assert MASK != prepared.mask_token_id
 
 
 def test_another_vocabulary_takes_the_rows_of_its_own_tokens(encoder, tmp_path):

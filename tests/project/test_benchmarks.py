@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from modeling_embinv import linear_embinv
 from modeling_embinv.linear_embinv import Linear
+from modeling_embinv.training.flops import ONEDNN_OPERATIONS
 from tests.conftest import END, VOCAB, tiny_config, tiny_model, unit_vectors
 
 TINY = dict(
@@ -47,7 +48,7 @@ def test_counts_as_pytorch_counts(call, family):
     model = tiny_model(family, num_condition_tokens=1, attn_implementation="eager")
     # PyTorch's table lacks the in-place product
     in_place = {torch.ops.aten.addmm_: lambda _, left, right, **kwargs: 2 * left[0] * left[1] * right[1]}
-    with FlopCounterMode(display=False, custom_mapping=in_place) as counter:
+    with FlopCounterMode(display=False, custom_mapping=in_place | ONEDNN_OPERATIONS) as counter:
         call(model)
     assert operations(call, model) == counter.get_total_flops() > 0
 

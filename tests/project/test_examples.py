@@ -1,6 +1,7 @@
 """The examples, run as their first lines say."""
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -11,13 +12,18 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def run(*command: str, **environment: str) -> str:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=300, env={**os.environ, "PATH": path, **environment}
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs a script of the examples as `python` does, in the project's folder, and gives what it prints."""
+    monkeypatch.chdir(ROOT)
+
+    def run_script(name: str, *arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        capsys.readouterr()
+        runpy.run_path(f"examples/{name}", run_name="__main__")
+        return capsys.readouterr().out
+
+    return run_script
 
 
 @pytest.fixture(scope="module")
@@ -27,27 +33,27 @@ def vectors(encoder, tmp_path_factory) -> Path:
     return path
 
 
-def test_vectors_are_inverted(vectors):
+def test_vectors_are_inverted(run, vectors):
     """An example that names an old argument is a user's first error."""
-    lines = run(sys.executable, "examples/invert_vectors.py", str(vectors)).splitlines()
+    lines = run("invert_vectors.py", str(vectors)).splitlines()
     assert len(lines) == 2 and "meet" in lines[0] and "dog" in lines[1]
 
 
-def test_drafts_are_shown():
+def test_drafts_are_shown(run):
     """Every pass has a line, and the last line no mask."""
-    lines = run(sys.executable, "examples/watch_denoising.py", "The dog slept.").splitlines()
+    lines = run("watch_denoising.py", "The dog slept.").splitlines()
     assert lines[0].startswith("1 ") and "▒" in lines[0] and "▒" not in lines[-1] and "dog" in lines[-1]
 
 
-def test_gaps_are_filled_and_the_rest_stays(vectors, tmp_path):
+def test_gaps_are_filled_and_the_rest_stays(run, vectors, tmp_path):
     """Known words that the model may overwrite would make the example a lie."""
     np.save(tmp_path / "one.npy", np.load(vectors)[0])
-    script = (sys.executable, "examples/fill_gaps.py")
-    assert run(*script, "we will [MASK] at the [MASK].", str(tmp_path / "one.npy")).split() == [
+    assert run("fill_gaps.py", "we will [MASK] at the [MASK].", str(tmp_path / "one.npy")).split() == [
         "we", "will", "meet", "at", "the", "station."
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_fine_tuning_runs_to_its_second_table(tmp_path):
     """Flags of the script and of the commands that it calls drift apart unseen."""
     texts = tmp_path / "texts.txt"
@@ -55,5 +61,14 @@ def test_fine_tuning_runs_to_its_second_table(tmp_path):
     texts.write_text(
         "".join(f"Replace the {a} before you test the {b} again.\n" for a in names for b in names if a != b)
     )
-    shown = run("bash", "examples/finetune.sh", str(texts), str(tmp_path / "out"), UPDATES="2", SHARE="0.3")
-    assert shown.count("nearest training text") == 2 and (tmp_path / "out" / "best" / "config.json").exists()
+    environment = {
+        **os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "UPDATES": "2",
+        "SHARE": "0.3",
+    }  # fmt: skip
+    done = subprocess.run(
+        ["bash", "examples/finetune.sh", str(texts), str(tmp_path / "out")],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("nearest training text") == 2
+    assert (tmp_path / "out" / "best" / "config.json").exists()

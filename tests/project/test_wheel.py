@@ -22,10 +22,10 @@ def installed(tmp_path_factory) -> Path:
         shutil.copy(ROOT / name, source / name)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     wheel = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(source)]
-    subprocess.run(wheel, check=True, capture_output=True, timeout=240)
+    subprocess.run(wheel, check=True, capture_output=True, timeout=600)
     (built,) = folder.glob("*.whl")
     install = [*pip, "install", "--no-deps", "--no-index", "--target", str(folder / "site"), str(built)]
-    subprocess.run(install, check=True, capture_output=True, timeout=240)
+    subprocess.run(install, check=True, capture_output=True, timeout=600)
     return folder / "site"
 
 
@@ -33,9 +33,10 @@ def embinv(installed: Path, cwd: Path, *arguments) -> subprocess.CompletedProces
     environment = {**os.environ, "PYTHONPATH": str(installed), "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
     environment["HF_HUB_OFFLINE"] = "1"
     command = [sys.executable, "-m", "modeling_embinv.cli", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240)
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600)
 
 
+@pytest.mark.slow
 def test_commands_work_away_from_the_project(installed, tmp_path):
     """Encoder YAMLs and the checkpoint were looked for beside the package: `demo` and `prepare` failed for everybody
     who had installed it."""

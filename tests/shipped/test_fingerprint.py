@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 
 from modeling_embinv.cli.options import CHECKPOINT
 from modeling_embinv.configuration_embinv import EmbInvConfig
-from modeling_embinv.data.pairs import prepare
+from modeling_embinv.data.prepare import prepare
 from modeling_embinv.data.sources import Document
 from modeling_embinv.inputs_embinv import Fingerprint
 from modeling_embinv.training.assemble import train
@@ -92,7 +92,7 @@ def released_fingerprint() -> Fingerprint:
 def test_generate_names_the_encoder_that_it_expects(released_fingerprint):
     """Foreign vectors came back as fluent text, and nothing said that it was invented."""
     model = tiny_model(embedding_dim=384, encoder_id="owner/encoder")
-    model.generate(random_vectors(4))  # a model without a fingerprint cannot tell
+    model.generate(normalize(random_vectors(4), dim=1))  # a model without a fingerprint cannot tell
     model.config.encoder_fingerprint = released_fingerprint.to_text()
     with pytest.warns(UserWarning, match=r"inverts vectors of owner/encoder; these look like random numbers"):
         model.generate(normalize(random_vectors(4), dim=1), num_steps=1)

@@ -1,8 +1,10 @@
 """Decoding: every strategy against an oracle, exact budgets, repeatability, and settings that fail loudly."""
 
 import json
+import math
 import random
 import types
+import warnings
 
 import numpy as np
 import pytest
@@ -12,12 +14,12 @@ from transformers import TextDiffusionStreamer
 from modeling_embinv import EmbInvForMaskedDiffusion, EmbInvGenerationConfig, EmbInvOutput
 from modeling_embinv.conditioning_embinv import Condition
 from modeling_embinv.diffusion_embinv import Canvas, confidence_step, euler_step, remask_step, sequential_step
-from modeling_embinv.generation_config_embinv import STRATEGIES as ALL_STRATEGIES
 from modeling_embinv.inputs_embinv import check_embeddings
+from modeling_embinv.settings_embinv import SETTINGS
 from tests.conftest import END, MASK, PAD, VOCAB, awaken, tiny_config, tiny_model, unit_vectors
 
 L = 12
-STRATEGIES = [strategy for strategy in ALL_STRATEGIES if strategy != "autoregressive"]  # of masked models
+STRATEGIES = [name for name in SETTINGS["strategy"].choices if name != "autoregressive"]  # of masked models
 
 
 class Oracle(EmbInvForMaskedDiffusion):
@@ -363,8 +365,8 @@ def test_bad_settings_raise(settings, message):
     [
         (torch.ones(2, 15), r"shape \(batch, 16\), got \(2, 15\)"),
         (torch.ones(1, 2, 16), "must have shape"),
-        (torch.tensor([[1.0] * 16, [float("nan")] * 16]), "embedding 1 has NaN"),
-        (torch.tensor([[float("inf")] * 16]), "embedding 0 has NaN or infinite"),
+        (torch.tensor([[1.0] * 16, [float("nan")] * 16]), "embedding 1 holds NaN"),
+        (torch.tensor([[float("inf")] * 16]), "embedding 0 holds NaN or infinity"),
         (torch.zeros(1, 16), "embedding 0 is all zeros"),
         (None, "embeddings are missing"),
         (torch.ones(1, 16).long(), "must be floating-point numbers, got torch.int64"),
@@ -384,6 +386,42 @@ def test_bad_vectors_raise(vectors, message):
     """NaN in gives fluent nonsense out; token ids or packed bits taken for vectors do as well."""
     with pytest.raises(ValueError, match=message):
         tiny_model().generate(vectors)
+
+
+def test_vectors_of_unit_length_are_taken_without_a_word():
+    """Catches a warning for vectors that are of length 1 but for the rounding of float16."""
+    vectors = unit_vectors(7).half()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        checked = check_embeddings(vectors, 16)
+    assert checked.dtype == torch.float32 and torch.allclose(checked.norm(dim=1), torch.ones(7), atol=1e-6)
+    assert torch.allclose(checked, unit_vectors(7), atol=1e-3)
+
+
+def test_the_warning_of_other_lengths_comes_once():
+    """Catches raw vectors fed to a model that was trained on unit ones, and one warning for each of many batches."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for first in range(0, 300, 100):
+            checked = check_embeddings(unit_vectors(7).double() * (first + 1) * 1e-25, 16, first)
+    assert len(caught) == 1 and "not of length 1" in str(caught[0].message)
+    assert torch.allclose(checked.norm(dim=1), torch.ones(7), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (math.nan, "embedding 103 holds NaN or infinity"),
+        (-math.inf, "embedding 103 holds NaN"),
+        (0.0, "embedding 103 is all zeros"),
+    ],
+)
+def test_a_bad_row_is_named_by_its_number_in_the_source(value, message):
+    """Catches one bad row that turns a whole batch into NaN, or is named by its index in the batch."""
+    vectors = unit_vectors(7)
+    vectors[3] = value
+    with pytest.raises(ValueError, match=message):
+        check_embeddings(vectors, 16, first=100)
 
 
 @pytest.mark.parametrize("scale", [1e-320, 1e-25, 1e30, 1e300])
@@ -511,7 +549,10 @@ def odd_arguments(random: random.Random) -> tuple:
     settings = {name: fine[name] for name in random.sample(list(fine)[:-1], random.randint(0, 4))}
     if "num_corrections" in settings:
         settings["feedback"] = "surrogate"
-    others = ("draft_ids", "generator", "streamer", "feedback", "tokenizer", "generation_config", "inputs", "top_p")
+    others = (
+        "draft_ids", "generator", "streamer", "feedback", "tokenizer", "generation_config", "search", "inputs",
+        "top_p",
+    )  # fmt: skip
     for name in random.sample((*EmbInvGenerationConfig.names(), *others), random.randint(0, 2)):
         settings[name] = random.choice(ODD)
     return vectors, settings

@@ -12,9 +12,7 @@ from modeling_embinv.cli.demo import DEMO_SENTENCES
 from modeling_embinv.cli.options import CHECKPOINT
 from modeling_embinv.int8_embinv import WEIGHT_STEPS, Int8Linear
 from modeling_embinv.loading import load_inverter
-from tests.conftest import awaken, unit_vectors
-from tests.shipped.test_search import texts
-from tests.shipped.test_surrogate import with_surrogate
+from tests.conftest import awaken, texts, unit_vectors, with_surrogate
 
 
 def layer(seed: int = 0) -> torch.nn.Linear:

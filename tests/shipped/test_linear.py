@@ -4,12 +4,11 @@ import pytest
 import torch
 from torch.func import functional_call
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from modeling_embinv import linear_embinv
 from modeling_embinv.linear_embinv import Linear, linear, use_linear
-from tests.conftest import tiny_model, unit_vectors
-from tests.shipped.test_search import texts
+from modeling_embinv.training.flops import operation_counter
+from tests.conftest import texts, tiny_model, unit_vectors
 
 
 @pytest.fixture(params=[True, False], ids=["onednn", "pytorch"])
@@ -84,8 +83,10 @@ def test_only_plain_layers_change():
 
     model = torch.nn.Sequential(torch.nn.Linear(4, 4), Doubled(4, 4))
     names = model.state_dict().keys()
+    weight, held_elsewhere = model[0].weight, model[0]
     use_linear(model)
     assert [type(module) for module in model] == [Linear, Doubled] and model.state_dict().keys() == names
+    assert model[0].weight is weight and type(held_elsewhere) is torch.nn.Linear
 
 
 def test_a_model_computes_the_same_by_either(family, monkeypatch):
@@ -94,7 +95,7 @@ def test_a_model_computes_the_same_by_either(family, monkeypatch):
     found = []
     for chosen in (True, False):
         monkeypatch.setattr(linear_embinv, "PREFERS_ONEDNN", chosen)
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with torch.no_grad(), operation_counter() as counter:
             logits = model(ids, vectors, torch.rand(3, generator=torch.Generator().manual_seed(0))).logits
         loss = model(ids, vectors, torch.ones(3), targets=ids.flatten()).loss
         loss.backward()

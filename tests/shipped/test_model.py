@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForMaskedLM
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoModel
 from transformers.models.bert.modeling_bert import BertForMaskedLM, BertModel
 from transformers.models.modernbert.modeling_modernbert import ModernBertForMaskedLM
 
@@ -208,7 +209,7 @@ def test_loss_equals_cross_entropy_of_the_logits(family):
     positions, targets = torch.tensor([1, 5, 20]), torch.tensor([7, 8, 9])
     output = model(IDS, unit_vectors(3), T, positions=positions, targets=targets)
     expected = torch.nn.functional.cross_entropy(logits_of(model, positions=positions), targets)
-    assert float(output.loss) == pytest.approx(float(expected), rel=1e-5)
+    assert float(output.loss.detach()) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_frozen_backbone_trains_the_rest():
@@ -292,7 +293,7 @@ def test_paper_depths_are_configurations(depth):
 )
 def test_bad_configurations_raise(settings, message):
     """Sizes that do not fit together must fail before the first batch."""
-    with pytest.raises(Exception, match=message):
+    with pytest.raises(StrictDataclassError, match=message):
         tiny_config(**settings)
 
 
@@ -309,8 +310,3 @@ def test_unsupported_trunks_raise():
         )
     with pytest.raises(ValueError, match="bidirectional"):
         tiny_model(backbone_config=dict(model_type="bert", vocab_size=VOCAB, is_decoder=True))
-
-
-def test_masked_lm_import_is_real():
-    """Guards the fixture above: the auto class must give the library's own masked language model."""
-    assert type(AutoModelForMaskedLM.from_config(tiny_config().backbone_config)) is BertForMaskedLM

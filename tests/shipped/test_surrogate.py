@@ -7,17 +7,9 @@ from scipy.stats import spearmanr
 from modeling_embinv import modeling_embinv
 from modeling_embinv.diffusion_embinv import after_first, text_positions
 from modeling_embinv.evaluation import metrics
-from modeling_embinv.search_embinv import LIKELIHOOD_WEIGHT, SURROGATE_LIKELIHOOD_WEIGHT, ClosedLoop
-from tests.conftest import END, VOCAB, awaken, tiny_model, unit_vectors
-from tests.shipped.test_search import bag_of_tokens, texts
-
-
-def with_surrogate(family: str = "bert", **overrides):
-    """A model whose surrogate has left its start, where its changes of the trunk are zero."""
-    model = awaken(tiny_model(family, surrogate_rank=4, **overrides))
-    for weight in (*model.surrogate.up, model.surrogate.start, *model.surrogate.shifts):
-        torch.nn.init.normal_(weight, std=0.3)
-    return model
+from modeling_embinv.search_embinv import ClosedLoop
+from modeling_embinv.settings_embinv import LIKELIHOOD_WEIGHT, SURROGATE_LIKELIHOOD_WEIGHT
+from tests.conftest import END, VOCAB, awaken, bag_of_tokens, texts, tiny_model, unit_vectors, with_surrogate
 
 
 def test_what_stands_behind_the_end_does_not_count(family):

@@ -21,14 +21,6 @@ FIGURE = re.compile(r"<b>([\d.]+)%?</b>([^<]+)<")
 
 
 @pytest.fixture(scope="module")
-def app():
-    import app
-
-    app.FRAME_SECONDS = 0.0
-    return app
-
-
-@pytest.fixture(scope="module")
 def url(app):
     _, url, _ = app.launch(prevent_thread_lock=True, quiet=True)
     yield url
@@ -130,14 +122,14 @@ def test_vectors_of_another_origin_get_a_warning(app, monkeypatch):
         (json.dumps([0.0] * 384), "all zeros"),
         ("[" + "1e400," * 383 + "1]", "NaN or infinity"),
         ("[" * 5000, "one vector, or rows of vectors"),
-        ("[" + "1" * 5000 + "]", "has 1 numbers|same number of plain numbers"),
+        ("[" + "1" * 5000 + "]", "has 1 numbers"),
         ("[[1, 2], [3]]", "same number of plain numbers"),
         ('{"a": 1}', "plain numbers"),
     ],
 )
 def test_a_bad_vector_is_one_readable_line(client, text, message):
     """A stack trace tells a visitor nothing, and an attacker too much."""
-    with pytest.raises(Exception, match=message) as caught:
+    with pytest.raises(gradio_client.exceptions.AppError, match=message) as caught:
         client.predict(text, None, 0, *SETTINGS, api_name="/invert_vector")
     assert "Traceback" not in str(caught.value) and "\n" not in str(caught.value)
 
@@ -148,7 +140,7 @@ def test_bad_files_are_one_readable_line(client, tmp_path):
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 and nothing else")
     (tmp_path / "notes.csv").write_text("some,words\n")
     for path in sorted(tmp_path.iterdir()):
-        with pytest.raises(Exception, match=f"{path.name} cannot be read as"):
+        with pytest.raises(gradio_client.exceptions.AppError, match=f"{path.name} cannot be read as"):
             client.predict(None, gradio_client.handle_file(str(path)), 0, *SETTINGS, api_name="/invert_vector")
 
 
@@ -156,11 +148,11 @@ def test_limits_hold(client):
     """An endless text or a hundred lines would keep everybody else waiting."""
     for text, message in (("", "Type a sentence"), ("word " * 200, "at most 600"), ("…" * 3 + "\n", None)):
         if message:
-            with pytest.raises(Exception, match=message):
+            with pytest.raises(gradio_client.exceptions.AppError, match=message):
                 client.predict(text, *SETTINGS, api_name="/invert")
-    with pytest.raises(Exception, match="at most 8"):
+    with pytest.raises(gradio_client.exceptions.AppError, match="at most 8"):
         client.predict("line\n" * 9, 0.0, "float32", 0, api_name="/leaks")
-    with pytest.raises(Exception, match="same vector"):
+    with pytest.raises(gradio_client.exceptions.AppError, match="same vector"):
         client.predict(SENTENCE, SENTENCE, 5, api_name="/mix")
     long = client.predict("the dog sleeps and " * 20, *SETTINGS, api_name="/invert")
     assert long[1]  # cut, not refused

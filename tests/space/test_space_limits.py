@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from modeling_embinv.settings_embinv import FEEDBACK, SETTINGS
+
 httpx = pytest.importorskip("httpx")
 gradio_client = pytest.importorskip("gradio_client", reason="the Space needs gradio: pip install 'embinv[space]'")
 SENTENCE = "We will meet at the station on Friday evening."
@@ -30,14 +32,6 @@ GOOD = {
     "leaks": ["The dog slept.", 0, "float32", 0],
     "replay": [0],
 }
-
-
-@pytest.fixture(scope="module")
-def app():
-    import app
-
-    app.FRAME_SECONDS = 0.0
-    return app
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +69,28 @@ def message_of(outcome: tuple[str, str]) -> str:
 
 def test_no_event_takes_a_value_without_a_bound(app):
     """A new control whose values nobody checks is the next replay that answers 120 bytes with 210 MB."""
-    for event in app.build().fns.values():
-        for component in event.inputs:
-            assert component.stateful or hasattr(component, "bound"), (event.api_name, component)
+    inputs = [(event.api_name, component) for event in app.build().fns.values() for component in event.inputs]
+    assert len(inputs) > 30
+    assert [given for given in inputs if not (given[1].stateful or hasattr(given[1], "bound"))] == []
+
+
+def test_controls_are_made_from_the_table_of_settings(app):
+    """A page whose sliders start elsewhere than `generate`, reach what it refuses, or call it by other words."""
+    for name in app.CONTROLS:
+        bound, setting = app.BOUNDS[name], {**SETTINGS, "feedback": FEEDBACK}[name]
+        control = bound.control()
+        assert bound.info == control.info == setting.help
+        if isinstance(bound, app.Number):
+            assert control.value == bound.check(None) == setting.default
+            assert isinstance(control.step, int) == (setting.kind is int)
+            assert (control.minimum, control.maximum) == (bound.low, bound.high)
+            assert bound.high < setting.high and bound.low == max(setting.low, 0)  # the page allows less of each
+            assert all(setting.check(value) == value for value in (bound.low, bound.high))
+        elif name == "temperature":
+            assert all(setting.check(float(word)) is not None for word in bound.choices[1:])
+        else:
+            assert len(bound.choices) > 1 and set(bound.choices) <= set(setting.choices)
+    assert app.STRATEGIES[0] == SETTINGS["strategy"].default
 
 
 @pytest.mark.parametrize(
@@ -95,9 +108,9 @@ def test_no_event_takes_a_value_without_a_bound(app):
         ("invert", 2, ["euler"], "Strategy"),
         ("invert", 3, 10**18, "Steps: a whole number from 1 to 32"),
         ("invert", 3, 0, "Steps"),
-        ("invert", 4, float("inf"), "Guidance .*: a number from 0 to 4"),
+        ("invert", 4, float("inf"), "Guidance scale: a number from 0 to 4"),
         ("invert", 5, 0.3, "Temperature: one of"),
-        ("invert", 6, -0.1, "Re-mask ratio .* from 0 to 0.5"),
+        ("invert", 6, -0.1, "Remask ratio: a number from 0 to 0.5"),
         ("invert", 7, 10**6, "Candidates: a whole number from 1 to 32"),
         ("invert", 8, 10**6, "Corrections: a whole number from 0 to 20"),
         ("invert", 9, "oracle", "Checked by: one of"),
@@ -252,7 +265,7 @@ def test_whoever_leaves_stops_the_model(app, monkeypatch):
     """Each request starts a thread; that of a visitor who is gone went on to the end of the search."""
     vector = app.inverter.embed([SENTENCE])[0]
     before = set(threading.enumerate())
-    for settings in (dict(num_steps=32), dict(candidates=32, corrections=20, searches=4)):
+    for settings in (dict(num_steps=32), dict(num_candidates=32, num_corrections=20, num_searches=4)):
         drafts = app.inverter.drafts(vector, **settings)
         next(drafts)
         next(drafts)
@@ -290,7 +303,7 @@ def test_a_search_that_takes_too_long_ends_with_a_line(app, monkeypatch):
 
     monkeypatch.setattr(inverter, "LONGEST_SECONDS", -1)
     with pytest.raises(ValueError, match="choose fewer candidates"):
-        list(app.inverter.drafts(app.inverter.embed([SENTENCE])[0], candidates=8, corrections=20))
+        list(app.inverter.drafts(app.inverter.embed([SENTENCE])[0], num_candidates=8, num_corrections=20))
 
 
 def test_what_visitors_leave_is_bounded(app, monkeypatch):

@@ -6,7 +6,6 @@ import json
 import lzma
 import random
 import tracemalloc
-import warnings
 import zipfile
 
 import numpy as np
@@ -17,7 +16,7 @@ import torch
 from datasets import Dataset, DatasetDict, Features, List, Value
 from safetensors.numpy import save_file
 
-from modeling_embinv.data.vector_checks import check_vectors, sample_warnings, width_message
+from modeling_embinv.data.vector_checks import sample_warnings, width_message
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.stores.vectors import open_vectors, read_vectors, vector_documents
 
@@ -364,26 +363,27 @@ def test_file_without_vectors(tmp_path, name):
             "v.npz": lambda path: np.savez(path, x=VECTORS[:0]),
             "v.safetensors": lambda path: save_file({"x": VECTORS[:0]}, path),
         }[name](path)
-    with pytest.raises(ValueError, match=f"{path.name}: (holds no vectors|no folder .*or an empty one)"):
+    message = "no folder that datasets saved, or an empty one" if name == "saved" else "holds no vectors"
+    with pytest.raises(ValueError, match=f"{name}: {message}"):
         read_vectors(path)
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        "v.parquet",
-        "v.arrow",
-        "v.feather",
-        "v.csv",
-        "v.json",
-        "v.jsonl",
-        "v.jsonl.gz",
-        "v.npy",
-        "v.npz",
-        "v.safetensors",
-    ],
+    "name, message",
+    {
+        "v.parquet": "corrupt, truncated or no .parquet file",
+        "v.arrow": "corrupt, truncated or no .arrow file",
+        "v.feather": "corrupt, truncated or no .feather file",
+        "v.csv": r"line 15 is not csv \(truncated\?\)",
+        "v.json": r"is not JSON \(truncated\?\)",
+        "v.jsonl": r"line 7 is not JSON \(truncated\?\)",
+        "v.jsonl.gz": "corrupt, truncated or no .jsonl file",
+        "v.npy": "corrupt or truncated: its header says .* 672 bytes, and 632 follow",
+        "v.npz": "corrupt, truncated or no .npz file",
+        "v.safetensors": "corrupt, truncated or no .safetensors file",
+    }.items(),
 )
-def test_truncated_vectors(tmp_path, name):
+def test_truncated_vectors(tmp_path, name, message):
     """Catches a half-copied file that gives fewer vectors, or garbage, without a word."""
     path = tmp_path / name
     if name in TABLES:
@@ -395,7 +395,7 @@ def test_truncated_vectors(tmp_path, name):
     else:
         save_file({"x": VECTORS}, path)
     path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(ValueError, match=f"{name}: .*(corrupt|truncated)") as caught:
+    with pytest.raises(ValueError, match=f"{name}: {message}") as caught:
         read_vectors(path)
     assert "\n" not in str(caught.value)
 
@@ -418,7 +418,7 @@ def test_an_arrow_stream_cut_between_batches(tmp_path, cut, where):
     whole = stream.read_bytes()
     stop = len(whole) - 8 if cut == "before the end mark" else whole.rindex(b"\xff\xff\xff\xff", 0, len(whole) - 8)
     stream.write_bytes(whole[:stop])
-    with pytest.raises(ValueError, match="the mark at its end is missing|no folder that datasets saved"):
+    with pytest.raises(ValueError, match="the mark at its end is missing"):
         read_vectors(path)
     stream.write_bytes(whole[:stop] + whole[-8:] + whole[stop:])  # an end mark too early
     if where == "file":  # datasets maps what comes before the mark
@@ -493,8 +493,17 @@ def test_npy_headers_of_another_mind(tmp_path, description):
     assert str(caught.value).isprintable() and len(str(caught.value)) < 500
 
 
-@pytest.mark.parametrize("name", ["v.json", "v.jsonl", "list.json", "object.json", "cell.csv"])
-def test_json_nested_deeply(tmp_path, name):
+@pytest.mark.parametrize(
+    "name, message",
+    {
+        "v.json": "nested too deeply",
+        "v.jsonl": "line 1 is not JSON .*: nested too deeply",
+        "list.json": "nested too deeply",
+        "object.json": "is not JSON .*: nested too deeply",
+        "cell.csv": "1 row without a usable vector",
+    }.items(),
+)
+def test_json_nested_deeply(tmp_path, name, message):
     """Catches a RecursionError from any of the JSON readers."""
     deep = "[" * 50_000
     content = {
@@ -503,7 +512,7 @@ def test_json_nested_deeply(tmp_path, name):
         "cell.csv": f"id,embedding\n1,{deep}\n",
     }
     (tmp_path / name).write_text(content.get(name, deep))
-    with pytest.raises(ValueError, match=f"{name}: (.*is not JSON|nested too deeply|.*usable vector)"):
+    with pytest.raises(ValueError, match=f"{name}: {message}"):
         read_vectors(tmp_path / name)
 
 
@@ -530,13 +539,20 @@ def test_tables_that_python_cannot_name(tmp_path):
             read_vectors(tmp_path / name, text_column="text")
 
 
-@pytest.mark.parametrize("unit", [b"x", b" ", b"\n"])
-@pytest.mark.parametrize("name", ["v.jsonl.gz", "v.csv.gz", "v.json.gz"])
-def test_a_bomb_is_bounded(tmp_path, name, unit):
+LONG_LINE, BLANKS = "holds more than 16,000,000 characters in one line", "holds more than .* in blank lines"
+BOMBS = [
+    ("v.jsonl.gz", b"x", LONG_LINE), ("v.jsonl.gz", b" ", BLANKS), ("v.jsonl.gz", b"\n", BLANKS),
+    ("v.csv.gz", b"x", LONG_LINE), ("v.csv.gz", b" ", BLANKS), ("v.csv.gz", b"\n", BLANKS),
+    ("v.json.gz", b"x", "is not JSON"), ("v.json.gz", b" ", "no vectors"), ("v.json.gz", b"\n", "no vectors"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name, unit, message", BOMBS)
+def test_a_bomb_is_bounded(tmp_path, name, unit, message):
     """Catches 100 kB of gzip that fill the memory, or keep the reader busy for ever."""
     (tmp_path / name).write_bytes(gzip.compress(unit * 20_000_000, 1))
     tracemalloc.start()
-    with pytest.raises(ValueError, match=f"{name}: (holds more than|is not JSON|holds no vectors|more than)"):
+    with pytest.raises(ValueError, match=f"{name}: .*{message}"):
         read_vectors(tmp_path / name)
     assert tracemalloc.get_traced_memory()[1] < 300_000_000
     tracemalloc.stop()
@@ -654,43 +670,3 @@ def test_damaged_files_give_vectors_or_one_line(tmp_path, name):
             good = sum(len(batch.rows) for batch in batches)
             assert good + source.skipped.count == source.count()
             assert all(np.isfinite(batch.vectors).all() for batch in batches)
-
-
-# check_vectors
-
-
-def test_check_vectors_accepts_unit_rows():
-    """Catches a warning for vectors that are of unit norm but for the rounding of float16."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        checked = check_vectors(VECTORS.astype(np.float16), DIM)
-    assert checked.dtype == np.float32 and np.allclose(np.linalg.norm(checked, axis=1), 1, atol=1e-6)
-    assert np.allclose(checked, VECTORS, atol=1e-3)
-
-
-def test_check_vectors_scales_and_warns_once():
-    """Catches raw vectors fed to a model that was trained on unit ones, and one warning for each of many batches."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("default")
-        for first_row in range(0, 300, 100):
-            checked = check_vectors(VECTORS * (first_row + 1) * 1e-25, DIM, first_row)
-    assert len(caught) == 1 and "unit norm" in str(caught[0].message)
-    assert np.allclose(np.linalg.norm(checked, axis=1), 1, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [(np.nan, "row 103 holds NaN or infinity"), (-np.inf, "row 103 holds NaN"), (0, "row 103 is all zeros")],
-)
-def test_check_vectors_names_the_row(value, message):
-    """Catches one bad row that turns a whole batch into NaN, or is named by its place in the batch only."""
-    vectors = VECTORS.copy()
-    vectors[3] = value
-    with pytest.raises(ValueError, match=message):
-        check_vectors(vectors, DIM, first_row=100)
-
-
-def test_check_vectors_width():
-    """Catches another encoder's vectors that fail deep inside the model."""
-    with pytest.raises(ValueError, match=r"\(7, 24\).*expected \(N, 384\)"):
-        check_vectors(VECTORS, 384)

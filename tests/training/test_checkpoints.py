@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import runpy
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +14,13 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from modeling_embinv.data import folders
-from modeling_embinv.data.batches import NoisedBatch
 from modeling_embinv.data.files import write_json
+from modeling_embinv.data.noise import NoisedBatch
 from modeling_embinv.training.assemble import build_data, build_model, train
 from modeling_embinv.training.backbone import new_inverter, prepare_tokenizer
 from modeling_embinv.training.checkpoints import checkpoints, export, remove_unfinished, save_checkpoint
 from modeling_embinv.training.loop import Run
-from tests.training.tiny_runs import TINY_TRUNK, in_two_processes, log, settings, weights
+from tests.training.tiny_runs import ROOT, TINY_TRUNK, in_two_forks, log, settings, weights
 
 
 @pytest.fixture
@@ -63,6 +64,7 @@ def exit_at(count: int, folder: Path):
     sys.addaudithook(hook)
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_file_operation(encoder, tmp_path):
     """Half a checkpoint or export under a name that counts, a moment without the export, or leftovers for ever."""
     tokenizer = prepare_tokenizer(encoder.tokenizer)
@@ -165,10 +167,16 @@ def test_a_loss_that_is_not_finite_stops_the_run(pairs, tmp_path, flags):
 
 def test_all_processes_stop(pairs, tmp_path):
     """A process that stops alone leaves the others waiting for its gradients until they time out."""
-    config = settings(pairs, tmp_path / "out", learning_rate=1e21, max_steps=50, log_steps=50, eval_steps=50)
-    done = in_two_processes(config, tmp_path / "run.yaml")
-    assert done.returncode == 1 and done.stderr.count("the loss or its gradient is not finite") >= 2
-    assert "Traceback" not in done.stderr.split("ChildFailedError")[0].split("torch/distributed")[0]
+    in_two_forks(settings(pairs, tmp_path, learning_rate=1e21, max_steps=50, log_steps=50, eval_steps=50))
+    messages = [path.read_text() for path in tmp_path.glob("*.error")]
+    assert len(messages) == 2 and all("the loss or its gradient is not finite" in line for line in messages)
+
+
+def test_the_script_ends_with_one_line(tmp_path, monkeypatch):
+    """A page of traceback for a misspelt file name."""
+    monkeypatch.setattr(sys, "argv", ["train.py", str(tmp_path / "missing.yaml")])
+    with pytest.raises(SystemExit, match=r"^train.py: cannot read .*missing.yaml"):
+        runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
 
 
 def test_a_warm_up_that_diverges_stops(pairs, tmp_path):
@@ -244,7 +252,10 @@ def test_accumulation_equals_one_large_batch(pairs, tmp_path, encoder, loss_weig
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         model, optimizer = accelerator.prepare(model, optimizer)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
-        run = kind(config, accelerator, model, tokenizer, encoder, optimizer, scheduler, batches, held_out)
+        run = kind(
+            config, accelerator=accelerator, model=model, tokenizer=tokenizer, encoder=encoder,
+            optimizers=[optimizer], schedulers=[scheduler], batches=batches, held_out=held_out,
+        )  # fmt: skip
         losses = [float(run.update(step)[0]) for step in range(3)]
         return losses, {name: weight.detach().clone() for name, weight in model.named_parameters()}
 

@@ -77,6 +77,7 @@ def test_a_trunk_that_does_not_train_keeps_it(released, pairs, tmp_path, caplog)
     assert "calibration" not in generation_config(out)
 
 
+@pytest.mark.slow
 def test_two_processes_fine_tune_it(released, pairs, tmp_path):
     """Weights that take no part in the loss stop every distributed run ("parameters not used in producing loss")."""
     done = in_two_processes(tuned(released, pairs, tmp_path / "out"), tmp_path / "run.yaml")

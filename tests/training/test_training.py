@@ -13,10 +13,12 @@ from transformers import PreTrainedTokenizerFast
 
 from modeling_embinv import EmbInvConfig
 from modeling_embinv.cli.main import main
-from modeling_embinv.data.batches import PairBatches, canvas_length, noise_batch
+from modeling_embinv.data.batches import PairBatches
 from modeling_embinv.data.canvas import encode_canvas
-from modeling_embinv.data.encoders import EncoderConfig
+from modeling_embinv.data.encoder_config import EncoderConfig
+from modeling_embinv.data.noise import Noise, canvas_length, noise_batch
 from modeling_embinv.data.pairs import load_pairs
+from modeling_embinv.data.tokens import Vocabulary
 from modeling_embinv.diffusion_embinv import NoiseSchedule
 from modeling_embinv.loading import load_inverter
 from modeling_embinv.runtime import generator_for
@@ -25,14 +27,8 @@ from modeling_embinv.training.assemble import train
 from modeling_embinv.training.backbone import new_inverter, prepare_tokenizer
 from modeling_embinv.training.bag_of_words import bag_of_words_loss
 from modeling_embinv.training.config import TrainingConfig, parse_training_config
-from modeling_embinv.training.optimizers import learning_rate_factor
 from modeling_embinv.training.validation import ValidationSet, generation_scores
-from tests.training.tiny_runs import ROOT, TINY_TRUNK, in_two_processes, log, settings, weights
-
-SENTENCES = [
-    "The cat sat on the mat.", "Rain fell all night.", "He lost his keys again.", "Two trains left early.",
-    "Our teacher likes old maps.", "Please close the window.", "The soup is too hot to eat.", "Nobody saw the thief.",
-]  # fmt: skip
+from tests.training.tiny_runs import ROOT, SENTENCES, TINY_TRUNK, in_two_forks, log, settings, weights
 
 
 def test_resume_equals_no_interruption(pairs, tmp_path):
@@ -48,6 +44,7 @@ def test_resume_equals_no_interruption(pairs, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_distillation_resumes_and_trains_the_surrogate_alone(pairs, tmp_path):
     """The last stage must not touch what those before have learned, and go on where it was killed."""
     start = train(settings(pairs, tmp_path / "start", max_steps=1))
@@ -66,6 +63,7 @@ def test_distillation_resumes_and_trains_the_surrogate_alone(pairs, tmp_path):
     assert len(scores) == 3 and all(-1 <= line["validation/rank_correlation"] <= 1 for line in scores)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [{}, {"loss_weight": "none"}, {"surrogate_rank": 4}], ids=str)
 def test_accumulation_equals_two_processes(pairs, tmp_path, flags):
     """Two processes with the same noise, a schedule stepped once per process, or gradients that are not averaged end
@@ -73,9 +71,7 @@ def test_accumulation_equals_two_processes(pairs, tmp_path, flags):
     of the loss."""
     config = settings(pairs, tmp_path / "one", gradient_accumulation_steps=2, max_steps=4, **flags)
     one = train(config)
-    two = replace(config, output_dir=str(tmp_path / "two"), gradient_accumulation_steps=1)
-    done = in_two_processes(two, tmp_path / "two.yaml")
-    assert done.returncode == 0, done.stderr[-3000:]
+    in_two_forks(replace(config, output_dir=str(tmp_path / "two"), gradient_accumulation_steps=1))
     two = weights(tmp_path / "two" / "last")
     for name, weight in weights(one).items():
         assert torch.allclose(weight.float(), two[name].float(), atol=2e-3), name
@@ -85,17 +81,19 @@ def test_accumulation_equals_two_processes(pairs, tmp_path, flags):
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_handful_of_sentences_is_over_fitted(encoder):
     """Conditioning, masking, loss and decoding together: if any is broken, eight sentences cannot be learned."""
     tokenizer = prepare_tokenizer(encoder.tokenizer)
     torch.manual_seed(0)
     trunk = {**TINY_TRUNK, "hidden_size": 64, "intermediate_size": 128}
     model = new_inverter(tokenizer, trunk, embedding_dim=384, max_sequence_length=12)
-    canvas = encode_canvas(tokenizer, SENTENCES, 12)
+    canvas = encode_canvas(Vocabulary(tokenizer), SENTENCES, 12)
     embedding = encoder.encode(canvas.texts)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for step in range(150):
-        batch = noise_batch(canvas.input_ids, embedding, NoiseSchedule(), 103, generator_for(step), 0.2)
+        noise = Noise(NoiseSchedule(), 103, 102, full_mask_share=0.2)
+        batch = noise_batch(canvas.input_ids, embedding, noise, generator_for(step))
         loss = model(
             batch.noised_ids, embedding, batch.timestep, positions=batch.positions, targets=batch.targets
         ).loss
@@ -115,7 +113,7 @@ def test_bag_of_words_learns_words(encoder):
     context."""
     tokenizer = prepare_tokenizer(encoder.tokenizer)
     model = new_inverter(tokenizer, TINY_TRUNK, embedding_dim=384, max_sequence_length=12)
-    canvas = encode_canvas(tokenizer, SENTENCES, 12)
+    canvas = encode_canvas(Vocabulary(tokenizer), SENTENCES, 12)
     embedding = encoder.encode(canvas.texts)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.0)
     losses = []
@@ -206,7 +204,7 @@ def test_learning_rate_has_its_shape(tmp_path):
         max_steps=110,
         lr_scheduler="cosine",
     )
-    factors = [learning_rate_factor(config, step) for step in (0, 9, 10, 60, 110)]
+    factors = [config.rates().factor(step) for step in (0, 9, 10, 60, 110)]
     assert factors == pytest.approx([0.1, 1.0, 1.0, 0.5, 0.0], abs=1e-9)
 
 
@@ -297,9 +295,8 @@ def test_scoring_part_of_the_tail_is_unbiased():
     ids[:, :5] = 7
     masked, counted, scored = 0, torch.zeros(12), 0
     for seed in range(60):
-        batch = noise_batch(
-            ids, torch.zeros(64, 4), NoiseSchedule(), 103, generator_for(seed), end_token_id=102, tail_share=0.25
-        )
+        noise = Noise(NoiseSchedule(), 103, 102, tail_share=0.25)
+        batch = noise_batch(ids, torch.zeros(64, 4), noise, generator_for(seed))
         masked, scored = masked + batch.masked.sum(dim=0), scored + len(batch.positions)
         counted.index_add_(0, batch.positions % 12, batch.position_weights)
     assert torch.allclose(counted, masked.float(), rtol=0.1)

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import torch
 import yaml
+from accelerate import PartialState, debug_launcher
+from accelerate.state import AcceleratorState, GradientState
 from safetensors.torch import load_file
 
+from modeling_embinv.training.assemble import train
 from modeling_embinv.training.config import TrainingConfig
 
 ROOT = Path(__file__).parents[2]
@@ -17,6 +20,11 @@ TINY_TRUNK = dict(
     model_type="bert", hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
     max_position_embeddings=40,
 )  # fmt: skip
+
+SENTENCES = [
+    "The cat sat on the mat.", "Rain fell all night.", "He lost his keys again.", "Two trains left early.",
+    "Our teacher likes old maps.", "Please close the window.", "The soup is too hot to eat.", "Nobody saw the thief.",
+]  # fmt: skip
 
 
 def settings(prepared: Path, output_dir: Path, **overrides) -> TrainingConfig:
@@ -38,12 +46,30 @@ def log(folder: Path) -> list[dict]:
     return [line for line in lines if "train/loss" in line]
 
 
+def in_two_forks(config: TrainingConfig):
+    """Train in two processes, forked from this one so that they need not import anything.
+
+    Each writes the message of a ValueError that ended it to a file in the run's folder; any other error raises here.
+    """
+    debug_launcher(_train, (config,), num_processes=2)
+
+
+def _train(config: TrainingConfig):
+    torch.set_num_threads(1)
+    for state in (AcceleratorState, PartialState, GradientState):
+        state._reset_state()  # this process' own, which says that it is alone
+    try:
+        train(config)
+    except ValueError as error:
+        Path(config.output_dir, f"{os.getpid()}.error").write_text(str(error))
+
+
 def in_two_processes(config: TrainingConfig, file: Path) -> subprocess.CompletedProcess:
-    """Train by `train.py` in two processes on the CPU; its output, whether it succeeded or not."""
+    """Train by `train.py` and PyTorch's launcher in two processes; its output, whether it succeeded or not."""
     file.write_text(yaml.safe_dump({key: value for key, value in vars(config).items() if value is not None}))
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
          str(ROOT / "train.py"), str(file)],
-        env=environment, timeout=300, capture_output=True, text=True,
+        env=environment, timeout=600, capture_output=True, text=True,
     )  # fmt: skip

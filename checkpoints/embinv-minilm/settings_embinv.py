@@ -1,0 +1,298 @@
+"""The settings of `generate`: the one place for each one's name, type, default, bounds and help text.
+
+`EmbInvGenerationConfig`, the command line's flags, the Space's controls and docs/reference/settings.md are made from
+these tables. They import no torch, so that `embinv --help` need not wait for it.
+"""
+
+import inspect
+import textwrap
+from collections.abc import Callable
+from dataclasses import Field, dataclass, field, fields, is_dataclass
+from functools import cache
+from numbers import Integral, Real
+from types import NoneType
+from typing import Any, ClassVar, TypeVar, get_args, get_origin
+
+from .errors_embinv import EmbInvError
+from .errors_embinv import is_whole
+from .errors_embinv import shown
+
+# texts of a round: their ids and vectors of 384 numbers take a gigabyte
+TEXTS = 2**17
+# λ by default, tuned on validation texts: the encoder's cosine needs no help, the surrogate is deceived without it
+LIKELIHOOD_WEIGHT, SURROGATE_LIKELIHOOD_WEIGHT = 0.0, 0.006
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting.
+
+    Attributes:
+        kind: int, float, str, bool, list (of token ids) or dict (of calibrations).
+        help: one line, for a flag or a control. detail: what else there is to say.
+        low, high: least and greatest value of a number.
+        choices: the words that are allowed. optional: whether None is. none: what None stands for.
+    """
+
+    name: str
+    kind: type
+    default: Any
+    help: str
+    detail: str = ""
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    optional: bool = False
+    none: str = ""
+
+    @property
+    def allowed(self) -> str:
+        """The allowed values in words."""
+        if self.choices:
+            return f"one of {', '.join(self.choices)}"
+        if self.kind in (int, float):
+            number = "a whole number" if self.kind is int else "a number"
+            return f"{number} from {self.low:,g} to {self.high:,g}"
+        if self.kind is list:
+            return "a list of token ids, whole numbers from 0"
+        return "True or False" if self.kind is bool else "a dictionary"
+
+    @property
+    def default_text(self) -> str:
+        """The default in words: what None stands for, where it is None."""
+        return self.none if self.default is None else f"{self.default}"
+
+    @property
+    def is_flag(self) -> bool:
+        """Whether one word or number gives the setting, so that the command line can have a flag of it."""
+        return self.kind in (int, float, str)
+
+    def check(self, value: Any) -> Any:
+        """The value as a plain Python one; numbers of numpy become Python's.
+
+        Raises:
+            EmbInvError: for a value of another type, out of bounds or not among the choices.
+        """
+        if value is None and self.optional:
+            return None
+        if self.kind is list:
+            value = _as_list(value)
+        if not self._fits(value):
+            none = ", or None" if self.optional else ""
+            raise EmbInvError(f"{self.name} must be {self.allowed}{none}, got {shown(value)}.")
+        return [int(token) for token in value] if self.kind is list else self.kind(value)
+
+    def _fits(self, value: Any) -> bool:
+        if self.choices:
+            return isinstance(value, str) and value in self.choices
+        if self.kind is list:
+            return isinstance(value, list | tuple | set | range) and all(is_whole(token, 0) for token in value)
+        if self.kind not in (int, float):
+            return isinstance(value, self.kind)
+        number = isinstance(value, Integral if self.kind is int else Real) and not isinstance(value, bool)
+        return number and self.low <= value <= self.high
+
+
+def _as_list(ids: Any) -> Any:
+    """Ids of a tensor or an array as a list; anything else as it is."""
+    try:
+        return ids.tolist() if hasattr(ids, "tolist") else ids
+    except RuntimeError:
+        return ids  # a tensor without numbers of its own
+
+
+def setting(default: Any, help: str, low: float | None = None, high: float | None = None, **more: Any) -> Any:
+    """A field of a table; see `Setting` for `more`."""
+    return field(default=default, metadata={"help": help, "low": low, "high": high, **more})
+
+
+Table = TypeVar("Table", bound="type[Settings]")
+
+
+class Settings:
+    """A table of settings: a dataclass whose fields are made by `setting`."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @classmethod
+    @cache
+    def table(cls) -> dict[str, Setting]:
+        """The settings of this class by name."""
+        table = {}
+        for one in fields(cls):
+            kinds = get_args(one.type) or (one.type,)
+            kind = get_origin(kinds[0]) or kinds[0]
+            table[one.name] = Setting(one.name, kind, one.default, optional=NoneType in kinds, **one.metadata)
+        return table
+
+    def changed(self) -> dict[str, Any]:
+        """The settings that differ from their defaults."""
+        return {name: getattr(self, name) for name, one in self.table().items() if getattr(self, name) != one.default}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.changed().items())})"
+
+
+def documented(cls: Table) -> Table:
+    """Add the settings of a table to its docstring, so that `help` shows them."""
+    lines = []
+    for one in cls.table().values():
+        sentences = f"{one.name}: {one.help}.", one.detail, f"By default {one.default_text}; {one.allowed}."
+        text = " ".join(filter(None, sentences))
+        lines += textwrap.wrap(text, 112, initial_indent="    ", subsequent_indent="        ")
+    cls.__doc__ = "\n".join([inspect.cleandoc(cls.__doc__ or ""), "", "Args:", *lines])
+    return cls
+
+
+@dataclass(init=False, repr=False, eq=False)
+class SamplerSettings(Settings):
+    """How one text is written for each vector."""
+
+    strategy: str = setting(
+        "confidence", "the order in which tokens are written",
+        choices=("sequential", "euler", "euler_remask", "confidence", "two_stage", "autoregressive"),
+        detail="sequential: left to right, one token a pass (Eq. 11). euler: the reverse diffusion (Eq. 12). "
+        "euler_remask: the same, and each step masks the least certain tokens again (Eq. 13). confidence: the most "
+        "certain tokens first (Eqs. 14–15). two_stage: sequential, then euler from its result. autoregressive: left "
+        "to right by causal attention, for models trained with causal_share above 0.",
+    )  # fmt: skip
+    num_steps: int = setting(
+        8, "forward passes at most", 1, 1_000,
+        detail="sequential and autoregressive take one for each token instead; two_stage adds num_steps to those.",
+    )  # fmt: skip
+    guidance_scale: float = setting(
+        1.0, "scale of classifier-free guidance; 1 is none", -100.0, 100.0,
+        detail="logits = null + scale · (conditional − null), arXiv 2207.12598. Any value but 1 runs both branches, "
+        "in one batch of twice the rows.",
+    )  # fmt: skip
+    temperature: float | None = setting(
+        None, "temperature of the token distribution; 0 takes the most likely token", 0.0, 100.0,
+        none="1 for euler, euler_remask and two_stage, which sample, and 0 for the others",
+        detail="The first stage of two_stage is always greedy.",
+    )  # fmt: skip
+    remask_ratio: float = setting(
+        0.05, "share of the written tokens that each step of euler_remask masks again", 0.0, 1.0, detail="τ of Eq. 13."
+    )
+    restart_ratio: float = setting(
+        0.3, "share of the first stage's tokens that two_stage masks again", 0.0, 1.0, detail="The least certain ones."
+    )
+    max_length: int | None = setting(
+        None, "length of the canvas: tokens of a text at most, its end token included", 1, 100_000,
+        none="the model's max_sequence_length",
+    )  # fmt: skip
+    suppress_tokens: list[int] | None = setting(None, "token ids that are never written, besides [MASK]", none="none")
+    return_history: bool = setting(False, "keep the canvas and its confidence after each pass")
+    calibration: dict[str, dict[str, float]] | None = setting(
+        None, "how the probability of a token becomes the confidence that is returned", none="the probability itself",
+        detail="Arguments of Calibration, by what the confidence rests on: open_loop, candidates (without feedback), "
+        "surrogate or encoder. embinv calibrate fits them, so that of the tokens of confidence 0.8 eight in ten are "
+        "right. No token is chosen by it.",
+    )  # fmt: skip
+
+
+@documented
+@dataclass(frozen=True, kw_only=True, repr=False)
+class SearchSettings(Settings):
+    """The closed loop: how many texts are tried for each vector, and how they are ranked.
+
+    It checks itself: a value of another type or out of bounds is an `EmbInvError`, and so are more than 131,072 texts
+    of a vector in one round.
+    """
+
+    num_candidates: int = setting(1, "texts written for each vector; the best one is kept", 1, 10_000)
+    num_corrections: int = setting(
+        0, "rounds in which the best texts are edited and judged again; they need feedback", 0, 10_000
+    )
+    num_beams: int = setting(4, "texts of each vector that survive a round", 1, 1_000)
+    num_proposals: int = setting(
+        64, "edits of each surviving text in a round", 1, 10_000,
+        detail="Without a surrogate to choose among them, no more than num_checked are made.",
+    )  # fmt: skip
+    num_checked: int = setting(
+        8, "edits of each surviving text that the encoder judges in a round; the surrogate chooses them", 1, 10_000
+    )
+    num_scouted: int | None = setting(
+        None, "rounds, the first ones, that the surrogate judges in place of the encoder", 0, 10_000,
+        none="half of num_corrections",
+        detail="Half of them recovers about as much with half the calls of the encoder.",
+    )  # fmt: skip
+    num_hops: int = setting(
+        3, "edits in a row before the encoder judges a text", 1, 100,
+        detail="The surrogate's best edits are edited again. 1 is faster, and recovers less with as many calls.",
+    )  # fmt: skip
+    num_searches: int = setting(
+        1, "searches from new candidates, for vectors that no text has reached; the best text is kept", 1, 1_000
+    )
+    candidate_temperature: float = setting(
+        0.7, "temperature at which candidates and edits are sampled", 0.001, 100.0, detail="Higher ones differ more."
+    )
+    likelihood_weight: float | None = setting(
+        None, "weight λ in the score of a text: cosine + λ · mean log p(token | e, the other tokens)", 0.0, 1_000.0,
+        none=f"{LIKELIHOOD_WEIGHT:g} for the encoder and {SURROGATE_LIKELIHOOD_WEIGHT:g} for the surrogate, whose "
+        "cosine is less reliable",
+    )  # fmt: skip
+    overshoot: float = setting(
+        1.5, "factor α in e + α(e − ê), the vector for which edits of a text with vector ê are filled in", 0.0, 100.0,
+        detail="What the text lacks then counts more.",
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        for name, one in self.table().items():
+            object.__setattr__(self, name, one.check(getattr(self, name)))
+        if self.num_beams * self.num_proposals * self.num_hops > TEXTS:
+            raise EmbInvError(f"num_beams · num_proposals · num_hops must be at most {TEXTS:,} texts of a vector.")
+
+    @classmethod
+    def of(cls, given: Any = None, **changes: Any) -> "SearchSettings":
+        """The settings of an instance or of a dictionary, as JSON has it; `changes` replace single ones.
+
+        Raises:
+            EmbInvError: for anything else, for unknown names, and for impossible values.
+        """
+        if is_dataclass(given) and not isinstance(given, type):  # of a checkpoint's own code, this class is another
+            given = {one.name: getattr(given, one.name) for one in fields(given)}
+        if not isinstance(given, dict | NoneType):
+            raise EmbInvError(f"search must be SearchSettings or a dictionary of them, got {shown(given)}.")
+        values = {**(given or {}), **changes}
+        for name in values:
+            if name not in cls.table():
+                raise EmbInvError(f"unknown search setting {shown(name)}; known are {', '.join(cls.table())}.")
+        return cls(**values)
+
+    @property
+    def is_search(self) -> bool:
+        """Whether more than one text is written for a vector."""
+        return self.num_candidates > 1 or self.num_corrections > 0
+
+    @property
+    def scouted_rounds(self) -> int:
+        """`num_scouted`, or its default, within the rounds that there are."""
+        rounds = self.num_corrections // 2 if self.num_scouted is None else self.num_scouted
+        return min(rounds, self.num_corrections)
+
+    def likelihood_weight_of(self, judge: str) -> float:
+        """λ for a judge, "encoder" or "surrogate"."""
+        usual = SURROGATE_LIKELIHOOD_WEIGHT if judge == "surrogate" else LIKELIHOOD_WEIGHT
+        return usual if self.likelihood_weight is None else self.likelihood_weight
+
+
+# all settings of `generate` by name
+SETTINGS = {**SamplerSettings.table(), **SearchSettings.table()}
+
+
+# an argument of `generate`, which takes functions, too; commands and pages name it by a word
+FEEDBACK = Setting(
+    "feedback", str, "none", choices=("none", "surrogate", "encoder"),
+    help="what judges candidates and corrections: the encoder that made the vectors, or the model's surrogate of it",
+)  # fmt: skip
+
+
+def feedback_by_name(name: str | None, encoder: Callable[[], Callable[..., Any]]) -> Callable[..., Any] | str | None:
+    """The argument `feedback` of `generate` that a word stands for: one of `FEEDBACK.choices`; None is "none".
+
+    Args:
+        encoder: gives the encoder's function, texts → vectors; called for "encoder" alone, as loading one takes time.
+    """
+    if name is None or FEEDBACK.check(name) == "none":
+        return None
+    return encoder() if name == "encoder" else name

@@ -1,0 +1,64 @@
+"""The folder of a long run: finished parts, and what run they belong to; killed and called again, it goes on there."""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..errors_embinv import EmbInvError
+
+
+def _are_equal(_: str, left: Any, right: Any) -> bool:
+    return bool(left == right)
+
+
+class PartFolder:
+    """Files that each get their name when they are complete and on the disk, and a record of the run in JSON.
+
+    Args:
+        folder: made when the first file is written.
+        record: the file of that name holds what identifies the run, and whatever else the run notes about itself.
+        same: whether two values of a setting, given its name, are equal.
+    """
+
+    def __init__(
+        self, folder: Path, record: str = "run.json", same: Callable[[str, Any, Any], bool] = _are_equal
+    ) -> None:
+        self.folder, self.record, self._same = folder, folder / record, same
+
+    def check_run(self, before: Mapping[str, Any], now: Mapping[str, Any], has_parts: bool) -> bool:
+        """Whether the run of a record is this one.
+
+        Args:
+            before: the record. now: JSON values that identify this run.
+            has_parts: whether another run has left parts, which must not be mixed with this one's.
+
+        Raises:
+            EmbInvError: naming what differs, if there are parts.
+        """
+        changed = [key for key, value in now.items() if not self._same(key, before.get(key), value)]
+        if changed and has_parts:
+            details = "; ".join(f"{key} was {before.get(key)}, now {now[key]}" for key in changed)
+            raise EmbInvError(
+                f"{self.folder} was begun with other arguments: {details}; choose another output, or delete the "
+                "folder to start over"
+            )
+        return not changed
+
+    @contextmanager
+    def written(self, name: str) -> Iterator[Path]:
+        """A path for the content of the file `name` (`a.txt`, or `train/a.txt`), which it becomes at the end."""
+        target = self.folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f"{target.name}.partial")
+        yield partial
+        with partial.open("r+b") as content:
+            os.fsync(content.fileno())  # or a power cut may keep the new name and lose the content
+        os.replace(partial, target)
+
+    def note(self, record: Mapping[str, Any]) -> None:
+        """Write the record."""
+        with self.written(self.record.name) as partial:
+            partial.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")

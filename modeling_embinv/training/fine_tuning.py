@@ -1,0 +1,91 @@
+"""Make an earlier inverter ready for other vectors, or for more condition tokens."""
+
+from collections.abc import Sequence
+
+import torch
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from ..conditioning_embinv import ConditionProjector, ConditionTokens
+from ..data.encoder_config import same_setting
+from ..data.encoders import Encoder
+from ..errors_embinv import EmbInvError
+from ..generation_config_embinv import KINDS
+from ..modeling_embinv import EmbInvForMaskedDiffusion
+
+logger = logging.get_logger(__name__)
+
+
+def adopt_encoder(model: EmbInvForMaskedDiffusion, tokenizer: PreTrainedTokenizerBase, encoder: Encoder) -> bool:
+    """Make a trained inverter one of `encoder`; of another width, its projector starts anew.
+
+    Returns:
+        Whether it was one of another encoder: another id, revision, prompt or width.
+
+    Raises:
+        EmbInvError: when the encoder's texts are written with another tokenizer than the inverter's.
+    """
+    ours = tokenizer.get_vocab()
+    if any(ours.get(token) != index for token, index in encoder.tokenizer.get_vocab().items()):
+        raise EmbInvError(
+            f"{encoder.config.id} comes with another tokenizer than the inverter writes with: set `tokenizer:` to the "
+            "inverter's folder in the encoder's YAML, and prepare the pairs with that."
+        )
+    config = model.config
+    named = {f"encoder_{key}": getattr(encoder.config, key) for key in ("id", "revision", "prompt")}
+    width, wanted = config.embedding_dim, encoder.embedding_dim
+    if width == wanted and all(same_setting(name, getattr(config, name), value) for name, value in named.items()):
+        return False
+    if width != wanted:
+        logger.warning("the inverter read vectors of %d, these have %d: its projector starts anew.", width, wanted)
+        config.embedding_dim = wanted
+        model.projector = ConditionProjector(config)
+        model._init_weights(model.projector)
+    for name, value in named.items():
+        setattr(config, name, value)
+    return True
+
+
+@torch.no_grad()
+def grow_prefix(model: EmbInvForMaskedDiffusion, count: int) -> None:
+    """Give a trained inverter `count` condition tokens, if it has fewer: the new ones stand before the old ones.
+
+    The old ones and the text keep their position embeddings, so that nothing but attention to the new ones changes.
+    """
+    config = model.config
+    added = count - config.num_condition_tokens
+    if added <= 0:
+        return
+    old, config.num_condition_tokens = model.condition_tokens, count
+    model.condition_tokens = ConditionTokens(config)
+    model._init_weights(model.condition_tokens)
+    if old is not None:
+        model.condition_tokens.weight[-len(old.weight) :] = old.weight
+        model.condition_tokens.bias[-len(old.bias) :] = old.bias
+    embeddings = model.trunk.embeddings
+    if hasattr(embeddings, "position_embeddings"):  # others turn their vectors by distances alone
+        weight, first = embeddings.position_embeddings.weight, embeddings.first_position
+        weight[first:] = weight[first:].roll(added, dims=0)
+        weight[first : first + added] = weight[first + added]
+
+
+def drop_stale(model: EmbInvForMaskedDiffusion, surrogate: bool, calibrations: Sequence[str] = KINDS) -> list[str]:
+    """Drop what was fitted to weights or vectors that are others from now on.
+
+    Args:
+        surrogate: whether the surrogate encoder goes.
+        calibrations: the kinds of confidence whose calibration goes.
+
+    Returns:
+        What there was of them, in words.
+    """
+    dropped, generation = [], model.generation_config
+    if surrogate and model.surrogate is not None:
+        model.drop_surrogate()
+        dropped.append("the surrogate encoder")
+    fitted = generation.calibration or {}
+    kept = {kind: values for kind, values in fitted.items() if kind not in calibrations}
+    if len(kept) < len(fitted):
+        generation.calibration = kept or None
+        dropped.append("the calibration of its confidence")
+    return dropped

@@ -1,0 +1,69 @@
+"""The versions in pyproject.toml, constraints.txt and constraints-oldest.txt agree."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+if sys.version_info < (3, 11):
+    pytest.skip("tomllib came with Python 3.11", allow_module_level=True)
+
+import tomllib
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+# what users install; the tools of the tests may be of any version
+EXTRAS = [libraries for extra, libraries in PROJECT["optional-dependencies"].items() if extra != "test"]
+REQUIREMENTS = [Requirement(line) for part in (PROJECT["dependencies"], *EXTRAS) for line in part]
+# libraries whose next major version may change what this package calls
+CAPPED = {"accelerate", "datasets", "huggingface-hub", "numpy", "sentence-transformers", "torch", "transformers"}
+
+
+def pins(name: str) -> dict[str, Version]:
+    """The versions that a constraints file pins."""
+    lines = [line for line in (ROOT / name).read_text(encoding="utf-8").splitlines() if line[:1] not in ("", "#")]
+    parts = [line.split("==") for line in lines]
+    return {canonicalize_name(library): Version(version) for library, version in parts}
+
+
+def lower_bounds() -> dict[str, Version]:
+    """The oldest version of every library that pyproject.toml allows."""
+    bounds: dict[str, Version] = {}
+    for requirement in REQUIREMENTS:
+        for bound in requirement.specifier:
+            if bound.operator in (">=", "=="):
+                bounds.setdefault(canonicalize_name(requirement.name), Version(bound.version))
+    return bounds
+
+
+def test_oldest_versions_are_the_lower_bounds():
+    """A bound that is raised in one file alone leaves `make test-oldest` testing versions that nobody may install."""
+    assert pins("constraints-oldest.txt") == lower_bounds()
+
+
+def test_every_library_has_a_lower_bound():
+    """A library without one is promised to work in every version it ever had."""
+    missing = {canonicalize_name(requirement.name) for requirement in REQUIREMENTS} - lower_bounds().keys()
+    assert not missing
+
+
+def test_pinned_versions_are_allowed():
+    """`pip install -c constraints.txt` fails when a pin lies outside the bounds."""
+    newest = pins("constraints.txt")
+    for requirement in REQUIREMENTS:
+        name = canonicalize_name(requirement.name)
+        if name in newest:
+            assert newest[name] in requirement.specifier, requirement
+
+
+def test_next_major_versions_are_not_allowed():
+    """transformers 6 will change what this package extends; an open bound would install it on the day it comes."""
+    newest, capped = pins("constraints.txt"), {}
+    for requirement in REQUIREMENTS:
+        name = canonicalize_name(requirement.name)
+        if name in CAPPED:
+            capped[name] = f"{newest[name].major + 1}.0" in requirement.specifier
+    assert capped == dict.fromkeys(CAPPED, False)
