@@ -13,7 +13,7 @@ HELD_OUT_PARTS := tanaka commonvoice wikipedia-simple books-fiction wikipedia-mi
 # a file's tests share what they load, so they stay in one process; those with slow tests come first (tests/conftest.py)
 IN_TWO := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo ladder results space test test-fast test-oldest docs checkpoint sync lint types format clean settings
+.PHONY: demo ladder results space test test-fast test-oldest docs checkpoint sync settings lint types format clean
 
 demo: $(STAMP)
 	$(BIN)/embinv demo --num_candidates 16 --num_corrections 20 --feedback encoder

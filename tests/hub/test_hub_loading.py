@@ -14,27 +14,24 @@ from tests.hub.tiny_folder import new_tiny_inverter
 
 ROOT = Path(__file__).parents[2]
 OLD, NEW = "1" * 40, "2" * 40
-# prints, for each case, the sum of the projector's weights or the error; one process, as imports take longest
+# prints, for each case, the sum of the projector's weights or the error; one process, as imports take longest. By
+# transformers, as a stranger loads it, or by the package where a case says "pinned"
 LOAD = """
 import json, sys
 from transformers import AutoModel
 results = []
 for case in json.loads(sys.argv[1]):
     try:
-        model = AutoModel.from_pretrained("me/inv", trust_remote_code=True, **case)
+        if "pinned" in case:
+            sys.path.insert(0, sys.argv[2])
+            from modeling_embinv.loading import load_inverter
+            model, _ = load_inverter(case["pinned"])
+        else:
+            model = AutoModel.from_pretrained("me/inv", trust_remote_code=True, **case)
         results.append([float(model.projector.dense_in.weight.double().sum()), model.generation_config.num_steps])
     except OSError as error:
         results.append(str(error))
 print(json.dumps(results))
-"""
-LOAD_PINNED = """
-import sys
-from modeling_embinv.loading import load_inverter
-try:
-    model, tokenizer = load_inverter(sys.argv[1])
-    print(float(model.projector.dense_in.weight.double().sum()), len(tokenizer))
-except OSError as error:
-    print(error)
 """
 
 
@@ -51,47 +48,38 @@ def commits(tmp_path_factory, encoder) -> dict[str, dict[str, bytes]]:
     return found
 
 
-def python(code: str, argument: str, **options):
-    done = subprocess.run(
-        [sys.executable, "-c", code, argument], capture_output=True, text=True, timeout=600, **options
-    )
+def load(cases: list[dict], folder: Path, environment: dict[str, str]) -> list:
+    command = [sys.executable, "-c", LOAD, json.dumps(cases), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment, cwd=folder)
     assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
+    return json.loads(done.stdout)
 
 
 @pytest.mark.slow
 def test_loading_by_id_respects_revision_cache_and_offline(commits, tmp_path):
     """Catches weights of one commit with settings or code of another, a second cache, and network use when offline."""
-    cases = [
-        {"revision": OLD, "cache_dir": str(tmp_path / "cache")},
-        {"cache_dir": str(tmp_path / "cache")},
-        {"cache_dir": str(tmp_path / "cache"), "revision": "no-such-branch"},
-        {"cache_dir": str(tmp_path / "cache"), "revision": OLD, "local_files_only": True},
-        {"cache_dir": str(tmp_path / "empty"), "local_files_only": True},
-    ]
+    own = {"cache_dir": str(tmp_path / "cache")}
+    empty = {"cache_dir": str(tmp_path / "empty")}
+    online = [
+        {"revision": OLD, **own}, own, {"revision": "no-such-branch", **own},
+        {"revision": OLD, "local_files_only": True, **own}, {"local_files_only": True, **empty},
+        {"pinned": f"me/inv@{OLD}"},
+    ]  # fmt: skip
+    offline = [online[0], empty, {"pinned": f"me/inv@{OLD}"}, {"pinned": f"me/inv@{NEW}"}]
+    sums = {commit: files.pop("sum") for commit, files in commits.items()}
     with serve() as hub:
-        hub.models["me/inv"] = {
-            name: {k: v for k, v in files.items() if k != "sum"} for name, files in commits.items()
-        }
-        variables = environment(hub, tmp_path / "home")
-        old, new, missing, cached, empty = json.loads(python(LOAD, json.dumps(cases), env=variables, cwd=tmp_path))
-        assert old == cached == [pytest.approx(commits[OLD]["sum"]), 3]
-        assert new == [pytest.approx(commits[NEW]["sum"]), 4]
-        assert "no-such-branch" in missing and "couldn't find them in the cached files" in empty
-        weights = [
-            commit for command, commit, name in hub.downloads if (command, name) == ("GET", "model.safetensors")
-        ]
-        assert weights.count(OLD) == weights.count(NEW) == 1
-        assert not list((tmp_path / "home" / "hub").glob("models--me*"))
+        hub.models["me/inv"] = commits
+        old, new, missing, cached, nothing, pinned = load(online, tmp_path, environment(hub, tmp_path / "home"))
+        assert old == cached == pinned == [pytest.approx(sums[OLD]), 3]
+        assert new == [pytest.approx(sums[NEW]), 4]
+        assert "no-such-branch" in missing and "couldn't find them in the cached files" in nothing
+        weights = [commit for call, commit, name in hub.downloads if (call, name) == ("GET", "model.safetensors")]
+        assert weights == [OLD, NEW, OLD]  # the last into the usual cache, which held nothing
+        (usual,) = (tmp_path / "home" / "hub").glob("models--me*")
+        assert [path.name for path in (usual / "snapshots").iterdir()] == [OLD]
 
-        pinned = python(LOAD_PINNED, f"me/inv@{OLD}", env=variables, cwd=ROOT)
-        assert float(pinned.split()[0]) == pytest.approx(commits[OLD]["sum"])
         served = len(hub.downloads)
-
-        offline = environment(hub, tmp_path / "home", HF_HUB_OFFLINE="1")
-        again = json.loads(python(LOAD, json.dumps([cases[0], {"cache_dir": str(tmp_path / "empty")}]), env=offline))
-        assert again[0] == old and "couldn't find them in the cached files" in again[1]
-        assert python(LOAD_PINNED, f"me/inv@{OLD}", env=offline, cwd=ROOT) == pinned
-        lost = python(LOAD_PINNED, f"me/inv@{NEW}", env=offline, cwd=ROOT)
-        assert "is no folder here, and cannot be loaded from the Hub or its cache" in lost and lost.count("\n") == 1
+        again, nothing, pinned, lost = load(offline, tmp_path, environment(hub, tmp_path / "home", HF_HUB_OFFLINE="1"))
+        assert again == pinned == old and "couldn't find them in the cached files" in nothing
+        assert "is no folder here, and cannot be loaded from the Hub or its cache" in lost and "\n" not in lost
         assert len(hub.downloads) == served

@@ -73,7 +73,7 @@ def test_new_results_reach_every_text(changed):
 
 
 def test_claims_hold():
-    """The line "No weight beats 1/t\" stood above a table that said the opposite."""
+    """The line that no weight beats 1/t stood above a table that said the opposite."""
     assert results.broken_claims() == []
 
 

@@ -21,8 +21,8 @@ FIGURE = re.compile(r"<b>([\d.]+)%?</b>([^<]+)<")
 
 
 @pytest.fixture(scope="module")
-def url(app):
-    _, url, _ = app.launch(prevent_thread_lock=True, quiet=True)
+def url(app, launch):
+    _, url, _ = launch()
     yield url
     app.gr.close_all()
 

@@ -35,12 +35,12 @@ GOOD = {
 
 
 @pytest.fixture(scope="module")
-def url(app, tmp_path_factory):
+def url(app, launch, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
         patch.setattr(app, "KEPT_SECONDS", 1)
         patch.setattr(app, "SWEPT_SECONDS", 1)
-        _, url, _ = app.launch(prevent_thread_lock=True, quiet=True)
+        _, url, _ = launch()
         yield url.rstrip("/")
         app.gr.close_all()
 
@@ -306,10 +306,10 @@ def test_a_search_that_takes_too_long_ends_with_a_line(app, monkeypatch):
         list(app.inverter.drafts(app.inverter.embed([SENTENCE])[0], num_candidates=8, num_corrections=20))
 
 
-def test_what_visitors_leave_is_bounded(app, monkeypatch):
+def test_what_visitors_leave_is_bounded(app, launch, monkeypatch):
     """gradio keeps 10,000 sessions, each with a copy of the page and the last drafts."""
     monkeypatch.setattr(app, "MAX_SESSIONS", 3)
-    server, url, _ = app.launch(prevent_thread_lock=True, quiet=True)
+    server, url, _ = launch()
     for number in range(6):
         call(url.rstrip("/"), "invert", INVERT, session=None)
         call(url.rstrip("/"), "replay", [0], session=f"visitor{number}")
