@@ -45,9 +45,9 @@ test-oldest:
 	$(OLDEST)/bin/python -m pytest $(IN_TWO)
 
 # the site, in site/; a link to nothing is an error, and nothing is downloaded
-docs: $(STAMP)
+docs: $(STAMP) settings
 	$(BIN)/python docs/_build/picture.py
-	$(BIN)/python -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # from raw text to an evaluated checkpoint in $(RUN)/best; killed and called again, it goes on where it was
 checkpoint: $(STAMP)

@@ -32,6 +32,7 @@ class _Loaded(HTMLParser):
             self.addresses.append(attrs.get("src") or attrs.get("href") or "")
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_a_broken_link(tmp_path):
     """A page that was renamed, or a class that moved, would be found by a reader."""
     pytest.importorskip("mkdocs", reason="the docs extra is not installed")
@@ -67,6 +68,7 @@ def test_architecture_has_a_line_for_each_file_and_folder():
         assert list(ROOT.glob(name.rstrip("/"))), f"{name} does not exist"
 
 
+@pytest.mark.slow
 def test_the_quickstart_runs_as_printed(tmp_path, monkeypatch):
     """The first lines that a reader pastes must run, one block after the other."""
     monkeypatch.chdir(tmp_path)
