@@ -6,6 +6,7 @@ import json
 import lzma
 import random
 import tracemalloc
+import warnings
 import zipfile
 
 import numpy as np
