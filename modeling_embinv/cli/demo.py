@@ -1,5 +1,9 @@
 """`embinv demo`: embed a few sentences and invert their vectors."""
 
+import sys
+
+from ..errors_embinv import EmbInvError
+from .checks import check_feedback_flag
 from .options import add_encoder, add_model, encoder_of, feedback_of, load_model, sampler_settings
 
 DEMO_SENTENCES = (
@@ -14,13 +18,19 @@ DEMO_SENTENCES = (
 
 def add_demo(commands):
     parser = commands.add_parser("demo", help="embed a few sentences and invert their vectors")
-    parser.add_argument("sentences", nargs="*", default=DEMO_SENTENCES, help="your own sentences")
+    parser.add_argument(
+        "sentences", nargs="*", default=DEMO_SENTENCES, help="your own sentences; without them six examples"
+    )
     add_model(parser)
     add_encoder(parser)
     parser.set_defaults(run=_demo)
 
 
 def _demo(options):
+    check_feedback_flag(options)
+    settings = sampler_settings(options)
+    if not any(map(str.strip, options.sentences)):
+        raise EmbInvError("there is nothing to invert: every sentence is empty.")
     import torch
     from rich.console import Console
 
@@ -31,8 +41,8 @@ def _demo(options):
     model, tokenizer = load_model(options)
     encoder = encoder_of(model, options)
     canvas = encode_canvas(encoder.tokenizer, list(options.sentences), model.config.max_sequence_length)
+    _report_left_out(options.sentences, canvas.kept)
     embeddings = encoder.encode(canvas.texts)
-    settings = sampler_settings(options)
     feedback = feedback_of(model, options, encoder)
     generator = torch.Generator().manual_seed(options.seed)
     output = model.generate(embeddings, generator=generator, feedback=feedback, tokenizer=tokenizer, **settings)
@@ -51,3 +61,16 @@ def _demo(options):
     calls = f", {output.num_feedback_calls} encoder calls" if output.num_feedback_calls else ""
     calls += f", {output.num_surrogate_calls} surrogate calls" if output.num_surrogate_calls else ""
     console.print(f"{len(canvas.kept)} vectors in {output.num_forward_passes} forward passes{calls}.", legend())
+
+
+def _report_left_out(sentences: list[str], kept: list[int]):
+    """Says on stderr which sentences the tokenizer cannot write.
+
+    Raises:
+        EmbInvError: it can write none of them.
+    """
+    left_out = [repr(text[:40]) for index, text in enumerate(sentences) if index not in set(kept)]
+    if left_out and not kept:
+        raise EmbInvError(f"there is nothing to invert: the tokenizer cannot write {', '.join(left_out)}.")
+    if left_out:
+        print(f"embinv: warning: left out, as the tokenizer cannot write it: {', '.join(left_out)}", file=sys.stderr)

