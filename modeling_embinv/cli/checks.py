@@ -68,9 +68,29 @@ def check_device(name: str) -> "torch.device":
 
 
 def check_seed(seed: int):
-    """Raises an `EmbInvError` for a seed that the generators of random numbers do not take."""
+    """Finds a seed that generators of random numbers do not take.
+
+    Raises:
+        EmbInvError: it is negative or too large.
+    """
     if not 0 <= seed < 2**63:
         raise EmbInvError(f"--seed must be from 0 to 2^63 - 1, got {str(seed)[:30]}.")
+
+
+def check_sampler(settings: dict):
+    """Finds an impossible setting before the weights are loaded, or fetched from the Hub.
+
+    Args:
+        settings: name → value, or a list of values to try.
+
+    Raises:
+        EmbInvError: naming the first impossible one.
+    """
+    from ..generation_config_embinv import EmbInvGenerationConfig
+
+    for name, values in settings.items():
+        for value in values if isinstance(values, list) else [values]:
+            EmbInvGenerationConfig(**{name: value})
 
 
 def check_writable(flag: str, path: str | None):

@@ -3,8 +3,7 @@
 import sys
 
 from ..errors_embinv import EmbInvError
-from .checks import check_feedback_flag
-from .options import add_encoder, add_model, encoder_of, feedback_of, load_model, sampler_settings
+from .options import add_encoder, add_model, checked_settings, encoder_of, feedback_of, load_model
 
 DEMO_SENTENCES = (
     "The dog slept in front of the fire.",
@@ -27,8 +26,7 @@ def add_demo(commands):
 
 
 def _demo(options):
-    check_feedback_flag(options)
-    settings = sampler_settings(options)
+    settings = checked_settings(options)
     if not any(map(str.strip, options.sentences)):
         raise EmbInvError("there is nothing to invert: every sentence is empty.")
     import torch
@@ -38,7 +36,7 @@ def _demo(options):
     from ..evaluation import metrics
     from ..inversion.terminal import legend, tinted
 
-    model, tokenizer = load_model(options)
+    model, tokenizer = load_model(options, settings)
     encoder = encoder_of(model, options)
     canvas = encode_canvas(encoder.tokenizer, list(options.sentences), model.config.max_sequence_length)
     _report_left_out(options.sentences, canvas.kept)

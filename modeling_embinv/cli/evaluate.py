@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors_embinv import EmbInvError
 from .checks import check_writable
-from .options import add_encoder, add_model, count, encoder_of, load_model, sampler_settings
+from .options import add_encoder, add_model, checked_settings, count, encoder_of, load_model
 from .outcome import on_interrupt
 
 
@@ -29,13 +29,14 @@ def add_evaluate(commands):
 
 
 def _evaluate(options):
+    settings = checked_settings(options)
     _check(options)
     from ..data.pairs import load_pairs
     from ..evaluation.held_out import HeldOut
     from ..evaluation.report import evaluate, sweep
 
     known = load_pairs(options.training_pairs, "train") if options.training_pairs else None
-    model, tokenizer = load_model(options)
+    model, tokenizer = load_model(options, settings)
     encoder = encoder_of(model, options)
     if options.pairs:
         held_out, parts = _of_pairs(model, tokenizer, encoder, options)
@@ -47,7 +48,7 @@ def _evaluate(options):
             parts += [Path(path).stem] * len(found)
         held_out, kept = HeldOut.of_texts(model, tokenizer, encoder, texts)
         parts = [parts[place] for place in kept]
-    combinations = sweep(**sampler_settings(options), feedback=options.feedback)
+    combinations = sweep(**settings, feedback=options.feedback)
     report = evaluate(held_out, combinations, parts, not options.no_floors, known, options.batch_size)
     if options.out:
         report.save(options.out, options.model)
@@ -66,9 +67,10 @@ def _check(options: argparse.Namespace):
     check_writable("--out", options.out)
     if options.plots and find_spec("matplotlib") is None:
         raise EmbInvError("--plots needs matplotlib: pip install 'embinv[plots]'")
-    for path in options.texts:
-        if not Path(path).exists():
-            raise EmbInvError(f"{path}: no such file or directory")
+    if options.texts:
+        from ..data.sources import read_texts
+
+        read_texts(options.texts)  # opens none of them yet
     for path in [*options.pairs, *([options.training_pairs] if options.training_pairs else [])]:
         if not Path(path).is_dir():
             raise EmbInvError(f"{path} is no folder; make it with `embinv prepare`")

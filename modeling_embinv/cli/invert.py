@@ -5,15 +5,15 @@ import sys
 from pathlib import Path
 
 from ..errors_embinv import EmbInvError
-from .checks import check_feedback_flag, stored_config
+from .checks import stored_config
 from .options import (
     add_encoder,
     add_model,
+    checked_settings,
     feedback_of,
     load_model,
     messages_on_stderr,
     report_skipped,
-    sampler_settings,
 )
 from .outcome import on_interrupt
 
@@ -34,21 +34,20 @@ def add_invert(commands: argparse._SubParsersAction):
 
 
 def _invert(options: argparse.Namespace):
-    check_feedback_flag(options)
+    settings = checked_settings(options)
     from ..data.typed_vector import is_typed_vector
 
     with on_interrupt(lambda: _saved(options.out)):
-        (_invert_typed if is_typed_vector(options.source) else _invert_file)(options)
+        (_invert_typed if is_typed_vector(options.source) else _invert_file)(options, settings)
 
 
-def _invert_typed(options: argparse.Namespace):
+def _invert_typed(options: argparse.Namespace, settings: dict):
     from ..data.typed_vector import parse_vector
 
     if options.out:
         raise EmbInvError("--out is for a file of vectors; the text of a single vector is printed.")
-    settings = sampler_settings(options)
     vector = parse_vector(options.source, stored_config(options.model).get("embedding_dim"))
-    model, tokenizer = load_model(options)
+    model, tokenizer = load_model(options, settings)
     from rich.console import Console
 
     from ..inversion.rows import invert_vectors
@@ -59,10 +58,9 @@ def _invert_typed(options: argparse.Namespace):
     print_inversions(rows, tokenizer, Console())
 
 
-def _invert_file(options: argparse.Namespace):
-    settings = sampler_settings(options)
+def _invert_file(options: argparse.Namespace, settings: dict):
     _check_file(options)
-    model, tokenizer = load_model(options)
+    model, tokenizer = load_model(options, settings)
     from ..inversion.dumps import invert_file
     from ..runtime import process_state
 

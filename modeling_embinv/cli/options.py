@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..data.flags import number
 from ..errors_embinv import EmbInvError
-from .checks import check_device, check_model, check_seed
+from .checks import check_device, check_feedback_flag, check_model, check_sampler, check_seed
 
 CHECKPOINT = Path(__file__).parents[2] / "checkpoints" / "embinv-minilm"
 # in a clone of the project the checkpoint lies beside the package; an installed package takes it from the Hub
@@ -69,18 +69,35 @@ def sampler_settings(options) -> dict:
     return given
 
 
-def load_model(options: argparse.Namespace):
-    """The model of `--model` on its device, and its tokenizer.
+def checked_settings(options: argparse.Namespace) -> dict:
+    """The sampler's settings that were given, after all flags of `add_model` that can be checked without the model.
 
     Raises:
-        EmbInvError: for flags that cannot be, before anything is loaded.
+        EmbInvError: for the first impossible one.
+    """
+    check_model(options.model)
+    if hasattr(options, "seed"):  # a sweep has none, and leaves out what does not fit together
+        check_feedback_flag(options)
+        check_seed(options.seed)
+    return sampler_settings(options)
+
+
+def load_model(options: argparse.Namespace, settings: dict | None = None):
+    """The model of `--model` on its device, and its tokenizer.
+
+    Args:
+        options: with the flags of `add_model_folder`.
+        settings: of the sampler, which are checked first.
+
+    Raises:
+        EmbInvError: for an impossible device or setting, before anything is loaded.
         OSError: when there is no such model, or a damaged one.
     """
     check_model(options.model)
-    check_seed(getattr(options, "seed", 0))
     from ..loading import load_inverter
     from ..runtime import prepare_process, process_state
 
+    check_sampler(settings or {})
     device = check_device(options.device) if options.device else process_state().device
     with prepare_process():
         model, tokenizer = load_inverter(options.model)
@@ -116,12 +133,14 @@ def report_skipped(source: str, skipped) -> None:
 def encoder_of(model, options):
     """The encoder that the model names, or `--encoder`: it embeds texts and measures cosines, and never inverts."""
     from ..data.encoders import EncoderConfig, load_encoder
+    from ..runtime import prepare_process
 
     config = model.config
     if options.encoder is None and config.encoder_id is None:
         raise EmbInvError(f"{options.model} does not name its encoder; give it with --encoder.")
     named = (config.encoder_id, config.encoder_revision, config.encoder_prompt, config.max_sequence_length)
-    return load_encoder(options.encoder or EncoderConfig(*named), device=model.device)
+    with prepare_process():
+        return load_encoder(options.encoder or EncoderConfig(*named), device=model.device)
 
 
 def feedback_of(model, options, encoder=None):

@@ -90,14 +90,15 @@ def _check(options: argparse.Namespace):
         raise EmbInvError("--share must be above 0.")
     if options.validation_share + options.test_share > 1:
         raise EmbInvError("--validation-share and --test-share must be at most 1 together.")
-    for path in [*options.texts, *options.vectors]:
+    for path in options.vectors:
         if not Path(path).exists():
-            raise EmbInvError(f"{path}: no such file or directory")
-    if options.hub:
-        from ..data.sources import parse_hub_spec
+            raise EmbInvError(f"{path}: no such file")
+    from ..data.sources import parse_hub_spec, read_texts
 
-        for spec in options.hub:
-            parse_hub_spec(spec)
+    for spec in options.hub:
+        parse_hub_spec(spec)
+    if options.texts:
+        read_texts(options.texts, languages=options.languages)  # opens none of them yet
 
 
 def _finished(folder: str) -> str:

@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import difflib
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from ..errors_embinv import EmbInvError
@@ -59,10 +59,22 @@ class CommandParser(argparse.ArgumentParser):
         """
         if args is None:
             raise TypeError("give the arguments, such as sys.argv[1:]")
-        options, unknown = super().parse_known_args(_with_hyphens(args), namespace)
+        args = _with_hyphens(args)
+        for name in self._own_flags(args):
+            if name not in self._option_string_actions:
+                self.error(f"unknown argument {name[:60]!r}{_nearest(name, self._option_string_actions)}")
+        options, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            self.error(f"unknown argument {unknown[0][:60]!r}{_nearest(unknown[0], self._option_string_actions)}")
+            self.error(f"unknown argument {unknown[0][:60]!r}")
         return options, unknown
+
+    def _own_flags(self, arguments: list[str]) -> Iterator[str]:
+        """The flags of this parser; what follows a command is that command's."""
+        for argument in arguments:
+            if argument == "--" or (self._subparsers is not None and not argument.startswith("-")):
+                return
+            if argument.startswith("--"):
+                yield argument.partition("=")[0]
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
@@ -94,7 +106,7 @@ def _with_hyphens(arguments: Sequence[str]) -> list[str]:
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name.partition("=")[0], known, 1)
+    near = difflib.get_close_matches(name, known, 1)
     return f"; did you mean {near[0]}?" if near else ""
 
 
