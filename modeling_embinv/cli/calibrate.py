@@ -10,7 +10,7 @@ from .options import add_encoder, add_model_folder, count, encoder_of, load_mode
 from .outcome import on_interrupt
 
 
-def add_calibrate(commands: argparse._SubParsersAction):
+def add_calibrate(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("calibrate", help="fit the confidence to how often tokens are right, and save it")
     parser.add_argument("pairs", nargs="+", help="folders of `embinv prepare`, whose validation split is inverted")
     parser.add_argument("--limit", type=count, default=1000, help="texts of each folder without a judge")
@@ -22,7 +22,7 @@ def add_calibrate(commands: argparse._SubParsersAction):
     parser.set_defaults(run=_calibrate)
 
 
-def _calibrate(options):
+def _calibrate(options: argparse.Namespace) -> None:
     if not Path(options.model).is_dir():
         raise EmbInvError(f"{options.model} is no folder; the fitted calibration is saved in the model's own folder.")
     for path in options.pairs:
@@ -34,7 +34,7 @@ def _calibrate(options):
             saved.append(kind)
 
 
-def _fit_each(options) -> Iterator[str]:
+def _fit_each(options: argparse.Namespace) -> Iterator[str]:
     """Fits, saves and prints the calibrations; yields the kind of each when it is saved."""
     from ..evaluation.calibration import WrittenTokens, cross_fitted, fit_calibration
 

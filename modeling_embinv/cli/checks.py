@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?(@\S+)?")
 
 
-def check_model(name: str):
+def check_model(name: str) -> None:
     """Finds a mistyped folder at once, where the Hub would be asked for it again and again.
 
     Raises:
@@ -36,7 +36,7 @@ def stored_config(model: str) -> dict:
     return config if isinstance(config, dict) else {}
 
 
-def check_feedback_flag(options: argparse.Namespace):
+def check_feedback_flag(options: argparse.Namespace) -> None:
     """Corrections that nothing checks.
 
     Raises:
@@ -67,7 +67,7 @@ def check_device(name: str) -> "torch.device":
     return device
 
 
-def check_seed(seed: int):
+def check_seed(seed: int) -> None:
     """Finds a seed that generators of random numbers do not take.
 
     Raises:
@@ -77,7 +77,7 @@ def check_seed(seed: int):
         raise EmbInvError(f"--seed must be from 0 to 2^63 - 1, got {str(seed)[:30]}.")
 
 
-def check_sampler(settings: dict):
+def check_sampler(settings: dict) -> None:
     """Finds an impossible setting before the weights are loaded, or fetched from the Hub.
 
     Args:
@@ -93,7 +93,7 @@ def check_sampler(settings: dict):
             EmbInvGenerationConfig(**{name: value})
 
 
-def check_writable(flag: str, path: str | None):
+def check_writable(flag: str, path: str | None) -> None:
     """Finds an output that cannot be written before hours of work, not after them.
 
     Raises:

@@ -1,5 +1,6 @@
 """`embinv demo`: embed a few sentences and invert their vectors."""
 
+import argparse
 import sys
 
 from ..errors_embinv import EmbInvError
@@ -15,7 +16,7 @@ DEMO_SENTENCES = (
 )
 
 
-def add_demo(commands):
+def add_demo(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("demo", help="embed a few sentences and invert their vectors")
     parser.add_argument(
         "sentences", nargs="*", default=DEMO_SENTENCES, help="your own sentences; without them six examples"
@@ -25,7 +26,12 @@ def add_demo(commands):
     parser.set_defaults(run=_demo)
 
 
-def _demo(options):
+def _text(argument: str) -> str:
+    """The argument; what is no UTF-8 in it, and no tokenizer takes, becomes "?"."""
+    return argument.encode("utf-8", "replace").decode("utf-8")
+
+
+def _demo(options: argparse.Namespace) -> None:
     settings = checked_settings(options)
     if not any(map(str.strip, options.sentences)):
         raise EmbInvError("there is nothing to invert: every sentence is empty.")
@@ -49,7 +55,7 @@ def _demo(options):
     cosines = metrics.cosine(encoder.encode(recovered), embeddings)
     accuracies = metrics.token_accuracy(sequences, canvas.input_ids, end)
     lengths = text_lengths(sequences, end)
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     for row, place in enumerate(canvas.kept):
         length = lengths[row]
         text = tinted(tokenizer, sequences[row, :length].tolist(), output.confidence[row, :length].tolist())
@@ -58,10 +64,13 @@ def _demo(options):
         console.print(f"           cosine {cosines[row]:.3f}   token accuracy {100 * accuracies[row]:.0f} %\n")
     calls = f", {output.num_feedback_calls} encoder calls" if output.num_feedback_calls else ""
     calls += f", {output.num_surrogate_calls} surrogate calls" if output.num_surrogate_calls else ""
-    console.print(f"{len(canvas.kept)} vectors in {output.num_forward_passes} forward passes{calls}.", legend())
+    vectors = f"{len(canvas.kept)} {'vector' if len(canvas.kept) == 1 else 'vectors'}"
+    console.print(
+        f"{vectors} in {output.num_forward_passes} forward passes{calls}.", *[legend()] * console.is_terminal
+    )
 
 
-def _report_left_out(sentences: list[str], kept: list[int]):
+def _report_left_out(sentences: list[str], kept: list[int]) -> None:
     """Says on stderr which sentences the tokenizer cannot write.
 
     Raises:

@@ -11,7 +11,7 @@ from .options import add_encoder, add_model, checked_settings, count, encoder_of
 from .outcome import on_interrupt
 
 
-def add_evaluate(commands):
+def add_evaluate(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("evaluate", help="score an inverter on held-out texts, with floors and intervals")
     parser.add_argument("texts", nargs="*", help="text files or folders; each file is a part of its own in the table")
     parser.add_argument("--pairs", nargs="+", default=[], help="folders of `embinv prepare` instead of texts")
@@ -28,7 +28,7 @@ def add_evaluate(commands):
     parser.set_defaults(run=_evaluate)
 
 
-def _evaluate(options):
+def _evaluate(options: argparse.Namespace) -> None:
     settings = checked_settings(options)
     _check(options)
     from ..data.pairs import load_pairs
@@ -56,7 +56,7 @@ def _evaluate(options):
         _show(report, options)
 
 
-def _check(options: argparse.Namespace):
+def _check(options: argparse.Namespace) -> None:
     """Finds what cannot be scored, or not be written, before the model is loaded.
 
     Raises:
@@ -76,7 +76,7 @@ def _check(options: argparse.Namespace):
             raise EmbInvError(f"{path} is no folder; make it with `embinv prepare`")
 
 
-def _show(report, options: argparse.Namespace):
+def _show(report, options: argparse.Namespace) -> None:
     from rich.console import Console
 
     from ..evaluation.report import markdown

@@ -18,7 +18,7 @@ from .options import (
 from .outcome import on_interrupt
 
 
-def add_invert(commands: argparse._SubParsersAction):
+def add_invert(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("invert", help="invert vectors from a file or the command line")
     kinds = "npy, npz, safetensors, parquet, Arrow, jsonl, csv or json file of vectors"
     parser.add_argument("source", help=f"{kinds}, a folder that datasets saved, or one vector as JSON")
@@ -33,7 +33,7 @@ def add_invert(commands: argparse._SubParsersAction):
     parser.set_defaults(run=_invert)
 
 
-def _invert(options: argparse.Namespace):
+def _invert(options: argparse.Namespace) -> None:
     settings = checked_settings(options)
     from ..data.typed_vector import is_typed_vector
 
@@ -41,7 +41,7 @@ def _invert(options: argparse.Namespace):
         (_invert_typed if is_typed_vector(options.source) else _invert_file)(options, settings)
 
 
-def _invert_typed(options: argparse.Namespace, settings: dict):
+def _invert_typed(options: argparse.Namespace, settings: dict) -> None:
     from ..data.typed_vector import parse_vector
 
     if options.out:
@@ -58,7 +58,7 @@ def _invert_typed(options: argparse.Namespace, settings: dict):
     print_inversions(rows, tokenizer, Console())
 
 
-def _invert_file(options: argparse.Namespace, settings: dict):
+def _invert_file(options: argparse.Namespace, settings: dict) -> None:
     _check_file(options)
     model, tokenizer = load_model(options, settings)
     from ..inversion.dumps import invert_file
@@ -75,7 +75,7 @@ def _invert_file(options: argparse.Namespace, settings: dict):
         print(_summary(stats, options.out), file=sys.stderr)
 
 
-def _check_file(options: argparse.Namespace):
+def _check_file(options: argparse.Namespace) -> None:
     """Finds what is wrong with the file of vectors, or with `--out`, before the weights are loaded.
 
     Raises:
@@ -83,11 +83,11 @@ def _check_file(options: argparse.Namespace):
     """
     if not Path(options.source).exists():
         raise EmbInvError(f"{options.source}: no such file")
-    from ..inversion.parts import PartFolder
+    from ..inversion.parts import OUT_KINDS
     from ..stores.vectors import open_vectors
 
-    if options.out:
-        PartFolder(Path(options.out))
+    if options.out and Path(options.out).suffix not in OUT_KINDS:
+        raise EmbInvError(f"--out must end in {' or '.join(OUT_KINDS)}, got {options.out}.")
     config = stored_config(options.model)
     columns = {"column": options.column, "id_column": options.id_column}
     open_vectors(options.source, **columns, dim=config.get("embedding_dim"), encoder=config.get("encoder_id"))

@@ -17,7 +17,7 @@ from .outcome import on_interrupt
 _share = number(float, 0, 1)
 
 
-def add_prepare(commands: argparse._SubParsersAction):
+def add_prepare(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("prepare", help="turn texts into (tokens, embedding) pairs for training")
     parser.add_argument("texts", nargs="*", help="text files or folders: txt, jsonl (gz, xz), parquet")
     parser.add_argument("--out", required=True, help="folder of the pairs")
@@ -50,7 +50,7 @@ def add_prepare(commands: argparse._SubParsersAction):
     parser.set_defaults(run=_prepare)
 
 
-def _prepare(options: argparse.Namespace):
+def _prepare(options: argparse.Namespace) -> None:
     _check(options)
     device = check_device(options.device)
     from dataclasses import replace
@@ -78,7 +78,7 @@ def _prepare(options: argparse.Namespace):
     _report(options.out, manifest)
 
 
-def _check(options: argparse.Namespace):
+def _check(options: argparse.Namespace) -> None:
     """Finds what cannot be read before the encoder is loaded.
 
     Raises:
@@ -110,7 +110,7 @@ def _finished(folder: str) -> str:
     return f"The pairs of {documents:,} texts are saved in {folder}; run the same command to resume." * bool(documents)
 
 
-def _report(folder: str, manifest: dict):
+def _report(folder: str, manifest: dict) -> None:
     rows = manifest["rows"]
     parts = ", ".join(f"{rows[split]:,} {split}" for split in rows)
     dropped = ", ".join(f"{number:,} {reason.replace('_', ' ')}" for reason, number in manifest["dropped"].items())

@@ -11,7 +11,7 @@ from .outcome import on_interrupt
 PACKAGE = Path(__file__).parents[1]
 
 
-def add_push(commands: argparse._SubParsersAction):
+def add_push(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("push", help="upload an exported inverter, or the Space, to the Hub in one commit")
     parser.add_argument("folder", help="exported inverter: checkpoints/…, or `last` or `best` of a training run")
     parser.add_argument("--repo", required=True, help="user/name")
@@ -22,7 +22,7 @@ def add_push(commands: argparse._SubParsersAction):
     parser.set_defaults(run=_push)
 
 
-def _push(options: argparse.Namespace):
+def _push(options: argparse.Namespace) -> None:
     if options.repo.count("/") != 1 or not all(options.repo.split("/")):
         raise EmbInvError(f"--repo must be user/name, not {options.repo!r}.")
     if not Path(options.folder).is_dir():
@@ -62,6 +62,6 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def _show(files: list[Path]):
+def _show(files: list[Path]) -> None:
     for path in files:
         print(f"{path.stat().st_size:>12,}  {path}")

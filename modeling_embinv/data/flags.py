@@ -34,7 +34,7 @@ class CommandParser(argparse.ArgumentParser):
     abbreviated, so that a new one never changes what an old command line means. `--debug` belongs to every command.
     """
 
-    def __init__(self, *args: Any, **options: Any):
+    def __init__(self, *args: Any, **options: Any) -> None:
         options = {"formatter_class": _HelpFormatter, "allow_abbrev": False, **options}
         super().__init__(*args, **options)
         self.add_argument(

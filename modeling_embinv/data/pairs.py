@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from ..errors_embinv import EmbInvError
 from .canvas import canvas_of_rows
 from .encoders import SentenceEncoder, same_setting
-from .files import write_json
+from .files import reading, write_json
 from .sources import SPLITS, Document, split_of
 from .tokens import end_token_id, tokenize, word_starts
 from .vector_checks import check_vectors
@@ -311,7 +311,7 @@ def load_pairs(out_dir: str | Path, split: str = "train") -> Dataset:
     """The rows of one split, memory-mapped: `input_ids` (L,) int32 and `embedding` (D,) float16.
 
     Raises:
-        EmbInvError: not a finished folder of `prepare`, no such split, or a shard is missing.
+        EmbInvError: not a finished folder of `prepare`, no such split, or a shard is missing or damaged.
     """
     manifest = read_manifest(out_dir)
     if not manifest["complete"]:
@@ -325,4 +325,8 @@ def load_pairs(out_dir: str | Path, split: str = "train") -> Dataset:
     files = [Path(out_dir) / split / name for name in names]
     if missing := [str(file) for file in files if not file.exists()]:
         raise EmbInvError(f"{missing[0]} is missing; prepare the folder again")
-    return concatenate_datasets([Dataset.from_file(str(file)) for file in files])
+    shards = []
+    for file in files:
+        with reading(file):
+            shards.append(Dataset.from_file(str(file)))
+    return concatenate_datasets(shards)

@@ -192,7 +192,7 @@ def _drop_stale(model: EmbInvForMaskedDiffusion, surrogate: bool, calibrations: 
     if dropped := drop_stale(model, surrogate, calibrations):
         get_logger(__name__).warning(
             "%s of the checkpoint dropped: this training changes what was measured for it. Make it anew afterwards "
-            "(--surrogate_rank, embinv calibrate).",
+            "(--surrogate-rank, embinv calibrate).",
             " and ".join(dropped),
         )
 

@@ -43,6 +43,15 @@ def test_demo_prints_what_the_readme_shows(capsys, checkpoint):
     assert "A red kite." in out and "Two men talk." in out and "forward passes" in out
 
 
+def test_demo_says_what_it_left_out(capsys, checkpoint):
+    """Sentences that were dropped without a word, bytes that are no text, and long lines broken for a pipe."""
+    code, out, err = run(capsys, "demo", "☃", "A red kite \udcff. " + "It flies. " * 12, "--model", checkpoint)
+    assert code == 0 and "left out" in err and "'☃'" in err and "1 vector in" in out and "confidence:" not in out
+    assert out.startswith("original   A red kite ?. It flies.") and len(out.splitlines()[0]) > 120
+    code, out, err = run(capsys, "demo", "☃", "--model", checkpoint)
+    assert code == 2 and out == "" and "there is nothing to invert" in err
+
+
 def test_invert_a_typed_vector_and_a_file(capsys, checkpoint, tmp_path, encoder):
     """One vector must read the same wherever it comes from."""
     vectors = encoder.encode(["A red kite.", "Two men talk."]).numpy()

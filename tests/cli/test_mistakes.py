@@ -38,6 +38,8 @@ WITHOUT_TORCH = [
     (["invert", VECTOR, "--seed", "-1"], "--seed must be from 0"),
     (["invert", VECTOR, "--seed", str(10**30)], "--seed must be from 0"),
     (["invert", VECTOR, "--model", "a/b/c"], "a/b/c is no folder here"),
+    (["invert", TEXTS, "--out", "x.csv"], "--out must end in .jsonl or .parquet, got x.csv"),
+    (["invert", TEXTS], "constraints.txt: unknown kind of file"),
     (["demo", "", "  "], "every sentence is empty"),
     (["demo", "--model", "/nothing/here"], "/nothing/here is no folder here"),
     (["prepare", "--out", "x"], "give texts"),
