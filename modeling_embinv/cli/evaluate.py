@@ -29,7 +29,7 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    settings = checked_settings(options)
+    settings = checked_settings(options, sweep=True)
     _check(options)
     from ..data.pairs import load_pairs
     from ..evaluation.held_out import HeldOut

@@ -69,14 +69,18 @@ def sampler_settings(options) -> dict:
     return given
 
 
-def checked_settings(options: argparse.Namespace) -> dict:
+def checked_settings(options: argparse.Namespace, sweep: bool = False) -> dict:
     """The sampler's settings that were given, after all flags of `add_model` that can be checked without the model.
+
+    Args:
+        options: with the flags of `add_model`.
+        sweep: as of `add_model`; a sweep leaves out what does not fit together.
 
     Raises:
         EmbInvError: for the first impossible one.
     """
     check_model(options.model)
-    if hasattr(options, "seed"):  # a sweep has none, and leaves out what does not fit together
+    if not sweep:
         check_feedback_flag(options)
         check_seed(options.seed)
     return sampler_settings(options)
@@ -93,7 +97,6 @@ def load_model(options: argparse.Namespace, settings: dict | None = None):
         EmbInvError: for an impossible device or setting, before anything is loaded.
         OSError: when there is no such model, or a damaged one.
     """
-    check_model(options.model)
     from ..loading import load_inverter
     from ..runtime import prepare_process, process_state
 
