@@ -19,7 +19,11 @@ DEMO_SENTENCES = (
 def add_demo(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("demo", help="embed a few sentences and invert their vectors")
     parser.add_argument(
-        "sentences", nargs="*", default=DEMO_SENTENCES, help="your own sentences; without them six examples"
+        "sentences",
+        nargs="*",
+        type=_text,
+        default=DEMO_SENTENCES,
+        help="your own sentences; without them six examples",
     )
     add_model(parser)
     add_encoder(parser)
