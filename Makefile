@@ -51,18 +51,18 @@ docs: $(STAMP) settings
 
 # from raw text to an evaluated checkpoint in $(RUN)/best; killed and called again, it goes on where it was
 checkpoint: $(STAMP)
-	$(BIN)/embinv prepare $(TRAINING_PARTS:%=$(CORPUS)/en/%.txt.xz) --out data/minilm_16 --length 16 --max_tokens 15 \
-		--share 0.42 --shard_size 20000 --validation_share 0.005
+	$(BIN)/embinv prepare $(TRAINING_PARTS:%=$(CORPUS)/en/%.txt.xz) --out data/minilm_16 --length 16 --max-tokens 15 \
+		--share 0.42 --shard-size 20000 --validation-share 0.005
 	$(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml train.py configs/minilm_cpu.yaml
 	$(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml train.py configs/minilm_cpu_32.yaml
 	$(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml train.py configs/minilm_cpu_surrogate.yaml
-	$(BIN)/embinv prepare $(TRAINING_PARTS:%=$(CORPUS)/en/%.txt.xz) --out data/minilm_32 --length 32 --max_tokens 31 \
-		--share 0.12 --validation_share 0.005
-	$(BIN)/embinv calibrate data/minilm_16 data/minilm_32 --model $(RUN)/best --int8 --search_limit 96 \
+	$(BIN)/embinv prepare $(TRAINING_PARTS:%=$(CORPUS)/en/%.txt.xz) --out data/minilm_32 --length 32 --max-tokens 31 \
+		--share 0.12 --validation-share 0.005
+	$(BIN)/embinv calibrate data/minilm_16 data/minilm_32 --model $(RUN)/best --int8 --search-limit 96 \
 		--feedback encoder surrogate
 	for tokens in 15 31; do \
-		$(BIN)/embinv evaluate $(HELD_OUT_PARTS:%=$(CORPUS)/heldout/en/%.txt) --max_tokens $$tokens --limit 125 \
-			--training_pairs data/minilm_$$((tokens + 1)) --model $(RUN)/best --out $(RUN)/evaluation_$$tokens.json \
+		$(BIN)/embinv evaluate $(HELD_OUT_PARTS:%=$(CORPUS)/heldout/en/%.txt) --max-tokens $$tokens --limit 125 \
+			--training-pairs data/minilm_$$((tokens + 1)) --model $(RUN)/best --out $(RUN)/evaluation_$$tokens.json \
 			--plots $(RUN)/plots_$$tokens || exit 1; done
 
 # the code that travels with the released checkpoint, copied anew from the package

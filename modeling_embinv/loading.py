@@ -3,11 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
+from .configuration_embinv import EmbInvConfig
 from .errors_embinv import EmbInvError
 from .integrity_embinv import check_tokenizer
 from .modeling_embinv import EmbInvForMaskedDiffusion
+
+# without this, loading a checkpoint's tokenizer would ask whether to run the code that is already imported
+AutoConfig.register("embinv", EmbInvConfig, exist_ok=True)
+AutoModel.register(EmbInvConfig, EmbInvForMaskedDiffusion, exist_ok=True)
 
 
 def load_inverter(name: str | Path, **kwargs: Any) -> tuple[EmbInvForMaskedDiffusion, PreTrainedTokenizerBase]:

@@ -1,12 +1,16 @@
-"""The process: its random numbers, its memory, its companions."""
+"""The process: its random numbers, its memory, its settings, its companions."""
 
 import ctypes
+import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
+from transformers.utils import logging as transformers_logging
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
@@ -25,6 +29,34 @@ def keep_large_blocks():
     mallopt(_M_MMAP_MAX, 0)
     mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
     mallopt(_M_TOP_PAD, 256 * 2**20)
+
+
+@contextmanager
+def prepare_process(training: bool = False) -> Iterator[None]:
+    """The settings of the whole process that this package wants; at the end of the `with` block they are as before.
+
+    The allocator alone stays as `keep_large_blocks` sets it: glibc does not tell how it was.
+
+    Args:
+        training: whether numbers below 1e-38 count as zero; a sharp softmax is full of them, and a CPU's
+            multiplications on them take many times as long.
+    """
+    keep_large_blocks()
+    # tied weights are saved once, which accelerate would report at every checkpoint
+    log, shows_bars = logging.getLogger("accelerate.utils.other"), transformers_logging.is_progress_bar_enabled()
+    level = log.level
+    log.setLevel(logging.ERROR)
+    transformers_logging.disable_progress_bar()  # "Loading weights" says nothing of use
+    if training:
+        torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        if shows_bars:
+            transformers_logging.enable_progress_bar()
+        if training:
+            torch.set_flush_denormal(False)
 
 
 def generator_for(*key: int) -> torch.Generator:

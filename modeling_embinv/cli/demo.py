@@ -1,6 +1,10 @@
 """`embinv demo`: embed a few sentences and invert their vectors."""
 
-from .options import add_encoder, add_model, encoder_of, feedback_of, load_model, sampler_settings
+import argparse
+import sys
+
+from ..errors_embinv import EmbInvError
+from .options import add_encoder, add_model, checked_settings, encoder_of, feedback_of, load_model
 
 DEMO_SENTENCES = (
     "The dog slept in front of the fire.",
@@ -12,15 +16,29 @@ DEMO_SENTENCES = (
 )
 
 
-def add_demo(commands):
+def add_demo(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("demo", help="embed a few sentences and invert their vectors")
-    parser.add_argument("sentences", nargs="*", default=DEMO_SENTENCES, help="your own sentences")
+    parser.add_argument(
+        "sentences",
+        nargs="*",
+        type=_text,
+        default=DEMO_SENTENCES,
+        help="your own sentences; without them six examples",
+    )
     add_model(parser)
     add_encoder(parser)
     parser.set_defaults(run=_demo)
 
 
-def _demo(options):
+def _text(argument: str) -> str:
+    """The argument; what is no UTF-8 in it, and no tokenizer takes, becomes "?"."""
+    return argument.encode("utf-8", "replace").decode("utf-8")
+
+
+def _demo(options: argparse.Namespace) -> None:
+    settings = checked_settings(options)
+    if not any(map(str.strip, options.sentences)):
+        raise EmbInvError("there is nothing to invert: every sentence is empty.")
     import torch
     from rich.console import Console
 
@@ -32,8 +50,8 @@ def _demo(options):
     model, tokenizer = load_model(options)
     encoder = encoder_of(model, options)
     canvas = encode_canvas(encoder.vocabulary, list(options.sentences), model.config.max_sequence_length)
+    _report_left_out(options.sentences, canvas.kept)
     embeddings = encoder.encode(canvas.texts)
-    settings = sampler_settings(options)
     feedback = feedback_of(options.feedback, model, options, encoder)
     generator = torch.Generator().manual_seed(options.seed)
     output = model.generate(embeddings, generator=generator, feedback=feedback, tokenizer=tokenizer, **settings)
@@ -41,11 +59,27 @@ def _demo(options):
     recovered = written_texts(tokenizer, sequences, output.confidence, end)
     cosines = metrics.cosine(encoder.encode([text.text for text in recovered]), embeddings)
     accuracies = metrics.token_accuracy(sequences, canvas.input_ids, end)
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     for row, index in enumerate(canvas.kept):
         console.print(f"original   {options.sentences[index]}", markup=False)
         console.print("recovered ", tinted(tokenizer, recovered[row].ids, recovered[row].token_confidence))
         console.print(f"           cosine {cosines[row]:.3f}   token accuracy {100 * accuracies[row]:.0f} %\n")
     calls = f", {output.num_feedback_calls} encoder calls" if output.num_feedback_calls else ""
     calls += f", {output.num_surrogate_calls} surrogate calls" if output.num_surrogate_calls else ""
-    console.print(f"{len(canvas.kept)} vectors in {output.num_forward_passes} forward passes{calls}.", legend())
+    vectors = f"{len(canvas.kept)} {'vector' if len(canvas.kept) == 1 else 'vectors'}"
+    console.print(
+        f"{vectors} in {output.num_forward_passes} forward passes{calls}.", *[legend()] * console.is_terminal
+    )
+
+
+def _report_left_out(sentences: list[str], kept: list[int]) -> None:
+    """Says on stderr which sentences the tokenizer cannot write.
+
+    Raises:
+        EmbInvError: it can write none of them.
+    """
+    left_out = [repr(text[:40]) for index, text in enumerate(sentences) if index not in set(kept)]
+    if left_out and not kept:
+        raise EmbInvError(f"there is nothing to invert: the tokenizer cannot write {', '.join(left_out)}.")
+    if left_out:
+        print(f"embinv: warning: left out, as the tokenizer cannot write it: {', '.join(left_out)}", file=sys.stderr)

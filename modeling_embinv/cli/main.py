@@ -1,45 +1,75 @@
 """`embinv prepare | train | evaluate | calibrate | invert | demo | push`."""
 
 import argparse
+import platform
 import sys
-import warnings
 
+from .. import __version__
+from ..data.flags import CommandParser
+from .calibrate import add_calibrate
 from .demo import add_demo
-from .evaluate import add_calibrate, add_evaluate
+from .evaluate import add_evaluate
 from .invert import add_invert
+from .outcome import outcome
 from .prepare import add_prepare
 from .push import add_push
+from .train import run_train
+
+_EXIT_STATUS = "exit status: 0 done, 1 a bug (with a traceback), 2 a mistake in the command or its input, 130 Ctrl-C"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; errors of the user's making are one line on stderr and exit code 1."""
-    parser = argparse.ArgumentParser(prog="embinv", description="Read the text back out of sentence embeddings.")
+    """Runs a command and returns its exit status, see `outcome`.
+
+    Args:
+        arguments: of the command line; None = those of this process.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    words = [argument for argument in arguments if argument != "--debug"]
+    is_command = bool(words) and not words[0].startswith("-")
+    return outcome(f"embinv {words[0][:20]}" if is_command else "embinv", arguments, lambda: _run(arguments, words))
+
+
+def _run(arguments: list[str], words: list[str]) -> None:
+    if words[:1] == ["train"]:  # its flags are the fields of a dataclass
+        run_train(words[1:], "embinv train")
+        return
+    parser = _parser()
+    if not words:
+        parser.print_help()
+        return
+    try:
+        options = parser.parse_args(arguments)
+    except SystemExit:  # after --help and --version
+        return
+    options.run(options)
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(prog="embinv", description="Read the text back out of sentence embeddings.")
+    parser.epilog = _EXIT_STATUS
+    parser.add_argument("--version", "-V", action=_Version, nargs=0, help="show the versions and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for add in (add_demo, add_invert, add_prepare, add_evaluate, add_calibrate, add_push):
         add(commands)
-    commands.add_parser("train", help="train an inverter: see `python train.py --help`", add_help=False)
-    arguments = sys.argv[1:] if arguments is None else arguments
-    warnings.showwarning = lambda message, *_, **__: print(f"embinv: warning: {message}", file=sys.stderr)
-    try:
-        if arguments[:1] == ["train"]:
-            return _train(arguments[1:])
-        options = parser.parse_args(arguments)
-        options.run(options)
-    except (ValueError, OSError) as error:
-        print(f"embinv {arguments[0]}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("embinv: interrupted; the same command goes on from here.", file=sys.stderr)
-        return 130
-    return 0
+    commands.add_parser("train", help="train an inverter")
+    return parser
 
 
-def _train(arguments: list[str]) -> int:
-    from ..training.assemble import train
-    from ..training.config import parse_training_config
+class _Version(argparse.Action):
+    """Prints what a report of a bug should name."""
 
-    train(parse_training_config(arguments))
-    return 0
+    def __call__(self, parser, namespace, values, option_string=None):
+        from importlib.metadata import PackageNotFoundError, version
+
+        parts = [f"embinv {__version__}", f"Python {platform.python_version()}"]
+        for name in ("torch", "transformers"):
+            try:
+                parts.append(f"{name} {version(name)}")
+            except PackageNotFoundError:
+                parts.append(f"no {name}")
+        print(", ".join(parts))
+        parser.exit()
 
 
 if __name__ == "__main__":

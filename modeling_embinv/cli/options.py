@@ -7,18 +7,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors_embinv import EmbInvError
+from ..data.flags import number
 from ..settings_embinv import FEEDBACK, SETTINGS, SamplerSettings, SearchSettings, Setting, feedback_by_name
+from .checks import check_device, check_feedback_flag, check_model, check_seed
 
 CHECKPOINT = Path(__file__).parents[2] / "checkpoints" / "embinv-minilm"
 # in a clone of the project the checkpoint lies beside the package; an installed package takes it from the Hub
 MODEL = str(CHECKPOINT) if CHECKPOINT.is_dir() else "embinv/embinv-minilm"
+# the type of a flag that counts texts or tokens
+count = number(int, 1, 10**12)
 
 
 def add_model_folder(parser: argparse.ArgumentParser):
     parser.add_argument("--model", default=MODEL, help="folder or Hub id (user/name@revision) of an inverter")
-    parser.add_argument("--device", help="cpu, cuda, mps; this process's accelerator by default")
-    parser.add_argument("--batch_size", type=int, default=64, help="vectors at a time")
+    parser.add_argument("--device", help="cpu, cuda, mps (default: this process's accelerator, else cpu)")
+    parser.add_argument("--batch_size", type=number(int, 1, 65_536), default=64, help="vectors in one forward pass")
     parser.add_argument("--int8", action="store_true", help="matrix products in int8, about twice as fast on a CPU")
 
 
@@ -57,43 +60,41 @@ def sampler_settings(options) -> dict:
     return given
 
 
-def load_model(options):
-    from transformers.utils import logging as transformers_logging
+def checked_settings(options: argparse.Namespace, sweep: bool = False) -> dict:
+    """The sampler's settings that were given, after all flags of `add_model` that can be checked without the model.
 
-    from ..inversion.rows import LARGEST_BATCH
-    from ..loading import load_inverter
-    from ..runtime import keep_large_blocks, process_state
-
-    device = check_device(options.device) if options.device else process_state().device
-    if not 1 <= options.batch_size <= LARGEST_BATCH:
-        raise EmbInvError(f"--batch_size must be from 1 to {LARGEST_BATCH:,}, got {options.batch_size}")
-    keep_large_blocks()
-    transformers_logging.disable_progress_bar()
-    model, tokenizer = load_inverter(options.model)
-    model = model.to(device).eval()
-    return model.to_int8() if options.int8 else model, tokenizer
-
-
-def check_device(name: str):
-    """The torch device of that name.
+    Args:
+        options: with the flags of `add_model`.
+        sweep: as of `add_model`; a sweep leaves out what does not fit together.
 
     Raises:
-        EmbInvError: torch knows no such device, or this machine has none.
+        EmbInvError: for the first impossible one.
     """
-    import torch
+    check_model(options.model)
+    if not sweep:
+        check_feedback_flag(options)
+        check_seed(options.seed)
+    return sampler_settings(options)
 
-    try:
-        device = torch.device(name)
-        if device.type == "meta":
-            raise RuntimeError("it holds no numbers")
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        present = [
-            "cpu",
-            *([str(torch.accelerator.current_accelerator())] if torch.accelerator.is_available() else []),
-        ]
-        raise EmbInvError(f"--device {name[:40]!r} is not on this machine; present: {', '.join(present)}") from error
-    return device
+
+def load_model(options: argparse.Namespace):
+    """The model of `--model` on its device, and its tokenizer.
+
+    Args:
+        options: with the flags of `add_model_folder`.
+
+    Raises:
+        EmbInvError: for an impossible device, before anything is loaded.
+        OSError: when there is no such model, or a damaged one.
+    """
+    from ..loading import load_inverter
+    from ..runtime import prepare_process, process_state
+
+    device = check_device(options.device) if options.device else process_state().device
+    with prepare_process():
+        model, tokenizer = load_inverter(options.model)
+    model = model.to(device).eval()
+    return model.to_int8() if options.int8 else model, tokenizer
 
 
 @contextmanager
@@ -125,8 +126,10 @@ def encoder_of(model, options):
     """The encoder that the model names, or `--encoder`: it embeds texts and measures cosines, and never inverts."""
     from ..data.encoder_config import EncoderConfig
     from ..data.encoders import load_encoder
+    from ..runtime import prepare_process
 
-    return load_encoder(options.encoder or EncoderConfig.of_inverter(model.config), device=model.device)
+    with prepare_process():
+        return load_encoder(options.encoder or EncoderConfig.of_inverter(model.config), device=model.device)
 
 
 def feedback_of(name: str | None, model, options, encoder=None):
@@ -135,4 +138,4 @@ def feedback_of(name: str | None, model, options, encoder=None):
 
 
 def add_encoder(parser: argparse.ArgumentParser):
-    parser.add_argument("--encoder", help="YAML or folder of the encoder, when not the one that the model names")
+    parser.add_argument("--encoder", help="YAML or folder of the encoder (default: the one that the model names)")

@@ -1,15 +1,23 @@
 """`embinv prepare`."""
 
+import argparse
 import json
+import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from pathlib import Path
 
+from ..data.flags import number
 from ..errors_embinv import EmbInvError
-from .options import check_device, messages_on_stderr, report_skipped
+from .checks import check_device
+from .options import count, messages_on_stderr, report_skipped
+from .outcome import on_interrupt
+
+_share = number(float, 0, 1)
 
 
-def add_prepare(commands):
+def add_prepare(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("prepare", help="turn texts into (tokens, embedding) pairs for training")
     parser.add_argument("texts", nargs="*", help="text files or folders: txt, jsonl (gz, xz), parquet")
     parser.add_argument("--out", required=True, help="folder of the pairs")
@@ -23,56 +31,94 @@ def add_prepare(commands):
         default=[],
         help="files that hold vectors and their texts: parquet, Arrow, jsonl, csv, json, npz, …",
     )
-    parser.add_argument("--text_column", help="column of the texts; text by default, with vectors the usual names")
-    parser.add_argument("--vector_column", help="column of the vectors, or its path; the usual names are tried")
+    parser.add_argument("--text_column", help="column of the texts (default: text; with vectors the usual names)")
+    parser.add_argument("--vector_column", help="column of the vectors, or its path (default: the usual names)")
     parser.add_argument("--strict", action="store_true", help="stop at the first row without a usable vector")
-    parser.add_argument("--languages", nargs="*", help="sub-folders of a text folder")
-    parser.add_argument("--length", type=int, default=32, help="L, tokens of a text")
-    parser.add_argument("--share", type=float, default=1.0, help="share of the texts that is taken, chosen by hash")
-    parser.add_argument("--limit", type=int, help="texts at most")
-    parser.add_argument("--max_tokens", type=int, help="leave longer texts out instead of cutting them")
-    parser.add_argument("--spans", choices=("first", "all"), default="first", help="of a longer text")
-    parser.add_argument("--validation_share", type=float, default=0.01, help="share of the documents")
-    parser.add_argument("--test_share", type=float, default=0.0, help="share of the documents")
-    parser.add_argument("--shard_size", type=int, default=50_000, help="pairs a shard; finished ones survive a kill")
-    parser.add_argument("--batch_size", type=int, default=256, help="texts that the encoder sees at a time")
+    parser.add_argument("--languages", nargs="*", help="read only these sub-folders of a text folder")
+    parser.add_argument("--length", type=count, default=32, help="L, tokens of a text")
+    parser.add_argument("--share", type=_share, default=1.0, help="share of the texts to use, chosen by hash")
+    parser.add_argument("--limit", type=count, help="use at most this many texts")
+    parser.add_argument("--max_tokens", type=count, help="leave out longer texts instead of cutting them")
+    parser.add_argument(
+        "--spans", choices=("first", "all"), default="first", help="which spans of a longer text to use"
+    )
+    parser.add_argument("--validation_share", type=_share, default=0.01, help="share of the documents for validation")
+    parser.add_argument("--test_share", type=_share, default=0.0, help="share of the documents for tests")
+    parser.add_argument("--shard_size", type=count, default=50_000, help="pairs in a shard; finished ones are kept")
+    parser.add_argument("--batch_size", type=count, default=256, help="texts in one forward pass of the encoder")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, mps")
     parser.set_defaults(run=_prepare)
 
 
-def _prepare(options):
+def _prepare(options: argparse.Namespace) -> None:
+    _check(options)
+    device = check_device(options.device)
     from dataclasses import replace
 
     from ..data.encoder_config import EncoderConfig
     from ..data.encoders import load_encoder
     from ..data.prepare import prepare
-    from ..runtime import keep_large_blocks
+    from ..runtime import prepare_process
 
-    _check(options)
-    device = check_device(options.device)
-    keep_large_blocks()
     config = EncoderConfig.from_yaml(options.encoder)
-    encoder = load_encoder(replace(config, max_length=max(config.max_length, options.length)), device=device)
+    with prepare_process():
+        encoder = load_encoder(replace(config, max_length=max(config.max_length, options.length)), device=device)
     with messages_on_stderr():
         sources = _vector_sources(options, encoder)
     documents = _documents(options, sources)
     if options.max_tokens is not None:
         documents = _short(documents, encoder.tokenizer, options.max_tokens)
     documents = islice(documents, options.limit)
-    manifest = prepare(
-        documents, encoder, options.out, options.length, options.shard_size, options.validation_share,
-        options.test_share, options.batch_size, options.spans,
-    )  # fmt: skip
+    with on_interrupt(lambda: _finished(options.out)):
+        manifest = prepare(
+            documents, encoder, options.out, options.length, options.shard_size, options.validation_share,
+            options.test_share, options.batch_size, options.spans,
+        )  # fmt: skip
     for source in sources:
         report_skipped(source.path, source.skipped)
-    print(f"{options.out}: {json.dumps(manifest['rows'])} pairs, dropped {json.dumps(manifest['dropped'])}")
+    _report(options.out, manifest)
 
 
-def _check(options):
+def _check(options: argparse.Namespace) -> None:
+    """Finds what cannot be read before the encoder is loaded.
+
+    Raises:
+        EmbInvError: no texts, vectors or data sets, a share of nothing, a missing file, or a malformed `--hub`.
+    """
     if not (options.texts or options.hub or options.vectors):
         raise EmbInvError("give texts (files or folders), --hub data sets or --vectors files.")
-    if not 0 < options.share <= 1:
-        raise EmbInvError(f"--share must be in (0, 1], got {options.share}.")
+    if options.share == 0:
+        raise EmbInvError("--share must be above 0.")
+    if options.validation_share + options.test_share > 1:
+        raise EmbInvError("--validation-share and --test-share must be at most 1 together.")
+    for path in options.vectors:
+        if not Path(path).exists():
+            raise EmbInvError(f"{path}: no such file")
+    from ..data.sources import parse_hub_spec, read_texts
+
+    for spec in options.hub:
+        parse_hub_spec(spec)
+    if options.texts:
+        read_texts(options.texts, languages=options.languages)  # opens none of them yet
+
+
+def _finished(folder: str) -> str:
+    """What an interrupted job leaves: the shards that its manifest names."""
+    try:
+        documents = json.loads((Path(folder) / "manifest.json").read_text(encoding="utf-8"))["documents"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
+    return f"The pairs of {documents:,} texts are saved in {folder}; run the same command to resume." * bool(documents)
+
+
+def _report(folder: str, manifest: dict) -> None:
+    rows = manifest["rows"]
+    parts = ", ".join(f"{rows[split]:,} {split}" for split in rows)
+    dropped = ", ".join(f"{number:,} {reason.replace('_', ' ')}" for reason, number in manifest["dropped"].items())
+    print(f"{folder}: {sum(rows.values()):,} pairs ({parts}). Dropped: {dropped}.")
+    if not rows["validation"]:
+        warning = "no pair is held out for validation, which training needs: raise --validation-share"
+        print(f"embinv: warning: {warning}", file=sys.stderr)
 
 
 def _vector_sources(options, encoder) -> list:

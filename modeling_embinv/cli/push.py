@@ -6,37 +6,43 @@ import tempfile
 from pathlib import Path
 
 from ..errors_embinv import EmbInvError
+from .outcome import on_interrupt
 
 PACKAGE = Path(__file__).parents[1]
 
 
-def add_push(commands: argparse._SubParsersAction):
+def add_push(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("push", help="upload an exported inverter, or the Space, to the Hub in one commit")
     parser.add_argument("folder", help="exported inverter: checkpoints/…, or `last` or `best` of a training run")
     parser.add_argument("--repo", required=True, help="user/name")
     parser.add_argument("--private", action="store_true", help="for a new repository")
-    parser.add_argument("--revision", help="branch to push to, main by default")
-    parser.add_argument("--space", help="also push this folder (space) as a Space, of the repository's name")
-    parser.add_argument("--dry_run", "--dry-run", metavar="DIR", help="write what would be uploaded there, and stop")
+    parser.add_argument("--revision", help="branch to push to (default: main)")
+    parser.add_argument("--space", help="also push this folder as a Space of the repository's name")
+    parser.add_argument("--dry_run", metavar="DIR", help="write what would be uploaded to this folder, and stop")
     parser.set_defaults(run=_push)
 
 
-def _push(options):
-    from ..evaluation.card import assemble, push
-
+def _push(options: argparse.Namespace) -> None:
     if options.repo.count("/") != 1 or not all(options.repo.split("/")):
         raise EmbInvError(f"--repo must be user/name, not {options.repo!r}.")
+    if not Path(options.folder).is_dir():
+        raise EmbInvError(f"{options.folder} is no folder.")
+    from ..evaluation.card import assemble, push
+
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(options.dry_run or temporary) / "model"
-        files = assemble(options.folder, out, options.repo)
-        if options.space:
-            space = _space(options.space, out.with_name("space"), options.repo)
+        with on_interrupt(lambda: f"{options.dry_run} is not whole." if options.dry_run else "Nothing was uploaded."):
+            files = assemble(options.folder, out, options.repo)
+            if options.space:
+                space = _space(options.space, out.with_name("space"), options.repo)
         if options.dry_run:
             _show([*files, *_files(space)] if options.space else files)
             return
-        print(push(out, options.repo, options.private, options.revision))
-        if options.space:
-            print(push(space, options.repo, options.private, options.revision, repo_type="space"))
+        # a commit arrives whole or not at all; an interruption cannot tell which
+        with on_interrupt(lambda: f"See https://huggingface.co/{options.repo} for whether the commit has arrived."):
+            print(push(out, options.repo, options.private, options.revision))
+            if options.space:
+                print(push(space, options.repo, options.private, options.revision, repo_type="space"))
 
 
 def _space(folder: str, out: Path, repo: str) -> Path:
@@ -56,6 +62,6 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def _show(files: list[Path]):
+def _show(files: list[Path]) -> None:
     for path in files:
         print(f"{path.stat().st_size:>12,}  {path}")

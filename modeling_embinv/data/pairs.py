@@ -11,6 +11,7 @@ from datasets import Dataset, Features, List, Value, concatenate_datasets
 from numpy.typing import NDArray
 
 from ..errors_embinv import EmbInvError
+from .files import reading
 from .sources import SPLITS
 
 FORMAT_VERSION = 1
@@ -67,7 +68,7 @@ def load_pairs(out_dir: str | Path, split: str = "train") -> Dataset:
     """The rows of one split, memory-mapped: `input_ids` (L,) int32 and `embedding` (D,) float16.
 
     Raises:
-        EmbInvError: not a finished folder of `prepare`, no such split, or a shard is missing.
+        EmbInvError: not a finished folder of `prepare`, no such split, or a shard is missing or damaged.
     """
     manifest = read_manifest(out_dir)
     if not manifest["complete"]:
@@ -81,4 +82,8 @@ def load_pairs(out_dir: str | Path, split: str = "train") -> Dataset:
     files = [Path(out_dir) / split / name for name in names]
     if missing := [str(file) for file in files if not file.exists()]:
         raise EmbInvError(f"{missing[0]} is missing; prepare the folder again")
-    return concatenate_datasets([Dataset.from_file(str(file)) for file in files])
+    shards = []
+    for file in files:
+        with reading(file):
+            shards.append(Dataset.from_file(str(file)))
+    return concatenate_datasets(shards)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors_embinv import EmbInvError
-from .files import check_column, check_text, file_kind, json_values, parquet_texts, read_lines
+from .files import check_column, check_text, file_kind, json_values, one_line, parquet_texts, read_lines
 
 TEXT_KINDS = (".txt", ".jsonl", ".parquet")
 
@@ -139,8 +139,10 @@ def read_hub(
             check_column(where, column, list(row))
             if text := check_text(where, column, row[column]).strip():
                 yield Document(text, text)
-    except (OSError, RuntimeError) as error:
-        raise EmbInvError(f"{where}: cannot be read: {' '.join(str(error).split())[:300]}") from error
+    except EmbInvError:
+        raise
+    except Exception as error:  # unknown configurations, damaged files and no connection are errors of every kind
+        raise EmbInvError(f"{where}: cannot be read: {one_line(error, 300)}") from error
 
 
 SPLITS = ("train", "validation", "test")

@@ -5,8 +5,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import yaml
 from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
+from huggingface_hub.errors import HFValidationError, HTTPError
+from huggingface_hub.utils import validate_repo_id
 
+from ..data.files import one_line
 from ..errors_embinv import EmbInvError
 from .held_out import Score
 from .report import Row, markdown
@@ -39,9 +43,14 @@ def assemble(folder: str | Path, out: str | Path, repo: str) -> list[Path]:
     README.md gets a short one.
 
     Raises:
-        EmbInvError: when the folder is no exported inverter, or `out` is not empty.
+        EmbInvError: when the folder is no exported inverter or its files are damaged, `out` is not empty, or the Hub
+            takes no repository of that name.
     """
     folder, out = Path(folder), Path(out)
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise EmbInvError(one_line(error)) from error
     if missing := [name for name in _NEEDED if not (folder / name).is_file()]:
         raise EmbInvError(f"{folder} is no exported inverter: it has no {', '.join(missing)}.")
     if out.exists() and any(out.iterdir()):
@@ -50,14 +59,23 @@ def assemble(folder: str | Path, out: str | Path, repo: str) -> list[Path]:
     for path in folder.iterdir():
         if path.is_file() and not path.name.startswith("."):
             shutil.copyfile(path, out / path.name)
+    try:
+        card = _card(folder, out, repo)
+    except (ValueError, LookupError, TypeError, StopIteration, yaml.YAMLError) as error:
+        raise EmbInvError(f"{folder}: README.md, config.json or {EVALUATION} is damaged: {one_line(error)}") from error
+    card.save(out / "README.md")
+    return sorted(out.iterdir())
+
+
+def _card(folder: Path, out: Path, repo: str) -> ModelCard:
+    """The folder's own card or a new one, with the measured results."""
     card = ModelCard.load(out / "README.md") if (out / "README.md").exists() else _new_card(folder, repo)
     if (folder / EVALUATION).exists():
         data: Any = card.data
         data.model_name = repo.split("/")[-1]
         data.eval_results = eval_results(json.loads((folder / EVALUATION).read_text(encoding="utf-8"))["rows"])
     card.content = card.content.replace(f"checkpoints/{folder.name}", repo)
-    card.save(out / "README.md")
-    return sorted(out.iterdir())
+    return card
 
 
 def eval_results(rows: list[dict[str, Any]]) -> list[EvalResult]:
@@ -106,16 +124,22 @@ def push(
     """Upload a folder that `assemble` wrote, or a Space's, in one commit; returns the commit's address.
 
     Token and address of the Hub are huggingface_hub's own: `hf auth login` or HF_TOKEN, HF_ENDPOINT.
+
+    Raises:
+        EmbInvError: no token, no right to write, or no connection.
     """
     api = HfApi()
     sdk = "gradio" if repo_type == "space" else None
-    repo_id = api.create_repo(repo, private=private, exist_ok=True, repo_type=repo_type, space_sdk=sdk).repo_id
-    commit = api.upload_folder(
-        folder_path=folder,
-        repo_id=repo_id,
-        repo_type=repo_type,
-        revision=revision,
-        commit_message=f"Upload {'Space' if repo_type == 'space' else 'inverter'} with embinv",
-        ignore_patterns=["__pycache__/*", ".*", "*.partial"],
-    )
+    try:
+        repo_id = api.create_repo(repo, private=private, exist_ok=True, repo_type=repo_type, space_sdk=sdk).repo_id
+        commit = api.upload_folder(
+            folder_path=folder,
+            repo_id=repo_id,
+            repo_type=repo_type,
+            revision=revision,
+            commit_message=f"Upload {'Space' if repo_type == 'space' else 'inverter'} with embinv",
+            ignore_patterns=["__pycache__/*", ".*", "*.partial"],
+        )
+    except (OSError, ValueError, HTTPError) as error:
+        raise EmbInvError(f"{repo} cannot be pushed to: {one_line(error, 400)}") from error
     return commit.commit_url

@@ -8,8 +8,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..data.files import parse_json
-from ..data.vector_checks import width_message
 from ..errors_embinv import EmbInvError
 from ..inputs_embinv import check_embeddings
 from ..modeling_embinv import EmbInvForMaskedDiffusion
@@ -40,23 +38,6 @@ class Inversion(NamedTuple):
     cosine: float | None
     tokens: list[str]
     token_confidence: list[float]
-
-
-def parse_vector(text: str, embedding_dim: int) -> NDArray[np.float64]:
-    """A vector typed as JSON, `"[0.1, -0.2, …]"`, as (1, D) float64.
-
-    Raises:
-        EmbInvError: no JSON list of `embedding_dim` numbers.
-    """
-    try:
-        values = parse_json(text, parse_int=float)
-    except ValueError as error:
-        raise EmbInvError(f"the vector is not JSON like [0.1, -0.2]: {error}") from error
-    if not isinstance(values, list) or any(type(value) is not float for value in values):
-        raise EmbInvError("the vector must be a JSON list of numbers, like [0.1, -0.2]")
-    if len(values) != embedding_dim:
-        raise EmbInvError(width_message(len(values), embedding_dim))
-    return np.array([values])
 
 
 def invert_vectors(

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import logging
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from ..causal_embinv import check_prefix
 from ..data.batches import Batches, PairBatches, SpanBatches, held_out_pairs
 from ..data.encoder_config import EncoderConfig, packaged_folder, same_setting
 from ..data.encoders import Encoder, load_encoder
+from ..data.files import one_line
 from ..data.pairs import load_pairs, read_manifest
 from ..data.sources import read_texts
 from ..data.spans import SpanSampler, TokenizedCorpus
@@ -26,7 +26,7 @@ from ..generation_config_embinv import KINDS
 from ..inputs_embinv import Fingerprint
 from ..loading import load_inverter
 from ..modeling_embinv import EmbInvForMaskedDiffusion
-from ..runtime import keep_large_blocks
+from ..runtime import prepare_process
 from .backbone import new_inverter, prepare_tokenizer
 from .bag_of_words import warm_up_on_words
 from .checkpoints import checkpoints, remove_unfinished, step_of
@@ -46,18 +46,28 @@ def train(config: TrainingConfig) -> Path:
         EmbInvError: for settings or data that do not fit together, or a loss that is not finite.
         OSError: for a checkpoint that cannot be read or written.
     """
-    keep_large_blocks()
-    # a sharp softmax is full of numbers below 1e-38, on which a CPU's multiplications take many times as long
-    torch.set_flush_denormal(True)
-    # tied weights are saved once, which accelerate would report at every checkpoint
-    logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)
-    set_seed(config.seed)
-    lines = JSONLinesTracker(Path(config.output_dir) / "log.jsonl")
-    accelerator = Accelerator(
-        gradient_accumulation_steps=config.gradient_accumulation_steps,
-        log_with=[lines if name == "jsonl" else name for name in config.trackers],
-        project_dir=config.output_dir,
-    )
+    with prepare_process(training=True):
+        set_seed(config.seed)
+        lines = JSONLinesTracker(Path(config.output_dir) / "log.jsonl")
+        return _in_group(config, _accelerator(config, lines), lines)
+
+
+def _accelerator(config: TrainingConfig, lines: JSONLinesTracker) -> Accelerator:
+    """The processes and the trackers of the run.
+
+    Raises:
+        EmbInvError: for a tracker that accelerate does not know, or an impossible setting of `accelerate launch`.
+    """
+    trackers = [lines if name == "jsonl" else name for name in config.trackers]
+    steps = config.gradient_accumulation_steps
+    try:
+        return Accelerator(gradient_accumulation_steps=steps, log_with=trackers, project_dir=config.output_dir)
+    except ValueError as error:
+        raise EmbInvError(f"accelerate cannot start with trackers {config.trackers}: {one_line(error)}") from error
+
+
+def _in_group(config: TrainingConfig, accelerator: Accelerator, lines: JSONLinesTracker) -> Path:
+    """The run of `train`, which leaves its group of processes cleanly."""
     accelerator.init_trackers("embinv", config=_plain(config))
     try:
         return _run(config, accelerator, lines)
@@ -70,7 +80,6 @@ def train(config: TrainingConfig) -> Path:
         # and waits for a thread of gloo that wants this lock
         accelerator.free_memory()
         accelerator.end_training()
-        torch.set_flush_denormal(False)
 
 
 def _run(config: TrainingConfig, accelerator: Accelerator, lines: JSONLinesTracker) -> Path:
@@ -207,7 +216,7 @@ def _drop_stale(model: EmbInvForMaskedDiffusion, surrogate: bool, calibrations: 
     if dropped := drop_stale(model, surrogate, calibrations):
         get_logger(__name__).warning(
             "%s of the checkpoint dropped: this training changes what was measured for it. Make it anew afterwards "
-            "(--surrogate_rank, embinv calibrate).",
+            "(--surrogate-rank, embinv calibrate).",
             " and ".join(dropped),
         )
 

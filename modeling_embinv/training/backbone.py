@@ -149,11 +149,18 @@ def _adapt(config: PreTrainedConfig, num_hidden_layers: int | None, positions: i
 
 
 def _load_source(name: str | Path) -> PreTrainedModel:
-    """The pretrained model with its language-model head if it has one, on the CPU in float32."""
-    config = AutoConfig.from_pretrained(name)
-    has_head = any("MaskedLM" in architecture for architecture in config.architectures or ())
-    kind = AutoModelForMaskedLM if has_head else AutoModel
-    model: PreTrainedModel = kind.from_pretrained(name, dtype=torch.float32)
+    """The pretrained model with its language-model head if it has one, on the CPU in float32.
+
+    Raises:
+        EmbInvError: there is none of that name, or a damaged one.
+    """
+    try:
+        config = AutoConfig.from_pretrained(name)
+        has_head = any("MaskedLM" in architecture for architecture in config.architectures or ())
+        kind = AutoModelForMaskedLM if has_head else AutoModel
+        model: PreTrainedModel = kind.from_pretrained(name, dtype=torch.float32)
+    except Exception as error:  # of several libraries, and of several kinds
+        raise EmbInvError(f"backbone {name} cannot be loaded: {one_line(error)}") from error
     return model
 
 

@@ -1,20 +1,19 @@
 """Training settings: one dataclass, read from YAML, overridden by command-line flags."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from transformers import HfArgumentParser
-from transformers.hf_argparser import DataClassType
-
-from ..data.noise import Noise
+from ..data.flags import CommandParser, add_settings
 from ..data.settings import Bounds, check_settings, read_yaml
-from ..diffusion_embinv import NoiseSchedule
 from ..errors_embinv import EmbInvError, shown
-from ..modeling_embinv import EmbInvForMaskedDiffusion
-from .bag_of_words import WordWarmUp
-from .optimizers import Rates
+
+if TYPE_CHECKING:  # a page of help needs no torch
+    from ..data.noise import Noise
+    from ..modeling_embinv import EmbInvForMaskedDiffusion
+    from .bag_of_words import WordWarmUp
+    from .optimizers import Rates
 
 Updates = Annotated[int, Bounds(1, 1_000_000_000)]
 UpdatesOrNone = Annotated[int, Bounds(0, 1_000_000_000)]
@@ -149,11 +148,14 @@ class TrainingConfig:
                 f"got {shown(self.canvas_lengths)}."
             )
 
-    def noise_of(self, model: EmbInvForMaskedDiffusion) -> Noise:
+    def noise_of(self, model: "EmbInvForMaskedDiffusion") -> "Noise":
         """What training does to a batch; α(t) is a fixed mask ratio if one is set, else the model's own.
 
         A trained model keeps the noise that it knows, whatever `noise_schedule` says.
         """
+        from ..data.noise import Noise
+        from ..diffusion_embinv import NoiseSchedule
+
         fixed = None if self.mask_ratio is None else NoiseSchedule("fixed", mask_ratio=self.mask_ratio)
         return Noise(
             fixed or model.noise_schedule,
@@ -164,8 +166,10 @@ class TrainingConfig:
             self.tail_share,
         )
 
-    def rates(self) -> Rates:
+    def rates(self) -> "Rates":
         """How fast which weights learn, and when."""
+        from .optimizers import Rates
+
         return Rates(
             self.optimizer,
             self.learning_rate,
@@ -177,8 +181,10 @@ class TrainingConfig:
             self.decay_steps,
         )
 
-    def word_warm_up(self) -> WordWarmUp:
+    def word_warm_up(self) -> "WordWarmUp":
         """The warm-up on unordered tokens."""
+        from .bag_of_words import WordWarmUp
+
         return WordWarmUp(
             self.bag_of_words_steps,
             self.bag_of_words_batch_size,
@@ -206,34 +212,28 @@ def read_sizes(backbone_config: str) -> dict[str, Any]:
     return sizes
 
 
-class _Parser(HfArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line in place of the usage, which is a page here."""
-        raise EmbInvError(f"{message[:300]}; see --help.")
-
-
-def parse_training_config(arguments: list[str]) -> TrainingConfig:
+def parse_training_config(arguments: list[str], prog: str = "train.py") -> TrainingConfig:
     """`[config.yaml] [--flag value …]` → settings; flags override the file.
 
     Paths in the YAML's `encoder` are relative to the YAML.
 
     Raises:
-        EmbInvError: for an unknown key or flag, or an impossible value.
+        EmbInvError: for an unknown key or flag, a missing one, or an impossible value.
     """
-    parser = _Parser(DataClassType(TrainingConfig), description="Train an embedding inverter.", allow_abbrev=False)
-    if arguments and not arguments[0].startswith("-"):
-        defaults = read_yaml(arguments[0], TrainingConfig)
-        if "encoder" in defaults:
-            defaults["encoder"] = _beside(arguments[0], defaults["encoder"])
-        for action in parser._actions:
-            if action.dest in defaults:
-                action.required = False
-        parser.set_defaults(**defaults)
-        arguments = arguments[1:]
-    config, unknown = parser.parse_args_into_dataclasses(args=arguments, return_remaining_strings=True)
-    if unknown:
-        raise EmbInvError(f"unknown argument {unknown[0]!r}; see --help for the known ones.")
-    return config
+    usage = f"{prog} [config.yaml] [--flag value ...]"
+    parser = CommandParser(prog=prog, usage=usage, description="Train an embedding inverter.")
+    parser.add_argument("config", nargs="?", help="YAML of the settings below; flags override it")
+    add_settings(parser, TrainingConfig)
+    flags = vars(parser.parse_args(arguments))
+    path, _ = flags.pop("config"), flags.pop("debug", None)
+    values = {} if path is None else read_yaml(path, TrainingConfig)
+    if "encoder" in values:
+        values["encoder"] = _beside(path, values["encoder"])
+    values |= flags
+    required = (field.name for field in fields(TrainingConfig) if field.default is field.default_factory is MISSING)
+    if missing := [name for name in required if name not in values]:
+        parser.error(f"give {' and '.join(missing)}, as a flag or in the YAML")
+    return TrainingConfig(**values)
 
 
 def _beside(yaml_path: str, path: str) -> str:

@@ -19,6 +19,7 @@ from modeling_embinv.data.prepare import prepare
 from modeling_embinv.data.sources import SPLITS, Document, split_of
 from modeling_embinv.data.spans import SpanSampler, TokenizedCorpus
 from modeling_embinv.data.tokens import Vocabulary, tokenize
+from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.texts_embinv import decode_rows
 
 END = 102
@@ -367,7 +368,11 @@ def test_loading_what_is_not_there(tmp_path, encoder):
     ):
         with pytest.raises(ValueError, match=message):
             load_pairs(tmp_path / folder, split)
-    (tmp_path / "pairs" / "train" / "shard-00000.arrow").unlink()
+    shard = tmp_path / "pairs" / "train" / "shard-00000.arrow"
+    shard.write_bytes(b"ARROW1" * 20)
+    with pytest.raises(EmbInvError, match=r"shard-00000.arrow: corrupt"):
+        load_pairs(tmp_path / "pairs")
+    shard.unlink()
     with pytest.raises(ValueError, match="shard-00000.arrow is missing"):
         load_pairs(tmp_path / "pairs")
     manifest = tmp_path / "pairs" / "manifest.json"

@@ -107,5 +107,5 @@ def test_dry_run_writes_what_would_be_sent(folder, tmp_path, capsys):
 def test_mistakes_are_one_line(folder, tmp_path, capsys, arguments, message, monkeypatch):
     """A wrong folder must be named before anything is created on the Hub."""
     monkeypatch.chdir(ROOT)
-    assert main(["push", *(word.format(folder=folder, out=tmp_path / "out") for word in arguments)]) == 1
+    assert main(["push", *(word.format(folder=folder, out=tmp_path / "out") for word in arguments)]) == 2
     assert message in capsys.readouterr().err

@@ -16,8 +16,9 @@ from accelerate import PartialState, debug_launcher
 from datasets import Dataset
 from rich.console import Console
 
+from modeling_embinv.data.typed_vector import parse_vector
 from modeling_embinv.inversion.dumps import invert_file
-from modeling_embinv.inversion.rows import Inversion, invert_vectors, parse_vector
+from modeling_embinv.inversion.rows import Inversion, invert_vectors
 from modeling_embinv.inversion.terminal import LEVELS, legend, print_inversions, tinted
 from modeling_embinv.loading import load_inverter
 from modeling_embinv.training.backbone import new_inverter, prepare_tokenizer

@@ -52,6 +52,6 @@ def test_commands_work_away_from_the_project(installed, tmp_path):
     done = embinv(installed, tmp_path, "prepare", "texts.txt", "--out", "pairs", "--length", "8")
     assert done.returncode == 0, done.stderr
     done = embinv(installed, tmp_path, "prepare", "texts.txt", "--out", "pairs", "--encoder", "minilmm")
-    assert done.returncode == 1 and "minilmm" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2 and "minilmm" in done.stderr and "Traceback" not in done.stderr
     without = embinv(installed, tmp_path, "demo", "We will meet at the station.")
-    assert without.returncode == 1 and "embinv/embinv-minilm" in without.stderr and "Traceback" not in without.stderr
+    assert without.returncode == 2 and "embinv/embinv-minilm" in without.stderr and "Traceback" not in without.stderr

@@ -363,7 +363,7 @@ def test_small_corpus_is_refused(pairs, tmp_path):
     "text, flags, message",
     [
         ("learning_rat: 1e-4", [], "unknown key 'learning_rat'"),
-        ("max_steps: 5", ["--learning_rat", "1"], "unknown argument '--learning_rat'"),
+        ("max_steps: 5", ["--learning_rat", "1"], "unknown argument '--learning-rat'; did you mean --learning-rate"),
         ("max_steps: 0", [], "max_steps must be at least 1"),
         ("- 3", [], "must hold `key: value` lines"),
         ("canvas_lengths: [8, 16]", [], "max_sequence_length, 32, for the longest"),

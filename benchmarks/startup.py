@@ -1,0 +1,61 @@
+"""CPU seconds that a command takes before it does its work: imports, and one vector as the smallest job.
+
+    python benchmarks/startup.py
+    python benchmarks/startup.py --repeats 10 --json benchmarks/results/startup.json
+
+CPU seconds of all threads are compared, because other programs on the machine change wall time far more. The best of
+several runs counts: the first one compiles Python files and fills the disk cache.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+VECTOR = json.dumps([384**-0.5] * 384)
+COMMANDS = {
+    "embinv --help": ["--help"],
+    "embinv --version": ["--version"],
+    "embinv invert --help": ["invert", "--help"],
+    "embinv train --help": ["train", "--help"],
+    "a mistyped flag": ["demo", "--num-step", "3"],
+    "a missing file": ["invert", "missing.npy"],
+    "a vector of another width": ["invert", "[1, 2]"],
+    "embinv invert of one vector": ["invert", VECTOR],
+}
+# what no change of this package can make shorter
+IMPORTS = {"import torch": "import torch", "transformers' PreTrainedModel": "from transformers import PreTrainedModel"}
+
+
+def cpu_seconds(command: list[str]) -> float:
+    """User and system time of a process, to its end."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", help="file of the results")
+    options = parser.parse_args()
+    runs = {name: ["-m", "modeling_embinv.cli", *arguments] for name, arguments in COMMANDS.items()}
+    runs |= {name: ["-c", statement] for name, statement in IMPORTS.items()}
+    seconds = {}
+    for name, arguments in runs.items():
+        times = [cpu_seconds([sys.executable, *arguments]) for _ in range(options.repeats)]
+        seconds[name] = round(min(times), 3)
+        print(f"{name:<32} {seconds[name]:6.2f} s", flush=True)
+    if options.json:
+        Path(options.json).write_text(
+            json.dumps({"cpu_seconds": seconds, "repeats": options.repeats}, indent=2) + "\n"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""`embinv calibrate`: fits the confidence to how often tokens are right."""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from ..errors_embinv import EmbInvError
+from ..settings_embinv import FEEDBACK
+from .options import add_encoder, add_model_folder, count, feedback_of, load_model
+from .outcome import on_interrupt
+
+
+def add_calibrate(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("calibrate", help="fit the confidence to how often tokens are right, and save it")
+    parser.add_argument("pairs", nargs="+", help="folders of `embinv prepare`, whose validation split is inverted")
+    parser.add_argument("--limit", type=count, default=1000, help="texts of each folder without a judge")
+    parser.add_argument("--search_limit", type=count, default=200, help="texts of each folder for each judge")
+    judges = "also fit the confidence of searches with these judges, which takes long (default: none)"
+    parser.add_argument("--feedback", nargs="*", default=[], choices=FEEDBACK.choices[1:], help=judges)
+    add_model_folder(parser)
+    add_encoder(parser)
+    parser.set_defaults(run=_calibrate)
+
+
+def _calibrate(options: argparse.Namespace) -> None:
+    if not Path(options.model).is_dir():
+        raise EmbInvError(f"{options.model} is no folder; the fitted calibration is saved in the model's own folder.")
+    for path in options.pairs:
+        if not Path(path).is_dir():
+            raise EmbInvError(f"{path} is no folder; make it with `embinv prepare`")
+    saved = []
+    with on_interrupt(lambda: f"Saved in {options.model}: the calibration of {', '.join(saved)}." if saved else ""):
+        for kind in _fit_each(options):
+            saved.append(kind)
+
+
+def _fit_each(options: argparse.Namespace) -> Iterator[str]:
+    """Fits, saves and prints the calibrations; yields the kind of each when it is saved."""
+    from ..evaluation.calibration import WrittenTokens, cross_fitted, fit_calibration
+
+    model, tokenizer = load_model(options)
+    settings = model.generation_config
+    for kind, parts in _written_tokens(model, tokenizer, options):
+        tokens = WrittenTokens.joined(parts)
+        settings.calibration = {**(settings.calibration or {}), kind: asdict(fit_calibration(tokens))}
+        settings.save_pretrained(options.model)  # what is fitted stays when a later judge is interrupted
+        yield kind
+        before, after = _errors(tokens.confidence, parts), _errors(cross_fitted(tokens), parts)
+        print(f"{kind}:", ", ".join(f"{name} {value}" for name, value in settings.calibration[kind].items()))
+        for path, part, old, new in zip(options.pairs, parts, before, after, strict=True):
+            texts = len(part.text.unique())
+            print(f"  {path}, {texts} texts: expected calibration error {old:.1f} % → {new:.1f} % on texts left out")
+
+
+def _written_tokens(model, tokenizer, options):
+    """(kind of confidence, tokens written for each folder of pairs), kind by kind."""
+    from ..data.batches import held_out_pairs
+    from ..evaluation.calibration import CANDIDATES, SEARCHES, written_tokens
+
+    runs = [("open_loop", ({},), options.limit, None), ("candidates", (CANDIDATES,), options.limit, None)]
+    for judge in options.feedback:
+        runs.append((judge, SEARCHES, options.search_limit, feedback_of(judge, model, options)))
+    for kind, settings, limit, feedback in runs:
+        parts = []
+        for path in options.pairs:
+            pairs = held_out_pairs(path, model.config.max_sequence_length, limit)
+            # the searches take turns by batches: each gets a share of few texts, too
+            batch_size = min(options.batch_size, max(1, len(pairs[0]) // len(settings)))
+            parts.append(written_tokens(model, *pairs, settings, feedback, tokenizer, batch_size))
+        yield kind, parts
+
+
+def _errors(confidence, parts) -> list[float]:
+    """The expected calibration error of each part of the tokens, in percent."""
+    from ..evaluation.calibration import expected_calibration_error
+
+    sizes = [len(part.correct) for part in parts]
+    pairs = zip(confidence.split(sizes), parts, strict=True)
+    return [100 * expected_calibration_error(own, part.correct) for own, part in pairs]

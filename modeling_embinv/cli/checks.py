@@ -1,0 +1,90 @@
+"""What is wrong with a command line, found before anything heavy is loaded."""
+
+import argparse
+import json
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors_embinv import EmbInvError
+
+if TYPE_CHECKING:
+    import torch
+
+_REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?(@\S+)?")
+
+
+def check_model(name: str) -> None:
+    """Finds a mistyped folder at once, where the Hub would be asked for it again and again.
+
+    Raises:
+        EmbInvError: `name` is neither a folder nor can it be a repository.
+    """
+    if not Path(name).exists() and not _REPOSITORY.fullmatch(name):
+        raise EmbInvError(
+            f"{name[:200]} is no folder here, and no repository either (user/name or user/name@revision)."
+        )
+
+
+def stored_config(model: str) -> dict:
+    """The config.json of a model's folder, unchecked; {} for a repository, and for what cannot be read."""
+    try:
+        config = json.loads((Path(model) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}  # `load_model` says what is wrong
+    return config if isinstance(config, dict) else {}
+
+
+def check_feedback_flag(options: argparse.Namespace) -> None:
+    """Corrections that nothing checks.
+
+    Raises:
+        EmbInvError: `--num-corrections` without `--feedback`.
+    """
+    if options.num_corrections and options.feedback in (None, "none"):
+        raise EmbInvError("--num-corrections needs --feedback surrogate, or encoder.")
+
+
+def check_device(name: str) -> "torch.device":
+    """The torch device of that name.
+
+    Raises:
+        EmbInvError: torch knows no such device, or this machine has none.
+    """
+    import torch
+
+    try:
+        device = torch.device(name)
+        if device.type == "meta":
+            raise RuntimeError("it holds no numbers")
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        present = ["cpu"]
+        if torch.accelerator.is_available():
+            present.append(str(torch.accelerator.current_accelerator()))
+        raise EmbInvError(f"--device {name[:40]!r} is not on this machine; present: {', '.join(present)}") from error
+    return device
+
+
+def check_seed(seed: int) -> None:
+    """Finds a seed that generators of random numbers do not take.
+
+    Raises:
+        EmbInvError: it is negative or too large.
+    """
+    if not 0 <= seed < 2**63:
+        raise EmbInvError(f"--seed must be from 0 to 2^63 - 1, got {str(seed)[:30]}.")
+
+
+def check_writable(flag: str, path: str | None) -> None:
+    """Finds an output that cannot be written before hours of work, not after them.
+
+    Raises:
+        EmbInvError: the file of `flag` would lie in no folder, or in one that this user cannot write to.
+    """
+    if path is None:
+        return
+    folder = Path(path).absolute().parent
+    if not folder.is_dir() or Path(path).is_dir() or not os.access(folder, os.W_OK):
+        raise EmbInvError(f"{flag} {path}: no file can be written there.")

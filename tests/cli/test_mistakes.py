@@ -1,0 +1,256 @@
+"""What a user did wrong is one line on stderr and status 2; what the code did wrong is a traceback."""
+
+import json
+import signal
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+from modeling_embinv.cli import demo, invert, outcome, prepare
+from modeling_embinv.cli import train as train_command
+from modeling_embinv.cli.main import main
+from modeling_embinv.errors_embinv import EmbInvError
+from modeling_embinv.inversion import rows
+
+ROOT = Path(__file__).parents[2]
+VECTOR = json.dumps([384**-0.5] * 384)
+TEXTS = "constraints.txt"
+WITHOUT_TORCH = [
+    (["invrt"], "did you mean invert?"),
+    (["--versoin"], "did you mean --version?"),
+    (["invert"], "the following arguments are required: source"),
+    (["invert", "missing.npy"], "missing.npy: no such file"),
+    (["invert", "[1, 2]"], "2 numbers; expected 384"),
+    (["invert", "[1, 2"], "is not JSON"),
+    (["invert", '["a"]'], "must be a JSON list of numbers"),
+    (["invert", "[" * 9999], "nested too deeply"),
+    (["invert", VECTOR, "--out", "x.jsonl"], "--out is for a file of vectors"),
+    (["invert", VECTOR, "--num-step", "3"], "did you mean --num-steps?"),
+    (["invert", VECTOR, "--num_steps", "three"], "invalid int value: 'three'"),
+    (["invert", VECTOR, "--num_candidates", str(10**18)], "from 1 to 10,000"),
+    (["invert", VECTOR, "--batch-size", "0"], "must be a whole number from 1 to 65,536, got '0'"),
+    (["invert", VECTOR, "--batch_size", str(10**18)], "must be a whole number from 1 to 65,536"),
+    (["invert", VECTOR, "--feedback", "encodr"], "did you mean encoder?"),
+    (["invert", VECTOR, "--num-corrections", "2"], "--num-corrections needs --feedback"),
+    (["invert", VECTOR, "--seed", "-1"], "--seed must be from 0"),
+    (["invert", VECTOR, "--seed", str(10**30)], "--seed must be from 0"),
+    (["invert", VECTOR, "--model", "a/b/c"], "a/b/c is no folder here"),
+    (["invert", TEXTS, "--out", "x.csv"], "--out must end in .jsonl or .parquet, got x.csv"),
+    (["invert", TEXTS], "constraints.txt: unknown kind of file"),
+    (["demo", "", "  "], "every sentence is empty"),
+    (["demo", "--model", "/nothing/here"], "/nothing/here is no folder here"),
+    (["prepare", "--out", "x"], "give texts"),
+    (["prepare", "a.txt"], "required: --out"),
+    (["prepare", "a.txt", "--otu", "x"], "did you mean --out?"),
+    (["prepare", "missing.txt", "--out", "x"], "missing.txt: no such file"),
+    (["prepare", "--vectors", "missing.npy", "--out", "x"], "missing.npy: no such file"),
+    (["prepare", "--hub", "a:b:c", "--out", "x"], "'c' is not a count"),
+    (["prepare", TEXTS, "--out", "x", "--length", "0"], "must be a whole number from 1"),
+    (["prepare", TEXTS, "--out", "x", "--limit", "-1"], "must be a whole number from 1"),
+    (["prepare", TEXTS, "--out", "x", "--share", "0"], "--share must be above 0"),
+    (["prepare", TEXTS, "--out", "x", "--share", "nan"], "must be a number from 0 to 1"),
+    (["prepare", TEXTS, "--out", "x", "--test_share", "0.6", "--validation_share", "0.6"], "at most 1 together"),
+    (["evaluate"], "give either text files or --pairs"),
+    (["evaluate", "missing.txt"], "missing.txt: no such file"),
+    (["evaluate", "--pairs", "missing"], "missing is no folder"),
+    (["evaluate", TEXTS, "--out", "/nowhere/scores.json"], "--out /nowhere/scores.json: no file can be written"),
+    (["calibrate", "x", "--model", "no/folder"], "no/folder is no folder"),
+    (["push", "x", "--repo", "y"], "--repo must be user/name"),
+    (["push", "missing", "--repo", "x/y"], "missing is no folder"),
+    (["train", "missing.yaml"], "cannot read missing.yaml"),
+    (["train", "--encoder", "minilm"], "give output_dir"),
+    (["train", "configs/minilm_cpu.yaml", "--max-stps", "3"], "did you mean --max-steps?"),
+    (["train", "configs/minilm_cpu.yaml", "--batch_size", "0"], "batch_size must be at least 1"),
+    (["train", "configs/minilm_cpu.yaml", "--loss_weight", "elbow"], "did you mean elbo?"),
+]
+WITH_TORCH = [
+    (["invert", VECTOR, "--device", "nonsense"], "--device 'nonsense' is not on this machine; present: cpu"),
+    (["invert", VECTOR, "--device", "meta"], "--device 'meta' is not on this machine"),
+    (["invert", VECTOR, "--device", "cuda:99"], "--device 'cuda:99' is not on this machine"),
+    (["prepare", TEXTS, "--out", "x", "--device", "nonsense"], "--device 'nonsense' is not on this machine"),
+    (["prepare", TEXTS, "--out", "x", "--encoder", "minilmm"], "minilmm"),
+    (["invert", VECTOR, "--strategy", "greedy"], "strategy must be one of"),
+    (["demo", "--num_steps", "0"], "num_steps must be a whole number"),
+    (["demo", "--max_length", "99"], "max_length 99 is more than"),
+    (["demo", "--encoder", "README.md"], "cannot be loaded"),
+    (["evaluate", TEXTS, "--max-tokens", "1", "--limit", "1"], "has no text of at most 1 tokens"),
+]
+
+
+def one_line(capsys, arguments: list[str], message: str) -> str:
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err and len(captured.err.splitlines()) == 1 and len(captured.err) < 1000
+    return captured.err
+
+
+@pytest.mark.parametrize(("arguments", "message"), WITHOUT_TORCH)
+def test_a_mistake_is_one_line(capsys, monkeypatch, arguments, message):
+    """A stack trace tells a user nothing, and a page of usage hides the one line that does."""
+    monkeypatch.chdir(ROOT)
+    assert one_line(capsys, arguments, message).startswith("embinv")
+
+
+@pytest.mark.parametrize(("arguments", "message"), WITH_TORCH)
+def test_a_mistake_that_torch_finds_is_one_line(capsys, monkeypatch, arguments, message):
+    """Errors of torch, of the tokenizer or of sentence-transformers that pass for bugs."""
+    monkeypatch.chdir(ROOT)
+    one_line(capsys, arguments, message)
+
+
+def test_every_mistake_of_the_parser_is_found_without_torch():
+    """A mistyped flag that costs seconds of imports before its one line."""
+    script = (
+        "import json, sys\nfrom modeling_embinv.cli.main import main\n"
+        "codes = [main(arguments) for arguments in json.loads(sys.argv[1])]\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'accelerate', 'sentence_transformers'} & set(sys.modules)\n"
+        "sys.exit(f'{codes} {heavy}' if heavy or set(codes) != {2} else 0)"
+    )
+    mistakes = json.dumps([arguments for arguments, _ in WITHOUT_TORCH])
+    done = subprocess.run([sys.executable, "-c", script, mistakes], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-500:]
+
+
+def test_train_py_ends_as_the_command_does():
+    """A traceback of a misspelt flag, or another status for the same mistake."""
+    done = subprocess.run([sys.executable, "train.py", "--max_stps", "1"], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("train.py: unknown argument '--max-stps'; did you mean --max-steps?")
+
+
+def test_underscores_and_hyphens_are_the_same_flag(capsys, monkeypatch):
+    """README and old scripts have the one, help texts the other; a value keeps its underscores."""
+    seen = []
+    monkeypatch.setattr(invert, "_invert", seen.append)
+    main(["invert", "a_b.npy", "--num_steps", "3", "--id_column=my_id", "--out", "c_d.jsonl", "--batch-size", "2"])
+    main(["invert", "a_b.npy", "--num-steps", "3", "--id-column", "my_id", "--out=c_d.jsonl", "--batch_size=2"])
+    assert vars(seen[0]) == vars(seen[1]) and seen[0].source == "a_b.npy"
+    assert (seen[0].id_column, seen[0].out, seen[0].num_steps, seen[0].batch_size) == ("my_id", "c_d.jsonl", 3, 2)
+
+
+@pytest.mark.parametrize("command", ["demo", "invert", "prepare", "evaluate", "calibrate", "push", "train"])
+def test_help_has_hyphens_and_defaults(capsys, command):
+    """Two conventions in one page, a default that only the code knows, or a help text that does not format."""
+    assert main([command, "--help"]) == 0
+    shown = capsys.readouterr().out
+    flags = {word.strip("[],") for word in shown.split() if word.strip("[],").startswith("--")}
+    assert len(flags) > 3 and "--debug" in flags and not any("_" in flag for flag in flags)
+    assert command == "push" or "(default: " in shown
+
+
+def test_version_and_no_arguments(capsys):
+    """A report of a bug that names no version; two lines of usage where the help belongs."""
+    assert main(["--version"]) == main([]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("embinv 0.") and "torch " in shown and "usage: embinv" in shown and "prepare" in shown
+
+
+@pytest.mark.parametrize("error", [ValueError("broken"), KeyError("broken"), TypeError("broken")])
+def test_a_bug_is_a_traceback(monkeypatch, error):
+    """A ValueError of the code's own in one line hides where it arose."""
+
+    def fail(options):
+        raise error
+
+    monkeypatch.setattr(demo, "_demo", fail)
+    with pytest.raises(type(error), match="broken"):
+        main(["demo"])
+
+
+def test_debug_shows_where_an_error_arose(capsys):
+    """Somebody who mends the code needs the line, somebody who uses it does not."""
+    for arguments in (["--debug", "invert", "missing.npy"], ["invert", "missing.npy", "--debug"]):
+        assert main(arguments) == 2
+        shown = capsys.readouterr().err
+        assert "Traceback" in shown and shown.splitlines()[-1] == "embinv invert: missing.npy: no such file"
+    assert main(["train", "missing.yaml", "--debug"]) == 2 and "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("default")
+def test_warnings_are_shown_as_before_after_a_command(monkeypatch, capsys):
+    """`warnings.showwarning` was replaced for the whole process."""
+    before = warnings.showwarning
+    monkeypatch.setattr(demo, "_demo", lambda options: warnings.warn("mind the gap", stacklevel=1))
+    assert main(["demo"]) == 0 and capsys.readouterr().err == "embinv: warning: mind the gap\n"
+    assert warnings.showwarning is before
+
+
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_says_what_is_kept(capsys, monkeypatch, tmp_path):
+    """The line "the same command goes on from here" was said by commands that keep nothing."""
+    monkeypatch.chdir(tmp_path)
+
+    def said(*arguments: str) -> str:
+        assert main(list(arguments)) == 130
+        (line,) = capsys.readouterr().err.splitlines()
+        return line
+
+    monkeypatch.setattr(demo, "_demo", interrupted)
+    assert said("demo") == "embinv demo: interrupted. Nothing was saved."
+    monkeypatch.setattr(invert, "_invert_file", interrupted)
+    assert said("invert", "v.npy", "--out", "o.jsonl").endswith("Nothing was saved.")
+    (tmp_path / "o.jsonl.parts").mkdir()
+    (tmp_path / "o.jsonl.parts" / "000000000000-ab.jsonl").write_text("{}\n{}\n")
+    (tmp_path / "o.jsonl.parts" / "000000000512-ab.jsonl.partial").write_text("{}\n")
+    resumed = "2 texts are saved in o.jsonl.parts; run the same command to resume."
+    assert said("invert", "v.npy", "--out", "o.jsonl").endswith(resumed)
+    assert said("invert", "v.npy").endswith("Nothing was saved.")
+    monkeypatch.setattr(train_command, "_newest_checkpoint", lambda config: f"{config.output_dir} kept.")
+    monkeypatch.setattr("modeling_embinv.training.assemble.train", interrupted)
+    flags = ["--output-dir", "run", "--encoder", "minilm", "--texts", "a.txt", "--backbone", "encoder"]
+    assert said("train", *flags).endswith("run kept.")
+
+
+def test_ctrl_c_in_training_names_the_newest_checkpoint(tmp_path):
+    """A checkpoint that is half written, or none, is nothing to resume from."""
+
+    class Config:
+        output_dir, resume = str(tmp_path), True
+
+    assert "holds no checkpoint" in train_command._newest_checkpoint(Config)
+    for name in ("step-000000006", "step-000000012", "step-000000018.partial"):
+        (tmp_path / name).mkdir()
+    line = train_command._newest_checkpoint(Config)
+    assert line == f"{tmp_path / 'step-000000012'} is the newest checkpoint; run the same command to resume from it."
+
+
+def test_ctrl_c_names_the_shards_of_prepare(tmp_path):
+    """Only what the manifest names counts when the command is given again."""
+    assert prepare._finished(str(tmp_path)) == ""
+    (tmp_path / "manifest.json").write_text('{"documents": 0}')
+    assert prepare._finished(str(tmp_path)) == ""
+    (tmp_path / "manifest.json").write_text('{"documents": 20000}')
+    assert prepare._finished(str(tmp_path)).startswith("The pairs of 20,000 texts are saved in")
+
+
+def test_nested_sentences_keep_the_inner_one():
+    """The innermost block knows best what there is."""
+    with (
+        pytest.raises(KeyboardInterrupt, match="^inner$"),
+        outcome.on_interrupt(lambda: "outer"),
+        outcome.on_interrupt(lambda: "inner"),
+        outcome.on_interrupt(lambda: ""),
+    ):
+        raise KeyboardInterrupt
+
+
+def test_a_closed_pipe_is_no_error():
+    """`embinv … | head -1` must not end in a message."""
+    command = f"{sys.executable} -m modeling_embinv.cli train --help | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr == "" and done.stdout.splitlines()[0].startswith("usage:")
+    assert int(done.stdout.splitlines()[-1]) in (0, 128 + signal.SIGPIPE)
+
+
+def test_the_largest_batch_of_the_flag_is_that_of_the_call():
+    """Two numbers for one bound part sooner or later."""
+    flag = f"from 1 to {rows.LARGEST_BATCH:,}"
+    with pytest.raises(EmbInvError, match=flag):
+        next(rows.invert_vectors(None, None, None, batch_size=rows.LARGEST_BATCH + 1))
+    assert any(flag in message for _, message in WITHOUT_TORCH)
