@@ -7,11 +7,11 @@ these tables. They import no torch, so that `embinv --help` need not wait for it
 import inspect
 import textwrap
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import Field, dataclass, field, fields, is_dataclass
 from functools import cache
 from numbers import Integral, Real
 from types import NoneType
-from typing import Any, get_args, get_origin
+from typing import Any, ClassVar, TypeVar, get_args, get_origin
 
 from .errors_embinv import EmbInvError
 from .errors_embinv import is_whole
@@ -31,8 +31,7 @@ class Setting:
         kind: int, float, str, bool, list (of token ids) or dict (of calibrations).
         help: one line, for a flag or a control. detail: what else there is to say.
         low, high: least and greatest value of a number.
-        choices: the words that are allowed.
-        optional: whether None is allowed. none: what None stands for.
+        choices: the words that are allowed. optional: whether None is. none: what None stands for.
     """
 
     name: str
@@ -107,23 +106,24 @@ def setting(default: Any, help: str, low: float | None = None, high: float | Non
     return field(default=default, metadata={"help": help, "low": low, "high": high, **more})
 
 
-@cache
-def _table(cls: type) -> dict[str, Setting]:
-    found = {}
-    for one in fields(cls):
-        kinds = get_args(one.type) or (one.type,)
-        kind = get_origin(kinds[0]) or kinds[0]
-        found[one.name] = Setting(one.name, kind, one.default, optional=NoneType in kinds, **one.metadata)
-    return found
+Table = TypeVar("Table", bound="type[Settings]")
 
 
 class Settings:
-    """A table of settings: each field is made by `setting`."""
+    """A table of settings: a dataclass whose fields are made by `setting`."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     @classmethod
+    @cache
     def table(cls) -> dict[str, Setting]:
         """The settings of this class by name."""
-        return dict(_table(cls))
+        table = {}
+        for one in fields(cls):
+            kinds = get_args(one.type) or (one.type,)
+            kind = get_origin(kinds[0]) or kinds[0]
+            table[one.name] = Setting(one.name, kind, one.default, optional=NoneType in kinds, **one.metadata)
+        return table
 
     def changed(self) -> dict[str, Any]:
         """The settings that differ from their defaults."""
@@ -133,14 +133,14 @@ class Settings:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.changed().items())})"
 
 
-def documented(cls: type[Settings]) -> type[Settings]:
+def documented(cls: Table) -> Table:
     """Add the settings of a table to its docstring, so that `help` shows them."""
     lines = []
     for one in cls.table().values():
         sentences = f"{one.name}: {one.help}.", one.detail, f"By default {one.default_text}; {one.allowed}."
         text = " ".join(filter(None, sentences))
         lines += textwrap.wrap(text, 112, initial_indent="    ", subsequent_indent="        ")
-    cls.__doc__ = "\n".join([inspect.cleandoc(cls.__doc__), "", "Args:", *lines])
+    cls.__doc__ = "\n".join([inspect.cleandoc(cls.__doc__ or ""), "", "Args:", *lines])
     return cls
 
 
@@ -236,7 +236,7 @@ class SearchSettings(Settings):
         detail="What the text lacks then counts more.",
     )  # fmt: skip
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, one in self.table().items():
             object.__setattr__(self, name, one.check(getattr(self, name)))
         if self.num_beams * self.num_proposals * self.num_hops > TEXTS:
@@ -287,11 +287,10 @@ FEEDBACK = Setting(
 )  # fmt: skip
 
 
-def feedback_by_name(name: str | None, encoder: Callable[[], Callable]) -> Callable | str | None:
-    """The argument `feedback` of `generate` that a word stands for.
+def feedback_by_name(name: str | None, encoder: Callable[[], Callable[..., Any]]) -> Callable[..., Any] | str | None:
+    """The argument `feedback` of `generate` that a word stands for: one of `FEEDBACK.choices`; None is "none".
 
     Args:
-        name: "none", "surrogate" or "encoder"; None is "none". Any other name is an `EmbInvError`.
         encoder: gives the encoder's function, texts → vectors; called for "encoder" alone, as loading one takes time.
     """
     if name is None or FEEDBACK.check(name) == "none":
