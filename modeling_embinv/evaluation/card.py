@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
-from huggingface_hub.errors import HFValidationError, HTTPError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.errors import HFValidationError, HTTPError  # type: ignore[attr-defined]  # httpx's, whichever it is
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from ..data.files import one_line
 from ..errors_embinv import EmbInvError
@@ -113,7 +113,7 @@ def _new_card(folder: Path, repo: str) -> ModelCard:
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
 
 
-def _row(row: dict) -> Row:
+def _row(row: dict[str, Any]) -> Row:
     scores = {key: Score(**value) for key, value in row["scores"].items()}
     return Row(row["section"], row["name"], row["texts"], scores)
 

@@ -59,7 +59,7 @@ def as_float32(numbers: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(numbers, dtype=np.float32)
 
 
-def parse_values(values: np.ndarray | pa.Array | pa.ChunkedArray | Sequence) -> Parsed:
+def parse_values(values: np.ndarray | pa.Array | pa.ChunkedArray | Sequence[Any]) -> Parsed:
     """The vectors of a column.
 
     Args:
