@@ -14,6 +14,7 @@ from modeling_embinv.training.checkpoints import export
 from tests.conftest import MASK, awaken, unit_vectors
 
 SHIPPED = {
+    "texts_embinv.py", "vectors_embinv.py",
     "causal_embinv.py", "conditioning_embinv.py", "configuration_embinv.py",
     "cross_entropy_embinv.py", "diffusion_embinv.py", "edits_embinv.py", "errors_embinv.py",
     "generation_config_embinv.py", "generation_embinv.py", "inputs_embinv.py", "int8_embinv.py",
