@@ -15,6 +15,7 @@ from tests.conftest import unit_vectors
 from tests.hub.tiny_folder import TRUNK, new_tiny_inverter
 
 SHIPPED = {
+    "texts_embinv.py", "vectors_embinv.py",
     "causal_embinv.py", "conditioning_embinv.py", "configuration_embinv.py",
     "cross_entropy_embinv.py", "diffusion_embinv.py", "edits_embinv.py", "errors_embinv.py",
     "generation_config_embinv.py", "generation_embinv.py", "inputs_embinv.py", "int8_embinv.py",
