@@ -53,7 +53,7 @@ def parse_file(path: str, dim: int) -> dict[int, torch.Tensor]:
     try:
         source = open_vectors(file, dim=dim)
         for batch in source.batches():
-            found |= zip(batch.rows.tolist(), torch.from_numpy(batch.vectors), strict=True)
+            found |= zip(batch.rows.tolist(), torch.tensor(batch.vectors), strict=True)
             if len(found) + source.skipped.count > MAX_ROWS:
                 raise ValueError(f"it holds more than {MAX_ROWS:,} rows")
     except (ValueError, OSError) as error:

@@ -327,6 +327,7 @@ ODD = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_no_odd_value_gives_a_raw_error(url, capfd):
     """A seeded fuzz of all endpoints: each call is answered, or refused in one line."""
     draw = random.Random(0)
