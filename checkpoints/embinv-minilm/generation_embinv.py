@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers.utils import ModelOutput
 
+from .diffusion_embinv import Canvas
 from .diffusion_embinv import after_first
 from .errors_embinv import EmbInvError
 from .errors_embinv import shown
@@ -176,10 +177,19 @@ class EmbInvGenerationMixin(GenerationConfigMixin):
         judge, scout = self._judges(config.search, feedback, tokenizer)
         if search and len(embeddings):
             return self._closed_loop(Targets.of(embeddings, generator), config, streamer, judge, scout)
-        sampler = Sampler(self, embeddings, config, [generator] * len(embeddings), streamer, draft_ids)
+        calibration = config.calibration_of("open_loop")
+
+        def confidence_of(canvas: Canvas) -> Tensor:
+            return calibration(canvas.confidence, canvas.ids, canvas.end_token_id)
+
+        def show(canvas: Canvas) -> None:
+            streamer.put_draft(canvas.ids.cpu(), confidence=confidence_of(canvas).cpu())
+
+        on_draft = show if hasattr(streamer, "put_draft") else None
+        sampler = Sampler(self, embeddings, config, [generator] * len(embeddings), on_draft, draft_ids)
         canvas = sampler.run()
         cosine = None if judge is None else judge.cosine(canvas.ids, embeddings)
-        sequences, confidence = self._finish(canvas.ids, sampler.confidence(canvas), streamer)
+        sequences, confidence = self._finish(canvas.ids, confidence_of(canvas), streamer)
         drafts = sampler.history
         return EmbInvGenerationOutput(
             sequences=sequences,
@@ -188,7 +198,7 @@ class EmbInvGenerationMixin(GenerationConfigMixin):
             cosine=cosine,
             **_calls(judge),
             history=tuple(draft.ids for draft in drafts) if config.return_history else None,
-            history_confidence=tuple(map(sampler.confidence, drafts)) if config.return_history else None,
+            history_confidence=tuple(map(confidence_of, drafts)) if config.return_history else None,
         )
 
     def mismatch(self, embeddings: Any) -> str | None:

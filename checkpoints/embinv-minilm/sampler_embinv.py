@@ -15,7 +15,7 @@ from .diffusion_embinv import euler_step
 from .diffusion_embinv import remask_step
 from .diffusion_embinv import sequential_step
 from .diffusion_embinv import shortest_canvases
-from .generation_config_embinv import EmbInvGenerationConfig
+from .settings_embinv import SamplerSettings
 
 
 # logits of a part of the rows, 1 GiB in float32; a GPU holds about four arrays of that size
@@ -31,7 +31,8 @@ StepFunction = Callable[[Canvas, Tensor, Tensor, int, Tensor | None, Tensor], Ca
 class Sampler:
     """One call of `generate`: the canvas, its noise, and the loop that every strategy shares.
 
-    generators: of each row, or None for the global one. draft_ids: (B, L), the canvas to start from.
+    generators: of each row, or None for the global one. on_draft: is given the canvas after each pass.
+    draft_ids: (B, L), the canvas to start from.
     barred_ids: (B, L), a token that a position must not get, −1 for none.
     """
 
@@ -39,13 +40,13 @@ class Sampler:
         self,
         model: Any,
         embeddings: Tensor,
-        config: EmbInvGenerationConfig,
+        config: SamplerSettings,
         generators: Sequence[torch.Generator | None] | None,
-        streamer: Any,
+        on_draft: Callable[[Canvas], None] | None = None,
         draft_ids: Tensor | None = None,
         barred_ids: Tensor | None = None,
     ) -> None:
-        self.model, self.embeddings, self.config, self.streamer = model, embeddings, config, streamer
+        self.model, self.embeddings, self.config, self.on_draft = model, embeddings, config, on_draft
         self.condition, self.barred_ids = self._condition(), barred_ids
         tokens = model.config.mask_token_id, model.config.eos_token_id
         _, _, length = shape_of_draws(config)
@@ -223,12 +224,8 @@ class Sampler:
     def _record(self) -> None:
         if self.config.return_history:
             self.history.append(self.canvas.rows(torch.arange(len(self.canvas.ids), device=self.canvas.ids.device)))
-        if hasattr(self.streamer, "put_draft"):
-            self.streamer.put_draft(self.canvas.ids.cpu(), confidence=self.confidence(self.canvas).cpu())
-
-    def confidence(self, canvas: Canvas) -> Tensor:
-        """(B, L) calibrated confidence of a canvas."""
-        return self.config.calibration_of("open_loop")(canvas.confidence, canvas.ids, canvas.end_token_id)
+        if self.on_draft is not None:
+            self.on_draft(self.canvas)
 
 
 def _sample(logits: Tensor, draws: Tensor) -> Tensor:
@@ -239,12 +236,12 @@ def _sample(logits: Tensor, draws: Tensor) -> Tensor:
     return tokens.clamp_max(logits.shape[-1] - 1)
 
 
-def samples_by_itself(config: EmbInvGenerationConfig) -> bool:
+def samples_by_itself(config: SamplerSettings) -> bool:
     """Whether the strategy draws noise at any temperature."""
     return config.strategy in ("euler", "euler_remask", "two_stage")
 
 
-def shape_of_draws(config: EmbInvGenerationConfig) -> tuple[int, int, int]:
+def shape_of_draws(config: SamplerSettings) -> tuple[int, int, int]:
     """(passes, 2, L), the shape of a row's noise."""
     length, steps = config.max_length, config.num_steps
     assert length is not None  # `generate` fills it in
