@@ -63,7 +63,7 @@ def test_fine_tuning_runs_to_its_second_table(tmp_path):
     )
     environment = {
         **os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "UPDATES": "2",
-        "SHARE": "0.3",
+        "SHARE": "0.1",
     }  # fmt: skip
     done = subprocess.run(
         ["bash", "examples/finetune.sh", str(texts), str(tmp_path / "out")],
