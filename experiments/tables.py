@@ -23,7 +23,7 @@ def table(entry: dict) -> str:
         return markdown_table(_printed(results["table"], entry))
     if isinstance(results, dict) and "columns" in results:
         return _markdown(_score_lines(results, entry), entry)
-    rows = results.get("rows", results)
+    rows = results["rows"] if "rows" in results else results  # noqa: SIM401 – it may be a list
     return _markdown(_report_lines(rows, entry) if isinstance(rows, list) else _method_lines(rows, entry), entry)
 
 

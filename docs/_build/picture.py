@@ -35,7 +35,8 @@ def _imported(path: Path) -> set[str]:
         if isinstance(node, ast.ImportFrom) and node.level:
             parent = path.parents[node.level - 1]
             module = parent.joinpath(*(node.module or "").split("."))
-            found |= {_name(module), *(_name(module / alias.name) for alias in node.names)}
+            found |= {_name(module / alias.name) for alias in node.names}
+            found |= {_name(module)} if module != PACKAGE else set()
     return found
 
 

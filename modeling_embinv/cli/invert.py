@@ -53,7 +53,7 @@ def _invert_typed(options: argparse.Namespace, settings: dict) -> None:
     from ..inversion.rows import invert_vectors
     from ..inversion.terminal import print_inversions
 
-    feedback = feedback_of(model, options)
+    feedback = feedback_of(options.feedback, model, options)
     rows = invert_vectors(model, tokenizer, vector, options.batch_size, settings, options.seed, feedback=feedback)
     print_inversions(rows, tokenizer, Console())
 

@@ -1,0 +1,74 @@
+"""The house: who may import whom."""
+
+import ast
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "modeling_embinv"
+# from the top down; a sub-package imports from those below it, never from one beside or above it
+ORDER = ("cli", "training", "evaluation", "inversion", "loading", "stores", "data")
+BESIDE = {("inversion", "loading"), ("evaluation", "inversion")}  # neither needs the other
+MOST_STOREYS = 8
+
+
+def imports() -> dict[str, set[str]]:
+    """Each module's imports from the package, as dotted names below it, by the script that draws the pictures."""
+    spec = importlib.util.spec_from_file_location("picture", ROOT / "docs" / "_build" / "picture.py")
+    picture = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(picture)
+    return picture.file_imports()
+
+
+def room(module: str) -> str:
+    """The sub-package of a module, or the file itself."""
+    return module.partition(".")[0]
+
+
+def storey(module: str, graph: dict[str, set[str]], above: tuple[str, ...] = ()) -> int:
+    """One more than the highest storey that it imports; fails on a circle."""
+    assert module not in above, f"a circle: {' → '.join([*above, module])}"
+    return 1 + max((storey(other, graph, (*above, module)) for other in graph[module]), default=0)
+
+
+def test_imports_go_down_only():
+    """A reader of files that imports the training loop cannot be understood, tested or loaded without it."""
+    graph = imports()
+    assert len(graph) > 60
+    shipped = {module for module in graph if module.endswith("_embinv")}
+    for module, targets in graph.items():
+        if module in shipped:
+            assert targets <= shipped, f"{module} ships with checkpoints, but imports {targets - shipped}"
+            continue
+        below = ORDER[ORDER.index(room(module)) + 1 :] if room(module) in ORDER else ()
+        allowed = {room(module), *below, "runtime"}
+        wrong = {target for target in targets - shipped if room(target) not in allowed}
+        assert not wrong, f"{module} imports {wrong}, which are beside it or above it"
+        assert not {(room(module), room(target)) for target in targets} & BESIDE, module
+
+
+def test_the_house_has_no_circle_and_few_storeys():
+    """Files that import each other in a circle are one file; on eleven storeys nobody finds the way."""
+    graph = imports()
+    for module in graph:
+        storey(module, graph)  # no circle of files
+    rooms = {room(module): set() for module in graph}
+    for module, targets in graph.items():
+        rooms[room(module)] |= {room(target) for target in targets} - {room(module)}
+    assert max(storey(name, rooms) for name in rooms) <= MOST_STOREYS
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*_embinv.py")), ids=lambda path: path.stem)
+def test_shipped_files_need_little(path):
+    """A Hub user has torch and transformers; whatever else a file imports must come with them."""
+    allowed = {"torch", "transformers", "huggingface_hub", "numpy", "safetensors", *sys.stdlib_module_names}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            assert {alias.name.partition(".")[0] for alias in node.names} <= allowed
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            assert node.module.partition(".")[0] in allowed, node.module
+        elif isinstance(node, ast.ImportFrom):  # transformers' finder reads one name a line
+            assert len(node.names) == 1 and node.level == 1 and node.module.endswith("_embinv")
