@@ -379,6 +379,7 @@ def test_scaled_vectors_are_normalised_with_one_warning(inverter, expected, tmp_
 
 
 def _one_of_two(inverter, source, out):
+    os.environ["OMP_NUM_THREADS"] = "1"  # or accelerate chooses, and says so
     torch.set_num_threads(1)
     PartialState._reset_state()
     invert(inverter, source, out)

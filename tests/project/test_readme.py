@@ -5,7 +5,6 @@ import shlex
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from modeling_embinv.cli.demo import DEMO_SENTENCES
 from modeling_embinv.cli.main import main
@@ -43,10 +42,7 @@ def test_readme_commands_run_as_printed(encoder, tmp_path, monkeypatch, capsys):
             command = [*command, DEMO_SENTENCES[4]]
         if command == ["evaluate"]:
             command = ["evaluate", "--help"]
-            with pytest.raises(SystemExit) as left:
-                main(command)
-            assert left.value.code == 0
-        elif command != ["invert"]:
+        if command != ["invert"]:
             assert main(command) == 0, command
         out = capsys.readouterr().out
         if "--feedback" in command:

@@ -172,11 +172,13 @@ def test_all_processes_stop(pairs, tmp_path):
     assert len(messages) == 2 and all("the loss or its gradient is not finite" in line for line in messages)
 
 
-def test_the_script_ends_with_one_line(tmp_path, monkeypatch):
+def test_the_script_ends_with_one_line(tmp_path, monkeypatch, capsys):
     """A page of traceback for a misspelt file name."""
     monkeypatch.setattr(sys, "argv", ["train.py", str(tmp_path / "missing.yaml")])
-    with pytest.raises(SystemExit, match=r"^train.py: cannot read .*missing.yaml"):
+    with pytest.raises(SystemExit, match="^2$"):
         runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("train.py: cannot read") and "missing.yaml" in line
 
 
 def test_a_warm_up_that_diverges_stops(pairs, tmp_path):

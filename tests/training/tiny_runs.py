@@ -55,6 +55,7 @@ def in_two_forks(config: TrainingConfig):
 
 
 def _train(config: TrainingConfig):
+    os.environ["OMP_NUM_THREADS"] = "1"  # or accelerate chooses, and says so
     torch.set_num_threads(1)
     for state in (AcceleratorState, PartialState, GradientState):
         state._reset_state()  # this process' own, which says that it is alone
