@@ -51,6 +51,17 @@ def read_texts(
     return (document for file in files for document in _read_file(file, column))
 
 
+def texts_digest(paths: Iterable[str | Path], column: str) -> str:
+    """A short name of what `read_texts` would give, by the files' paths, sizes and times of change.
+
+    Raises:
+        EmbInvError: nothing found.
+    """
+    files = [file for path in paths for file in _text_files(Path(path), None)]
+    stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.blake2b(repr((column, stats)).encode(), digest_size=8).hexdigest()
+
+
 def _text_files(path: Path, languages: Sequence[str] | None) -> list[Path]:
     if path.is_file():
         if file_kind(path) not in TEXT_KINDS:

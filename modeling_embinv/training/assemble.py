@@ -19,7 +19,7 @@ from ..data.encoder_config import EncoderConfig, packaged_folder, same_setting
 from ..data.encoders import Encoder, load_encoder
 from ..data.files import one_line
 from ..data.pairs import load_pairs, read_manifest
-from ..data.sources import read_texts
+from ..data.sources import read_texts, texts_digest
 from ..data.spans import SpanSampler, TokenizedCorpus
 from ..errors_embinv import EmbInvError
 from ..generation_config_embinv import KINDS
@@ -238,8 +238,10 @@ def build_data(
 
 def _spans(config: TrainingConfig, encoder: Encoder, split: str) -> SpanBatches:
     """Spans of the texts of a split."""
-    documents = read_texts(config.texts or [], column=config.text_column)
-    corpus = TokenizedCorpus.build(documents, encoder.vocabulary, config.token_cache, split)
+    texts, column = config.texts or [], config.text_column
+    # other texts, or changed ones, have a folder of their own in the cache
+    cache = None if config.token_cache is None else Path(config.token_cache) / texts_digest(texts, column)
+    corpus = TokenizedCorpus.build(read_texts(texts, column=column), encoder.vocabulary, cache, split)
     sampler = SpanSampler(corpus, config.max_sequence_length, config.seed, whole_share=config.whole_share)
     return SpanBatches(sampler, encoder)
 

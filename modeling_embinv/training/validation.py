@@ -66,7 +66,9 @@ def generation_scores(
     held_out: ValidationSet,
     **settings: Any,
 ) -> tuple[dict[str, float], list[tuple[str, str]]]:
-    """Scores of generated texts in percent (cosine in [−1, 1]), and (original, recovered) pairs."""
+    """Scores of generated texts in percent (cosine in [−1, 1]), and (original, recovered) pairs; none of no texts."""
+    if not held_out.generation_size:
+        return {}, []
     target_ids = held_out.input_ids[: held_out.generation_size]
     embeddings = held_out.embedding[: held_out.generation_size]
     original = decode_rows(tokenizer, target_ids, model.config.eos_token_id)

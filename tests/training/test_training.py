@@ -284,6 +284,11 @@ def test_spans_are_embedded_on_the_fly(pairs, tmp_path):
     parts = train(settings(pairs, tmp_path / "parts", **source, max_steps=4))
     assert all(torch.equal(weight, weights(parts)[name]) for name, weight in weights(whole).items())
     assert list((tmp_path / "whole").rglob("events.out.tfevents*"))
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+    # a cache that does not look at the texts would train on those of before; nothing generated is nothing scored
+    text.write_text("".join(f"Cart {i} rolled down the hill to farm {i * 5}.\n" for i in range(300)))
+    train(settings(pairs, tmp_path / "others", **source, max_steps=1, generation_size=0))
+    assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
 def test_fine_tuning_starts_from_a_folder(pairs, tmp_path):
