@@ -1,12 +1,14 @@
 """The generation configuration, as files and models hold it, and the calibration of the confidence."""
 
 import math
+import os
 from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import fields
 from dataclasses import replace
 from json import JSONDecodeError
 from typing import Any
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -61,7 +63,7 @@ class Calibration:
     nearness: float = 0.0
     bias: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in (field.name for field in fields(self)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -99,7 +101,7 @@ class EmbInvGenerationConfig(SamplerSettings, GenerationConfig):
     another type and one out of bounds are an `EmbInvError`.
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         # the parent's many attributes are about left-to-right decoding; taking none of them makes unknown names errors
         kwargs["calibration"] = _calibrations(kwargs)
         for name, one in self.table().items():
@@ -120,7 +122,7 @@ class EmbInvGenerationConfig(SamplerSettings, GenerationConfig):
             return getattr(self.search, name)
         raise AttributeError(f"{type(self).__name__} has no attribute {name}.")
 
-    def __setattr__(self, name: str, value: Any):
+    def __setattr__(self, name: str, value: Any) -> None:
         if name == "search":
             value = SearchSettings.of(value)
         if name in SearchSettings.table():
@@ -151,9 +153,10 @@ class EmbInvGenerationConfig(SamplerSettings, GenerationConfig):
         return self.changed() | {"transformers_version": self.to_dict()["transformers_version"]}
 
     def changed(self) -> dict[str, Any]:
+        """The settings that differ from their defaults, those of the search among them."""
         return super().changed() | self.search.changed()
 
-    def validate(self, **_: Any):
+    def validate(self, *_: Any, **__: Any) -> None:
         """Checks types and ranges; numbers of numpy become Python's. The search has checked itself.
 
         Raises:
@@ -173,17 +176,19 @@ class EmbInvGenerationConfig(SamplerSettings, GenerationConfig):
             raise EmbInvError(f"calibration of {kind} must hold {_CALIBRATION_KEYS}, got {shown(fitted)}.") from error
 
     @classmethod
-    def from_model_config(cls, model_config):
+    def from_model_config(cls, model_config: Any) -> NoReturn:
+        """Not possible: raises NotImplementedError."""
         raise NotImplementedError("a model configuration holds no sampler settings.")
 
-    def get_generation_mode(self, *args, **kwargs):
+    def get_generation_mode(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Not possible: raises NotImplementedError."""
         raise NotImplementedError("masked diffusion has no left-to-right generation mode.")
 
 
 _CALIBRATION_KEYS = "numbers for probability, length, nearness and bias"
 
 
-def _calibrations(settings: dict) -> dict[str, dict[str, float]] | None:
+def _calibrations(settings: dict[str, Any]) -> dict[str, dict[str, float]] | None:
     """Takes `calibration` out of settings, or what older files hold in its place: T and b of σ(logit(p) / T + b)."""
     temperature, bias = settings.pop("confidence_temperature", None), settings.pop("confidence_bias", None)
     calibration = settings.pop("calibration", None)
@@ -197,9 +202,20 @@ def _calibrations(settings: dict) -> dict[str, dict[str, float]] | None:
 class GenerationConfigMixin:
     """Gives a model the generation configuration of its folder."""
 
+    # of the model that this goes into
+    config: Any
+    generation_config: Any
+    generation_config_class: type[EmbInvGenerationConfig]
+
     def adjust_generation_fn(
-        self, generation_config, from_auto_class, from_pipeline, pretrained_model_name_or_path, *args, **kwargs
-    ):
+        self,
+        generation_config: Any,
+        from_auto_class: bool,
+        from_pipeline: str | None,
+        pretrained_model_name_or_path: str | os.PathLike[str] | None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
         """Called by `from_pretrained`: without it, `generation_config.json` would be ignored."""
         if generation_config is not None:
             self.generation_config = self.generation_config_class(**generation_config.settings())

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from .diffusion_embinv import Canvas
 from .diffusion_embinv import after_first
@@ -69,12 +69,16 @@ class Denoiser:
     num_forward_passes: so far. The parts of a batch that is too large for memory count as one.
     """
 
-    def __init__(self, model, config: EmbInvGenerationConfig):
+    def __init__(self, model: Any, config: EmbInvGenerationConfig) -> None:
         self.model, self.config = model, config
         self.num_forward_passes = 0
 
     def write(
-        self, targets: Targets, changes: dict, draft_ids: Tensor | None = None, barred_ids: Tensor | None = None
+        self,
+        targets: Targets,
+        changes: dict[str, Any],
+        draft_ids: Tensor | None = None,
+        barred_ids: Tensor | None = None,
     ) -> Tensor:
         """Texts (R, L) for targets, with `changes` of the settings; the ids (R, L) are as in `Sampler`."""
         config = self.config.with_changes(**changes)
@@ -102,17 +106,22 @@ def _rows_at_a_time(config: EmbInvGenerationConfig) -> int:
 class EmbInvGenerationMixin(GenerationConfigMixin):
     """Gives a model `generate`."""
 
+    # of the model that this goes into
+    device: Any
+    embedder: Callable[[], Callable[[Tensor], Tensor]]
+    surrogate: Any
+
     @torch.no_grad()
     def generate(
         self,
         embeddings: Any = None,
         generation_config: EmbInvGenerationConfig | None = None,
         generator: torch.Generator | None = None,
-        streamer: Any | None = None,
+        streamer: Any = None,
         draft_ids: Tensor | None = None,
-        feedback: Callable | str | None = None,
-        tokenizer: Any | None = None,
-        **kwargs,
+        feedback: Callable[..., Any] | str | None = None,
+        tokenizer: Any = None,
+        **kwargs: Any,
     ) -> EmbInvGenerationOutput:
         """Recover the texts of embeddings.
 
@@ -172,6 +181,7 @@ class EmbInvGenerationMixin(GenerationConfigMixin):
         if config.search.num_corrections and feedback is None:
             raise EmbInvError('num_corrections needs feedback: "surrogate", or an encoder to check the text by.')
         if draft_ids is not None:
+            assert config.max_length is not None  # `_generation_settings` fills it in
             shape = torch.Size([len(embeddings), config.max_length])
             draft_ids = check_draft(draft_ids, shape, self.config.vocab_size, self.config.eos_token_id)
         judge, scout = self._judges(config.search, feedback, tokenizer)
@@ -227,7 +237,7 @@ class EmbInvGenerationMixin(GenerationConfigMixin):
         self,
         targets: Targets,
         config: EmbInvGenerationConfig,
-        streamer: Any | None,
+        streamer: Any,
         judge: Judge | None,
         scout: Judge | None,
     ) -> EmbInvGenerationOutput:
@@ -247,12 +257,12 @@ class EmbInvGenerationMixin(GenerationConfigMixin):
         )
 
     def _judges(
-        self, search: SearchSettings, feedback: Callable | str | None, tokenizer: Any | None
+        self, search: SearchSettings, feedback: Callable[..., Any] | str | None, tokenizer: Any
     ) -> tuple[Judge | None, Judge | None]:
         """The judge that `feedback` is, and the surrogate as its scout, where it has edits to choose from."""
         if feedback is None:
             return None, None
-        if feedback == "surrogate":
+        if isinstance(feedback, str):  # "surrogate", the one word that `check_feedback` allows
             return self._surrogate_judge(search), None
 
         def embed(ids: Tensor) -> Tensor:
@@ -266,7 +276,7 @@ class EmbInvGenerationMixin(GenerationConfigMixin):
     def _surrogate_judge(self, search: SearchSettings) -> Judge:
         return Judge(self.embedder(), search.likelihood_weight_of("surrogate"), "surrogate")
 
-    def _finish(self, ids: Tensor, confidence: Tensor, streamer) -> tuple[Tensor, Tensor]:
+    def _finish(self, ids: Tensor, confidence: Tensor, streamer: Any) -> tuple[Tensor, Tensor]:
         """ids (B, L) with padding behind the end, streamed, and their confidence, 0 there."""
         behind_end = after_first(ids == self.config.eos_token_id)
         sequences = ids.masked_fill(behind_end, self.config.pad_token_id)
@@ -275,7 +285,7 @@ class EmbInvGenerationMixin(GenerationConfigMixin):
             streamer.end()
         return sequences, confidence.masked_fill(behind_end, 0.0)
 
-    def _generation_settings(self, generation_config, overrides: dict) -> EmbInvGenerationConfig:
+    def _generation_settings(self, generation_config: Any, overrides: dict[str, Any]) -> EmbInvGenerationConfig:
         base = self.generation_config if generation_config is None else generation_config
         if isinstance(base, type) or not callable(getattr(base, "settings", None)):
             raise EmbInvError(
@@ -296,7 +306,7 @@ class EmbInvGenerationMixin(GenerationConfigMixin):
         return config
 
 
-def _calls(*judges: Judge | None) -> dict[str, int]:
+def _calls(*judges: Judge | None) -> dict[str, Any]:
     """Texts that the encoder and the surrogate embedded, as the output names them."""
     calls = {"encoder": 0, "surrogate": 0}
     for judge in judges:

@@ -1,5 +1,6 @@
 """`pipeline("embedding-inversion")`: vectors in, texts with confidences out."""
 
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from itertools import islice
@@ -32,20 +33,22 @@ class EmbeddingInversionPipeline(Pipeline):
     With a model that is loaded already: `pipeline("embedding-inversion", model=model, tokenizer=tokenizer)`.
     """
 
-    _load_processor = False
-    _load_image_processor = False
-    _load_feature_extractor = False
-    _load_tokenizer = True
+    # True, False or None, as the library's comment says; its types know None alone
+    _load_processor = False  # type: ignore[assignment]
+    _load_image_processor = False  # type: ignore[assignment]
+    _load_feature_extractor = False  # type: ignore[assignment]
+    _load_tokenizer = True  # type: ignore[assignment]
+    model: Any  # a model with `generate`: this package's class, or the one of a checkpoint's own code
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.tokenizer is None:
             raise EmbInvError("the pipeline needs the model's tokenizer: give it as tokenizer.")
         check_tokenizer(self.model.config, self.tokenizer)
 
-    def __call__(
-        self, embeddings: Any = None, batch_size: int | None = None, **kwargs
-    ) -> dict | list[dict] | Iterator[dict]:
+    def __call__(  # type: ignore[override]  # the library's first argument has another name, and no default
+        self, embeddings: Any = None, batch_size: int | None = None, **kwargs: Any
+    ) -> dict[str, Any] | list[dict[str, Any]] | Iterator[dict[str, Any]]:
         """Read texts out of vectors.
 
         Args:
@@ -74,16 +77,18 @@ class EmbeddingInversionPipeline(Pipeline):
             raise EmbInvError(f"unknown argument inputs: {INSTEAD['inputs']}.")
         kwargs["generator"] = self._generator(**kwargs)
         width = self.model.config.embedding_dim
+        run: Callable[..., Any] = super().__call__  # the library's method has no types
         if isinstance(embeddings, Iterable) and not hasattr(embeddings, "__len__"):
-            batches = super().__call__(_batches(iter(embeddings), batch_size, width), batch_size=1, **kwargs)
+            batches = run(_batches(iter(embeddings), batch_size, width), batch_size=1, **kwargs)
             return (row for batch in batches for row in batch)
         vectors = None if embeddings is None else as_rows(embeddings, "embeddings")
         batches = list(check_embeddings(vectors, width).split(batch_size))
-        rows = [row for batch in super().__call__(batches, batch_size=1, **kwargs) for row in batch]
+        assert vectors is not None  # `check_embeddings` refuses None
+        rows = [row for batch in run(batches, batch_size=1, **kwargs) for row in batch]
         return rows[0] if vectors.ndim == 1 and rows else rows
 
     @staticmethod
-    def _generator(seed: int | None = None, generator: torch.Generator | None = None, **_) -> torch.Generator:
+    def _generator(seed: int | None = None, generator: torch.Generator | None = None, **_: Any) -> torch.Generator:
         """One source of noise for all batches of a call: one for each would give all of them the same noise."""
         if seed is not None and generator is not None:
             raise EmbInvError("give a seed or a generator, not both.")
@@ -92,18 +97,23 @@ class EmbeddingInversionPipeline(Pipeline):
         check_generator(generator)
         return torch.Generator().manual_seed(int(seed or 0)) if generator is None else generator
 
-    def _sanitize_parameters(self, **kwargs):
+    def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         return {}, kwargs, {}
 
-    def preprocess(self, embeddings: Tensor) -> dict:
+    # the library's own pipelines take and return other types than their base class says, too
+    def preprocess(self, embeddings: Tensor) -> dict[str, Any]:  # type: ignore[override]
+        """A batch of checked vectors (B, D) as what `_forward` takes."""
         return {"embeddings": embeddings}
 
-    def _forward(self, model_inputs: dict, seed: int | None = None, **settings) -> dict:
+    def _forward(  # type: ignore[override]
+        self, model_inputs: dict[str, Any], seed: int | None = None, **settings: Any
+    ) -> dict[str, Tensor]:
         output = self.model.generate(model_inputs["embeddings"], tokenizer=self.tokenizer, **settings)
         known = {} if output.cosine is None else {"cosine": output.cosine}
         return {"sequences": output.sequences, "confidence": output.confidence, **known}
 
-    def postprocess(self, model_outputs: dict[str, Tensor]) -> list[dict[str, Any]]:
+    def postprocess(self, model_outputs: dict[str, Tensor]) -> list[dict[str, Any]]:  # type: ignore[override]
+        """What `__call__` returns of a batch, one dictionary for each vector."""
         ids, confidence = model_outputs["sequences"], model_outputs["confidence"]
         texts = written_texts(self.tokenizer, ids, confidence, self.model.config.eos_token_id)
         cosines = model_outputs["cosine"].tolist() if "cosine" in model_outputs else [None] * len(texts)
@@ -119,7 +129,7 @@ class EmbeddingInversionPipeline(Pipeline):
         ]
 
 
-def _batches(vectors: Iterator, size: int, width: int) -> Iterator[Tensor]:
+def _batches(vectors: Iterator[Any], size: int, width: int) -> Iterator[Tensor]:
     """Checked batches of an iterator of vectors."""
     first = 0
     while batch := list(islice(vectors, size)):

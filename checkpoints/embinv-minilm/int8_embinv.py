@@ -6,9 +6,11 @@ takes 1.0 to 1.5 times as long, 1.26 in the median (benchmarks/int8_kernels.py, 
 """
 
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from .errors_embinv import EmbInvError
 from .linear_embinv import Linear
@@ -33,27 +35,28 @@ class Int8Linear(Linear):
             (arXiv 2211.10438). None leaves inputs as they are.
     """
 
-    def __init__(self, linear: nn.Linear, largest: Tensor | None = None):
+    def __init__(self, linear: nn.Linear, largest: Tensor | None = None) -> None:
         super().__init__(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
         self.weight, self.bias = linear.weight, linear.bias  # the very parameters, so tied ones stay tied
         self._scale = None if largest is None else largest.clamp_min(1e-2 * largest.max() + 1e-6) ** SMOOTHING
         self._shrink = None if self._scale is None else 1 / self._scale
         self._pack()
 
-    def _pack(self):
+    def _pack(self) -> None:
         self._packed, self._packed_from = _packed(self, self._scale), (self.weight, self.weight._version)
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         """For copies and other processes, to which PyTorch cannot send packed weights: they are packed again there."""
         return {**self.__dict__, "_packed": None, "_packed_from": (None, 0), "_was_stale": self._stale}
 
-    def __setstate__(self, state: dict):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         was_stale = state.pop("_was_stale")
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]  # PyTorch's method has no types
         if not was_stale:
             self._pack()
 
     def forward(self, input: Tensor) -> Tensor:
+        """Input (…, in_features) → (…, out_features)."""
         if torch.is_grad_enabled() or self._stale or not input.is_cpu or not input.numel():
             return super().forward(input)
         if self._shrink is not None:
@@ -67,7 +70,7 @@ class Int8Linear(Linear):
         return self.weight is not weight or weight._version != version
 
 
-def _packed(linear: nn.Linear, scale: Tensor | None):
+def _packed(linear: nn.Linear, scale: Tensor | None) -> Any:
     """Weight and bias as oneDNN's kernel wants them. torchao's int8 layers are no faster than float32 on a CPU."""
     weight = linear.weight.detach() if scale is None else linear.weight.detach() * scale
     scales = (weight.abs().amax(dim=1) / WEIGHT_STEPS).clamp_min(1e-12).double()
@@ -83,7 +86,7 @@ def _packed(linear: nn.Linear, scale: Tensor | None):
         torch.backends.quantized.engine = before
 
 
-def pack(model):
+def pack(model: Any) -> None:
     """The trunk, the head and the output layer of a model, and its surrogate's trunk, in int8; in place.
 
     Raises:
@@ -100,15 +103,15 @@ def pack(model):
     model.head.dense, model.decoder = Int8Linear(model.head.dense), Int8Linear(model.decoder)
 
 
-def _largest_inputs(model, trunk: nn.Module) -> dict[str, Tensor]:
+def _largest_inputs(model: Any, trunk: nn.Module) -> dict[str, Tensor]:
     """The largest absolute input in every channel of the layers of the surrogate's trunk, by the layer's name.
 
     It reads random tokens, the same ones every time: which channels are large hardly depends on the text.
     """
     largest: dict[str, Tensor] = {}
 
-    def watch(name: str, layer: nn.Module):
-        def keep(_, inputs):
+    def watch(name: str, layer: nn.Module) -> RemovableHandle:
+        def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             found = inputs[0].flatten(0, -2).abs().amax(dim=0)
             largest[name] = torch.maximum(largest.get(name, found), found)
 
@@ -123,7 +126,7 @@ def _largest_inputs(model, trunk: nn.Module) -> dict[str, Tensor]:
     return largest
 
 
-def _pack_layers(trunk: nn.Module, largest: dict[str, Tensor]):
+def _pack_layers(trunk: nn.Module, largest: dict[str, Tensor]) -> None:
     for name, layer in list(trunk.named_modules()):
         if isinstance(layer, nn.Linear):
             trunk.set_submodule(name, Int8Linear(layer, largest.get(name)))

@@ -10,6 +10,7 @@ and later chooses the edits, and edits of the best of these, that the encoder em
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from itertools import repeat
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -87,7 +88,7 @@ class Hypotheses:
         """Those of the vectors `index`."""
         return Hypotheses(*(getattr(self, name)[index] for name in NAMES))
 
-    def put(self, index: Tensor, other: "Hypotheses"):
+    def put(self, index: Tensor, other: "Hypotheses") -> None:
         """Replace those of the vectors `index`."""
         for name in NAMES:
             getattr(self, name)[index] = getattr(other, name)
@@ -165,7 +166,9 @@ class ClosedLoop:
         scout: the surrogate beside an encoder that judges, see above; None leaves it out.
     """
 
-    def __init__(self, denoiser, settings: SearchSettings, judge: Judge | None, scout: Judge | None = None):
+    def __init__(
+        self, denoiser: Any, settings: SearchSettings, judge: Judge | None, scout: Judge | None = None
+    ) -> None:
         self.denoiser, self.settings = denoiser, settings
         self.judge, self.scout = judge, scout
         self.end, self.mask = denoiser.model.config.eos_token_id, denoiser.model.config.mask_token_id
@@ -255,6 +258,7 @@ class ClosedLoop:
 
         The scout's error on a text whose vector has been computed is subtracted from the vectors of its edits.
         """
+        assert self.scout is not None  # `rounds` asks for this only where there is one
         ids = self.propose(state, targets)
         vectors, _ = self.scout.vectors(torch.cat([state.ids, ids], dim=1))
         of_state, of_edits = vectors.split([state.ids.shape[1], ids.shape[1]], dim=1)
