@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
 
-def keep_large_blocks():
+def keep_large_blocks() -> None:
     """Tell glibc to reuse large blocks instead of returning them to the kernel.
 
     A training step on a CPU allocates and frees hundreds of megabytes; by default each of those blocks is mapped

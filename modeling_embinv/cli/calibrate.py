@@ -4,14 +4,24 @@ import argparse
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from ..data.flags import Commands
 from ..errors_embinv import EmbInvError
 from ..settings_embinv import FEEDBACK
 from .options import add_encoder, add_model_folder, count, feedback_of, load_model
 from .outcome import on_interrupt
 
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
 
-def add_calibrate(commands: argparse._SubParsersAction) -> None:
+    from ..evaluation.calibration import WrittenTokens
+    from ..modeling_embinv import EmbInvForMaskedDiffusion
+
+
+def add_calibrate(commands: Commands) -> None:
+    """Adds the command `calibrate` and its flags."""
     parser = commands.add_parser("calibrate", help="fit the confidence to how often tokens are right, and save it")
     parser.add_argument("pairs", nargs="+", help="folders of `embinv prepare`, whose validation split is inverted")
     parser.add_argument("--limit", type=count, default=1000, help="texts of each folder without a judge")
@@ -29,7 +39,7 @@ def _calibrate(options: argparse.Namespace) -> None:
     for path in options.pairs:
         if not Path(path).is_dir():
             raise EmbInvError(f"{path} is no folder; make it with `embinv prepare`")
-    saved = []
+    saved: list[str] = []
     with on_interrupt(lambda: f"Saved in {options.model}: the calibration of {', '.join(saved)}." if saved else ""):
         for kind in _fit_each(options):
             saved.append(kind)
@@ -40,7 +50,7 @@ def _fit_each(options: argparse.Namespace) -> Iterator[str]:
     from ..evaluation.calibration import WrittenTokens, cross_fitted, fit_calibration
 
     model, tokenizer = load_model(options)
-    settings = model.generation_config
+    settings: Any = model.generation_config  # transformers declares its own class, without a calibration
     for kind, parts in _written_tokens(model, tokenizer, options):
         tokens = WrittenTokens.joined(parts)
         settings.calibration = {**(settings.calibration or {}), kind: asdict(fit_calibration(tokens))}
@@ -53,11 +63,14 @@ def _fit_each(options: argparse.Namespace) -> Iterator[str]:
             print(f"  {path}, {texts} texts: expected calibration error {old:.1f} % → {new:.1f} % on texts left out")
 
 
-def _written_tokens(model, tokenizer, options):
+def _written_tokens(
+    model: "EmbInvForMaskedDiffusion", tokenizer: "PreTrainedTokenizerBase", options: argparse.Namespace
+) -> Iterator[tuple[str, list["WrittenTokens"]]]:
     """(kind of confidence, tokens written for each folder of pairs), kind by kind."""
     from ..data.batches import held_out_pairs
     from ..evaluation.calibration import CANDIDATES, SEARCHES, written_tokens
 
+    runs: list[tuple[str, tuple[dict[str, int], ...], int, Any]]
     runs = [("open_loop", ({},), options.limit, None), ("candidates", (CANDIDATES,), options.limit, None)]
     for judge in options.feedback:
         runs.append((judge, SEARCHES, options.search_limit, feedback_of(judge, model, options)))
@@ -71,7 +84,7 @@ def _written_tokens(model, tokenizer, options):
         yield kind, parts
 
 
-def _errors(confidence, parts) -> list[float]:
+def _errors(confidence: "Tensor", parts: list["WrittenTokens"]) -> list[float]:
     """The expected calibration error of each part of the tokens, in percent."""
     from ..evaluation.calibration import expected_calibration_error
 

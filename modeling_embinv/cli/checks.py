@@ -5,7 +5,7 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors_embinv import EmbInvError
 
@@ -27,7 +27,7 @@ def check_model(name: str) -> None:
         )
 
 
-def stored_config(model: str) -> dict:
+def stored_config(model: str) -> dict[str, Any]:
     """The config.json of a model's folder, unchecked; {} for a repository, and for what cannot be read."""
     try:
         config = json.loads((Path(model) / "config.json").read_text(encoding="utf-8"))

@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from ..data.flags import Commands
 from ..errors_embinv import EmbInvError
 from .options import add_encoder, add_model, checked_settings, encoder_of, feedback_of, load_model
 
@@ -16,7 +17,8 @@ DEMO_SENTENCES = (
 )
 
 
-def add_demo(commands: argparse._SubParsersAction) -> None:
+def add_demo(commands: Commands) -> None:
+    """Adds the command `demo` and its flags."""
     parser = commands.add_parser("demo", help="embed a few sentences and invert their vectors")
     parser.add_argument(
         "sentences",

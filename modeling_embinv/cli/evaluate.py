@@ -4,14 +4,25 @@ import argparse
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ..data.flags import Commands
 from ..errors_embinv import EmbInvError
 from .checks import check_writable
 from .options import add_encoder, add_model, checked_settings, count, encoder_of, load_model
 from .outcome import on_interrupt
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
-def add_evaluate(commands: argparse._SubParsersAction) -> None:
+    from ..data.encoders import Encoder
+    from ..evaluation.held_out import HeldOut
+    from ..evaluation.report import Report
+    from ..modeling_embinv import EmbInvForMaskedDiffusion
+
+
+def add_evaluate(commands: Commands) -> None:
+    """Adds the command `evaluate` and its flags."""
     parser = commands.add_parser("evaluate", help="score an inverter on held-out texts, with floors and intervals")
     parser.add_argument("texts", nargs="*", help="text files or folders; each file is a part of its own in the table")
     parser.add_argument("--pairs", nargs="+", default=[], help="folders of `embinv prepare` instead of texts")
@@ -76,7 +87,7 @@ def _check(options: argparse.Namespace) -> None:
             raise EmbInvError(f"{path} is no folder; make it with `embinv prepare`")
 
 
-def _show(report, options: argparse.Namespace) -> None:
+def _show(report: "Report", options: argparse.Namespace) -> None:
     from rich.console import Console
 
     from ..evaluation.report import markdown
@@ -93,7 +104,12 @@ def _show(report, options: argparse.Namespace) -> None:
         print("plots:", *save_plots(report, options.plots))
 
 
-def _of_pairs(model, tokenizer, encoder, options):
+def _of_pairs(
+    model: "EmbInvForMaskedDiffusion",
+    tokenizer: "PreTrainedTokenizerBase",
+    encoder: "Encoder",
+    options: argparse.Namespace,
+) -> tuple["HeldOut", list[str]]:
     """What is held out in prepared pairs, and the folder that each pair is from."""
     import torch
 
@@ -111,7 +127,7 @@ def _of_pairs(model, tokenizer, encoder, options):
     return held_out, [Path(path).name for path, (ids, _) in zip(options.pairs, found, strict=True) for _ in ids]
 
 
-def _held_out(path: str, options, tokenizer) -> list[str]:
+def _held_out(path: str, options: argparse.Namespace, tokenizer: "PreTrainedTokenizerBase") -> list[str]:
     from ..data.sources import read_texts
     from ..data.tokens import tokenize
 

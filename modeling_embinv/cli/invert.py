@@ -3,7 +3,9 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
+from ..data.flags import Commands
 from ..errors_embinv import EmbInvError
 from .checks import stored_config
 from .options import (
@@ -18,7 +20,8 @@ from .options import (
 from .outcome import on_interrupt
 
 
-def add_invert(commands: argparse._SubParsersAction) -> None:
+def add_invert(commands: Commands) -> None:
+    """Adds the command `invert` and its flags."""
     parser = commands.add_parser("invert", help="invert vectors from a file or the command line")
     kinds = "npy, npz, safetensors, parquet, Arrow, jsonl, csv or json file of vectors"
     parser.add_argument("source", help=f"{kinds}, a folder that datasets saved, or one vector as JSON")
@@ -41,7 +44,7 @@ def _invert(options: argparse.Namespace) -> None:
         (_invert_typed if is_typed_vector(options.source) else _invert_file)(options, settings)
 
 
-def _invert_typed(options: argparse.Namespace, settings: dict) -> None:
+def _invert_typed(options: argparse.Namespace, settings: dict[str, Any]) -> None:
     from ..data.typed_vector import parse_vector
 
     if options.out:
@@ -58,7 +61,7 @@ def _invert_typed(options: argparse.Namespace, settings: dict) -> None:
     print_inversions(rows, tokenizer, Console())
 
 
-def _invert_file(options: argparse.Namespace, settings: dict) -> None:
+def _invert_file(options: argparse.Namespace, settings: dict[str, Any]) -> None:
     _check_file(options)
     model, tokenizer = load_model(options)
     from ..inversion.dumps import invert_file
@@ -93,7 +96,7 @@ def _check_file(options: argparse.Namespace) -> None:
     open_vectors(options.source, **columns, dim=config.get("embedding_dim"), encoder=config.get("encoder_id"))
 
 
-def _summary(stats: dict, out: str | None) -> str:
+def _summary(stats: dict[str, Any], out: str | None) -> str:
     count, rate = stats["vectors"], stats["vectors_per_second"]
     texts = f"{count:,} {'text' if count == 1 else 'texts'}"
     speed = f"{rate:,.0f} vectors/s" if rate >= 1 else f"{1 / rate:,.0f} s a vector" if rate else "no new vector"

@@ -3,6 +3,7 @@
 import argparse
 import platform
 import sys
+from typing import Any
 
 from .. import __version__
 from ..data.flags import CommandParser
@@ -59,7 +60,13 @@ def _parser() -> CommandParser:
 class _Version(argparse.Action):
     """Prints what a report of a bug should name."""
 
-    def __call__(self, parser, namespace, values, option_string=None):
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
         from importlib.metadata import PackageNotFoundError, version
 
         parts = [f"embinv {__version__}", f"Python {platform.python_version()}"]

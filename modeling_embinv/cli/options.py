@@ -3,13 +3,21 @@
 import argparse
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..data.flags import number
 from ..settings_embinv import FEEDBACK, SETTINGS, SamplerSettings, SearchSettings, Setting, feedback_by_name
 from .checks import check_device, check_feedback_flag, check_model, check_seed
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from ..data.encoders import Encoder
+    from ..modeling_embinv import EmbInvForMaskedDiffusion
+    from ..stores.vectors import Skipped
 
 CHECKPOINT = Path(__file__).parents[2] / "checkpoints" / "embinv-minilm"
 # in a clone of the project the checkpoint lies beside the package; an installed package takes it from the Hub
@@ -18,17 +26,18 @@ MODEL = str(CHECKPOINT) if CHECKPOINT.is_dir() else "embinv/embinv-minilm"
 count = number(int, 1, 10**12)
 
 
-def add_model_folder(parser: argparse.ArgumentParser):
+def add_model_folder(parser: argparse.ArgumentParser) -> None:
+    """Flags of the model's folder, and of how it computes."""
     parser.add_argument("--model", default=MODEL, help="folder or Hub id (user/name@revision) of an inverter")
     parser.add_argument("--device", help="cpu, cuda, mps (default: this process's accelerator, else cpu)")
     parser.add_argument("--batch_size", type=number(int, 1, 65_536), default=64, help="vectors in one forward pass")
     parser.add_argument("--int8", action="store_true", help="matrix products in int8, about twice as fast on a CPU")
 
 
-def add_model(parser: argparse.ArgumentParser, sweep: bool = False):
+def add_model(parser: argparse.ArgumentParser, sweep: bool = False) -> None:
     """Flags of the model and its settings; with `sweep`, each takes several values, to run every combination."""
     add_model_folder(parser)
-    several = {"nargs": "+"} if sweep else {}
+    several: dict[str, Any] = {"nargs": "+"} if sweep else {}
     about = "a checkpoint may have other defaults"
     about += "; of several values, every combination is tried" if sweep else ""
     for title, table in (("generation", SamplerSettings.table()), ("search", SearchSettings.table())):
@@ -46,7 +55,7 @@ def _help(setting: Setting) -> str:
     return f"{setting.help}{one_of} (default: {setting.default_text})".replace("%", "%%")
 
 
-def sampler_settings(options) -> dict:
+def sampler_settings(options: argparse.Namespace) -> dict[str, Any]:
     """The settings that were given as flags, feedback apart.
 
     Raises:
@@ -60,7 +69,7 @@ def sampler_settings(options) -> dict:
     return given
 
 
-def checked_settings(options: argparse.Namespace, sweep: bool = False) -> dict:
+def checked_settings(options: argparse.Namespace, sweep: bool = False) -> dict[str, Any]:
     """The sampler's settings that were given, after all flags of `add_model` that can be checked without the model.
 
     Args:
@@ -77,7 +86,7 @@ def checked_settings(options: argparse.Namespace, sweep: bool = False) -> dict:
     return sampler_settings(options)
 
 
-def load_model(options: argparse.Namespace):
+def load_model(options: argparse.Namespace) -> tuple["EmbInvForMaskedDiffusion", "PreTrainedTokenizerBase"]:
     """The model of `--model` on its device, and its tokenizer.
 
     Args:
@@ -93,7 +102,7 @@ def load_model(options: argparse.Namespace):
     device = check_device(options.device) if options.device else process_state().device
     with prepare_process():
         model, tokenizer = load_inverter(options.model)
-    model = model.to(device).eval()
+    model = model.to(device).eval()  # type: ignore[arg-type]  # transformers' wrapper of `to` hides its `self`
     return model.to_int8() if options.int8 else model, tokenizer
 
 
@@ -102,7 +111,7 @@ def messages_on_stderr() -> Iterator[None]:
     """Shows what the library says of its choices (which column it reads) on stderr."""
 
     class Stderr(logging.Handler):
-        def emit(self, record: logging.LogRecord):
+        def emit(self, record: logging.LogRecord) -> None:
             print(f"embinv: {record.getMessage()}", file=sys.stderr)
 
     log, handler = logging.getLogger("modeling_embinv"), Stderr()
@@ -116,13 +125,13 @@ def messages_on_stderr() -> Iterator[None]:
         log.removeHandler(handler)
 
 
-def report_skipped(source: str, skipped) -> None:
+def report_skipped(source: str | Path, skipped: "Skipped") -> None:
     """Says on stderr which rows of a file were left out, if any were."""
     if skipped.count:
         print(f"embinv: warning: {source}: skipped {skipped}", file=sys.stderr)
 
 
-def encoder_of(model, options):
+def encoder_of(model: "EmbInvForMaskedDiffusion", options: argparse.Namespace) -> "Encoder":
     """The encoder that the model names, or `--encoder`: it embeds texts and measures cosines, and never inverts."""
     from ..data.encoder_config import EncoderConfig
     from ..data.encoders import load_encoder
@@ -132,10 +141,16 @@ def encoder_of(model, options):
         return load_encoder(options.encoder or EncoderConfig.of_inverter(model.config), device=model.device)
 
 
-def feedback_of(name: str | None, model, options, encoder=None):
+def feedback_of(
+    name: str | None,
+    model: "EmbInvForMaskedDiffusion",
+    options: argparse.Namespace,
+    encoder: "Encoder | None" = None,
+) -> Callable[..., Any] | str | None:
     """`generate`'s feedback that a name stands for; the encoder, if it is not there yet, is loaded only for that."""
     return feedback_by_name(name, lambda: (encoder or encoder_of(model, options)).encode)
 
 
-def add_encoder(parser: argparse.ArgumentParser):
+def add_encoder(parser: argparse.ArgumentParser) -> None:
+    """The flag of the encoder."""
     parser.add_argument("--encoder", help="YAML or folder of the encoder (default: the one that the model names)")

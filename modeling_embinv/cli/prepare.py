@@ -7,17 +7,26 @@ import zlib
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ..data.flags import number
+from ..data.flags import Commands, number
 from ..errors_embinv import EmbInvError
 from .checks import check_device
 from .options import count, messages_on_stderr, report_skipped
 from .outcome import on_interrupt
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from ..data.encoders import Encoder
+    from ..data.sources import Document
+    from ..stores.vectors import VectorSource
+
 _share = number(float, 0, 1)
 
 
-def add_prepare(commands: argparse._SubParsersAction) -> None:
+def add_prepare(commands: Commands) -> None:
+    """Adds the command `prepare` and its flags."""
     parser = commands.add_parser("prepare", help="turn texts into (tokens, embedding) pairs for training")
     parser.add_argument("texts", nargs="*", help="text files or folders: txt, jsonl (gz, xz), parquet")
     parser.add_argument("--out", required=True, help="folder of the pairs")
@@ -111,7 +120,7 @@ def _finished(folder: str) -> str:
     return f"The pairs of {documents:,} texts are saved in {folder}; run the same command to resume." * bool(documents)
 
 
-def _report(folder: str, manifest: dict) -> None:
+def _report(folder: str, manifest: dict[str, Any]) -> None:
     rows = manifest["rows"]
     parts = ", ".join(f"{rows[split]:,} {split}" for split in rows)
     dropped = ", ".join(f"{number:,} {reason.replace('_', ' ')}" for reason, number in manifest["dropped"].items())
@@ -121,7 +130,7 @@ def _report(folder: str, manifest: dict) -> None:
         print(f"embinv: warning: {warning}", file=sys.stderr)
 
 
-def _vector_sources(options, encoder) -> list:
+def _vector_sources(options: argparse.Namespace, encoder: "Encoder") -> list["VectorSource"]:
     """The files of vectors, opened; which of their columns are read is logged."""
     from ..stores.vectors import open_vectors
 
@@ -133,17 +142,17 @@ def _vector_sources(options, encoder) -> list:
             dim=encoder.embedding_dim,
             strict=options.strict,
             encoder=encoder.config.id,
-        )  # fmt: skip
+        )
         for path in options.vectors
     ]
 
 
-def _documents(options, sources: list) -> Iterator:
+def _documents(options: argparse.Namespace, sources: list["VectorSource"]) -> Iterator["Document"]:
     from ..data.sources import parse_hub_spec, read_hub, read_texts
     from ..stores.vectors import vector_documents
 
     column = options.text_column or "text"
-    parts: list[Iterable] = []
+    parts: list[Iterable[Document]] = []
     if options.texts:
         parts.append(read_texts(options.texts, column=column, languages=options.languages))
     for part in (part for spec in options.hub for part in parse_hub_spec(spec)):
@@ -155,7 +164,9 @@ def _documents(options, sources: list) -> Iterator:
     return documents
 
 
-def _short(documents: Iterator, tokenizer, max_tokens: int) -> Iterator:
+def _short(
+    documents: Iterator["Document"], tokenizer: "PreTrainedTokenizerBase", max_tokens: int
+) -> Iterator["Document"]:
     """The documents of at most `max_tokens` tokens."""
     from ..data.tokens import tokenize
 

@@ -5,13 +5,15 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from ..data.flags import Commands
 from ..errors_embinv import EmbInvError
 from .outcome import on_interrupt
 
 PACKAGE = Path(__file__).parents[1]
 
 
-def add_push(commands: argparse._SubParsersAction) -> None:
+def add_push(commands: Commands) -> None:
+    """Adds the command `push` and its flags."""
     parser = commands.add_parser("push", help="upload an exported inverter, or the Space, to the Hub in one commit")
     parser.add_argument("folder", help="exported inverter: checkpoints/…, or `last` or `best` of a training run")
     parser.add_argument("--repo", required=True, help="user/name")

@@ -2,8 +2,12 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .outcome import on_interrupt, outcome
+
+if TYPE_CHECKING:
+    from ..training.config import TrainingConfig
 
 
 def main() -> int:
@@ -35,7 +39,7 @@ def run_train(arguments: list[str], prog: str) -> None:
         train(config)
 
 
-def _newest_checkpoint(config) -> str:
+def _newest_checkpoint(config: "TrainingConfig") -> str:
     folder = Path(config.output_dir)
     names = sorted(path.name for path in folder.glob("step-*") if not path.suffix)  # .partial is no checkpoint
     if not names:

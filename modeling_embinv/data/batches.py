@@ -33,7 +33,7 @@ class PairBatches:
         seed: of the order.
     """
 
-    def __init__(self, pairs: Dataset, end: int, seed: int):
+    def __init__(self, pairs: Dataset, end: int, seed: int) -> None:
         self.pairs = pairs.with_format("numpy")
         self.seed = seed
         ids = self.pairs[:]["input_ids"]
@@ -87,7 +87,7 @@ def held_out_pairs(
 class SpanBatches:
     """Random spans of a tokenised corpus, embedded as training goes, so that a small corpus never repeats a pair."""
 
-    def __init__(self, sampler: SpanSampler, encoder: Encoder):
+    def __init__(self, sampler: SpanSampler, encoder: Encoder) -> None:
         self.sampler, self.encoder = sampler, encoder
 
     def batch(self, index: int, batch_size: int, canvas: int | None = None) -> tuple[Tensor, Tensor]:

@@ -37,7 +37,7 @@ class SentenceEncoder:
         calls: number of texts encoded so far.
     """
 
-    def __init__(self, model: "SentenceTransformer", config: EncoderConfig, path: str):
+    def __init__(self, model: "SentenceTransformer", config: EncoderConfig, path: str) -> None:
         self.config = config
         self.path = path
         self.can_encode = True
@@ -157,7 +157,7 @@ class AbsentEncoder:
     can_encode = takes_ids = False
     calls = 0
 
-    def __init__(self, config: EncoderConfig):
+    def __init__(self, config: EncoderConfig) -> None:
         self.config = config
         self.weights: dict[str, Tensor] = {}
         self.tokenizer = load_tokenizer(config.tokenizer)

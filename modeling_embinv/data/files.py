@@ -6,7 +6,6 @@ The bounds on what a file from a stranger may cost stand here: a few kilobytes o
 import gzip
 import json
 import lzma
-import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -150,7 +149,7 @@ def write_text(path: str | Path, text: str) -> None:
     temporary = Path(path).with_name(f"{Path(path).name}.tmp")
     try:
         temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -4,8 +4,8 @@ import argparse
 import dataclasses
 import difflib
 import types
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal, NoReturn, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from ..errors_embinv import EmbInvError
 
@@ -51,7 +51,7 @@ class CommandParser(argparse.ArgumentParser):
         self._action_groups.append(group)
         return group
 
-    def parse_known_args(self, args=None, namespace=None):
+    def parse_known_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """As argparse's; an unknown flag is an error here, so that the message comes from its own command.
 
         Raises:
@@ -91,12 +91,16 @@ class CommandParser(argparse.ArgumentParser):
         raise EmbInvError(f"{' '.join(message.split())[:300]} (see `{self.prog} --help`)")
 
 
+# argparse's class takes no brackets when the program runs, hence the quotes
+Commands: TypeAlias = "argparse._SubParsersAction[CommandParser]"
+
+
 def hyphenated(name: str) -> str:
     """A flag's name with hyphens for underscores; a positional's name as it is."""
     return name.replace("_", "-") if name.startswith("--") else name
 
 
-def _with_hyphens(arguments: Sequence[str]) -> list[str]:
+def _with_hyphens(arguments: Iterable[str]) -> list[str]:
     """The arguments, the names of flags with hyphens; values keep their underscores."""
     result, rest = [], list(arguments)
     while rest and rest[0] != "--":
@@ -105,7 +109,7 @@ def _with_hyphens(arguments: Sequence[str]) -> list[str]:
     return result + rest
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
+def _nearest(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, known, 1)
     return f"; did you mean {near[0]}?" if near else ""
 
@@ -139,9 +143,9 @@ def add_settings(parser: argparse.ArgumentParser, schema: type) -> None:
         )
 
 
-def _default_of(field: dataclasses.Field) -> str:
-    has_factory = field.default_factory is not dataclasses.MISSING
-    default = field.default_factory() if has_factory else field.default
+def _default_of(field: dataclasses.Field[Any]) -> str:
+    factory = field.default_factory
+    default = field.default if factory is dataclasses.MISSING else factory()
     if default is None:
         return ""
     if default is dataclasses.MISSING:

@@ -57,13 +57,13 @@ def publish(new: Path, folder: Path) -> None:
             with file.open("r+b") as content:
                 os.fsync(content.fileno())  # or a power cut may keep the new name and lose the content
     if not folder.exists():
-        os.replace(new, folder)
+        new.replace(folder)
     elif _exchange(new, folder):
         remove(new)
     else:
         old = folder.with_name(f"{folder.name}.old")
-        os.replace(folder, old)
-        os.replace(new, folder)
+        folder.replace(old)
+        new.replace(folder)
         remove(old)
 
 
@@ -79,7 +79,7 @@ def remove(folder: Path) -> None:
     doomed = folder.with_name(f"{folder.name}.removing")
     if doomed.exists():
         shutil.rmtree(doomed)
-    os.replace(folder, doomed)
+    folder.replace(doomed)
     shutil.rmtree(doomed, ignore_errors=True)  # what somebody holds open goes at the next `remove_leftovers`
 
 
@@ -92,6 +92,6 @@ def remove_leftovers(parent: Path, names: str) -> None:
             continue
         whole = parent / found[1]
         if path.name == f"{whole.name}.old" and not whole.exists():
-            os.replace(path, whole)
+            path.replace(whole)
         else:
             shutil.rmtree(path)

@@ -56,7 +56,7 @@ class PartFolder:
         yield partial
         with partial.open("r+b") as content:
             os.fsync(content.fileno())  # or a power cut may keep the new name and lose the content
-        os.replace(partial, target)
+        partial.replace(target)
 
     def note(self, record: Mapping[str, Any]) -> None:
         """Write the record."""

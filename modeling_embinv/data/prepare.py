@@ -107,7 +107,7 @@ def _check_arguments(
 class _PairWriter:
     """The folder of pairs while it is written. A shard counts once the manifest names it."""
 
-    def __init__(self, out_dir: Path, encoder: Encoder, arguments: dict[str, Any]):
+    def __init__(self, out_dir: Path, encoder: Encoder, arguments: dict[str, Any]) -> None:
         self.folder, self.encoder = PartFolder(out_dir, MANIFEST, same_setting), encoder
         self.settings: dict[str, Any] = {
             "format_version": FORMAT_VERSION,

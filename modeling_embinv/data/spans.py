@@ -113,7 +113,7 @@ def _save_arrays(folder: Path, ids: NDArray[np.int32], offsets: NDArray[np.int64
     np.save(temporary / "ids.npy", ids)
     np.save(temporary / "offsets.npy", offsets)
     try:
-        os.replace(temporary, folder)
+        temporary.replace(folder)
     except OSError:
         if not folder.exists():
             raise
@@ -138,7 +138,9 @@ class SpanSampler:
     # A word of more tokens than this counts as beginning with its document.
     LONGEST_WORD = 16
 
-    def __init__(self, corpus: TokenizedCorpus, length: int, seed: int, min_tokens: int = 3, whole_share: float = 0.5):
+    def __init__(
+        self, corpus: TokenizedCorpus, length: int, seed: int, min_tokens: int = 3, whole_share: float = 0.5
+    ) -> None:
         if not 1 <= min_tokens <= length:
             raise EmbInvError(f"min_tokens must be between 1 and the length {length}, not {min_tokens}")
         if not 0 <= whole_share <= 1:

@@ -24,7 +24,7 @@ class Vocabulary:
         EmbInvError: for a tokenizer with neither an eos nor a sep token.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         roles = role_ids(tokenizer)
         end, pad = roles["eos_token_id"], roles["pad_token_id"]
         if end is None or pad is None:

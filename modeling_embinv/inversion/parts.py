@@ -1,7 +1,6 @@
 """A long run's results on disk: JSON-lines files in a folder beside the output, which become the output at the end."""
 
 import json
-import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,7 +27,7 @@ class ResultParts:
         EmbInvError: `out` ends in neither `.jsonl` nor `.parquet`, or is a folder.
     """
 
-    def __init__(self, out: Path):
+    def __init__(self, out: Path) -> None:
         if out.suffix not in OUT_KINDS or out.is_dir():
             raise EmbInvError(f"{out}: results are written to a file that ends in {' or '.join(OUT_KINDS)}")
         self.out, self.parts = out, PartFolder(out.with_name(f"{out.name}.parts"))
@@ -64,7 +63,7 @@ class ResultParts:
             _join_as_parquet(parts, merged, schema)
         else:
             _join(parts, merged)
-        os.replace(merged, self.out)
+        merged.replace(self.out)
         shutil.rmtree(folder)
 
 

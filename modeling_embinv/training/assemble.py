@@ -89,13 +89,13 @@ def _run(config: TrainingConfig, accelerator: Accelerator, lines: JSONLinesTrack
     model, tokenizer = build_model(config, encoder)
     batches, held_out = build_data(config, encoder, model)
     fingerprint = Fingerprint.of(held_out.embedding)
-    model.config.encoder_fingerprint = fingerprint and fingerprint.to_text()
+    model.config.encoder_fingerprint = None if fingerprint is None else fingerprint.to_text()
     newest = _newest(config, accelerator, output_dir)
     lines.rewind(step_of(newest) if newest else -1)
     if config.bag_of_words_steps and not newest:
         warm_up_on_words(model, batches, config.word_warm_up(), accelerator)
     if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
+        model.gradient_checkpointing_enable()  # type: ignore[no-untyped-call]  # transformers left it without types
     if config.compile:
         model.trunk.compile(dynamic=False)
 
@@ -142,6 +142,7 @@ def build_model(config: TrainingConfig, encoder: Encoder) -> tuple[EmbInvForMask
         _drop_stale(model, surrogate=False, calibrations=("surrogate",))
         model.add_surrogate(config.surrogate_rank, tokenizer.cls_token_id, encoder.weights)
         model.requires_grad_(False)
+        assert model.surrogate is not None  # it was added just now
         model.surrogate.requires_grad_(True)
         return model.train(), tokenizer
     if config.freeze_backbone:

@@ -25,7 +25,7 @@ _NAME = re.compile(r"step-(\d{9})")
 class EMA:
     """Exponential moving average of trainable weights, in float32: in bf16 an update of 1e-4 would round away."""
 
-    def __init__(self, model: nn.Module, decay: float):
+    def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay, self.updates = decay, 0
         self.live: list[Tensor] = [weight for weight in model.parameters() if weight.requires_grad]
         self.average = [weight.detach().clone().float() for weight in self.live]
@@ -49,9 +49,11 @@ class EMA:
             torch._foreach_copy_(self.live, kept)
 
     def state_dict(self) -> dict[str, Any]:
+        """For accelerate, which saves it with a checkpoint."""
         return {"updates": self.updates, "average": self.average}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`, in place."""
         self.updates = state["updates"]
         torch._foreach_copy_(self.average, state["average"])
 
@@ -63,9 +65,11 @@ class Progress:
         self.step, self.best = 0, float("inf")
 
     def state_dict(self) -> dict[str, Any]:
+        """For accelerate, which saves it with a checkpoint."""
         return {"step": self.step, "best": self.best}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`."""
         self.step, self.best = state["step"], state["best"]
 
 

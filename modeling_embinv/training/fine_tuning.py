@@ -1,6 +1,7 @@
 """Make an earlier inverter ready for other vectors, or for more condition tokens."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -62,7 +63,7 @@ def grow_prefix(model: EmbInvForMaskedDiffusion, count: int) -> None:
     if old is not None:
         model.condition_tokens.weight[-len(old.weight) :] = old.weight
         model.condition_tokens.bias[-len(old.bias) :] = old.bias
-    embeddings = model.trunk.embeddings
+    embeddings: Any = model.trunk.embeddings  # each kind of trunk has a class of its own
     if hasattr(embeddings, "position_embeddings"):  # others turn their vectors by distances alone
         weight, first = embeddings.position_embeddings.weight, embeddings.first_position
         weight[first:] = weight[first:].roll(added, dims=0)
@@ -79,7 +80,8 @@ def drop_stale(model: EmbInvForMaskedDiffusion, surrogate: bool, calibrations: S
     Returns:
         What there was of them, in words.
     """
-    dropped, generation = [], model.generation_config
+    dropped: list[str] = []
+    generation: Any = model.generation_config  # transformers declares its own class, without a calibration
     if surrogate and model.surrogate is not None:
         model.drop_surrogate()
         dropped.append("the surrogate encoder")

@@ -17,8 +17,9 @@ def training_flops(model: EmbInvForMaskedDiffusion, batch_size: int, length: int
         num_scored: M, positions that go through the head and the output layer.
     """
     config = model.config
+    backbone: Any = config.backbone_config
     tokens = batch_size * (length + config.num_condition_tokens)
-    width, depth = config.hidden_size, config.backbone_config.num_hidden_layers
+    width, depth = config.hidden_size, backbone.num_hidden_layers
     layers = sum(weight.numel() for weight in model.trunk.layers.parameters() if weight.ndim == 2)
     attention = 2 * depth * width * (length + config.num_condition_tokens)  # scores and mixture, a token
     per_text = sum(

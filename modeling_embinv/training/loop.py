@@ -59,7 +59,7 @@ class Run:
         schedulers: Sequence[LRScheduler],
         batches: Batches,
         held_out: ValidationSet,
-    ):
+    ) -> None:
         self.config, self.accelerator, self.model, self.tokenizer = config, accelerator, model, tokenizer
         self.encoder, self.optimizers, self.schedulers = encoder, optimizers, schedulers
         self.batches, self.held_out = batches, held_out
@@ -74,6 +74,7 @@ class Run:
         accelerator.register_for_checkpointing(*self.schedulers, self.ema, self.progress)
 
     def loop(self) -> Path:
+        """Train from the newest checkpoint, or from the start; returns the folder of the last export."""
         config, accelerator, progress = self.config, self.accelerator, self.progress
         if config.resume and (loaded := load_newest(accelerator, self.folder)):
             accelerator.print(f"continuing from {loaded}")
@@ -171,6 +172,7 @@ class Run:
         return total, _whole(grad_norm)
 
     def backward(self, loss: Tensor) -> None:
+        """Add a micro-batch's gradients."""
         self.accelerator.backward(loss)
 
     def micro_losses(self, indexes: list[int], canvas: int, causal: bool) -> list[Callable[[], Tensor]]:
@@ -248,7 +250,7 @@ class Run:
 
     def validate(self) -> None:
         """Log held-out scores of the averaged weights, and keep the best of them."""
-        model = self.bare_model.eval()
+        model = self.bare_model.eval()  # type: ignore[no-untyped-call]  # transformers left it without types
         # generation has batches of every size: compiling for each would take longer than running them
         with self.ema.applied(), torch.compiler.set_stance("force_eager"):
             scores, samples = self.held_out_scores()

@@ -10,7 +10,7 @@ from accelerate.tracking import GeneralTracker, on_main_process
 from ..data.files import write_text
 
 
-class JSONLinesTracker(GeneralTracker):
+class JSONLinesTracker(GeneralTracker):  # type: ignore[misc]  # accelerate has no types
     """Metrics as one JSON object a line; needs no package."""
 
     name = "jsonl"
@@ -22,15 +22,17 @@ class JSONLinesTracker(GeneralTracker):
 
     @property
     def tracker(self) -> Path:
+        """What accelerate hands out as the tracker itself: the file."""
         return self.path
 
-    @on_main_process
+    @on_main_process  # type: ignore[untyped-decorator]  # accelerate has no types
     def log(self, values: dict[str, Any], step: int | None = None, **_: Any) -> None:
+        """Append a line of the values and the step."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
 
-    @on_main_process
+    @on_main_process  # type: ignore[untyped-decorator]  # accelerate has no types
     def rewind(self, step: int) -> None:
         """Drop the lines after `step`, which a run that goes on from there writes again; −1 drops all."""
         if self.path.exists():

@@ -4,6 +4,7 @@ import itertools
 import json
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -284,7 +285,7 @@ def test_kill_while_a_shard_is_written(tmp_path, encoder, monkeypatch):
         source.rename(target)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("modeling_embinv.data.parts.os.replace", die)
+        patch.setattr(Path, "replace", die)
         prepare(DOCUMENTS[:60], out_dir=tmp_path / "parts", **arguments)
     with pytest.raises(ValueError, match="is not finished"):
         load_pairs(tmp_path / "parts")

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -76,8 +77,8 @@ class Killed(BaseException):
 
 
 def kill_after(monkeypatch, calls, error=None):
-    """Lets os.replace work so often, then fails it: 1 for run.json and 1 for each part."""
-    replace, seen = os.replace, []
+    """Lets Path.replace work so often, then fails it: 1 for run.json and 1 for each part."""
+    replace, seen = Path.replace, []
 
     def failing(*paths):
         seen.append(paths)
@@ -85,7 +86,7 @@ def kill_after(monkeypatch, calls, error=None):
             raise error or Killed
         replace(*paths)
 
-    monkeypatch.setattr(os, "replace", failing)
+    monkeypatch.setattr(Path, "replace", failing)
 
 
 # Formats
