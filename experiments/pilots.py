@@ -43,6 +43,7 @@ from modeling_embinv.training.bag_of_words import warm_up_on_words
 from modeling_embinv.training.checkpoints import export
 from modeling_embinv.training.config import TrainingConfig
 from modeling_embinv.training.flops import training_flops
+from modeling_embinv.training.loop import LENGTH_PARTS
 from modeling_embinv.training.validation import ValidationSet, causal_score
 
 FOLDER = Path(__file__).parent
@@ -146,7 +147,9 @@ def update_operations(model, config: TrainingConfig, batches: int = 8) -> tuple[
         noised = noise_batch(ids, embedding, config.noise_of(model), generator_for(config.seed, index))
         plain = causal_batch(ids, embedding, end, generator_for(config.seed, index))
         masked += training_flops(model, *ids.shape, len(noised.positions)) / batches
-        causal += training_flops(model, len(ids), plain.input_ids.shape[1] - 1, len(plain.positions)) / batches
+        for part in plain.by_length(LENGTH_PARTS):
+            rows, length = part.input_ids.shape
+            causal += training_flops(model, rows, length - 1, len(part.positions)) / batches
     return masked, causal
 
 
