@@ -27,7 +27,7 @@ RUNGS = {
     "with the encoder": {**SEARCH, "feedback": "encoder"},
 }
 # what `make demo` runs
-DEMO = ("embinv demo --num_candidates 16 --num_corrections 20 --feedback encoder", "embinv demo")
+DEMO = ("embinv demo --num-candidates 16 --num-corrections 20 --feedback encoder", "embinv demo")
 
 WIDTH, ROW, TOP, LABEL, TEXT, SCORE = 960, 58, 62, 24, 212, 888
 MOST_CHARACTERS = 74
