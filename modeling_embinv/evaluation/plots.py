@@ -1,6 +1,5 @@
-"""Plots of an evaluation and of a training run (the `plots` extra: matplotlib)."""
+"""Plots of an evaluation (the `plots` extra: matplotlib)."""
 
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -33,14 +32,8 @@ def save_plots(report: Report, folder: str | Path) -> list[Path]:
     return [_save(folder / f"{name}.png", draw, values) for name, (draw, values) in plots.items()]
 
 
-def save_curve(log: str | Path, path: str | Path) -> Path:
-    """The learning curve of a run from its `log.jsonl`: losses over updates, and what generation scored."""
-    rows = [json.loads(line) for line in Path(log).read_text(encoding="utf-8").splitlines()]
-    return _save(Path(path), _curve, [row for row in rows if row["step"]], panels=2)
-
-
-def _save(path: Path, draw: Callable[[Any, Any], None], values: Any, panels: int = 1) -> Path:
-    figure, axes = plt.subplots(1, panels, figsize=(4.8 * panels, 3.6), layout="constrained")
+def _save(path: Path, draw: Callable[[Any, Any], None], values: Any) -> Path:
+    figure, axes = plt.subplots(figsize=(4.8, 3.6), layout="constrained")
     draw(axes, values)
     figure.savefig(path, dpi=120)
     plt.close(figure)
@@ -86,19 +79,6 @@ def _with_intervals(axes: Axes, places: Iterable[int], rows: list[Row], line: st
         axes.errorbar(list(places), means, yerr=errors, marker="o", linestyle=line, capsize=3, label=name)
     axes.set(ylim=(0, None))
     axes.legend()
-
-
-def _curve(axes: tuple[Axes, Axes], rows: list[dict[str, Any]]) -> None:
-    loss, scores = axes
-    for name in ("train/loss", "validation/loss", "validation/loss_fully_masked"):
-        _line(loss, rows, name)
-    for name in ("validation/token_f1", "validation/token_accuracy", "validation/bleu"):
-        _line(scores, rows, name)
-    loss.set(xlabel="update", ylabel="nats a masked token")
-    scores.set(xlabel="update", ylim=(0, None))
-    for panel in axes:
-        panel.margins(y=0.25)  # room for the legend
-        panel.legend()
 
 
 def _line(axes: Axes, rows: list[dict[str, Any]], name: str) -> None:

@@ -184,7 +184,7 @@ class Run:
         """
         if causal:
             plain = [self.causal_batch(index, canvas) for index in indexes]
-            self.weight_by(plain, [len(batch.positions) for batch in plain])
+            self.weight_by(plain, [int(batch.text.sum()) for batch in plain])
             return [partial(self.causal_loss, batch) for batch in plain]
         noised = [self.noised_batch(index, canvas) for index in indexes]
         if self.config.loss_weight == "none":
@@ -231,7 +231,8 @@ class Run:
         device, tokens = self.accelerator.device, int(batch.text.sum())
         loss = torch.zeros((), device=device)
         for part in batch.by_length(LENGTH_PARTS):
-            (rows, length), count = part.input_ids.shape, len(part.positions)
+            (rows, length), positions = part.input_ids.shape, part.positions
+            count = len(positions)
             self.flops += training_flops(self.bare_model, rows, length - 1, count)  # the last token is no input
             loss = (
                 loss
@@ -240,7 +241,7 @@ class Run:
                     part.embedding.to(device),
                     None,
                     condition_mask=part.condition_mask.to(device),
-                    positions=part.positions.to(device),
+                    positions=positions.to(device),
                     targets=part.targets.to(device),
                     target_weights=torch.full((count,), 1 / tokens, device=device) * part.factor,
                     causal=True,
