@@ -42,8 +42,9 @@ INSTEAD = {
     **dict.fromkeys(("eos_token_id", "pad_token_id"), "it is set in the model's config"),
 }
 
-# what a confidence rests on: the sampler alone, likelihoods of several candidates, or a search with a judge
-KINDS = ("open_loop", "candidates", "surrogate", "encoder")
+# what a confidence rests on: the sampler alone, likelihoods of several candidates, a search with a judge, or a search
+# for the words of gaps
+KINDS = ("open_loop", "candidates", "surrogate", "encoder", "fill_surrogate", "fill_encoder")
 # cosines nearer to 1 than this differ by rounding
 NEAREST = 1e-4
 

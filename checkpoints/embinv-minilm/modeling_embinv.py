@@ -26,6 +26,7 @@ from .configuration_embinv import EmbInvConfig
 from .cross_entropy_embinv import chunked_cross_entropy
 from .diffusion_embinv import NoiseSchedule
 from .diffusion_embinv import text_positions
+from .filling_embinv import FillingMixin
 from .generation_config_embinv import EmbInvGenerationConfig
 from .generation_embinv import EmbInvGenerationMixin
 from .integrity_embinv import CheckedLoading
@@ -115,7 +116,7 @@ class EmbInvPreTrainedModel(CheckedLoading, PreTrainedModel):
 EMBEDDED_ROWS = 1024
 
 
-class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, CausalMixin, EmbInvGenerationMixin):
+class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, CausalMixin, EmbInvGenerationMixin, FillingMixin):
     """Masked diffusion language model conditioned on a sentence embedding by adaptive layer norms.
 
     The same weights predict in two orders: a [MASK] from all that is visible, or (`causal`) each token from those to

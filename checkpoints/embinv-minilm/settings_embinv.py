@@ -21,6 +21,8 @@ from .errors_embinv import shown
 TEXTS = 2**17
 # λ by default, tuned on validation texts: the encoder's cosine needs no help, the surrogate is deceived without it
 LIKELIHOOD_WEIGHT, SURROGATE_LIKELIHOOD_WEIGHT = 0.0, 0.006
+# the same for fillings of gaps, where the surrogate's error on the known words is the same for all of them
+FILL_LIKELIHOOD_WEIGHT = 0.0005
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,18 @@ class Settings:
             kind = get_origin(kinds[0]) or kinds[0]
             table[one.name] = Setting(one.name, kind, one.default, optional=NoneType in kinds, **one.metadata)
         return table
+
+    @classmethod
+    def checked_names(cls, values: dict[str, Any], noun: str) -> dict[str, Any]:
+        """The values, if all are of settings of this class.
+
+        Raises:
+            EmbInvError: for an unknown name; `noun` says whose settings they are.
+        """
+        for name in values:
+            if name not in cls.table():
+                raise EmbInvError(f"unknown {noun} setting {shown(name)}; known are {', '.join(cls.table())}.")
+        return values
 
     def changed(self) -> dict[str, Any]:
         """The settings that differ from their defaults."""
@@ -253,11 +267,7 @@ class SearchSettings(Settings):
             given = {one.name: getattr(given, one.name) for one in fields(given)}
         if not isinstance(given, dict | NoneType):
             raise EmbInvError(f"search must be SearchSettings or a dictionary of them, got {shown(given)}.")
-        values = {**(given or {}), **changes}
-        for name in values:
-            if name not in cls.table():
-                raise EmbInvError(f"unknown search setting {shown(name)}; known are {', '.join(cls.table())}.")
-        return cls(**values)
+        return cls(**cls.checked_names({**(given or {}), **changes}, "search"))
 
     @property
     def is_search(self) -> bool:
@@ -273,6 +283,52 @@ class SearchSettings(Settings):
     def likelihood_weight_of(self, judge: str) -> float:
         """λ for a judge, "encoder" or "surrogate"."""
         usual = SURROGATE_LIKELIHOOD_WEIGHT if judge == "surrogate" else LIKELIHOOD_WEIGHT
+        return usual if self.likelihood_weight is None else self.likelihood_weight
+
+
+@documented
+@dataclass(frozen=True, kw_only=True, repr=False)
+class FillSettings(Settings):
+    """The gap search: how many fillings of a redacted text are tried.
+
+    It checks itself: a value of another type or out of bounds is an `EmbInvError`.
+    """
+
+    num_sweeps: int = setting(
+        3, "times that the search goes over all gaps", 1, 1_000, detail="It ends earlier where no text improves."
+    )
+    num_beams: int = setting(6, "whole fillings of a text that survive a gap", 1, 1_000)
+    num_proposals: int = setting(96, "fillings of each gap that are tried in a sweep", 1, 10_000)
+    num_checked: int = setting(
+        12, "fillings of each gap that the encoder judges in a sweep; the surrogate chooses them", 1, 10_000,
+        detail="Without a surrogate, or of texts that are too long for it, the encoder judges all num_proposals.",
+    )  # fmt: skip
+    max_gap_tokens: int = setting(6, "tokens that one gap hides, at most", 1, 64)
+    overshoot: float = setting(
+        3.0, "factor α in e + α(e − ê), the vector for which fillings are proposed, ê being that of the text so far",
+        0.0, 100.0,
+    )  # fmt: skip
+    likelihood_weight: float | None = setting(
+        None, "weight λ in the score of a text: cosine + λ · log p(the fillings | e, the rest)", 0.0, 1_000.0,
+        none=f"0 for the encoder and {FILL_LIKELIHOOD_WEIGHT:g} for the surrogate",
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        for name, one in self.table().items():
+            object.__setattr__(self, name, one.check(getattr(self, name)))
+
+    @classmethod
+    def of(cls, **values: Any) -> "FillSettings":
+        """The settings of keywords.
+
+        Raises:
+            EmbInvError: for unknown names, and for impossible values.
+        """
+        return cls(**cls.checked_names(values, "fill"))
+
+    def likelihood_weight_of(self, judge: str) -> float:
+        """λ for a judge, "encoder" or "surrogate"."""
+        usual = FILL_LIKELIHOOD_WEIGHT if judge == "surrogate" else 0.0
         return usual if self.likelihood_weight is None else self.likelihood_weight
 
 

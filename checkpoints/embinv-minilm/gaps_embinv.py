@@ -1,0 +1,234 @@
+"""Texts with gaps: the marks that hide words, and the tokens that may stand there."""
+
+import calendar
+import re
+import unicodedata
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors_embinv import EmbInvError
+from .errors_embinv import is_whole
+from .errors_embinv import shown
+from .texts_embinv import decode
+
+# what hides words in a text, by name: bars (▇▇▇), [REDACTED], ***, ___, <PERSON>
+MARKS = {
+    "bars": r"[\u2580-\u259f\u25a0]+",
+    "brackets": r"\[[A-Z][A-Z0-9_ ]*\]",
+    "stars": r"\*{3,}",
+    "lines": r"_{3,}",
+    "tags": r"<[A-Z][A-Z0-9_]*>",
+}
+# the tags of Presidio and spaCy, and everyday ones, by the kind of what they hide; other tags hide anything
+KINDS = {
+    "name": ("PERSON", "NAME", "FIRST_NAME", "LAST_NAME"),
+    "place": ("LOCATION", "PLACE", "GPE", "LOC", "CITY", "COUNTRY"),
+    "number": ("NUMBER", "CARDINAL", "PHONE_NUMBER", "PHONE", "CREDIT_CARD", "US_SSN", "ID"),
+    "date": ("DATE", "DATE_TIME", "TIME"),
+    "money": ("MONEY", "AMOUNT"),
+    "e-mail": ("EMAIL_ADDRESS", "EMAIL"),
+}
+KIND_OF_TAG = {tag: kind for kind, tags in KINDS.items() for tag in tags}
+CALENDAR = "|".join(filter(None, (*calendar.month_name, *calendar.month_abbr, *calendar.day_name, *calendar.day_abbr)))
+# what the tokens of each kind look like, without the tokenizer's own marks
+PATTERNS = {
+    "name": r"[^\W\d_]+|['.-]",
+    "place": r"[^\W\d_]+|['.-]",
+    "number": r"[\d.,:+/-]*\d[\d.,:+/-]*|[.,:+/-]",
+    "date": rf"\d+(st|nd|rd|th)?|st|nd|rd|th|[.,:/-]|{CALENDAR}",
+    "money": r"[\d.,]*\d[\d.,]*|[.,]",
+    "e-mail": r"[\w.+-]*@?[\w.+-]*",
+}
+
+
+# the tokens of one gap
+Filling = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Gap:
+    """What is hidden at one position of a text.
+
+    Attributes:
+        mark: as it stands in the text; empty where token ids were given.
+        tag: the word inside the mark, as PERSON of <PERSON>; empty for bars and stars.
+        lengths: numbers of tokens that the hidden words may have.
+        choices: the only fillings that are allowed, as token ids; None for any.
+        literal: the mark's own tokens, as it may be part of the text by chance; none where token ids were given.
+    """
+
+    mark: str = ""
+    tag: str = ""
+    lengths: tuple[int, ...] = (1,)
+    choices: tuple[Filling, ...] | None = None
+    literal: Filling = ()
+
+    @property
+    def kind(self) -> str:
+        """name, place, number, date, money, e-mail, or free."""
+        return KIND_OF_TAG.get(self.tag, "free")
+
+
+@dataclass(frozen=True)
+class RedactedText:
+    """A text with G gaps.
+
+    Attributes:
+        pieces: the token ids of the G + 1 known pieces around the gaps; some may be empty.
+        texts: the same pieces as text; empty where token ids were given.
+        gaps: the G gaps.
+    """
+
+    pieces: tuple[Filling, ...]
+    texts: tuple[str, ...]
+    gaps: tuple[Gap, ...]
+
+    def ids(self, fillings: Sequence[Sequence[int]]) -> list[int]:
+        """The token ids of the whole text with these fillings."""
+        ids = list(self.pieces[0])
+        for filling, piece in zip(fillings, self.pieces[1:], strict=True):
+            ids += [*filling, *piece]
+        return ids
+
+    def words(self, tokenizer: Any, fillings: Sequence[Filling]) -> list[str]:
+        """Fillings as text, without spaces around them; a literal one is the mark."""
+        texts = zip(self.gaps, fillings, decode(tokenizer, fillings), strict=True)
+        return [gap.mark if filling == gap.literal else text.strip() for gap, filling, text in texts]
+
+    def text(self, tokenizer: Any, fillings: Sequence[Filling]) -> str:
+        """The whole text with these fillings; what is known stays as it was given."""
+        if not self.texts:
+            return decode(tokenizer, [self.ids(fillings)])[0]
+        words = self.words(tokenizer, fillings)
+        return self.texts[0] + "".join(a + b for a, b in zip(words, self.texts[1:], strict=True))
+
+    def starts(self, fillings: Sequence[Sequence[int]]) -> list[int]:
+        """The position of the first token of each gap."""
+        starts, position = [], 0
+        for piece, filling in zip(self.pieces, fillings, strict=False):
+            starts.append(position + len(piece))
+            position = starts[-1] + len(filling)
+        return starts
+
+
+@dataclass
+class GapReader:
+    """Makes `RedactedText` of texts and rows of ids.
+
+    Attributes:
+        tokenizer: the model's; None where all texts are given as token ids.
+        mask: the id of [MASK], which stands for each hidden token in rows of ids.
+        marks: names of `MARKS`, or marks as they stand in the text.
+        choices: the only fillings of a gap by the tag of its mark, as texts; "" is the tag of bars, stars and lines.
+        max_gap_tokens: tokens of a hidden phrase, at most.
+        num_tokens: the number of tokens of every hidden phrase where it is known, else None.
+    """
+
+    tokenizer: Any
+    mask: int
+    marks: Sequence[str] = ("bars", "brackets", "stars", "lines", "tags")
+    choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    max_gap_tokens: int = 6
+    num_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.marks or isinstance(self.marks, str):
+            raise EmbInvError(f"marks must be a list: of {', '.join(MARKS)}, or of marks as they stand in the text.")
+        # a longer mark first: [MASK] itself is one of the brackets
+        self.pattern = re.compile("|".join(MARKS.get(mark) or re.escape(mark) for mark in self.marks if mark))
+        self.lengths = (self.num_tokens,) if self.num_tokens else tuple(range(1, self.max_gap_tokens + 1))
+        self.entries = {tag: self._entries(tag, words) for tag, words in self.choices.items()}
+
+    def read(self, text: str | Sequence[int], row: int) -> RedactedText:
+        """One text with its gaps.
+
+        Raises:
+            EmbInvError: for a text without a gap, one that is nothing but gaps, and a gap that is too long; the line
+                names the `row`.
+        """
+        redacted = self._of_text(text, row) if isinstance(text, str) else self._of_ids(text, row)
+        if not redacted.gaps:
+            marks = f" by the marks {', '.join(self.marks)}" if isinstance(text, str) else " by [MASK]"
+            raise EmbInvError(f"text {row} has no gap: nothing in it is hidden{marks}.")
+        if not any(redacted.pieces):
+            raise EmbInvError(f"text {row} is nothing but gaps; generate recovers a text of which nothing is known.")
+        return redacted
+
+    def _of_text(self, text: str, row: int) -> RedactedText:
+        if self.tokenizer is None:
+            raise EmbInvError("texts need the model's tokenizer: give it as tokenizer.")
+        marks = list(self.pattern.finditer(text))
+        bounds = [0, *(edge for mark in marks for edge in mark.span()), len(text)]
+        texts = tuple(text[start:end] for start, end in zip(bounds[::2], bounds[1::2], strict=True))
+        # the tokenizer sees the whole text: at some gaps a word begins, at others it goes on
+        ids = self._tokenize(self.tokenizer.mask_token.join(texts))
+        pieces: list[list[int]] = [[]]
+        for token in ids:
+            pieces.append([]) if token == self.mask else pieces[-1].append(token)
+        if len(pieces) != len(texts):
+            mask = self.tokenizer.mask_token
+            raise EmbInvError(f"text {row} holds {mask}, the tokenizer's own mark; add brackets to the marks.")
+        gaps = tuple(self._gap(mark.group()) for mark in marks)
+        return RedactedText(tuple(map(tuple, pieces)), texts, gaps)
+
+    def _of_ids(self, given: Sequence[int], row: int) -> RedactedText:
+        ids = given.tolist() if hasattr(given, "tolist") else list(given)
+        if not all(is_whole(token, 0) for token in ids):
+            raise EmbInvError(f"text {row} must be a text or token ids, got {shown(given)}.")
+        pieces: list[list[int]] = [[]]
+        counts: list[int] = []
+        previous = None
+        for token in ids:
+            if token != self.mask:
+                pieces[-1].append(token)
+            elif previous == self.mask:
+                counts[-1] += 1
+            else:
+                pieces.append([])
+                counts.append(1)
+            previous = token
+        longest = max(counts, default=0)
+        if longest > self.max_gap_tokens:
+            raise EmbInvError(
+                f"a gap of text {row} has {longest} tokens, more than max_gap_tokens, {self.max_gap_tokens}."
+            )
+        return RedactedText(tuple(map(tuple, pieces)), (), tuple(Gap(lengths=(count,)) for count in counts))
+
+    def _gap(self, mark: str) -> Gap:
+        tag = re.sub(r"\W", "", mark).strip("_")
+        choices = self.entries.get(tag)
+        return Gap(mark, tag, self.lengths, choices, tuple(self._tokenize(mark)))
+
+    def _entries(self, tag: str, words: Sequence[str]) -> tuple[Filling, ...]:
+        """Token ids of a list's entries, each once, without those that are too long for a gap."""
+        if isinstance(words, str) or not words:
+            raise EmbInvError(f"the choices of {tag or 'a mark'} must be a list of words, got {shown(words)}.")
+        if self.tokenizer is None:
+            raise EmbInvError("choices need the model's tokenizer: give it as tokenizer.")
+        entries = (tuple(self._tokenize(word)) for word in words)
+        fitting = tuple(dict.fromkeys(ids for ids in entries if 0 < len(ids) <= self.max_gap_tokens))
+        if not fitting:
+            raise EmbInvError(f"no choice of {tag or 'a mark'} has at most {self.max_gap_tokens} tokens.")
+        return fitting
+
+    def _tokenize(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+
+
+def allowed_tokens(tokenizer: Any, kind: str, forbidden: Tensor) -> Tensor:
+    """(V,) bool: the tokens that may fill a gap of a kind; `forbidden` (V,) bool ones never do."""
+    if kind == "free" or tokenizer is None:
+        return ~forbidden
+    pattern, allowed = re.compile(PATTERNS[kind], re.IGNORECASE), torch.zeros_like(forbidden)
+    for token, index in tokenizer.get_vocab().items():
+        bare = token.removeprefix("##").lstrip("▁Ġ")
+        is_symbol = kind == "money" and len(bare) == 1 and unicodedata.category(bare) == "Sc"
+        if index < len(allowed) and bare and (is_symbol or pattern.fullmatch(bare)):
+            allowed[index] = True
+    return allowed & ~forbidden
