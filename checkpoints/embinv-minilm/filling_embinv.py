@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from .errors_embinv import EmbInvError
-from .gap_search_embinv import EXACT
-from .gap_search_embinv import Fillings
+from .gap_proposals_embinv import EXACT
+from .gap_proposals_embinv import Fillings
+from .gap_proposals_embinv import TextSearch
 from .gap_search_embinv import GapSearch
 from .gap_search_embinv import TextJudge
-from .gap_search_embinv import TextSearch
 from .gaps_embinv import MARKS
 from .gaps_embinv import Filling
 from .gaps_embinv import Gap
@@ -96,6 +96,20 @@ class FilledText:
     cosine: float
     verdict: str
 
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON has it, without token ids."""
+        gaps = [
+            {
+                **{name: getattr(gap, name) for name in ("text", "start", "end", "mark", "kind", "probability")},
+                "alternatives": [
+                    {name: getattr(one, name) for name in ("text", "cosine", "probability")}
+                    for one in gap.alternatives
+                ],
+            }
+            for gap in self.gaps
+        ]
+        return {"text": self.text, "cosine": self.cosine, "verdict": self.verdict, "gaps": gaps}
+
 
 @dataclass(frozen=True)
 class FillingOutput:
@@ -174,14 +188,14 @@ class FillingMixin:
             for text, vector in zip(redacted, vectors, strict=True)
         ]
         finish = _Finish(tokenizer, judge.kind, self._fill_calibration(judge.kind))
-        gap_search = GapSearch(self, search, judge, scout)
+        gap_search = GapSearch(self, search, judge, scout, reader.are_canonical)
         if searches:
             show = None if on_step is None else lambda: on_step([finish(one) for one in searches])
             gap_search.run(searches, show)
         calls = {one.kind: one.num_calls for one in (scout, judge) if one is not None}
         return FillingOutput(
             [finish(one) for one in searches],
-            gap_search.denoiser.num_forward_passes,
+            gap_search.proposer.denoiser.num_forward_passes,
             calls.get("encoder", 0),
             calls.get("surrogate", 0),
         )
@@ -327,7 +341,7 @@ class _Finish:
         cosine = search.best.cosine
         if cosine < UNRELATED:
             return "unrelated"
-        if any(filling == gap.literal for gap, filling in zip(search.text.gaps, search.best.fillings, strict=True)):
+        if search.text.has_literal(search.best.fillings):
             return "literal"
         if any(len(r) > 1 and max(c for _, c in r.values()) - min(c for _, c in r.values()) < SAME for r in rankings):
             return "unread"

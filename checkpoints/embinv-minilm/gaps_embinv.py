@@ -101,6 +101,11 @@ class RedactedText:
         texts = zip(self.gaps, fillings, decode(tokenizer, fillings), strict=True)
         return [gap.mark if filling == gap.literal else text.strip() for gap, filling, text in texts]
 
+    def has_literal(self, fillings: Sequence[Filling]) -> bool:
+        """Whether one of the gaps holds its own mark."""
+        pairs = zip(self.gaps, fillings, strict=True)
+        return any(bool(filling) and filling == gap.literal for gap, filling in pairs)
+
     def text(self, tokenizer: Any, fillings: Sequence[Filling]) -> str:
         """The whole text with these fillings; what is known stays as it was given."""
         if not self.texts:
@@ -160,6 +165,22 @@ class GapReader:
             raise EmbInvError(f"text {row} is nothing but gaps; generate recovers a text of which nothing is known.")
         return redacted
 
+    def are_canonical(self, texts: list[tuple[RedactedText, tuple[Filling, ...]]]) -> list[bool]:
+        """Of filled texts, whether their tokens are those that the tokenizer gives them.
+
+        Token ids that were given are taken as they are; so are marks that stand for themselves.
+        """
+        if self.tokenizer is None:
+            return [True] * len(texts)
+        # a mark that the tokenizer does not know is not written so either
+        asked = [i for i, (text, fillings) in enumerate(texts) if text.texts and not text.has_literal(fillings)]
+        written = [texts[index][0].text(self.tokenizer, texts[index][1]) for index in asked]
+        keep = [True] * len(texts)
+        for index, ids in zip(asked, self._tokenize(written) if written else (), strict=True):
+            text, fillings = texts[index]
+            keep[index] = ids == text.ids(fillings)
+        return keep
+
     def _of_text(self, text: str, row: int) -> RedactedText:
         if self.tokenizer is None:
             raise EmbInvError("texts need the model's tokenizer: give it as tokenizer.")
@@ -217,7 +238,8 @@ class GapReader:
             raise EmbInvError(f"no choice of {tag or 'a mark'} has at most {self.max_gap_tokens} tokens.")
         return fitting
 
-    def _tokenize(self, text: str) -> list[int]:
+    def _tokenize(self, text: Any) -> Any:
+        """The ids of a text, or of each of several."""
         return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
 

@@ -112,8 +112,9 @@ class EmbInvPreTrainedModel(CheckedLoading, PreTrainedModel):
                 init.zeros_(module.bias)
 
 
-# texts that the surrogate reads at a time
-EMBEDDED_ROWS = 1024
+# texts that the surrogate embeds at a time: on a CPU they stay in its caches and have about one length, which halves the
+# time of 1,024 texts of 8 to 30 tokens; a GPU wants more work at once
+EMBEDDED_ROWS, EMBEDDED_ROWS_CPU = 1024, 128
 
 
 class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, CausalMixin, EmbInvGenerationMixin, FillingMixin):
@@ -225,7 +226,10 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, CausalMixin, EmbInvGenerat
         if not len(ids):
             return torch.zeros(0, self.config.embedding_dim, device=ids.device)
         order = text_positions(ids, self.config.eos_token_id).sum(dim=1).argsort(stable=True)
-        vectors = [surrogate(self.trunk, ids[part], read) for part in order.split(EMBEDDED_ROWS)]
+        vectors = [
+            surrogate(self.trunk, ids[part], read)
+            for part in order.split(EMBEDDED_ROWS_CPU if ids.is_cpu else EMBEDDED_ROWS)
+        ]
         return torch.cat(vectors)[order.argsort()]
 
     def to_int8(self) -> "EmbInvForMaskedDiffusion":
