@@ -111,7 +111,7 @@ def test_evaluate_sweeps_and_knows_the_training_text(capsys, checkpoint, tmp_pat
     texts.write_text("A red kite flies.\nTwo men talk.\nThe sea is blue.\nMy cat sleeps all day.\n")
     pairs, plots, results = tmp_path / "pairs", tmp_path / "plots", tmp_path / "scores.json"
     assert run(capsys, "prepare", texts, "--out", pairs, "--validation_share", "0")[0] == 0
-    code, out, _ = run(
+    code, _, _ = run(
         capsys, "evaluate", texts, "--model", checkpoint, "--training_pairs", pairs, "--plots", plots,
         "--out", results, "--num_steps", "1", "4", "--guidance_scale", "1", "2",
     )  # fmt: skip

@@ -87,14 +87,14 @@ def one_line(capsys, arguments: list[str], message: str) -> str:
     return captured.err
 
 
-@pytest.mark.parametrize(("arguments", "message"), WITHOUT_TORCH)
+@pytest.mark.parametrize("arguments, message", WITHOUT_TORCH)
 def test_a_mistake_is_one_line(capsys, monkeypatch, arguments, message):
     """A stack trace tells a user nothing, and a page of usage hides the one line that does."""
     monkeypatch.chdir(ROOT)
     assert one_line(capsys, arguments, message).startswith("embinv")
 
 
-@pytest.mark.parametrize(("arguments", "message"), WITH_TORCH)
+@pytest.mark.parametrize("arguments, message", WITH_TORCH)
 def test_a_mistake_that_torch_finds_is_one_line(capsys, monkeypatch, arguments, message):
     """Errors of torch, of the tokenizer or of sentence-transformers that pass for bugs."""
     monkeypatch.chdir(ROOT)

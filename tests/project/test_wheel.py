@@ -38,8 +38,10 @@ def embinv(installed: Path, cwd: Path, *arguments) -> subprocess.CompletedProces
 
 @pytest.mark.slow
 def test_commands_work_away_from_the_project(installed, tmp_path):
-    """Encoder YAMLs and the checkpoint were looked for beside the package: `demo` and `prepare` failed for everybody
-    who had installed it."""
+    """Encoder YAMLs and the checkpoint were looked for beside the package.
+
+    `demo` and `prepare` failed for everybody who had installed it.
+    """
     where = "import modeling_embinv; print(modeling_embinv.__file__)"
     environment = {**os.environ, "PYTHONPATH": str(installed), "PYTHONSAFEPATH": "1"}
     found = subprocess.run(

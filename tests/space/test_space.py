@@ -164,7 +164,7 @@ def test_limits_hold(client):
 
 def test_compare_mix_and_leaks_answer(client, app):
     """Catches columns that were swapped and texts that belong to another row."""
-    table, cosines, _ = client.predict(SENTENCE, 4, 0, api_name="/compare")
+    table, _, _ = client.predict(SENTENCE, 4, 0, api_name="/compare")
     assert [row[0] for row in table["data"]] == list(app.STRATEGIES)
     for _, text, cosine, *_ in table["data"]:
         vectors = app.inverter.embed([text, app.inverter.cut(SENTENCE)[0]])

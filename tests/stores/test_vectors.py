@@ -357,7 +357,7 @@ def test_a_sample_that_no_encoder_gives():
 # What is refused
 
 
-@pytest.mark.parametrize("name", TABLES + ["v.npy", "v.npz", "v.safetensors"])
+@pytest.mark.parametrize("name", [*TABLES, "v.npy", "v.npz", "v.safetensors"])
 def test_file_without_vectors(tmp_path, name):
     """Catches an empty file that crashes later, in a concatenation of nothing."""
     path = tmp_path / name
@@ -665,16 +665,16 @@ def test_damaged_files_give_vectors_or_one_line(tmp_path, name):
     """Catches a traceback, a message of many lines, and rows that two passes over a damaged file count differently."""
     path, rng = tmp_path / name, random.Random(name)
     write_table(path) if name in TABLES else FOUND[name][0](path)
-    whole = path.read_bytes()
+    whole, refusals = path.read_bytes(), []
     for _ in range(25):
         path.write_bytes(damaged(whole, rng))
         try:
             source = open_vectors(path, dim=DIM)
             batches = list(source.batches(2))
-        except ValueError as error:
-            assert type(error) is EmbInvError and str(path) in str(error)
-            assert str(error).isprintable() and len(str(error)) < 1000
+        except EmbInvError as error:
+            refusals.append(str(error))
         else:
             good = sum(len(batch.rows) for batch in batches)
             assert good + source.skipped.count == source.count()
             assert all(np.isfinite(batch.vectors).all() for batch in batches)
+    assert all(str(path) in line and line.isprintable() and len(line) < 1000 for line in refusals)
