@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 
 from modeling_embinv.data.vector_checks import sample_warnings, width_message
 from modeling_embinv.errors_embinv import EmbInvError
-from modeling_embinv.stores.vectors import open_vectors, read_vectors, vector_documents
+from modeling_embinv.stores.vectors import VectorBatch, open_vectors, vector_documents
 
 DIM = 24
 VECTORS = np.random.default_rng(0).normal(size=(7, DIM)).astype(np.float32)
@@ -46,6 +46,12 @@ def postgres(vector):
 
 def base64_of(vector):
     return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+
+
+def read_vectors(path, **options) -> VectorBatch:
+    """All good vectors of a file; options as of `open_vectors`."""
+    (batch,) = open_vectors(path, **options).batches(10_000)
+    return batch
 
 
 def write_table(path, vectors=VECTORS):
