@@ -375,8 +375,10 @@ def test_file_without_vectors(tmp_path, name):
             "v.npz": lambda path: np.savez(path, x=VECTORS[:0]),
             "v.safetensors": lambda path: save_file({"x": VECTORS[:0]}, path),
         }[name](path)
-    message = "no folder that datasets saved, or an empty one" if name == "saved" else "holds no vectors"
-    with pytest.raises(ValueError, match=f"{name}: {message}"):
+    message = "holds no vectors"
+    if name == "saved":  # datasets 4.2 loads what later ones refuse
+        message += "|no folder that datasets saved, or an empty one"
+    with pytest.raises(ValueError, match=f"{name}: ({message})"):
         read_vectors(path)
 
 
