@@ -26,11 +26,11 @@ def load_inverter(name: str | Path, **kwargs: Any) -> tuple[EmbInvForMaskedDiffu
         OSError: with one line that says what is wrong with the folder or the repository.
     """
     is_folder = Path(name).exists()
-    place, _, revision = (str(name), "", "") if is_folder else str(name).partition("@")
+    path, _, revision = (str(name), "", "") if is_folder else str(name).partition("@")
     pinned: dict[str, Any] = {"revision": revision} if revision else {}
     try:
-        model = EmbInvForMaskedDiffusion.from_pretrained(place, use_safetensors=True, **pinned, **kwargs)
-        return model, _load_tokenizer(place, model, **pinned)
+        model = EmbInvForMaskedDiffusion.from_pretrained(path, use_safetensors=True, **pinned, **kwargs)
+        return model, _load_tokenizer(path, model, **pinned)
     except Exception as error:
         if is_folder:
             wrong = "is no readable inverter (config.json, model.safetensors, tokenizer.json)"
@@ -39,14 +39,14 @@ def load_inverter(name: str | Path, **kwargs: Any) -> tuple[EmbInvForMaskedDiffu
         raise OSError(f"{name} {wrong}: {' '.join(str(error).split())}") from error
 
 
-def _load_tokenizer(place: str, model: EmbInvForMaskedDiffusion, **pinned: str) -> PreTrainedTokenizerBase:
+def _load_tokenizer(path: str, model: EmbInvForMaskedDiffusion, **pinned: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a checkpoint, checked against the model.
 
     Raises:
         EmbInvError: when there is none, or another one.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place, **pinned)
+        tokenizer = AutoTokenizer.from_pretrained(path, **pinned)
     except Exception as error:
         reason = str(error).strip().partition("\n")[0]
         raise EmbInvError(f"the tokenizer (tokenizer.json) is missing or damaged: {reason}") from error

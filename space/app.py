@@ -10,12 +10,14 @@ import inspect
 import os
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 # gradio keeps this many events for its statistics, and builds a table of all of them at each one
 os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")
 # a folder of this page's own, for old files in it are deleted
-os.environ.setdefault("GRADIO_TEMP_DIR", os.path.join(tempfile.gettempdir(), "embinv-space"))
+os.environ.setdefault("GRADIO_TEMP_DIR", str(Path(tempfile.gettempdir()) / "embinv-space"))
 
 import gradio as gr
 import pandas as pd
@@ -92,18 +94,18 @@ CONTROLS = (
 )  # fmt: skip
 
 
-def readable(handler):
+def readable(handler: Callable[..., Any]) -> Callable[..., Any]:
     """Errors as one line on the page and in the API, never a stack trace. Every handler here is a generator or not."""
 
     @functools.wraps(handler)
-    def plain(*args):
+    def plain(*args: Any) -> Any:
         try:
             return handler(*args)
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from None
 
     @functools.wraps(handler)
-    def streaming(*args):
+    def streaming(*args: Any) -> Iterator[Any]:
         try:
             yield from handler(*args)
         except ValueError as error:
@@ -127,7 +129,7 @@ def read_text(text: str) -> tuple[str, list[int], torch.Tensor]:
     return kept, ids, inverter.embed([kept])[0]
 
 
-def settings_of(*values) -> dict:
+def settings_of(*values: Any) -> dict[str, Any]:
     """The values of `CONTROLS` as arguments of `Inverter.drafts`."""
     settings = dict(zip(CONTROLS, values, strict=True))
     temperature = settings["temperature"]
@@ -137,20 +139,21 @@ def settings_of(*values) -> dict:
 @readable
 @on_gpu
 def invert(
-    text, seed, strategy, steps, guidance, temperature, remask, candidates, corrections, feedback="encoder", searches=1
-):
+    text: str, seed: int, strategy: str, steps: int, guidance: float, temperature: str, remask: float, candidates: int,
+    corrections: int, feedback: str = "encoder", searches: int = 1,
+) -> Iterator[list[Any]]:  # fmt: skip
     """Embed a sentence and read it back, draft by draft."""
     chosen = settings_of(strategy, steps, guidance, temperature, remask, candidates, corrections, feedback, searches)
-    kept, ids, vector = read_text(text)
+    _, ids, vector = read_text(text)
     yield from show(vector, chosen, seed, ids)
 
 
 @readable
 @on_gpu
 def invert_vector(
-    pasted, file, row, seed, strategy, steps, guidance, temperature, remask, candidates, corrections,
-    feedback="encoder", searches=1,
-):  # fmt: skip
+    pasted: str, file: dict[str, Any] | None, row: int, seed: int, strategy: str, steps: int, guidance: float,
+    temperature: str, remask: float, candidates: int, corrections: int, feedback: str = "encoder", searches: int = 1,
+) -> Iterator[list[Any]]:  # fmt: skip
     """Read a pasted vector, or a row of an uploaded file, draft by draft."""
     chosen = settings_of(strategy, steps, guidance, temperature, remask, candidates, corrections, feedback, searches)
     dim = inverter.embedding_dim
@@ -163,7 +166,9 @@ def invert_vector(
     yield from show(vectors[row], chosen, seed)
 
 
-def show(vector: torch.Tensor, settings: dict, seed: int, ids: list[int] | None = None):
+def show(
+    vector: torch.Tensor, settings: dict[str, Any], seed: int, ids: list[int] | None = None
+) -> Iterator[list[Any]]:
     """Yields (draft, recovered text, figures, all steps so far as JSON, the drafts for the replay, at the end)."""
     drafts = []
     for item in inverter.drafts(vector, seed, **settings):
@@ -171,14 +176,14 @@ def show(vector: torch.Tensor, settings: dict, seed: int, ids: list[int] | None 
             yield [gr.skip()] * 5
         elif isinstance(item, Draft):
             drafts.append(item)
-            yield draft_html(item), "", "", [draft.as_json() for draft in drafts], gr.skip()
+            yield [draft_html(item), "", "", [draft.as_json() for draft in drafts], gr.skip()]
             time.sleep(FRAME_SECONDS)
         else:
             result = item
     if ids is not None:
         result.accuracy = inverter.accuracy(ids, result.ids)
     steps = [draft.as_json() for draft in drafts]
-    yield draft_html(drafts[-1]), result.text, figures_html(result), steps, drafts
+    yield [draft_html(drafts[-1]), result.text, figures_html(result), steps, drafts]
 
 
 def replay(drafts: list[Draft], index: int) -> str:
@@ -186,7 +191,7 @@ def replay(drafts: list[Draft], index: int) -> str:
     return draft_html(drafts[min(index, len(drafts) - 1)]) if drafts else ""
 
 
-def replay_range(drafts: list[Draft]):
+def replay_range(drafts: list[Draft]) -> gr.Slider:
     """The slider over these drafts, at their end."""
     last = max(len(drafts) - 1, 0)
     return gr.Slider(maximum=max(last, 1), value=last, interactive=last > 0)
@@ -194,7 +199,7 @@ def replay_range(drafts: list[Draft]):
 
 @readable
 @on_gpu
-def compare(text, steps, seed):
+def compare(text: str, steps: int, seed: int) -> tuple[list[list[Any]], pd.DataFrame, pd.DataFrame]:
     """All strategies on one sentence: a table, and cosine and accuracy after each pass."""
     _, ids, vector = read_text(text)
     rows, curves = [], []
@@ -217,9 +222,9 @@ def compare(text, steps, seed):
 
 @readable
 @on_gpu
-def mix(first, second, points):
+def mix(first: str, second: str, points: int) -> list[list[Any]]:
     """Texts on the way from one sentence's vector to another's, on the great circle between them."""
-    (first, _, start), (second, _, stop) = read_text(first), read_text(second)
+    (_, _, start), (_, _, stop) = read_text(first), read_text(second)
     angle = torch.arccos((start @ stop).clamp(-1, 1))
     if angle < 1e-3:
         raise ValueError("These two sentences have the same vector; choose two that differ.")
@@ -233,7 +238,7 @@ def mix(first, second, points):
 
 @readable
 @on_gpu
-def leak(text, noise, storage, corrections):
+def leak(text: str, noise: float, storage: str, corrections: int) -> tuple[str, list[list[Any]], str]:
     """Which content words of each line survive inversion of its stored vector."""
     lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
     if not lines:
@@ -249,7 +254,7 @@ def leak(text, noise, storage, corrections):
     return leaks_html(lines, recovered), rows, explanation(rows, cosine)
 
 
-def controls() -> list:
+def controls() -> list[gr.components.Component]:
     """The sampler's settings, folded away."""
     with gr.Accordion("Settings", open=False):
         with gr.Row():
@@ -264,12 +269,12 @@ def controls() -> list:
     return [seed, *(made[name] for name in CONTROLS)]
 
 
-def examples(text, standard: list, outputs: list, shown: dict):
+def examples(text: gr.Textbox, standard: list[Any], outputs: list[Any], shown: dict[str, Any]) -> None:
     """Sentences to click on; the first click's drafts are kept for all visitors."""
     kept = {}
 
     @readable
-    def invert_example(text):
+    def invert_example(text: str) -> Iterator[list[Any]]:
         if text not in kept:
             frames = []
             for frame in invert(text, *standard):
@@ -290,7 +295,7 @@ def examples(text, standard: list, outputs: list, shown: dict):
     clicked.then(**shown)
 
 
-def invert_tab():
+def invert_tab() -> None:
     """Type, paste or upload; watch; replay."""
     with gr.Row(equal_height=False):
         with gr.Column(scale=2):
@@ -324,7 +329,7 @@ def invert_tab():
     slider.input(replay, [drafts, slider], draft, api_name="replay", queue=False)
 
 
-def compare_tab():
+def compare_tab() -> None:
     """Five strategies side by side."""
     with gr.Row():
         text = BOUNDS["text"].control(EXAMPLES[1], scale=3)
@@ -341,7 +346,7 @@ def compare_tab():
     go.click(compare, [text, steps, seed], [table, cosine, accuracy], api_name="compare")
 
 
-def mix_tab():
+def mix_tab() -> None:
     """Between two sentences."""
     with gr.Row():
         first = BOUNDS["first"].control("The dog slept in front of the fire.")
@@ -353,7 +358,7 @@ def mix_tab():
     go.click(mix, [first, second, points], table, api_name="mix")
 
 
-def leaks_tab():
+def leaks_tab() -> None:
     """Names, numbers and other words that survive."""
     text = BOUNDS["lines"].control(LEAKING, lines=4, max_lines=MAX_LINES)
     with gr.Row():
@@ -392,7 +397,7 @@ def build() -> gr.Blocks:
     return page
 
 
-def launch(**options):
+def launch(**options: Any) -> Any:
     """Start the page; fonts and everything else come from this server."""
     theme = gr.themes.Soft(
         primary_hue="teal", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]

@@ -5,16 +5,19 @@ A slider's range holds on the page only. The API takes any JSON, so that every v
 
 import math
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import gradio as gr
 
 from modeling_embinv.settings_embinv import SETTINGS, Setting
 
+T = TypeVar("T", bound=gr.components.Component)
+
 
 class Bound:
     """What one parameter may be: `check` gives the value to use, `control` the component on the page."""
 
-    def check(self, value):
+    def check(self, value: Any) -> Any:
         """The value to use.
 
         Raises:
@@ -22,7 +25,7 @@ class Bound:
         """
         raise NotImplementedError
 
-    def bind(self, component):
+    def bind(self, component: T) -> T:
         """The component, whose values are checked by this bound from now on."""
         component.bound = self
         return component
@@ -44,7 +47,8 @@ class Number(Bound):
         kind = "a whole number" if isinstance(self.step, int) else "a number"
         return f"{self.label}: {kind} from {self.low} to {self.high} is wanted."
 
-    def check(self, value):
+    def check(self, value: Any) -> float:
+        """The number, an int if the step is one."""
         if value is None:
             return self.default
         # true is an int in Python; NaN is no number from low to high
@@ -56,13 +60,14 @@ class Number(Bound):
             raise ValueError(self._range)
         return int(value)
 
-    def control(self, **looks) -> gr.Slider:
+    def control(self, **looks: Any) -> gr.Slider:
+        """A slider over the range."""
         slider = gr.Slider(
             self.low, self.high, self.default, step=self.step, label=self.label, info=self.info, **looks
         )
         return self.bind(slider)
 
-    def box(self, **looks) -> gr.Number:
+    def box(self, **looks: Any) -> gr.Number:
         """For a range that is too wide for a slider."""
         ends = dict(minimum=self.low, maximum=self.high)
         return self.bind(gr.Number(self.default, label=self.label, precision=0, **ends, **looks))
@@ -76,14 +81,16 @@ class Choice(Bound):
     choices: tuple[str, ...]
     info: str | None = None
 
-    def check(self, value) -> str:
+    def check(self, value: Any) -> str:
+        """One of the words."""
         if value is None:
             return self.choices[0]
         if not isinstance(value, str) or value not in self.choices:
             raise ValueError(f"{self.label}: one of {', '.join(self.choices)} is wanted.")
         return value
 
-    def control(self, kind=gr.Dropdown, **looks):
+    def control(self, kind: type[T] = gr.Dropdown, **looks: Any) -> T:
+        """A component of this kind with the words to choose from."""
         component = kind(list(self.choices), value=self.choices[0], label=self.label, info=self.info, **looks)
         return self.bind(component)
 
@@ -114,7 +121,8 @@ class Text(Bound):
     characters: int
     num_lines: int | None = None
 
-    def check(self, value) -> str:
+    def check(self, value: Any) -> str:
+        """The text."""
         if value is None:
             return ""
         if not isinstance(value, str):
@@ -127,7 +135,8 @@ class Text(Bound):
         # half of a surrogate pair is no character, and no tokenizer takes it
         return value.encode("utf-8", "replace").decode("utf-8")
 
-    def control(self, value: str = "", **looks) -> gr.Textbox:
+    def control(self, value: str = "", **looks: Any) -> gr.Textbox:
+        """A box for the text, which begins with `value`."""
         return self.bind(gr.Textbox(value, label=self.label, **looks))
 
 
@@ -138,7 +147,8 @@ class Upload(Bound):
     label: str
     kinds: tuple[str, ...]
 
-    def check(self, value) -> dict | None:
+    def check(self, value: Any) -> dict[str, Any] | None:
+        """The file as gradio describes one, or None where there is none."""
         if value is None:
             return None
         path, name = (value.get("path"), value.get("orig_name")) if isinstance(value, dict) else (None, None)
@@ -149,5 +159,6 @@ class Upload(Bound):
             raise ValueError(f"{self.label}: this path names no file.")
         return {"path": path, "orig_name": name, "meta": {"_type": "gradio.FileData"}}
 
-    def control(self, **looks) -> gr.File:
+    def control(self, **looks: Any) -> gr.File:
+        """A field to drop the file in."""
         return self.bind(gr.File(label=self.label, file_types=list(self.kinds), **looks))

@@ -8,7 +8,9 @@ import contextlib
 import logging
 import time
 import traceback
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 from fastapi.exceptions import RequestValidationError
@@ -17,7 +19,9 @@ from gradio.route_utils import FnIndexInferError
 from gradio.utils import get_upload_folder
 from starlette.formparsers import MultiPartException
 from starlette.middleware import Middleware
+from starlette.requests import Request
 from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 WRONG = "Something went wrong here; it has been noted."
 MAX_BODY, MAX_UPLOAD = 500_000, 20_000_000  # bytes; a pasted vector of 4,096 numbers has about 90,000
@@ -37,7 +41,8 @@ def note(error: Exception) -> None:
 class GuardedBlocks(gr.Blocks):
     """Blocks that check every value by the bound of its component, and whose errors are one line."""
 
-    async def preprocess_data(self, block_fn, inputs, *args, **kwargs):
+    async def preprocess_data(self, block_fn: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """What gradio makes of the values of an event (`block_fn`), each one checked first."""
         if not isinstance(inputs, list) or len(inputs) != len(block_fn.inputs):
             wanted = sum(not block.stateful for block in block_fn.inputs)
             raise gr.Error(f"This endpoint takes {wanted} values.", print_exception=False)
@@ -52,7 +57,8 @@ class GuardedBlocks(gr.Blocks):
         except (InvalidPathError, OSError):
             raise gr.Error("This file is not on the server, or no longer: upload it.", print_exception=False) from None
 
-    async def process_api(self, *args, **kwargs):
+    async def process_api(self, *args: Any, **kwargs: Any) -> Any:
+        """What gradio answers; an error is one line."""
         try:
             return await super().process_api(*args, **kwargs)
         except gr.Error as error:
@@ -65,10 +71,11 @@ class GuardedBlocks(gr.Blocks):
 class Guard:
     """ASGI middleware: bodies up to a limit, posts to known routes only, and no traceback for what breaks inside."""
 
-    def __init__(self, app):
+    def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
-    async def __call__(self, scope, receive, send):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a request."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         route = scope["path"].partition(API)[2]
@@ -79,10 +86,10 @@ class Guard:
             return await _line(413, body.message)(scope, receive, send)
         await self._run(scope, body, send)
 
-    async def _run(self, scope, body: "_Body", send):
+    async def _run(self, scope: Scope, body: "_Body", send: Send) -> None:
         started = ended = False
 
-        async def watched(message):
+        async def watched(message: Message) -> None:
             nonlocal started, ended
             if not body.is_too_long or started:
                 started = True
@@ -104,7 +111,7 @@ class Guard:
 class _Body:
     """`receive` of a request that ends with an error once more bytes than the limit have come."""
 
-    def __init__(self, receive, limit: int):
+    def __init__(self, receive: Receive, limit: int) -> None:
         self.receive, self.limit = receive, limit
         self.size = 0
 
@@ -116,11 +123,11 @@ class _Body:
     def is_too_long(self) -> bool:
         return self.size > self.limit
 
-    def is_declared_too_long(self, headers) -> bool:
+    def is_declared_too_long(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
         declared = dict(headers).get(b"content-length", b"")
         return declared.isdigit() and len(declared) < 20 and int(declared) > self.limit
 
-    async def __call__(self):
+    async def __call__(self) -> Message:
         message = await self.receive()
         self.size += len(message.get("body", b""))
         if self.is_too_long:
@@ -133,11 +140,11 @@ def _line(status: int, message: str) -> JSONResponse:
     return JSONResponse({"detail": message}, status)
 
 
-async def _malformed(request, error):
+async def _malformed(request: Request, error: Exception) -> JSONResponse:
     return _line(422, "This is no request that the page sends: see /gradio_api/info.")
 
 
-async def _unknown(request, error):
+async def _unknown(request: Request, error: Exception) -> JSONResponse:
     return _line(404, "There is no such endpoint.")
 
 
@@ -152,12 +159,12 @@ def delete_old_files(folder: str, age: float) -> None:
                 path.rmdir() if path.is_dir() else path.unlink()
 
 
-def app_options(frequency: float, age: float) -> dict:
+def app_options(frequency: float, age: float) -> dict[str, Any]:
     """For `app_kwargs` of gradio's `launch`, which changes the dict: limits, and old files deleted (seconds)."""
 
     @contextlib.asynccontextmanager
-    async def lifespan(app):
-        async def sweep():
+    async def lifespan(app: ASGIApp) -> AsyncIterator[None]:
+        async def sweep() -> None:
             while True:
                 await asyncio.sleep(frequency)
                 await asyncio.to_thread(delete_old_files, get_upload_folder(), age)

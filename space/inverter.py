@@ -1,14 +1,17 @@
 """The model and its encoder behind the Space's events: texts and vectors in, drafts and figures out."""
 
-import os
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from queue import Empty, Queue
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel
+from transformers.utils import ModelOutput
 
 from modeling_embinv.data.encoder_config import EncoderConfig
 from modeling_embinv.data.encoders import load_encoder
@@ -29,7 +32,7 @@ class Watch(threading.local):
     deadline = float("inf")
     left: threading.Event | None = None
 
-    def check(self, *_):
+    def check(self, *_: Any) -> None:
         """Hook before each forward pass.
 
         Raises:
@@ -60,7 +63,7 @@ class Draft:
         """Number of masked tokens."""
         return sum(piece is None for piece in self.pieces)
 
-    def as_json(self) -> dict:
+    def as_json(self) -> dict[str, Any]:
         """For the page and the API."""
         return {**asdict(self), "masked": self.masked}
 
@@ -79,7 +82,7 @@ class Result:
     surrogate_calls: int = 0
 
 
-def in_int8(model):
+def in_int8(model: PreTrainedModel) -> PreTrainedModel:
     """The model at about twice the speed, or as it is where its dtype or this processor has no int8."""
     try:
         return model.to_int8()
@@ -90,8 +93,8 @@ def in_int8(model):
 class Inverter:
     """An inverter, its tokenizer and its encoder, which embeds inputs and measures cosines only."""
 
-    def __init__(self, path: str, device: str = "cpu"):
-        name, _, revision = path.partition("@") if not os.path.exists(path) else (path, "", "")
+    def __init__(self, path: str, device: str = "cpu") -> None:
+        name, _, revision = path.partition("@") if not Path(path).exists() else (path, "", "")
         hub = {"trust_remote_code": True, "revision": revision or "main"}
         model = AutoModel.from_pretrained(name, **hub).to(device).eval()
         self.model = in_int8(model) if device == "cpu" else model
@@ -113,7 +116,9 @@ class Inverter:
         """(N, D) unit vectors."""
         return self.encoder.encode(texts)
 
-    def drafts(self, vector: Tensor, seed: int = 0, feedback: str = "encoder", **settings):
+    def drafts(
+        self, vector: Tensor, seed: int = 0, feedback: str = "encoder", **settings: Any
+    ) -> Iterator[Draft | Result | None]:
         """Every draft of a text as it is made, then, where asked for, the text that the closed loop found; its result.
 
         Args:
@@ -124,20 +129,20 @@ class Inverter:
             `Draft` after `Draft`, None each second without one, and one `Result`. Once the generator is closed, the
             model stops at its next forward pass.
         """
-        queue: Queue = Queue()
+        queue: Queue[Any] = Queue()
         left = threading.Event()
         start = time.perf_counter()
         search = {name: settings.pop(name) for name in SearchSettings.table() if name in settings}
 
         class Streamer:
-            def put_draft(self, ids: Tensor, confidence: Tensor):
+            def put_draft(self, ids: Tensor, confidence: Tensor) -> None:
                 queue.put((ids[0], confidence[0], time.perf_counter() - start))
 
-            def put(self, ids: Tensor): ...
+            def put(self, ids: Tensor) -> None: ...
 
-            def end(self): ...
+            def end(self) -> None: ...
 
-        def run():
+        def run() -> None:
             self.watch.left = left
             try:
                 output = self.generate(vector[None], seed, streamer=Streamer(), **settings)
@@ -162,7 +167,7 @@ class Inverter:
         finally:
             left.set()
 
-    def _result(self, output, vector: Tensor, seconds: float) -> Result:
+    def _result(self, output: ModelOutput, vector: Tensor, seconds: float) -> Result:
         """The text of that output (B = 1) and its figures."""
         text = self.decode(output.sequences)[0]
         cosine = float(self.embed([text])[0] @ torch.nn.functional.normalize(vector, dim=-1))
@@ -170,7 +175,7 @@ class Inverter:
         ids = output.sequences[0].tolist()
         return Result(text, ids, output.num_forward_passes, 1000 * seconds, cosine, **calls)
 
-    def generate(self, vectors: Tensor, seed: int = 0, **settings):
+    def generate(self, vectors: Tensor, seed: int = 0, **settings: Any) -> ModelOutput:
         """`generate` of the model; settings of None are the model's own, `feedback` is "encoder" or "surrogate"."""
         settings = {name: value for name, value in settings.items() if value is not None}
         feedback = feedback_by_name(settings.pop("feedback", None), lambda: self.embed)
@@ -203,7 +208,7 @@ class Inverter:
         return not getattr(self.tokenizer.backend_tokenizer.model, "continuing_subword_prefix", None)
 
 
-def _next(queue: Queue):
+def _next(queue: Queue[Any]) -> Any:
     """The next item, or None where a second brings none: whoever reads may notice that the visitor has left."""
     try:
         return queue.get(timeout=HEARTBEAT_SECONDS)

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from html import escape
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,13 +12,14 @@ WORD = re.compile(r"[^\W_]+(?:[.,:/]\d+)*")
 KINDS = ("names and places", "numbers", "other content words")
 # words that say nothing about a text; pronouns stay out of the count because every fluent text has them
 COMMON = frozenset(
-    "a about above after again all also am an and any are as at be because been before being below between both "
-    "but by can could did do does doing down during each even every few for from further get go got had has have "
-    "having he her here hers him his how i if in into is it its itself just let like ll made make many may me "
-    "might more most much must my no nor not now of off on once one only or other our out over own re s said same "
-    "she should so some such t than that the their them then there these they this those through to too under "
-    "until up us ve very was we well were what when where which while who whom why will with would yes you "
-    "your".split()
+    """
+    a about above after again all also am an and any are as at be because been before being below between both but
+    by can could did do does doing down during each even every few for from further get go got had has have having
+    he her here hers him his how i if in into is it its itself just let like ll made make many may me might more
+    most much must my no nor not now of off on once one only or other our out over own re s said same she should so
+    some such t than that the their them then there these they this those through to too under until up us ve very
+    was we well were what when where which while who whom why will with would yes you your
+    """.split()  # noqa: SIM905  # words read more easily without quotes around each
 )
 
 
@@ -61,18 +63,18 @@ def leaks_html(texts: list[str], recovered: list[str]) -> str:
     """The originals, with what survived marked and what was lost struck through, above what was read."""
     parts = []
     for text, found in zip(texts, recovered, strict=True):
-        marked, place = [], 0
+        marked, position = [], 0
         for start, end, kind, survived in survivors(text, found):
             state = "survived" if survived else "lost"
             word = f'<mark class="{state}" title="{kind}">{escape(text[start:end])}</mark>'
-            marked += [escape(text[place:start]), word]
-            place = end
-        marked.append(escape(text[place:]))
+            marked += [escape(text[position:start]), word]
+            position = end
+        marked.append(escape(text[position:]))
         parts.append(f'<p class="leak">{"".join(marked)}<br><small>read: {escape(found)}</small></p>')
     return "".join(parts)
 
 
-def summary(texts: list[str], recovered: list[str]) -> list[list]:
+def summary(texts: list[str], recovered: list[str]) -> list[list[Any]]:
     """Rows of (kind, how many there are, how many survived, share)."""
     total, kept = Counter(), Counter()
     for text, found in zip(texts, recovered, strict=True):
@@ -82,7 +84,7 @@ def summary(texts: list[str], recovered: list[str]) -> list[list]:
     return [[kind, total[kind], kept[kind], f"{kept[kind] / total[kind]:.0%}"] for kind in KINDS if total[kind]]
 
 
-def explanation(rows: list[list], cosine: float) -> str:
+def explanation(rows: list[list[Any]], cosine: float) -> str:
     """One plain sentence for people who have never heard of a vector, and what the protection costs."""
     words, kept = sum(row[1] for row in rows), sum(row[2] for row in rows)
     if not words:

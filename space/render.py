@@ -33,15 +33,15 @@ LEGEND = (
 def draft_html(draft: Draft) -> str:
     """The draft, each token tinted by its confidence, a block for each [MASK]."""
     parts = []
-    for place, (piece, confidence, joined) in enumerate(
+    for position, (piece, confidence, joined) in enumerate(
         zip(draft.pieces, draft.confidence, draft.joined, strict=True)
     ):
-        before = place + 1 < len(draft.joined) and draft.joined[place + 1]
+        before = position + 1 < len(draft.joined) and draft.joined[position + 1]
         kind = "masked" if piece is None else next(name for lowest, name in LEVELS if confidence >= lowest)
         classes = " ".join([kind] + ["joined"] * joined + ["before"] * before)
         shown = "mask" if piece is None else escape(piece)
         title = "" if piece is None else f' title="{confidence:.0%}"'
-        parts.append(f'{"" if joined or not place else " "}<span class="{classes}"{title}>{shown}</span>')
+        parts.append(f'{"" if joined or not position else " "}<span class="{classes}"{title}>{shown}</span>')
     return f'<div class="draft" data-masked="{draft.masked}">{"".join(parts)}</div>'
 
 

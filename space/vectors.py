@@ -1,6 +1,7 @@
 """Vectors that a visitor pastes or uploads, in every format that `embinv invert` reads. Bad ones give one line."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,7 +63,7 @@ def parse_file(path: str, dim: int) -> dict[int, torch.Tensor]:
     return found
 
 
-def _check(rows, dim: int) -> dict[int, torch.Tensor]:
+def _check(rows: Any, dim: int) -> dict[int, torch.Tensor]:
     """Pasted rows, or a ValueError that says what is wrong with them."""
     try:
         with np.errstate(over="ignore"):

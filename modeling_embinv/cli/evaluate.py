@@ -58,7 +58,7 @@ def _evaluate(options: argparse.Namespace) -> None:
             texts += found
             parts += [Path(path).stem] * len(found)
         held_out, kept = HeldOut.of_texts(model, tokenizer, encoder, texts)
-        parts = [parts[place] for place in kept]
+        parts = [parts[index] for index in kept]
     combinations = sweep(**settings, feedback=options.feedback)
     report = evaluate(held_out, combinations, parts, not options.no_floors, known, options.batch_size)
     if options.out:

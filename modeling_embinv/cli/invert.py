@@ -3,7 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..data.flags import Commands
 from ..errors_embinv import EmbInvError
@@ -18,6 +18,9 @@ from .options import (
     report_skipped,
 )
 from .outcome import on_interrupt
+
+if TYPE_CHECKING:
+    from ..stores.vectors import VectorSource
 
 
 def add_invert(commands: Commands) -> None:
@@ -62,7 +65,7 @@ def _invert_typed(options: argparse.Namespace, settings: dict[str, Any]) -> None
 
 
 def _invert_file(options: argparse.Namespace, settings: dict[str, Any]) -> None:
-    _check_file(options)
+    source = _open(options)
     model, tokenizer = load_model(options)
     from ..inversion.dumps import invert_file
     from ..runtime import process_state
@@ -70,30 +73,30 @@ def _invert_file(options: argparse.Namespace, settings: dict[str, Any]) -> None:
     feedback = feedback_of(options.feedback, model, options)
     with messages_on_stderr():
         stats = invert_file(
-            model, tokenizer, options.source, options.out, options.column, options.batch_size, settings, options.seed,
-            feedback=feedback, id_column=options.id_column, strict=options.strict,
-        )  # fmt: skip
+            model, tokenizer, source, options.out, options.batch_size, settings, options.seed, feedback=feedback
+        )
     if process_state().is_main_process:
         report_skipped(options.source, stats["skipped"])
         print(_summary(stats, options.out), file=sys.stderr)
 
 
-def _check_file(options: argparse.Namespace) -> None:
-    """Finds what is wrong with the file of vectors, or with `--out`, before the weights are loaded.
+def _open(options: argparse.Namespace) -> "VectorSource":
+    """The file of vectors, opened before the weights are loaded, so that a mistake is found at once.
 
     Raises:
         EmbInvError: an output of another kind, no such file or column, or vectors of another width.
     """
-    if not Path(options.source).exists():
-        raise EmbInvError(f"{options.source}: no such file")
-    from ..inversion.parts import OUT_KINDS
+    from ..inversion.parts import check_out
     from ..stores.vectors import open_vectors
 
-    if options.out and Path(options.out).suffix not in OUT_KINDS:
-        raise EmbInvError(f"--out must end in {' or '.join(OUT_KINDS)}, got {options.out}.")
+    if options.out:
+        check_out(Path(options.out))
     config = stored_config(options.model)
-    columns = {"column": options.column, "id_column": options.id_column}
-    open_vectors(options.source, **columns, dim=config.get("embedding_dim"), encoder=config.get("encoder_id"))
+    with messages_on_stderr():
+        return open_vectors(
+            options.source, options.column, options.id_column, dim=config.get("embedding_dim"), strict=options.strict,
+            encoder=config.get("encoder_id"),
+        )  # fmt: skip
 
 
 def _summary(stats: dict[str, Any], out: str | None) -> str:

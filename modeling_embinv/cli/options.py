@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..data.flags import number
+from ..data.flags import LARGEST_BATCH, number
 from ..settings_embinv import FEEDBACK, SETTINGS, SamplerSettings, SearchSettings, Setting, feedback_by_name
 from .checks import check_device, check_feedback_flag, check_model, check_seed
 
@@ -30,7 +30,8 @@ def add_model_folder(parser: argparse.ArgumentParser) -> None:
     """Flags of the model's folder, and of how it computes."""
     parser.add_argument("--model", default=MODEL, help="folder or Hub id (user/name@revision) of an inverter")
     parser.add_argument("--device", help="cpu, cuda, mps (default: this process's accelerator, else cpu)")
-    parser.add_argument("--batch_size", type=number(int, 1, 65_536), default=64, help="vectors in one forward pass")
+    batch_size = number(int, 1, LARGEST_BATCH)
+    parser.add_argument("--batch_size", type=batch_size, default=64, help="vectors in one forward pass")
     parser.add_argument("--int8", action="store_true", help="matrix products in int8, about twice as fast on a CPU")
 
 

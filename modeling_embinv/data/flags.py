@@ -9,6 +9,9 @@ from typing import Any, Literal, NoReturn, TypeAlias, Union, get_args, get_origi
 
 from ..errors_embinv import EmbInvError
 
+# of `--batch-size`, and of the calls that take one: vectors in one forward pass; memory ends long before
+LARGEST_BATCH = 65_536
+
 
 class _Group(argparse._ArgumentGroup):
     """A group of flags, whose names have hyphens as well."""

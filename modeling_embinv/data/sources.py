@@ -162,7 +162,7 @@ SPLITS = ("train", "validation", "test")
 def split_of(key: str, validation_share: float, test_share: float = 0.0) -> str:
     """The split of a document: a function of its key alone, so neither order nor other documents matter."""
     digest = hashlib.blake2b(key.encode("utf-8", "replace"), digest_size=8).digest()
-    place = int.from_bytes(digest, "big") / 2**64
-    if place < validation_share:
+    fraction = int.from_bytes(digest, "big") / 2**64
+    if fraction < validation_share:
         return "validation"
-    return "test" if place < validation_share + test_share else "train"
+    return "test" if fraction < validation_share + test_share else "train"

@@ -64,9 +64,9 @@ def reliability(confidence: Tensor, correct: Tensor) -> dict[str, np.ndarray]:
 
     confidence: (N,). correct: (N,) bool. Means of empty bins are NaN.
     """
-    place = (confidence * BINS).long().clamp(0, BINS - 1)
-    count = torch.bincount(place, minlength=BINS)
-    sums = (torch.bincount(place, weights=values.double(), minlength=BINS) for values in (confidence, correct))
+    index = (confidence * BINS).long().clamp(0, BINS - 1)
+    count = torch.bincount(index, minlength=BINS)
+    sums = (torch.bincount(index, weights=values.double(), minlength=BINS) for values in (confidence, correct))
     means = [(total / count).numpy() for total in sums]
     return {"confidence": means[0], "accuracy": means[1], "count": count.numpy()}
 

@@ -184,8 +184,8 @@ class HeldOut:
         columns = pairs.select_columns(["embedding"]).with_format("numpy")
         for first in range(0, len(pairs), chunk_size):
             known = torch.from_numpy(np.asarray(columns[first : first + chunk_size]["embedding"], dtype=np.float32))
-            similarity, place = (self.embeddings @ known.T).max(dim=1)
-            index = torch.where(similarity > best, first + place, index)
+            similarity, column = (self.embeddings @ known.T).max(dim=1)
+            index = torch.where(similarity > best, first + column, index)
             best = torch.maximum(best, similarity)
         ids = torch.tensor(np.asarray(pairs.with_format("numpy")[index.tolist()]["input_ids"], dtype=np.int64))
         ids = _full_width(ids, self.input_ids.shape[1], self.end)

@@ -41,11 +41,11 @@ def _save(path: Path, draw: Callable[[Any, Any], None], values: Any) -> Path:
 
 
 def _reliability(axes: Axes, calibration: dict[str, Any]) -> None:
-    filled = [place for place, count in enumerate(calibration["count"]) if count]
+    filled = [index for index, count in enumerate(calibration["count"]) if count]
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=1, label="perfect")
     axes.plot(
-        [calibration["confidence"][place] for place in filled],
-        [calibration["accuracy"][place] for place in filled],
+        [calibration["confidence"][index] for index in filled],
+        [calibration["accuracy"][index] for index in filled],
         marker="o",
         label=f"expected error {100 * calibration['expected_calibration_error']:.1f} %",
     )
@@ -70,13 +70,13 @@ def _passes(axes: Axes, rows: list[Row]) -> None:
     axes.set(xlabel="forward passes", xscale="log")
 
 
-def _with_intervals(axes: Axes, places: Iterable[int], rows: list[Row], line: str = "-") -> None:
+def _with_intervals(axes: Axes, x: Iterable[int], rows: list[Row], line: str = "-") -> None:
     for name in SCORES:
         scores = [row.scores[name] for row in rows]
         means = [score.mean for score in scores]
         # the percentile interval of a skewed score need not hold its mean
         errors = [[max(s.mean - s.low, 0) for s in scores], [max(s.high - s.mean, 0) for s in scores]]
-        axes.errorbar(list(places), means, yerr=errors, marker="o", linestyle=line, capsize=3, label=name)
+        axes.errorbar(list(x), means, yerr=errors, marker="o", linestyle=line, capsize=3, label=name)
     axes.set(ylim=(0, None))
     axes.legend()
 

@@ -22,7 +22,7 @@ from ..errors_embinv import EmbInvError
 from ..int8_embinv import Int8Linear
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..runtime import process_state
-from ..stores.vectors import Skipped, VectorBatch, open_vectors
+from ..stores.vectors import VectorBatch, VectorSource
 from ..vectors_embinv import unit_rows
 from .parts import ResultParts
 from .rows import Inversion, invert_vectors
@@ -46,19 +46,19 @@ SCHEMA = pa.schema(
 def invert_file(
     model: EmbInvForMaskedDiffusion,
     tokenizer: PreTrainedTokenizerBase,
-    source: str | Path,
+    source: VectorSource,
     out: str | Path | None = None,
-    column: str | None = None,
     batch_size: int = 64,
     settings: dict[str, Any] | None = None,
     seed: int = 0,
     show_progress: bool = True,
     part_rows: int = PART_ROWS,
     feedback: Callable[..., Any] | str | None = None,
-    id_column: str | None = None,
-    strict: bool = False,
 ) -> dict[str, Any]:
     """Inverts all vectors of a file, in flat memory; killed and called again, it goes on where it was.
+
+        source = open_vectors("vectors.parquet", dim=model.config.embedding_dim)
+        invert_file(model, tokenizer, source, "texts.jsonl")
 
     Finished parts lie as JSON lines in the folder `out` + ".parts", readable at any time. When all are there, they
     become `out` in one step, which replaces an older file of that name, and the folder goes. A resumed run writes the
@@ -70,17 +70,14 @@ def invert_file(
     The model runs on the device it is on: move each process's own to `process_state().device`.
 
     Args:
-        source: a file of vectors, or a folder that `datasets` saved; for formats see `open_vectors`.
+        source: the opened file of vectors, see `open_vectors`, which finds the columns and says what a bad row is.
         out: a `.jsonl` or `.parquet` file of `Inversion` rows in the order of the source; None = the terminal.
-        column: where a table holds the vectors; None = the usual names, see `open_vectors`.
         batch_size: vectors in one forward pass, at most `part_rows`; see `invert_vectors` for what it can change.
         settings: arguments of `EmbInvGenerationConfig` that differ from the model's own.
         seed: of sampling.
         show_progress: whether to show a bar with vectors/s.
         part_rows: rows of one part; sampling draws its noise by part.
         feedback: see `invert_vectors`.
-        id_column: where a table holds their ids; None = what the format calls id.
-        strict: whether a row that is null, NaN, infinite, zero or of another width is an error; else it is skipped.
 
     Returns:
         "vectors" that were inverted, "resumed" those that an earlier run had inverted, "skipped" the rows
@@ -88,14 +85,13 @@ def invert_file(
         "vectors_per_second".
 
     Raises:
-        EmbInvError: an `out` of another kind, a source that cannot be read or has no vector of the model's width, a
-            bad row (if strict; the message names it, the parts before it are kept), impossible settings, or parts of
-            a run with other settings.
+        EmbInvError: an `out` of another kind, a source that is damaged or has no vector of the model's width, a bad
+            row (if the source is strict; the message names it, the parts before it are kept), impossible settings, or
+            parts of a run with other settings.
         OSError: a folder that cannot be written, or a full disk. A half-written `out` is never left.
     """
     started = time.perf_counter()
-    reader = {"column": column, "id_column": id_column, "strict": strict}
-    job = _Job(model, tokenizer, Path(source), reader, batch_size, settings or {}, seed, part_rows, feedback)
+    job = _Job(model, tokenizer, source, batch_size, settings or {}, seed, part_rows, feedback)
     if out is None:
         vectors, resumed = job.to_terminal(), 0
     else:
@@ -104,9 +100,9 @@ def invert_file(
     return {
         "vectors": vectors,
         "resumed": resumed,
-        "skipped": job.skipped,
-        "column": job.vectors.column,
-        "id_column": job.vectors.id_column,
+        "skipped": source.skipped,
+        "column": source.column,
+        "id_column": source.id_column,
         "seconds": seconds,
         "vectors_per_second": (vectors - resumed) / seconds,
     }
@@ -118,8 +114,7 @@ class _Job:
 
     model: EmbInvForMaskedDiffusion
     tokenizer: PreTrainedTokenizerBase
-    source: Path
-    reader: dict[str, Any]
+    source: VectorSource
     batch_size: int
     settings: dict[str, Any]
     seed: int
@@ -129,13 +124,8 @@ class _Job:
     def __post_init__(self) -> None:
         self.settings = self.model._generation_settings(None, self.settings).settings()
         config = self.model.config
-        self.vectors = open_vectors(self.source, dim=config.embedding_dim, encoder=config.encoder_id, **self.reader)
+        self.source.expect_width(config.embedding_dim, config.encoder_id)
         self.warned = False
-
-    @property
-    def skipped(self) -> Skipped:
-        """The rows that were left out."""
-        return self.vectors.skipped
 
     def to_terminal(self) -> int:
         """Prints all texts; how many."""
@@ -146,10 +136,10 @@ class _Job:
 
     def to_file(self, out: Path, show_progress: bool) -> tuple[int, int]:
         """Writes `out`; how many vectors it holds, and how many were inverted before."""
-        if out.resolve() == self.source.resolve():
+        if out.resolve() == self.source.path.resolve():
             raise EmbInvError(f"{out}: the results would replace the vectors; choose another output")
         state, folder = process_state(), ResultParts(out)
-        finished, total = folder.finished(), self.vectors.count()
+        finished, total = folder.finished(), self.source.count()
         if state.is_main_process:
             folder.open(self.identity())
         state.wait_for_everyone()
@@ -165,7 +155,7 @@ class _Job:
                 elif index % state.num_processes == state.process_index:
                     folder.write(names[-1], _rows(self.invert(first_row, part), bar))
                 vectors += len(part.rows)
-                bar.update(vectors + self.skipped.count - bar.n)
+                bar.update(vectors + self.source.skipped.count - bar.n)
         state.wait_for_everyone()
         if state.is_main_process:
             folder.merge(names, SCHEMA)
@@ -173,7 +163,7 @@ class _Job:
 
     def parts(self) -> Iterator[tuple[int, VectorBatch]]:
         """(first row, the good vectors of `part_rows` rows), where there are any."""
-        for index, part in enumerate(self.vectors.batches(self.part_rows)):
+        for index, part in enumerate(self.source.batches(self.part_rows)):
             if len(part.rows):
                 self.check_sample(part.vectors)
                 yield index * self.part_rows, part
@@ -198,9 +188,9 @@ class _Job:
     def identity(self) -> dict[str, Any]:
         """What a run and its resume have in common. Not the batch size: memory may be why the run stopped."""
         return {
-            "source": str(self.source.resolve()),
-            "column": self.vectors.column,
-            "id_column": self.vectors.id_column,
+            "source": str(self.source.path.resolve()),
+            "column": self.source.column,
+            "id_column": self.source.id_column,
             "fields": list(Inversion._fields),
             "weights": _weights_digest(self.model),
             "seed": self.seed,

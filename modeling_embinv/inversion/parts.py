@@ -13,8 +13,18 @@ import pyarrow.parquet as pq
 from ..data.parts import PartFolder
 from ..errors_embinv import EmbInvError
 
-OUT_KINDS = (".jsonl", ".parquet")
+_OUT_KINDS = (".jsonl", ".parquet")
 _PARTS_PER_ROW_GROUP = 16
+
+
+def check_out(out: Path) -> None:
+    """Checks that results can be written to a file of this name.
+
+    Raises:
+        EmbInvError: `out` ends in neither `.jsonl` nor `.parquet`, or is a folder.
+    """
+    if out.suffix not in _OUT_KINDS or out.is_dir():
+        raise EmbInvError(f"{out}: results are written to a file that ends in {' or '.join(_OUT_KINDS)}")
 
 
 class ResultParts:
@@ -24,12 +34,11 @@ class ResultParts:
         out: the output that the parts will become.
 
     Raises:
-        EmbInvError: `out` ends in neither `.jsonl` nor `.parquet`, or is a folder.
+        EmbInvError: see `check_out`.
     """
 
     def __init__(self, out: Path) -> None:
-        if out.suffix not in OUT_KINDS or out.is_dir():
-            raise EmbInvError(f"{out}: results are written to a file that ends in {' or '.join(OUT_KINDS)}")
+        check_out(out)
         self.out, self.parts = out, PartFolder(out.with_name(f"{out.name}.parts"))
 
     def open(self, run: dict[str, Any]) -> None:

@@ -8,14 +8,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ..data.flags import LARGEST_BATCH
 from ..errors_embinv import EmbInvError
 from ..inputs_embinv import check_embeddings
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..runtime import generator_for
 from ..texts_embinv import WrittenText, written_texts
-
-# Vectors in one forward pass, at most; memory ends long before.
-LARGEST_BATCH = 65_536
 
 
 class Inversion(NamedTuple):
@@ -52,7 +50,7 @@ def invert_vectors(
 ) -> Iterator[Inversion]:
     """Inverts vectors, batch by batch as the iterator advances.
 
-    Sampling depends on the seed, `first_row` and a vector's place, not on the batch size; another batch size can
+    Sampling depends on the seed, `first_row` and a vector's position, not on the batch size; another batch size can
     still tip a near-tie between two tokens by rounding, and does so more often in int8.
 
     Args:

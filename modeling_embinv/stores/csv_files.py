@@ -36,10 +36,10 @@ def open_csv(path: Path) -> Table:
         return islice(_rows(path), int(has_header), None)
 
     def read(columns: list[str], size: int) -> Iterator[dict[str, Any]]:
-        rows, places = body(), {name: names.index(name) for name in columns}
+        rows, indices = body(), {name: names.index(name) for name in columns}
         while batch := list(islice(rows, size)):
             cells = [_cells(row, len(names)) for row in batch]
-            yield {name: [row[place] for row in cells] for name, place in places.items()}
+            yield {name: [row[index] for row in cells] for name, index in indices.items()}
 
     return Table(names, vectors, read, lambda _: sum(1 for _ in body()))
 

@@ -92,14 +92,27 @@ class VectorSource:
         skipped: the rows that `batches` has left out, since it was called last.
     """
 
-    def __init__(
-        self, path: Path, table: Table, columns: Columns, dim: int | None, strict: bool, encoder: str | None
-    ) -> None:
+    def __init__(self, path: Path, table: Table, columns: Columns, strict: bool) -> None:
         self.path, self._table, self._columns, self._strict = path, table, columns, strict
         self.column = _span(columns.vectors)
         self.id_column, self.text_column = columns.id, columns.text
         self.skipped = Skipped()
-        self.width = self._find_width(dim, encoder)
+        self._widths = self._count_widths()
+        self.width = max(self._widths, key=lambda width: self._widths[width], default=1)
+
+    def expect_width(self, dim: int, encoder: str | None = None) -> None:
+        """Reads vectors of `dim` numbers, of whatever width most rows are.
+
+        Args:
+            dim: D, numbers of a vector.
+            encoder: whose vectors are expected, for the message.
+
+        Raises:
+            EmbInvError: none of the first rows has this width.
+        """
+        if self._widths and dim not in self._widths:
+            raise EmbInvError(f"{self.path}: {width_message(self.width, dim, encoder)}")
+        self.width = dim
 
     def describe(self) -> str:
         """What is read, in a line."""
@@ -161,8 +174,8 @@ class VectorSource:
                 raise EmbInvError(f"{self.path}: {one_line(error, 400)}") from error
             yield len(values), parsed, ids, texts
 
-    def _find_width(self, dim: int | None, encoder: str | None) -> int:
-        """The width that is expected, or that of most of the first rows."""
+    def _count_widths(self) -> dict[int, int]:
+        """Width → how many of the first rows have it."""
         found: dict[int, int] = {}
         rows = 0
         for count, parsed, _, _ in self._read(_PEEK):
@@ -171,13 +184,7 @@ class VectorSource:
             rows += count
             if found and rows >= _PEEK:
                 break
-        if dim is None:
-            return max(found, key=lambda width: found[width], default=1)
-        if found and dim not in found:
-            raise EmbInvError(
-                f"{self.path}: {width_message(max(found, key=lambda width: found[width]), dim, encoder)}"
-            )
-        return dim
+        return found
 
     def _text(self, text: Any) -> str:
         return check_text(self.path, self.text_column or "", text)
@@ -211,15 +218,11 @@ def open_vectors(
     path = Path(path)
     table = _reader(path)(path)
     columns = choose_columns(path, table, column, id_column, text_column)
-    source = VectorSource(path, table, columns, dim, strict, encoder)
+    source = VectorSource(path, table, columns, strict)
+    if dim is not None:
+        source.expect_width(dim, encoder)
     logger.info("%s: %s", path, source.describe())
     return source
-
-
-def read_vectors(path: str | Path, **options: Any) -> VectorBatch:
-    """All good vectors of a file at once; options as of `open_vectors`."""
-    source = open_vectors(path, **options)
-    return _joined(list(source.batches(PARQUET_ROWS)))
 
 
 def vector_documents(source: VectorSource) -> Iterator[Document]:

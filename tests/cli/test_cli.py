@@ -1,7 +1,6 @@
 """The commands, run as a user runs them, on a tiny checkpoint of the real encoder."""
 
 import json
-import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -11,8 +10,8 @@ import torch
 
 from modeling_embinv import int8_embinv
 from modeling_embinv.cli.main import main
-from modeling_embinv.cli.options import CHECKPOINT
 from modeling_embinv.generation_config_embinv import EmbInvGenerationConfig
+from modeling_embinv.loading import load_inverter
 from modeling_embinv.training.backbone import new_inverter, prepare_tokenizer
 from modeling_embinv.training.checkpoints import export
 from tests.conftest import awaken
@@ -111,7 +110,7 @@ def test_evaluate_sweeps_and_knows_the_training_text(capsys, checkpoint, tmp_pat
     texts.write_text("A red kite flies.\nTwo men talk.\nThe sea is blue.\nMy cat sleeps all day.\n")
     pairs, plots, results = tmp_path / "pairs", tmp_path / "plots", tmp_path / "scores.json"
     assert run(capsys, "prepare", texts, "--out", pairs, "--validation_share", "0")[0] == 0
-    code, out, _ = run(
+    code, _, _ = run(
         capsys, "evaluate", texts, "--model", checkpoint, "--training_pairs", pairs, "--plots", plots,
         "--out", results, "--num_steps", "1", "4", "--guidance_scale", "1", "2",
     )  # fmt: skip
@@ -145,16 +144,19 @@ def test_vectors_of_an_encoder_that_cannot_be_loaded(capsys, encoder, tmp_path):
 
 
 @pytest.mark.slow
-def test_calibrate_saves_what_it_fitted(capsys, tmp_path):
+def test_calibrate_saves_what_it_fitted(capsys, checkpoint, tmp_path):
     """A fit that the next load does not use is worth nothing."""
     texts = tmp_path / "texts.txt"
     texts.write_text("\n".join(f"Box {number} holds {number * 7 % 50} red balls." for number in range(60)) + "\n")
     assert run(capsys, "prepare", texts, "--out", tmp_path / "pairs", "--validation_share", "0.5")[0] == 0
-    model = shutil.copytree(CHECKPOINT, tmp_path / "model")
-    before = json.loads((model / "generation_config.json").read_text()).get("calibration", {})
+    tiny, tokenizer = load_inverter(checkpoint)
+    with torch.no_grad():
+        tiny.decoder.bias[tokenizer.convert_tokens_to_ids("balls")] = 6  # right once a text, and wrong elsewhere
+    tiny.generation_config.calibration = before = {"open_loop": {"bias": -1.7}}
+    model = export(tiny, tokenizer, tmp_path / "model")
     code, out, err = run(capsys, "calibrate", tmp_path / "pairs", "--model", model, "--limit", "10")
     fitted = json.loads((model / "generation_config.json").read_text())["calibration"]
-    assert code == 0 and fitted["open_loop"] != before.get("open_loop"), err
+    assert code == 0 and fitted["open_loop"] != before["open_loop"], err
     assert all(f"bias {fitted[kind]['bias']}" in out for kind in ("open_loop", "candidates")), err
     assert EmbInvGenerationConfig.from_pretrained(model).calibration == fitted
 

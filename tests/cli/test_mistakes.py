@@ -12,6 +12,7 @@ import pytest
 from modeling_embinv.cli import demo, invert, outcome, prepare
 from modeling_embinv.cli import train as train_command
 from modeling_embinv.cli.main import main
+from modeling_embinv.data.flags import LARGEST_BATCH
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.inversion import rows
 
@@ -38,7 +39,7 @@ WITHOUT_TORCH = [
     (["invert", VECTOR, "--seed", "-1"], "--seed must be from 0"),
     (["invert", VECTOR, "--seed", str(10**30)], "--seed must be from 0"),
     (["invert", VECTOR, "--model", "a/b/c"], "a/b/c is no folder here"),
-    (["invert", TEXTS, "--out", "x.csv"], "--out must end in .jsonl or .parquet, got x.csv"),
+    (["invert", TEXTS, "--out", "x.csv"], "x.csv: results are written to a file that ends in .jsonl or .parquet"),
     (["invert", TEXTS], "constraints.txt: unknown kind of file"),
     (["demo", "", "  "], "every sentence is empty"),
     (["demo", "--model", "/nothing/here"], "/nothing/here is no folder here"),
@@ -87,14 +88,14 @@ def one_line(capsys, arguments: list[str], message: str) -> str:
     return captured.err
 
 
-@pytest.mark.parametrize(("arguments", "message"), WITHOUT_TORCH)
+@pytest.mark.parametrize("arguments, message", WITHOUT_TORCH)
 def test_a_mistake_is_one_line(capsys, monkeypatch, arguments, message):
     """A stack trace tells a user nothing, and a page of usage hides the one line that does."""
     monkeypatch.chdir(ROOT)
     assert one_line(capsys, arguments, message).startswith("embinv")
 
 
-@pytest.mark.parametrize(("arguments", "message"), WITH_TORCH)
+@pytest.mark.parametrize("arguments, message", WITH_TORCH)
 def test_a_mistake_that_torch_finds_is_one_line(capsys, monkeypatch, arguments, message):
     """Errors of torch, of the tokenizer or of sentence-transformers that pass for bugs."""
     monkeypatch.chdir(ROOT)
@@ -250,7 +251,7 @@ def test_a_closed_pipe_is_no_error():
 
 def test_the_largest_batch_of_the_flag_is_that_of_the_call():
     """Two numbers for one bound part sooner or later."""
-    flag = f"from 1 to {rows.LARGEST_BATCH:,}"
+    flag = f"from 1 to {LARGEST_BATCH:,}"
     with pytest.raises(EmbInvError, match=flag):
-        next(rows.invert_vectors(None, None, None, batch_size=rows.LARGEST_BATCH + 1))
+        next(rows.invert_vectors(None, None, None, batch_size=LARGEST_BATCH + 1))
     assert any(flag in message for _, message in WITHOUT_TORCH)

@@ -90,7 +90,7 @@ def test_one_string_is_refused(minilm):
 def test_text_is_cut_at_max_length_tokens(minilm):
     """Catches special tokens counted as text: the 32nd word must matter, the 33rd must not."""
     words = ["stone"] * 31
-    full, other = " ".join(words + ["river"]), " ".join(words + ["piano"])
+    full, other = " ".join([*words, "river"]), " ".join([*words, "piano"])
     vectors = minilm.encode([full, full + " extra", other])
     assert torch.allclose(vectors[0], vectors[1], atol=1e-6)
     assert not torch.allclose(vectors[0], vectors[2], atol=1e-3)

@@ -107,7 +107,7 @@ def test_unfaithful_texts_are_dropped(vocabulary):
 def test_decode_stops_at_the_first_end(tokenizer):
     """Catches what stands after the end token leaking into the text."""
     cat, dog = tokenize(tokenizer, ["cat", "dog"])
-    ids = torch.tensor([cat + [END] + dog + [END], cat + dog + cat + dog, [END] + dog * 3])
+    ids = torch.tensor([[*cat, END, *dog, END], cat + dog + cat + dog, [END] + dog * 3])
     assert decode_rows(tokenizer, ids, END) == ["cat", "cat dog cat dog", ""]
 
 
@@ -483,7 +483,7 @@ def test_canvas_holds_no_longer_text(corpus, whole_share):
     assert torch.equal(ends, ends.cummax(dim=1).values)
     if whole_share == 1:
         lengths = np.diff(corpus.offsets)
-        assert ends[:, -1].all() and 3 <= (~ends).sum(1).min() and (~ends).sum(1).max() == lengths[lengths < 9].max()
+        assert ends[:, -1].all() and (~ends).sum(1).min() >= 3 and (~ends).sum(1).max() == lengths[lengths < 9].max()
     if whole_share == 0:
         assert not ends.all(dim=1).any() and not ends[:, :3].any()
 
@@ -541,4 +541,4 @@ def test_no_loop_over_rows(corpus):
     """Catches a loop over rows, which would leave a GPU waiting: a batch of any size takes the same calls."""
     sampler = SpanSampler(corpus, 32, seed=0)
     few, many = (function_calls(lambda size=size: sampler.batch(0, size)) for size in (4, 4000))
-    assert 0 < few and many <= few + 10
+    assert few > 0 and many <= few + 10

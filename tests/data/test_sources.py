@@ -131,7 +131,7 @@ def test_texts_are_read_lazily(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("spec", "parts"),
+    "spec, parts",
     [
         ("allenai/c4", [HubPart("allenai/c4")]),
         ("allenai/c4:en", [HubPart("allenai/c4", "en")]),

@@ -89,8 +89,10 @@ def words(model):
 
 @pytest.mark.parametrize("kind", ["open_loop", "candidates", "encoder"])
 def test_each_kind_of_confidence_has_its_own_calibration(kind):
-    """The open loop's temperature was applied to a search's likelihoods: texts that came back whole, with a cosine
-    of 1, got a mean confidence of 0.51."""
+    """The open loop's temperature was applied to a search's likelihoods.
+
+    Texts that came back whole, with a cosine of 1, got a mean confidence of 0.51.
+    """
     model = awaken(tiny_model())
     settings = dict(num_steps=2)
     if kind != "open_loop":

@@ -40,6 +40,11 @@ class HubHandler(BaseHTTPRequestHandler):
             files = self.server.models.get(listed[1], {}).get(listed[2], {})
             entries = [{"type": "file", "path": path, "size": len(files[path]), "oid": path} for path in files]
             return self.answer(json.dumps(entries).encode())
+        described = re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/([^/?]+)", self.path)
+        if described is not None and described[2] in self.server.models.get(described[1], {}):
+            # huggingface_hub 1.16 takes the list from here
+            siblings = [{"rfilename": path} for path in self.server.models[described[1]][described[2]]]
+            return self.answer({"id": described[1], "sha": described[2], "siblings": siblings})
         found = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/([^?]+)", self.path)
         if found is None:  # lists of files are asked for chat templates only, which there are none of
             return self.answer({"error": "not found"}, 404, {"X-Error-Code": "EntryNotFound"})

@@ -22,6 +22,7 @@ from modeling_embinv.inversion.dumps import invert_file
 from modeling_embinv.inversion.rows import Inversion, invert_vectors
 from modeling_embinv.inversion.terminal import LEVELS, legend, print_inversions, tinted
 from modeling_embinv.loading import load_inverter
+from modeling_embinv.stores.vectors import open_vectors
 from modeling_embinv.training.backbone import new_inverter, prepare_tokenizer
 from modeling_embinv.training.checkpoints import export
 from tests.conftest import awaken, unit_vectors
@@ -55,9 +56,10 @@ def source(tmp_path_factory):
 
 
 def invert(inverter, source, out, **arguments):
-    """`invert_file` with small parts and few steps."""
+    """`invert_file` with small parts and few steps; `column`, `id_column` and `strict` are of `open_vectors`."""
     arguments = dict(settings=EULER, batch_size=2, part_rows=PART, show_progress=False) | arguments
-    return invert_file(*inverter, source, out, **arguments)
+    opened = {name: arguments.pop(name) for name in ("column", "id_column", "strict") if name in arguments}
+    return invert_file(*inverter, open_vectors(source, **opened), out, **arguments)
 
 
 @pytest.fixture(scope="module")

@@ -93,7 +93,10 @@ def test_runs_from_end_to_end(source, tmp_path, monkeypatch, capsys):
     """The README quotes these tables."""
     monkeypatch.setattr(throughput, "MINILM", TINY)
     file = tmp_path / "out.json"
-    arguments = "--device cpu --length 10 --steps 2 --batch_sizes 1 3 --train_batch_size 4 --repeats 2 --int8".split()
+    arguments = [
+        "--device", "cpu", "--length", "10", "--steps", "2", "--batch_sizes", "1", "3", "--train_batch_size", "4",
+        "--repeats", "2", "--int8",
+    ]  # fmt: skip
     if source == "checkpoint":
         tiny_model().save_pretrained(tmp_path / "model")
         arguments += ["--model", str(tmp_path / "model")]
@@ -225,7 +228,7 @@ def test_what_was_too_long_for_eight_texts_is_not_tried_on_64():
 
 
 @pytest.mark.parametrize(
-    ("timed", "scored"),
+    "timed, scored",
     {
         "10 lightest corrections": "10 lightest rounds, encoder",
         "10 light corrections": "10 light rounds, encoder",

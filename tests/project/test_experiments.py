@@ -21,8 +21,10 @@ EXPERIMENTS = [path for path in sorted(FOLDER.glob("*.yaml")) if "variants" in y
 @pytest.mark.parametrize("scale", ["reduced", "full"])
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_every_variant_is_a_training_run_of_its_own(path, scale):
-    """A misspelt flag or value would be found only after the variants before it were trained; a flag that reaches no
-    setting would train one variant twice."""
+    """A misspelt flag or value would be found only after the variants before it were trained.
+
+    A flag that reaches no setting would train one variant twice.
+    """
     from run import variant_config
 
     experiment = yaml.safe_load(path.read_text())
@@ -71,8 +73,10 @@ def test_every_method_has_its_place_in_the_plot(tmp_path):
 
 
 def test_pilots_are_training_runs_whose_stages_add_up():
-    """A misspelt setting would be found after the variants before it; stages that spend more than the whole are no
-    pilot at equal operations."""
+    """A misspelt setting would be found after the variants before it.
+
+    Stages that spend more than the whole are no pilot at equal operations.
+    """
     import pilots
 
     assert len({pilots.run_folder(name, 0) for name in pilots.VARIANTS}) == len(pilots.VARIANTS)

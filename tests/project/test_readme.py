@@ -31,8 +31,11 @@ def commands(text: str) -> list[list[str]]:
 
 
 def test_readme_commands_run_as_printed(encoder, tmp_path, monkeypatch, capsys):
-    """A flag that was renamed would stand in the README for good. The demo that searches runs on one of its sentences,
-    for all six take minutes; `embinv evaluate` needs a corpus, so that it exists must do."""
+    """A flag that was renamed would stand in the README for good.
+
+    The demo that searches runs on one of its sentences, for all six take minutes; `embinv evaluate` needs a corpus,
+    so that it exists must do.
+    """
     monkeypatch.chdir(tmp_path)
     np.save("vectors.npy", encoder.encode(list(DEMO_SENTENCES[:3])).numpy())
     printed = commands((ROOT / "README.md").read_text(encoding="utf-8"))

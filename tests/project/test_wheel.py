@@ -1,5 +1,6 @@
 """The built package, installed away from the project: what people get with pip."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -29,29 +30,55 @@ def installed(tmp_path_factory) -> Path:
     return folder / "site"
 
 
-def embinv(installed: Path, cwd: Path, *arguments) -> subprocess.CompletedProcess:
+RUN = """
+import contextlib, io, json, sys
+import modeling_embinv
+from modeling_embinv.cli.main import main
+results = [modeling_embinv.__file__]
+for command in json.loads(sys.argv[1]):
+    printed, said = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(said):
+        code = main(command)
+    results.append([code, printed.getvalue(), said.getvalue()])
+print(json.dumps(results))
+"""
+
+
+def python(installed: Path, cwd: Path, *arguments: str) -> str:
+    """What a Python prints that finds the installed package, and nothing of the project."""
     environment = {**os.environ, "PYTHONPATH": str(installed), "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
     environment["HF_HUB_OFFLINE"] = "1"
-    command = [sys.executable, "-m", "modeling_embinv.cli", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600)
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
 
 
 @pytest.mark.slow
 def test_commands_work_away_from_the_project(installed, tmp_path):
-    """Encoder YAMLs and the checkpoint were looked for beside the package: `demo` and `prepare` failed for everybody
-    who had installed it."""
-    where = "import modeling_embinv; print(modeling_embinv.__file__)"
-    environment = {**os.environ, "PYTHONPATH": str(installed), "PYTHONSAFEPATH": "1"}
-    found = subprocess.run(
-        [sys.executable, "-c", where], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    assert found.stdout.startswith(str(installed)), found.stderr
-    done = embinv(installed, tmp_path, "demo", "We will meet at the station.", "--model", CHECKPOINT)
-    assert done.returncode == 0 and "recovered" in done.stdout, done.stderr
+    """Encoder YAMLs and the checkpoint were looked for beside the package.
+
+    `demo` and `prepare` failed for everybody who had installed it. One process runs all commands, for the imports take
+    longest.
+    """
     (tmp_path / "texts.txt").write_text("The king is dead.\nLong live the king.\n")
-    done = embinv(installed, tmp_path, "prepare", "texts.txt", "--out", "pairs", "--length", "8")
-    assert done.returncode == 0, done.stderr
-    done = embinv(installed, tmp_path, "prepare", "texts.txt", "--out", "pairs", "--encoder", "minilmm")
-    assert done.returncode == 2 and "minilmm" in done.stderr and "Traceback" not in done.stderr
-    without = embinv(installed, tmp_path, "demo", "We will meet at the station.")
-    assert without.returncode == 2 and "embinv/embinv-minilm" in without.stderr and "Traceback" not in without.stderr
+    sentence = "We will meet at the station."
+    commands = [
+        ["demo", sentence, "--model", str(CHECKPOINT)],
+        ["prepare", "texts.txt", "--out", "pairs", "--length", "8"],
+        ["prepare", "texts.txt", "--out", "pairs", "--encoder", "minilmm"],
+        ["demo", sentence],
+    ]
+    where, demo, prepare, misspelt, without = json.loads(python(installed, tmp_path, "-c", RUN, json.dumps(commands)))
+    assert where.startswith(str(installed))
+    assert demo[0] == 0 and "recovered" in demo[1], demo
+    assert prepare[0] == 0, prepare
+    assert misspelt[0] == 2 and "minilmm" in misspelt[2]
+    assert without[0] == 2 and "embinv/embinv-minilm" in without[2]
+
+
+@pytest.mark.slow
+def test_the_command_is_installed(installed, tmp_path):
+    """An entry point that names no function is found by whoever types `embinv`."""
+    assert python(installed, tmp_path, str(installed / "bin" / "embinv"), "--version").split()[0] == "embinv"
+    assert "usage: embinv" in python(installed, tmp_path, "-m", "modeling_embinv.cli", "--help")

@@ -24,8 +24,10 @@ def causal_logits(model, ids=IDS, **kwargs):
 
 
 def test_a_position_sees_the_vector_and_what_stands_to_its_left(family):
-    """A token that sees itself or what follows learns to copy, and drafts of it are noise; one step further to the
-    left and the token before is never seen."""
+    """A token that sees itself or what follows learns to copy, and drafts of it are noise.
+
+    One step further to the left, and the token before is never seen.
+    """
     model = causal_model(family)
     before = causal_logits(model)
     for place in (0, 5, 10):

@@ -19,7 +19,7 @@ def by_onednn(request, monkeypatch) -> bool:
 
 
 def operators(call) -> list[str]:
-    with torch.profiler.profile() as profile:
+    with torch.profiler.profile(acc_events=True) as profile:
         call()
     return [event.key for event in profile.key_averages()]
 

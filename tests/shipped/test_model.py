@@ -27,8 +27,10 @@ def modulation_of(model, timestep, embedding):
 
 
 def test_a_condition_computed_once_serves_every_pass(family):
-    """The sampler computes what e says once a text: a row mixed up, or a null condition that stays behind, would give
-    texts of other vectors."""
+    """The sampler computes what e says once a text.
+
+    A row mixed up, or a null condition that stays behind, would give texts of other vectors.
+    """
     model, e = awaken(tiny_model(family, num_condition_tokens=2)), unit_vectors(3)
     order, mask = torch.tensor([2, 0]), torch.tensor([True, False, True])
     with torch.no_grad():
@@ -40,8 +42,10 @@ def test_a_condition_computed_once_serves_every_pass(family):
 
 
 def test_starts_as_its_backbone(family):
-    """Gates that start at zero switched every pretrained block off in the paper's code; a lost rotary position
-    code makes a bag of words; a norm that is not the pretrained one changes everything."""
+    """Gates that start at zero switched every pretrained block off in the paper's code.
+
+    A lost rotary position code makes a bag of words; a norm that is not the pretrained one changes everything.
+    """
     config = tiny_config(family)
     torch.manual_seed(3)
     source = AutoModel.from_config(config.backbone_config).eval()
@@ -98,8 +102,11 @@ def test_one_step_makes_the_embedding_matter(family):
 
 
 def test_one_optimizer_step_leaves_the_norms_near_the_pretrained_ones():
-    """Adam moves each of the F + H weights behind a γ by the learning rate: on unscaled features γ moved by 0.2 a step
-    at a rate of 5e-4, and within a hundred steps every pretrained norm was noise."""
+    """Adam moves each of the F + H weights behind a γ by the learning rate.
+
+    On unscaled features γ moved by 0.2 a step at a rate of 5e-4, and within a hundred steps every pretrained norm was
+    noise.
+    """
     model = tiny_model("bert").train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4)
     ids, embedding, timestep = torch.randint(4, VOCAB, (8, 12)), unit_vectors(8), torch.rand(8)

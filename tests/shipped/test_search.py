@@ -288,7 +288,7 @@ def test_hopeless_texts_are_not_weighed():
     assert every.worst()[0] == -torch.inf
 
 
-@pytest.mark.parametrize(("weight", "weighed"), [(0.0, 3), (0.03, 6)])
+@pytest.mark.parametrize("weight, weighed", [(0.0, 3), (0.03, 6)])
 def test_only_what_can_reach_the_beam_is_weighed(weight, weighed):
     """Where cosine alone ranks, the likelihoods of texts behind the beam's are two passes for nothing."""
     model, vectors, ids = awaken(tiny_model()), unit_vectors(2), texts(20).view(2, 10, -1)

@@ -63,8 +63,11 @@ def test_it_learns_an_encoder_and_leaves_the_inverter_alone():
 
 
 def test_it_starts_from_the_encoder(family):
-    """At full rank it must read a text as the encoder does, its first token included: a factor, a norm or a bias that
-    is left out is an encoder of another kind, and a long training then stops where no weights lead further."""
+    """At full rank it must read a text as the encoder does, its first token included.
+
+    A factor, a norm or a bias that is left out is an encoder of another kind, and a long training then stops where no
+    weights lead further.
+    """
     model, encoder, ids = awaken(tiny_model(family)), awaken(tiny_model(family, seed=1)), texts(5)
     encoder.trunk.embeddings.load_state_dict(model.trunk.embeddings.state_dict())  # these are not changed
     for weight in encoder.trunk.parameters():

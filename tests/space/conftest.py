@@ -1,8 +1,25 @@
-"""The Space's module, loaded once, as it loads the checkpoint and the encoder; and its server, on a free port."""
+"""The Space's module, loaded once, as it loads the checkpoint and the encoder; its server on a free port; calls."""
 
+import json
 import socket
 
+import httpx
 import pytest
+
+JSON = {"Content-Type": "application/json"}
+# one for all calls, since each new client reads the certificates again, which takes longer than most answers
+_http = httpx.Client(timeout=120, limits=httpx.Limits(max_keepalive_connections=0))
+
+
+def call(url: str, name: str, data: list, session: str | None = None) -> tuple[str, str]:
+    """("complete" or "error", its JSON) of a call over raw HTTP, NaN and all."""
+    posted = {"data": data} if session is None else {"data": data, "session_hash": session}
+    answer = _http.post(f"{url}/gradio_api/call/{name}", content=json.dumps(posted), headers=JSON)
+    if answer.status_code != 200:
+        return "error", answer.text
+    text = _http.get(f"{url}/gradio_api/call/{name}/{answer.json()['event_id']}").text
+    event, data = [part for part in text.split("\n\n") if part and "heartbeat" not in part][-1].split("\n", 1)
+    return event.removeprefix("event: "), data.removeprefix("data: ")
 
 
 @pytest.fixture(scope="session")

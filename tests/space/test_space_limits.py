@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from modeling_embinv.settings_embinv import FEEDBACK, SETTINGS
+from tests.space.conftest import JSON, call
 
 httpx = pytest.importorskip("httpx")
 gradio_client = pytest.importorskip("gradio_client", reason="the Space needs gradio: pip install 'embinv[space]'")
 SENTENCE = "We will meet at the station on Friday evening."
-JSON = {"Content-Type": "application/json"}
 PART = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.npy"\r\n\r\n'
 META = {"meta": {"_type": "gradio.FileData"}}  # by which gradio knows a file
 SECRET = "xyzzy-of-a-visitor"
@@ -43,17 +43,6 @@ def url(app, launch, tmp_path_factory):
         _, url, _ = launch()
         yield url.rstrip("/")
         app.gr.close_all()
-
-
-def call(url: str, name: str, data: list, session: str | None = None) -> tuple[str, str]:
-    """("complete" or "error", its JSON) of a call over raw HTTP, NaN and all."""
-    posted = {"data": data} if session is None else {"data": data, "session_hash": session}
-    answer = httpx.post(f"{url}/gradio_api/call/{name}", content=json.dumps(posted), headers=JSON, timeout=60)
-    if answer.status_code != 200:
-        return "error", answer.text
-    text = httpx.get(f"{url}/gradio_api/call/{name}/{answer.json()['event_id']}", timeout=120).text
-    event, data = [part for part in text.split("\n\n") if part and "heartbeat" not in part][-1].split("\n", 1)
-    return event.removeprefix("event: "), data.removeprefix("data: ")
 
 
 def message_of(outcome: tuple[str, str]) -> str:
@@ -316,6 +305,9 @@ def test_what_visitors_leave_is_bounded(app, launch, monkeypatch):
     assert len(server.state_holder.session_data) <= 4
     server_blocks = server.get_blocks()
     assert len(server_blocks._queue.event_analytics) <= 100
+    deadline = time.time() + 60  # an answer ends a moment before its event is dropped
+    while server_blocks._queue.event_ids_to_events and time.time() < deadline:
+        time.sleep(0.05)
     assert not server.iterators and not server_blocks._queue.event_ids_to_events
     server_blocks.close()
 

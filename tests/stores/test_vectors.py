@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 
 from modeling_embinv.data.vector_checks import sample_warnings, width_message
 from modeling_embinv.errors_embinv import EmbInvError
-from modeling_embinv.stores.vectors import open_vectors, read_vectors, vector_documents
+from modeling_embinv.stores.vectors import VectorBatch, open_vectors, vector_documents
 
 DIM = 24
 VECTORS = np.random.default_rng(0).normal(size=(7, DIM)).astype(np.float32)
@@ -46,6 +46,12 @@ def postgres(vector):
 
 def base64_of(vector):
     return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+
+
+def read_vectors(path, **options) -> VectorBatch:
+    """All good vectors of a file; options as of `open_vectors`."""
+    (batch,) = open_vectors(path, **options).batches(10_000)
+    return batch
 
 
 def write_table(path, vectors=VECTORS):
@@ -357,7 +363,7 @@ def test_a_sample_that_no_encoder_gives():
 # What is refused
 
 
-@pytest.mark.parametrize("name", TABLES + ["v.npy", "v.npz", "v.safetensors"])
+@pytest.mark.parametrize("name", [*TABLES, "v.npy", "v.npz", "v.safetensors"])
 def test_file_without_vectors(tmp_path, name):
     """Catches an empty file that crashes later, in a concatenation of nothing."""
     path = tmp_path / name
@@ -369,8 +375,10 @@ def test_file_without_vectors(tmp_path, name):
             "v.npz": lambda path: np.savez(path, x=VECTORS[:0]),
             "v.safetensors": lambda path: save_file({"x": VECTORS[:0]}, path),
         }[name](path)
-    message = "no folder that datasets saved, or an empty one" if name == "saved" else "holds no vectors"
-    with pytest.raises(ValueError, match=f"{name}: {message}"):
+    message = "holds no vectors"
+    if name == "saved":  # datasets 4.2 loads what later ones refuse
+        message += "|no folder that datasets saved, or an empty one"
+    with pytest.raises(ValueError, match=f"{name}: ({message})"):
         read_vectors(path)
 
 
@@ -665,16 +673,16 @@ def test_damaged_files_give_vectors_or_one_line(tmp_path, name):
     """Catches a traceback, a message of many lines, and rows that two passes over a damaged file count differently."""
     path, rng = tmp_path / name, random.Random(name)
     write_table(path) if name in TABLES else FOUND[name][0](path)
-    whole = path.read_bytes()
+    whole, refusals = path.read_bytes(), []
     for _ in range(25):
         path.write_bytes(damaged(whole, rng))
         try:
             source = open_vectors(path, dim=DIM)
             batches = list(source.batches(2))
-        except ValueError as error:
-            assert type(error) is EmbInvError and str(path) in str(error)
-            assert str(error).isprintable() and len(str(error)) < 1000
+        except EmbInvError as error:
+            refusals.append(str(error))
         else:
             good = sum(len(batch.rows) for batch in batches)
             assert good + source.skipped.count == source.count()
             assert all(np.isfinite(batch.vectors).all() for batch in batches)
+    assert all(str(path) in line and line.isprintable() and len(line) < 1000 for line in refusals)

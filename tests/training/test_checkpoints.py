@@ -114,7 +114,7 @@ def test_systems_without_an_exchange(encoder, tmp_path, monkeypatch):
     for _ in range(2):
         export(model, tokenizer, tmp_path / "best")
         assert [path.name for path in tmp_path.iterdir()] == ["best"]
-    os.replace(tmp_path / "best", tmp_path / "best.old")
+    (tmp_path / "best").replace(tmp_path / "best.old")
     (tmp_path / "best.partial").mkdir()
     (tmp_path / "best.old things").mkdir()  # somebody's own
     remove_unfinished(tmp_path)
@@ -211,7 +211,7 @@ def test_files_of_one_stem_are_written_apart(tmp_path, file_limit):
 
 
 @pytest.mark.parametrize(
-    ("sizes", "message"),
+    "sizes, message",
     [
         ({"hidden_size": 33}, "not a multiple of the number of attention heads"),
         ({"hidden_size": "wide"}, "backbone_config is impossible"),

@@ -58,16 +58,20 @@ def lines_that_tell(caplog) -> list[str]:
 
 @pytest.mark.parametrize("flags", [{}, {"freeze_backbone": True}, {"embedding_rate": 0.0}], ids=str)
 def test_a_trunk_that_trains_loses_its_surrogate(released, pairs, tmp_path, caplog, flags):
-    """The surrogate reads texts with the trunk's layers and token embeddings: it went stale without a word. A frozen
-    backbone still trains the token embeddings, which the output layer shares."""
+    """The surrogate reads texts with the trunk's layers and token embeddings: it went stale without a word.
+
+    A frozen backbone still trains the token embeddings, which the output layer shares.
+    """
     assert is_plain(train(tuned(released, pairs, tmp_path, **flags)))
     (line,) = lines_that_tell(caplog)
     assert "surrogate" in line and "calibration" in line and "\n" not in line
 
 
 def test_a_trunk_that_does_not_train_keeps_it(released, pairs, tmp_path, caplog):
-    """Where projector and modulation alone train, what the surrogate shares stays: it must survive bit for bit. The
-    calibration does not."""
+    """Where projector and modulation alone train, what the surrogate shares stays: it must survive bit for bit.
+
+    The calibration does not.
+    """
     caplog.set_level(logging.WARNING)
     out = train(tuned(released, pairs, tmp_path, freeze_backbone=True, embedding_rate=0.0))
     before, after = weights(released), weights(out)
@@ -102,8 +106,10 @@ def other_encoder(released: Path, folder: Path, width: int) -> dict:
 
 @pytest.mark.parametrize("width", [384, 24])
 def test_another_encoder_gets_no_surrogate_of_the_old_one(released, pairs, tmp_path, caplog, width):
-    """Of another width, the checkpoint was written and could not be loaded; of the same width, the search was led by
-    another encoder's vectors, even where the trunk stays as it is."""
+    """Of another width, the checkpoint was written and could not be loaded.
+
+    Of the same width, the search was led by another encoder's vectors, even where the trunk stays as it is.
+    """
     flags = other_encoder(released, tmp_path, width)
     out = train(tuned(released, pairs, tmp_path / "out", freeze_backbone=True, embedding_rate=0.0, **flags))
     assert is_plain(out) and len(lines_that_tell(caplog)) == 1

@@ -79,9 +79,11 @@ def test_distillation_resumes_and_trains_the_surrogate_alone(pairs, tmp_path):
     ids=str,
 )
 def test_accumulation_equals_two_processes(pairs, tmp_path, flags):
-    """Two processes with the same noise, a schedule stepped once per process, or gradients that are not averaged end
-    elsewhere than one process that accumulates the same two micro-batches; a log of the main process alone shows half
-    of the loss."""
+    """Two processes end where one does that accumulates the same two micro-batches.
+
+    They do not with the same noise, a schedule stepped once per process, or gradients that are not averaged; a log of
+    the main process alone shows half of the loss.
+    """
     config = settings(pairs, tmp_path / "one", gradient_accumulation_steps=2, max_steps=4, **flags)
     one = train(config)
     in_two_forks(replace(config, output_dir=str(tmp_path / "two"), gradient_accumulation_steps=1))
@@ -123,9 +125,10 @@ def test_a_handful_of_sentences_is_over_fitted(encoder):
 
 
 def test_bag_of_words_learns_words(encoder):
-    """The warm-up must reach the head through the projector, and touch no weight of the trunk: training the tied
-    token embeddings along with it left a trunk that ignored its
-    context."""
+    """The warm-up must reach the head through the projector, and touch no weight of the trunk.
+
+    Training the tied token embeddings along with it left a trunk that ignored its context.
+    """
     tokenizer = prepare_tokenizer(encoder.tokenizer)
     model = new_inverter(tokenizer, TINY_TRUNK, embedding_dim=384, max_sequence_length=12)
     canvas = encode_canvas(Vocabulary(tokenizer), SENTENCES, 12)
@@ -169,8 +172,10 @@ def test_damaged_model_folders_are_named(pairs, tmp_path, damage):
 
 
 def test_export_loads_with_the_average_in_half_the_bytes(pairs, tmp_path):
-    """Exporting the raw weights instead of their average loses the reason to keep one; half-precision arithmetic
-    on a CPU would be slow."""
+    """Exporting the raw weights instead of their average loses the reason to keep one.
+
+    Half-precision arithmetic on a CPU would be slow.
+    """
     folder = train(settings(pairs, tmp_path, max_steps=2, ema_decay=0.9))
     model, tokenizer = load_inverter(folder)
     assert {weight.dtype for weight in weights(folder).values()} == {torch.float16}
@@ -315,17 +320,10 @@ def test_fine_tuning_for_another_encoder_renews_the_projector_alone(pairs, tmp_p
     assert main([*command, "--length", "16", "--validation_share", "0.2"]) == 0
     tuned = train(
         settings(
-            other,
-            tmp_path / "tuned",
-            encoder=str(yaml),
-            init_from=str(first),
-            backbone_config=None,
-            max_steps=1,
-            learning_rate=0.0,
-            weight_decay=0.0,
-            batch_size=4,
-        )  # fmt: skip
-    )
+            other, tmp_path / "tuned", encoder=str(yaml), init_from=str(first), backbone_config=None, max_steps=1,
+            learning_rate=0.0, weight_decay=0.0, batch_size=4,
+        )
+    )  # fmt: skip
     before, after = weights(first), weights(tuned)
     changed = {name for name in after if not torch.equal(after[name], before[name])}
     assert changed == {name for name in after if name.startswith("projector.")}
