@@ -42,6 +42,7 @@ from modeling_embinv.training.assemble import build_model, train
 from modeling_embinv.training.bag_of_words import warm_up_on_words
 from modeling_embinv.training.checkpoints import export
 from modeling_embinv.training.config import TrainingConfig
+from modeling_embinv.training.drafts import draft_operations
 from modeling_embinv.training.flops import training_flops
 from modeling_embinv.training.loop import LENGTH_PARTS
 from modeling_embinv.training.validation import ValidationSet, causal_score
@@ -144,9 +145,11 @@ def update_operations(model, config: TrainingConfig, batches: int = 8) -> tuple[
     pairs, end, masked, causal = pair_batches(model), model.config.eos_token_id, 0.0, 0.0
     for index in range(batches):
         ids, embedding = pairs.batch(index, config.batch_size, config.max_sequence_length)
-        noised = noise_batch(ids, embedding, config.noise_of(model), generator_for(config.seed, index))
+        texts = (noise := config.noise_of(model)).texts_of(config.batch_size)
+        noised = noise_batch(ids[:texts], embedding[:texts], noise, generator_for(config.seed, index))
         plain = causal_batch(ids, embedding, end, generator_for(config.seed, index))
-        masked += training_flops(model, *ids.shape, len(noised.positions)) / batches
+        masked += training_flops(model, *noised.input_ids.shape, len(noised.positions)) / batches
+        masked += draft_operations(model, noised) / batches
         for part in plain.by_length(LENGTH_PARTS):
             rows, length = part.input_ids.shape
             causal += training_flops(model, rows, length - 1, len(part.positions)) / batches

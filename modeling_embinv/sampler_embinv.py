@@ -13,6 +13,7 @@ from .diffusion_embinv import after_first
 from .diffusion_embinv import confidence_step
 from .diffusion_embinv import euler_step
 from .diffusion_embinv import remask_step
+from .diffusion_embinv import sample_tokens
 from .diffusion_embinv import sequential_step
 from .diffusion_embinv import shortest_canvases
 from .drafting_embinv import write_beams
@@ -206,7 +207,7 @@ class Sampler:
         if draws is None or self.temperature == 0:
             chosen_p, chosen = probabilities.max(dim=-1)
             return chosen, chosen_p
-        chosen = _sample(logits / max(self.temperature, COLDEST), draws)
+        chosen = sample_tokens(logits / max(self.temperature, COLDEST), draws)
         return chosen, probabilities.gather(1, chosen[:, None]).squeeze(1)
 
     def _allowed(self, logits: Tensor, starts: Tensor, barred: Tensor | None) -> Tensor:
@@ -248,14 +249,6 @@ class Sampler:
             self.history.append(self.canvas.rows(torch.arange(len(self.canvas.ids), device=self.canvas.ids.device)))
         if self.on_draft is not None:
             self.on_draft(self.canvas)
-
-
-def _sample(logits: Tensor, draws: Tensor) -> Tensor:
-    """Tokens (M,) from softmax(logits) (M, V) by inverting its distribution function at uniform draws (M,)."""
-    cumulative = logits.softmax(dim=-1).cumsum(dim=-1)
-    # the last sum may fall short of 1 by rounding: a draw is scaled into what is there
-    tokens = torch.searchsorted(cumulative, draws[:, None] * cumulative[:, -1:], right=True).squeeze(1)
-    return tokens.clamp_max(logits.shape[-1] - 1)
 
 
 def samples_by_itself(config: SamplerSettings) -> bool:
