@@ -65,9 +65,14 @@ def generator_for(*key: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def computes_on_cpu() -> bool:
+    """Whether this process has no accelerator, or was launched to leave it alone."""
+    return bool(parse_flag_from_env("ACCELERATE_USE_CPU")) or not torch.accelerator.is_available()
+
+
 def process_state() -> PartialState:
     """The processes that `accelerate launch` or torchrun started; its `device` is this one's.
 
     Without `cpu`, accelerate takes each of several processes on CPUs for a run of its own.
     """
-    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
+    return PartialState(cpu=computes_on_cpu())

@@ -9,6 +9,8 @@ from ..data.flags import CommandParser, add_settings
 from ..data.settings import Bounds, check_settings, read_yaml
 from ..errors_embinv import EmbInvError, shown
 
+Precision = Literal["auto", "bf16", "float32"]
+
 if TYPE_CHECKING:  # a page of help needs no torch
     from ..data.noise import Noise
     from ..modeling_embinv import EmbInvForMaskedDiffusion
@@ -66,6 +68,10 @@ class TrainingConfig:
     freeze_backbone: bool = field(default=False, metadata={"help": "train projector, modulation, output layer only"})
     attn_implementation: str = field(default="sdpa", metadata={"help": "eager is faster on CPU for short texts"})
     gradient_checkpointing: bool = field(default=False, metadata={"help": "less memory for a third more work"})
+    mixed_precision: Precision = field(
+        default="auto",
+        metadata={"help": "of matrix products; auto: what the launch says, else bf16 where the machine is fast in it"},
+    )
     compile: bool = field(default=False, metadata={"help": "torch.compile the trunk"})
 
     # diffusion
