@@ -65,6 +65,8 @@ VARIANTS = {
     "left to right only": [(1, {"causal_share": 1})],
     "a third left to right": [(1, {"causal_share": 1 / 3})],
     "two thirds left to right": [(1, {"causal_share": 2 / 3})],
+    "two thirds, own drafts": [(1, {"causal_share": 2 / 3, "draft_share": 0.2})],
+    "two thirds, complementary masks": [(1, {"causal_share": 2 / 3, "complementary_masks": True})],
     "first left to right, then half": [
         (0.5, {"causal_share": 1}),
         (0.5, {"causal_share": 0.5, "seed": 1}),
