@@ -47,6 +47,7 @@ TURNS = 3
 def train_ours(options) -> Path:
     """Our run; its folder."""
     flags = ["--max_steps", options.updates, "--output_dir", options.out / "ours", "--eval_steps", 10**6]
+    flags += ["--mixed_precision", "float32"]  # as the decoder
     config = parse_training_config([CONFIG, *map(str, flags)])
     done = Path(config.output_dir) / "last"
     return done if done.exists() else train(config)

@@ -15,7 +15,6 @@ web-ewt,books-fiction,wikipedia-simple}.txt.xz --out data/pilots_16 --length 16 
 
 import argparse
 import json
-import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -42,8 +41,10 @@ from modeling_embinv.training.assemble import build_model, train
 from modeling_embinv.training.bag_of_words import warm_up_on_words
 from modeling_embinv.training.checkpoints import export
 from modeling_embinv.training.config import TrainingConfig
+from modeling_embinv.training.drafts import draft_operations
 from modeling_embinv.training.flops import training_flops
 from modeling_embinv.training.loop import LENGTH_PARTS
+from modeling_embinv.training.precision import precision_of
 from modeling_embinv.training.validation import ValidationSet, causal_score
 
 FOLDER = Path(__file__).parent
@@ -64,6 +65,8 @@ VARIANTS = {
     "left to right only": [(1, {"causal_share": 1})],
     "a third left to right": [(1, {"causal_share": 1 / 3})],
     "two thirds left to right": [(1, {"causal_share": 2 / 3})],
+    "two thirds, own drafts": [(1, {"causal_share": 2 / 3, "draft_share": 0.2})],
+    "two thirds, complementary masks": [(1, {"causal_share": 2 / 3, "complementary_masks": True})],
     "first left to right, then half": [
         (0.5, {"causal_share": 1}),
         (0.5, {"causal_share": 0.5, "seed": 1}),
@@ -76,14 +79,15 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), help="variants")
     parser.add_argument("--teraflop", type=float, default=60, help="of a variant's training")
     parser.add_argument("--texts", type=int, default=400, help="validation texts")
-    parser.add_argument("--precision", default="bf16", help="of matrix products in training: bf16, no")
+    parser.add_argument(
+        "--precision", choices=("bf16", "float32"), default="bf16", help="of training's matrix products"
+    )
     options = parser.parse_args(arguments)
     keep_large_blocks()
-    os.environ.setdefault("ACCELERATE_MIXED_PRECISION", options.precision)
-    start = starting_weights()
+    start = starting_weights(options.precision)
     for variant in options.only:
         print(f"— {variant}", flush=True)
-        folder = train_variant(variant, start, options.teraflop)
+        folder = train_variant(variant, start, options.teraflop, options.precision)
         path, updates = folder.parent / "score.json", json.loads((folder.parent / "spent.json").read_text())["updates"]
         if not path.exists() or json.loads(path.read_text())["of_updates"] < updates:
             write_json(path, {"of_updates": updates, **score(folder, options.texts)})
@@ -94,14 +98,16 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def starting_weights() -> Path:
+def starting_weights(precision: str) -> Path:
     """The encoder's layers after a bag-of-words warm-up, which all variants share."""
     folder = RUNS / "start"
     if not folder.exists():
         config = TrainingConfig(output_dir=str(folder), backbone="encoder", **SETTINGS, **WARM_UP)
         torch.manual_seed(config.seed)
         model, tokenizer = build_model(config, load_encoder(EncoderConfig.from_yaml(config.encoder)))
-        warm_up_on_words(model, pair_batches(model), config.word_warm_up(), Accelerator())
+        warm_up_on_words(
+            model, pair_batches(model), config.word_warm_up(), Accelerator(mixed_precision=precision_of(precision))
+        )
         export(model, tokenizer, folder)
     return folder
 
@@ -114,12 +120,13 @@ def run_folder(variant: str, stage: int) -> Path:
     return RUNS / f"{variant.replace(' ', '_').replace(',', '')}_{stage}"
 
 
-def train_variant(variant: str, start: Path, teraflop: float) -> Path:
+def train_variant(variant: str, start: Path, teraflop: float, precision: str) -> Path:
     """The folder of a variant's weights; trained unless that is done, and on from where fewer operations ended."""
     folder = start
     for number, (part, settings) in enumerate(VARIANTS[variant]):
         run = run_folder(variant, number)
-        config = TrainingConfig(output_dir=str(run), init_from=str(folder), **{**SETTINGS, **settings})
+        settings = {**SETTINGS, **settings, "mixed_precision": precision}
+        config = TrainingConfig(output_dir=str(run), init_from=str(folder), **settings)
         config.max_steps, spent = updates_for(config, 1e12 * part * teraflop)
         folder, done = run / "last", run / "spent.json"
         if not done.exists() or json.loads(done.read_text())["updates"] < config.max_steps:
@@ -144,9 +151,11 @@ def update_operations(model, config: TrainingConfig, batches: int = 8) -> tuple[
     pairs, end, masked, causal = pair_batches(model), model.config.eos_token_id, 0.0, 0.0
     for index in range(batches):
         ids, embedding = pairs.batch(index, config.batch_size, config.max_sequence_length)
-        noised = noise_batch(ids, embedding, config.noise_of(model), generator_for(config.seed, index))
+        texts = (noise := config.noise_of(model)).texts_of(config.batch_size)
+        noised = noise_batch(ids[:texts], embedding[:texts], noise, generator_for(config.seed, index))
         plain = causal_batch(ids, embedding, end, generator_for(config.seed, index))
-        masked += training_flops(model, *ids.shape, len(noised.positions)) / batches
+        masked += training_flops(model, *noised.input_ids.shape, len(noised.positions)) / batches
+        masked += draft_operations(model, noised) / batches
         for part in plain.by_length(LENGTH_PARTS):
             rows, length = part.input_ids.shape
             causal += training_flops(model, rows, length - 1, len(part.positions)) / batches

@@ -75,7 +75,8 @@ def variant_config(experiment: dict, variant: str, scale: str) -> TrainingConfig
     if (path.parent / settings["encoder"]).exists():  # else it is the name of one that comes with the package
         settings["encoder"] = str((path.parent / settings["encoder"]).resolve().relative_to(FOLDER.parent))
     name = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=6).hexdigest()
-    return TrainingConfig(**{**settings, "output_dir": str(RUNS / name)})
+    # as all published ones were, whatever the machine
+    return TrainingConfig(**{"mixed_precision": "float32", **settings, "output_dir": str(RUNS / name)})
 
 
 def run_variant(config: TrainingConfig, name: str, texts_of: TrainingConfig, texts: int, rescore: bool):

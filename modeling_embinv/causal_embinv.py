@@ -2,19 +2,13 @@
 
 from collections.abc import Callable
 from typing import Any
-from typing import Protocol
 
 import torch
 from torch import Tensor
 from transformers import Cache
-from transformers import DynamicCache
 
 from .errors_embinv import EmbInvError
-from .diffusion_embinv import Canvas
 from .diffusion_embinv import text_positions
-
-# texts whose logits exist at a time
-LOGITS_ROWS = 256
 
 
 def check_prefix(config: Any) -> None:
@@ -87,79 +81,3 @@ class CausalMixin:
         modulation = condition.modulation + self.modulation.of_timestep(self.timestep_features(timestep))
         hidden = self.trunk(embeds, modulation[:, :-1], causal=True, past_key_values=past_key_values)
         return self.head(hidden[:, -1:], modulation[:, -1])[:, 0]
-
-
-class CausalSampler(Protocol):
-    """What `write_left_to_right` needs of a `Sampler`, which imports this file."""
-
-    model: Any
-    config: Any
-    condition: Any
-    canvas: Canvas
-    barred_ids: Tensor | None
-    draws: Tensor | None
-    num_forward_passes: int
-
-    def _choose(
-        self, logits: Tensor, starts: Tensor, barred: Tensor | None, draws: Tensor | None
-    ) -> tuple[Tensor, Tensor]: ...
-
-    def _record(self) -> None: ...
-
-
-def write_left_to_right(sampler: CausalSampler) -> None:
-    """Fill the canvas of a `Sampler` from left to right, one token of every unfinished text a pass.
-
-    1. The condition tokens are read; their last state predicts the first token.
-    2. A token is chosen where the canvas is masked, else the known one stays: it is seen from the next pass on.
-    3. The tokens of this position alone go through the network: a cache holds keys and values of all before.
-    4. Texts with an end token leave, and their rows of the cache.
-
-    Raises:
-        EmbInvError: for a model that was not trained from left to right.
-    """
-    model = sampler.model
-    check_causal(model.config)
-    count, length = sampler.canvas.ids.shape
-    branches = torch.arange(len(sampler.condition.modulation) // max(count, 1), device=sampler.canvas.ids.device)
-    cache, active, condition = DynamicCache(), torch.arange(count, device=branches.device), sampler.condition
-    for position in range(length):
-        going = sampler.canvas.masked[active].any(dim=1)
-        if not going.any():
-            break
-        if not going.all():  # guidance has a second row of each text, behind all first ones
-            cache.batch_select_indices(going.repeat(len(branches)).nonzero().squeeze(1))
-            active = active[going]
-            condition = sampler.condition.rows((active + count * branches[:, None]).flatten())
-        before = None
-        if position:
-            before = sampler.canvas.ids[active, position - 1 : position].repeat(len(branches), 1)
-        states = model.next_states(before, condition, cache).unflatten(0, (len(branches), -1))
-        sampler.num_forward_passes += 1
-        _commit(sampler, states, active, position)
-
-
-def _commit(sampler: CausalSampler, states: Tensor, active: Tensor, position: int) -> None:
-    """Choose the token at `position` of the rows `active` (A,) from the head's output (1 or 2, A, H)."""
-    parts = [
-        _choose(sampler, states[:, part], active[part], position)
-        for part in torch.arange(len(active), device=active.device).split(LOGITS_ROWS)
-    ]
-    tokens, confidence = (torch.cat(values)[:, None] for values in zip(*parts, strict=True))
-    canvas = sampler.canvas.rows(active)
-    here = torch.arange(canvas.ids.shape[1], device=active.device) == position
-    canvas = canvas.commit(tokens, confidence, here.expand_as(canvas.ids))
-    sampler.canvas.ids[active], sampler.canvas.confidence[active] = canvas.ids, canvas.confidence
-    sampler._record()
-
-
-def _choose(sampler: CausalSampler, states: Tensor, rows: Tensor, position: int) -> tuple[Tensor, Tensor]:
-    """Tokens and their probabilities, (A,) each, of some rows."""
-    logits = sampler.model.decoder(states)  # (1 or 2, A, V)
-    if len(logits) == 2:
-        conditional, null = logits.float().log_softmax(dim=-1)
-        logits = (null + sampler.config.guidance_scale * (conditional - null))[None]
-    starts = torch.full_like(rows, position == 0, dtype=torch.bool)
-    barred = None if sampler.barred_ids is None else sampler.barred_ids[rows, position]
-    draws = None if sampler.draws is None else sampler.draws[rows, 0, 0, position]
-    return sampler._choose(logits[0], starts, barred, draws)

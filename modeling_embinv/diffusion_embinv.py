@@ -213,6 +213,14 @@ def lowest(scores: Tensor, eligible: Tensor, count: Tensor) -> Tensor:
     return eligible & (rank < count[:, None])
 
 
+def sample_tokens(logits: Tensor, draws: Tensor) -> Tensor:
+    """Tokens (M,) from softmax(logits) (M, V) by inverting its distribution function at uniform draws (M,)."""
+    cumulative = logits.softmax(dim=-1).cumsum(dim=-1)
+    # the last sum may fall short of 1 by rounding: a draw is scaled into what is there
+    tokens = torch.searchsorted(cumulative, draws[:, None] * cumulative[:, -1:], right=True).squeeze(1)
+    return tokens.clamp_max(logits.shape[-1] - 1)
+
+
 def sequential_step(canvas: Canvas, tokens: Tensor, confidence: Tensor) -> Canvas:
     """Commit the leftmost masked position (Eq. 11)."""
     masked = canvas.masked

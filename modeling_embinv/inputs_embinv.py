@@ -18,8 +18,8 @@ from .vectors_embinv import has_unit_length
 from .vectors_embinv import unit_rows
 
 BEAMS = (
-    "num_beams counts the texts that survive a round of corrections, so it needs num_corrections and feedback; "
-    "masked diffusion has no beam search. Use num_candidates for the best of several texts."
+    "num_beams counts the texts that survive a round of corrections, so it needs num_corrections and feedback. Use "
+    "num_candidates for the best of several texts, num_draft_beams for the beam search of autoregressive."
 )
 
 
@@ -100,6 +100,22 @@ def check_draft(draft_ids: Any, shape: torch.Size, vocab_size: int, end_token_id
     if len(empty):
         raise EmbInvError(f"draft {int(empty[0])} begins with its end token; a text has at least one token before it.")
     return ids
+
+
+def check_draft_beams(config: Any) -> None:
+    """Raises EmbInvError where settings of `generate` have beams, and nothing that they could be of."""
+    if config.num_draft_beams == 1:
+        return
+    drafts = config.draft if config.strategy == "two_stage" else config.strategy
+    if drafts != "autoregressive":
+        raise EmbInvError(
+            "num_draft_beams is of strategy autoregressive, or of two_stage with draft autoregressive; "
+            f"{config.strategy} here has no beam search."
+        )
+    if config.strategy != "two_stage" and config.temperature:
+        raise EmbInvError(
+            f"num_draft_beams takes the likeliest texts: set temperature to 0, got {config.temperature}."
+        )
 
 
 def check_suppressed(ids: list[int] | None, config: Any) -> None:

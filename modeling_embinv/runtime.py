@@ -5,12 +5,14 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from accelerate import PartialState
-from accelerate.utils import parse_flag_from_env
 from transformers.utils import logging as transformers_logging
+
+if TYPE_CHECKING:  # noise and seeds are of use where accelerate is not
+    from accelerate import PartialState
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
@@ -65,9 +67,18 @@ def generator_for(*key: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def process_state() -> PartialState:
+def computes_on_cpu() -> bool:
+    """Whether this process has no accelerator, or was launched to leave it alone."""
+    from accelerate.utils import parse_flag_from_env
+
+    return bool(parse_flag_from_env("ACCELERATE_USE_CPU")) or not torch.accelerator.is_available()
+
+
+def process_state() -> "PartialState":
     """The processes that `accelerate launch` or torchrun started; its `device` is this one's.
 
     Without `cpu`, accelerate takes each of several processes on CPUs for a run of its own.
     """
-    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
+    from accelerate import PartialState
+
+    return PartialState(cpu=computes_on_cpu())

@@ -167,8 +167,16 @@ class SamplerSettings(Settings):
         choices=("sequential", "euler", "euler_remask", "confidence", "two_stage", "autoregressive"),
         detail="sequential: left to right, one token a pass (Eq. 11). euler: the reverse diffusion (Eq. 12). "
         "euler_remask: the same, and each step masks the least certain tokens again (Eq. 13). confidence: the most "
-        "certain tokens first (Eqs. 14–15). two_stage: sequential, then euler from its result. autoregressive: left "
-        "to right by causal attention, for models trained with causal_share above 0.",
+        "certain tokens first (Eqs. 14–15). two_stage: a draft, then euler from its result. autoregressive: left to "
+        "right by causal attention, for models trained with causal_share above 0.",
+    )  # fmt: skip
+    draft: str = setting(
+        "sequential", "the strategy of two_stage's first stage", choices=("sequential", "autoregressive")
+    )
+    num_draft_beams: int = setting(
+        1, "hypotheses of each text that autoregressive keeps; 1 takes the likeliest token each time", 1, 1_000,
+        detail="Beam search: the text of highest mean log p is returned, its end included. At temperature 0 alone; "
+        "a search's first candidate is written so.",
     )  # fmt: skip
     num_steps: int = setting(
         8, "forward passes at most", 1, 1_000,

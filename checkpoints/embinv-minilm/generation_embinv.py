@@ -19,6 +19,7 @@ from .inputs_embinv import BEAMS
 from .inputs_embinv import Fingerprint
 from .inputs_embinv import as_rows
 from .inputs_embinv import check_draft
+from .inputs_embinv import check_draft_beams
 from .inputs_embinv import check_embeddings
 from .inputs_embinv import check_feedback
 from .inputs_embinv import check_generator
@@ -100,7 +101,7 @@ class Denoiser:
 def _rows_at_a_time(config: EmbInvGenerationConfig) -> int:
     """Texts whose noise and conditions fit into memory together."""
     passes, kinds, length = shape_of_draws(config)
-    return min(ROWS, max(1, MAX_DRAWS // (passes * kinds * length)))
+    return max(1, min(ROWS // config.num_draft_beams, MAX_DRAWS // (passes * kinds * length)))
 
 
 class EmbInvGenerationMixin(GenerationConfigMixin):
@@ -296,6 +297,8 @@ class EmbInvGenerationMixin(GenerationConfigMixin):
         config = EmbInvGenerationConfig(**base.settings()).with_changes(**overrides)
         if "num_beams" in overrides and "num_corrections" not in overrides and not config.search.is_search:
             raise EmbInvError(BEAMS)
+        if "num_draft_beams" in overrides:  # a checkpoint's own are for its own strategy
+            check_draft_beams(config)
         check_suppressed(config.suppress_tokens, self.config)
         if config.max_length is None:
             config.max_length = self.config.max_sequence_length

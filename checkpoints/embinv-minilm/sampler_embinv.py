@@ -6,15 +6,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .causal_embinv import write_left_to_right
+from .causal_embinv import check_causal
 from .conditioning_embinv import Condition
 from .diffusion_embinv import Canvas
 from .diffusion_embinv import after_first
 from .diffusion_embinv import confidence_step
 from .diffusion_embinv import euler_step
 from .diffusion_embinv import remask_step
+from .diffusion_embinv import sample_tokens
 from .diffusion_embinv import sequential_step
 from .diffusion_embinv import shortest_canvases
+from .drafting_embinv import write_beams
+from .drafting_embinv import write_left_to_right
 from .settings_embinv import SamplerSettings
 
 
@@ -81,11 +84,9 @@ class Sampler:
         elif strategy == "sequential":
             self._sequential()
         elif strategy == "autoregressive":
-            write_left_to_right(self)
+            self._left_to_right()
         elif strategy == "two_stage":
-            temperature, self.temperature = self.temperature, 0.0
-            self._sequential()
-            self.temperature = temperature
+            self._first_stage()
             self._reopen(self.config.restart_ratio)
             self._euler(first_draw=self.canvas.ids.shape[1])
         else:
@@ -98,6 +99,23 @@ class Sampler:
             lambda canvas, tokens, p, *_: sequential_step(canvas, tokens, p),
             wanted=lambda masked: masked & ~after_first(masked),
         )
+
+    def _first_stage(self) -> None:
+        """Of two_stage: a greedy draft."""
+        temperature, self.temperature = self.temperature, 0.0
+        if self.config.draft == "sequential":
+            self._sequential()
+        else:
+            self._left_to_right()
+            self.canvas_lengths = self.model.config.canvas_lengths or ()  # it has seen no canvas that it could keep
+        self.temperature = temperature
+
+    def _left_to_right(self) -> None:
+        check_causal(self.model.config)
+        if self.config.num_draft_beams > 1 and self.temperature == 0:
+            write_beams(self, self.config.num_draft_beams)
+        else:
+            write_left_to_right(self)
 
     def _euler(self, remask_ratio: float = 0.0, first_draw: int = 0) -> None:
         """Uniform timesteps from where each row stands down to 0."""
@@ -184,17 +202,22 @@ class Sampler:
             starts: (M,) bool, first positions of a text. barred: (M,) tokens that are not allowed, −1 for none.
             draws: (M,) uniform in [0, 1), where the temperature is above 0.
         """
+        logits = self._allowed(logits, starts, barred)
+        probabilities = logits.softmax(dim=-1)
+        if draws is None or self.temperature == 0:
+            chosen_p, chosen = probabilities.max(dim=-1)
+            return chosen, chosen_p
+        chosen = sample_tokens(logits / max(self.temperature, COLDEST), draws)
+        return chosen, probabilities.gather(1, chosen[:, None]).squeeze(1)
+
+    def _allowed(self, logits: Tensor, starts: Tensor, barred: Tensor | None) -> Tensor:
+        """Logits in float32, −∞ for what may not be written; arguments as of `_choose`."""
         logits = logits.float()
         logits[:, self.suppressed] = -torch.inf
         if barred is not None:
             logits[barred >= 0, barred[barred >= 0]] = -torch.inf
         logits[starts, self.canvas.end_token_id] = -torch.inf  # no text is empty
-        probabilities = logits.softmax(dim=-1)
-        if draws is None or self.temperature == 0:
-            chosen_p, chosen = probabilities.max(dim=-1)
-            return chosen, chosen_p
-        chosen = _sample(logits / max(self.temperature, COLDEST), draws)
-        return chosen, probabilities.gather(1, chosen[:, None]).squeeze(1)
+        return logits
 
     def _condition(self) -> Condition:
         """What e tells the model, computed once; with guidance, the null condition's rows follow."""
@@ -226,14 +249,6 @@ class Sampler:
             self.history.append(self.canvas.rows(torch.arange(len(self.canvas.ids), device=self.canvas.ids.device)))
         if self.on_draft is not None:
             self.on_draft(self.canvas)
-
-
-def _sample(logits: Tensor, draws: Tensor) -> Tensor:
-    """Tokens (M,) from softmax(logits) (M, V) by inverting its distribution function at uniform draws (M,)."""
-    cumulative = logits.softmax(dim=-1).cumsum(dim=-1)
-    # the last sum may fall short of 1 by rounding: a draw is scaled into what is there
-    tokens = torch.searchsorted(cumulative, draws[:, None] * cumulative[:, -1:], right=True).squeeze(1)
-    return tokens.clamp_max(logits.shape[-1] - 1)
 
 
 def samples_by_itself(config: SamplerSettings) -> bool:

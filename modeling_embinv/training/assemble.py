@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.logging import get_logger
+from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from transformers import PreTrainedTokenizerBase
 
@@ -35,6 +36,7 @@ from .distillation import Distillation
 from .fine_tuning import adopt_encoder, drop_stale, grow_prefix
 from .loop import Run
 from .optimizers import new_optimizers
+from .precision import precision_of
 from .trackers import JSONLinesTracker
 from .validation import ValidationSet
 
@@ -60,15 +62,23 @@ def _accelerator(config: TrainingConfig, lines: JSONLinesTracker) -> Accelerator
     """
     trackers = [lines if name == "jsonl" else name for name in config.trackers]
     steps = config.gradient_accumulation_steps
+    AcceleratorState._reset_state()  # an earlier run in this process may have had another precision
     try:
-        return Accelerator(gradient_accumulation_steps=steps, log_with=trackers, project_dir=config.output_dir)
+        accelerator = Accelerator(
+            mixed_precision=precision_of(config.mixed_precision),
+            gradient_accumulation_steps=steps,
+            log_with=trackers,
+            project_dir=config.output_dir,
+        )
     except ValueError as error:
         raise EmbInvError(f"accelerate cannot start with trackers {config.trackers}: {one_line(error)}") from error
+    accelerator.print(f"mixed precision: {accelerator.mixed_precision} (mixed_precision is {config.mixed_precision})")
+    return accelerator
 
 
 def _in_group(config: TrainingConfig, accelerator: Accelerator, lines: JSONLinesTracker) -> Path:
     """The run of `train`, which leaves its group of processes cleanly."""
-    accelerator.init_trackers("embinv", config=_plain(config))
+    accelerator.init_trackers("embinv", config=_plain(config) | {"mixed_precision": accelerator.mixed_precision})
     try:
         return _run(config, accelerator, lines)
     except BaseException as error:

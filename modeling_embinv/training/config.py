@@ -9,6 +9,8 @@ from ..data.flags import CommandParser, add_settings
 from ..data.settings import Bounds, check_settings, read_yaml
 from ..errors_embinv import EmbInvError, shown
 
+Precision = Literal["auto", "bf16", "float32"]
+
 if TYPE_CHECKING:  # a page of help needs no torch
     from ..data.noise import Noise
     from ..modeling_embinv import EmbInvForMaskedDiffusion
@@ -66,6 +68,10 @@ class TrainingConfig:
     freeze_backbone: bool = field(default=False, metadata={"help": "train projector, modulation, output layer only"})
     attn_implementation: str = field(default="sdpa", metadata={"help": "eager is faster on CPU for short texts"})
     gradient_checkpointing: bool = field(default=False, metadata={"help": "less memory for a third more work"})
+    mixed_precision: Precision = field(
+        default="auto",
+        metadata={"help": "of matrix products; auto: what the launch says, else bf16 where the machine is fast in it"},
+    )
     compile: bool = field(default=False, metadata={"help": "torch.compile the trunk"})
 
     # diffusion
@@ -81,6 +87,13 @@ class TrainingConfig:
     )
     condition_dropout: Share = field(default=0.1, metadata={"help": "share of rows under the null condition"})
     causal_share: Share = field(default=0.0, metadata={"help": "share of the updates that learn from left to right"})
+    draft_share: Share = field(
+        default=0.0,
+        metadata={"help": "share of masked rows some of whose tokens are sampled left to right, and scored"},
+    )
+    complementary_masks: bool = field(
+        default=False, metadata={"help": "half as many texts a batch, each with a mask and with its complement"}
+    )
     surrogate_rank: Annotated[int, Bounds(0, 10_000)] = field(
         default=0, metadata={"help": "last stage: train nothing but a surrogate encoder of this rank"}
     )
@@ -136,6 +149,12 @@ class TrainingConfig:
             read_sizes(self.backbone_config)
         if self.causal_share and not self.num_condition_tokens and self.init_from is None:
             raise EmbInvError("causal_share needs num_condition_tokens of at least 1, which predict the first token.")
+        if self.draft_share and not 0 < self.causal_share < 1:
+            raise EmbInvError(
+                "draft_share samples tokens from left to right for masked rows: set causal_share above 0 and below 1."
+            )
+        if self.complementary_masks and self.batch_size % 2:
+            raise EmbInvError(f"complementary_masks needs an even batch_size, got {self.batch_size}.")
         if self.decay_steps and self.lr_scheduler != "constant":
             raise EmbInvError(f"decay_steps is for a constant rate: lr_scheduler {self.lr_scheduler} falls by itself.")
         if self.causal_share and self.surrogate_rank:
@@ -152,18 +171,29 @@ class TrainingConfig:
         """What training does to a batch; α(t) is a fixed mask ratio if one is set, else the model's own.
 
         A trained model keeps the noise that it knows, whatever `noise_schedule` says.
+
+        Raises:
+            EmbInvError: for complementary masks whose weights would not be those of their timesteps.
         """
         from ..data.noise import Noise
         from ..diffusion_embinv import NoiseSchedule
 
         fixed = None if self.mask_ratio is None else NoiseSchedule("fixed", mask_ratio=self.mask_ratio)
+        schedule = fixed or model.noise_schedule
+        if self.complementary_masks and schedule.name != "linear" and self.loss_weight != "none":
+            raise EmbInvError(
+                f"complementary_masks with loss_weight {self.loss_weight} need linear noise, this is {schedule.name}: "
+                "elsewhere the complements' timesteps are not uniform. Set loss_weight to none."
+            )
         return Noise(
-            fixed or model.noise_schedule,
+            schedule,
             model.config.mask_token_id,
             model.config.eos_token_id,
             self.full_mask_share,
             self.condition_dropout,
             self.tail_share,
+            self.draft_share,
+            self.complementary_masks,
         )
 
     def rates(self) -> "Rates":

@@ -24,6 +24,7 @@ from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..runtime import generator_for
 from .checkpoints import EMA, Progress, export, in_all, load_newest, save_checkpoint
 from .config import TrainingConfig
+from .drafts import draft_operations, write_drafts
 from .flops import matmul_rate, training_flops
 from .validation import ValidationSet, causal_score, generation_scores, masked_scores
 
@@ -200,13 +201,16 @@ class Run:
 
     def noised_batch(self, index: int, canvas: int) -> NoisedBatch:
         """Batch `index` of all processes with its noise, both functions of (seed, index)."""
-        input_ids, embedding = self.batches.batch(index, self.config.batch_size, canvas)
+        texts = self.noise.texts_of(self.config.batch_size)
+        input_ids, embedding = self.batches.batch(index, texts, canvas)
         return noise_batch(input_ids, embedding, self.noise, generator_for(self.config.seed, index))
 
     def loss(self, batch: NoisedBatch) -> Tensor:
-        """Σ over rows of w(t) Σ over masked positions of −log p (Eq. 4), logits at masked positions only."""
+        """Σ over rows of w(t) Σ over scored positions of −log p (Eq. 4), logits at these positions only."""
         device = self.accelerator.device
         rows, length = batch.input_ids.shape
+        write_drafts(self.model, self.bare_model, batch)
+        self.flops += draft_operations(self.bare_model, batch)
         self.flops += training_flops(self.bare_model, rows, length, len(batch.positions))
         weights = loss_weights(self.config.loss_weight, batch.timestep, batch.masked, self.noise.schedule)
         row_weights = weights[batch.positions // length] * batch.position_weights

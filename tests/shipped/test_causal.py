@@ -223,12 +223,12 @@ def test_samples_follow_the_model():
 
 def test_many_texts_get_their_logits_in_parts(monkeypatch):
     """Thousands of texts would ask for gigabytes of logits at once; a part that is off by one moves every text."""
-    from modeling_embinv import causal_embinv
+    from modeling_embinv import drafting_embinv
 
     model, vectors = causal_model(), unit_vectors(7)
     call = dict(strategy="autoregressive", temperature=1.0, guidance_scale=1.5)
     whole = model.generate(vectors, generator=torch.Generator().manual_seed(3), **call).sequences
-    monkeypatch.setattr(causal_embinv, "LOGITS_ROWS", 2)
+    monkeypatch.setattr(drafting_embinv, "LOGITS_ROWS", 2)
     assert torch.equal(whole, model.generate(vectors, generator=torch.Generator().manual_seed(3), **call).sequences)
 
 

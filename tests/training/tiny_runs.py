@@ -33,6 +33,7 @@ def settings(prepared: Path, output_dir: Path, **overrides) -> TrainingConfig:
         backbone_config=json.dumps(TINY_TRUNK), max_sequence_length=16, batch_size=4, max_steps=6, warmup_steps=2,
         learning_rate=1e-3, lr_scheduler="constant", log_steps=1, eval_steps=100, save_steps=3, validation_size=4,
         generation_size=2, seed=1, full_mask_share=0.1, canvas_lengths=[8, 16],
+        mixed_precision="float32",  # the same on every machine
     )  # fmt: skip
     return TrainingConfig(**{**values, **overrides})
 

@@ -1,0 +1,82 @@
+"""The commands on the machine, in the order of benchmarks/README.md; each ends well within ten minutes.
+
+python3 -m benchmarks.gpu_run.machine receive FOLDER
+python3 -m benchmarks.gpu_run.machine train --budget 500
+python3 -m benchmarks.gpu_run.machine send --out $OUT --first 0 --count 3
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+
+from modeling_embinv.errors_embinv import EmbInvError
+
+from . import parcels
+
+DISK = Path(os.environ.get("EMBINV_DISK", "/root/embinv"))
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    receive = commands.add_parser("receive", help="copy what was carried along to the disk")
+    receive.add_argument("folder", type=Path)
+    train = commands.add_parser("train", help="train, or go on training")
+    train.add_argument("--budget", type=float, required=True, help="seconds of training in this command")
+    train.add_argument("--updates", type=int, help="updates of this command at most")
+    send = commands.add_parser("send", help="the averaged weights in fp16, in parts")
+    send.add_argument("--out", type=Path, required=True, help="the folder that comes back")
+    send.add_argument("--first", type=int, default=0, help="first part")
+    send.add_argument("--count", type=int, default=3, help="how many parts; 16 MiB each, 64 MiB in one command")
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "receive":
+            print("received", *parcels.receive(options.folder, DISK))
+        elif options.command == "train":
+            from .run import GPURun
+
+            GPURun(DISK).train(options.budget, options.updates)
+        else:
+            print("sent", *send_parts(options.out, options.first, options.count))
+    except EmbInvError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def send_parts(out: Path, first: int, count: int) -> list[str]:
+    """Write some parts of the weights, the model's configuration and the log; returns the parts' names.
+
+    Raises:
+        EmbInvError: when nothing was trained.
+    """
+    from .run import LOG, STATE, GPURun
+
+    if not (DISK / STATE).exists():
+        raise EmbInvError(f"{DISK} holds no {STATE}: train first.")
+    run = GPURun(DISK)
+    run.validate()  # the fingerprint of the vectors
+    with run.averaged():
+        weights = {
+            name: weight.detach().to("cpu", torch.float16).contiguous()
+            for name, weight in run.model.state_dict().items() if name not in run.model._tied_weights_keys
+        }  # fmt: skip
+    parts = list(parcels.split(save(weights)))
+    out.mkdir(parents=True, exist_ok=True)
+    names = [f"weights-{number:02d}-of-{len(parts):02d}" for number in range(len(parts))]
+    for name, part in list(zip(names, parts, strict=True))[first : first + count]:
+        (out / name).write_bytes(part)
+    (out / "config.json").write_text(json.dumps(run.model.config.to_dict()))
+    if (DISK / LOG).exists():
+        shutil.copyfile(DISK / LOG, out / LOG)
+    return names[first : first + count]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

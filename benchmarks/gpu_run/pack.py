@@ -1,0 +1,89 @@
+"""Pack the two uploads of a GPU run: the texts as token ids, and the encoder.
+
+    python -m benchmarks.gpu_run.pack configs/minilm_long.yaml --out runs/gpu --seconds 1500 --num-hidden-layers 12 ...
+
+All flags of train.py change the recipe for the GPU. The trunk starts from the encoder's layers.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from collections import Counter
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from modeling_embinv.data.encoder_config import EncoderConfig
+from modeling_embinv.data.encoders import load_encoder
+from modeling_embinv.data.sources import read_texts
+from modeling_embinv.data.spans import TokenizedCorpus
+from modeling_embinv.errors_embinv import EmbInvError
+from modeling_embinv.training.config import TrainingConfig, parse_training_config
+
+from . import corpus, parcels
+from . import encoder as encoder_files
+
+UPLOADS = ("upload_1", "upload_2")
+# bytes of the texts: with the code and the settings they are one upload
+TEXTS = 45 * 2**20
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder of both uploads")
+    parser.add_argument("--seconds", type=float, default=1500, help="of training in all commands together")
+    parser.add_argument("--decay-share", type=float, default=0.2, help="last share of them, over which the rate falls")
+    options, flags = parser.parse_known_args(arguments)
+    try:
+        config = parse_training_config([*flags, "--output_dir", "runs/gpu"], prog="pack")
+        for name, weight in pack(config, options.out, options.seconds, options.decay_share).items():
+            print(f"{name:24} {weight / 2**20:6.2f} MiB")
+    except EmbInvError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def pack(config: TrainingConfig, out: Path, seconds: float, decay_share: float) -> dict[str, int]:
+    """Write both uploads; the bytes of every file.
+
+    Raises:
+        EmbInvError: for an encoder that is no BERT with mean pooling, and for more text than an upload holds.
+    """
+    config = replace(config, init_from=None, backbone="encoder", backbone_config=None)
+    encoder = load_encoder(EncoderConfig.from_yaml(config.encoder))
+    first, second = (out / name for name in UPLOADS)
+    for folder in (first, second):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    for split in ("train", "validation"):
+        corpus.save(first, split, tokenized(config, encoder.vocabulary, split))
+    texts = sum(path.stat().st_size for path in first.iterdir())
+    if texts > TEXTS:
+        raise EmbInvError(f"the texts take {texts / 2**20:.1f} MiB, more than {TEXTS // 2**20}: leave some out.")
+    settings = {"config": asdict(config), "seconds": seconds, "decay_share": decay_share}
+    (first / "run.json").write_text(json.dumps(settings))
+    encoder_files.save(second, encoder)
+    for folder in (first, second):
+        parcels.seal(folder)
+    return {f"{folder.name}/{path.name}": path.stat().st_size
+            for folder in (first, second) for path in sorted(folder.iterdir())}  # fmt: skip
+
+
+def tokenized(config: TrainingConfig, vocabulary, split: str) -> list[tuple[TokenizedCorpus, int]]:
+    """Each file's documents of a split, and how often the file is named: so many times as often they are drawn."""
+    parts = []
+    for path, times in Counter(config.texts or []).items():
+        try:
+            texts = read_texts(path, column=config.text_column)
+            parts.append((TokenizedCorpus.build(texts, vocabulary, split=split, show_progress=False), times))
+        except EmbInvError:
+            if split == "train":
+                raise  # a small file may have no document to hold out
+    if not parts:
+        raise EmbInvError(f"no document in split {split!r}: give more text.")
+    return parts
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,166 @@
+"""A run on a rented GPU, rehearsed: what travels, what it weighs, and that training goes on and comes back."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from gpu_run import corpus, parcels
+from gpu_run.back import unpack
+from gpu_run.encoder import PackedEncoder
+from gpu_run.pack import UPLOADS, pack
+from gpu_run.rehearse import rehearse
+from gpu_run.run import STATE, GPURun
+
+from modeling_embinv.data.spans import SpanSampler, TokenizedCorpus
+from modeling_embinv.data.tokens import tokenize
+from modeling_embinv.errors_embinv import EmbInvError
+from modeling_embinv.loading import load_inverter
+from modeling_embinv.training.config import TrainingConfig
+from tests.conftest import unit_vectors
+
+NOUNS = ("dog", "child", "king", "doctor", "bird", "teacher", "queen", "farmer", "sailor", "painter")
+VERBS = ("sleeps", "sings", "waits", "reads", "runs")
+
+
+@pytest.fixture(scope="module")
+def uploads(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gpu")
+    often, once = folder / "often.txt", folder / "once.txt"
+    often.write_text("".join(f"The {noun} {verb} near the old house.\n" for noun in NOUNS for verb in VERBS))
+    once.write_text("".join(f"A {noun} and a bird, number {count}.\n" for noun in NOUNS for count in range(20)))
+    config = TrainingConfig(
+        output_dir="runs/gpu", encoder="minilm", texts=[str(often), str(once), str(often)], init_from="ignored",
+        max_sequence_length=16, canvas_lengths=[8, 16], num_hidden_layers=1, num_condition_tokens=2,
+        causal_share=0.5, draft_share=0.25, loss_weight="none", tail_share=0.5, full_mask_share=0.1,
+        noise_schedule="linear", batch_size=8, warmup_steps=2, ema_decay=0.9, optimizer="muon", validation_size=4,
+    )  # fmt: skip
+    sizes = pack(config, folder / "out", seconds=1e9, decay_share=0.2)
+    return folder / "out", config, sizes
+
+
+def on_disk(uploads, tmp_path):
+    for name in UPLOADS:
+        parcels.receive(uploads[0] / name, tmp_path)
+    return tmp_path
+
+
+def test_a_corpus_comes_back_with_its_weights(uploads, encoder, tmp_path):
+    """Ids that wrap at 16 bits, documents that shift by one, or a part that is no longer drawn more often."""
+    _, config, _ = uploads
+    disk = on_disk(uploads, tmp_path)
+    found = corpus.load(disk, "train")
+    often, once = (
+        set(map(tuple, tokenize(encoder.tokenizer, Path(path).read_text().splitlines()))) for path in config.texts[:2]
+    )
+    borders = zip(found.offsets[:-1], found.offsets[1:], strict=True)
+    counts = Counter(tuple(found.ids[begin:end].tolist()) for begin, end in borders)
+    assert len(counts) >= 0.9 * len(often | once)  # the others are held out
+    assert set(counts) <= often | once and all(count == (2 if text in often else 1) for text, count in counts.items())
+    assert np.array_equal(found.vocabulary.word_starts, encoder.vocabulary.word_starts)
+    assert found.vocabulary.end == encoder.vocabulary.end
+    plain = TokenizedCorpus(found.ids, found.offsets, encoder.vocabulary)
+    batches = [SpanSampler(one, 16, 0).batch(3, 8) for one in (found, plain)]
+    assert torch.equal(*batches)
+    large = SimpleNamespace(special=np.zeros(70_001, bool))
+    with pytest.raises(EmbInvError, match="does not fit 16 bits"):
+        corpus.save(tmp_path, "wide", [(TokenizedCorpus(np.array([5, 70_000]), np.array([0, 2]), large), 1)])
+
+
+def test_the_packed_encoder_gives_the_same_vectors(uploads, encoder, tmp_path):
+    """A token in front that is missing, or padding that is averaged in, is another encoder."""
+    disk = on_disk(uploads, tmp_path)
+    packed, end = PackedEncoder(disk, torch.device("cpu")), encoder.vocabulary.end
+    ids = SpanSampler(corpus.load(disk, "train"), 16, 0).batch(0, 32)
+    cosines = (packed.encode_ids(ids, end) * encoder.encode_ids(ids)).sum(dim=1)
+    assert cosines.min() > 0.99999
+
+
+def test_damage_and_weight_are_seen(uploads, tmp_path):
+    """An upload that was cut trains on half of the texts; one that is too large wastes a machine's start."""
+    with pytest.raises(EmbInvError, match=r"holds no manifest.json: was it carried along"):
+        parcels.receive(tmp_path, tmp_path / "disk")
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in (uploads[0] / UPLOADS[0]).iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    damaged = copy / "train.ids.xz"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    with pytest.raises(EmbInvError, match=r"train.ids.xz is missing or damaged"):
+        parcels.receive(copy, tmp_path / "disk")
+    assert parcels.check_upload(tmp_path / "none", copy) > 1000
+    with (copy / "large").open("wb") as file:
+        file.truncate(parcels.UPLOAD)
+    with pytest.raises(EmbInvError, match="more than the 64 of one upload"):
+        parcels.check_upload(tmp_path / "none", copy)
+    parts = list(parcels.split(bytes(range(256)) * 10, 1000))
+    assert b"".join(parts) == bytes(range(256)) * 10 and [len(part) for part in parts] == [1000, 1000, 560]
+
+
+def test_a_run_goes_on_from_the_disk(uploads, tmp_path):
+    """A second command that begins anew, or repeats the batches of the first, spends its minutes twice."""
+    whole, parts = (on_disk(uploads, tmp_path / name) for name in ("whole", "parts"))
+    reached = GPURun(whole).train(1e9, updates=6)
+    assert reached["updates"] == 6 and 0 < reached["nats_a_token"] < 20
+    GPURun(parts).train(1e9, updates=2)
+    assert GPURun(parts).train(0.0)["of_this_command"] == 0  # no seconds, no update
+    again = GPURun(parts)
+    assert again.updates == 2
+    assert again.train(1e9, updates=4)["updates"] == 6
+    states = [torch.load(disk / STATE, weights_only=True) for disk in (whole, parts)]
+    for name in ("model", "average"):
+        assert all(torch.equal(one, other) for one, other in zip(states[0][name], states[1][name], strict=True))
+    lines = [json.loads(line) for line in (parts / "log.jsonl").read_text().splitlines()]
+    assert [line["updates"] for line in lines] == [2, 2, 6]
+
+
+def test_a_run_ends_with_its_seconds(uploads, tmp_path):
+    """A rate that falls by updates would still be high when the lease is over."""
+    disk = on_disk(uploads, tmp_path)
+    settings = json.loads((disk / "run.json").read_text())
+    (disk / "run.json").write_text(json.dumps(settings | {"seconds": 100}))
+    run, factors = GPURun(disk), []
+    for run.updates, run.spent in ((0, 0), (1, 1), (500, 79), (600, 90), (700, 99), (800, 101)):
+        factors.append(run.rate_factor())
+    assert factors == pytest.approx([0.5, 1, 1, 0.5, 0.05, 0])
+    run.updates, run.spent = 5, 100
+    assert run.train(1e9)["of_this_command"] == 0
+
+
+def test_a_deeper_trunk_repeats_the_encoders_layers(uploads, tmp_path):
+    """Layers that start at random would have to be learned from nothing."""
+    disk = on_disk(uploads, tmp_path)
+    settings = json.loads((disk / "run.json").read_text())
+    settings["config"]["num_hidden_layers"] = 8
+    (disk / "run.json").write_text(json.dumps(settings))
+    run = GPURun(disk)
+    weights = run.model.trunk.state_dict()
+    for layer in (0, 7):
+        name = f"encoder.layer.{layer}.output.dense.weight"
+        theirs = run.encoder.network.state_dict()[f"encoder.layer.{layer % 6}.output.dense.weight"]
+        assert torch.equal(weights[name], theirs)
+
+
+@pytest.mark.slow
+def test_the_whole_way(uploads, tmp_path, monkeypatch):
+    """Two uploads, two commands of training, the weights in parts, in a clean folder without the absent packages."""
+    back = rehearse(uploads[0], tmp_path, budget=1e6, updates=2)
+    assert max(path.stat().st_size for path in back.iterdir()) <= parcels.PART
+    folder = unpack([back], tmp_path / "model")
+    model, tokenizer = load_inverter(folder)
+    state = torch.load(tmp_path / "disk" / STATE, weights_only=True)
+    assert state["updates"] == 4
+    live = [weight for weight in model.parameters() if weight.requires_grad]
+    assert all(
+        torch.equal(weight, average.half().float()) for weight, average in zip(live, state["average"], strict=True)
+    )
+    assert model.config.encoder_fingerprint
+    model.config.encoder_fingerprint = None  # of so few texts it says little
+    output = model.generate(unit_vectors(2, 384), strategy="autoregressive")
+    assert tokenizer.batch_decode(output.sequences) and model.config.encoder_id.endswith("all-MiniLM-L6-v2")
+    (back / sorted(path.name for path in back.glob("weights-*"))[1]).unlink()
+    with pytest.raises(EmbInvError, match="missing: weights-01-of"):
+        unpack([back], tmp_path / "model")
