@@ -112,8 +112,8 @@ class EmbInvPreTrainedModel(CheckedLoading, PreTrainedModel):
                 init.zeros_(module.bias)
 
 
-# texts that the surrogate embeds at a time: on a CPU they stay in its caches and have about one length, which halves the
-# time of 1,024 texts of 8 to 30 tokens; a GPU wants more work at once
+# texts that the surrogate embeds at a time: few of them stay in a CPU's caches and have about one length, which halves
+# the time of 1,024 texts of 8 to 30 tokens; a GPU wants more work at once
 EMBEDDED_ROWS, EMBEDDED_ROWS_CPU = 1024, 128
 
 

@@ -30,7 +30,7 @@ def test_parts_keep_the_order(monkeypatch):
     """Texts are read in parts of similar length; vectors that come back in that order belong to other texts."""
     model, ids = with_surrogate(), texts(9)
     vectors = model.embed(ids)
-    monkeypatch.setattr(modeling_embinv, "EMBEDDED_ROWS", 2)
+    monkeypatch.setattr(modeling_embinv, "EMBEDDED_ROWS_CPU", 2)
     assert torch.allclose(model.embed(ids), vectors, atol=1e-5)
 
 
