@@ -23,13 +23,14 @@ class CausalSampler(Protocol):
     condition: Any
     canvas: Canvas
     barred_ids: Tensor | None
+    no_end: Tensor
     draws: Tensor | None
     num_forward_passes: int
 
-    def _allowed(self, logits: Tensor, starts: Tensor, barred: Tensor | None) -> Tensor: ...
+    def _allowed(self, logits: Tensor, no_end: Tensor, barred: Tensor | None) -> Tensor: ...
 
     def _choose(
-        self, logits: Tensor, starts: Tensor, barred: Tensor | None, draws: Tensor | None
+        self, logits: Tensor, no_end: Tensor, barred: Tensor | None, draws: Tensor | None
     ) -> tuple[Tensor, Tensor]: ...
 
     def _record(self) -> None: ...
@@ -72,9 +73,8 @@ class CachedPasses:
 
 
 def _barred(sampler: CausalSampler, rows: Tensor, position: int) -> tuple[Tensor, Tensor | None]:
-    """Of texts (R,): whether they begin here (R,) bool, and the tokens (R,) that are barred here."""
-    starts = torch.full_like(rows, position == 0, dtype=torch.bool)
-    return starts, None if sampler.barred_ids is None else sampler.barred_ids[rows, position]
+    """Of texts (R,): whether none may end here (R,) bool, and the tokens (R,) that are barred here."""
+    return sampler.no_end[rows, position], None if sampler.barred_ids is None else sampler.barred_ids[rows, position]
 
 
 def write_left_to_right(sampler: CausalSampler) -> None:

@@ -37,6 +37,9 @@ class Sampler:
     generators: of each row, or None for the global one. on_draft: is given the canvas after each pass.
     draft_ids: (B, L), the canvas to start from.
     barred_ids: (B, L), a token that a position must not get, −1 for none.
+    keeps_draft: whether no end may be written before a token of the draft; edits of a search may be cut so.
+
+    no_end: (B, L) bool, positions that must not get an end token.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Sampler:
         on_draft: Callable[[Canvas], None] | None = None,
         draft_ids: Tensor | None = None,
         barred_ids: Tensor | None = None,
+        keeps_draft: bool = False,
     ) -> None:
         self.model, self.embeddings, self.config, self.on_draft = model, embeddings, config, on_draft
         self.condition, self.barred_ids = self._condition(), barred_ids
@@ -58,6 +62,11 @@ class Sampler:
         if draft_ids is not None:
             self.canvas_lengths = model.config.canvas_lengths or ()
             self.canvas = self.canvas.filled(draft_ids.to(embeddings.device))
+        self.no_end = torch.zeros_like(self.canvas.masked)
+        self.no_end[:, 0] = True  # no text is empty
+        if keeps_draft:
+            given = ~self.canvas.masked & (self.canvas.ids != self.canvas.end_token_id)
+            self.no_end |= given.flip(1).cummax(dim=1).values.flip(1)
         samples = samples_by_itself(config)
         self.temperature = float(samples) if config.temperature is None else config.temperature
         self.suppressed = torch.tensor(
@@ -180,7 +189,7 @@ class Sampler:
     ) -> tuple[Tensor, Tensor]:
         positions = wanted.flatten().nonzero().squeeze(1)
         logits = self._logits(canvas, active, positions)  # (M, V)
-        starts = positions % wanted.shape[1] == 0
+        no_end = self.no_end[active, : wanted.shape[1]].flatten()[positions]
         barred = None if self.barred_ids is None else self.barred_ids[active, : wanted.shape[1]].flatten()[positions]
         draws = None if draws is None else draws.flatten()[positions]
         tokens = torch.full_like(canvas.ids, canvas.mask_token_id).flatten()
@@ -189,20 +198,21 @@ class Sampler:
         for first in range(0, len(positions), rows):
             few = slice(first, first + rows)
             tokens[positions[few]], confidence[positions[few]] = self._choose(
-                logits[few], starts[few], *(None if values is None else values[few] for values in (barred, draws))
+                logits[few], no_end[few], *(None if values is None else values[few] for values in (barred, draws))
             )
         return tokens.view_as(canvas.ids), confidence.view_as(canvas.confidence)
 
     def _choose(
-        self, logits: Tensor, starts: Tensor, barred: Tensor | None, draws: Tensor | None
+        self, logits: Tensor, no_end: Tensor, barred: Tensor | None, draws: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """A token of each row (M, V) and its probability; changes the logits.
 
         Args:
-            starts: (M,) bool, first positions of a text. barred: (M,) tokens that are not allowed, −1 for none.
+            no_end: (M,) bool, positions that must not get an end.
+            barred: (M,) tokens that are not allowed, −1 for none.
             draws: (M,) uniform in [0, 1), where the temperature is above 0.
         """
-        logits = self._allowed(logits, starts, barred)
+        logits = self._allowed(logits, no_end, barred)
         probabilities = logits.softmax(dim=-1)
         if draws is None or self.temperature == 0:
             chosen_p, chosen = probabilities.max(dim=-1)
@@ -210,13 +220,13 @@ class Sampler:
         chosen = sample_tokens(logits / max(self.temperature, COLDEST), draws)
         return chosen, probabilities.gather(1, chosen[:, None]).squeeze(1)
 
-    def _allowed(self, logits: Tensor, starts: Tensor, barred: Tensor | None) -> Tensor:
+    def _allowed(self, logits: Tensor, no_end: Tensor, barred: Tensor | None) -> Tensor:
         """Logits in float32, −∞ for what may not be written; arguments as of `_choose`."""
         logits = logits.float()
         logits[:, self.suppressed] = -torch.inf
         if barred is not None:
             logits[barred >= 0, barred[barred >= 0]] = -torch.inf
-        logits[starts, self.canvas.end_token_id] = -torch.inf  # no text is empty
+        logits[no_end, self.canvas.end_token_id] = -torch.inf
         return logits
 
     def _condition(self) -> Condition:

@@ -197,7 +197,8 @@ class EmbInvGenerationMixin(GenerationConfigMixin):
             streamer.put_draft(canvas.ids.cpu(), confidence=confidence_of(canvas).cpu())
 
         on_draft = show if hasattr(streamer, "put_draft") else None
-        sampler = Sampler(self, embeddings, config, [generator] * len(embeddings), on_draft, draft_ids)
+        generators = [generator] * len(embeddings)
+        sampler = Sampler(self, embeddings, config, generators, on_draft, draft_ids, keeps_draft=True)
         canvas = sampler.run()
         cosine = None if judge is None else judge.cosine(canvas.ids, embeddings)
         sequences, confidence = self._finish(canvas.ids, confidence_of(canvas), streamer)

@@ -67,6 +67,18 @@ def test_known_tokens_of_a_draft_stay():
         model.generate(vectors, draft_ids=draft[:, :5])
 
 
+@pytest.mark.parametrize("strategy", ["confidence", "sequential", "euler", "two_stage", "autoregressive"])
+def test_no_end_is_written_before_a_known_token(strategy):
+    """A text that ends before a word that was given loses that word."""
+    model = awaken(tiny_model(num_condition_tokens=2, causal_share=0.5))
+    model.decoder.bias.data[END] = 50.0  # would end at once
+    draft = torch.full((3, 12), MASK)
+    draft[:, 4] = torch.tensor([7, 8, 9])
+    written = model.generate(unit_vectors(3), draft_ids=draft, num_steps=4, strategy=strategy).sequences
+    assert written[:, 4].tolist() == [7, 8, 9] and (written[:, :4] != END).all()
+    assert (written[:, 5] == END).all()  # and it does end where it may
+
+
 def test_doubtful_words_are_edited_first():
     """Edits that ignore what the model doubts would spend encoder calls on words that are right."""
     ids = texts(4000)
