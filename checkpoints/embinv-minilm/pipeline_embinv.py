@@ -95,8 +95,8 @@ class EmbeddingInversionPipeline(Pipeline):
         rows = [row for batch in run(batches, batch_size=1, **kwargs) for row in batch]
         return rows[0] if vectors.ndim == 1 and rows else rows
 
-    def _fill(self, embeddings: Any, texts: Any, batch_size: int, **kwargs: Any) -> Any:
-        """The dictionaries of filled texts, or the one of a single vector."""
+    def _fill(self, embeddings: Any, texts: Any, batch_size: int, seed: int | None = None, **kwargs: Any) -> Any:
+        """The dictionaries of filled texts, or the one of a single vector; nothing is drawn, so no `seed` is used."""
         texts = [texts] if isinstance(texts, str) else list(texts)
         vectors = check_embeddings(embeddings, self.model.config.embedding_dim)
         if len(texts) != len(vectors):

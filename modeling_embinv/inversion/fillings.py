@@ -224,9 +224,8 @@ class _FillJob(FileJob):
                 vectors[batch], texts[batch], self.tokenizer, self.feedback, **self.redaction.arguments
             )
             for row, name, filled in zip(rows[batch], ids[batch], output.texts, strict=True):
-                known = filled.as_dict()
-                words = {"verdict_in_words": VERDICTS[filled.verdict]}
-                yield {"row": row, "id": name, **known, **words, "gaps": known["gaps"]}
+                known = {"row": row, "id": name, "verdict_in_words": VERDICTS[filled.verdict], **filled.as_dict()}
+                yield {field: known[field] for field in self.schema.names}
 
     def identity(self) -> dict[str, Any]:
         """With the redaction."""
