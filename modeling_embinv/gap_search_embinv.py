@@ -9,6 +9,7 @@ its scout: it chooses the fillings that the encoder embeds.
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,6 +29,13 @@ from .settings_embinv import FillSettings
 @dataclass
 class State:
     """Fillings while they are made: the tokens of each gap, [MASK] where it is open, and log p."""
+
+    fillings: list[Filling]
+    log_p: list[float]
+
+
+class Top(NamedTuple):
+    """The two likeliest fillings of a gap, and log p of each."""
 
     fillings: list[Filling]
     log_p: list[float]
@@ -94,21 +102,29 @@ class GapSearch:
                 break
 
     def start(self, searches: list[TextSearch]) -> None:
-        """A first filling of all gaps by the denoiser alone, and the order of the gaps, by its certainty."""
+        """A first filling of all gaps by the denoiser alone, and the order of the gaps, by its certainty.
+
+        Each gap is judged with its second likeliest filling, too: a vector that says nothing of a gap shows at once.
+        """
         states = [self._masked(search) for search in searches]
-        jobs = [(search, state, gap) for search, state in zip(searches, states, strict=True) for gap in search.open]
-        top = self._likeliest(jobs)
+        pairs = list(zip(searches, states, strict=True))
+        jobs = [(search, state, gap) for search, state in pairs for gap in search.open]
+        certainty = {(id(one), gap): top.log_p[0] for (one, _, gap), top in zip(jobs, self._top(jobs), strict=True)}
+        texts: dict[tuple[int, Fillings], tuple[TextSearch, Fillings, tuple[float, ...]]] = {}
+        seconds: list[tuple[TextSearch, State, int, Filling, float]] = []
         for search in searches:
-            certainty = {gap: log_p for (one, _, gap), (log_p, _) in zip(jobs, top, strict=True) if one is search}
-            search.order = sorted(certainty, key=lambda gap: -certainty[gap])
+            search.order = sorted(search.open, key=lambda gap: -certainty[id(search), gap])
         for step in range(max(len(search.order) for search in searches)):
-            jobs = [
-                (s, state, s.order[step]) for s, state in zip(searches, states, strict=True) if step < len(s.order)
-            ]
-            for (_, state, gap), (log_p, filling) in zip(jobs, self._likeliest(jobs), strict=True):
-                state.fillings[gap], state.log_p[gap] = filling, log_p
-        texts = [(s, tuple(state.fillings), tuple(state.log_p)) for s, state in zip(searches, states, strict=True)]
-        self._judge(texts)
+            jobs = [(one, state, one.order[step]) for one, state in pairs if step < len(one.order)]
+            for (search, state, gap), top in zip(jobs, self._top(jobs), strict=True):
+                state.fillings[gap], state.log_p[gap] = top.fillings[0], top.log_p[0]
+                seconds.append((search, state, gap, top.fillings[1], top.log_p[1]))
+        for search, state in pairs:
+            texts[id(search), tuple(state.fillings)] = search, tuple(state.fillings), tuple(state.log_p)
+        for search, state, gap, filling, log_p in seconds:
+            fillings = (*state.fillings[:gap], filling, *state.fillings[gap + 1 :])
+            texts[id(search), fillings] = search, fillings, (*state.log_p[:gap], log_p, *state.log_p[gap + 1 :])
+        self._judge(list(texts.values()))
         for search in searches:
             search.rank(self.settings.num_beams)
 
@@ -116,10 +132,10 @@ class GapSearch:
         """All gaps masked, each as short as it may be."""
         gaps = search.text.gaps
         search.open = set(range(len(gaps)))
-        return State([(self.mask,) * gap.lengths[0] for gap in gaps], [0.0] * len(gaps))
+        return State([(self.mask,) * gap.shortest for gap in gaps], [0.0] * len(gaps))
 
-    def _likeliest(self, jobs: list[tuple[TextSearch, "State", int]]) -> list[tuple[float, Filling]]:
-        """log p and tokens of the likeliest filling of a gap of each state, its tokens taken one by one."""
+    def _top(self, jobs: list[tuple[TextSearch, "State", int]]) -> list["Top"]:
+        """The two likeliest fillings of a gap of each state, their tokens taken one by one."""
         rows, positions, vectors, allowed = [], [], [], []
         for search, state, gap in jobs:
             first = search.text.starts(state.fillings)[gap]
@@ -129,12 +145,16 @@ class GapSearch:
                 vectors.append(search.target)
                 allowed.append(search.allowed[gap])
         log_p = self.proposer.denoiser.log_p(rows, positions, torch.stack(vectors))
-        best, tokens = log_p.masked_fill(~torch.stack(allowed), -torch.inf).max(dim=-1)
+        best, tokens = log_p.masked_fill(~torch.stack(allowed), -torch.inf).topk(2, dim=-1)
         chosen = iter(zip(best.tolist(), tokens.tolist(), strict=True))
         result = []
-        for _, state, gap in jobs:
+        for search, state, gap in jobs:
             pairs = [next(chosen) for _ in state.fillings[gap]]
-            result.append((sum(value for value, _ in pairs), tuple(token for _, token in pairs)))
+            listed = search.text.gaps[gap].choices
+            fillings = [tuple(token[rank] for _, token in pairs) for rank in (0, 1)] if listed is None else listed
+            result.append(
+                Top([fillings[0], fillings[-1]], [sum(value[rank] for value, _ in pairs) for rank in (0, 1)])
+            )
         return result
 
     def step(self, active: list[tuple[TextSearch, int]]) -> None:
@@ -147,7 +167,7 @@ class GapSearch:
             mine = candidates[id(job.search)]
             for new in [job.candidate(filling, log_p) for filling, log_p in proposals] + job.moves():
                 is_better = new.fillings not in mine or mine[new.fillings].priority < new.priority
-                if is_better and new.fillings not in job.search.tried:
+                if is_better and job.search.is_new(new.fillings):
                     mine[new.fillings] = new
         chosen = [(search, one) for search, _ in active for one in self._first(search, candidates[id(search)])]
         if self.scout is not None:

@@ -70,6 +70,11 @@ class Gap:
     literal: Filling = ()
 
     @property
+    def shortest(self) -> int:
+        """Tokens that are hidden at least."""
+        return min(self.lengths) if self.choices is None else min(map(len, self.choices))
+
+    @property
     def kind(self) -> str:
         """name, place, number, date, money, e-mail, or free."""
         return KIND_OF_TAG.get(self.tag, "free")
@@ -88,6 +93,11 @@ class RedactedText:
     pieces: tuple[Filling, ...]
     texts: tuple[str, ...]
     gaps: tuple[Gap, ...]
+
+    @property
+    def num_tokens_at_least(self) -> int:
+        """Tokens of the whole text if every gap is as short as it may be."""
+        return sum(map(len, self.pieces)) + sum(gap.shortest for gap in self.gaps)
 
     def ids(self, fillings: Sequence[Sequence[int]]) -> list[int]:
         """The token ids of the whole text with these fillings."""
@@ -199,8 +209,8 @@ class GapReader:
         return RedactedText(tuple(map(tuple, pieces)), texts, gaps)
 
     def _of_ids(self, given: Sequence[int], row: int) -> RedactedText:
-        ids = given.tolist() if hasattr(given, "tolist") else list(given)
-        if not all(is_whole(token, 0) for token in ids):
+        ids = given.tolist() if hasattr(given, "tolist") else given
+        if not isinstance(ids, list | tuple) or not all(is_whole(token, 0) for token in ids):
             raise EmbInvError(f"text {row} must be a text or token ids, got {shown(given)}.")
         pieces: list[list[int]] = [[]]
         counts: list[int] = []

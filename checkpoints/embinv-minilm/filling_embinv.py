@@ -43,7 +43,7 @@ LIKELY = 0.75
 # of an unrelated vector: no filling brings the text nearer to it than this cosine
 UNRELATED = 0.55
 # two fillings whose vectors differ by less have the same vector
-SAME = 1e-7
+SAME = 1e-6
 # nats for each unit of score: how fast the probability of a filling falls behind the best one
 NATS = {"surrogate": 150.0, "encoder": 400.0}
 NUM_ALTERNATIVES = 5
@@ -159,8 +159,9 @@ class FillingMixin:
         Args:
             embeddings: (B, D) or (D,), the vectors of the texts before they were redacted.
             texts: B texts with marks, or rows of token ids with [MASK] for each hidden token.
-            tokenizer: this model's; not needed for token ids that the surrogate judges.
-            feedback: what judges whole texts: "surrogate", or the encoder, N texts → (N, D).
+            tokenizer: this model's; not needed for token ids.
+            feedback: what judges whole texts: "surrogate", or the encoder, N texts → (N, D); without a tokenizer its
+                ids (N, L) → (N, D).
             marks: names of `MARKS`, or marks as they stand in the texts; all of `MARKS` by default.
             choices: the only words that a mark may hide, by the word in the mark: {"NAME": ["Anna", "Li"]}; "" for
                 marks without a word.
@@ -173,6 +174,8 @@ class FillingMixin:
                 too long for the surrogate, and unknown or impossible settings.
         """
         vectors = check_embeddings(embeddings, self.config.embedding_dim).to(self.device)
+        if feedback is None:
+            raise EmbInvError('fill needs feedback: "surrogate", or an encoder to check the texts by.')
         check_feedback(feedback, tokenizer)
         given = _checked_texts(texts, len(vectors))
         search = FillSettings.of(**settings)
@@ -183,8 +186,9 @@ class FillingMixin:
         self._check_lengths(redacted, feedback)
         judge, scout = self._text_judges(search, feedback, tokenizer, redacted)
         allowed = self._allowed(tokenizer, redacted)
+        most = self.config.max_sequence_length - 1 if isinstance(feedback, str) else None
         searches = [
-            TextSearch(text, vector, [allowed[gap.kind] for gap in text.gaps])
+            TextSearch(text, vector, [allowed[gap.kind] for gap in text.gaps], most)
             for text, vector in zip(redacted, vectors, strict=True)
         ]
         finish = _Finish(tokenizer, judge.kind, self._fill_calibration(judge.kind))
@@ -204,10 +208,10 @@ class FillingMixin:
         """Raises EmbInvError for a text that is longer than what the surrogate was trained on."""
         most = self.config.max_sequence_length - 1
         for row, text in enumerate(texts):
-            size = _longest(text)
-            if feedback == "surrogate" and size > most:
+            size = text.num_tokens_at_least
+            if isinstance(feedback, str) and size > most:
                 raise EmbInvError(
-                    f"text {row} may have {size} tokens with its gaps filled; the surrogate judges {most} at most: "
+                    f"text {row} has {size} tokens at least; the surrogate judges {most} at most: "
                     "give the encoder as feedback."
                 )
 
@@ -215,7 +219,7 @@ class FillingMixin:
         self, search: FillSettings, feedback: Any, tokenizer: Any, texts: list[RedactedText]
     ) -> tuple[TextJudge, TextJudge | None]:
         """The judge that `feedback` is, and the surrogate as the scout of an encoder."""
-        is_surrogate = feedback == "surrogate"
+        is_surrogate = isinstance(feedback, str)  # "surrogate", the one word that `check_feedback` allows
         surrogate = None
         if is_surrogate or self.surrogate is not None:
             embed = self.embedder()
@@ -226,11 +230,14 @@ class FillingMixin:
             return surrogate, None
 
         def by_encoder(items: list[tuple[RedactedText, Fillings]]) -> Tensor:
-            inputs = [text.text(tokenizer, fillings) for text, fillings in items]
+            if tokenizer is None:
+                inputs: Any = self._canvases(items)
+            else:
+                inputs = [text.text(tokenizer, fillings) for text, fillings in items]
             return checked_feedback(feedback, inputs, len(inputs), self.config.embedding_dim)
 
         judge = TextJudge(by_encoder, "encoder", search.likelihood_weight_of("encoder"))
-        within_reach = all(_longest(text) < self.config.max_sequence_length for text in texts)
+        within_reach = all(text.num_tokens_at_least < self.config.max_sequence_length for text in texts)
         return judge, surrogate if within_reach else None
 
     def _canvases(self, items: list[tuple[RedactedText, Fillings]]) -> Tensor:
@@ -261,11 +268,6 @@ def _checked_texts(texts: Any, count: int) -> list[Any]:
     if len(given) != count:
         raise EmbInvError(f"each vector needs its text: got {count} vectors and {len(given)} texts.")
     return given
-
-
-def _longest(text: RedactedText) -> int:
-    """Tokens that a text has at most, its gaps filled."""
-    return sum(map(len, text.pieces)) + sum(gap.lengths[-1] for gap in text.gaps)
 
 
 @dataclass

