@@ -54,10 +54,10 @@ def word_list(source: str) -> list[str]:
     if source in _LISTS:
         words = _packaged(source)
     elif Path(source).is_file():
-        words = [line.strip() for line in text_lines(Path(source))]
+        words = list(text_lines(Path(source)))
     else:
         raise EmbInvError(f"{source}: no such file, and no list of that name; the lists are {', '.join(WORD_LISTS)}.")
-    words = list(dict.fromkeys(filter(None, words)))
+    words = list(dict.fromkeys(filter(None, map(str.strip, words))))
     if not words:
         raise EmbInvError(f"{source}: holds no words; write a word or phrase on each line.")
     return words
