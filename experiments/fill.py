@@ -39,6 +39,9 @@ RESULTS = FOLDER / "results" / "fill.json"
 MARK = "▇▇▇"
 # texts that are searched side by side
 BATCH = 8
+SCORES = ["texts", "words %", "texts whole %"]
+COSTS = ["ECE %", "calls a gap", "seconds a gap"]
+COLUMNS = {"floors": ["texts", "words %"], **dict.fromkeys(("gaps", "kinds", "lengths", "defences"), SCORES + COSTS)}
 
 
 @dataclass
@@ -169,7 +172,7 @@ def measure(bench: Bench, texts: list[Hidden], feedback: str, vectors: np.ndarra
     return {
         "texts": len(texts),
         **{name: asdict(score) for name, score in Measures(by_text).scores().items()},
-        "ece": expected_calibration_error(torch.tensor(probability), torch.tensor(flat)),
+        "ECE %": 100 * expected_calibration_error(torch.tensor(probability), torch.tensor(flat)),
         "calls a gap": calls / gaps,
         "seconds a gap": seconds / gaps,
         "verdicts": dict(Counter(filled[row].verdict for row in range(len(texts)))),
@@ -272,7 +275,7 @@ def fit(bench: Bench) -> dict:
     for feedback in ("surrogate", "encoder"):
         parts = []
         for count in (1, 2, 3):
-            texts = bench.hide("other", count, 8, 31, 40, is_test=False)
+            texts = bench.hide("other", count, 8, 31, 24, is_test=False)
             vectors = bench.encoder.encode([text.text for text in texts])
             parts += measure(bench, texts, feedback, vectors)["gaps"]
             print(feedback, count, len(parts), flush=True)
@@ -303,9 +306,10 @@ def main(arguments: list[str]) -> int:
         return 0
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for table, name, measurement in rows(bench):
-        if name not in found.setdefault(table, {}) and name.startswith(options.only):
-            found[table][name] = measurement()
-            shown = {key: value for key, value in found[table][name].items() if key != "gaps"}
+        entry = found.setdefault(table, {"columns": COLUMNS[table], "digits": 1, "rows": {}})
+        if name not in entry["rows"] and name.startswith(options.only):
+            entry["rows"][name] = measurement()
+            shown = {key: value for key, value in entry["rows"][name].items() if key != "gaps"}
             print(table, name, json.dumps(shown), flush=True)
             write_json(RESULTS, found)
     return 0

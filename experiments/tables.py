@@ -68,9 +68,15 @@ def _report_lines(rows: list[dict], entry: dict) -> list[list[str]]:
 
 
 def _score_lines(results: dict, entry: dict) -> list[list[str]]:
-    """Scores of any kind, two digits each."""
-    columns = results["columns"]
-    lines = [[name, *(Score(**row[column]).shown(2) for column in columns)] for name, row in results["rows"].items()]
+    """Scores of any kind with their intervals, and plain numbers; a row may lack one."""
+    columns, digits = results["columns"], results.get("digits", 2)
+
+    def cell(value: object) -> str:
+        if value is None:
+            return ""
+        return Score(**value).shown(digits) if isinstance(value, dict) else f"{value:.3g}"
+
+    lines = [[name, *(cell(row.get(column)) for column in columns)] for name, row in results["rows"].items()]
     return [["", *columns], *lines]
 
 

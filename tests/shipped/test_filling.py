@@ -98,7 +98,7 @@ def test_a_text_with_marks_comes_back_whole():
     text = "dear anna , you owe us 350 dollars"
     (filled,) = model.fill(
         encode_texts([text]), ["*** , you owe us ▇▇▇"], tokenizer=TOKENIZER, feedback=encode_texts, num_sweeps=10,
-        num_proposals=60, max_gap_tokens=3,
+        num_proposals=200, num_beams=60, max_gap_tokens=3,
     ).texts  # fmt: skip
     assert filled.text == text and filled.verdict == "verified"
     assert [filled.text[gap.start : gap.end] for gap in filled.gaps] == ["dear anna", "350 dollars"]
