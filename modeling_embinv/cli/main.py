@@ -1,4 +1,4 @@
-"""`embinv prepare | train | evaluate | calibrate | invert | demo | push`."""
+"""`embinv prepare | train | evaluate | calibrate | invert | fill | demo | push`."""
 
 import argparse
 import platform
@@ -10,6 +10,7 @@ from ..data.flags import CommandParser
 from .calibrate import add_calibrate
 from .demo import add_demo
 from .evaluate import add_evaluate
+from .fill import add_fill
 from .invert import add_invert
 from .outcome import outcome
 from .prepare import add_prepare
@@ -51,7 +52,7 @@ def _parser() -> CommandParser:
     parser.epilog = _EXIT_STATUS
     parser.add_argument("--version", "-V", action=_Version, nargs=0, help="show the versions and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for add in (add_demo, add_invert, add_prepare, add_evaluate, add_calibrate, add_push):
+    for add in (add_demo, add_invert, add_fill, add_prepare, add_evaluate, add_calibrate, add_push):
         add(commands)
     commands.add_parser("train", help="train an inverter")
     return parser

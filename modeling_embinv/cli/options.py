@@ -10,28 +10,31 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.flags import LARGEST_BATCH, number
 from ..settings_embinv import FEEDBACK, SETTINGS, SamplerSettings, SearchSettings, Setting, feedback_by_name
-from .checks import check_device, check_feedback_flag, check_model, check_seed
+from .checks import check_device, check_feedback_flag, check_model, check_seed, stored_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from ..data.encoders import Encoder
     from ..modeling_embinv import EmbInvForMaskedDiffusion
-    from ..stores.vectors import Skipped
+    from ..stores.vectors import Skipped, VectorSource
 
 CHECKPOINT = Path(__file__).parents[2] / "checkpoints" / "embinv-minilm"
 # in a clone of the project the checkpoint lies beside the package; an installed package takes it from the Hub
 MODEL = str(CHECKPOINT) if CHECKPOINT.is_dir() else "embinv/embinv-minilm"
+VECTOR_KINDS = "npy, npz, safetensors, parquet, Arrow, jsonl, csv or json file of vectors"
 # the type of a flag that counts texts or tokens
 count = number(int, 1, 10**12)
 
 
-def add_model_folder(parser: argparse.ArgumentParser) -> None:
-    """Flags of the model's folder, and of how it computes."""
+def add_model_folder(
+    parser: argparse.ArgumentParser, batch: int = 64, batch_help: str = "vectors in one forward pass"
+) -> None:
+    """Flags of the model's folder, and of how it computes; `batch` is the default of the batch size."""
     parser.add_argument("--model", default=MODEL, help="folder or Hub id (user/name@revision) of an inverter")
     parser.add_argument("--device", help="cpu, cuda, mps (default: this process's accelerator, else cpu)")
     batch_size = number(int, 1, LARGEST_BATCH)
-    parser.add_argument("--batch_size", type=batch_size, default=64, help="vectors in one forward pass")
+    parser.add_argument("--batch_size", type=batch_size, default=batch, help=batch_help)
     parser.add_argument("--int8", action="store_true", help="matrix products in int8, about twice as fast on a CPU")
 
 
@@ -43,11 +46,48 @@ def add_model(parser: argparse.ArgumentParser, sweep: bool = False) -> None:
     about += "; of several values, every combination is tried" if sweep else ""
     for title, table in (("generation", SamplerSettings.table()), ("search", SearchSettings.table())):
         group = parser.add_argument_group(title, about)
-        for setting in filter(lambda setting: setting.is_flag, table.values()):
-            group.add_argument(f"--{setting.name}", type=setting.kind, help=_help(setting), **several)
+        add_table(group, table, **several)
     group.add_argument("--feedback", choices=FEEDBACK.choices, help=_help(FEEDBACK), **several)
     if not sweep:
         parser.add_argument("--seed", type=int, default=0, help="of sampling")
+
+
+def add_vector_columns(parser: argparse.ArgumentParser) -> None:
+    """Flags of the output, and of where a file of vectors has what."""
+    parser.add_argument("--out", help="jsonl or parquet file of the texts; without it they are printed")
+    parser.add_argument(
+        "--column", help="column of the vectors, or its path (vector.default); without it the usual names are tried"
+    )
+    parser.add_argument("--id_column", help="column of their ids; without it what the format calls id")
+
+
+def open_source(options: argparse.Namespace, text_column: str | bool = False) -> "VectorSource":
+    """The file of vectors, opened before the weights are loaded, so that a mistake is found at once.
+
+    Args:
+        options: with the flags of `add_vector_columns`, `source`, `strict` and `model`.
+        text_column: as of `open_vectors`.
+
+    Raises:
+        EmbInvError: an output of another kind, no such file or column, or vectors of another width.
+    """
+    from ..inversion.parts import check_out
+    from ..stores.vectors import open_vectors
+
+    if options.out:
+        check_out(Path(options.out))
+    config = stored_config(options.model)
+    with messages_on_stderr():
+        return open_vectors(
+            options.source, options.column, options.id_column, text_column, config.get("embedding_dim"),
+            options.strict, config.get("encoder_id"),
+        )  # fmt: skip
+
+
+def add_table(group: argparse._ArgumentGroup, table: dict[str, Setting], **options: Any) -> None:
+    """A flag for each setting of a table that one word or number gives; `options` are argparse's, for all of them."""
+    for setting in filter(lambda setting: setting.is_flag, table.values()):
+        group.add_argument(f"--{setting.name}", type=setting.kind, help=_help(setting), **options)
 
 
 def _help(setting: Setting) -> str:
@@ -62,11 +102,20 @@ def sampler_settings(options: argparse.Namespace) -> dict[str, Any]:
     Raises:
         EmbInvError: for a value out of bounds.
     """
-    given = {name: getattr(options, name) for name, setting in SETTINGS.items() if setting.is_flag}
+    return given_settings(options, SETTINGS)
+
+
+def given_settings(options: argparse.Namespace, table: dict[str, Setting]) -> dict[str, Any]:
+    """The settings of a table that were given as flags.
+
+    Raises:
+        EmbInvError: for a value out of bounds.
+    """
+    given = {name: getattr(options, name) for name, setting in table.items() if setting.is_flag}
     given = {name: values for name, values in given.items() if values is not None}
     for name, values in given.items():
         for value in values if isinstance(values, list) else [values]:
-            SETTINGS[name].check(value)
+            table[name].check(value)
     return given
 
 

@@ -6,6 +6,8 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from ..errors_embinv import EmbInvError
 
@@ -55,6 +57,32 @@ def on_interrupt(sentence: Callable[[], str]) -> Iterator[None]:
         if error.args or not (said := sentence()):
             raise
         raise KeyboardInterrupt(said) from error
+
+
+def summary(stats: dict[str, Any], out: str | None) -> str:
+    """What a run over a file of vectors made, in a line.
+
+    Args:
+        stats: as `invert_file` returns them. out: the file of the texts; None = they were printed.
+    """
+    count, rate = stats["vectors"], stats["vectors_per_second"]
+    texts = f"{count:,} {'text' if count == 1 else 'texts'}"
+    speed = f"{rate:,.0f} vectors/s" if rate >= 1 else f"{1 / rate:,.0f} s a vector" if rate else "no new vector"
+    resumed = f"; {stats['resumed']:,} of them by an earlier run" if stats["resumed"] else ""
+    return f"embinv: wrote {texts} to {out} ({speed}){resumed}." if out else f"embinv: {texts} ({speed})."
+
+
+def saved_parts(out: str | None) -> str:
+    """What an interrupted run leaves, in a sentence: the texts of its finished parts; "" if there are none."""
+    if not out:
+        return ""
+    folder = Path(out).with_name(Path(out).name + ".parts")
+    count = 0
+    for part in folder.glob("*.jsonl"):
+        with part.open("rb") as lines:
+            count += sum(1 for _ in lines)
+    texts = f"{count:,} {'text is' if count == 1 else 'texts are'}"
+    return f"{texts} saved in {folder}; run the same command to resume." if count else ""
 
 
 def _say(name: str, message: str) -> None:

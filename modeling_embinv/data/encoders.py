@@ -4,6 +4,7 @@ Every encoder is loaded through sentence-transformers, so pooling, dense layers,
 encoder's own. A new encoder is a YAML file (see `configs/encoders/` in the package), not code.
 """
 
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,9 @@ from ..texts_embinv import text_lengths
 from .encoder_config import PACKAGED_ID, EncoderConfig, full_id, packaged_folder, packaged_yaml
 from .files import one_line
 from .tokens import Vocabulary, tokenize
+
+# tokens of a text for an encoder that has no limit of its own; also the bound of `EncoderConfig.max_length`
+_UNLIMITED = 100_000
 
 if TYPE_CHECKING:  # the import takes seconds, and most of the command line never encodes
     from sentence_transformers import SentenceTransformer
@@ -52,12 +56,25 @@ class SentenceEncoder:
         # The library's limit counts everything that the network reads, ours only the text.
         overhead = len(self._model.tokenizer(self._prompt)["input_ids"])
         native = self._model.max_seq_length
-        if native is not None and self.config.max_length + overhead > native:
+        self._overhead, self._longest = overhead, _UNLIMITED if native is None else native - overhead
+        if self.config.max_length > self._longest:
             raise EmbInvError(
                 f"{self.config.id} reads at most {native} tokens, {overhead} of them its prompt and special tokens: "
-                f"max_length must be at most {native - overhead}, not {self.config.max_length}"
+                f"max_length must be at most {self._longest}, not {self.config.max_length}"
             )
         self._model.max_seq_length = self.config.max_length + overhead
+
+    def read_whole_texts(self) -> int:
+        """Lets the encoder read as much of a text as its network takes, beyond `config.max_length`.
+
+        An inverter's encoder is loaded with the inverter's length, and cuts longer texts.
+
+        Returns:
+            The most tokens of a text that it reads, its prompt and special tokens not counted.
+        """
+        self._model.max_seq_length = self._longest + self._overhead
+        self.config = replace(self.config, max_length=self._longest)
+        return self._longest
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -175,6 +192,10 @@ class AbsentEncoder:
                 f"{self.config.id} cannot be called here: give its vectors (--vectors, or prepared pairs)"
             )
         return torch.empty(0, self.embedding_dim)
+
+    def read_whole_texts(self) -> int:
+        """What the configuration says; nothing else is known of this encoder."""
+        return self.config.max_length
 
 
 Encoder = SentenceEncoder | AbsentEncoder

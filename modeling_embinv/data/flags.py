@@ -21,13 +21,17 @@ class _Group(argparse._ArgumentGroup):
 
 
 class _HelpFormatter(argparse.HelpFormatter):
-    """Shows the default of every flag that has one."""
+    """Shows the default of every flag that has one, and examples as they are."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text, default = action.help or "", action.default
         is_plain = isinstance(default, int | float | str) and not isinstance(default, bool)
         is_shown = is_plain and default != argparse.SUPPRESS and action.option_strings and "default" not in text
         return f"{text} (default: %(default)s)" if is_shown else text
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Examples, a line each, keep their lines."""
+        return text if "\n" in text else super()._fill_text(text, width, indent)
 
 
 class CommandParser(argparse.ArgumentParser):

@@ -1,30 +1,19 @@
-"""Inverts vectors: a few at a time, or a file of any size in parts that survive a kill and are shared by processes."""
+"""Inverts a file of vectors of any size."""
 
-import hashlib
-import json
 import time
-import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import torch
-from numpy.typing import NDArray
 from rich.console import Console
-from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from ..data.vector_checks import sample_warnings
-from ..errors_embinv import EmbInvError
-from ..int8_embinv import Int8Linear
 from ..modeling_embinv import EmbInvForMaskedDiffusion
-from ..runtime import process_state
 from ..stores.vectors import VectorBatch, VectorSource
 from ..vectors_embinv import unit_rows
-from .parts import ResultParts
+from .jobs import FileJob, check_one_terminal
 from .rows import Inversion, invert_vectors
 from .terminal import print_inversions
 
@@ -91,7 +80,7 @@ def invert_file(
         OSError: a folder that cannot be written, or a full disk. A half-written `out` is never left.
     """
     started = time.perf_counter()
-    job = _Job(model, tokenizer, source, batch_size, settings or {}, seed, part_rows, feedback)
+    job = _Job(model, tokenizer, source, batch_size, part_rows, feedback, settings or {}, seed)
     if out is None:
         vectors, resumed = job.to_terminal(), 0
     else:
@@ -109,76 +98,32 @@ def invert_file(
 
 
 @dataclass
-class _Job:
+class _Job(FileJob):
     """One call of `invert_file`."""
 
-    model: EmbInvForMaskedDiffusion
-    tokenizer: PreTrainedTokenizerBase
-    source: VectorSource
-    batch_size: int
     settings: dict[str, Any]
     seed: int
-    part_rows: int
-    feedback: Callable[..., Any] | str | None
+
+    schema = SCHEMA
 
     def __post_init__(self) -> None:
         self.settings = self.model._generation_settings(None, self.settings).settings()
-        config = self.model.config
-        self.source.expect_width(config.embedding_dim, config.encoder_id)
-        self.warned = False
+        super().__post_init__()
 
     def to_terminal(self) -> int:
         """Prints all texts; how many."""
-        if process_state().num_processes > 1:
-            raise EmbInvError("several processes cannot share a terminal; give an output file")
+        check_one_terminal()
         rows = (row for first_row, part in self.parts() for row in self.invert(first_row, part))
         return print_inversions(rows, self.tokenizer, Console())
 
-    def to_file(self, out: Path, show_progress: bool) -> tuple[int, int]:
-        """Writes `out`; how many vectors it holds, and how many were inverted before."""
-        if out.resolve() == self.source.path.resolve():
-            raise EmbInvError(f"{out}: the results would replace the vectors; choose another output")
-        state, folder = process_state(), ResultParts(out)
-        finished, total = folder.finished(), self.source.count()
-        if state.is_main_process:
-            folder.open(self.identity())
-        state.wait_for_everyone()
-        names, vectors, resumed = [], 0, 0
-        show_bar = show_progress and state.is_main_process
-        # smoothing=0: the mean since the start, which neither resumed parts nor those of other processes make jump
-        with tqdm(total=total, unit=" vectors", smoothing=0, disable=None if show_bar else True) as bar:
-            for index, (first_row, part) in enumerate(self.parts()):
-                names.append(_part_name(first_row, part))
-                if names[-1] in finished:
-                    resumed += len(part.rows)
-                    bar.initial = resumed
-                elif index % state.num_processes == state.process_index:
-                    folder.write(names[-1], _rows(self.invert(first_row, part), bar))
-                vectors += len(part.rows)
-                bar.update(vectors + self.source.skipped.count - bar.n)
-        state.wait_for_everyone()
-        if state.is_main_process:
-            folder.merge(names, SCHEMA)
-        return vectors, resumed
-
-    def parts(self) -> Iterator[tuple[int, VectorBatch]]:
-        """(first row, the good vectors of `part_rows` rows), where there are any."""
-        for index, part in enumerate(self.source.batches(self.part_rows)):
-            if len(part.rows):
-                self.check_sample(part.vectors)
-                yield index * self.part_rows, part
-
-    def check_sample(self, vectors: NDArray[np.float32]) -> None:
-        """Warns, once a job, of a part (n, D) that does not look like vectors of the model's encoder."""
-        if not self.warned:
-            for line in sample_warnings(vectors, self.model.config.encoder_id):
-                self.warned = True
-                warnings.warn(line, stacklevel=2)
+    def rows(self, first_row: int, part: VectorBatch) -> Iterator[dict[str, Any]]:
+        """The texts of a part as they are stored."""
+        return (inversion._asdict() for inversion in self.invert(first_row, part))
 
     def invert(self, first_row: int, part: VectorBatch) -> Iterator[Inversion]:
         """The texts of a part."""
         ids = part.ids or [None] * len(part.rows)
-        vectors, _ = unit_rows(part.vectors)  # `check_sample` has warned
+        vectors, _ = unit_rows(part.vectors)  # `parts` has warned of other lengths
         inversions = invert_vectors(
             self.model, self.tokenizer, vectors, self.batch_size, self.settings, self.seed, first_row, self.feedback
         )
@@ -186,38 +131,5 @@ class _Job:
             yield inversion._replace(row=row, id=name)
 
     def identity(self) -> dict[str, Any]:
-        """What a run and its resume have in common. Not the batch size: memory may be why the run stopped."""
-        return {
-            "source": str(self.source.path.resolve()),
-            "column": self.source.column,
-            "id_column": self.source.id_column,
-            "fields": list(Inversion._fields),
-            "weights": _weights_digest(self.model),
-            "seed": self.seed,
-            "part_rows": self.part_rows,
-            "int8": isinstance(self.model.decoder, Int8Linear),
-            "feedback": self.feedback if isinstance(self.feedback, str) else self.feedback is not None,
-            **self.settings,
-        }
-
-
-def _part_name(first_row: int, part: VectorBatch) -> str:
-    """Names the part by what goes into it: its vectors, which rows they are, and their ids."""
-    digest = hashlib.blake2b(part.vectors.tobytes(), digest_size=8)
-    digest.update(part.rows.astype("<i8").tobytes() + json.dumps(part.ids).encode())
-    return f"{first_row:012d}-{digest.hexdigest()}.jsonl"
-
-
-def _weights_digest(model: torch.nn.Module) -> str:
-    digest = hashlib.blake2b(digest_size=8)
-    for name, weight in model.named_parameters():
-        digest.update(name.encode())
-        digest.update(weight.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _rows(inversions: Iterable[Inversion], bar: "tqdm[NoReturn]") -> Iterator[dict[str, Any]]:
-    """The inversions as they are stored; the bar moves as they come."""
-    for inversion in inversions:
-        yield inversion._asdict()
-        bar.update()
+        """With the settings of the sampler."""
+        return {**super().identity(), "seed": self.seed, **self.settings}

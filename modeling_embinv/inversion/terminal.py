@@ -1,6 +1,6 @@
-"""Recovered texts on a terminal, each token tinted by the model's confidence in it."""
+"""Recovered texts on a terminal, tinted by the model's confidence in them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -68,3 +68,48 @@ def print_inversions(inversions: Iterable[Inversion], tokenizer: PreTrainedToken
         console.print(line, soft_wrap=True, highlight=False)
         count += 1
     return count
+
+
+def print_fillings(rows: Iterable[dict[str, Any]], console: Console) -> int:
+    """Prints filled texts, and what is known of each gap; returns how many there were.
+
+    Args:
+        rows: as `fillings.SCHEMA` has them. Each is its number, id, cosine and verdict; the text, its filled words in
+            brackets; and for each gap the words, their probability and the runners-up.
+        console: where they are printed.
+    """
+    count = 0
+    for row in rows:
+        name = "" if row["id"] is None else f"  {printable(row['id'])}"
+        verdict = f"{row['verdict']}: {row['verdict_in_words']}"
+        lines = [Text(f"{row['row']:>6}{name}  cosine {row['cosine']:.3f}  {verdict}"), _filled(row), *_gaps(row)]
+        for line in lines:
+            console.print(line, soft_wrap=True, highlight=False)
+        count += 1
+    return count
+
+
+def _filled(row: dict[str, Any]) -> Text:
+    """The text, each filled gap in brackets, underlined and in the tint of its probability."""
+    text, position = Text(" " * 8), 0
+    for gap in row["gaps"]:
+        text.append(printable(row["text"][position : gap["start"]]))
+        text.append(_bracketed(gap))
+        position = gap["end"]
+    return text.append(printable(row["text"][position:]))
+
+
+def _bracketed(gap: dict[str, Any]) -> Text:
+    return Text(f"[{printable(gap['text'])}]", style=f"underline {tint(gap['probability'])}")
+
+
+def _gaps(row: dict[str, Any]) -> Iterator[Text]:
+    """A line for each gap: the words, how probable they are, and the runners-up."""
+    for gap in row["gaps"]:
+        others = [
+            f"{printable(one['text'])} {100 * one['probability']:.0f} % (cosine {one['cosine']:.3f})"
+            for one in gap["alternatives"]
+        ]
+        also = f"; else {', '.join(others)}" if others else ""
+        mark = printable(gap["mark"])
+        yield Text.assemble(" " * 8, f"{mark} = ", _bracketed(gap), f" {100 * gap['probability']:.0f} %{also}")

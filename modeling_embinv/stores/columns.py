@@ -14,6 +14,10 @@ TEXT_NAMES = ("text", "texts", "content", "document", "documents", "sentence", "
 _NUMBERED = re.compile(r"(.*?)(\d{1,9})", re.DOTALL)
 
 
+class NoTextsError(EmbInvError):
+    """A file has no column of texts under a usual name."""
+
+
 class Table(NamedTuple):
     """An opened file.
 
@@ -55,7 +59,9 @@ def choose_columns(
     ids = _named(where, table, id_column) if id_column else _usual(table.columns, ID_NAMES)
     text = _named(where, table, text_column) if isinstance(text_column, str) else None
     if text_column is True and (text := _usual(table.columns, TEXT_NAMES)) is None:
-        raise EmbInvError(f"{where}: holds no texts; columns: {short_names([name for name in table.columns if name])}")
+        raise NoTextsError(
+            f"{where}: holds no texts; columns: {short_names([name for name in table.columns if name])}"
+        )
     return Columns(_vectors(where, table, column), ids, text)
 
 

@@ -38,8 +38,8 @@ _READERS = {
 KINDS = tuple(_READERS)
 _MAGIC = {b"\x93NUMPY": ".npy", b"PK\x03\x04": ".npz", b"PAR1": ".parquet", b"ARROW1": ".arrow"}
 _PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".bin")
-# Rows that decide on the width, and skipped rows that are listed.
-_PEEK, _LISTED = 100, 5
+# Rows that decide on the width, and skipped rows that are kept, and that are listed in one line.
+_PEEK, _KEPT, _LISTED = 100, 20, 5
 
 
 class VectorBatch(NamedTuple):
@@ -73,12 +73,12 @@ class Skipped:
     def add(self, row: int, reason: str) -> None:
         """Count a row, and keep why it is none if it is one of the first."""
         self.count += 1
-        if len(self.examples) < _LISTED:
+        if len(self.examples) < _KEPT:
             self.examples.append((row, reason))
 
     def __str__(self) -> str:
-        listed = "; ".join(f"row {row} {reason}" for row, reason in self.examples)
-        more = f"; and {self.count - len(self.examples):,} more" if self.count > len(self.examples) else ""
+        listed = "; ".join(f"row {row} {reason}" for row, reason in self.examples[:_LISTED])
+        more = f"; and {self.count - _LISTED:,} more" if self.count > _LISTED else ""
         return f"{self.count:,} {'row' if self.count == 1 else 'rows'} without a usable vector: {listed}{more}"
 
 
@@ -89,11 +89,12 @@ class VectorSource:
         column: where the vectors are; "" where the file is nothing but vectors.
         id_column, text_column: where ids and texts are, or None.
         width: D, numbers of a vector.
+        is_strict: whether a row without a usable vector is an error.
         skipped: the rows that `batches` has left out, since it was called last.
     """
 
     def __init__(self, path: Path, table: Table, columns: Columns, strict: bool) -> None:
-        self.path, self._table, self._columns, self._strict = path, table, columns, strict
+        self.path, self._table, self._columns, self.is_strict = path, table, columns, strict
         self.column = _span(columns.vectors)
         self.id_column, self.text_column = columns.id, columns.text
         self.skipped = Skipped()
@@ -145,7 +146,7 @@ class VectorSource:
         for count, parsed, ids, texts in self._read(size):
             vectors, indices, reasons = parsed.select(self.width)
             for index in sorted(reasons):
-                if self._strict:
+                if self.is_strict:
                     raise EmbInvError(f"{self.path}: row {first + index} {reasons[index]}")
                 self.skipped.add(first + index, reasons[index])
             yield (

@@ -41,6 +41,16 @@ WITHOUT_TORCH = [
     (["invert", VECTOR, "--model", "a/b/c"], "a/b/c is no folder here"),
     (["invert", TEXTS, "--out", "x.csv"], "x.csv: results are written to a file that ends in .jsonl or .parquet"),
     (["invert", TEXTS], "constraints.txt: unknown kind of file"),
+    (["fill"], "the following arguments are required: source"),
+    (["fill", "missing.jsonl"], "missing.jsonl: no such file"),
+    (["fill", TEXTS], "constraints.txt: unknown kind of file"),
+    (["fill", "missing.jsonl", "--template", "A ▇▇▇.", "--text-column", "x"], "--template or --text-column, not both"),
+    (["fill", "missing.jsonl", "--choices", "first-names"], "must be TAG=LIST, as NAME=first-names"),
+    (["fill", "missing.jsonl", "--choices", "NAME=firstnames"], "firstnames: no such file, and no list of that name"),
+    (["fill", "missing.jsonl", "--num-tokens", "0"], "must be a whole number from 1 to 64"),
+    (["fill", "missing.jsonl", "--num-beams", "0"], "num_beams must be a whole number from 1"),
+    (["fill", "missing.jsonl", "--feedback", "none"], "invalid choice: 'none'"),
+    (["fill", "missing.jsonl", "--model", "a/b/c"], "a/b/c is no folder here"),
     (["demo", "", "  "], "every sentence is empty"),
     (["demo", "--model", "/nothing/here"], "/nothing/here is no folder here"),
     (["prepare", "--out", "x"], "give texts"),
@@ -132,7 +142,7 @@ def test_underscores_and_hyphens_are_the_same_flag(capsys, monkeypatch):
     assert (seen[0].id_column, seen[0].out, seen[0].num_steps, seen[0].batch_size) == ("my_id", "c_d.jsonl", 3, 2)
 
 
-@pytest.mark.parametrize("command", ["demo", "invert", "prepare", "evaluate", "calibrate", "push", "train"])
+@pytest.mark.parametrize("command", ["demo", "invert", "fill", "prepare", "evaluate", "calibrate", "push", "train"])
 def test_help_has_hyphens_and_defaults(capsys, command):
     """Two conventions in one page, a default that only the code knows, or a help text that does not format."""
     assert main([command, "--help"]) == 0

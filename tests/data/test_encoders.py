@@ -112,6 +112,17 @@ def test_max_length_beyond_the_encoder(minilm):
         load_encoder(EncoderConfig("all-MiniLM-L6-v2", max_length=255))
 
 
+def test_whole_texts_are_read_on_request():
+    """The encoder of an inverter cuts texts at the inverter's length: no filling behind it would change the vector."""
+    encoder = load_encoder(EncoderConfig("all-MiniLM-L6-v2", max_length=32))
+    texts = [f"{'word ' * 100}{end}" for end in ("cat", "dog")]
+    cut = encoder.encode(texts)
+    assert torch.allclose(cut[0], cut[1])
+    assert encoder.read_whole_texts() == encoder.config.max_length == 254  # 256 with [CLS] and [SEP]
+    whole = encoder.encode([*texts, "word " * 254, f"{'word ' * 254}cat"])
+    assert not torch.allclose(whole[0], whole[1], atol=1e-3) and torch.allclose(whole[2], whole[3], atol=1e-6)
+
+
 def test_task_chooses_the_route(tmp_path, minilm):
     """Catches a `task` that never reaches the encoder: both routes would then give one vector."""
     from sentence_transformers import SentenceTransformer

@@ -219,6 +219,42 @@ def test_pipeline_returns_the_cosine_with_feedback(invert):
         assert all(-1.001 <= row["cosine"] <= 1.001 for row in rows)
 
 
+QUICK = dict(num_tokens=1, num_proposals=4, num_beams=2, num_sweeps=1)
+
+
+def test_pipeline_fills_redacted_texts(invert):
+    """Texts in another order than their vectors, a batch size that changes them, or other fields than the command."""
+    vectors, texts = unit_vectors(3), ["a ▇▇▇ is here", "we met <NAME>", "it [COSTS] much"]
+    rows = invert(vectors, texts=texts, **QUICK)
+    filled = invert.model.fill(vectors, texts, tokenizer=invert.tokenizer, **QUICK).texts
+    assert rows == [text.as_dict() for text in filled]
+    assert [row["gaps"][0]["mark"] for row in rows] == ["▇▇▇", "<NAME>", "[COSTS]"]
+    assert [row["text"] for row in invert(vectors, texts=texts, batch_size=2, **QUICK)] == [
+        row["text"] for row in rows
+    ]
+    assert invert(vectors[0], texts=texts[0], **QUICK)["text"] == rows[0]["text"]
+    judged = invert(vectors[:1], texts=texts[:1], feedback=lambda texts: unit_vectors(len(texts)), **QUICK)
+    assert judged[0]["cosine"] == pytest.approx(1.0) and judged[0]["verdict"] == "verified"
+    seeded = pipeline("embedding-inversion", model=invert.model, tokenizer=invert.tokenizer, seed=2)
+    assert seeded(vectors[0], texts=texts[0], **QUICK)["text"] == rows[0]["text"]
+
+
+@pytest.mark.parametrize(
+    "texts, settings, message",
+    [
+        (["a ▇▇▇"] * 2, {}, "got 1 vectors and 2 texts"),
+        (["a"], {}, "text 0 has no gap"),
+        (["a ▇▇▇"], dict(temperature=1.0), "unknown fill setting"),
+        (["a ▇▇▇"], dict(tokenizer=None), "takes no tokenizer"),
+        (["a ▇▇▇"], dict(feedback="orcale"), "feedback must be"),
+    ],
+)
+def test_pipeline_refuses_texts_that_it_cannot_fill(invert, texts, settings, message):
+    """A setting of `generate` that is ignored, or a text too many that is dropped."""
+    with pytest.raises(ValueError, match=message):
+        invert(unit_vectors(1), texts=texts, **settings)
+
+
 @pytest.mark.parametrize(
     "settings, message",
     [

@@ -49,23 +49,12 @@ def test_drafts_are_shown(run):
     assert lines[0].startswith("1 ") and "▒" in lines[0] and "▒" not in lines[-1] and "dog" in lines[-1]
 
 
-def test_gaps_are_filled_and_the_rest_stays(run, vectors, tmp_path):
-    """Known words that the model may overwrite would make the example a lie."""
-    np.save(tmp_path / "one.npy", np.load(vectors)[0])
-    assert run("fill_gaps.py", "we will [MASK] at the [MASK].", str(tmp_path / "one.npy")).split() == [
-        "we", "will", "meet", "at", "the", "station."
-    ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def released(encoder, tmp_path_factory) -> Path:
-    """A tiny inverter of all-MiniLM-L6-v2 with what the released one has: a surrogate and a calibration."""
-    model = new_tiny_inverter(
-        encoder.tokenizer, embedding_dim=384, max_sequence_length=32, surrogate_rank=4,
-        encoder_id="sentence-transformers/all-MiniLM-L6-v2",
-    )  # fmt: skip
-    model.generation_config.calibration = {"open_loop": {"bias": -1.7}}
-    return export(model, prepare_tokenizer(encoder.tokenizer), tmp_path_factory.mktemp("released") / "model")
+def test_gaps_are_filled_and_the_rest_stays(run):
+    """Known words that the model may overwrite would make the example a lie; so would a filling without its proof."""
+    redacted, filled, gap = run("fill_gaps.py", "We will meet at the station.", "station").splitlines()
+    assert redacted == "We will meet at the ▇▇▇."
+    assert filled.startswith("We will meet at the station.  cosine 1.0") and filled.endswith("verified")
+    assert gap.startswith("  station ") and "; else " in gap
 
 
 @pytest.mark.slow

@@ -1,0 +1,145 @@
+"""A long run over a file of vectors, in parts that survive a kill and are shared by processes."""
+
+import hashlib
+import json
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from ..data.vector_checks import sample_warnings
+from ..errors_embinv import EmbInvError
+from ..int8_embinv import Int8Linear
+from ..modeling_embinv import EmbInvForMaskedDiffusion
+from ..runtime import process_state
+from ..stores.vectors import VectorBatch, VectorSource
+from .parts import ResultParts
+
+
+@dataclass
+class FileJob(ABC):
+    """One run over the vectors of a file. A subclass says what a part becomes.
+
+    Attributes:
+        model, tokenizer: the inverter's.
+        source: the opened file.
+        batch_size: vectors at a time. part_rows: rows of the file in a part.
+        feedback: what judges texts: "surrogate", an encoder, or None.
+        schema: of the rows, for parquet.
+    """
+
+    model: EmbInvForMaskedDiffusion
+    tokenizer: PreTrainedTokenizerBase
+    source: VectorSource
+    batch_size: int
+    part_rows: int
+    feedback: Callable[..., Any] | str | None
+
+    schema: ClassVar[pa.Schema]
+
+    def __post_init__(self) -> None:
+        config = self.model.config
+        self.source.expect_width(config.embedding_dim, config.encoder_id)
+        self.warned = False
+
+    @abstractmethod
+    def rows(self, first_row: int, part: VectorBatch) -> Iterator[dict[str, Any]]:
+        """What is written of a part, a row for each of its vectors."""
+
+    @property
+    def num_left_out(self) -> int:
+        """Rows that were left out so far."""
+        return self.source.skipped.count
+
+    def parts(self) -> Iterator[tuple[int, VectorBatch]]:
+        """(first row, the good vectors of `part_rows` rows), where there are any."""
+        for index, part in enumerate(self.source.batches(self.part_rows)):
+            if len(part.rows):
+                self._check_sample(part.vectors)
+                yield index * self.part_rows, part
+
+    def to_file(self, out: Path, show_progress: bool) -> tuple[int, int]:
+        """Writes `out`; how many rows it holds, and how many an earlier run had made."""
+        if out.resolve() == self.source.path.resolve():
+            raise EmbInvError(f"{out}: the results would replace the vectors; choose another output")
+        state, folder = process_state(), ResultParts(out)
+        finished, total = folder.finished(), self.source.count()
+        if state.is_main_process:
+            folder.open(self.identity())
+        state.wait_for_everyone()
+        names, count, resumed = [], 0, 0
+        show_bar = show_progress and state.is_main_process
+        # smoothing=0: the mean since the start, which neither resumed parts nor those of other processes make jump
+        with tqdm(total=total, unit=" vectors", smoothing=0, disable=None if show_bar else True) as bar:
+            for index, (first_row, part) in enumerate(self.parts()):
+                names.append(_part_name(first_row, part))
+                if names[-1] in finished:
+                    resumed += len(part.rows)
+                    bar.initial = resumed
+                elif index % state.num_processes == state.process_index:
+                    folder.write(names[-1], _counted(self.rows(first_row, part), bar))
+                count += len(part.rows)
+                bar.update(count + self.num_left_out - bar.n)
+        state.wait_for_everyone()
+        if state.is_main_process:
+            folder.merge(names, self.schema)
+        return count, resumed
+
+    def identity(self) -> dict[str, Any]:
+        """What a run and its resume have in common. Not the batch size: memory may be why the run stopped."""
+        return {
+            "source": str(self.source.path.resolve()),
+            "column": self.source.column,
+            "id_column": self.source.id_column,
+            "fields": self.schema.names,
+            "weights": _weights_digest(self.model),
+            "part_rows": self.part_rows,
+            "int8": isinstance(self.model.decoder, Int8Linear),
+            "feedback": self.feedback if isinstance(self.feedback, str) else self.feedback is not None,
+        }
+
+    def _check_sample(self, vectors: NDArray[np.float32]) -> None:
+        """Warns, once a job, of a part (n, D) that does not look like vectors of the model's encoder."""
+        if not self.warned:
+            for line in sample_warnings(vectors, self.model.config.encoder_id):
+                self.warned = True
+                warnings.warn(line, stacklevel=2)
+
+
+def check_one_terminal() -> None:
+    """Raises EmbInvError where several processes would print to one terminal."""
+    if process_state().num_processes > 1:
+        raise EmbInvError("several processes cannot share a terminal; give an output file")
+
+
+def _part_name(first_row: int, part: VectorBatch) -> str:
+    """Names the part by what goes into it: its vectors, which rows they are, their ids, and their texts if any."""
+    digest = hashlib.blake2b(part.vectors.tobytes(), digest_size=8)
+    digest.update(part.rows.astype("<i8").tobytes() + json.dumps(part.ids).encode())
+    if part.texts is not None:
+        digest.update(json.dumps(part.texts).encode())
+    return f"{first_row:012d}-{digest.hexdigest()}.jsonl"
+
+
+def _weights_digest(model: torch.nn.Module) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for name, weight in model.named_parameters():
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _counted(rows: Iterable[dict[str, Any]], bar: "tqdm[NoReturn]") -> Iterator[dict[str, Any]]:
+    """The rows; the bar moves as they come."""
+    for row in rows:
+        yield row
+        bar.update()
