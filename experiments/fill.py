@@ -31,7 +31,7 @@ from modeling_embinv.data.files import write_json
 from modeling_embinv.data.settings import load_yaml
 from modeling_embinv.evaluation.calibration import WrittenTokens, expected_calibration_error, fit_calibration
 from modeling_embinv.evaluation.held_out import Measures
-from modeling_embinv.gaps_embinv import CALENDAR
+from modeling_embinv.gap_marks_embinv import CALENDAR
 from modeling_embinv.loading import load_inverter
 
 FOLDER = Path(__file__).parent

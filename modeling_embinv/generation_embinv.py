@@ -86,8 +86,8 @@ class Denoiser:
         samplers, ids = [], []
         for rows in torch.arange(len(targets)).split(_rows_at_a_time(config)):
             part = targets.rows(rows)
-            fixed = (None if given is None else given[rows] for given in (draft_ids, barred_ids))
-            samplers.append(Sampler(self.model, part.vectors, config, part.generators, None, *fixed))
+            draft, barred = (None if given is None else given[rows] for given in (draft_ids, barred_ids))
+            samplers.append(Sampler(self.model, part.vectors, config, part.generators, None, draft, barred))
             ids.append(samplers[-1].run().ids)
         self.num_forward_passes += max(sampler.num_forward_passes for sampler in samplers)
         return torch.cat(ids)

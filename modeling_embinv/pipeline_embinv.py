@@ -104,7 +104,7 @@ class EmbeddingInversionPipeline(Pipeline):
         filled: list[dict[str, Any]] = []
         for start in range(0, len(texts), batch_size):
             part = slice(start, start + batch_size)
-            output = self.model.fill(vectors[part], texts[part], tokenizer=self.tokenizer, **kwargs)
+            output = self.model.fill(vectors[part], texts[part], self.tokenizer, first_row=start, **kwargs)
             filled += [text.as_dict() for text in output.texts]
         return filled[0] if as_rows(embeddings, "embeddings").ndim == 1 else filled
 

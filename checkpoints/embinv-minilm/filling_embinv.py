@@ -10,24 +10,23 @@ import torch
 from torch import Tensor
 
 from .errors_embinv import EmbInvError
-from .gap_proposals_embinv import EXACT
-from .gap_proposals_embinv import Fillings
-from .gap_proposals_embinv import TextSearch
+from .gap_states_embinv import EXACT
+from .gap_states_embinv import Fillings
+from .gap_states_embinv import TextSearch
+from .gap_proposals_embinv import Proposer
 from .gap_search_embinv import GapSearch
 from .gap_search_embinv import TextJudge
-from .gaps_embinv import MARKS
-from .gaps_embinv import Filling
-from .gaps_embinv import Gap
-from .gaps_embinv import GapReader
-from .gaps_embinv import RedactedText
-from .gaps_embinv import allowed_tokens
+from .gap_marks_embinv import MARKS
+from .gap_states_embinv import Filling
+from .gap_marks_embinv import GapReader
+from .gap_states_embinv import RedactedText
+from .gap_marks_embinv import allowed_tokens
 from .generation_config_embinv import Calibration
 from .generation_config_embinv import evidence
 from .inputs_embinv import check_embeddings
 from .inputs_embinv import check_feedback
 from .inputs_embinv import checked_feedback
 from .settings_embinv import FillSettings
-from .texts_embinv import decode
 
 # what a verdict says, by its name
 VERDICTS = {
@@ -108,7 +107,8 @@ class FilledText:
             }
             for gap in self.gaps
         ]
-        return {"text": self.text, "cosine": self.cosine, "verdict": self.verdict, "gaps": gaps}
+        verdict = {"verdict": self.verdict, "verdict_in_words": VERDICTS[self.verdict]}
+        return {"text": self.text, "cosine": self.cosine, **verdict, "gaps": gaps}
 
 
 @dataclass(frozen=True)
@@ -141,6 +141,7 @@ class FillingMixin:
         choices: Mapping[str, Sequence[str]] | None = None,
         num_tokens: int | None = None,
         on_step: Callable[[list[FilledText]], None] | None = None,
+        first_row: int = 0,
         **settings: Any,
     ) -> FillingOutput:
         """Recover the hidden words of redacted texts, given the vectors of the whole texts.
@@ -167,13 +168,14 @@ class FillingMixin:
                 marks without a word.
             num_tokens: tokens of every gap where that is known; from 1 to `max_gap_tokens` are tried by default.
             on_step: called after each gap of a sweep with the texts as they are filled so far.
+            first_row: number of the first text, for errors to name.
             **settings: of the search, see `FillSettings`.
 
         Raises:
             EmbInvError: for bad vectors, another number of texts, a text without gaps, with nothing else or that is
                 too long for the surrogate, and unknown or impossible settings.
         """
-        vectors = check_embeddings(embeddings, self.config.embedding_dim).to(self.device)
+        vectors = check_embeddings(embeddings, self.config.embedding_dim, first_row).to(self.device)
         if feedback is None:
             raise EmbInvError('fill needs feedback: "surrogate", or an encoder to check the texts by.')
         check_feedback(feedback, tokenizer)
@@ -182,8 +184,10 @@ class FillingMixin:
         reader = GapReader(
             tokenizer, self.config.mask_token_id, marks, choices or {}, search.max_gap_tokens, num_tokens
         )
-        redacted = [reader.read(text, row) for row, text in enumerate(given)]
-        self._check_lengths(redacted, feedback)
+        redacted = [reader.read(text, row) for row, text in enumerate(given, first_row)]
+        if isinstance(feedback, str):
+            for row, text in enumerate(redacted, first_row):
+                check_reach(text, row, self.config.max_sequence_length - 1)
         judge, scout = self._text_judges(search, feedback, tokenizer, redacted)
         allowed = self._allowed(tokenizer, redacted)
         most = self.config.max_sequence_length - 1 if isinstance(feedback, str) else None
@@ -192,28 +196,18 @@ class FillingMixin:
             for text, vector in zip(redacted, vectors, strict=True)
         ]
         finish = _Finish(tokenizer, judge.kind, self._fill_calibration(judge.kind))
-        gap_search = GapSearch(self, search, judge, scout, reader.are_canonical)
+        proposer = Proposer(self, search.num_proposals, search.overshoot)
+        gap_search = GapSearch(proposer, search, judge, scout, reader.are_canonical)
         if searches:
             show = None if on_step is None else lambda: on_step([finish(one) for one in searches])
             gap_search.run(searches, show)
         calls = {one.kind: one.num_calls for one in (scout, judge) if one is not None}
         return FillingOutput(
             [finish(one) for one in searches],
-            gap_search.proposer.denoiser.num_forward_passes,
+            proposer.denoiser.num_forward_passes,
             calls.get("encoder", 0),
             calls.get("surrogate", 0),
         )
-
-    def _check_lengths(self, texts: list[RedactedText], feedback: Any) -> None:
-        """Raises EmbInvError for a text that is longer than what the surrogate was trained on."""
-        most = self.config.max_sequence_length - 1
-        for row, text in enumerate(texts):
-            size = text.num_tokens_at_least
-            if isinstance(feedback, str) and size > most:
-                raise EmbInvError(
-                    f"text {row} has {size} tokens at least; the surrogate judges {most} at most: "
-                    "give the encoder as feedback."
-                )
 
     def _text_judges(
         self, search: FillSettings, feedback: Any, tokenizer: Any, texts: list[RedactedText]
@@ -261,6 +255,15 @@ class FillingMixin:
         return self.generation_config.calibration_of(f"fill_{judge}")
 
 
+def check_reach(text: RedactedText, row: int, most: int) -> None:
+    """Raises EmbInvError for a text of more tokens than the surrogate judges, `most`; the line names the `row`."""
+    if text.num_tokens_at_least > most:
+        raise EmbInvError(
+            f"text {row} has at least {text.num_tokens_at_least} tokens; the surrogate judges {most} at most: "
+            "give the encoder as feedback."
+        )
+
+
 def _checked_texts(texts: Any, count: int) -> list[Any]:
     if isinstance(texts, str):
         texts = [texts]
@@ -281,7 +284,7 @@ class _Finish:
     def __call__(self, search: TextSearch) -> FilledText:
         best, text = search.best, search.text
         rankings = [self._ranking(search, gap) for gap in range(len(text.gaps))]
-        words = [""] * len(text.gaps) if self.tokenizer is None else text.words(self.tokenizer, best.fillings)
+        words = text.words(self.tokenizer, best.fillings)
         spans = self._spans(text, words)
         gaps = []
         for index, (gap, ranking) in enumerate(zip(text.gaps, rankings, strict=True)):
@@ -289,7 +292,7 @@ class _Finish:
             chances = self._chances(ranking, filling, len(text.gaps))
             others = sorted((one for one in ranking if one != filling), key=lambda one: -ranking[one][0])
             alternatives = tuple(
-                Alternative(self._word(gap, one), one, ranking[one][1], chances[one])
+                Alternative(gap.word(self.tokenizer, one), one, ranking[one][1], chances[one])
                 for one in others[:NUM_ALTERNATIVES]
             )
             known = words[index], filling, *spans[index], gap.mark, gap.kind, chances[filling]
@@ -297,11 +300,6 @@ class _Finish:
         whole = "" if self.tokenizer is None else text.text(self.tokenizer, best.fillings)
         verdict = self._verdict(search, gaps, rankings)
         return FilledText(whole, tuple(text.ids(best.fillings)), tuple(gaps), best.cosine, verdict)
-
-    def _word(self, gap: Gap, filling: Filling) -> str:
-        if filling == gap.literal or self.tokenizer is None:
-            return gap.mark
-        return decode(self.tokenizer, [filling])[0].strip()
 
     @staticmethod
     def _ranking(search: TextSearch, gap: int) -> dict[Filling, tuple[float, float]]:
@@ -325,16 +323,19 @@ class _Finish:
     def _chances(
         self, ranking: dict[Filling, tuple[float, float]], best: Filling, num_gaps: int
     ) -> dict[Filling, float]:
-        """The probability of each filling; that of the best one is calibrated, and the others share the rest."""
+        """The probability of each filling; that of the best one is calibrated, and the others share the rest.
+
+        Of an unrelated vector no filling is right.
+        """
         scores = torch.tensor([score for score, _ in ranking.values()], dtype=torch.float64)
         raw = dict(zip(ranking, (scores * NATS[self.judge]).softmax(dim=0).tolist(), strict=True))
         p = min(max(raw[best], 1e-6), 1 - 1e-6)
         cosine = ranking[best][1]
         given = evidence(torch.tensor([p]), torch.tensor([num_gaps]), torch.tensor([cosine]))
-        calibrated = float(self.calibration.weigh(given))
+        calibrated = float(self.calibration.weigh(given)) if cosine >= UNRELATED else 0.0
         if self.judge == "encoder" and cosine >= EXACT:
             calibrated = max(calibrated, p)
-        rest = (1 - calibrated) / max(1 - raw[best], 1e-9)
+        rest = (1 - calibrated) / max(1 - raw[best], 1e-9) if cosine >= UNRELATED else 0.0
         return {one: calibrated if one == best else chance * rest for one, chance in raw.items()}
 
     def _verdict(

@@ -15,14 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from .gap_proposals_embinv import Candidate
-from .gap_proposals_embinv import Fillings
-from .gap_proposals_embinv import Hypothesis
-from .gap_proposals_embinv import Job
-from .gap_proposals_embinv import Proposer
-from .gap_proposals_embinv import TextSearch
-from .gaps_embinv import Filling
-from .gaps_embinv import RedactedText
+from .gap_states_embinv import Candidate
+from .gap_states_embinv import Fillings
+from .gap_states_embinv import Hypothesis
+from .gap_states_embinv import Job
+from .gap_states_embinv import TextSearch
+from .gap_states_embinv import Filling
+from .gap_states_embinv import RedactedText
 from .settings_embinv import FillSettings
 
 
@@ -66,7 +65,9 @@ class GapSearch:
     """Fills the gaps of texts.
 
     Args:
-        model: the inverter. settings: how wide and how long the search is.
+        proposer: `propose(jobs)` gives fillings of gaps with their log p, and `denoiser.log_p` how likely each token
+            is. See `Proposer`.
+        settings: how wide and how long the search is.
         judge: ranks texts and has the last word. scout: the surrogate beside an encoder that judges; None leaves it
             out, and the encoder embeds what the denoiser proposes.
         are_canonical: of whole texts, whether their tokens are those that the tokenizer gives them; others can never
@@ -75,15 +76,14 @@ class GapSearch:
 
     def __init__(
         self,
-        model: Any,
+        proposer: Any,
         settings: FillSettings,
         judge: TextJudge,
         scout: TextJudge | None = None,
         are_canonical: Callable[[list[tuple[RedactedText, Fillings]]], list[bool]] | None = None,
     ) -> None:
         self.settings, self.judge, self.scout, self.are_canonical = settings, judge, scout, are_canonical
-        self.proposer = Proposer(model, settings.num_proposals, settings.overshoot)
-        self.mask = model.config.mask_token_id
+        self.proposer, self.mask = proposer, proposer.mask
 
     def run(self, searches: list[TextSearch], on_step: Callable[[], None] | None = None) -> None:
         """Search for all texts side by side; `on_step` is called after each gap."""
@@ -150,11 +150,10 @@ class GapSearch:
         result = []
         for search, state, gap in jobs:
             pairs = [next(chosen) for _ in state.fillings[gap]]
-            listed = search.text.gaps[gap].choices
-            fillings = [tuple(token[rank] for _, token in pairs) for rank in (0, 1)] if listed is None else listed
-            result.append(
-                Top([fillings[0], fillings[-1]], [sum(value[rank] for value, _ in pairs) for rank in (0, 1)])
-            )
+            fillings = [tuple(token[rank] for _, token in pairs) for rank in (0, 1)]
+            if listed := list(search.text.gaps[gap].choices or ()):
+                fillings = [listed[0], listed[-1]]
+            result.append(Top(fillings, [sum(value[rank] for value, _ in pairs) for rank in (0, 1)]))
         return result
 
     def step(self, active: list[tuple[TextSearch, int]]) -> None:

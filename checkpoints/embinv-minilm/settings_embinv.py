@@ -22,7 +22,7 @@ TEXTS = 2**17
 # λ by default, tuned on validation texts: the encoder's cosine needs no help, the surrogate is deceived without it
 LIKELIHOOD_WEIGHT, SURROGATE_LIKELIHOOD_WEIGHT = 0.0, 0.006
 # the same for fillings of gaps, where the surrogate's error on the known words is the same for all of them
-FILL_LIKELIHOOD_WEIGHT = 0.0005
+FILL_LIKELIHOOD_WEIGHT = 0.002
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from rich.console import Console
 from transformers import PreTrainedTokenizerBase
 
 from ..errors_embinv import EmbInvError
-from ..filling_embinv import VERDICTS
-from ..gaps_embinv import MARKS, GapReader
+from ..filling_embinv import check_reach
+from ..gap_marks_embinv import MARKS, GapReader
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..settings_embinv import FillSettings
 from ..stores.vectors import Skipped, VectorBatch, VectorSource
@@ -199,18 +199,11 @@ class _FillJob(FileJob):
     def _check(self, text: str, row: int) -> None:
         """Raises EmbInvError for a text without gaps, one of gaps alone, and one that is too long."""
         redacted = self.gap_reader.read(text, row)
-        known = sum(map(len, redacted.pieces))
-        least, most = known + len(redacted.gaps), known + sum(gap.lengths[-1] for gap in redacted.gaps)
-        judged = self.model.config.max_sequence_length - 1
-        if self.feedback == "surrogate" and most > judged:
+        if self.feedback == "surrogate":
+            check_reach(redacted, row, self.model.config.max_sequence_length - 1)
+        elif self.longest is not None and redacted.num_tokens_at_least > self.longest:
             raise EmbInvError(
-                f"text {row} may have {most} tokens with its gaps filled; the surrogate judges {judged} at most: "
-                "let the encoder judge, as feedback."
-            )
-        if self.feedback != "surrogate" and self.longest is not None and least > self.longest:
-            raise EmbInvError(
-                f"text {row} is longer than the encoder reads: at least {least} tokens with its gaps filled, and the "
-                f"encoder reads {self.longest}."
+                f"text {row} has at least {redacted.num_tokens_at_least} tokens; the encoder reads {self.longest}."
             )
         self.tags |= {gap.tag for gap in redacted.gaps}
 
@@ -224,7 +217,7 @@ class _FillJob(FileJob):
                 vectors[batch], texts[batch], self.tokenizer, self.feedback, **self.redaction.arguments
             )
             for row, name, filled in zip(rows[batch], ids[batch], output.texts, strict=True):
-                known = {"row": row, "id": name, "verdict_in_words": VERDICTS[filled.verdict], **filled.as_dict()}
+                known = {"row": row, "id": name, **filled.as_dict()}
                 yield {field: known[field] for field in self.schema.names}
 
     def identity(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from rich.console import Console
 from modeling_embinv.cli import fill
 from modeling_embinv.cli.main import main
 from modeling_embinv.filling_embinv import VERDICTS
-from modeling_embinv.gaps_embinv import MARKS
+from modeling_embinv.gap_marks_embinv import MARKS
 from modeling_embinv.inversion import fillings
 from modeling_embinv.inversion.terminal import print_fillings
 
@@ -112,7 +112,7 @@ def test_rows_that_cannot_be_filled_are_listed(capsys, vectors, tmp_path):
     assert code == 0 and [row["row"] for row in rows_of(out)] == [4], err
     listed = [line.partition("redacted.jsonl: ")[2] for line in err.splitlines() if "warning" in line]
     begins = (
-        "text 0 has no gap", "text 1 is nothing but gaps", "text 2 may have 41 tokens with its gaps filled",
+        "text 0 has no gap", "text 1 is nothing but gaps", "text 2 has at least 41 tokens; the surrogate judges 31 at most",
         "text 3 has no gap", "row 5 is null", "5 rows were left out",
     )  # fmt: skip
     assert len(listed) == len(begins) and all(map(str.startswith, listed, begins)), err
@@ -134,7 +134,7 @@ def test_the_encoder_judges_what_it_reads(capsys, encoder, tmp_path):
     code, _, err = run(capsys, *arguments)
     (row,) = rows_of(out)
     assert code == 0 and row["verdict"] == "verified" and row["text"] == texts[0], err
-    assert "text 1 is longer than the encoder reads: at least 255 tokens with its gaps filled" in err
+    assert "text 1 has at least 255 tokens; the encoder reads 254" in err
     assert "the encoder reads 254." in err
 
 

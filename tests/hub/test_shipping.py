@@ -18,6 +18,7 @@ SHIPPED = {
     "texts_embinv.py", "vectors_embinv.py",
     "causal_embinv.py", "conditioning_embinv.py", "configuration_embinv.py",
     "cross_entropy_embinv.py", "diffusion_embinv.py", "drafting_embinv.py", "edits_embinv.py", "errors_embinv.py",
+    "filling_embinv.py", "gap_marks_embinv.py", "gap_proposals_embinv.py", "gap_search_embinv.py", "gap_states_embinv.py",
     "generation_config_embinv.py", "generation_embinv.py", "inputs_embinv.py", "int8_embinv.py",
     "integrity_embinv.py", "linear_embinv.py", "modeling_embinv.py", "pipeline_embinv.py", "sampler_embinv.py",
     "likelihood_embinv.py", "search_embinv.py", "settings_embinv.py", "surrogate_embinv.py", "trunk_embinv.py",

@@ -9,10 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from modeling_embinv.training.backbone import prepare_tokenizer
-from modeling_embinv.training.checkpoints import export
-from tests.hub.tiny_folder import new_tiny_inverter
-
 ROOT = Path(__file__).parents[2]
 
 

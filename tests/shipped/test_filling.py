@@ -8,8 +8,9 @@ import torch
 
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.filling_embinv import NUM_ALTERNATIVES, VERDICTS
-from modeling_embinv.gap_proposals_embinv import Hypothesis, Job, TextSearch, WindowDenoiser
-from modeling_embinv.gaps_embinv import Gap, GapReader, RedactedText
+from modeling_embinv.gap_marks_embinv import GapReader
+from modeling_embinv.gap_proposals_embinv import WindowDenoiser
+from modeling_embinv.gap_states_embinv import Gap, Hypothesis, Job, RedactedText, TextSearch
 from tests.conftest import END, MASK, VOCAB, awaken, tiny_model, unit_vectors, with_surrogate
 from tests.shipped.test_gaps import SPECIAL, TOKENIZER, WORDS
 
@@ -73,7 +74,8 @@ def test_another_texts_vector_is_told():
     """A filling that is reported as likely for a vector of something else is worse than none."""
     row = [*TEXT[:3], MASK, *TEXT[4:]]
     (filled,) = MODEL.fill(-vector_of(TEXT), [row], feedback=encode_ids).texts
-    assert filled.verdict == "unrelated"
+    assert filled.verdict == "unrelated" and filled.gaps[0].probability == 0
+    assert all(one.probability == 0 for one in filled.gaps[0].alternatives)
 
 
 def test_a_gap_beyond_what_the_encoder_reads_is_told():
@@ -118,11 +120,11 @@ def test_a_list_is_an_attack_of_its_own():
     model = awaken(tiny_model(vocab_size=len(SPECIAL + WORDS), backbone_config=small_backbone()))
     (filled,) = model.fill(
         encode_texts(["dear anna li , you owe us 350"]), ["dear <NAME> , you owe us 350"], tokenizer=TOKENIZER,
-        feedback=encode_texts, choices={"NAME": ["li", "london", "anna li"]},
+        feedback=encode_texts, choices={"NAME": ["li", "London", "anna li"]},
     ).texts  # fmt: skip
     (gap,) = filled.gaps
     assert gap.text == "anna li" and gap.kind == "name" and filled.verdict == "verified"
-    assert {one.text for one in gap.alternatives} <= {"li", "london", "<NAME>"}
+    assert {one.text for one in gap.alternatives} <= {"li", "London", "<NAME>"}
 
 
 def test_probabilities_are_a_distribution():
@@ -231,7 +233,10 @@ def test_only_what_the_tokenizer_writes_is_tried():
         ({"num_beems": 3}, "unknown fill setting 'num_beems'; known are num_sweeps"),
         ({"num_beams": 0}, "num_beams must be a whole number from 1"),
         ({"embeddings": unit_vectors(2, 8)}, "embeddings must have shape"),
-        ({"texts": [[5, MASK], [*range(5, 17), MASK]], "feedback": "surrogate", "model": 1}, "text 1 has 13 tokens"),
+        (
+            {"texts": [[5, MASK], [*range(5, 17), MASK]], "feedback": "surrogate", "model": 1},
+            "text 1 has at least 13 tokens",
+        ),
     ],
 )
 def test_bad_input_is_refused_in_one_line(arguments, message):

@@ -6,7 +6,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from modeling_embinv.errors_embinv import EmbInvError
-from modeling_embinv.gaps_embinv import Gap, GapReader, RedactedText, allowed_tokens
+from modeling_embinv.gap_marks_embinv import GapReader, allowed_tokens
+from modeling_embinv.gap_states_embinv import Gap, RedactedText
 from tests.conftest import MASK
 
 WORDS = [

@@ -1,4 +1,4 @@
-"""Texts with gaps: the marks that hide words, and the tokens that may stand there."""
+"""Marks of hidden words: where texts have gaps, and the tokens that may stand there."""
 
 import calendar
 import re
@@ -15,7 +15,10 @@ from torch import Tensor
 from .errors_embinv import EmbInvError
 from .errors_embinv import is_whole
 from .errors_embinv import shown
-from .texts_embinv import decode
+from .gap_states_embinv import Filling
+from .gap_states_embinv import Fillings
+from .gap_states_embinv import Gap
+from .gap_states_embinv import RedactedText
 
 # what hides words in a text, by name: bars (▇▇▇), [REDACTED], ***, ___, <PERSON>
 MARKS = {
@@ -45,91 +48,6 @@ PATTERNS = {
     "money": r"[\d.,]*\d[\d.,]*|[.,]",
     "e-mail": r"[\w.+-]*@?[\w.+-]*",
 }
-
-
-# the tokens of one gap
-Filling = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Gap:
-    """What is hidden at one position of a text.
-
-    Attributes:
-        mark: as it stands in the text; empty where token ids were given.
-        tag: the word inside the mark, as PERSON of <PERSON>; empty for bars and stars.
-        lengths: numbers of tokens that the hidden words may have.
-        choices: the only fillings that are allowed, as token ids; None for any.
-        literal: the mark's own tokens, as it may be part of the text by chance; none where token ids were given.
-    """
-
-    mark: str = ""
-    tag: str = ""
-    lengths: tuple[int, ...] = (1,)
-    choices: tuple[Filling, ...] | None = None
-    literal: Filling = ()
-
-    @property
-    def shortest(self) -> int:
-        """Tokens that are hidden at least."""
-        return min(self.lengths) if self.choices is None else min(map(len, self.choices))
-
-    @property
-    def kind(self) -> str:
-        """name, place, number, date, money, e-mail, or free."""
-        return KIND_OF_TAG.get(self.tag, "free")
-
-
-@dataclass(frozen=True)
-class RedactedText:
-    """A text with G gaps.
-
-    Attributes:
-        pieces: the token ids of the G + 1 known pieces around the gaps; some may be empty.
-        texts: the same pieces as text; empty where token ids were given.
-        gaps: the G gaps.
-    """
-
-    pieces: tuple[Filling, ...]
-    texts: tuple[str, ...]
-    gaps: tuple[Gap, ...]
-
-    @property
-    def num_tokens_at_least(self) -> int:
-        """Tokens of the whole text if every gap is as short as it may be."""
-        return sum(map(len, self.pieces)) + sum(gap.shortest for gap in self.gaps)
-
-    def ids(self, fillings: Sequence[Sequence[int]]) -> list[int]:
-        """The token ids of the whole text with these fillings."""
-        ids = list(self.pieces[0])
-        for filling, piece in zip(fillings, self.pieces[1:], strict=True):
-            ids += [*filling, *piece]
-        return ids
-
-    def words(self, tokenizer: Any, fillings: Sequence[Filling]) -> list[str]:
-        """Fillings as text, without spaces around them; a literal one is the mark."""
-        texts = zip(self.gaps, fillings, decode(tokenizer, fillings), strict=True)
-        return [gap.mark if filling == gap.literal else text.strip() for gap, filling, text in texts]
-
-    def has_literal(self, fillings: Sequence[Filling]) -> bool:
-        """Whether one of the gaps holds its own mark."""
-        pairs = zip(self.gaps, fillings, strict=True)
-        return any(bool(filling) and filling == gap.literal for gap, filling in pairs)
-
-    def text(self, tokenizer: Any, fillings: Sequence[Filling]) -> str:
-        """The whole text with these fillings; what is known stays as it was given."""
-        if not self.texts:
-            return decode(tokenizer, [self.ids(fillings)])[0]
-        words = self.words(tokenizer, fillings)
-        return self.texts[0] + "".join(a + b for a, b in zip(words, self.texts[1:], strict=True))
-
-    def starts(self, fillings: Sequence[Sequence[int]]) -> list[int]:
-        """The position of the first token of each gap."""
-        starts, position = [], 0
-        for piece, filling in zip(self.pieces, fillings, strict=False):
-            starts.append(position + len(piece))
-            position = starts[-1] + len(filling)
-        return starts
 
 
 @dataclass
@@ -175,7 +93,7 @@ class GapReader:
             raise EmbInvError(f"text {row} is nothing but gaps; generate recovers a text of which nothing is known.")
         return redacted
 
-    def are_canonical(self, texts: list[tuple[RedactedText, tuple[Filling, ...]]]) -> list[bool]:
+    def are_canonical(self, texts: list[tuple[RedactedText, Fillings]]) -> list[bool]:
         """Of filled texts, whether their tokens are those that the tokenizer gives them.
 
         Token ids that were given are taken as they are; so are marks that stand for themselves.
@@ -234,16 +152,16 @@ class GapReader:
     def _gap(self, mark: str) -> Gap:
         tag = re.sub(r"\W", "", mark).strip("_")
         choices = self.entries.get(tag)
-        return Gap(mark, tag, self.lengths, choices, tuple(self._tokenize(mark)))
+        return Gap(mark, tag, KIND_OF_TAG.get(tag, "free"), self.lengths, choices, tuple(self._tokenize(mark)))
 
-    def _entries(self, tag: str, words: Sequence[str]) -> tuple[Filling, ...]:
-        """Token ids of a list's entries, each once, without those that are too long for a gap."""
+    def _entries(self, tag: str, words: Sequence[str]) -> dict[Filling, str]:
+        """A list's entries by their token ids, each once, without those that are too long for a gap."""
         if isinstance(words, str) or not words:
             raise EmbInvError(f"the choices of {tag or 'a mark'} must be a list of words, got {shown(words)}.")
         if self.tokenizer is None:
             raise EmbInvError("choices need the model's tokenizer: give it as tokenizer.")
-        entries = (tuple(self._tokenize(word)) for word in words)
-        fitting = tuple(dict.fromkeys(ids for ids in entries if 0 < len(ids) <= self.max_gap_tokens))
+        entries = zip(map(tuple, self._tokenize(list(words))), words, strict=True)
+        fitting = {ids: word for ids, word in entries if 0 < len(ids) <= self.max_gap_tokens}
         if not fitting:
             raise EmbInvError(f"no choice of {tag or 'a mark'} has at most {self.max_gap_tokens} tokens.")
         return fitting

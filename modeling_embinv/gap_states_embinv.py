@@ -1,0 +1,258 @@
+"""The state of a gap search: texts with gaps, the fillings that were tried, and the changes of one gap."""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+from typing import Any
+
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from .texts_embinv import decode
+
+# a cosine that only the encoder's rounding keeps from 1: the text is the vector's own
+EXACT = 1 - 1e-5
+# nats by which a hypothesis' proposals fall behind for each unit of score that it falls behind the best one
+SCORE_TO_NATS = 100.0
+# log p that a mark is given as part of the text itself, and a move of words between gaps: enough to be tried
+LITERAL = MOVED = -5.0
+
+Filling = tuple[int, ...]  # the tokens of one gap
+Fillings = tuple[Filling, ...]
+Proposal = tuple[Filling, float]  # tokens of a gap, and their log p
+
+
+@dataclass(frozen=True)
+class Gap:
+    """What is hidden at one position of a text.
+
+    Attributes:
+        mark: as it stands in the text; empty where token ids were given.
+        tag: the word inside the mark, as PERSON of <PERSON>; empty for bars and stars.
+        kind: of the hidden words: name, place, number, date, money, e-mail, or free.
+        lengths: numbers of tokens that the hidden words may have.
+        choices: the only fillings that are allowed, with their spelling; None for any.
+        literal: the mark's own tokens, as it may be part of the text by chance; none where token ids were given.
+    """
+
+    mark: str = ""
+    tag: str = ""
+    kind: str = "free"
+    lengths: tuple[int, ...] = (1,)
+    choices: Mapping[Filling, str] | None = None
+    literal: Filling = ()
+
+    @property
+    def shortest(self) -> int:
+        """Tokens that are hidden at least."""
+        return min(self.lengths) if self.choices is None else min(map(len, self.choices))
+
+    def word(self, tokenizer: Any, filling: Filling) -> str:
+        """A filling as text, without spaces around it; a literal one is the mark. Empty without a tokenizer."""
+        if filling == self.literal or tokenizer is None:
+            return self.mark
+        listed = (self.choices or {}).get(filling)
+        return decode(tokenizer, [filling])[0].strip() if listed is None else listed
+
+
+@dataclass(frozen=True)
+class RedactedText:
+    """A text with G gaps.
+
+    Attributes:
+        pieces: the token ids of the G + 1 known pieces around the gaps; some may be empty.
+        texts: the same pieces as text; empty where token ids were given.
+        gaps: the G gaps.
+    """
+
+    pieces: tuple[Filling, ...]
+    texts: tuple[str, ...]
+    gaps: tuple[Gap, ...]
+
+    @property
+    def num_tokens_at_least(self) -> int:
+        """Tokens of the whole text if every gap is as short as it may be."""
+        return sum(map(len, self.pieces)) + sum(gap.shortest for gap in self.gaps)
+
+    def ids(self, fillings: Sequence[Sequence[int]]) -> list[int]:
+        """The token ids of the whole text with these fillings."""
+        ids = list(self.pieces[0])
+        for filling, piece in zip(fillings, self.pieces[1:], strict=True):
+            ids += [*filling, *piece]
+        return ids
+
+    def words(self, tokenizer: Any, fillings: Sequence[Filling]) -> list[str]:
+        """Fillings as text."""
+        return [gap.word(tokenizer, filling) for gap, filling in zip(self.gaps, fillings, strict=True)]
+
+    def has_literal(self, fillings: Sequence[Filling]) -> bool:
+        """Whether one of the gaps holds its own mark."""
+        pairs = zip(self.gaps, fillings, strict=True)
+        return any(bool(filling) and filling == gap.literal for gap, filling in pairs)
+
+    def text(self, tokenizer: Any, fillings: Sequence[Filling]) -> str:
+        """The whole text with these fillings; what is known stays as it was given."""
+        if not self.texts:
+            return decode(tokenizer, [self.ids(fillings)])[0]
+        words = self.words(tokenizer, fillings)
+        return self.texts[0] + "".join(a + b for a, b in zip(words, self.texts[1:], strict=True))
+
+    def starts(self, fillings: Sequence[Sequence[int]]) -> list[int]:
+        """The position of the first token of each gap."""
+        starts, position = [], 0
+        for piece, filling in zip(self.pieces, fillings, strict=False):
+            starts.append(position + len(piece))
+            position = starts[-1] + len(filling)
+        return starts
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A whole filling of a text.
+
+    Attributes:
+        fillings: the tokens of each gap.
+        log_p: the log-likelihood of each gap's filling when it was proposed.
+        vector: (D,) of the whole text, by the judge. cosine: of it with e. score: cosine + λ · the sum of log_p.
+    """
+
+    fillings: Fillings
+    log_p: tuple[float, ...]
+    vector: Tensor
+    cosine: float
+    score: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A whole filling that no judge has seen.
+
+    Attributes:
+        priority: orders the candidates of a text, the highest first. parent: the hypothesis that it comes from.
+    """
+
+    fillings: Fillings
+    log_p: tuple[float, ...]
+    priority: float
+    parent: Hypothesis
+
+
+@dataclass
+class TextSearch:
+    """The search for one text's fillings.
+
+    Attributes:
+        text: with its gaps. target: e (D,). allowed: for each gap (V,) bool, the tokens that may fill it.
+        most: tokens that the whole text may have; None for any number.
+        tried: the fillings that the judge has embedded. scouted: vectors (D,) by the scout.
+        beam: the best hypotheses, the best first. order: the gaps, the most certain first.
+        open: the gaps that no step has filled yet: proposals for the others see [MASK] there.
+    """
+
+    text: RedactedText
+    target: Tensor
+    allowed: list[Tensor]
+    most: int | None = None
+    tried: dict[Fillings, Hypothesis] = field(default_factory=dict)
+    scouted: dict[Fillings, Tensor] = field(default_factory=dict)
+    beam: list[Hypothesis] = field(default_factory=list)
+    order: list[int] = field(default_factory=list)
+    open: set[int] = field(default_factory=set)
+    is_done: bool = False
+
+    @property
+    def best(self) -> Hypothesis:
+        """The best hypothesis so far."""
+        return self.beam[0]
+
+    def is_new(self, fillings: Fillings) -> bool:
+        """Whether they were not tried and are not too long."""
+        return fillings not in self.tried and (self.most is None or len(self.text.ids(fillings)) <= self.most)
+
+    def rank(self, num_beams: int) -> None:
+        """Keep the best of what was tried; a text that the vector is exactly of ends the search."""
+        self.beam = sorted(self.tried.values(), key=lambda one: -one.score)[:num_beams]
+        self.is_done |= self.best.cosine >= EXACT
+
+
+@dataclass(frozen=True)
+class Job:
+    """A gap of a hypothesis that a step fills anew.
+
+    Attributes:
+        is_open: whether no step has filled it yet.
+    """
+
+    search: TextSearch
+    gap: int
+    parent: Hypothesis
+    is_open: bool
+
+    def candidate(self, filling: Filling, log_p: float) -> Candidate:
+        """The hypothesis with another filling of the gap."""
+        fillings, likelihoods = list(self.parent.fillings), list(self.parent.log_p)
+        fillings[self.gap], likelihoods[self.gap] = filling, log_p
+        return Candidate(tuple(fillings), tuple(likelihoods), self._priority(log_p), self.parent)
+
+    def moves(self) -> list[Candidate]:
+        """Words that change gaps: a token of another gap goes to this one, or the two exchange their fillings.
+
+        No step that fills one gap alone gets there. The likelihoods stay about what they were.
+        """
+        parent, gaps = self.parent, self.search.text.gaps
+        if self.is_open or self.choices is not None:
+            return []
+        mine, moved = parent.fillings[self.gap], []
+        for other, theirs in enumerate(parent.fillings):
+            if other == self.gap or gaps[other].choices is not None:
+                continue
+            pairs = [(theirs, mine)]
+            for index, token in enumerate(theirs):
+                shorter = (*theirs[:index], *theirs[index + 1 :])
+                pairs += [((*mine[:at], token, *mine[at:]), shorter) for at in range(len(mine) + 1)]
+            for here, there in pairs:
+                if self._may_hold(self.gap, here) and self._may_hold(other, there):
+                    fillings = list(parent.fillings)
+                    fillings[self.gap], fillings[other] = here, there
+                    moved.append(Candidate(tuple(fillings), parent.log_p, self._priority(MOVED), parent))
+        return moved
+
+    def _may_hold(self, gap: int, filling: Filling) -> bool:
+        allowed = self.search.allowed[gap]
+        return len(filling) in self.search.text.gaps[gap].lengths and bool(allowed[list(filling)].all())
+
+    def _priority(self, log_p: float) -> float:
+        return log_p + SCORE_TO_NATS * (self.parent.score - self.search.best.score)
+
+    @property
+    def choices(self) -> Mapping[Filling, str] | None:
+        """The only fillings that the gap may have, with their spelling; None for any."""
+        return self.search.text.gaps[self.gap].choices
+
+    def aim(self, overshoot: float) -> Tensor:
+        """(D,) e + α(e − ê), of length 1: what the text lacks counts more."""
+        target = self.search.target
+        return normalize(target + overshoot * (target - self.parent.vector.to(target)), dim=-1)
+
+    def canvases(self, mask: int) -> list[Proposal]:
+        """The gap with [MASK] where the denoiser is to write, and about log p of what stands beside them."""
+        lengths, filling = self.search.text.gaps[self.gap].lengths, self.parent.fillings[self.gap]
+        if self.is_open and self.parent is self.search.best:
+            return [((mask,) * length, 0.0) for length in lengths]
+        canvases = [(mask,) * len(filling)]
+        for index in range(len(filling) + 1):
+            canvases += [(*filling[:index], mask, *filling[end:]) for end in (index, index + 1)]
+        each = self.parent.log_p[self.gap] / len(filling)
+        kept = ((canvas, each * sum(token != mask for token in canvas)) for canvas in dict.fromkeys(canvases))
+        return [(canvas, log_p) for canvas, log_p in kept if len(canvas) in lengths]
+
+    def without_denoiser(self) -> list[Proposal]:
+        """Fillings that need no denoiser: the mark itself, and the gap with one token less."""
+        gap, filling = self.search.text.gaps[self.gap], self.parent.fillings[self.gap]
+        proposals = [(gap.literal, LITERAL)] if gap.literal else []
+        if not self.is_open and gap.choices is None and len(filling) - 1 in gap.lengths:
+            each = self.parent.log_p[self.gap] / len(filling)
+            shorter = ((*filling[:index], *filling[index + 1 :]) for index in range(len(filling)))
+            proposals += [(one, each * len(one)) for one in shorter]
+        return proposals
