@@ -31,12 +31,15 @@ from modeling_embinv.data.files import write_json
 from modeling_embinv.data.settings import load_yaml
 from modeling_embinv.evaluation.calibration import WrittenTokens, expected_calibration_error, fit_calibration
 from modeling_embinv.evaluation.held_out import Measures
+from modeling_embinv.filling_embinv import LIKELY
 from modeling_embinv.gap_marks_embinv import CALENDAR
+from modeling_embinv.generation_config_embinv import Calibration, evidence
 from modeling_embinv.loading import load_inverter
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results" / "fill.json"
 MARK = "▇▇▇"
+FITTED = ("fill_surrogate", "fill_encoder")
 # texts that are searched side by side
 BATCH = 8
 SCORES = ["texts", "words %", "texts whole %"]
@@ -70,6 +73,10 @@ class Bench:
         self.experiment = experiment
         self.model, self.tokenizer = load_inverter(experiment["model"])
         self.model.eval()
+        # rows keep the probabilities as they are before calibration; `finished` applies it
+        kept = {**(self.model.generation_config.calibration or {})}
+        self.calibrations = {name: Calibration(**kept.pop(name, {})) for name in FITTED}
+        self.model.generation_config.calibration = kept or None
         self.encoder = load_encoder(EncoderConfig.of_inverter(self.model.config))
         self.is_kind = kinds()
 
@@ -162,8 +169,7 @@ def measure(bench: Bench, texts: list[Hidden], feedback: str, vectors: np.ndarra
         [list(gap.ids) == bench.tokens(word) for gap, word in zip(filled[row].gaps, text.words, strict=True)]
         for row, text in enumerate(texts)
     ]
-    probability = [gap.probability for row in range(len(texts)) for gap in filled[row].gaps]
-    flat, gaps = [one for row in right for one in row], sum(map(len, right))
+    gaps = sum(map(len, right))
     by_text = {
         "words %": np.array([100 * np.mean(row) for row in right]),
         "texts whole %": np.array([100.0 * all(row) for row in right]),
@@ -172,16 +178,37 @@ def measure(bench: Bench, texts: list[Hidden], feedback: str, vectors: np.ndarra
     return {
         "texts": len(texts),
         **{name: asdict(score) for name, score in Measures(by_text).scores().items()},
-        "ECE %": 100 * expected_calibration_error(torch.tensor(probability), torch.tensor(flat)),
         "calls a gap": calls / gaps,
         "seconds a gap": seconds / gaps,
-        "verdicts": dict(Counter(filled[row].verdict for row in range(len(texts)))),
-        "verified and right": [sum(all(right[row]) for row in range(len(texts)) if filled[row].verdict == "verified")],
-        "gaps": [
-            {"p": p, "right": ok, "cosine": filled[row].cosine, "count": len(right[row])}
-            for (row, ok), p in zip(((r, ok) for r, oks in enumerate(right) for ok in oks), probability, strict=True)
+        "filled": [
+            {
+                "verdict": filled[row].verdict,
+                "cosine": filled[row].cosine,
+                "p": [gap.probability for gap in filled[row].gaps],
+                "right": right[row],
+            }
+            for row in range(len(texts))
         ],
     }
+
+
+def finished(row: dict, calibration: Calibration) -> dict:
+    """A row with the error of its calibrated probabilities and its verdicts under that calibration."""
+    p, right, verdicts, whole = [], [], Counter(), Counter()
+    for text in row["filled"]:
+        size, cosine = torch.tensor(len(text["p"])), torch.tensor(text["cosine"])
+        raw = torch.tensor(text["p"]).double().clamp(1e-6, 1 - 1e-6)
+        mine = calibration.weigh(evidence(raw, size.expand_as(raw), cosine.expand_as(raw)))
+        mine = mine * (text["verdict"] != "unrelated")
+        verdict = text["verdict"]
+        if verdict in ("likely", "undecided"):
+            verdict = "likely" if float(mine.min()) >= LIKELY else "undecided"
+        verdicts[verdict] += 1
+        whole[verdict] += all(text["right"])
+        p += mine.tolist()
+        right += text["right"]
+    ece = 100 * expected_calibration_error(torch.tensor(p), torch.tensor(right))
+    return {**row, "ECE %": ece, "verdicts": {name: [whole[name], count] for name, count in verdicts.items()}}
 
 
 def known_counts(bench: Bench, text: Hidden) -> list[int]:
@@ -277,15 +304,17 @@ def fit(bench: Bench) -> dict:
         for count in (1, 2, 3):
             texts = bench.hide("other", count, 8, 31, 24, is_test=False)
             vectors = bench.encoder.encode([text.text for text in texts])
-            parts += measure(bench, texts, feedback, vectors)["gaps"]
+            parts += measure(bench, texts, feedback, vectors)["filled"]
             print(feedback, count, len(parts), flush=True)
-        columns = {
-            name: torch.tensor([float(gap[name]) for gap in parts]) for name in ("p", "right", "cosine", "count")
-        }
-        tokens = WrittenTokens(
-            columns["p"], columns["right"] > 0, columns["count"].long(), columns["cosine"], torch.arange(len(parts))
-        )
-        found[f"fill_{feedback}"] = asdict(fit_calibration(tokens))
+        of_gaps = [
+            (p, ok, one["cosine"], len(one["p"]))
+            for one in parts
+            for p, ok in zip(one["p"], one["right"], strict=True)
+        ]
+        p, right, cosine, count = (torch.tensor(column, dtype=torch.float64) for column in zip(*of_gaps, strict=True))
+        gaps = WrittenTokens(p, right > 0, count, cosine, torch.arange(len(p)))
+        found[f"fill_{feedback}"] = asdict(fit_calibration(gaps))
+        print(found, flush=True)
     return found
 
 
@@ -298,9 +327,6 @@ def main(arguments: list[str]) -> int:
     bench = Bench(experiment)
     if options.fit:
         config = bench.model.generation_config
-        config.calibration = None if config.calibration is None else dict(config.calibration)
-        for name in ("fill_surrogate", "fill_encoder"):
-            (config.calibration or {}).pop(name, None)
         config.calibration = {**(config.calibration or {}), **fit(bench)}
         config.save_pretrained(experiment["model"])
         return 0
@@ -309,9 +335,12 @@ def main(arguments: list[str]) -> int:
         entry = found.setdefault(table, {"columns": COLUMNS[table], "digits": 1, "rows": {}})
         if name not in entry["rows"] and name.startswith(options.only):
             entry["rows"][name] = measurement()
-            shown = {key: value for key, value in entry["rows"][name].items() if key != "gaps"}
-            print(table, name, json.dumps(shown), flush=True)
-            write_json(RESULTS, found)
+        row = entry["rows"].get(name, {})
+        if "filled" in row:
+            entry["rows"][name] = row = finished(row, bench.calibrations[FITTED["encoder" in name]])
+        if name.startswith(options.only):
+            print(table, name, json.dumps({key: value for key, value in row.items() if key != "filled"}), flush=True)
+        write_json(RESULTS, found)
     return 0
 
 

@@ -22,7 +22,7 @@ TEXTS = 2**17
 # λ by default, tuned on validation texts: the encoder's cosine needs no help, the surrogate is deceived without it
 LIKELIHOOD_WEIGHT, SURROGATE_LIKELIHOOD_WEIGHT = 0.0, 0.006
 # the same for fillings of gaps, where the surrogate's error on the known words is the same for all of them
-FILL_LIKELIHOOD_WEIGHT = 0.002
+FILL_LIKELIHOOD_WEIGHT = 0.003
 
 
 @dataclass(frozen=True)
@@ -313,7 +313,7 @@ class FillSettings(Settings):
     )  # fmt: skip
     max_gap_tokens: int = setting(6, "tokens that one gap hides, at most", 1, 64)
     overshoot: float = setting(
-        3.0, "factor α in e + α(e − ê), the vector for which fillings are proposed, ê being that of the text so far",
+        2.0, "factor α in e + α(e − ê), the vector for which fillings are proposed, ê being that of the text so far",
         0.0, 100.0,
     )  # fmt: skip
     likelihood_weight: float | None = setting(
