@@ -1,7 +1,9 @@
 """`embinv demo`: embed a few sentences and invert their vectors."""
 
 import argparse
+import re
 import sys
+from typing import Any
 
 from ..data.flags import Commands
 from ..errors_embinv import EmbInvError
@@ -15,6 +17,8 @@ DEMO_SENTENCES = (
     "We will meet at the station on Friday evening.",
     "He sold his company to a bank for five million dollars.",
 )
+# what hides a word, and a text of fewer words has nothing to hide
+BARS, SHORTEST = "▇▇▇", 5
 
 
 def add_demo(commands: Commands) -> None:
@@ -66,12 +70,35 @@ def _demo(options: argparse.Namespace) -> None:
         console.print(f"original   {options.sentences[index]}", markup=False)
         console.print("recovered ", tinted(tokenizer, recovered[row].ids, recovered[row].token_confidence))
         console.print(f"           cosine {cosines[row]:.3f}   token accuracy {100 * accuracies[row]:.0f} %\n")
+    _fill(console, model, tokenizer, [options.sentences[index] for index in canvas.kept], encoder, feedback)
     calls = f", {output.num_feedback_calls} encoder calls" if output.num_feedback_calls else ""
     calls += f", {output.num_surrogate_calls} surrogate calls" if output.num_surrogate_calls else ""
     vectors = f"{len(canvas.kept)} {'vector' if len(canvas.kept) == 1 else 'vectors'}"
     console.print(
         f"{vectors} in {output.num_forward_passes} forward passes{calls}.", *[legend()] * console.is_terminal
     )
+
+
+def _fill(console: Any, model: Any, tokenizer: Any, sentences: list[str], encoder: Any, feedback: Any) -> None:
+    """Hides the two longest words of the longest sentence that the model holds, and fills the gaps by its vector."""
+    from ..data.tokens import tokenize
+    from ..inversion.terminal import filled
+
+    lengths = map(len, tokenize(tokenizer, sentences))
+    most = model.config.max_sequence_length - 1
+    text = max((one for one, length in zip(sentences, lengths, strict=True) if length <= most), key=len, default="")
+    words = re.findall(r"\w+", text)
+    if len(words) < SHORTEST:
+        return
+    redacted = text
+    for word in sorted(words, key=len)[-2:]:
+        redacted = re.sub(rf"\b{word}\b", BARS, redacted, count=1)
+    output = model.fill(encoder.encode([text]), [redacted], tokenizer, feedback or "surrogate")
+    row = output.texts[0].as_dict()
+    calls = f"{output.num_feedback_calls} encoder calls" if output.num_feedback_calls else "no encoder call"
+    console.print(f"redacted   {redacted}", markup=False)
+    console.print("filled    ", filled(row))
+    console.print(f"           cosine {row['cosine']:.3f}   {row['verdict']}: {row['verdict_in_words']}, {calls}\n")
 
 
 def _report_left_out(sentences: list[str], kept: list[int]) -> None:

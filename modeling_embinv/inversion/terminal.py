@@ -82,16 +82,16 @@ def print_fillings(rows: Iterable[dict[str, Any]], console: Console) -> int:
     for row in rows:
         name = "" if row["id"] is None else f"  {printable(row['id'])}"
         verdict = f"{row['verdict']}: {row['verdict_in_words']}"
-        lines = [Text(f"{row['row']:>6}{name}  cosine {row['cosine']:.3f}  {verdict}"), _filled(row), *_gaps(row)]
+        lines = [Text(f"{row['row']:>6}{name}  cosine {row['cosine']:.3f}  {verdict}"), filled(row, 8), *_gaps(row)]
         for line in lines:
             console.print(line, soft_wrap=True, highlight=False)
         count += 1
     return count
 
 
-def _filled(row: dict[str, Any]) -> Text:
+def filled(row: dict[str, Any], indent: int = 0) -> Text:
     """The text, each filled gap in brackets, underlined and in the tint of its probability."""
-    text, position = Text(" " * 8), 0
+    text, position = Text(" " * indent), 0
     for gap in row["gaps"]:
         text.append(printable(row["text"][position : gap["start"]]))
         text.append(_bracketed(gap))

@@ -112,7 +112,8 @@ def test_rows_that_cannot_be_filled_are_listed(capsys, vectors, tmp_path):
     assert code == 0 and [row["row"] for row in rows_of(out)] == [4], err
     listed = [line.partition("redacted.jsonl: ")[2] for line in err.splitlines() if "warning" in line]
     begins = (
-        "text 0 has no gap", "text 1 is nothing but gaps", "text 2 has at least 41 tokens; the surrogate judges 31 at most",
+        "text 0 has no gap", "text 1 is nothing but gaps",
+        "text 2 has at least 41 tokens; the surrogate judges 31 at most",
         "text 3 has no gap", "row 5 is null", "5 rows were left out",
     )  # fmt: skip
     assert len(listed) == len(begins) and all(map(str.startswith, listed, begins)), err
