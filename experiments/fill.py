@@ -31,7 +31,7 @@ from modeling_embinv.data.files import write_json
 from modeling_embinv.data.settings import load_yaml
 from modeling_embinv.evaluation.calibration import WrittenTokens, expected_calibration_error, fit_calibration
 from modeling_embinv.evaluation.held_out import Measures
-from modeling_embinv.filling_embinv import LIKELY
+from modeling_embinv.filling_embinv import LIKELY, UNRELATED
 from modeling_embinv.gap_marks_embinv import CALENDAR
 from modeling_embinv.generation_config_embinv import Calibration, evidence
 from modeling_embinv.loading import load_inverter
@@ -199,9 +199,11 @@ def finished(row: dict, calibration: Calibration) -> dict:
         size, cosine = torch.tensor(len(text["p"])), torch.tensor(text["cosine"])
         raw = torch.tensor(text["p"]).double().clamp(1e-6, 1 - 1e-6)
         mine = calibration.weigh(evidence(raw, size.expand_as(raw), cosine.expand_as(raw)))
-        mine = mine * (text["verdict"] != "unrelated")
+        mine = mine * (text["cosine"] >= UNRELATED)
         verdict = text["verdict"]
-        if verdict in ("likely", "undecided"):
+        if text["cosine"] < UNRELATED:
+            verdict = "unrelated"
+        elif verdict in ("likely", "undecided", "unrelated"):
             verdict = "likely" if float(mine.min()) >= LIKELY else "undecided"
         verdicts[verdict] += 1
         whole[verdict] += all(text["right"])

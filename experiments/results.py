@@ -16,6 +16,7 @@ from pathlib import Path
 
 import claims
 import ladder
+import redacted
 import yaml
 from measured import ROOT, find, mean, results, row_scores
 from tables import table
@@ -61,7 +62,11 @@ def made() -> dict[Path, str]:
     """Every file as these results make it: the texts, and the README's picture."""
     names = registry()
     filled = {path: fill(path.read_text(encoding="utf-8"), names) for path in texts()}
-    return {**filled, ladder.PICTURE: ladder.draw(results("ladder"))}
+    return {
+        **filled,
+        ladder.PICTURE: ladder.draw(results("ladder")),
+        redacted.PICTURE: redacted.draw(results("redacted")),
+    }
 
 
 def fill(text: str, names: dict) -> str:

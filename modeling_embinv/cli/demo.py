@@ -90,10 +90,11 @@ def _fill(console: Any, model: Any, tokenizer: Any, sentences: list[str], encode
     words = re.findall(r"\w+", text)
     if len(words) < SHORTEST:
         return
+    own = encoder.encode if model.surrogate is None else "surrogate"
     redacted = text
     for word in sorted(words, key=len)[-2:]:
         redacted = re.sub(rf"\b{word}\b", BARS, redacted, count=1)
-    output = model.fill(encoder.encode([text]), [redacted], tokenizer, feedback or "surrogate")
+    output = model.fill(encoder.encode([text]), [redacted], tokenizer, feedback or own)
     row = output.texts[0].as_dict()
     calls = f"{output.num_feedback_calls} encoder calls" if output.num_feedback_calls else "no encoder call"
     console.print(f"redacted   {redacted}", markup=False)

@@ -42,6 +42,15 @@ def test_demo_prints_what_the_readme_shows(capsys, checkpoint):
     assert "A red kite." in out and "Two men talk." in out and "forward passes" in out
 
 
+def test_demo_hides_words_and_finds_them(capsys, checkpoint):
+    """The words that the demo hides must be gone from the line that shows what is known, and the rest must stay."""
+    code, out, _ = run(capsys, "demo", "The keeper fed two hungry elephants.", "--model", checkpoint)
+    known, filled = (line.split(maxsplit=1)[1] for line in out.splitlines() if line.startswith(("redacted", "filled")))
+    assert (code == 0 and known == "The ▇▇▇ fed two hungry ▇▇▇.") or known == "The keeper fed two ▇▇▇ ▇▇▇."
+    start, *_ = known.split("▇▇▇")
+    assert filled.startswith(f"{start}[") and filled.count("[") == 2 and "encoder call" in out
+
+
 def test_demo_says_what_it_left_out(capsys, checkpoint):
     """Sentences that were dropped without a word, bytes that are no text, and long lines broken for a pipe."""
     code, out, err = run(capsys, "demo", "☃", "A red kite \udcff. " + "It flies. " * 12, "--model", checkpoint)
