@@ -107,7 +107,7 @@ class Proposer:
             by_offset = torch.stack([next(log_p) for _ in range(length)]).cpu()  # (length, V)
             total = by_offset.gather(1, torch.tensor(listed).T).sum(dim=0).tolist()
             proposals += zip(listed, total, strict=True)
-        return sorted(proposals, key=lambda one: -one[1])[: self.count]
+        return sorted(proposals, key=lambda one: -one[1])[: self.count * job.search.width]
 
     def _row(self, job: Job, filling: Filling) -> tuple[list[int], int]:
         """The text's ids with `filling` in the gap and [MASK] in those that are open, and where the gap begins."""
@@ -130,7 +130,8 @@ class Proposer:
                 allowed.append(jobs[index].search.allowed[jobs[index].gap])
         log_p = self.denoiser.log_p(rows, positions, torch.stack(vectors))
         log_p = log_p.masked_fill(~torch.stack(allowed), -torch.inf)
-        values, tokens = log_p.topk(min(self.count, log_p.shape[1]), dim=-1)
+        most = self.count * max(job.search.width for job in jobs)
+        values, tokens = log_p.topk(min(most, log_p.shape[1]), dim=-1)
         tops = zip(tokens.tolist(), values.tolist(), strict=True)  # of each row, in the order of `partial`
         grown = {}
         for key, fillings in partial.items():
@@ -141,7 +142,7 @@ class Proposer:
                 if value > -torch.inf
             ]
             if longer:
-                grown[key] = sorted(longer, key=lambda one: -one[1])[: self.count]
+                grown[key] = sorted(longer, key=lambda one: -one[1])[: self.count * jobs[key[0]].search.width]
         return grown
 
 

@@ -33,6 +33,10 @@ class State:
     log_p: list[float]
 
 
+# times as many proposals are tried, and checked, once a sweep with the encoder has not found the text
+WIDER = 4
+
+
 class Top(NamedTuple):
     """The two likeliest fillings of a gap, and log p of each."""
 
@@ -97,7 +101,10 @@ class GapSearch:
                     if on_step is not None:
                         on_step()
             for search, score in zip(searches, before, strict=True):
-                search.is_done |= search.best.score <= score
+                if search.best.score <= score:
+                    # an encoder that judges gives the right text exactly the vector e, so this one is not it
+                    search.is_done |= self.judge.kind != "encoder" or search.width > 1
+                    search.width = WIDER
             if all(search.is_done for search in searches):
                 break
 
@@ -176,10 +183,10 @@ class GapSearch:
             search.rank(self.settings.num_beams)
 
     def _first(self, search: TextSearch, candidates: dict[Fillings, Candidate]) -> list[Candidate]:
-        """The `num_proposals` of highest priority whose tokens are those that the tokenizer gives their text."""
+        """The first candidates by priority, without those whose tokens the tokenizer would not give their text."""
         ranked = sorted(candidates.values(), key=lambda one: -one.priority)
         first: list[Candidate] = []
-        count = self.settings.num_proposals
+        count = self.settings.num_proposals * search.width
         for start in range(0, len(ranked), count):
             part = ranked[start : start + count]
             texts = [(search.text, one.fillings) for one in part]
@@ -210,8 +217,9 @@ class GapSearch:
             error = search.scouted[one.parent.fillings] - one.parent.vector
             vector = normalize(search.scouted[one.fillings] - error, dim=-1)
             scored.setdefault(id(search), []).append((float(vector @ search.target.cpu()), search, one))
-        best = (sorted(found, key=lambda one: -one[0])[: self.settings.num_checked] for found in scored.values())
-        return [(search, one) for found in best for _, search, one in found]
+        best = (sorted(found, key=lambda one: -one[0]) for found in scored.values())
+        most = self.settings.num_checked
+        return [(search, one) for found in best for _, search, one in found[: most * found[0][1].width]]
 
     def _judge(self, texts: list[tuple[TextSearch, Fillings, tuple[float, ...]]]) -> None:
         """Embed whole fillings, none of which was tried."""

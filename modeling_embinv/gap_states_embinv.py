@@ -147,6 +147,7 @@ class TextSearch:
         most: tokens that the whole text may have; None for any number.
         tried: the fillings that the judge has embedded. scouted: vectors (D,) by the scout.
         beam: the best hypotheses, the best first. order: the gaps, the most certain first.
+        width: factor of the number of proposals.
         open: the gaps that no step has filled yet: proposals for the others see [MASK] there.
     """
 
@@ -159,6 +160,7 @@ class TextSearch:
     beam: list[Hypothesis] = field(default_factory=list)
     order: list[int] = field(default_factory=list)
     open: set[int] = field(default_factory=set)
+    width: int = 1
     is_done: bool = False
 
     @property

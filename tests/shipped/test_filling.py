@@ -270,3 +270,12 @@ def test_the_probability_is_calibrated_by_judge():
     (filled,) = model.fill(target, [[*TEXT[:3], MASK, *TEXT[4:]]], feedback=encode_ids).texts
     assert filled.gaps[0].probability < 1e-3 and filled.verdict == "undecided"
     assert replace(filled, verdict="likely").as_dict()["verdict"] == "likely"
+
+
+def test_a_search_that_has_not_found_the_text_widens():
+    """Of the encoder a cosine below 1 says that a word is wrong; a search that gives up then is too narrow."""
+    row = [*TEXT[:3], MASK, *TEXT[4:]]
+    narrow = MODEL.fill(vector_of(TEXT), [row], feedback=encode_ids, num_proposals=2, num_sweeps=1)
+    wide = MODEL.fill(vector_of(TEXT), [row], feedback=encode_ids, num_proposals=14, num_sweeps=5)
+    assert narrow.texts[0].verdict != "verified" and wide.texts[0].verdict == "verified"
+    assert wide.num_feedback_calls > 14 + 2  # one sweep of that width was not enough
