@@ -1,5 +1,6 @@
 """`fill`: a redacted text and its vector in, the hidden words out, each with how sure it is."""
 
+import warnings
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -130,6 +131,7 @@ class FillingMixin:
     embedder: Callable[[], Callable[[Tensor], Tensor]]
     generation_config: Any
     surrogate: Any
+    _mismatch: Callable[[Any, torch.Size], str | None]
 
     @torch.no_grad()
     def fill(
@@ -177,6 +179,8 @@ class FillingMixin:
                 too long for the surrogate, and unknown or impossible settings.
         """
         vectors = check_embeddings(embeddings, self.config.embedding_dim, first_row).to(self.device)
+        if mismatch := self._mismatch(embeddings, vectors.shape):
+            warnings.warn(mismatch, stacklevel=2)
         if feedback is None:
             raise EmbInvError('fill needs feedback: "surrogate", or an encoder to check the texts by.')
         check_feedback(feedback, tokenizer)
@@ -189,11 +193,17 @@ class FillingMixin:
         if isinstance(feedback, str):
             for row, text in enumerate(redacted, first_row):
                 check_reach(text, row, self.config.max_sequence_length - 1)
-        judge, scout = self._text_judges(search, feedback, tokenizer, redacted)
+        judge, scout = self._text_judges(search, feedback, tokenizer)
         allowed = self._allowed(tokenizer, redacted)
-        most = self.config.max_sequence_length - 1 if isinstance(feedback, str) else None
+        reach = self.config.max_sequence_length - 1  # of the surrogate
         searches = [
-            TextSearch(text, vector, [allowed[gap.kind] for gap in text.gaps], most)
+            TextSearch(
+                text,
+                vector,
+                [allowed[gap.kind] for gap in text.gaps],
+                most=reach if isinstance(feedback, str) else None,
+                has_scout=scout is not None and text.num_tokens_at_least <= reach,
+            )
             for text, vector in zip(redacted, vectors, strict=True)
         ]
         finish = _Finish(tokenizer, judge.kind, self._fill_calibration(judge.kind))
@@ -210,9 +220,7 @@ class FillingMixin:
             calls.get("surrogate", 0),
         )
 
-    def _text_judges(
-        self, search: FillSettings, feedback: Any, tokenizer: Any, texts: list[RedactedText]
-    ) -> tuple[TextJudge, TextJudge | None]:
+    def _text_judges(self, search: FillSettings, feedback: Any, tokenizer: Any) -> tuple[TextJudge, TextJudge | None]:
         """The judge that `feedback` is, and the surrogate as the scout of an encoder."""
         is_surrogate = isinstance(feedback, str)  # "surrogate", the one word that `check_feedback` allows
         surrogate = None
@@ -231,9 +239,7 @@ class FillingMixin:
                 inputs = [text.text(tokenizer, fillings) for text, fillings in items]
             return checked_feedback(feedback, inputs, len(inputs), self.config.embedding_dim)
 
-        judge = TextJudge(by_encoder, "encoder", search.likelihood_weight_of("encoder"))
-        within_reach = all(text.num_tokens_at_least < self.config.max_sequence_length for text in texts)
-        return judge, surrogate if within_reach else None
+        return TextJudge(by_encoder, "encoder", search.likelihood_weight_of("encoder")), surrogate
 
     def _canvases(self, items: list[tuple[RedactedText, Fillings]]) -> Tensor:
         """(N, L) ids of whole texts, ends behind them."""

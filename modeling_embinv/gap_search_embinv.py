@@ -176,8 +176,9 @@ class GapSearch:
                 if is_better and job.search.is_new(new.fillings):
                     mine[new.fillings] = new
         chosen = [(search, one) for search, _ in active for one in self._first(search, candidates[id(search)])]
-        if self.scout is not None:
-            chosen = self._promising(chosen)
+        scouted = [one for one in chosen if one[0].has_scout]
+        if scouted:
+            chosen = [one for one in chosen if not one[0].has_scout] + self._promising(scouted)
         self._judge([(search, one.fillings, one.log_p) for search, one in chosen])
         for search, _ in active:
             search.rank(self.settings.num_beams)

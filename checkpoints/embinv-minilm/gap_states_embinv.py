@@ -145,6 +145,7 @@ class TextSearch:
     Attributes:
         text: with its gaps. target: e (D,). allowed: for each gap (V,) bool, the tokens that may fill it.
         most: tokens that the whole text may have; None for any number.
+        has_scout: whether the scout chooses which of its candidates the judge embeds.
         tried: the fillings that the judge has embedded. scouted: vectors (D,) by the scout.
         beam: the best hypotheses, the best first. order: the gaps, the most certain first.
         width: factor of the number of proposals.
@@ -155,6 +156,7 @@ class TextSearch:
     target: Tensor
     allowed: list[Tensor]
     most: int | None = None
+    has_scout: bool = False
     tried: dict[Fillings, Hypothesis] = field(default_factory=dict)
     scouted: dict[Fillings, Tensor] = field(default_factory=dict)
     beam: list[Hypothesis] = field(default_factory=list)

@@ -11,6 +11,7 @@ from modeling_embinv.filling_embinv import NUM_ALTERNATIVES, VERDICTS
 from modeling_embinv.gap_marks_embinv import GapReader
 from modeling_embinv.gap_proposals_embinv import WindowDenoiser
 from modeling_embinv.gap_states_embinv import Gap, Hypothesis, Job, RedactedText, TextSearch
+from modeling_embinv.inputs_embinv import Fingerprint
 from tests.conftest import END, MASK, VOCAB, awaken, tiny_model, unit_vectors, with_surrogate
 from tests.shipped.test_gaps import SPECIAL, TOKENIZER, WORDS
 
@@ -145,6 +146,30 @@ def test_the_scout_saves_calls_of_the_encoder():
     target = torch.nn.functional.normalize(vector_of(TEXT) + 0.3 * unit_vectors(1, seed=4), dim=-1)
     output = model.fill(target, [row], feedback=encode_ids, num_checked=5, num_sweeps=2, num_proposals=30)
     assert 0 < output.num_feedback_calls <= 2 + 2 * 5 and output.num_surrogate_calls > output.num_feedback_calls
+
+
+def test_a_long_text_takes_no_scout_from_the_others():
+    """Beside one that is too long for the surrogate, a text would cost many more calls of the encoder."""
+    model, short = with_surrogate(), [*TEXT[:3], MASK, *TEXT[4:]]
+    target = torch.nn.functional.normalize(vector_of(TEXT) + 0.3 * unit_vectors(1, seed=4), dim=-1)
+    long = [*range(5, 17), MASK]
+    settings = {"num_checked": 4, "num_sweeps": 1, "num_proposals": 20}
+    alone = [model.fill(target, [row], feedback=encode_ids, **settings) for row in (short, long)]
+    both = model.fill(target.repeat(2, 1), [short, long], feedback=encode_ids, **settings)
+    assert [one.ids for one in both.texts] == [one.texts[0].ids for one in alone]
+    assert both.num_feedback_calls == sum(one.num_feedback_calls for one in alone)
+    assert (
+        alone[0].num_feedback_calls <= 2 + 4 < 20 <= alone[1].num_feedback_calls and alone[1].num_surrogate_calls == 0
+    )
+
+
+def test_vectors_of_another_encoder_are_named():
+    """Words that are found for vectors of another encoder mean nothing, however sure they look."""
+    own = torch.nn.functional.normalize(unit_vectors(400, seed=1) * torch.linspace(0.1, 2, 16), dim=-1)
+    model = awaken(tiny_model(encoder_fingerprint=Fingerprint.of(own).to_text(), encoder_id="an/encoder"))
+    other = torch.nn.functional.normalize(unit_vectors(1, seed=3) * torch.linspace(2, 0.1, 16), dim=-1)
+    with pytest.warns(UserWarning, match="this model inverts vectors of an/encoder"):
+        model.fill(other, [[5, MASK]], feedback=encode_ids, num_sweeps=1)
 
 
 def test_every_step_is_shown():
