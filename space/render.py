@@ -21,6 +21,8 @@ CSS = """
 .leak mark { border-radius: .3em; padding: .1em .25em; color: inherit; }
 .leak .survived { background: rgba(224, 60, 60, .38); font-weight: 600; }
 .leak .lost { background: rgba(128, 128, 128, .25); text-decoration: line-through; }
+.gradio-container { --color-accent: var(--primary-700); }
+.dark .gradio-container, .gradio-container.dark { --color-accent: var(--primary-400); }
 footer { display: none !important; }
 """
 LEVELS = ((0.9, "sure"), (0.5, "likely"), (0.0, "doubtful"))

@@ -36,7 +36,7 @@ def client(url):
 def test_every_event_has_a_named_endpoint(client):
     """An event without a name is a tab that no script can use."""
     names = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    assert set(names) == {"/invert", "/invert_vector", "/replay", "/compare", "/mix", "/leaks"}
+    assert set(names) == {"/redacted", "/invert", "/invert_vector", "/replay", "/compare", "/mix", "/leaks"}
 
 
 def test_drafts_arrive_in_order_and_lose_their_masks(client, app):
@@ -237,7 +237,7 @@ def page(url):
         page.requested = []
         page.on("request", lambda request: page.requested.append(request.url))
         page.goto(url)
-        page.get_by_role("tab", name="Invert").wait_for()
+        page.get_by_role("tab", name="Invert").click()
         yield page
         browser.close()
 
@@ -307,6 +307,7 @@ def test_an_examples_result_is_kept(page, app, monkeypatch):
         visitor = page.context.browser.new_page()
         visitor.set_default_timeout(PATIENCE)
         visitor.goto(page.url)
+        visitor.get_by_role("tab", name="Invert").click()
         visitor.get_by_role("button", name=app.EXAMPLES[1]).click()
         visitor.locator(".figures").wait_for()
         visitor.locator(".draft[data-masked='0']").wait_for()
