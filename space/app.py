@@ -194,6 +194,14 @@ def show(vector: torch.Tensor, settings: dict, seed: int, ids: list[int] | None 
     yield draft_html(drafts[-1]), result.text, figures_html(result), steps, drafts
 
 
+@functools.cache
+def arrival() -> list:
+    """The first example's result, with the standard settings, which stands there when a visitor comes."""
+    standard = [BOUNDS["seed"].default, *(BOUNDS[name].check(None) for name in CONTROLS)]
+    *_, last = invert(EXAMPLES[0], *standard)
+    return last[:4]
+
+
 def replay(drafts: list[Draft], index: int) -> str:
     """The draft after `index` passes of the visitor's last text, which the server has kept."""
     return draft_html(drafts[min(index, len(drafts) - 1)]) if drafts else ""
@@ -317,13 +325,14 @@ def invert_tab():
                 go_vector = gr.Button("Read it", variant="primary")
             chosen = controls()
         with gr.Column(scale=3):
-            draft = gr.HTML('<div class="draft"></div>', label="Draft")
+            draft_of_first, text_of_first, figures_of_first, steps_of_first = arrival()
+            draft = gr.HTML(draft_of_first, label="Draft")
             gr.HTML(LEGEND)
             slider = BOUNDS["index"].control(interactive=False)
-            recovered = gr.Textbox(label="Recovered text", interactive=False)
-            figures = gr.HTML()
+            recovered = gr.Textbox(text_of_first, label="Recovered text", interactive=False)
+            figures = gr.HTML(figures_of_first)
             with gr.Accordion("All steps as JSON", open=False):
-                steps = gr.JSON(show_label=False)
+                steps = gr.JSON(steps_of_first, show_label=False)
     drafts = gr.State([], time_to_live=KEPT_SECONDS)
     outputs = [draft, recovered, figures, steps, drafts]
     hidden = dict(api_visibility="private", queue=False, show_progress="hidden")
@@ -391,7 +400,7 @@ def build() -> gr.Blocks:
         )
         for name, tab in (
             ("Redacted", lambda: redacted_tab(inverter, JUDGES[::-1], lambda handler: readable(on_gpu(handler)))),
-            ("Invert", invert_tab),
+            ("Recover", invert_tab),
             ("Compare", compare_tab),
             ("Mix", mix_tab),
             ("What leaks", leaks_tab),

@@ -204,7 +204,7 @@ def checked(inverter: Inverter, text: str, keys: Sequence[str], judge: str) -> t
     if not redacted.hidden:
         raise EmbInvError("No word is hidden: click the words to hide.")
     if len(set(keys)) == len(words):
-        raise EmbInvError("All words are hidden: leave one visible. The tab Invert recovers texts of which none is.")
+        raise EmbInvError("All words are hidden: leave one visible. The tab Recover needs none.")
     if len(redacted.hidden) > MAX_GAPS:
         raise EmbInvError(f"There are {len(redacted.hidden)} gaps; at most {MAX_GAPS} are filled at once here.")
     return redacted, _room(inverter, redacted, judge)

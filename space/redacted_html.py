@@ -39,6 +39,7 @@ CSS = """
 .words .wrap { gap: .4rem; }
 .samples { flex-wrap: nowrap !important; gap: .5rem !important; }
 #redacted-message:not(:has(p)) { display: none; }
+@media (max-width: 700px) { #redacted-result { min-height: 85vh; } }
 .note { padding: .4rem .7rem; margin: 0; }
 .refused { border-left: .3rem solid #c81e1e; padding: .4rem .7rem; font-weight: 600; }
 """

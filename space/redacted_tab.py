@@ -20,8 +20,11 @@ EXAMPLES = (
     ("Password", "My password is hidden under the keyboard.", ("keyboard",)),
     ("Letter", "Dear Peter, your loan of 4,500 dollars is approved.", ("Peter", "4,500")),
 )
-TO_RESULT = """() => {
-  if (window.innerWidth < 700) document.querySelector("#redacted-holds").scrollIntoView({behavior: "smooth"});
+# not smoothly, and a little later: new content would end a scrolling that is under way
+TO_RESULT = """(text, words, judge) => {
+  const scroll = () => document.querySelector("#redacted-holds").scrollIntoView();
+  if (window.innerWidth < 700) setTimeout(scroll, 400);
+  return [text, words, judge];
 }"""
 
 
@@ -137,7 +140,7 @@ def _page(first: str, judge_bound: Choice, show: Callable[..., Any]) -> None:
                 samples = [gr.Button(name, size="sm", min_width=60) for name, *_ in EXAMPLES]
     holds = gr.HTML(holds_html(redact(sentence, hidden)), elem_id="redacted-holds", padding=False)
     message = gr.HTML(elem_id="redacted-message", padding=False)
-    result = gr.HTML(first, padding=False)
+    result = gr.HTML(first, elem_id="redacted-result", padding=False)
     instant: dict[str, Any] = dict(api_visibility="private", queue=False, show_progress="hidden")
     text.change(choose, [text, words], [words, holds], preprocess=False, **instant)
     # the words' own boxes stay as they are: an answer would undo a click that came after its question
@@ -146,9 +149,8 @@ def _page(first: str, judge_bound: Choice, show: Callable[..., Any]) -> None:
         button.click(functools.partial(_sample, *example[1:]), None, [text, words, holds], **instant)
     filling = gr.on(
         [go.click, text.submit], show, [text, words, judge], [message, result], preprocess=False,
-        api_visibility="private", show_progress="hidden",
+        api_visibility="private", show_progress="hidden", js=TO_RESULT,
     )  # fmt: skip
-    go.click(None, None, None, js=TO_RESULT, api_visibility="private")
     stop.click(lambda: STOPPED, None, message, cancels=[filling], **instant)
 
 

@@ -224,7 +224,7 @@ def test_a_visitor_hides_words_and_sees_them_come_back(page, url):
     assert "0 of 1" in control and "keyboard" not in control and "unrelated" in control
     cosines = [float(re.search(r"Cosine with the vector: (\d\.\d+)", part).group(1)) for part in (own, control)]
     assert cosines[0] > 0.9 > 0.5 > cosines[1]
-    assert page.locator(".attack").first.bounding_box()["y"] < 844  # the result is in view
+    assert 0 <= page.locator(".attack").first.bounding_box()["y"] < 400  # the page has gone there
 
     page.get_by_role("button", name="Letter").click()
     has_bars(page, 2)
