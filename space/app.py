@@ -26,6 +26,8 @@ from bounds import Choice, Number, Text, Upload, choice_of, number_of
 from guard import MAX_UPLOAD, GuardedBlocks, app_options
 from inverter import Draft, Inverter
 from leaks import explanation, leaks_html, protect, summary
+from redacted_html import CSS as REDACTED_CSS
+from redacted_tab import redacted_tab
 from render import CSS, LEGEND, draft_html, figures_html
 from vectors import KINDS, parse_file, parse_pasted
 
@@ -59,6 +61,17 @@ LEAKING = (
 
 inverter = Inverter(MODEL, "cuda" if torch.cuda.is_available() else "cpu")
 
+# the theme's own colours have a contrast of 1.9 to 3.7; these have 4.5 at least
+DEEP = ("button_primary_background_fill", "checkbox_label_background_fill_selected")
+READABLE = {f"{name}{mode}": "*primary_700" for name in DEEP for mode in ("", "_dark")} | {
+    "button_primary_background_fill_hover": "*primary_800",
+    "button_primary_background_fill_hover_dark": "*primary_800",
+    "block_label_background_fill_dark": "*primary_800",
+    "block_label_text_color": "*primary_800",
+    "block_title_text_color": "*primary_800",
+    "body_text_color_subdued": "*neutral_600",
+    "background_fill_primary": "*neutral_50",  # the theme's own, which `set` forgets
+}
 JUDGES = ("encoder", "surrogate") if inverter.model.config.surrogate_rank else ("encoder",)
 BOUNDS = {
     "text": Text("Sentence", 4 * MAX_CHARACTERS),  # spaces count here; `read_text` is stricter about the rest
@@ -186,6 +199,14 @@ def show(
     yield [draft_html(drafts[-1]), result.text, figures_html(result), steps, drafts]
 
 
+@functools.cache
+def arrival() -> list:
+    """The first example's result, with the standard settings, which stands there when a visitor comes."""
+    standard = [BOUNDS["seed"].default, *(BOUNDS[name].check(None) for name in CONTROLS)]
+    *_, last = invert(EXAMPLES[0], *standard)
+    return last[:4]
+
+
 def replay(drafts: list[Draft], index: int) -> str:
     """The draft after `index` passes of the visitor's last text, which the server has kept."""
     return draft_html(drafts[min(index, len(drafts) - 1)]) if drafts else ""
@@ -309,13 +330,14 @@ def invert_tab() -> None:
                 go_vector = gr.Button("Read it", variant="primary")
             chosen = controls()
         with gr.Column(scale=3):
-            draft = gr.HTML('<div class="draft"></div>', label="Draft")
+            draft_of_first, text_of_first, figures_of_first, steps_of_first = arrival()
+            draft = gr.HTML(draft_of_first, label="Draft")
             gr.HTML(LEGEND)
             slider = BOUNDS["index"].control(interactive=False)
-            recovered = gr.Textbox(label="Recovered text", interactive=False)
-            figures = gr.HTML()
+            recovered = gr.Textbox(text_of_first, label="Recovered text", interactive=False)
+            figures = gr.HTML(figures_of_first)
             with gr.Accordion("All steps as JSON", open=False):
-                steps = gr.JSON(show_label=False)
+                steps = gr.JSON(steps_of_first, show_label=False)
     drafts = gr.State([], time_to_live=KEPT_SECONDS)
     outputs = [draft, recovered, figures, steps, drafts]
     hidden = dict(api_visibility="private", queue=False, show_progress="hidden")
@@ -378,11 +400,12 @@ def build() -> gr.Blocks:
     deleting = dict(delete_cache=(SWEPT_SECONDS, KEPT_SECONDS))
     with GuardedBlocks(title="EmbInv", analytics_enabled=False, **deleting) as page:
         gr.Markdown(
-            "# EmbInv: what an embedding says\nA sentence becomes a vector, as in every search index; a masked "
-            "diffusion model that sees **nothing but that vector** writes the sentence back, all words at once."
+            "# EmbInv: what an embedding says\nSearch indexes, backups and logs keep vectors of texts, as if nobody "
+            "could read them. A masked diffusion model brings the words back."
         )
         for name, tab in (
-            ("Invert", invert_tab),
+            ("Redacted", lambda: redacted_tab(inverter, JUDGES[::-1], lambda handler: readable(on_gpu(handler)))),
+            ("Recover", invert_tab),
             ("Compare", compare_tab),
             ("Mix", mix_tab),
             ("What leaks", leaks_tab),
@@ -401,10 +424,12 @@ def launch(**options: Any) -> Any:
     """Start the page; fonts and everything else come from this server."""
     theme = gr.themes.Soft(
         primary_hue="teal", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
-    )
+    ).set(**READABLE)
     inside = app_options(SWEPT_SECONDS, KEPT_SECONDS)
     limits = dict(max_file_size=MAX_UPLOAD, state_session_capacity=MAX_SESSIONS, app_kwargs=inside)
-    return build().launch(theme=theme, css=CSS, ssr_mode=False, enable_monitoring=False, **limits, **options)
+    return build().launch(
+        theme=theme, css=CSS + REDACTED_CSS, ssr_mode=False, enable_monitoring=False, **limits, **options
+    )
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def client(url):
 def test_every_event_has_a_named_endpoint(client):
     """An event without a name is a tab that no script can use."""
     names = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    assert set(names) == {"/invert", "/invert_vector", "/replay", "/compare", "/mix", "/leaks"}
+    assert set(names) == {"/redacted", "/invert", "/invert_vector", "/replay", "/compare", "/mix", "/leaks"}
 
 
 def test_drafts_arrive_in_order_and_lose_their_masks(client, app):
@@ -202,6 +202,15 @@ def test_words_are_counted_by_what_they_are():
     ]  # fmt: skip
 
 
+def test_a_cosine_is_said_in_words():
+    """A fluent text with a cosine of 0.08 looked like a success; visitors do not know what 0.72 means."""
+    from inverter import Result
+    from render import figures_html
+
+    for cosine, words in ((0.999999, "exact text"), (0.72, "the gist"), (0.999, "the gist"), (0.08, "does not fit")):
+        assert words in figures_html(Result("a", [1], 8, 90.0, cosine))
+
+
 def test_html_of_a_visitors_text_is_escaped(app):
     """A pasted script must stay text, in drafts as in marked-up lines."""
     from inverter import Draft
@@ -241,7 +250,7 @@ def page(url):
         page.requested = []
         page.on("request", lambda request: page.requested.append(request.url))
         page.goto(url)
-        page.get_by_role("tab", name="Invert").wait_for()
+        page.get_by_role("tab", name="Recover").click()
         yield page
         browser.close()
 
@@ -258,12 +267,14 @@ def test_the_page_starts_with_the_strategys_own_temperature(page, client):
     assert len(texts) == 2
 
 
-def test_a_visitor_inverts_and_replays(page):
+def test_a_visitor_inverts_and_replays(page, app):
     """Catches a page whose buttons are wired to nothing, and a replay that shows the end at every step."""
+    assert page.locator(".figures").count() == 1 and page.locator(".draft").inner_text()  # a result on arrival
+    page.locator(".draft").evaluate("draft => draft.remove()")
     page.get_by_label("Sentence").first.fill(SENTENCE)
     page.get_by_role("button", name="Embed it and read it back").click()
+    page.locator(".draft[data-masked='0']").wait_for()
     page.locator(".figures").wait_for()
-    assert page.locator(".draft").get_attribute("data-masked") == "0"
     assert "station" in page.get_by_label("Recovered text").input_value()
     slider = page.locator("input[type=range][aria-label*='Replay']")
     slider.focus()
@@ -312,6 +323,9 @@ def test_an_examples_result_is_kept(page, app, monkeypatch):
         visitor = page.context.browser.new_page()
         visitor.set_default_timeout(PATIENCE)
         visitor.goto(page.url)
+        visitor.get_by_role("tab", name="Recover").click()
+        visitor.locator(".figures").evaluate("figures => figures.remove()")  # those of the result on arrival
+        visitor.locator(".draft").evaluate("draft => draft.remove()")
         visitor.get_by_role("button", name=app.EXAMPLES[1]).click()
         visitor.locator(".figures").wait_for()
         visitor.locator(".draft[data-masked='0']").wait_for()

@@ -25,6 +25,7 @@ CONTROLS = [0, "confidence", 2, 1, "the strategy's own", 0.05, 1, 0, "encoder", 
 INVERT = [SENTENCE, *CONTROLS]
 VECTOR = ["[1, 2]", None, 0, *CONTROLS]
 GOOD = {
+    "redacted": ["The dog slept in Paris.", ["Paris"], "surrogate"],
     "invert": INVERT,
     "invert_vector": VECTOR,
     "compare": [SENTENCE, 2, 0],
@@ -85,6 +86,12 @@ def test_controls_are_made_from_the_table_of_settings(app):
 @pytest.mark.parametrize(
     "name, position, value, message",
     [
+        ("redacted", 0, "x" * 601, "at most 600"),
+        ("redacted", 1, "Paris", "Words to hide: a list of words"),
+        ("redacted", 1, [5], "Words to hide: a list of words"),
+        ("redacted", 1, ["London"], "not in the sentence"),
+        ("redacted", 1, [], "No word is hidden"),
+        ("redacted", 2, "oracle", "Judged by: one of surrogate, encoder"),
         ("invert", 0, ["a list"], "Sentence: a text is wanted"),
         ("invert", 0, "x" * 3000, "at most 2400"),
         ("invert", 1, 1e30, "Seed: a whole number from 0 to 4294967295"),

@@ -1,0 +1,159 @@
+"""The tab "Redacted": click the words to hide, and watch them come back by the vector."""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+from bounds import Bound, Choice, Text
+from gradio.context import get_blocks_context
+from inverter import Inverter
+from redacted import attack, redact, tidy, words_of
+from redacted_html import STOPPED, both_html, holds_html, refused_html
+
+MAX_CHARACTERS = 600
+# buttons' names, sentences, and the words that are hidden in them
+EXAMPLES = (
+    ("Diagnosis", "Maria Lopez was treated for asthma in Boston.", ("asthma", "Boston")),
+    ("Medicine", "The patient has a history of diabetes and takes insulin.", ("diabetes", "insulin")),
+    ("Password", "My password is hidden under the keyboard.", ("keyboard",)),
+    ("Letter", "Dear Peter, your loan of 4,500 dollars is approved.", ("Peter", "4,500")),
+)
+# not smoothly, and a little later: new content would end a scrolling that is under way
+TO_RESULT = """(text, words, judge) => {
+  const scroll = () => document.querySelector("#redacted-holds").scrollIntoView();
+  if (window.innerWidth < 700) setTimeout(scroll, 400);
+  return [text, words, judge];
+}"""
+
+
+@dataclass(frozen=True)
+class Keys(Bound):
+    """Words of a sentence, see `redacted.Word.key`; an empty value is none."""
+
+    label: str
+
+    def check(self, value: Any) -> list[str]:
+        """The keys.
+
+        Raises:
+            ValueError: for anything but a list of as many short texts as a sentence may have words.
+        """
+        if value is None:
+            return []
+        fits = isinstance(value, list) and len(value) <= MAX_CHARACTERS
+        if not fits or not all(isinstance(key, str) and len(key) <= MAX_CHARACTERS for key in value):
+            raise ValueError(f"{self.label}: a list of words is wanted.")
+        return value
+
+
+TEXT, KEYS = Text("Text to redact", MAX_CHARACTERS), Keys("Words to hide")
+
+
+@functools.cache
+def arrival(inverter: Inverter) -> str:
+    """The result of the first example, which stands there when a visitor comes; computed once."""
+    *_, both = filter(None, attack(inverter, *EXAMPLES[0][1:], "surrogate" if has_surrogate(inverter) else "encoder"))
+    return both_html(both)
+
+
+def has_surrogate(inverter: Inverter) -> bool:
+    """Whether the model can judge texts without the encoder."""
+    return bool(inverter.model.config.surrogate_rank)
+
+
+def choose(text: str, keys: Sequence[str]) -> tuple[Any, str]:
+    """The words of a text to click on, those hidden that were, and what the attacker holds."""
+    text = tidy(text)
+    choices = [(word.text, word.key) for word in words_of(text)]
+    kept = [key for _, key in choices if key in keys]
+    return gr.CheckboxGroup(choices=choices, value=kept), held(text, kept)
+
+
+def held(text: str, keys: Sequence[str]) -> str:
+    """What the attacker holds."""
+    return holds_html(redact(tidy(text), keys))
+
+
+def redacted_tab(inverter: Inverter, judges: Sequence[str], guarded: Callable[..., Any]) -> None:
+    """Type, hide, fill; the control beside it.
+
+    Args:
+        judges: what may judge the fillings, the default first.
+        guarded: makes a handler of the page from a function: its errors are one line.
+    """
+    judge_bound = Choice("Judged by", tuple(judges))
+
+    @guarded
+    def show(text: str, hidden: list[str], judge: str) -> Iterator[list[Any]]:
+        """Message and both attacks, as they grow; an error takes the place of the old result."""
+        yield ["", ""]
+        try:
+            for both in attack(inverter, text, hidden, judge):
+                yield [gr.skip(), gr.skip() if both is None else both_html(both)]
+        except ValueError as error:
+            yield [refused_html(str(error)), ""]
+
+    @guarded
+    def redacted(text: str, hidden: list[str], judge: str = judges[0]) -> Iterator[dict]:  # type: ignore[type-arg]
+        """Hide words of a text and fill the gaps by its vector, and by another sentence's.
+
+        hidden: the words; the second "the" of a text is "the (2)". The result has `own` and `control`: text, gaps
+        with probabilities and runners-up, cosine, verdict, calls and seconds, as far as the search has come.
+        """
+        latest: dict[str, Any] = {}
+        for both in attack(inverter, text, hidden, judge):
+            latest = latest if both is None else both.as_json()
+            yield latest  # each second, too: gradio sees by it whether anybody listens
+
+    _page(arrival(inverter), judge_bound, show)
+    gr.api(redacted, api_name="redacted", api_description=redacted.__doc__)
+    page = get_blocks_context()
+    assert page is not None  # the tab is made inside the page
+    (event,) = (one for one in page.fns.values() if one.api_name == "redacted")
+    for component, bound in zip(event.inputs, (TEXT, KEYS, judge_bound), strict=True):
+        bound.bind(component)
+
+
+def _page(first: str, judge_bound: Choice, show: Callable[..., Any]) -> None:
+    """The tab's controls and events."""
+    _, sentence, hidden = EXAMPLES[0]
+    gr.Markdown(
+        "Hide words of a sentence. The page embeds the **whole** sentence; the attack is given the **redacted** text "
+        "and that vector, nothing else."
+    )
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=3):
+            text = TEXT.control(sentence, max_lines=3, max_length=MAX_CHARACTERS)
+            choices = [(word.text, word.key) for word in words_of(sentence)]
+            words = gr.CheckboxGroup(
+                choices, value=list(hidden), label="Words to hide: click them", elem_classes="words"
+            )
+            KEYS.bind(words)
+        with gr.Column(scale=2, min_width=280):
+            judge = judge_bound.control(gr.Radio)
+            with gr.Row():
+                go = gr.Button("Fill the gaps", variant="primary", min_width=120)
+                stop = gr.Button("Stop", min_width=80, scale=0)
+            with gr.Row(elem_classes="samples"):
+                samples = [gr.Button(name, size="sm", min_width=60) for name, *_ in EXAMPLES]
+    holds = gr.HTML(holds_html(redact(sentence, hidden)), elem_id="redacted-holds", padding=False)
+    message = gr.HTML(elem_id="redacted-message", padding=False)
+    result = gr.HTML(first, elem_id="redacted-result", padding=False)
+    instant: dict[str, Any] = dict(api_visibility="private", queue=False, show_progress="hidden")
+    text.change(choose, [text, words], [words, holds], preprocess=False, **instant)
+    # the words' own boxes stay as they are: an answer would undo a click that came after its question
+    words.input(held, [text, words], holds, preprocess=False, trigger_mode="always_last", **instant)
+    for button, example in zip(samples, EXAMPLES, strict=True):
+        button.click(functools.partial(_sample, *example[1:]), None, [text, words, holds], **instant)
+    filling = gr.on(
+        [go.click, text.submit], show, [text, words, judge], [message, result], preprocess=False,
+        api_visibility="private", show_progress="hidden", js=TO_RESULT,
+    )  # fmt: skip
+    stop.click(lambda: STOPPED, None, message, cancels=[filling], **instant)
+
+
+def _sample(text: str, hidden: tuple[str, ...]) -> tuple[str, Any, str]:
+    """An example in the controls."""
+    return text, *choose(text, hidden)
