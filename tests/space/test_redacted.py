@@ -84,7 +84,7 @@ def test_the_result_says_how_sure_it_is_in_words():
 
 
 @pytest.mark.parametrize(
-    ("text", "keys", "judge", "message"),
+    "text, keys, judge, message",
     [
         ("", [], "surrogate", "Type a sentence first"),
         ("…!", [], "surrogate", "Type a sentence first"),
