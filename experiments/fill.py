@@ -31,7 +31,7 @@ from modeling_embinv.data.files import write_json
 from modeling_embinv.data.settings import load_yaml
 from modeling_embinv.evaluation.calibration import WrittenTokens, expected_calibration_error, fit_calibration
 from modeling_embinv.evaluation.held_out import Measures
-from modeling_embinv.filling_embinv import LIKELY, UNRELATED
+from modeling_embinv.filling_embinv import LIKELY, NEAR, UNRELATED
 from modeling_embinv.gap_marks_embinv import CALENDAR
 from modeling_embinv.generation_config_embinv import Calibration, evidence
 from modeling_embinv.loading import load_inverter
@@ -204,7 +204,8 @@ def finished(row: dict, calibration: Calibration) -> dict:
         if text["cosine"] < UNRELATED:
             verdict = "unrelated"
         elif verdict in ("likely", "undecided", "unrelated"):
-            verdict = "likely" if float(mine.min()) >= LIKELY else "undecided"
+            is_likely = text["cosine"] >= NEAR and float(mine.min()) >= LIKELY
+            verdict = "likely" if is_likely else "undecided"
         verdicts[verdict] += 1
         whole[verdict] += all(text["right"])
         p += mine.tolist()

@@ -38,10 +38,10 @@ VERDICTS = {
     "literal": "the mark is part of the text that this vector was made of: nothing is hidden there",
     "unread": "the vector says nothing of this gap: the encoder does not read that far",
 }
-# a text is likely when all of its gaps are right with this probability
-LIKELY = 0.75
-# of an unrelated vector no filling comes nearer than this cosine. A text's own vector is above 0.94, the other's of a
-# text with one gap was never above 0.74, and a vector of one bit a dimension has 0.8 with the original
+# a text is likely when all of its gaps are right with this probability, and it is as near to the vector as NEAR
+LIKELY, NEAR = 0.75, 0.9
+# farther from a vector than this, a text does not belong to it. Of its own vectors all texts had 0.94 and more, of other
+# vectors none had over 0.76 (gaps of many tokens come near to any); one bit a dimension leaves 0.8 of a right text
 UNRELATED = 0.75
 # two fillings whose vectors differ by less have the same vector
 SAME = 1e-6
@@ -357,4 +357,5 @@ class _Finish:
             return "unread"
         if self.judge == "encoder" and cosine >= EXACT:
             return "verified"
-        return "likely" if min(gap.probability for gap in gaps) >= LIKELY else "undecided"
+        is_likely = cosine >= NEAR and min(gap.probability for gap in gaps) >= LIKELY
+        return "likely" if is_likely else "undecided"
