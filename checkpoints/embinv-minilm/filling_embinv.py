@@ -40,8 +40,8 @@ VERDICTS = {
 }
 # a text is likely when all of its gaps are right with this probability, and it is as near to the vector as NEAR
 LIKELY, NEAR = 0.75, 0.9
-# farther from a vector than this, a text does not belong to it. With their own vectors all texts had 0.94 and more, with
-# others none had over 0.76 (gaps of many tokens come near to any); of one bit a dimension a right text has 0.8
+# farther from a vector than this, a text does not belong to it. Texts had 0.94 and more with their own vectors, and at
+# most 0.76 with others (gaps of many tokens come near to any); of one bit a dimension a right text has 0.8
 UNRELATED = 0.75
 # two fillings whose vectors differ by less have the same vector
 SAME = 1e-6
