@@ -1,7 +1,7 @@
 """Redacted texts and their vectors: how many of the hidden words come back.
 
     python experiments/fill.py                      # goes on where it was
-    python experiments/fill.py --only "2 gaps"      # rows whose names begin so
+    python experiments/fill.py --only kinds "2 gaps"    # a table, and rows whose names begin so
     python experiments/fill.py --fit                # the calibration of the probabilities, on other texts
 
 Words of held-out texts are hidden behind marks, and `fill` is given the rest and the vector of the whole. Floors: the
@@ -247,7 +247,7 @@ def without_vector(bench: Bench, texts: list[Hidden]) -> dict:
 
 def defended(vectors: np.ndarray, noise: float = 0, int8: bool = False, binary: bool = False, dimensions: int = 0):
     """Vectors as a store with a defence holds them."""
-    vectors = np.array(vectors, dtype=np.float64)
+    vectors = np.asarray(vectors).astype(np.float64)
     if noise:
         vectors += noise * np.random.default_rng(0).standard_normal(vectors.shape)
     if int8:
@@ -323,7 +323,7 @@ def fit(bench: Bench) -> dict:
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="rows whose names begin so; all that are missing by default")
+    parser.add_argument("--only", nargs="+", default=[""], help="tables, or beginnings of rows' names; all by default")
     parser.add_argument("--fit", action="store_true", help="fit the calibration, and write it into the checkpoint")
     options = parser.parse_args(arguments)
     experiment = load_yaml(FOLDER / "fill.yaml")
@@ -336,12 +336,13 @@ def main(arguments: list[str]) -> int:
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for table, name, measurement in rows(bench):
         entry = found.setdefault(table, {"columns": COLUMNS[table], "digits": 1, "rows": {}})
-        if name not in entry["rows"] and name.startswith(options.only):
+        is_wanted = table in options.only or name.startswith(tuple(options.only))
+        if name not in entry["rows"] and is_wanted:
             entry["rows"][name] = measurement()
         row = entry["rows"].get(name, {})
         if "filled" in row:
             entry["rows"][name] = row = finished(row, bench.calibrations[FITTED["encoder" in name]])
-        if name.startswith(options.only):
+        if is_wanted:
             print(table, name, json.dumps({key: value for key, value in row.items() if key != "filled"}), flush=True)
         write_json(RESULTS, found)
     return 0

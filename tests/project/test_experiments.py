@@ -94,3 +94,29 @@ def test_pilots_table_has_a_line_for_every_method():
     lines = pilots.table(rows).splitlines()
     assert len(lines) == 2 + sum(len(row["scores"]) for row in rows.values())
     assert len({line.count("|") for line in lines}) == 1
+
+
+def test_hidden_words_are_those_that_the_marks_hide():
+    """A span that is off by one hides half a word, and the measured recall is of something else."""
+    import redacted
+    from fill import Hidden
+
+    text = Hidden("The red dog saw a red kite.", [(4, 7), (22, 26)])
+    assert text.redacted == "The ▇▇▇ dog saw a red ▇▇▇." and text.words == ["red", "kite"]
+    assert redacted.hidden({"redacted": text.redacted, "sentence": text.text}) == text.words
+    end = {"redacted": "The red dog saw a ▇▇▇", "sentence": text.text}
+    assert redacted.hidden(end) == ["red kite."]
+
+
+def test_rows_of_fillings_get_their_calibration_afterwards():
+    """The error of other probabilities than those that users see, or a text that is likely far from its vector."""
+    from fill import finished
+
+    from modeling_embinv.generation_config_embinv import Calibration
+
+    near, far = {"verdict": "undecided", "cosine": 0.97}, {"verdict": "undecided", "cosine": 0.6}
+    row = {"filled": [{**near, "p": [0.5], "right": [True]}, {**far, "p": [0.5], "right": [False]}]}
+    done = finished(row, Calibration(bias=20.0))
+    assert done["verdicts"] == {"likely": [1, 1], "unrelated": [0, 1]} and done["ECE %"] == pytest.approx(0, abs=1e-3)
+    plain = finished(row, Calibration())
+    assert plain["verdicts"] == {"undecided": [1, 1], "unrelated": [0, 1]} and plain["ECE %"] == pytest.approx(25)
