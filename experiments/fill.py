@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +41,8 @@ FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results" / "fill.json"
 MARK = "▇▇▇"
 FITTED = ("fill_surrogate", "fill_encoder")
-# texts that are searched side by side
-BATCH = 8
+# texts that are searched side by side, and draws of words that are no neighbours
+BATCH, TRIES = 8, 20
 SCORES = ["texts", "words %", "texts whole %"]
 COSTS = ["ECE %", "calls a gap", "seconds a gap"]
 COLUMNS = {"floors": ["texts", "words %"], **dict.fromkeys(("gaps", "kinds", "lengths", "defences"), SCORES + COSTS)}
@@ -59,6 +60,11 @@ class Hidden:
         """The text with marks."""
         bounds = [0, *(edge for span in self.spans for edge in span), len(self.text)]
         return MARK.join(self.text[a:b] for a, b in zip(bounds[::2], bounds[1::2], strict=True))
+
+    @property
+    def has_neighbours(self) -> bool:
+        """Whether nothing stands between two hidden words: as token ids they would be one gap."""
+        return any(not self.text[a[1] : b[0]].strip() for a, b in pairwise(self.spans))
 
     @property
     def words(self) -> list[str]:
@@ -106,8 +112,11 @@ class Bench:
         for text in self.texts(fewest, most, is_test):
             spans = [m.span() for m in re.finditer(r"\w+", text) if self.is_kind[kind](m.group(), m.start())]
             spans = [span for span in spans if len(self.tokens(text[slice(*span)])) <= 6]
-            if len(spans) >= count and len(text.split()) > count:
-                found.append(Hidden(text, sorted(chosen.sample(spans, count))))
+            for _ in range(TRIES if len(spans) >= count and len(text.split()) > count else 0):
+                hidden = Hidden(text, sorted(chosen.sample(spans, count)))
+                if not hidden.has_neighbours:
+                    found.append(hidden)
+                    break
             if len(found) == number:
                 break
         return found

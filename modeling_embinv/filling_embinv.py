@@ -207,7 +207,8 @@ class FillingMixin:
             for text, vector in zip(redacted, vectors, strict=True)
         ]
         finish = _Finish(tokenizer, judge.kind, self._fill_calibration(judge.kind))
-        proposer = Proposer(self, search.num_proposals, search.overshoot)
+        embed = None if self.surrogate is None else self._embed_rows
+        proposer = Proposer(self, search.num_proposals, search.overshoot, embed)
         gap_search = GapSearch(proposer, search, judge, scout, reader.are_canonical)
         if searches:
             show = None if on_step is None else lambda: on_step([finish(one) for one in searches])
@@ -241,9 +242,15 @@ class FillingMixin:
 
         return TextJudge(by_encoder, "encoder", search.likelihood_weight_of("encoder")), surrogate
 
+    def _embed_rows(self, rows: list[list[int]]) -> Tensor:
+        """About the encoder's vectors (N, D) of rows of token ids, by the surrogate."""
+        return self.embedder()(self._padded(rows))
+
     def _canvases(self, items: list[tuple[RedactedText, Fillings]]) -> Tensor:
         """(N, L) ids of whole texts, ends behind them."""
-        rows = [text.ids(fillings) for text, fillings in items]
+        return self._padded([text.ids(fillings) for text, fillings in items])
+
+    def _padded(self, rows: list[list[int]]) -> Tensor:
         ids = torch.full((len(rows), max(map(len, rows)) + 1), self.config.eos_token_id)
         for index, row in enumerate(rows):
             ids[index, : len(row)] = torch.tensor(row)

@@ -1,10 +1,12 @@
 """Proposals for the gaps of texts: what the denoiser would write there, given the vector and the words around."""
 
+from collections.abc import Callable
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from .diffusion_embinv import shortest_canvases
 from .gap_states_embinv import Filling
@@ -34,12 +36,17 @@ class WindowDenoiser:
         parts = (slice(first, first + ROWS) for first in range(0, len(rows), ROWS))
         return torch.cat([self._part(rows[part], positions[part], vectors[part]) for part in parts])
 
-    def _part(self, rows: Sequence[list[int]], positions: Sequence[int], vectors: Tensor) -> Tensor:
+    def window(self, ids: list[int], position: int) -> tuple[int, list[int]]:
+        """What the canvas holds of a text: where it begins, and the tokens around a position."""
         size = self.model.config.max_sequence_length - 1
-        canvas, columns = torch.full((len(rows), size + 1), self.end), torch.zeros(len(rows), dtype=torch.long)
+        start = max(0, min(position - size // 2, len(ids) - size))
+        return start, ids[start : start + size]
+
+    def _part(self, rows: Sequence[list[int]], positions: Sequence[int], vectors: Tensor) -> Tensor:
+        length = self.model.config.max_sequence_length
+        canvas, columns = torch.full((len(rows), length), self.end), torch.zeros(len(rows), dtype=torch.long)
         for index, (ids, position) in enumerate(zip(rows, positions, strict=True)):
-            start = max(0, min(position - size // 2, len(ids) - size))
-            window = ids[start : start + size]
+            start, window = self.window(ids, position)
             canvas[index, : len(window)] = torch.tensor(window)
             columns[index] = position - start
         device, config = vectors.device, self.model.config
@@ -60,10 +67,17 @@ class Proposer:
 
     Args:
         model: the inverter. count: fillings of each gap, at most. overshoot: α in e + α(e − ê).
+        embed: rows of token ids → vectors (N, D), the surrogate; None where there is none.
     """
 
-    def __init__(self, model: Any, count: int, overshoot: float) -> None:
-        self.denoiser, self.count, self.overshoot = WindowDenoiser(model), count, overshoot
+    def __init__(
+        self,
+        model: Any,
+        count: int,
+        overshoot: float,
+        embed: Callable[[list[list[int]]], Tensor] | None = None,
+    ) -> None:
+        self.denoiser, self.count, self.overshoot, self.embed = WindowDenoiser(model), count, overshoot, embed
         self.mask = model.config.mask_token_id
 
     def propose(self, jobs: Sequence[Job]) -> list[list[Proposal]]:
@@ -72,7 +86,7 @@ class Proposer:
         A gap that no step has filled yet is written anew, by the best hypothesis in each of its lengths. Later it is
         written anew in the length that it has, and its single tokens are replaced and deleted, and others inserted.
         """
-        aims = [job.aim(self.overshoot) for job in jobs]
+        aims = self._aims(jobs)
         done = [job.without_denoiser() for job in jobs]
         partial: dict[tuple[int, Filling], list[Proposal]] = {}  # by job and canvas of the gap
         for index, job in enumerate(jobs):
@@ -89,6 +103,24 @@ class Proposer:
                     done[index] += fillings
             partial = following
         return done
+
+    def _aims(self, jobs: Sequence[Job]) -> list[Tensor]:
+        """(D,) for each job: the vector that its gap is written for.
+
+        A window of a long text has another vector than the whole. If a vector is the mean of N tokens' states, what
+        the whole lacks, e − ê, is N / W times as much in a window of W tokens with vector ŵ: the aim is then
+        ŵ + (1 + α) · N / W · (e − ê), which is e + α(e − ê) where the window is the whole.
+        """
+        texts = [job.search.text.ids(job.parent.fillings) for job in jobs]
+        starts = [job.search.text.starts(job.parent.fillings)[job.gap] for job in jobs]
+        windows = [self.denoiser.window(ids, start)[1] for ids, start in zip(texts, starts, strict=True)]
+        aims = [job.aim(self.overshoot) for job in jobs]
+        cut = [index for index, ids in enumerate(texts) if len(windows[index]) < len(ids)]
+        if cut and self.embed is not None:
+            for index, vector in zip(cut, self.embed([windows[index] for index in cut]), strict=True):
+                factor = (1 + self.overshoot) * len(texts[index]) / len(windows[index])
+                aims[index] = normalize(vector.to(aims[index]) + factor * jobs[index].lacking, dim=-1)
+        return aims
 
     def _listed(self, job: Job, aim: Tensor) -> list[Proposal]:
         """The likeliest phrases of a list with about their log p: each token's, all of the gap being hidden."""

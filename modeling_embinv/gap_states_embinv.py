@@ -236,8 +236,12 @@ class Job:
 
     def aim(self, overshoot: float) -> Tensor:
         """(D,) e + α(e − ê), of length 1: what the text lacks counts more."""
-        target = self.search.target
-        return normalize(target + overshoot * (target - self.parent.vector.to(target)), dim=-1)
+        return normalize(self.search.target + overshoot * self.lacking, dim=-1)
+
+    @property
+    def lacking(self) -> Tensor:
+        """(D,) e − ê: what the text lacks."""
+        return self.search.target - self.parent.vector.to(self.search.target)
 
     def canvases(self, mask: int) -> list[Proposal]:
         """The gap with [MASK] where the denoiser is to write, and about log p of what stands beside them."""
