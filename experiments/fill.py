@@ -84,6 +84,7 @@ class Bench:
         self.calibrations = {name: Calibration(**kept.pop(name, {})) for name in FITTED}
         self.model.generation_config.calibration = kept or None
         self.encoder = load_encoder(EncoderConfig.of_inverter(self.model.config))
+        self.encoder.read_whole_texts()  # an inverter's encoder is cut at the inverter's length
         self.is_kind = kinds()
 
     def tokens(self, text: str) -> list[int]:

@@ -11,8 +11,8 @@ from torch.nn.functional import normalize
 
 from .texts_embinv import decode
 
-# a cosine that only the encoder's rounding keeps from 1: the text is the vector's own
-EXACT = 1 - 1e-5
+# a cosine that only rounding keeps from 1, of vectors in float32 or float16: the text is the vector's own
+EXACT = 1 - 1e-6
 # nats by which a hypothesis' proposals fall behind for each unit of score that it falls behind the best one
 SCORE_TO_NATS = 100.0
 # log p that a mark is given as part of the text itself, and a move of words between gaps: enough to be tried

@@ -228,7 +228,7 @@ class GapSearch:
             return
         vectors = self.judge.vectors([(search.text, fillings) for search, fillings, _ in texts])
         targets = torch.stack([search.target for search, _, _ in texts]).cpu()
-        cosines = (vectors * targets).sum(dim=-1).tolist()
+        cosines = (vectors.double() * targets).sum(dim=-1).tolist()
         for (search, fillings, log_p), vector, cosine in zip(texts, vectors, cosines, strict=True):
             score = cosine + self.judge.likelihood_weight * sum(log_p)
             search.tried[fillings] = Hypothesis(fillings, log_p, vector, cosine, score)
