@@ -9,7 +9,7 @@ import torch
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.filling_embinv import NUM_ALTERNATIVES, VERDICTS
 from modeling_embinv.gap_marks_embinv import GapReader
-from modeling_embinv.gap_proposals_embinv import WindowDenoiser
+from modeling_embinv.gap_proposals_embinv import Proposer, WindowDenoiser
 from modeling_embinv.gap_states_embinv import Gap, Hypothesis, Job, RedactedText, TextSearch
 from modeling_embinv.inputs_embinv import Fingerprint
 from tests.conftest import END, MASK, VOCAB, awaken, tiny_model, unit_vectors, with_surrogate
@@ -304,3 +304,24 @@ def test_a_search_that_has_not_found_the_text_widens():
     wide = MODEL.fill(vector_of(TEXT), [row], feedback=encode_ids, num_proposals=14, num_sweeps=5)
     assert narrow.texts[0].verdict != "verified" and wide.texts[0].verdict == "verified"
     assert wide.num_feedback_calls > 14 + 2  # one sweep of that width was not enough
+
+
+def test_the_aim_of_a_window_is_in_proportion():
+    """Of 60 tokens one hidden word changes the vector little; a window of 11 is written for five times that change.
+
+    For vectors that are means of tokens the aim of α = 0 is then the window's own vector with the hidden word.
+    """
+    means = unit_vectors(VOCAB, seed=8)
+    known, hidden, wrong = [10, 11, 12, 13, 14] * 6, 40, 41
+    text = RedactedText((tuple(known), tuple(known)), (), (Gap(),))
+    mean = lambda rows: torch.stack([means[row].mean(dim=0) for row in rows])  # noqa: E731
+    (whole,), (filled,) = mean([[*known, hidden, *known]]), mean([[*known, wrong, *known]])
+    search = TextSearch(text, whole, [torch.ones(VOCAB, dtype=torch.bool)])
+    search.beam = [Hypothesis(((wrong,),), (0.0,), filled, 0.9, 0.9)]
+    job = Job(search, 0, search.beam[0], False)
+    (aim,) = Proposer(MODEL, 5, 0.0, mean)._aims([job])
+    _, window = WindowDenoiser(MODEL).window([*known, hidden, *known], 30)
+    assert hidden in window and len(window) == 11
+    assert torch.allclose(aim, torch.nn.functional.normalize(mean([window])[0], dim=-1), atol=1e-5)
+    (unaware,) = Proposer(MODEL, 5, 0.0)._aims([job])
+    assert torch.allclose(unaware, torch.nn.functional.normalize(whole, dim=-1), atol=1e-5)
