@@ -1,5 +1,6 @@
 """The README's code and commands, and the checkpoint that it names."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -37,9 +38,12 @@ def test_readme_commands_run_as_printed(encoder, tmp_path, monkeypatch, capsys):
     so that it exists must do.
     """
     monkeypatch.chdir(tmp_path)
-    np.save("vectors.npy", encoder.encode(list(DEMO_SENTENCES[:3])).numpy())
+    vectors = encoder.encode(list(DEMO_SENTENCES[:3])).numpy()
+    np.save("vectors.npy", vectors)
+    row = {"text": "The dog slept in front of the ▇▇▇.", "embedding": vectors[0].tolist()}
+    Path("redacted.jsonl").write_text(json.dumps(row), encoding="utf-8")
     printed = commands((ROOT / "README.md").read_text(encoding="utf-8"))
-    assert {command for command, *_ in printed} == {"demo", "invert", "evaluate"} and len(printed) >= 5
+    assert {command for command, *_ in printed} == {"demo", "invert", "fill", "evaluate"} and len(printed) >= 5
     for command in printed:
         if "--feedback" in command:
             command = [*command, DEMO_SENTENCES[4]]
@@ -51,6 +55,7 @@ def test_readme_commands_run_as_printed(encoder, tmp_path, monkeypatch, capsys):
         if "--feedback" in command:
             assert float(re.search(r"cosine ([\d.]+)", out)[1]) > 0.95
     assert len((tmp_path / "texts.jsonl").read_text().splitlines()) == 3
+    assert json.loads((tmp_path / "filled.jsonl").read_text())["gaps"][0]["text"] == "fire"
 
 
 def test_readme_names_files_and_targets_that_exist():
