@@ -25,7 +25,7 @@ results: $(STAMP)
 
 # the README's picture and demo, by the released checkpoint
 ladder: $(STAMP)
-	$(BIN)/python experiments/redacted.py
+	$(BIN)/python experiments/gap_picture.py
 	$(BIN)/python experiments/ladder.py
 	$(BIN)/python experiments/results.py
 

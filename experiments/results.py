@@ -15,8 +15,8 @@ import tempfile
 from pathlib import Path
 
 import claims
+import gap_picture
 import ladder
-import redacted
 import yaml
 from measured import ROOT, find, mean, results, row_scores
 from tables import table
@@ -65,7 +65,7 @@ def made() -> dict[Path, str]:
     return {
         **filled,
         ladder.PICTURE: ladder.draw(results("ladder")),
-        redacted.PICTURE: redacted.draw(results("redacted")),
+        gap_picture.PICTURE: gap_picture.draw(results("gap_picture")),
     }
 
 

@@ -4,7 +4,7 @@ from html import escape
 
 from inverter import Draft, Result
 
-from modeling_embinv.gap_search_embinv import EXACT
+from modeling_embinv.gap_states_embinv import EXACT
 
 CSS = """
 .draft { font-size: 1.35rem; line-height: 2.1; min-height: 5.2rem; padding: .6rem .2rem; overflow-wrap: anywhere; }

@@ -98,14 +98,14 @@ def test_pilots_table_has_a_line_for_every_method():
 
 def test_hidden_words_are_those_that_the_marks_hide():
     """A span that is off by one hides half a word, and the measured recall is of something else."""
-    import redacted
+    import gap_picture
     from fill import Hidden
 
     text = Hidden("The red dog saw a red kite.", [(4, 7), (22, 26)])
     assert text.redacted == "The ▇▇▇ dog saw a red ▇▇▇." and text.words == ["red", "kite"]
-    assert redacted.hidden({"redacted": text.redacted, "sentence": text.text}) == text.words
+    assert gap_picture.hidden({"redacted": text.redacted, "sentence": text.text}) == text.words
     end = {"redacted": "The red dog saw a ▇▇▇", "sentence": text.text}
-    assert redacted.hidden(end) == ["red kite."]
+    assert gap_picture.hidden(end) == ["red kite."]
 
 
 def test_rows_of_fillings_get_their_calibration_afterwards():

@@ -1,8 +1,8 @@
 """The README's first picture: a redacted sentence and its vector, and how the hidden words come back.
 
-    python experiments/redacted.py        # `make ladder`: runs the checkpoint, then draws
+    python experiments/gap_picture.py        # `make ladder`: runs the checkpoint, then draws
 
-Writes `results/redacted.json`; `draw` makes `docs/images/redacted.svg` of it, as `make results` does.
+Writes `results/gap_picture.json`; `draw` makes `docs/images/redacted.svg` of it, as `make results` does.
 """
 
 import json
@@ -16,7 +16,7 @@ from modeling_embinv.data.files import write_json, write_text
 from modeling_embinv.filling_embinv import VERDICTS
 
 FOLDER = Path(__file__).resolve().parent
-RESULTS = FOLDER / "results" / "redacted.json"
+RESULTS = FOLDER / "results" / "gap_picture.json"
 PICTURE = FOLDER.parent / "docs" / "images" / "redacted.svg"
 SENTENCE = "The patient was treated for lung cancer in Boston."
 REDACTED = "The patient was treated for ▇▇▇ in ▇▇▇."
