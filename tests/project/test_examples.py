@@ -9,6 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from modeling_embinv.training.backbone import prepare_tokenizer
+from modeling_embinv.training.checkpoints import export
+from tests.hub.tiny_folder import new_tiny_inverter
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -51,6 +55,17 @@ def test_gaps_are_filled_and_the_rest_stays(run):
     assert redacted == "We will meet at the ▇▇▇."
     assert filled.startswith("We will meet at the station.  cosine 1.0") and filled.endswith("verified")
     assert gap.startswith("  station ") and "; else " in gap
+
+
+@pytest.fixture(scope="module")
+def released(encoder, tmp_path_factory) -> Path:
+    """A tiny inverter of all-MiniLM-L6-v2 with what the released one has: a surrogate and a calibration."""
+    model = new_tiny_inverter(
+        encoder.tokenizer, embedding_dim=384, max_sequence_length=32, surrogate_rank=4,
+        encoder_id="sentence-transformers/all-MiniLM-L6-v2",
+    )  # fmt: skip
+    model.generation_config.calibration = {"open_loop": {"bias": -1.7}}
+    return export(model, prepare_tokenizer(encoder.tokenizer), tmp_path_factory.mktemp("released") / "model")
 
 
 @pytest.mark.slow
