@@ -10,7 +10,7 @@ import sys
 from html import escape
 from pathlib import Path
 
-from ladder import LABEL, ROW, SCORE, STYLE, TEXT, TOP, WIDTH
+from ladder import TEXT, picture
 
 from modeling_embinv.data.files import write_json, write_text
 from modeling_embinv.filling_embinv import VERDICTS
@@ -53,28 +53,19 @@ def fillings() -> list[dict]:
 
 def draw(results: dict) -> str:
     """The redacted text and its fillings as an SVG; right words are green, the others red."""
-    height = TOP + ROW * len(results["rungs"]) + 18
-    lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">',
-        f"<title>{escape(description(results))}</title>",
-        f"<style>{STYLE}</style>",
-        f'<rect class="panel" x="1" y="1" width="{WIDTH - 2}" height="{height - 2}" rx="10"/>',
-        f'<text x="{LABEL}" y="36"><tspan class="small">known, beside the vector of the whole: </tspan>'
-        f"{escape(results['redacted'])}</text>",
-        f'<text class="small" x="{SCORE}" y="36">cosine</text>',
-    ]
-    for index, rung in enumerate(results["rungs"]):
-        top = TOP + ROW * index
-        lines += [
-            f'<line class="line" x1="{LABEL}" y1="{top}" x2="{WIDTH - LABEL}" y2="{top}"/>',
-            f'<text class="name" x="{LABEL}" y="{top + 26}">{escape(rung["name"])}</text>',
-            f'<text class="small" x="{LABEL}" y="{top + 45}">{rung["encoder_calls"] or "no"} encoder calls</text>',
+
+    def cost(rung: dict) -> str:
+        return f"{rung['encoder_calls'] or 'no'} encoder calls"
+
+    def body(rung: dict, top: int) -> list[str]:
+        verdict = f"{escape(rung['verdict'])}: {escape(VERDICTS[rung['verdict']])}"
+        return [
             f'<text x="{TEXT}" y="{top + 26}">{words(rung, hidden(results))}</text>',
-            f'<text class="small" x="{TEXT}" y="{top + 45}">{escape(rung["verdict"])}: '
-            f"{escape(VERDICTS[rung['verdict']])}</text>",
-            f'<text x="{SCORE}" y="{top + 34}">{rung["cosine"]:.2f}</text>',
+            f'<text class="small" x="{TEXT}" y="{top + 45}">{verdict}</text>',
         ]
-    return "\n".join([*lines, "</svg>\n"])
+
+    lead = "known, beside the vector of the whole: "
+    return picture(description(results), lead, results["redacted"], results["rungs"], cost, body)
 
 
 def hidden(results: dict) -> list[str]:

@@ -8,6 +8,7 @@ Writes `results/ladder.json`; `draw` makes `docs/images/ladder.svg` of it, as `m
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from difflib import SequenceMatcher
 from html import escape
 from pathlib import Path
@@ -97,23 +98,44 @@ def printed(command: str) -> dict[str, str]:
 
 def draw(ladder: dict) -> str:
     """The rungs as an SVG; words in the original's order are green, the others red."""
-    height = TOP + ROW * len(ladder["rungs"]) + 18
     sentence = ladder["sentence"]
+
+    def body(rung: dict, top: int) -> list[str]:
+        return [f'<text x="{TEXT}" y="{top + 34}">{words(rung["text"], sentence)}</text>']
+
+    return picture(description(ladder), "only its vector is known: ", sentence, ladder["rungs"], cost, body)
+
+
+def picture(
+    title: str,
+    lead: str,
+    known: str,
+    rungs: list[dict],
+    cost: Callable[[dict], str],
+    body: Callable[[dict, int], list[str]],
+) -> str:
+    """A panel as an SVG: what is known, and a row for each rung with its name, what it cost, its body and its cosine.
+
+    Args:
+        title: the picture in words. lead: stands small before what is `known`.
+        body: of a rung, given the height where it begins.
+    """
+    height = TOP + ROW * len(rungs) + 18
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">',
-        f"<title>{escape(description(ladder))}</title>",
+        f"<title>{escape(title)}</title>",
         f"<style>{STYLE}</style>",
         f'<rect class="panel" x="1" y="1" width="{WIDTH - 2}" height="{height - 2}" rx="10"/>',
-        f'<text x="{LABEL}" y="36"><tspan class="small">only its vector is known: </tspan>{escape(sentence)}</text>',
+        f'<text x="{LABEL}" y="36"><tspan class="small">{lead}</tspan>{escape(known)}</text>',
         f'<text class="small" x="{SCORE}" y="36">cosine</text>',
     ]
-    for index, rung in enumerate(ladder["rungs"]):
+    for index, rung in enumerate(rungs):
         top = TOP + ROW * index
         lines += [
             f'<line class="line" x1="{LABEL}" y1="{top}" x2="{WIDTH - LABEL}" y2="{top}"/>',
             f'<text class="name" x="{LABEL}" y="{top + 26}">{escape(rung["name"])}</text>',
             f'<text class="small" x="{LABEL}" y="{top + 45}">{cost(rung)}</text>',
-            f'<text x="{TEXT}" y="{top + 34}">{words(rung["text"], sentence)}</text>',
+            *body(rung, top),
             f'<text x="{SCORE}" y="{top + 34}">{rung["cosine"]:.2f}</text>',
         ]
     return "\n".join([*lines, "</svg>\n"])

@@ -23,6 +23,11 @@ Fillings = tuple[Filling, ...]
 Proposal = tuple[Filling, float]  # tokens of a gap, and their log p
 
 
+def spliced(values: tuple[Any, ...], start: int, stop: int, *new: Any) -> tuple[Any, ...]:
+    """The values with `new` in place of those from `start` to before `stop`."""
+    return (*values[:start], *new, *values[stop:])
+
+
 @dataclass(frozen=True)
 class Gap:
     """What is hidden at one position of a text.
@@ -195,9 +200,9 @@ class Job:
 
     def candidate(self, filling: Filling, log_p: float) -> Candidate:
         """The hypothesis with another filling of the gap."""
-        fillings, likelihoods = list(self.parent.fillings), list(self.parent.log_p)
-        fillings[self.gap], likelihoods[self.gap] = filling, log_p
-        return Candidate(tuple(fillings), tuple(likelihoods), self._priority(log_p), self.parent)
+        here = self.gap, self.gap + 1
+        fillings = spliced(self.parent.fillings, *here, filling)
+        return Candidate(fillings, spliced(self.parent.log_p, *here, log_p), self._priority(log_p), self.parent)
 
     def moves(self) -> list[Candidate]:
         """Words that change gaps: a token of another gap goes to this one, or the two exchange their fillings.
@@ -213,13 +218,13 @@ class Job:
                 continue
             pairs = [(theirs, mine)]
             for index, token in enumerate(theirs):
-                shorter = (*theirs[:index], *theirs[index + 1 :])
-                pairs += [((*mine[:at], token, *mine[at:]), shorter) for at in range(len(mine) + 1)]
+                shorter = spliced(theirs, index, index + 1)
+                pairs += [(spliced(mine, at, at, token), shorter) for at in range(len(mine) + 1)]
             for here, there in pairs:
                 if self._may_hold(self.gap, here) and self._may_hold(other, there):
-                    fillings = list(parent.fillings)
-                    fillings[self.gap], fillings[other] = here, there
-                    moved.append(Candidate(tuple(fillings), parent.log_p, self._priority(MOVED), parent))
+                    fillings = spliced(parent.fillings, self.gap, self.gap + 1, here)
+                    fillings = spliced(fillings, other, other + 1, there)
+                    moved.append(Candidate(fillings, parent.log_p, self._priority(MOVED), parent))
         return moved
 
     def _may_hold(self, gap: int, filling: Filling) -> bool:
@@ -250,7 +255,7 @@ class Job:
             return [((mask,) * length, 0.0) for length in lengths]
         canvases = [(mask,) * len(filling)]
         for index in range(len(filling) + 1):
-            canvases += [(*filling[:index], mask, *filling[end:]) for end in (index, index + 1)]
+            canvases += [spliced(filling, index, stop, mask) for stop in (index, index + 1)]
         each = self.parent.log_p[self.gap] / len(filling)
         kept = ((canvas, each * sum(token != mask for token in canvas)) for canvas in dict.fromkeys(canvases))
         return [(canvas, log_p) for canvas, log_p in kept if len(canvas) in lengths]
@@ -261,6 +266,6 @@ class Job:
         proposals = [(gap.literal, LITERAL)] if gap.literal else []
         if not self.is_open and gap.choices is None and len(filling) - 1 in gap.lengths:
             each = self.parent.log_p[self.gap] / len(filling)
-            shorter = ((*filling[:index], *filling[index + 1 :]) for index in range(len(filling)))
+            shorter = (spliced(filling, index, index + 1) for index in range(len(filling)))
             proposals += [(one, each * len(one)) for one in shorter]
         return proposals

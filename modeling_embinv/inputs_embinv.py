@@ -118,6 +118,18 @@ def check_draft_beams(config: Any) -> None:
         )
 
 
+def check_texts(texts: Any, count: int) -> list[Any]:
+    """Redacted texts as a list; one text may come alone.
+
+    Raises:
+        EmbInvError: for another number of texts than `count`, that of the vectors.
+    """
+    given = [texts] if isinstance(texts, str) else list(texts)
+    if len(given) != count:
+        raise EmbInvError(f"each vector needs its text: got {count} vectors and {len(given)} texts.")
+    return given
+
+
 def check_suppressed(ids: list[int] | None, config: Any) -> None:
     """Raises EmbInvError for ids outside the vocabulary, or where fewer than two tokens could be written."""
     outside = [token for token in ids or () if token >= config.vocab_size]

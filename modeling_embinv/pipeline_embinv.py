@@ -17,6 +17,7 @@ from .generation_config_embinv import INSTEAD
 from .inputs_embinv import as_rows
 from .inputs_embinv import check_embeddings
 from .inputs_embinv import check_generator
+from .inputs_embinv import check_texts
 from .errors_embinv import is_whole
 from .errors_embinv import shown
 from .integrity_embinv import check_tokenizer
@@ -97,10 +98,8 @@ class EmbeddingInversionPipeline(Pipeline):
 
     def _fill(self, embeddings: Any, texts: Any, batch_size: int, seed: int | None = None, **kwargs: Any) -> Any:
         """The dictionaries of filled texts, or the one of a single vector; nothing is drawn, so no `seed` is used."""
-        texts = [texts] if isinstance(texts, str) else list(texts)
         vectors = check_embeddings(embeddings, self.model.config.embedding_dim)
-        if len(texts) != len(vectors):
-            raise EmbInvError(f"each vector needs its text: got {len(vectors)} vectors and {len(texts)} texts.")
+        texts = check_texts(texts, len(vectors))
         filled: list[dict[str, Any]] = []
         for start in range(0, len(texts), batch_size):
             part = slice(start, start + batch_size)

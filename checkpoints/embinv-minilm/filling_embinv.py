@@ -26,6 +26,7 @@ from .generation_config_embinv import Calibration
 from .generation_config_embinv import evidence
 from .inputs_embinv import check_embeddings
 from .inputs_embinv import check_feedback
+from .inputs_embinv import check_texts
 from .inputs_embinv import checked_feedback
 from .settings_embinv import FillSettings
 
@@ -184,7 +185,7 @@ class FillingMixin:
         if feedback is None:
             raise EmbInvError('fill needs feedback: "surrogate", or an encoder to check the texts by.')
         check_feedback(feedback, tokenizer)
-        given = _checked_texts(texts, len(vectors))
+        given = check_texts(texts, len(vectors))
         search = FillSettings.of(**settings)
         reader = GapReader(
             tokenizer, self.config.mask_token_id, marks, choices or {}, search.max_gap_tokens, num_tokens
@@ -193,7 +194,9 @@ class FillingMixin:
         if isinstance(feedback, str):
             for row, text in enumerate(redacted, first_row):
                 check_reach(text, row, self.config.max_sequence_length - 1)
-        judge, scout = self._text_judges(search, feedback, tokenizer)
+        # put together once: without merged weights each call of `embedder` multiplies all its matrices
+        embed = self.embedder() if isinstance(feedback, str) or self.surrogate is not None else None
+        judge, scout = self._text_judges(search, feedback, tokenizer, embed)
         allowed = self._allowed(tokenizer, redacted)
         reach = self.config.max_sequence_length - 1  # of the surrogate
         searches = [
@@ -207,8 +210,8 @@ class FillingMixin:
             for text, vector in zip(redacted, vectors, strict=True)
         ]
         finish = _Finish(tokenizer, judge.kind, self._fill_calibration(judge.kind))
-        embed = None if self.surrogate is None else self._embed_rows
-        proposer = Proposer(self, search.num_proposals, search.overshoot, embed)
+        embed_rows = None if embed is None else lambda rows: embed(self._padded(rows))
+        proposer = Proposer(self, search.num_proposals, search.overshoot, embed_rows)
         gap_search = GapSearch(proposer, search, judge, scout, reader.are_canonical)
         if searches:
             show = None if on_step is None else lambda: on_step([finish(one) for one in searches])
@@ -221,15 +224,15 @@ class FillingMixin:
             calls.get("surrogate", 0),
         )
 
-    def _text_judges(self, search: FillSettings, feedback: Any, tokenizer: Any) -> tuple[TextJudge, TextJudge | None]:
-        """The judge that `feedback` is, and the surrogate as the scout of an encoder."""
-        is_surrogate = isinstance(feedback, str)  # "surrogate", the one word that `check_feedback` allows
+    def _text_judges(
+        self, search: FillSettings, feedback: Any, tokenizer: Any, embed: Callable[[Tensor], Tensor] | None
+    ) -> tuple[TextJudge, TextJudge | None]:
+        """The judge that `feedback` is, and the surrogate, `embed`, as the scout of an encoder."""
         surrogate = None
-        if is_surrogate or self.surrogate is not None:
-            embed = self.embedder()
+        if embed is not None:
             weight = search.likelihood_weight_of("surrogate")
             surrogate = TextJudge(lambda items: embed(self._canvases(items)), "surrogate", weight)
-        if is_surrogate:
+        if isinstance(feedback, str):  # "surrogate", the one word that `check_feedback` allows
             assert surrogate is not None  # `embedder` refuses a model without one
             return surrogate, None
 
@@ -241,10 +244,6 @@ class FillingMixin:
             return checked_feedback(feedback, inputs, len(inputs), self.config.embedding_dim)
 
         return TextJudge(by_encoder, "encoder", search.likelihood_weight_of("encoder")), surrogate
-
-    def _embed_rows(self, rows: list[list[int]]) -> Tensor:
-        """About the encoder's vectors (N, D) of rows of token ids, by the surrogate."""
-        return self.embedder()(self._padded(rows))
 
     def _canvases(self, items: list[tuple[RedactedText, Fillings]]) -> Tensor:
         """(N, L) ids of whole texts, ends behind them."""
@@ -276,15 +275,6 @@ def check_reach(text: RedactedText, row: int, most: int) -> None:
             f"text {row} has at least {text.num_tokens_at_least} tokens; the surrogate judges {most} at most: "
             "give the encoder as feedback."
         )
-
-
-def _checked_texts(texts: Any, count: int) -> list[Any]:
-    if isinstance(texts, str):
-        texts = [texts]
-    given = list(texts)
-    if len(given) != count:
-        raise EmbInvError(f"each vector needs its text: got {count} vectors and {len(given)} texts.")
-    return given
 
 
 @dataclass

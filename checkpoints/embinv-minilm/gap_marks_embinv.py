@@ -65,7 +65,7 @@ class GapReader:
 
     tokenizer: Any
     mask: int
-    marks: Sequence[str] = ("bars", "brackets", "stars", "lines", "tags")
+    marks: Sequence[str] = tuple(MARKS)
     choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
     max_gap_tokens: int = 6
     num_tokens: int | None = None

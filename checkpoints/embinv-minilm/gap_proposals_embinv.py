@@ -12,6 +12,7 @@ from .diffusion_embinv import shortest_canvases
 from .gap_states_embinv import Filling
 from .gap_states_embinv import Job
 from .gap_states_embinv import Proposal
+from .gap_states_embinv import spliced
 
 # rows that the denoiser is given at a time: their log-likelihoods take 120 KB each
 ROWS = 512
@@ -168,7 +169,7 @@ class Proposer:
         grown = {}
         for key, fillings in partial.items():
             longer = [
-                (_filled(filling, self.mask, token), before + value)
+                (spliced(filling, first := filling.index(self.mask), first + 1, token), before + value)
                 for (filling, before), top in zip(fillings, tops, strict=False)
                 for token, value in zip(*top, strict=True)
                 if value > -torch.inf
@@ -176,9 +177,3 @@ class Proposer:
             if longer:
                 grown[key] = sorted(longer, key=lambda one: -one[1])[: self.count * jobs[key[0]].search.width]
         return grown
-
-
-def _filled(filling: Filling, mask: int, token: int) -> Filling:
-    """A filling with `token` in place of its first [MASK]."""
-    index = filling.index(mask)
-    return (*filling[:index], token, *filling[index + 1 :])

@@ -9,7 +9,6 @@ its scout: it chooses the fillings that the encoder embeds.
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,29 +18,15 @@ from .gap_states_embinv import Candidate
 from .gap_states_embinv import Fillings
 from .gap_states_embinv import Hypothesis
 from .gap_states_embinv import Job
-from .gap_states_embinv import TextSearch
-from .gap_states_embinv import Filling
+from .gap_states_embinv import Proposal
 from .gap_states_embinv import RedactedText
+from .gap_states_embinv import TextSearch
+from .gap_states_embinv import spliced
 from .settings_embinv import FillSettings
-
-
-@dataclass
-class State:
-    """Fillings while they are made: the tokens of each gap, [MASK] where it is open, and log p."""
-
-    fillings: list[Filling]
-    log_p: list[float]
 
 
 # times as many proposals are tried, and checked, once a sweep with the encoder has not found the text
 WIDER = 4
-
-
-class Top(NamedTuple):
-    """The two likeliest fillings of a gap, and log p of each."""
-
-    fillings: list[Filling]
-    log_p: list[float]
 
 
 @dataclass
@@ -75,7 +60,7 @@ class GapSearch:
         judge: ranks texts and has the last word. scout: the surrogate beside an encoder that judges; None leaves it
             out, and the encoder embeds what the denoiser proposes.
         are_canonical: of whole texts, whether their tokens are those that the tokenizer gives them; others can never
-            be right. None takes all of them.
+            be right.
     """
 
     def __init__(
@@ -83,8 +68,8 @@ class GapSearch:
         proposer: Any,
         settings: FillSettings,
         judge: TextJudge,
-        scout: TextJudge | None = None,
-        are_canonical: Callable[[list[tuple[RedactedText, Fillings]]], list[bool]] | None = None,
+        scout: TextJudge | None,
+        are_canonical: Callable[[list[tuple[RedactedText, Fillings]]], list[bool]],
     ) -> None:
         self.settings, self.judge, self.scout, self.are_canonical = settings, judge, scout, are_canonical
         self.proposer, self.mask = proposer, proposer.mask
@@ -116,51 +101,57 @@ class GapSearch:
         states = [self._masked(search) for search in searches]
         pairs = list(zip(searches, states, strict=True))
         jobs = [(search, state, gap) for search, state in pairs for gap in search.open]
-        certainty = {(id(one), gap): top.log_p[0] for (one, _, gap), top in zip(jobs, self._top(jobs), strict=True)}
-        texts: dict[tuple[int, Fillings], tuple[TextSearch, Fillings, tuple[float, ...]]] = {}
-        seconds: list[tuple[TextSearch, State, int, Filling, float]] = []
+        certainty = {
+            (id(one), gap): log_p for (one, _, gap), ((_, log_p), _) in zip(jobs, self._top(jobs), strict=True)
+        }
         for search in searches:
             search.order = sorted(search.open, key=lambda gap: -certainty[id(search), gap])
+        seconds: list[tuple[TextSearch, list[Proposal], int, Proposal]] = []
         for step in range(max(len(search.order) for search in searches)):
             jobs = [(one, state, one.order[step]) for one, state in pairs if step < len(one.order)]
-            for (search, state, gap), top in zip(jobs, self._top(jobs), strict=True):
-                state.fillings[gap], state.log_p[gap] = top.fillings[0], top.log_p[0]
-                seconds.append((search, state, gap, top.fillings[1], top.log_p[1]))
-        for search, state in pairs:
-            texts[id(search), tuple(state.fillings)] = search, tuple(state.fillings), tuple(state.log_p)
-        for search, state, gap, filling, log_p in seconds:
-            fillings = (*state.fillings[:gap], filling, *state.fillings[gap + 1 :])
-            texts[id(search), fillings] = search, fillings, (*state.log_p[:gap], log_p, *state.log_p[gap + 1 :])
+            for (search, state, gap), (best, second) in zip(jobs, self._top(jobs), strict=True):
+                state[gap] = best
+                seconds.append((search, state, gap, second))
+        whole = [(search, tuple(state)) for search, state in pairs]
+        whole += [(search, spliced(tuple(state), gap, gap + 1, second)) for search, state, gap, second in seconds]
+        texts = {}
+        for search, proposals in whole:
+            fillings, log_p = zip(*proposals, strict=True)
+            texts[id(search), fillings] = search, fillings, log_p
         self._judge(list(texts.values()))
         for search in searches:
             search.rank(self.settings.num_beams)
 
-    def _masked(self, search: TextSearch) -> "State":
+    def _masked(self, search: TextSearch) -> list[Proposal]:
         """All gaps masked, each as short as it may be."""
         gaps = search.text.gaps
         search.open = set(range(len(gaps)))
-        return State([(self.mask,) * gap.shortest for gap in gaps], [0.0] * len(gaps))
+        return [((self.mask,) * gap.shortest, 0.0) for gap in gaps]
 
-    def _top(self, jobs: list[tuple[TextSearch, "State", int]]) -> list["Top"]:
-        """The two likeliest fillings of a gap of each state, their tokens taken one by one."""
+    def _top(self, jobs: list[tuple[TextSearch, list[Proposal], int]]) -> list[tuple[Proposal, Proposal]]:
+        """The two likeliest fillings of a gap of each state, their tokens taken one by one; of a list any two."""
         rows, positions, vectors, allowed = [], [], [], []
         for search, state, gap in jobs:
-            first = search.text.starts(state.fillings)[gap]
-            for offset in range(len(state.fillings[gap])):
-                rows.append(search.text.ids(state.fillings))
+            fillings = [filling for filling, _ in state]
+            first = search.text.starts(fillings)[gap]
+            for offset in range(len(fillings[gap])):
+                rows.append(search.text.ids(fillings))
                 positions.append(first + offset)
                 vectors.append(search.target)
                 allowed.append(search.allowed[gap])
         log_p = self.proposer.denoiser.log_p(rows, positions, torch.stack(vectors))
-        best, tokens = log_p.masked_fill(~torch.stack(allowed), -torch.inf).topk(2, dim=-1)
-        chosen = iter(zip(best.tolist(), tokens.tolist(), strict=True))
+        values, tokens = log_p.masked_fill(~torch.stack(allowed), -torch.inf).topk(2, dim=-1)
+        chosen = iter(
+            zip(tokens.tolist(), values.tolist(), strict=True)
+        )  # of each position two tokens, and their log p
         result = []
         for search, state, gap in jobs:
-            pairs = [next(chosen) for _ in state.fillings[gap]]
-            fillings = [tuple(token[rank] for _, token in pairs) for rank in (0, 1)]
+            columns = [next(chosen) for _ in state[gap][0]]
+            best, second = (tuple(token[rank] for token, _ in columns) for rank in (0, 1))
             if listed := list(search.text.gaps[gap].choices or ()):
-                fillings = [listed[0], listed[-1]]
-            result.append(Top(fillings, [sum(value[rank] for value, _ in pairs) for rank in (0, 1)]))
+                best, second = listed[0], listed[-1]
+            totals = [sum(value[rank] for _, value in columns) for rank in (0, 1)]
+            result.append(((best, totals[0]), (second, totals[1])))
         return result
 
     def step(self, active: list[tuple[TextSearch, int]]) -> None:
@@ -191,8 +182,7 @@ class GapSearch:
         for start in range(0, len(ranked), count):
             part = ranked[start : start + count]
             texts = [(search.text, one.fillings) for one in part]
-            kept = [True] * len(part) if self.are_canonical is None else self.are_canonical(texts)
-            first += [one for one, keep in zip(part, kept, strict=True) if keep]
+            first += [one for one, keep in zip(part, self.are_canonical(texts), strict=True) if keep]
             if len(first) >= count:
                 break
         return first[:count]

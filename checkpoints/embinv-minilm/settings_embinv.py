@@ -139,6 +139,11 @@ class Settings:
                 raise EmbInvError(f"unknown {noun} setting {shown(name)}; known are {', '.join(cls.table())}.")
         return values
 
+    def check_values(self) -> None:
+        """Check every value, and keep it as `Setting.check` gives it, in frozen tables, too."""
+        for name, one in self.table().items():
+            object.__setattr__(self, name, one.check(getattr(self, name)))
+
     def changed(self) -> dict[str, Any]:
         """The settings that differ from their defaults."""
         return {name: getattr(self, name) for name, one in self.table().items() if getattr(self, name) != one.default}
@@ -259,8 +264,7 @@ class SearchSettings(Settings):
     )  # fmt: skip
 
     def __post_init__(self) -> None:
-        for name, one in self.table().items():
-            object.__setattr__(self, name, one.check(getattr(self, name)))
+        self.check_values()
         if self.num_beams * self.num_proposals * self.num_hops > TEXTS:
             raise EmbInvError(f"num_beams · num_proposals · num_hops must be at most {TEXTS:,} texts of a vector.")
 
@@ -327,8 +331,7 @@ class FillSettings(Settings):
     )  # fmt: skip
 
     def __post_init__(self) -> None:
-        for name, one in self.table().items():
-            object.__setattr__(self, name, one.check(getattr(self, name)))
+        self.check_values()
 
     @classmethod
     def of(cls, **values: Any) -> "FillSettings":

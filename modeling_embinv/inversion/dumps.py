@@ -1,6 +1,5 @@
 """Inverts a file of vectors of any size."""
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,22 +78,8 @@ def invert_file(
             parts of a run with other settings.
         OSError: a folder that cannot be written, or a full disk. A half-written `out` is never left.
     """
-    started = time.perf_counter()
     job = _Job(model, tokenizer, source, batch_size, part_rows, feedback, settings or {}, seed)
-    if out is None:
-        vectors, resumed = job.to_terminal(), 0
-    else:
-        vectors, resumed = job.to_file(Path(out), show_progress)
-    seconds = time.perf_counter() - started
-    return {
-        "vectors": vectors,
-        "resumed": resumed,
-        "skipped": source.skipped,
-        "column": source.column,
-        "id_column": source.id_column,
-        "seconds": seconds,
-        "vectors_per_second": (vectors - resumed) / seconds,
-    }
+    return {**job.run(out, show_progress), "column": source.column, "id_column": source.id_column}
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,22 +117,11 @@ def fill_file(
         EmbInvError: as `invert_file`, and where no text can be filled.
         OSError: a folder that cannot be written, or a full disk.
     """
-    started = time.perf_counter()
     redaction = redaction or Redaction()
     if source.text_column is None and redaction.template is None:
         raise EmbInvError(f"{source.path}: opened without texts: give open_vectors a text_column, or a template here.")
     job = _FillJob(model, tokenizer, source, batch_size, part_rows, feedback, redaction, longest)
-    vectors, resumed = (job.to_terminal(), 0) if out is None else job.to_file(Path(out), show_progress)
-    seconds = time.perf_counter() - started
-    return {
-        "vectors": vectors,
-        "resumed": resumed,
-        "skipped": source.skipped,
-        "unfillable": job.unfillable,
-        "tags": job.tags,
-        "seconds": seconds,
-        "vectors_per_second": (vectors - resumed) / seconds,
-    }
+    return {**job.run(out, show_progress), "unfillable": job.unfillable, "tags": job.tags}
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
@@ -66,6 +67,23 @@ class FileJob(ABC):
             if len(part.rows):
                 self._check_sample(part.vectors)
                 yield index * self.part_rows, part
+
+    @abstractmethod
+    def to_terminal(self) -> int:
+        """Prints all rows; how many."""
+
+    def run(self, out: str | Path | None, show_progress: bool) -> dict[str, Any]:
+        """Writes `out`, or prints; what came of it: vectors, resumed, skipped, seconds, vectors_per_second."""
+        started = time.perf_counter()
+        vectors, resumed = (self.to_terminal(), 0) if out is None else self.to_file(Path(out), show_progress)
+        seconds = time.perf_counter() - started
+        return {
+            "vectors": vectors,
+            "resumed": resumed,
+            "skipped": self.source.skipped,
+            "seconds": seconds,
+            "vectors_per_second": (vectors - resumed) / seconds,
+        }
 
     def to_file(self, out: Path, show_progress: bool) -> tuple[int, int]:
         """Writes `out`; how many rows it holds, and how many an earlier run had made."""

@@ -2,10 +2,15 @@
 
 import json
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+CHROMIUM = Path("/usr/bin/chromium")
 JSON = {"Content-Type": "application/json"}
 # one for all calls, since each new client reads the certificates again, which takes longer than most answers
 _http = httpx.Client(timeout=120, limits=httpx.Limits(max_keepalive_connections=0))
@@ -20,6 +25,21 @@ def call(url: str, name: str, data: list, session: str | None = None) -> tuple[s
     text = _http.get(f"{url}/gradio_api/call/{name}/{answer.json()['event_id']}").text
     event, data = [part for part in text.split("\n\n") if part and "heartbeat" not in part][-1].split("\n", 1)
     return event.removeprefix("event: "), data.removeprefix("data: ")
+
+
+@contextmanager
+def new_page(width: int, height: int, patience: int) -> Iterator[Any]:
+    """An empty page in Chromium, which waits `patience` milliseconds for anything; skips where there is none."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    if not CHROMIUM.exists():
+        pytest.skip("no /usr/bin/chromium on this machine")
+    with playwright.sync_playwright() as running:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+        browser = running.chromium.launch(executable_path=str(CHROMIUM), args=flags)
+        page = browser.new_page(viewport={"width": width, "height": height})
+        page.set_default_timeout(patience)
+        yield page
+        browser.close()
 
 
 @pytest.fixture(scope="session")

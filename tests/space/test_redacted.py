@@ -4,7 +4,6 @@ import re
 import threading
 import time
 from html import unescape
-from pathlib import Path
 
 import pytest
 import redacted
@@ -13,9 +12,9 @@ from redacted_html import both_html, holds_html, refused_html
 
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.filling_embinv import VERDICTS, Alternative, FilledGap, FilledText
+from tests.space.conftest import new_page
 
 gradio_client = pytest.importorskip("gradio_client", reason="the Space needs gradio: pip install 'embinv[space]'")
-CHROMIUM = Path("/usr/bin/chromium")
 PATIENCE = 120_000  # milliseconds: other work on the machine is no fault of the page
 SENTENCE, HIDDEN = "My password is hidden under the keyboard.", ["keyboard"]
 
@@ -168,17 +167,9 @@ def test_the_endpoint_names_what_it_returns(url, judge):
 
 @pytest.fixture(scope="module")
 def page(url):
-    playwright = pytest.importorskip("playwright.sync_api")
-    if not CHROMIUM.exists():
-        pytest.skip("no /usr/bin/chromium on this machine")
-    with playwright.sync_playwright() as running:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-        browser = running.chromium.launch(executable_path=str(CHROMIUM), args=flags)
-        page = browser.new_page(viewport={"width": 390, "height": 844})
-        page.set_default_timeout(PATIENCE)
+    with new_page(390, 844, PATIENCE) as page:
         page.goto(url)
         yield page
-        browser.close()
 
 
 def has_bars(page, count: int) -> None:

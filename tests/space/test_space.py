@@ -11,12 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from tests.space.conftest import call
+from tests.space.conftest import call, new_page
 
 ROOT = Path(__file__).parents[2]
 
 gradio_client = pytest.importorskip("gradio_client", reason="the Space needs gradio: pip install 'embinv[space]'")
-CHROMIUM = Path("/usr/bin/chromium")
 SENTENCE = "We will meet at the station on Friday evening."
 SETTINGS = (0, "confidence", 8, 1, "the strategy's own", 0.05, 1, 0, "encoder")
 PATIENCE = 300_000  # milliseconds: other work on the machine is no fault of the page
@@ -239,20 +238,12 @@ def test_32_clients_at_once_lose_nothing(url, app):
 
 @pytest.fixture(scope="module")
 def page(url):
-    playwright = pytest.importorskip("playwright.sync_api")
-    if not CHROMIUM.exists():
-        pytest.skip("no /usr/bin/chromium on this machine")
-    with playwright.sync_playwright() as running:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-        browser = running.chromium.launch(executable_path=str(CHROMIUM), args=flags)
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        page.set_default_timeout(PATIENCE)
+    with new_page(1280, 900, PATIENCE) as page:
         page.requested = []
         page.on("request", lambda request: page.requested.append(request.url))
         page.goto(url)
         page.get_by_role("tab", name="Recover").click()
         yield page
-        browser.close()
 
 
 def test_the_page_starts_with_the_strategys_own_temperature(page, client):
