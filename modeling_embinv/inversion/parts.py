@@ -27,6 +27,21 @@ def check_out(out: Path) -> None:
         raise EmbInvError(f"{out}: results are written to a file that ends in {' or '.join(_OUT_KINDS)}")
 
 
+def count_rows(out: Path) -> int:
+    """The rows of a finished output.
+
+    Raises:
+        EmbInvError: it is no parquet file in spite of its name.
+    """
+    if out.suffix == ".parquet":
+        try:
+            return int(pq.read_metadata(out).num_rows)
+        except pa.ArrowInvalid as error:
+            raise EmbInvError(f"{out} exists already, and is no parquet file: choose another output") from error
+    with out.open("rb") as lines:
+        return sum(1 for _ in lines)
+
+
 class ResultParts:
     """The folder `out` + ".parts": finished parts under their final names, and what run they belong to in run.json.
 
