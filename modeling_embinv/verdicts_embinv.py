@@ -2,15 +2,16 @@
 
 # what a verdict says, by its name; the names are those of `filling_embinv` where they mean the same
 TEXT_VERDICTS = {
-    "verified": "the text has exactly this vector: almost certainly the exact text, but for capital letters",
-    "close": "near the vector: most of its content words are right",
-    "gist": "the gist: some of its content words are right",
-    "unrelated": "the text does not fit: another encoder's vector, or one of a text that this model cannot write",
+    "verified": "almost certainly the exact text",
+    "likely": "probably the exact text",
+    "close": "most content words are right",
+    "gist": "the subject is right, and few of the words",
+    "unrelated": "the vector is another encoder's, or of a text that this model cannot write",
 }
-# the least cosine of each verdict, by the judge; see experiments/verdicts.py
+# the least cosine of each verdict, by the judge, as experiments/verdicts.py found it
 LEAST = {
-    "encoder": {"verified": 0.9999, "close": 0.9, "gist": 0.3},
-    "surrogate": {"close": 0.9, "gist": 0.3},
+    "encoder": {"verified": 0.9999, "close": 0.9, "gist": 0.5},
+    "surrogate": {"likely": 0.98, "close": 0.9, "gist": 0.5},
 }
 
 

@@ -87,8 +87,8 @@ class Costs:
         self.surrogate_calls += output.num_surrogate_calls or 0
 
     def __str__(self) -> str:
-        counts = (self.passes, "forward pass", "es"), (self.encoder_calls, "encoder call", "s")
-        counts = *counts, (self.surrogate_calls, "surrogate call", "s")
+        counts = [(self.passes, "forward pass", "es"), (self.encoder_calls, "encoder call", "s")]
+        counts.append((self.surrogate_calls, "surrogate call", "s"))
         return ", ".join(f"{count:,} {noun}{ending * (count != 1)}" for count, noun, ending in counts if count)
 
 
@@ -163,15 +163,18 @@ class Ladder:
         head, indent = f"{label:<{_LABEL}}{score:<{_SCORE}}", _LABEL + _SCORE
         if not self.console.is_terminal:
             return [Text(head) + text]
-        if self.console.width < _NARROW:
-            return [Text(head.rstrip()), *text.wrap(self.console, self.console.width)] if head.strip() else [text]
-        first, *more = text.wrap(self.console, self.console.width - indent) or [Text()]
-        return [Text(head) + first, *(Text(" " * indent) + line for line in more)]
+        is_narrow = self.console.width < _NARROW
+        wrapped = text.wrap(self.console, self.console.width - indent * (not is_narrow)) or [Text()]
+        for line in wrapped:
+            line.rstrip()
+        if is_narrow:
+            return [*[Text(head.rstrip())] * bool(head.strip()), *wrapped]
+        return [Text(head if number == 0 else " " * indent) + line for number, line in enumerate(wrapped)]
 
 
 def _headline(original: str, text: str, cosine: float) -> str:
     """What came back, in a line."""
     found, count = count_recovered(original, text)
     verdict = verdict_of(cosine, "encoder")
-    words = f"content words recovered {found} of {count}   " if count else ""
-    return f"{words}cosine {cosine:.3f}   {verdict}: {TEXT_VERDICTS[verdict]}"
+    words = f"content words recovered {found} of {count}, " if count else ""
+    return f"{words}cosine {cosine:.3f}, {verdict}: {TEXT_VERDICTS[verdict]}"

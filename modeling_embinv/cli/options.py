@@ -47,7 +47,7 @@ def add_model(parser: argparse.ArgumentParser, sweep: bool = False) -> None:
     add_model_folder(parser)
     several: dict[str, Any] = {"nargs": "+"} if sweep else {}
     parser.add_argument("--preset", type=_preset, metavar="NAME", help=_preset_help(sweep))
-    about = "they win over those of --preset; a checkpoint may have other defaults"
+    about = "these win over --preset; their defaults are those without one, and a checkpoint may have others"
     about += "; of several values, every combination is tried" if sweep else ""
     for title, table in (("generation", SamplerSettings.table()), ("search", SearchSettings.table())):
         group = parser.add_argument_group(title, about)
@@ -107,7 +107,8 @@ def open_source(options: argparse.Namespace, text_column: str | bool = False) ->
 def add_table(group: argparse._ArgumentGroup, table: dict[str, Setting], **options: Any) -> None:
     """A flag for each setting of a table that one word or number gives; `options` are argparse's, for all of them."""
     for setting in filter(lambda setting: setting.is_flag, table.values()):
-        group.add_argument(f"--{setting.name}", type=setting.kind, help=_help(setting), **options)
+        metavar = {int: "N", float: "X"}.get(setting.kind, "NAME")
+        group.add_argument(f"--{setting.name}", type=setting.kind, metavar=metavar, help=_help(setting), **options)
 
 
 def _preset(name: str) -> str:

@@ -13,7 +13,7 @@ from ..data.flags import Commands, number
 from ..errors_embinv import EmbInvError
 from .checks import check_device
 from .options import count, messages_on_stderr, report_skipped
-from .outcome import on_interrupt
+from .outcome import epilog, on_interrupt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -22,12 +22,18 @@ if TYPE_CHECKING:
     from ..data.sources import Document
     from ..stores.vectors import VectorSource
 
+_EXAMPLES = """
+embinv prepare my_texts.txt --out data/mine
+embinv prepare my_texts.jsonl --text-column body --out data/mine --max-tokens 31
+embinv prepare --vectors dump.parquet --out data/api --encoder api.yaml
+"""
 _share = number(float, 0, 1)
 
 
 def add_prepare(commands: Commands) -> None:
     """Adds the command `prepare` and its flags."""
     parser = commands.add_parser("prepare", help="turn texts into (tokens, embedding) pairs for training")
+    parser.epilog = epilog(_EXAMPLES)
     parser.add_argument("texts", nargs="*", help="text files or folders: txt, jsonl (gz, xz), parquet")
     parser.add_argument("--out", required=True, help="folder of the pairs")
     parser.add_argument(

@@ -7,14 +7,21 @@ from pathlib import Path
 
 from ..data.flags import Commands
 from ..errors_embinv import EmbInvError
-from .outcome import on_interrupt
+from .outcome import epilog, on_interrupt
 
 PACKAGE = Path(__file__).parents[1]
+
+_EXAMPLES = """
+embinv push runs/mine/best --repo me/my-inverter --dry-run upload
+embinv push runs/mine/best --repo me/my-inverter --private
+embinv push checkpoints/embinv-minilm --repo me/my-inverter --space space
+"""
 
 
 def add_push(commands: Commands) -> None:
     """Adds the command `push` and its flags."""
     parser = commands.add_parser("push", help="upload an exported inverter, or the Space, to the Hub in one commit")
+    parser.epilog = epilog(_EXAMPLES)
     parser.add_argument("folder", help="exported inverter: checkpoints/…, or `last` or `best` of a training run")
     parser.add_argument("--repo", required=True, help="user/name")
     parser.add_argument("--private", action="store_true", help="for a new repository")

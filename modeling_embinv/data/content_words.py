@@ -32,13 +32,13 @@ def count_recovered(original: str, recovered: str) -> tuple[int, int]:
 
 
 def masked(text: str) -> str:
-    """The text with every content word cut to its first letter, and every number to none: "m*** p*** is ***"."""
+    """The text with every content word cut to its first letter, and every number to none: "my p*** is ***"."""
     return WORD.sub(lambda match: _mask(match.group()), text)
 
 
 def _mask(word: str) -> str:
-    if any(character.isdigit() for character in word):
-        return _MASK
+    if len(word) == 1 or any(character.isdigit() for character in word):
+        return _MASK if _is_content(_plain(word)) else word
     return word[0] + _MASK if _is_content(_plain(word)) else word
 
 

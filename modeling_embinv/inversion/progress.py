@@ -1,17 +1,22 @@
 """The bar of a long run: it moves with each round of a search, and its rate is that of this run alone."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from ..hypotheses_embinv import SearchRound
 from .rates import speed
 
 _FORMAT = "{percentage:3.0f} %|{bar}| {whole:,} of {total:,} vectors{round}, {elapsed} < {remaining}, {speed}"
 
+if TYPE_CHECKING:  # the class takes no brackets when the program runs
+    _Bar = tqdm[NoReturn]
+else:
+    _Bar = tqdm
 
-class VectorBar(tqdm[NoReturn]):
+
+class VectorBar(_Bar):
     """A bar of the vectors of a file, on stderr.
 
     Args:

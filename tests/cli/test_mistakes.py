@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -36,6 +37,10 @@ WITHOUT_TORCH = [
     (["invert", VECTOR, "--batch_size", str(10**18)], "must be a whole number from 1 to 65,536"),
     (["invert", VECTOR, "--feedback", "encodr"], "did you mean encoder?"),
     (["invert", VECTOR, "--num-corrections", "2"], "--num-corrections needs --feedback"),
+    (["invert", VECTOR, "--preset", "fast"], "must be one of quick, standard, thorough, got 'fast'"),
+    (["invert", VECTOR, "--preset", "standard", "--feedback", "none"], "--preset standard needs --feedback"),
+    (["invert", VECTOR, "--limit", "3", "--sample", "3"], "give --limit or --sample, not both"),
+    (["invert", VECTOR, "--sample", "0"], "must be a whole number from 1"),
     (["invert", VECTOR, "--seed", "-1"], "--seed must be from 0"),
     (["invert", VECTOR, "--seed", str(10**30)], "--seed must be from 0"),
     (["invert", VECTOR, "--model", "a/b/c"], "a/b/c is no folder here"),
@@ -150,6 +155,8 @@ def test_help_has_hyphens_and_defaults(capsys, command):
     flags = {word.strip("[],") for word in shown.split() if word.strip("[],").startswith("--")}
     assert len(flags) > 3 and "--debug" in flags and not any("_" in flag for flag in flags)
     assert command == "push" or "(default: " in shown
+    examples = [line for line in shown.splitlines() if line.startswith(f"  embinv {command}")]
+    assert len(examples) == 3 and "exit status:" in shown and "130 Ctrl-C" in shown
 
 
 def test_version_and_no_arguments(capsys):
@@ -211,6 +218,13 @@ def test_ctrl_c_says_what_is_kept(capsys, monkeypatch, tmp_path):
     (tmp_path / "o.jsonl.parts" / "000000000512-ab.jsonl.partial").write_text("{}\n")
     resumed = "2 texts are saved in o.jsonl.parts; run the same command to resume."
     assert said("invert", "v.npy", "--out", "o.jsonl").endswith(resumed)
+    assert said("invert", "v.npy", "--out", "-").endswith("Nothing was saved.")
+    assert outcome.saved_parts("o.jsonl", 2000).startswith("2 of 2,000 vectors are saved in")
+    Path("whole.jsonl").write_text("{}")
+    assert (
+        outcome.saved_parts("whole.jsonl", 1, Path("whole.jsonl").stat().st_mtime) == "All texts are in whole.jsonl."
+    )
+    assert outcome.saved_parts("whole.jsonl", 1, time.time() + 60) == ""  # it is of an earlier run
     assert said("invert", "v.npy").endswith("Nothing was saved.")
     monkeypatch.setattr(train_command, "_newest_checkpoint", lambda config: f"{config.output_dir} kept.")
     monkeypatch.setattr("modeling_embinv.training.assemble.train", interrupted)
@@ -265,3 +279,36 @@ def test_the_largest_batch_of_the_flag_is_that_of_the_call():
     with pytest.raises(EmbInvError, match=flag):
         next(rows.invert_vectors(None, None, None, batch_size=LARGEST_BATCH + 1))
     assert any(flag in message for _, message in WITHOUT_TORCH)
+
+
+SIGNALS = """
+import os, signal, sys, threading
+delay = float(sys.argv.pop(1))
+threading.Timer(delay, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+from modeling_embinv.cli.main import main
+status = main(sys.argv[1:])
+sys.stdout.flush()
+os._exit(status)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delay", [0.3, 1.0, 2.5, 5.0])
+def test_ctrl_c_is_one_line_at_any_moment(delay):
+    """While torch is imported, the answer was a traceback; while the bar stood there, a line behind it."""
+    command = [
+        sys.executable,
+        "-c",
+        SIGNALS,
+        str(delay),
+        "invert",
+        VECTOR,
+        "--preset",
+        "thorough",
+        "--num-searches",
+        "9",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 130, (done.returncode, done.stderr[-800:])
+    assert done.stderr.splitlines()[-1] == "embinv invert: interrupted. Nothing was saved."
+    assert "Traceback" not in done.stderr
