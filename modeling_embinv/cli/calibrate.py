@@ -42,10 +42,10 @@ def add_calibrate(commands: Commands) -> None:
 
 def _calibrate(options: argparse.Namespace) -> None:
     if not Path(options.model).is_dir():
-        raise EmbInvError(f"{options.model} is no folder; the fitted calibration is saved in the model's own folder.")
+        raise EmbInvError(f"{options.model}: no such folder; the calibration is saved in the folder of the model.")
     for path in options.pairs:
         if not Path(path).is_dir():
-            raise EmbInvError(f"{path} is no folder; make it with `embinv prepare`")
+            raise EmbInvError(f"{path}: no such folder; make it with `embinv prepare`.")
     saved: list[str] = []
     with on_interrupt(lambda: f"Saved in {options.model}: the calibration of {', '.join(saved)}." if saved else ""):
         for kind in _fit_each(options):

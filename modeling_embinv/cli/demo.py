@@ -144,6 +144,11 @@ def _report_left_out(sentences: list[str], kept: list[int]) -> None:
     """
     left_out = [repr(text[:40]) for index, text in enumerate(sentences) if index not in set(kept)]
     if left_out and not kept:
-        raise EmbInvError(f"there is nothing to invert: the tokenizer cannot write {', '.join(left_out)}.")
+        raise EmbInvError(
+            f"there is nothing to invert: the tokenizer does not know the characters of {', '.join(left_out)}."
+        )
     if left_out:
-        print(f"embinv: warning: left out, as the tokenizer cannot write it: {', '.join(left_out)}", file=sys.stderr)
+        print(
+            f"embinv: warning: left out, because the tokenizer does not know the characters: {', '.join(left_out)}",
+            file=sys.stderr,
+        )

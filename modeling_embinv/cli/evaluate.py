@@ -95,17 +95,17 @@ def _check(options: argparse.Namespace) -> None:
         EmbInvError: no texts or pairs, or both; no such file; `--out` or `--plots` that cannot be.
     """
     if bool(options.texts) == bool(options.pairs):
-        raise EmbInvError("give either text files or --pairs.")
+        raise EmbInvError("give text files, or folders of `embinv prepare` with --pairs.")
     check_writable("--out", options.out)
     if options.plots and find_spec("matplotlib") is None:
-        raise EmbInvError("--plots needs matplotlib: pip install 'embinv[plots]'")
+        raise EmbInvError("--plots needs matplotlib: pip install 'embinv[plots]'.")
     if options.texts:
         from ..data.sources import read_texts
 
         read_texts(options.texts)  # opens none of them yet
     for path in [*options.pairs, *([options.training_pairs] if options.training_pairs else [])]:
         if not Path(path).is_dir():
-            raise EmbInvError(f"{path} is no folder; make it with `embinv prepare`")
+            raise EmbInvError(f"{path}: no such folder; make it with `embinv prepare`.")
 
 
 def _show(report: "Report", options: argparse.Namespace) -> None:
@@ -116,13 +116,14 @@ def _show(report: "Report", options: argparse.Namespace) -> None:
     if options.markdown:
         print(markdown(report.rows))
     else:
-        Console(width=None if sys.stdout.isatty() else 180).print(report.table(options.model))
+        console = Console(width=None if sys.stdout.isatty() else 180)
+        console.print(report.table(options.model, console.width))
     error = 100 * report.calibration["expected_calibration_error"]
-    print(f"expected calibration error of the confidence: {error:.1f} %")
+    print(f"Expected calibration error of the confidence: {error:.1f} %.")
     if options.plots:
         from ..evaluation.plots import save_plots
 
-        print("plots:", *save_plots(report, options.plots))
+        print("Plots:", *save_plots(report, options.plots))
 
 
 def _of_pairs(

@@ -101,7 +101,7 @@ def _check(options: argparse.Namespace) -> None:
         EmbInvError: no texts, vectors or data sets, a share of nothing, a missing file, or a malformed `--hub`.
     """
     if not (options.texts or options.hub or options.vectors):
-        raise EmbInvError("give texts (files or folders), --hub data sets or --vectors files.")
+        raise EmbInvError("give texts (files or folders), data sets with --hub, or files of vectors with --vectors.")
     if options.share == 0:
         raise EmbInvError("--share must be above 0.")
     if options.validation_share + options.test_share > 1:
@@ -132,7 +132,7 @@ def _report(folder: str, manifest: dict[str, Any]) -> None:
     dropped = ", ".join(f"{number:,} {reason.replace('_', ' ')}" for reason, number in manifest["dropped"].items())
     print(f"{folder}: {sum(rows.values()):,} pairs ({parts}). Dropped: {dropped}.")
     if not rows["validation"]:
-        warning = "no pair is held out for validation, which training needs: raise --validation-share"
+        warning = "no pair is held out for validation, which training needs: raise --validation-share."
         print(f"embinv: warning: {warning}", file=sys.stderr)
 
 

@@ -35,7 +35,7 @@ def _push(options: argparse.Namespace) -> None:
     if options.repo.count("/") != 1 or not all(options.repo.split("/")):
         raise EmbInvError(f"--repo must be user/name, not {options.repo!r}.")
     if not Path(options.folder).is_dir():
-        raise EmbInvError(f"{options.folder} is no folder.")
+        raise EmbInvError(f"{options.folder}: no such folder.")
     from ..evaluation.card import assemble, push
 
     with tempfile.TemporaryDirectory() as temporary:
@@ -57,7 +57,7 @@ def _push(options: argparse.Namespace) -> None:
 def _space(folder: str, out: Path, repo: str) -> Path:
     """The Space's files, which load the pushed model, and this package, whose readers of vectors they import."""
     if not (Path(folder) / "app.py").is_file():
-        raise EmbInvError(f"{folder} is no Space: it has no app.py.")
+        raise EmbInvError(f"{folder} is not a Space; missing: app.py.")
     ignored = shutil.ignore_patterns("__pycache__", ".*")
     shutil.copytree(folder, out, ignore=ignored)
     shutil.copytree(PACKAGE, out / PACKAGE.name, ignore=ignored)

@@ -111,7 +111,7 @@ class FileJob(ABC):
     def to_file(self, out: Path, show_progress: bool) -> tuple[int, int]:
         """Writes `out`; how many rows it holds, and how many an earlier run had made."""
         if out.resolve() == self.source.path.resolve():
-            raise EmbInvError(f"{out}: the results would replace the vectors; choose another output")
+            raise EmbInvError(f"{out}: the texts would replace the vectors; give another output.")
         state, folder = process_state(), ResultParts(out)
         finished, total = folder.finished(), self.source.count()
         if state.is_main_process:
@@ -158,7 +158,7 @@ class FileJob(ABC):
 def check_one_terminal() -> None:
     """Raises EmbInvError where several processes would print to one terminal."""
     if process_state().num_processes > 1:
-        raise EmbInvError("several processes cannot share a terminal; give an output file")
+        raise EmbInvError("several processes cannot share a terminal: give an output file.")
 
 
 def _part_name(first_row: int, part: VectorBatch) -> str:

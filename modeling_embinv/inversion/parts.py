@@ -24,7 +24,7 @@ def check_out(out: Path) -> None:
         EmbInvError: `out` ends in neither `.jsonl` nor `.parquet`, or is a folder.
     """
     if out.suffix not in _OUT_KINDS or out.is_dir():
-        raise EmbInvError(f"{out}: results are written to a file that ends in {' or '.join(_OUT_KINDS)}")
+        raise EmbInvError(f"the output must end in {' or '.join(_OUT_KINDS)}, got {out}.")
 
 
 def count_rows(out: Path) -> int:

@@ -230,9 +230,9 @@ def test_calibrate_saves_what_it_fitted(capsys, checkpoint, tmp_path):
 def test_a_folder_without_a_model_is_named(capsys, tmp_path):
     """The library's own message is a page long and speaks of the Hub."""
     (tmp_path / "empty").mkdir()
-    for name, message in (("nothing", "is no folder here"), ("empty", "is no readable inverter")):
+    for name, message in (("nothing", ": no such folder"), ("empty", " is not a readable inverter")):
         code, _, err = run(capsys, "demo", "--model", tmp_path / name)
-        assert code == 2 and f"{name} {message}" in err and len(err.strip().splitlines()) == 1
+        assert code == 2 and f"{name}{message}" in err and len(err.strip().splitlines()) == 1
 
 
 @pytest.mark.slow

@@ -170,7 +170,7 @@ def test_a_template_and_a_list(capsys, vectors, tmp_path):
         (["--text-column", "x"], "no column 'x'"),
         (["--template", "Nothing."], "the template cannot be filled: text 0 has no gap"),
         (["--template", "A ▇▇▇.", "--mark", "tags"], "nothing in it is hidden by the marks tags"),
-        (["--template", "A ▇▇▇.", "--out", "x.csv"], "results are written to a file that ends in .jsonl or .parquet"),
+        (["--template", "A ▇▇▇.", "--out", "x.csv"], "the output must end in .jsonl or .parquet, got x.csv"),
         (["--template", "A <X>.", "--choices", "X=long.txt"], "no choice of X has at most 6 tokens"),
     ],
 )

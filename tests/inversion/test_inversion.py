@@ -177,7 +177,7 @@ def test_the_seed_and_the_part_matter(inverter, source, expected, tmp_path):
 @pytest.mark.parametrize("name", ["out.csv", "out", "out.jsonl.gz"])
 def test_another_ending_is_refused(inverter, source, tmp_path, name):
     """Catches an unknown ending that is noticed only when all the work is done."""
-    with pytest.raises(ValueError, match=r"^.*: results are written to a file that ends in .jsonl or .parquet$"):
+    with pytest.raises(ValueError, match=r"^the output must end in .jsonl or .parquet, got .*$"):
         invert(inverter, source, tmp_path / name)
     assert not list(tmp_path.iterdir())
 
