@@ -2,9 +2,9 @@
 
     python experiments/verdicts.py ../shared/corpus/heldout/en/*.txt    # 10 minutes of one core, in int8
 
-Writes `results/verdicts.json`, a row for each text of the preset "standard": by the surrogate, by the encoder (every
-second text), and of vectors that are no text's (every fourth one, rotated). `verdicts_embinv.py` has its thresholds
-from it.
+Writes `results/verdicts.json`, a row for each text of the preset "standard": its cosine by the surrogate, which judged
+it, and by the encoder; and the same of vectors that are no text's (every fourth one, rotated). `verdicts_embinv.py`
+has its thresholds from it.
 """
 
 import sys
@@ -40,14 +40,13 @@ def main(paths: list[str]) -> int:
     vectors = encoder.encode(texts)
     rotation = torch.linalg.qr(torch.randn(vectors.shape[1], vectors.shape[1], generator=generator(1)))[0]
     runs = {
-        "surrogate": (texts, vectors, "surrogate"),
-        "another encoder's": ([""] * len(texts[::4]), vectors[::4] @ rotation, "surrogate"),
-        "encoder": (texts[::2], vectors[::2], encoder.encode),
+        "texts": (texts, vectors),
+        "another encoder's": ([""] * len(texts[::4]), torch.nn.functional.normalize(vectors[::4] @ rotation, dim=-1)),
     }
     rows = [
         {"run": name, **row}
-        for name, (originals, targets, feedback) in runs.items()
-        for row in inverted(model, tokenizer, encoder, originals, targets, feedback)
+        for name, (originals, targets) in runs.items()
+        for row in inverted(model, tokenizer, encoder, originals, targets)
     ]
     write_json(FOLDER / "results" / "verdicts.json", {"rows": rows})
     return 0
@@ -65,14 +64,12 @@ def drawn(path: Path, tokenizer, most: int) -> list[str]:
     return fitting[:: max(1, len(fitting) // OF_EACH_FILE)][:OF_EACH_FILE]
 
 
-def inverted(model, tokenizer, encoder, originals, targets, feedback) -> list[dict]:
-    """A row for each text: its cosine by the judge and by the encoder, whether it is exact, and its content words."""
+def inverted(model, tokenizer, encoder, originals, targets) -> list[dict]:
+    """A row for each text: its cosine by the surrogate and by the encoder, whether it is exact, its content words."""
     rows, end = [], model.config.eos_token_id
     for start in range(0, len(targets), BATCH):
         part = targets[start : start + BATCH]
-        output = model.generate(
-            part, generator=generator(start), feedback=feedback, tokenizer=tokenizer, **PRESETS["standard"].settings
-        )
+        output = model.generate(part, generator=generator(start), feedback="surrogate", **PRESETS["standard"].settings)
         texts = decode_rows(tokenizer, output.sequences, end)
         written = decode(tokenizer, tokenize(tokenizer, originals[start : start + BATCH]))
         cosines = metrics.cosine(encoder.encode(texts), part)
@@ -80,7 +77,7 @@ def inverted(model, tokenizer, encoder, originals, targets, feedback) -> list[di
             recovered, words = count_recovered(originals[start + index], text)
             rows.append(
                 {
-                    "judge": round(output.cosine[index].item(), 6),
+                    "surrogate": round(output.cosine[index].item(), 6),
                     "encoder": round(cosines[index].item(), 6),
                     "exact": text == written[index] != "",
                     "recovered": recovered,

@@ -68,8 +68,8 @@ class EmbeddingInversionPipeline(Pipeline):
 
         Returns:
             For each vector, or the one: text, confidence (the mean of its tokens'), tokens, token_confidence; with
-            feedback also cosine, verdict and verdict_in_words, see `TEXT_VERDICTS`. For an iterator of vectors, an iterator. With `texts`: text, cosine, verdict and
-            gaps, see `FilledText`.
+            feedback also cosine, verdict and verdict_in_words, see `TEXT_VERDICTS`. For an iterator of vectors, an
+            iterator. With `texts`: text, cosine, verdict and gaps, see `FilledText`.
 
         Example:
             >>> pipe(vectors, texts=["Dear <NAME>, you owe us ▇▇▇."], feedback=encoder.encode)
