@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.box import SIMPLE
 from rich.table import Table
 
 from ..data.files import write_json
@@ -23,7 +24,7 @@ _PERCENT = ("token accuracy", "token F1", "ROUGE-L", "exact")
 WITH_INTERVALS = 120
 _CAPTIONS = {
     True: "95 % bootstrap intervals",
-    False: f"without intervals, which take {WITH_INTERVALS} columns; --out has them",
+    False: f"means alone; {WITH_INTERVALS} columns hold intervals and costs",
 }
 COLUMNS = ("token accuracy", "token F1", "ROUGE-L", "exact", "BLEU", "cosine")
 
@@ -60,18 +61,23 @@ class Report:
         write_json(path, _without_nan({"model": model, **asdict(self)}))
 
     def table(self, title: str, width: int = WITH_INTERVALS) -> Table:
-        """The rows for a terminal; brackets hold 95 % bootstrap intervals, where it is wide enough for them."""
+        """The rows for a terminal; brackets hold 95 % bootstrap intervals; a narrow one shows means without costs."""
         has_intervals = width >= WITH_INTERVALS
         columns = [name for name in COLUMNS if name in self.rows[0].scores]
         calls = [name for name in CALLS if any(getattr(row, name) for row in self.rows)]
-        titles = "", "texts", "passes", *(CALLS[name] for name in calls), "texts/s", *columns
+        costs = ["passes", *(CALLS[name] for name in calls), "texts/s"] * has_intervals
+        titles = "", "texts", *costs, *columns
         table = Table(*titles, title=title, caption=_CAPTIONS[has_intervals])
+        table.columns[0].overflow = "fold"
+        if not has_intervals:
+            table.box, table.padding, table.pad_edge = SIMPLE, (0, 1, 0, 0), False
         for _, rows in itertools.groupby(self.rows, key=lambda row: row.section):
             for row in rows:
                 speed = "" if row.texts_per_second is None else f"{row.texts_per_second:.1f}"
                 scores = cells(row.scores, columns, has_intervals)
                 called = [f"{getattr(row, name):.0f}" for name in calls]
-                table.add_row(row.name, str(row.texts), str(row.num_forward_passes or ""), *called, speed, *scores)
+                cost = [str(row.num_forward_passes or ""), *called, speed] * has_intervals
+                table.add_row(row.name, str(row.texts), *cost, *scores)
             table.add_section()
         return table
 

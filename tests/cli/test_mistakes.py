@@ -121,12 +121,13 @@ def test_every_mistake_of_the_parser_is_found_without_torch():
     """A mistyped flag that costs seconds of imports before its one line."""
     script = (
         "import json, sys\nfrom modeling_embinv.cli.main import main\n"
-        "codes = [main(arguments) for arguments in json.loads(sys.argv[1])]\n"
+        "codes = [main(arguments) for arguments in json.load(sys.stdin)]\n"
         "heavy = {'torch', 'transformers', 'datasets', 'accelerate', 'sentence_transformers'} & set(sys.modules)\n"
         "sys.exit(f'{codes} {heavy}' if heavy or set(codes) != {2} else 0)"
     )
     mistakes = json.dumps([arguments for arguments, _ in WITHOUT_TORCH])
-    done = subprocess.run([sys.executable, "-c", script, mistakes], cwd=ROOT, capture_output=True, text=True)
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, input=mistakes)
     assert done.returncode == 0, done.stderr[-500:]
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -130,9 +131,9 @@ def test_a_narrow_terminal_shows_means_alone():
     """At 80 columns the intervals left three characters for each column, so that no number could be read."""
     scores = dict.fromkeys(COLUMNS, Score(49.12, 44.3, 54.1))
     report = Report([Row("inversion", "inversion", 96, scores, 8, 12.3)], [], {}, [])
-    for width, whole in ((80, "49.1"), (140, "49.1 [44.3, 54.1]")):
+    for width, whole in ((80, r"49\.1\b"), (180, r"49\.1 \[44\.3, 54\.1\]")):
         console = Console(file=io.StringIO(), width=width)
         console.print(report.table("model", width))
         shown = console.file.getvalue()
-        assert shown.count(whole) == 5 and "…" not in shown and "token F1" in " ".join(shown.split())
-        assert ("[44" in shown) == (width == 140) and ("without intervals" in shown) == (width == 80)
+        assert len(re.findall(whole, shown)) == 5 and "…" not in shown and "token F1" in " ".join(shown.split())
+        assert ("[44" in shown) == (width == 180) and ("means alone" in shown) == (width == 80)

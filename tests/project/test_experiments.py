@@ -125,7 +125,7 @@ def test_rows_of_fillings_get_their_calibration_afterwards():
 
 @pytest.mark.parametrize("judge", ["surrogate", "encoder"])
 def test_verdicts_say_what_was_measured(judge):
-    """ "Almost certainly the exact text" of a text that is not, or a gist of a vector that no text has."""
+    """A text that is called exact and is not, or the gist of a vector that is another encoder's."""
     rows = json.loads((FOLDER / "results" / "verdicts.json").read_text())["rows"]
     by_verdict: dict[str, list[dict]] = {}
     for row in rows:
