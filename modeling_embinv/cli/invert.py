@@ -69,13 +69,18 @@ def _invert_typed(options: argparse.Namespace, settings: dict[str, Any]) -> None
     model, tokenizer = load_model(options)
     from rich.console import Console
 
+    from ..inversion.progress import VectorBar
     from ..inversion.rows import invert_vectors
     from ..inversion.terminal import print_inversions
 
     settings, judge = chosen_settings(options, model, settings)
     feedback = feedback_of(judge, model, options)
-    rows = invert_vectors(model, tokenizer, vector, options.batch_size, settings, options.seed, feedback=feedback)
-    print_inversions((row.redacted() if options.redact else row for row in rows), tokenizer, Console())
+    with VectorBar(1, show=True, leave=False) as bar:
+        rows = invert_vectors(
+            model, tokenizer, vector, 1, settings, options.seed, feedback=feedback, on_round=bar.show_round
+        )
+        found = (row.redacted() if options.redact else row for row in rows)
+        print_inversions(bar.cleared(found), tokenizer, Console())
 
 
 def _invert_file(options: argparse.Namespace, settings: dict[str, Any]) -> int | None:

@@ -40,7 +40,7 @@ def outcome(name: str, arguments: Sequence[str], run: Callable[[], int | None]) 
         nobody reads the output.
     """
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: print(f"embinv: warning: {message}", file=sys.stderr)
+        warnings.showwarning = lambda message, *_, **__: _warn(str(message))
         try:
             status = run()
             sys.stdout.flush()
@@ -106,6 +106,11 @@ def saved_parts(out: str | None, total: int | None = None, began: float = 0.0) -
         return f"All texts are in {out}." if is_written else ""
     of = texts(count) if total is None else f"{count:,} of {total:,} vectors"
     return f"{of} {'is' if of == '1 text' else 'are'} saved in {folder}; run the same command to resume."
+
+
+def _warn(message: str) -> None:
+    start = "\r\x1b[K" if sys.stderr.isatty() else ""  # in place of a bar, which is drawn anew
+    print(f"{start}embinv: warning: {message}", file=sys.stderr)
 
 
 def _say(name: str, message: str) -> None:

@@ -598,7 +598,7 @@ def test_the_bar_moves_with_rounds_and_its_rate_is_this_runs(monkeypatch):
     bar.resume(40)
     bar.reach(40)
     now[0] += 10
-    assert "40 of 100 vectors" in str(bar) and "no new vector" in str(bar)
+    assert "40 of 100 vectors" in str(bar) and "vectors/s" not in str(bar)
     seen = []
     for number in range(6):
         bar.show_round(SearchRound(number, 5, torch.arange(12), None, None, "surrogate"), 12)
