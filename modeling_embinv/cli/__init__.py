@@ -1,4 +1,4 @@
-"""The command line."""
+"""The commands: flags, and what they print."""
 
 import sys
 

@@ -286,6 +286,7 @@ def test_the_largest_batch_of_the_flag_is_that_of_the_call():
 SIGNALS = """
 import os, signal, sys, threading
 from modeling_embinv.cli import command
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 delay = float(sys.argv.pop(1))
 threading.Timer(delay, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
 status = command()

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import sys
 import warnings
 from pathlib import Path
 
@@ -590,11 +591,15 @@ def test_redacted_rows_tell_no_word(inverter, source, expected, tmp_path, capsys
 
 def test_the_bar_moves_with_rounds_and_its_rate_is_this_runs(monkeypatch):
     """Minutes at 0 % in a search, a count that jumps back, and a rate that resumed rows make absurd."""
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
     now = [1000.0]
-    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
-    bar = VectorBar(100, show=False)
-    bar.disable, bar._time, bar.start_t, bar.n, bar.initial = False, lambda: now[0], now[0], 0, 0
-    bar.display = lambda *_, **__: None
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    bar = VectorBar(100, show=True)
+    bar._time, bar.start_t = lambda: now[0], now[0]
     bar.resume(40)
     bar.reach(40)
     now[0] += 10
@@ -606,7 +611,9 @@ def test_the_bar_moves_with_rounds_and_its_rate_is_this_runs(monkeypatch):
     assert seen == sorted(seen) and seen[0] == 40 < seen[1] and seen[-1] == 50 and ", round 5 of 5" in str(bar)
     assert "1 vector/s" in str(bar)  # ten of its own in ten seconds
     assert len(list(bar.counted({} for _ in range(12)))) == 12 and bar.n == 52
-    bar.disable = True
+    bar.reach(10_000)  # bad rows of the whole file beside those of a sample
+    assert bar.n == 100 and "100 of 100" in str(bar)
+    bar.close()
     assert [speed(rate) for rate in (0.0, 0.07, 0.4, 1.2, 9.0)] == [
         "no new vector", "14 s a vector", "2.5 s a vector", "1 vector/s", "9 vectors/s",
     ]  # fmt: skip
