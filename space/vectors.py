@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from modeling_embinv.data.files import one_line, parse_json
-from modeling_embinv.stores.vectors import KINDS, open_vectors
+from modeling_embinv.stores.readers import KINDS
+from modeling_embinv.stores.vectors import open_vectors
 from modeling_embinv.vectors_embinv import bad_rows
 
 __all__ = ["KINDS", "parse_file", "parse_pasted"]

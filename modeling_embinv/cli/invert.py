@@ -25,7 +25,7 @@ from .outcome import on_interrupt, saved_parts, summary
 def add_invert(commands: Commands) -> None:
     """Adds the command `invert` and its flags."""
     parser = commands.add_parser("invert", help="invert vectors from a file or the command line")
-    parser.add_argument("source", help=f"{VECTOR_KINDS}, a folder that datasets saved, or one vector as JSON")
+    parser.add_argument("source", help=f"{VECTOR_KINDS}; or one vector as JSON")
     add_vector_columns(parser)
     parser.add_argument("--strict", action="store_true", help="stop at the first row without a usable vector")
     add_model(parser)
@@ -70,5 +70,5 @@ def _invert_file(options: argparse.Namespace, settings: dict[str, Any]) -> None:
             model, tokenizer, source, options.out, options.batch_size, settings, options.seed, feedback=feedback
         )
     if process_state().is_main_process:
-        report_skipped(options.source, stats["skipped"])
+        report_skipped(source.path, stats["skipped"])
         print(summary(stats, options.out), file=sys.stderr)

@@ -87,7 +87,7 @@ class FileJob(ABC):
 
     def to_file(self, out: Path, show_progress: bool) -> tuple[int, int]:
         """Writes `out`; how many rows it holds, and how many an earlier run had made."""
-        if out.resolve() == self.source.path.resolve():
+        if str(out.resolve()) == self.source.identity:
             raise EmbInvError(f"{out}: the results would replace the vectors; choose another output")
         state, folder = process_state(), ResultParts(out)
         finished, total = folder.finished(), self.source.count()
@@ -115,7 +115,7 @@ class FileJob(ABC):
     def identity(self) -> dict[str, Any]:
         """What a run and its resume have in common. Not the batch size: memory may be why the run stopped."""
         return {
-            "source": str(self.source.path.resolve()),
+            "source": self.source.identity,
             "column": self.source.column,
             "id_column": self.source.id_column,
             "fields": self.schema.names,
