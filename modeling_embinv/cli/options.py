@@ -24,7 +24,8 @@ CHECKPOINT = Path(__file__).parents[2] / "checkpoints" / "embinv-minilm"
 MODEL = str(CHECKPOINT) if CHECKPOINT.is_dir() else "embinv/embinv-minilm"
 VECTOR_KINDS = (
     "npy, npz, safetensors, parquet, Arrow, jsonl, csv or json file of vectors, a folder that datasets saved, or a "
-    "store: chroma:FOLDER, lancedb:FOLDER, qdrant:URL, faiss:FILE, sqlite-vec:FILE, duckdb:FILE, postgresql://…, vdf:FOLDER"
+    "store: chroma:FOLDER, lancedb:FOLDER, qdrant:URL, faiss:FILE, sqlite-vec:FILE, duckdb:FILE, postgresql://…, "
+    "vdf:FOLDER"
 )
 # the type of a flag that counts texts or tokens
 count = number(int, 1, 10**12)

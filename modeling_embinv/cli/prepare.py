@@ -38,7 +38,7 @@ def add_prepare(commands: Commands) -> None:
         "--vectors",
         nargs="*",
         default=[],
-        help="files or stores that hold vectors and their texts, as `embinv invert` takes them: a.parquet, chroma:FOLDER, …",
+        help="files or stores of vectors and their texts, as `embinv invert` takes them: a.parquet, chroma:FOLDER",
     )
     parser.add_argument("--text_column", help="column of the texts (default: text; with vectors the usual names)")
     parser.add_argument("--vector_column", help="column of the vectors, or its path (default: the usual names)")

@@ -25,7 +25,7 @@ def open_faiss(location: Location) -> Table:
     path = location.file
     with using_store(location):
         index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_READ_ONLY)
-        total, width = int(index.ntotal), int(index.d)
+        total = int(index.ntotal)
         rebuild, ids = _parts(faiss, index)
     if total:
         try:
@@ -35,14 +35,15 @@ def open_faiss(location: Location) -> Table:
             kind = type(faiss.downcast_index(index)).__name__
             raise EmbInvError(f"{location.shown}: a FAISS index of kind {kind} gives no vectors back") from error
 
-    def read(columns: list[str], size: int) -> Iterator[dict[str, Any]]:
+    # `held`: `rebuild` looks into an index that it does not own
+    def read(columns: list[str], size: int, held: Any = index) -> Iterator[dict[str, Any]]:
         for start in range(0, total, size):
             rows = min(size, total - start)
             with using_store(location):
                 vectors = as_float32(rebuild(start, rows))
             yield {"vector": vectors, "id": ids[start : start + rows].tolist()}
 
-    return Table(["id", "vector"] if width else ["id"], ["vector"], read, lambda _: total)
+    return Table(["id", "vector"], ["vector"], read, lambda _: total)
 
 
 def _parts(faiss: Any, index: Any) -> tuple[Rebuild, np.ndarray]:

@@ -4,6 +4,7 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,7 +40,8 @@ def open_sqlite(location: Location) -> Table:
     stored = StoredDatabase(location, location.file)
     with using_store(location), closing(stored.connect()) as database:
         tables = _tables(database)
-    stored.extension = library(location, "sqlite_vec", "sqlite-vec") if any(map(_is_vec0, tables.values())) else None
+    if any(map(_is_vec0, tables.values())):
+        stored.load_vec0(location)
     with using_store(location), closing(stored.connect()) as database:
         found = {name: _look(database, name, definition) for name, definition in tables.items()}
     with_vectors = [name for name in found if found[name].vectors]
@@ -49,7 +51,7 @@ def open_sqlite(location: Location) -> Table:
     def read(wanted: list[str], size: int) -> Iterator[dict[str, Any]]:
         with using_store(location), closing(stored.connect()) as database:
             cursor = database.execute(f"SELECT {_listed(wanted)} FROM {_quoted(name)}")
-            while rows := cursor.fetchmany(size):
+            while rows := list(islice(cursor, size)):
                 yield {
                     column: [_value(row[index], kinds.get(column)) for row in rows]
                     for index, column in enumerate(wanted)
@@ -69,9 +71,6 @@ class StoredDatabase:
         location: for messages.
         path: of the database's file.
 
-    Attributes:
-        extension: sqlite-vec, where the database needs it.
-
     Raises:
         EmbInvError: it is none, or finds no room for a copy.
     """
@@ -85,24 +84,34 @@ class StoredDatabase:
         # reading a log writes a file beside the database, or rolls back what it holds
         self.copy: PrivateFolder | None = copy_of(location.shown, [path, *logs], path.parent) if logs else None
         self.path = self.copy.path / path.name if self.copy else path
-        self.shown = location.shown
-        self.extension: Any = None
+        self._apsw: Any = None
+        self._vec0 = ""
 
-    def connect(self) -> sqlite3.Connection:
-        """A connection that writes nothing."""
-        mode = "mode=rw" if self.copy else "mode=ro&immutable=1"
-        database = sqlite3.connect(f"{self.path.resolve().as_uri()}?{mode}", uri=True)
-        database.text_factory = lambda data: data.decode("utf-8", "replace")
-        if self.extension is not None:
-            if not hasattr(database, "enable_load_extension"):
-                raise EmbInvError(f"{self.shown}: this Python's sqlite3 loads no extensions, and sqlite-vec is one")
-            database.enable_load_extension(True)
-            self.extension.load(database)
-            database.enable_load_extension(False)
-        return database
+    def load_vec0(self, location: Location) -> None:
+        """From now on, connections know sqlite-vec's tables.
+
+        Raises:
+            EmbInvError: sqlite-vec, or APSW, is not installed: Python's own sqlite3 often loads no extensions.
+        """
+        self._vec0 = library(location, "sqlite_vec", "sqlite-vec").loadable_path()
+        self._apsw = library(location, "apsw", "sqlite-vec")
+
+    def connect(self) -> Any:
+        """A connection that writes nothing, of sqlite3 or of APSW."""
+        uri = f"{self.path.resolve().as_uri()}?{'mode=rw' if self.copy else 'mode=ro&immutable=1'}"
+        if self._apsw is None:
+            database = sqlite3.connect(uri, uri=True)
+            database.text_factory = lambda data: data.decode("utf-8", "replace")
+            return database
+        access = self._apsw.SQLITE_OPEN_READWRITE if self.copy else self._apsw.SQLITE_OPEN_READONLY
+        vectors = self._apsw.Connection(uri, flags=self._apsw.SQLITE_OPEN_URI | access)
+        vectors.enable_load_extension(True)
+        vectors.load_extension(self._vec0)
+        vectors.enable_load_extension(False)
+        return vectors
 
 
-def _tables(database: sqlite3.Connection) -> dict[str, str]:
+def _tables(database: Any) -> dict[str, str]:
     """Name → definition of the tables and views; not those in which virtual tables keep what they hold."""
     query = "SELECT name, sql FROM sqlite_master WHERE type IN ('table', 'view') AND sql IS NOT NULL ORDER BY rowid"
     found: dict[str, str] = dict(database.execute(query).fetchall())
@@ -116,7 +125,7 @@ def _is_vec0(definition: str) -> bool:
     return _IS_VEC0.search(definition) is not None
 
 
-def _look(database: sqlite3.Connection, name: str, definition: str) -> _Found:
+def _look(database: Any, name: str, definition: str) -> _Found:
     columns = [row[1] for row in database.execute(f"PRAGMA table_xinfo({_quoted(name)})") if row[6] != 1]
     if not {"rowid", "id"} & set(columns) and _has_rowid(database, name):
         columns = ["rowid", *columns]
@@ -131,10 +140,10 @@ def _look(database: sqlite3.Connection, name: str, definition: str) -> _Found:
     return _Found(columns, vectors, kinds)
 
 
-def _has_rowid(database: sqlite3.Connection, name: str) -> bool:
+def _has_rowid(database: Any, name: str) -> bool:
     try:
         return database.execute(f"SELECT rowid FROM {_quoted(name)} LIMIT 1").fetchone() != (None,)
-    except sqlite3.OperationalError:  # a view, or a table WITHOUT ROWID
+    except Exception:  # a view, or a table WITHOUT ROWID; each library has errors of its own
         return False
 
 

@@ -32,7 +32,7 @@ def store(tmp_path_factory):
 
 
 def test_what_went_in_comes_out(store):
-    """Chroma's client migrates and locks the folder that it opens; a page that starts at the wrong row mixes up ids."""
+    """Chroma's client migrates and locks the folder that it opens; a page from the wrong row on mixes up ids."""
     check_all(f"chroma:{store}", store, collection="support")
     check_all(f"chroma:{store}?collection=support", store)
 
