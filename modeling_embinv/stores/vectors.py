@@ -117,8 +117,8 @@ class VectorSource:
         """What is read, in a line."""
         parts = {"vectors": self.column, "ids": self.id_column, "texts": self.text_column}
         chosen = [f"{what} in column {short_names([name])!r}" for what, name in parts.items() if name]
-        whole = f" of {short_names([self._table.collection])!r}" if self._table.collection is not None else ""
-        return "; ".join([f"vectors of {self.width} numbers{whole}", *chosen])
+        whole = [] if self._table.collection is None else [f"collection {short_names([self._table.collection])!r}"]
+        return "; ".join([*whole, f"vectors of {self.width} numbers", *chosen])
 
     def count(self) -> int:
         """The number of rows, those without a usable vector included."""

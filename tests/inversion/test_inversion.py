@@ -8,16 +8,19 @@ import re
 import warnings
 from pathlib import Path
 
+import chromadb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from accelerate import PartialState, debug_launcher
+from chromadb.config import Settings
 from datasets import Dataset
 from rich.console import Console
 
 from modeling_embinv.data.typed_vector import parse_vector
+from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.inversion.dumps import invert_file
 from modeling_embinv.inversion.rows import Inversion, invert_vectors
 from modeling_embinv.inversion.terminal import LEVELS, legend, print_inversions, tinted
@@ -488,3 +491,31 @@ def test_tints_are_legible_on_dark_and_on_light():
         luminance = _luminance(style.split()[-1])
         assert 1.05 / (luminance + 0.05) >= 3 and (luminance + 0.05) / 0.05 >= 3, name
     assert all(name in legend().plain for _, name, _ in LEVELS)
+
+
+# Stores
+
+
+def test_a_job_over_a_store_is_resumed(inverter, tmp_path, monkeypatch):
+    """The parts of a run belong to a collection: another one of the same folder must not take them."""
+    store = tmp_path / "store"
+    client = chromadb.PersistentClient(str(store), settings=Settings(anonymized_telemetry=False))
+    for name, vectors in (("support", VECTORS), ("other", VECTORS[::-1])):
+        collection = client.create_collection(name, embedding_function=None)
+        collection.add([f"{name}-{row}" for row in range(ROWS)], vectors)
+    client.close()
+
+    def run(collection, out):
+        source = open_vectors(f"chroma:{store}", collection=collection)
+        return invert_file(*inverter, source, out, settings=EULER, batch_size=2, part_rows=PART, show_progress=False)
+
+    run("support", tmp_path / "whole.jsonl")
+    out = tmp_path / "out.jsonl"
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, calls=3)
+        run("support", out)
+    with pytest.raises(EmbInvError, match="source"):
+        run("other", out)
+    stats = run("support", out)
+    assert stats["resumed"] == 2 * PART and out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert [row["id"] for row in rows_of(out)] == [f"support-{row}" for row in range(ROWS)]
