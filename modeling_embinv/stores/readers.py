@@ -30,7 +30,7 @@ _STORES: dict[str, Callable[[Location], Table]] = {
 }  # fmt: skip
 _REMOTE = ("hf", "s3")
 # stores that are one file. A `.db` may be SQLite's or DuckDB's: its first bytes say so
-_STORE_FILES = {
+STORE_FILES = {
     ".faiss": "faiss", ".index": "faiss", ".sqlite": "sqlite", ".sqlite3": "sqlite", ".db": "sqlite",
     ".duckdb": "duckdb",
 }  # fmt: skip
@@ -91,5 +91,5 @@ def _recognised(location: Location) -> str:
         return "lancedb" if path.suffix == lancedb.SUFFIX or lancedb.table_names(path) else ""
     if path.name == chroma.FILE:
         return "chroma"
-    store = _STORE_FILES.get(path.suffix.lower(), "") if path.is_file() else ""
+    store = STORE_FILES.get(path.suffix.lower(), "") if path.is_file() else ""
     return "duckdb" if store == "sqlite" and duckdb.is_file(path) else store

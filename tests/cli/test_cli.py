@@ -97,14 +97,16 @@ def test_bad_rows_and_columns_are_reported(capsys, checkpoint, tmp_path, encoder
         assert code == 2 and "row 2 is null" in err
 
 
+@pytest.mark.slow
 def test_commands_take_a_store(capsys, checkpoint, tmp_path, encoder):
     """A reader that only Python can reach: each command of vectors must take a store, its ids and its texts."""
-    texts = ["The ▇▇▇ is dead.", "Two men ▇▇▇."]
+    texts = ["The king is dead.", "Two men talk."]
+    kept = {"notes": texts, "support": ["The ▇▇▇ is dead.", "Two men ▇▇▇."]}
     client = chromadb.PersistentClient(str(tmp_path / "store"), settings=Settings(anonymized_telemetry=False))
-    vectors = encoder.encode(["The king is dead.", "Two men talk."]).numpy()
-    for name in ("notes", "support"):
+    vectors = encoder.encode(texts).numpy()
+    for name, documents in kept.items():
         collection = client.create_collection(name, embedding_function=None)
-        collection.add([f"{name}-1", f"{name}-2"], vectors, documents=texts)
+        collection.add([f"{name}-1", f"{name}-2"], vectors, documents=documents)
     client.close()
     store, chosen = f"chroma:{tmp_path / 'store'}", ["--collection", "support"]
     code, _, err = run(capsys, "invert", store, "--model", checkpoint)
