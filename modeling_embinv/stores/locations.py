@@ -13,6 +13,8 @@ from ..errors_embinv import EmbInvError
 
 # what may follow the question mark of a store's URL; whatever else does belongs to the database's own URL
 OPTIONS = ("collection", "table", "column", "id_column", "text_column")
+# whose URLs are not paths of this machine
+_SERVERS, REMOTE = ("postgresql", "postgres"), ("hf", "s3")
 # two letters at least: C: is a drive
 _SCHEME = re.compile(r"([a-z][a-z0-9+-]+):(.*)", re.DOTALL | re.IGNORECASE)
 
@@ -53,8 +55,8 @@ class Location(NamedTuple):
         """The same for each run over this source, from whatever folder it is started; without a password."""
         if not self.scheme:
             return str(Path(self.path).resolve())
-        is_url = "://" in self.path
-        return f"{self.scheme}:{_without_password(self.path) if is_url else Path(self.path).resolve()}"
+        is_local = "://" not in self.path and self.scheme not in _SERVERS
+        return f"{self.scheme}:{Path(self.path).resolve() if is_local else _without_password(self.path)}"
 
 
 def locate(source: str | Path, collection: str | None = None, trust: bool = False) -> Location:
@@ -70,10 +72,10 @@ def locate(source: str | Path, collection: str | None = None, trust: bool = Fals
         return Location(str(source), "", str(source), {}, collection, trust)
     scheme, rest = found[1].lower().partition("+")[0], found[2]
     rest, options = _taken_out(rest)
-    if _names_server(rest):
-        path = rest
-    elif rest.startswith("//") and scheme in ("postgresql", "postgres", "hf", "s3"):
+    if rest.startswith("//") and scheme in (*_SERVERS, *REMOTE):
         path = f"{scheme}:{rest}"
+    elif _names_server(rest) or scheme in _SERVERS:
+        path = rest
     else:
         path = str(Path(rest[2:] if rest.startswith("//") else rest).expanduser())
     shown = _without_password(str(source))
@@ -104,7 +106,7 @@ def _without_password(url: str) -> str:
         user, _, address = parts.netloc.rpartition("@")
         parts = parts._replace(netloc=f"{user.partition(':')[0]}:***@{address}")
         url = url[:start] + urlunsplit(parts)
-    return re.sub(r"(?i)([?&](?:ssl)?(?:password|api_key)=)[^&]*", r"\1***", url)
+    return re.sub(r"(?i)\b((?:ssl)?password=)[^&\s]*", r"\1***", url)
 
 
 def choose_collection(location: Location, present: Sequence[str], what: str = "collection") -> str:

@@ -1,10 +1,13 @@
 """Vectors in Qdrant: a server, `qdrant:http://localhost:6333`, or a local folder of its Python client.
 
+A server's key is taken from the environment, `QDRANT_API_KEY`.
+
 The local client keeps each point as a pickle, and locks the folder. So its database is read without it.
 """
 
 import io
 import json
+import os
 import pickle
 from collections.abc import Iterator
 from contextlib import closing
@@ -36,7 +39,8 @@ def open_qdrant(location: Location) -> Table:
 def _of_server(location: Location) -> Table:
     qdrant = library(location, "qdrant_client", "qdrant")
     with using_store(location):
-        client = qdrant.QdrantClient(url=location.path, check_compatibility=False)
+        key = os.environ.get("QDRANT_API_KEY")
+        client = qdrant.QdrantClient(url=location.path, api_key=key, check_compatibility=False)
         names = sorted(found.name for found in client.get_collections().collections)
     name = choose_collection(location, names)
 
@@ -82,7 +86,7 @@ def _of_folder(location: Location) -> Table:
         with using_store(location), closing(stored.connect()) as database:
             return int(database.execute("SELECT count(*) FROM points").fetchone()[0])
 
-    return rows_table(rows)._replace(count=count, collection=name)
+    return rows_table(rows)._replace(count=count, collection=name, version=stored.version)
 
 
 class _Unpickler(pickle.Unpickler):

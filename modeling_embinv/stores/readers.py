@@ -10,7 +10,7 @@ from .arrays import open_npy, open_npz, open_safetensors, pickle_message
 from .columns import Table
 from .csv_files import open_csv
 from .json_files import open_json, open_json_lines
-from .locations import Location
+from .locations import REMOTE, Location
 from .remote import open_remote
 from .tables import open_arrow, open_folder, open_parquet
 
@@ -28,7 +28,6 @@ _STORES: dict[str, Callable[[Location], Table]] = {
     "duckdb": duckdb.open_duckdb, "postgresql": postgres.open_postgres, "postgres": postgres.open_postgres,
     "vdf": vdf.open_vdf,
 }  # fmt: skip
-_REMOTE = ("hf", "s3")
 # stores that are one file. A `.db` may be SQLite's or DuckDB's: its first bytes say so
 STORE_FILES = {
     ".faiss": "faiss", ".index": "faiss", ".sqlite": "sqlite", ".sqlite3": "sqlite", ".db": "sqlite",
@@ -45,10 +44,10 @@ def open_table(location: Location) -> Table:
     scheme = location.scheme or _recognised(location)
     if not scheme:
         return open_file(Path(location.path))
-    if scheme in _REMOTE:
+    if scheme in REMOTE:
         return open_remote(location, open_file)
     if scheme not in _STORES:
-        known = ", ".join(f"{name}:" for name in (*_STORES, *_REMOTE))
+        known = ", ".join(f"{name}:" for name in (*_STORES, *REMOTE))
         raise EmbInvError(f"{location.shown}: no such file, and no kind of store; known: {known}")
     return _STORES[scheme](location)
 

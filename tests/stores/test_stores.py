@@ -63,7 +63,8 @@ def test_passwords_are_not_shown():
     for url in (
         "postgresql://me:secret@h/d?table=t",
         "postgresql://h/d?user=me&password=secret&table=t",
-        "qdrant:https://me:secret@h:6333?api_key=secret",
+        "postgresql:host=h password=secret dbname=d",
+        "qdrant:https://me:secret@h:6333",
     ):
         found = locate(url)
         assert "secret" in found.path and "secret" not in found.shown + found.identity
@@ -132,8 +133,8 @@ def test_a_copy_needs_room(tmp_path, monkeypatch):
 
 
 def test_a_large_table_is_paged(tmp_path):
-    """A reader that fetches the whole table first needs 20 MB here, and 40 GB in use."""
-    vectors = np.random.default_rng(0).normal(size=(20_000, 256)).astype(np.float32)
+    """A reader that fetches the whole table first needs 8 MB here, and 40 GB in use."""
+    vectors = np.random.default_rng(0).normal(size=(8_000, 256)).astype(np.float32)
     with closing(sqlite3.connect(tmp_path / "a.db")) as database, database:
         database.execute("CREATE TABLE docs (id INTEGER PRIMARY KEY, embedding BLOB)")
         database.executemany("INSERT INTO docs(embedding) VALUES (?)", ((vector.tobytes(),) for vector in vectors))
