@@ -10,12 +10,14 @@ import sys
 import warnings
 from pathlib import Path
 
+import chromadb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from accelerate import PartialState, debug_launcher
+from chromadb.config import Settings
 from datasets import Dataset
 from rich.console import Console
 from rich.text import Text
@@ -23,6 +25,7 @@ from rich.text import Text
 from modeling_embinv.data.content_words import content_words, masked
 from modeling_embinv.data.typed_vector import parse_vector
 from modeling_embinv.hypotheses_embinv import SearchRound
+from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.inversion.dumps import invert_file
 from modeling_embinv.inversion.progress import VectorBar
 from modeling_embinv.inversion.rates import speed
@@ -630,3 +633,29 @@ def test_a_verdict_is_as_sure_as_its_judge(cosine, encoder, surrogate):
     """A surrogate, whose vectors are not the encoder's, that verifies a text."""
     assert (verdict_of(cosine, "encoder"), verdict_of(cosine, "surrogate")) == (encoder, surrogate)
     assert {encoder, surrogate} <= set(TEXT_VERDICTS)
+# Stores
+
+
+def test_a_job_over_a_store_is_resumed(inverter, tmp_path, monkeypatch):
+    """The parts of a run belong to a collection: another one of the same folder must not take them."""
+    store = tmp_path / "store"
+    client = chromadb.PersistentClient(str(store), settings=Settings(anonymized_telemetry=False))
+    for name, vectors in (("support", VECTORS), ("other", VECTORS[::-1])):
+        collection = client.create_collection(name, embedding_function=None)
+        collection.add([f"{name}-{row}" for row in range(ROWS)], vectors)
+    client.close()
+
+    def run(collection, out):
+        source = open_vectors(f"chroma:{store}", collection=collection)
+        return invert_file(*inverter, source, out, settings=EULER, batch_size=2, part_rows=PART, show_progress=False)
+
+    run("support", tmp_path / "whole.jsonl")
+    out = tmp_path / "out.jsonl"
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, calls=3)
+        run("support", out)
+    with pytest.raises(EmbInvError, match="source"):
+        run("other", out)
+    stats = run("support", out)
+    assert stats["resumed"] == 2 * PART and out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert [row["id"] for row in rows_of(out)] == [f"support-{row}" for row in range(ROWS)]
