@@ -1,4 +1,4 @@
-"""`embinv prepare | train | evaluate | calibrate | invert | fill | demo | push`."""
+"""`embinv prepare | train | evaluate | calibrate | invert | fill | audit | demo | push`."""
 
 import argparse
 import platform
@@ -7,6 +7,7 @@ from typing import Any
 
 from .. import __version__
 from ..data.flags import CommandParser
+from .audit import add_audit
 from .calibrate import add_calibrate
 from .demo import add_demo
 from .evaluate import add_evaluate
@@ -17,7 +18,7 @@ from .prepare import add_prepare
 from .push import add_push
 from .train import run_train
 
-_EXIT_STATUS = "exit status: 0 done, 1 a bug (with a traceback), 2 a mistake in the command or its input, 130 Ctrl-C"
+_EXIT_STATUS = "exit status: 0 done, 1 a bug (with a traceback), 2 a mistake in the command or its input, 3 an audit over its thresholds, 130 Ctrl-C"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,19 +33,19 @@ def main(arguments: list[str] | None = None) -> int:
     return outcome(f"embinv {words[0][:20]}" if is_command else "embinv", arguments, lambda: _run(arguments, words))
 
 
-def _run(arguments: list[str], words: list[str]) -> None:
+def _run(arguments: list[str], words: list[str]) -> int | None:
     if words[:1] == ["train"]:  # its flags are the fields of a dataclass
         run_train(words[1:], "embinv train")
-        return
+        return None
     parser = _parser()
     if not words:
         parser.print_help()
-        return
+        return None
     try:
         options = parser.parse_args(arguments)
     except SystemExit:  # after --help and --version
-        return
-    options.run(options)
+        return None
+    return options.run(options)
 
 
 def _parser() -> CommandParser:
@@ -52,7 +53,7 @@ def _parser() -> CommandParser:
     parser.epilog = _EXIT_STATUS
     parser.add_argument("--version", "-V", action=_Version, nargs=0, help="show the versions and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for add in (add_demo, add_invert, add_fill, add_prepare, add_evaluate, add_calibrate, add_push):
+    for add in (add_demo, add_invert, add_fill, add_audit, add_prepare, add_evaluate, add_calibrate, add_push):
         add(commands)
     commands.add_parser("train", help="train an inverter")
     return parser

@@ -14,21 +14,21 @@ from ..errors_embinv import EmbInvError
 USER_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 
 
-def outcome(name: str, arguments: Sequence[str], run: Callable[[], None]) -> int:
+def outcome(name: str, arguments: Sequence[str], run: Callable[[], int | None]) -> int:
     """Runs a command; what its user did wrong is one line on stderr, while a bug is a traceback.
 
     Args:
         name: what the line begins with.
         arguments: of the command line; `--debug` among them shows the traceback of a user's error, too.
-        run: the command.
+        run: the command; it may return an exit status of its own.
 
     Returns:
-        The exit status: 0; 2 for an `EmbInvError` or an `OSError`; 130 after Ctrl-C; 141 when nobody reads the output.
+        The exit status: the command's own, or 0; 2 for an `EmbInvError` or an `OSError`; 130 after Ctrl-C; 141 when nobody reads the output.
     """
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: print(f"embinv: warning: {message}", file=sys.stderr)
         try:
-            run()
+            status = run()
             sys.stdout.flush()
         except BrokenPipeError:  # as in `embinv … | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -41,7 +41,7 @@ def outcome(name: str, arguments: Sequence[str], run: Callable[[], None]) -> int
         except KeyboardInterrupt as error:
             _say(name, f"interrupted. {error if error.args else 'Nothing was saved.'}")
             return INTERRUPTED
-    return 0
+    return status or 0
 
 
 @contextmanager
