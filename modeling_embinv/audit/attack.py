@@ -1,7 +1,6 @@
 """What an attacker reads out of vectors, by what the attacker holds besides them."""
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,13 +50,13 @@ class Recovered:
         texts: n texts.
         confidence: n shares of tokens that the checkpoint expects to be right.
         cosine: n cosines of each text's vector with the row's, as the judge saw it; None without a judge.
-        seconds: for all rows; an earlier run's rows take none.
+        seconds: for all rows; None where an earlier run did a part of them.
     """
 
     texts: list[str]
     confidence: list[float]
     cosine: list[float] | None
-    seconds: float
+    seconds: float | None
 
 
 @dataclass
@@ -89,21 +88,22 @@ class Attacker:
             name: of the files in `work`; each sample and tier needs its own.
             tier: how they are attacked; "encoder" needs `encode`.
         """
-        started, vectors, out = time.perf_counter(), self.work / f"{name}.parquet", self.work / f"{name}.jsonl"
+        vectors, out, seconds = self.work / f"{name}.parquet", self.work / f"{name}.jsonl", None
         if not out.exists():
             sample.save(vectors)
             source = open_vectors(vectors, "vector", dim=self.model.config.embedding_dim)
-            invert_file(
+            stats = invert_file(
                 self.model, self.tokenizer, source, out, min(self.batch_size, PART_ROWS), tier.settings, self.seed,
                 self.show_progress, PART_ROWS, self._feedback(tier),
             )  # fmt: skip
+            seconds = None if stats["resumed"] else stats["seconds"]
         rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
         cosines = [row["cosine"] for row in rows]
         return Recovered(
             [row["text"] for row in rows],
             [row["confidence"] for row in rows],
             None if None in cosines else cosines,
-            time.perf_counter() - started,
+            seconds,
         )
 
     def _feedback(self, tier: Tier) -> Callable[..., Any] | str | None:

@@ -21,12 +21,14 @@ class Origin:
         encoder: whose vectors it inverts.
         looks_like: what the vectors look like instead; None where they fit.
         notes: what else is odd about them: their length, whole numbers.
+        has_width: whether they have as many numbers as the encoder's.
     """
 
     model: str
     encoder: str
     looks_like: str | None
     notes: tuple[str, ...] = ()
+    has_width: bool = True
 
     def __str__(self) -> str:
         if self.looks_like is None:
@@ -39,7 +41,7 @@ def origin(model: str, config: EmbInvConfig, vectors: np.ndarray) -> Origin:
     encoder = config.encoder_id or "an unnamed encoder"
     width = vectors.shape[1]
     if width != config.embedding_dim:
-        return Origin(model, encoder, width_message(width, config.embedding_dim, config.encoder_id))
+        return Origin(model, encoder, width_message(width, config.embedding_dim, config.encoder_id), has_width=False)
     notes = tuple(sample_warnings(vectors, config.encoder_id))
     if config.encoder_fingerprint is None:
         return Origin(model, encoder, None, (*notes, "the checkpoint has no fingerprint, so that any encoder fits"))

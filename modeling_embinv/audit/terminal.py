@@ -2,32 +2,41 @@
 
 from collections.abc import Iterator
 
-from .figures import Figure
 from .report import Report
-
-NAMES = {"words": "content words", "f1": "F1 of words", "exact": "whole texts", "cosine": "cosine"}
+from .summary import NAMES, shown
 
 
 def lines(report: Report) -> Iterator[str]:
-    """The lines."""
-    source, sample = report.source, report.sample
-    yield f"source      {source['name']}: {sample.total:,} vectors of {sample.vectors.shape[1]} numbers"
+    """The lines: no recovered word stands in them."""
+    sample = report.sample
+    yield f"source      {report.source['name']}: {sample.total:,} vectors of {sample.vectors.shape[1]} numbers"
     yield f"vectors     {report.origin}"
-    yield f"sample      {len(sample.rows):,} rows, seed {report.seed}"
-    for result in report.tiers:
-        yield f"attacker    {result.tier.name}: holds {result.tier.holds} ({len(result.sample.rows):,} rows)"
-        for name, figure in result.figures.items():
-            yield f"  {NAMES.get(name, name):<16} {shown(name, figure)}"
-        if not result.figures and result.expected is not None:
-            yield f"  expected to be right: {shown('tokens', result.expected)} of tokens (an estimate)"
+    texts = "scored against the store's texts" if not report.is_estimate else "the store holds no texts: an estimate"
+    yield f"sample      {len(sample.rows):,} rows, seed {report.seed}; {texts}"
+    for result in report.measured:
+        figures = "; ".join(
+            f"{NAMES[name]} {shown(result.figures[name])}" for name in ("words", "exact") if name in result.figures
+        )
+        floors = result.figures["words"].floors if "words" in result.figures else {}
+        beside = f"; floor {100 * max(floors.values()):.0f} % of words" if floors else ""
+        yield f"{result.tier.name:<11} {figures}{beside}"
+        if result.kinds:
+            kinds = (
+                f"{kind} {figures.whole.hits:.0f}/{figures.whole.count}" for kind, figures in result.kinds.items()
+            )
+            yield f"            came back whole: {', '.join(kinds)}"
+    for result in report.tiers if report.is_estimate else ():
+        if result.expected is not None:
+            yield f"{result.tier.name:<11} expects {shown(result.expected)} of its tokens to be right"
+    if report.filled is not None and report.filled.expected is not None:
+        yield (
+            f"context     {report.filled.gaps:,} gaps of {report.filled.rows:,} redacted texts filled, of which "
+            f"{shown(report.filled.expected)} are expected to be right"
+        )
+    if report.guesses is not None:
+        alarms = sum(guess.is_alarm for guess in report.guesses.ranking)
+        yield f"guesses     {alarms:,} of {len(report.guesses.ranking):,} candidates raise an alarm (1 % of decoys do)"
+    if report.defences is not None:
+        for one in report.defences.results[1:]:
+            yield f"{one.name:<24} recall@10 {one.utility.recall:.2f}, content words {shown(one.words)}. {one.advice}"
     yield f"severity    {report.severity}"
-
-
-def shown(name: str, figure: Figure) -> str:
-    """A figure with its interval and its floors."""
-    if name == "cosine":
-        return f"{figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}]"
-    text = f"{100 * figure.value:.0f} % [{100 * figure.low:.0f}, {100 * figure.high:.0f}]"
-    if figure.floors:
-        text += "   floor: " + ", ".join(f"{name} {100 * value:.0f} %" for name, value in figure.floors.items())
-    return text

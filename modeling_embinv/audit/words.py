@@ -28,3 +28,9 @@ def _stop_words() -> frozenset[str]:
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
     return frozenset(ENGLISH_STOP_WORDS)
+
+
+def stop_share(text: str) -> float | None:
+    """The share of a text's words that are English stop words; None for fewer than five words."""
+    own = words(text)
+    return sum(word in _stop_words() for word in own) / len(own) if len(own) >= 5 else None

@@ -18,7 +18,10 @@ from .prepare import add_prepare
 from .push import add_push
 from .train import run_train
 
-_EXIT_STATUS = "exit status: 0 done, 1 a bug (with a traceback), 2 a mistake in the command or its input, 3 an audit over its thresholds, 130 Ctrl-C"
+_EXIT_STATUS = (
+    "exit status: 0 done, 1 a bug (with a traceback), 2 a mistake in the command or its input, 3 an audit over its "
+    "thresholds, 130 Ctrl-C"
+)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -23,7 +23,8 @@ def outcome(name: str, arguments: Sequence[str], run: Callable[[], int | None]) 
         run: the command; it may return an exit status of its own.
 
     Returns:
-        The exit status: the command's own, or 0; 2 for an `EmbInvError` or an `OSError`; 130 after Ctrl-C; 141 when nobody reads the output.
+        The exit status: the command's own, or 0; 2 for an `EmbInvError` or an `OSError`; 130 after Ctrl-C; 141 when
+        nobody reads the output.
     """
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: print(f"embinv: warning: {message}", file=sys.stderr)
