@@ -138,7 +138,9 @@ def defences(families: Sequence[str], width: int, seed: int) -> Iterator[Defence
         Defence("binary", "binary", binary),
         *(Defence(f"first {kept} numbers", "dimensions", first_dimensions(kept)) for kept in (width // 2, width // 4)),
         Defence("secret rotation", "rotation", lambda vectors, _: vectors @ turn, lambda queries: queries @ turn),
-        Defence("noise 0.02 + int8", "combinations", lambda vectors, generator: int8(both(vectors, generator), generator)),
+        Defence(
+            "noise 0.02 + int8", "combinations", lambda vectors, generator: int8(both(vectors, generator), generator)
+        ),
         Defence(
             "rotation + noise 0.02", "combinations", lambda vectors, generator: both(vectors @ turn, generator),
             lambda queries: queries @ turn,

@@ -136,8 +136,10 @@ def _presidio() -> tuple[Callable[[Sequence[str]], list[list[tuple[str, int, int
     labels = NerModelConfiguration(model_to_presidio_entity_mapping=_LABELS, labels_to_ignore=list(_OTHER_LABELS))
     engine = SpacyNlpEngine(ner_model_configuration=labels)
     engine.nlp = {"en": spacy.load(name) if name else spacy.blank("en")}  # its own `load` downloads what is missing
-    recognizers = [CreditCardRecognizer(), OfflineEmailRecognizer(), IbanRecognizer(), IpRecognizer(),
-                   PhoneRecognizer(), UsSsnRecognizer(), SpacyRecognizer(supported_entities=[*set(_LABELS.values())])]  # fmt: skip
+    patterns = (
+        CreditCardRecognizer, OfflineEmailRecognizer, IbanRecognizer, IpRecognizer, PhoneRecognizer, UsSsnRecognizer
+    )  # fmt: skip
+    recognizers = [*(make() for make in patterns), SpacyRecognizer(supported_entities=[*set(_LABELS.values())])]
     registry = RecognizerRegistry(recognizers=recognizers)
     analyzer = BatchAnalyzerEngine(AnalyzerEngine(registry=registry, nlp_engine=engine, supported_languages=["en"]))
 

@@ -67,8 +67,9 @@ def _head(report: Report) -> Iterator[str]:
     sample, fits = report.sample, report.origin.looks_like is None
     yield f"<h1>What this vector store leaks</h1><p class=soft>{escape(report.source['name'])}</p>"
     yield f'<p>Severity: <span class="badge {report.severity}">{report.severity}</span></p>'
-    yield f"<p>{sample.total:,} vectors of {sample.vectors.shape[1]} numbers, of which {len(sample.rows):,} were drawn "
-    yield f"at random (seed {report.seed}). {'' if fits else '<strong>'}{escape(str(report.origin)).capitalize()}."
+    yield f"<p>{sample.total:,} vectors of {sample.vectors.shape[1]} numbers, of which {len(sample.rows):,} were "
+    yield f"drawn at random (seed {report.seed}). "
+    yield f"{'' if fits else '<strong>'}{escape(str(report.origin)).capitalize()}."
     yield f"{'' if fits else '</strong>'}</p><p>{CAREFUL}</p>"
     for warning in report.warnings:
         yield f"<p><strong>Note:</strong> {escape(warning)}.</p>"
@@ -90,16 +91,17 @@ def _figures(report: Report) -> Iterator[str]:
         title = f"Attacker: {result.tier.name}"
         yield f"<h2>{escape(title)}</h2><p>Holds {escape(result.tier.holds)}; {len(result.sample.rows):,} rows.</p>"
         if report.is_estimate:
-            yield "<p>The store holds no texts. These figures are an <strong>estimate</strong>: sentences with invented "
-            yield "secrets were embedded by the encoder and inverted by the same attack.</p>"
+            yield "<p>The store holds no texts. These figures are an <strong>estimate</strong>: sentences with "
+            yield "invented secrets were embedded by the encoder and inverted by the same attack.</p>"
         yield table(
             ("", "Share", "95 % interval", "Floors", ""),
             [_row(NAMES[name], one) for name, one in result.figures.items()],
         )
     for result in report.tiers if report.is_estimate else ():
         if result.expected is not None:
-            yield f"<p>Of the store's own vectors, the attacker {escape(result.tier.name)} expects {shown(result.expected)} "
-            yield "of the recovered tokens to be right (calibrated confidence, an estimate).</p>"
+            yield f"<p>Of the store's own vectors, the attacker {escape(result.tier.name)} "
+            yield f"expects {shown(result.expected)} of the recovered tokens to be right (calibrated confidence, an "
+            yield "estimate).</p>"
 
 
 def _row(name: str, figure: Figure) -> tuple[str, ...]:
@@ -183,8 +185,8 @@ def _defences(report: Report) -> Iterator[str]:
     yield f"retrained: {found.rows:,} rows. Search: {found.stored:,} vectors; nDCG and recall of the ten nearest.</p>"
     yield trade_off(found.results)
     rows = [
-        (escape(one.name), f"{one.utility.recall:.2f}", f"{one.utility.ndcg:.2f}", f"{one.cosine:.2f}", shown(one.words),
-         escape(one.advice))
+        (escape(one.name), f"{one.utility.recall:.2f}", f"{one.utility.ndcg:.2f}", f"{one.cosine:.2f}",
+         shown(one.words), escape(one.advice))
         for one in found.results
     ]  # fmt: skip
     yield table(("Defence", "Recall@10", "nDCG@10", "Cosine", "Content words", "Advice"), rows)
@@ -201,16 +203,19 @@ def _method(report: Report) -> Iterator[str]:
     content = report.as_dict()
     yield "<h2>How this was measured</h2><ul>"
     yield f"<li>Checkpoint: <code>{escape(str(content['checkpoint']))}</code></li>"
-    yield f"<li>Source: <code>{escape(str({**content['source'], 'skipped': content['source']['skipped']['count']}))}</code></li>"
+    source = {**content["source"], "skipped": content["source"]["skipped"]["count"]}
+    yield f"<li>Source: <code>{escape(str(source))}</code></li>"
     for result in (*report.tiers, *report.planted):
-        yield f"<li>{escape(result.tier.name)}: feedback {result.tier.feedback}, {escape(str(dict(result.tier.settings)))}</li>"
+        settings = escape(str(dict(result.tier.settings)))
+        yield f"<li>{escape(result.tier.name)}: feedback {result.tier.feedback}, {settings}</li>"
     words, kinds = (
         ", ".join(f"{name} from {100 * low:.0f} %" for low, name in levels) for levels in (LEVELS, KIND_LEVELS)
     )
     yield f"<li>Severity by content words: {words}; by a sensitive kind that came back whole: {kinds}; none where the "
     yield "interval reaches a floor. The worst counts.</li>"
     for name, limit in content["thresholds"]["fail_over"].items():
-        yield f"<li>Threshold {escape(name)} {limit['limit']:g}: {'exceeded' if limit['over'] else 'not exceeded'}</li>"
+        state = {True: "exceeded", False: "not exceeded", None: "not measured"}[limit["over"]]
+        yield f"<li>Threshold {escape(name)} {limit['limit']:g}: {state}</li>"
     for kind, library in report.libraries.items():
         yield f"<li>{escape(kind)}: {escape(library)}</li>"
     yield f"<li>Versions: {escape(', '.join(f'{name} {one}' for name, one in content['versions'].items()))}</li></ul>"

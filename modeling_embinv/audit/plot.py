@@ -40,7 +40,8 @@ def _point(number: int, one: DefenceResult, top: float) -> str:
     low, high = _y(one.words.low, top), _y(one.words.high, top)
     return (
         f'<path d="M{x:.1f} {low:.1f}V{high:.1f}" stroke="var(--floor)"/><circle cx="{x:.1f}" cy="{y:.1f}" r="4" '
-        f'fill="var(--bar)"><title>{escape(one.name)}</title></circle><text x="{x + 7:.1f}" y="{y - 5:.1f}">{number}</text>'
+        f'fill="var(--bar)"><title>{escape(one.name)}</title></circle>'
+        f'<text x="{x + 7:.1f}" y="{y - 5:.1f}">{number}</text>'
     )
 
 

@@ -137,14 +137,12 @@ def sample_notes(sample: Sample, tokenizer: Any, longest: int, languages: Sequen
     long = sum(len(ids) > longest for ids in tokenize(tokenizer, sample.texts))
     if long:
         notes.append(
-            f"{long:,} of {len(sample.texts):,} texts are longer than the {longest} tokens that this checkpoint writes: "
-            "their ends cannot come back, and count as not recovered"
+            f"{long:,} of {len(sample.texts):,} texts are longer than the {longest} tokens that this checkpoint "
+            "writes: their ends cannot come back, and count as not recovered"
         )
     shares = sorted(share for text in sample.texts if (share := stop_share(text)) is not None)
     if list(languages) == ["en"] and len(shares) >= JUDGED and shares[len(shares) // 2] < ENGLISH:
-        notes.append(
-            "the texts do not look like English, the only language of this checkpoint: it recovers little of them"
-        )
+        notes.append("the texts do not look like English, the only language that this checkpoint writes")
     return notes
 
 

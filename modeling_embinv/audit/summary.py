@@ -14,8 +14,8 @@ CAREFUL = (
 )
 _WHY = "Text embeddings can be inverted: whoever copies the vectors recovers part of the text without the encoder."
 _ADVICE = (
-    "Give vectors the access rules, encryption and retention of their texts. Redact before embedding. Measure a defence "
-    "with --defences before relying on it."
+    "Give vectors the access rules, encryption and retention of their texts. Redact before embedding. Measure a "
+    "defence with --defences before relying on it."
 )
 
 

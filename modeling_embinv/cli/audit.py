@@ -186,8 +186,10 @@ def _report(
     if plan.candidates and encode is None:
         raise EmbInvError("--candidates needs the encoder, which is not at hand: see --encoder.")
     work = Path(options.out) / _WORK
-    identity = {"model": options.model, "checksums": model.config.checksums, "seed": options.seed, "int8": options.int8,
-                "plan": vars(plan) | {"candidates": list(plan.candidates), "families": list(plan.families)}}  # fmt: skip
+    identity = {
+        "model": options.model, "checksums": model.config.checksums, "seed": options.seed, "int8": options.int8,
+        "encoder_rows": plan.encoder_rows, "template": plan.template,
+    }  # fmt: skip
     if open_work(work, sample, identity):
         print(f"embinv: going on with the work in {work}", file=sys.stderr)
     finder, missing = finder_or_note() if sample.texts is not None or encode is not None else (None, None)
