@@ -237,6 +237,8 @@ def advice(family: str, search: Utility, words: Figure, bare: DefenceResult | No
     if bare is None:
         return "The store as it is."
     helps = words.high < bare.words.low
+    if not helps and family == "rotation":
+        return "Broken: with these pairs about as much comes back as without it."
     if not helps:
         return "Does not help: what comes back is not clearly less than without it."
     if search.recall < USEFUL:

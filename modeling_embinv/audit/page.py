@@ -69,10 +69,14 @@ def _head(report: Report) -> Iterator[str]:
     yield f'<p>Severity: <span class="badge {report.severity}">{report.severity}</span></p>'
     yield f"<p>{sample.total:,} vectors of {sample.vectors.shape[1]} numbers, of which {len(sample.rows):,} were "
     yield f"drawn at random (seed {report.seed}). "
-    yield f"{'' if fits else '<strong>'}{escape(str(report.origin)).capitalize()}."
+    yield f"{'' if fits else '<strong>'}{escape(_sentence(str(report.origin)))}."
     yield f"{'' if fits else '</strong>'}</p><p>{CAREFUL}</p>"
     for warning in report.warnings:
         yield f"<p><strong>Note:</strong> {escape(warning)}.</p>"
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _findings(report: Report) -> Iterator[str]:

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from modeling_embinv.audit.guesses import rank_guesses
-from modeling_embinv.audit.public import public_sentences
 from modeling_embinv.audit.sample import draw, subset
 from modeling_embinv.cli.main import main
 from modeling_embinv.cli.options import CHECKPOINT
@@ -19,7 +18,11 @@ from modeling_embinv.training.backbone import prepare_tokenizer
 from modeling_embinv.training.checkpoints import export
 from tests.hub.tiny_folder import new_tiny_inverter
 
-TEXTS = [*public_sentences()[:7], "Call Karen Miller at +1 212 555 0199 about her account."]
+TEXTS = [
+    "Where is my new card?", "The transfer to Oslo has not arrived.", "I was charged twice for one coffee.",
+    "Can I change my address online?", "My phone was stolen on Friday.", "The app rejects my fingerprint.",
+    "How long does a refund take?", "Call Karen Miller at +1 212 555 0199 about her account.",
+]  # fmt: skip
 FIGURES = {"words", "f1", "exact", "cosine"}
 
 
@@ -76,8 +79,8 @@ def test_a_store_with_texts(capsys, model, store, tmp_path):
     assert {row["id"] for row in rows} <= {f"T-{row}" for row in range(len(TEXTS))} and len(rows) == 8
     assert all(row["id"] == f"T-{row['row']}" and set(row["text"]) <= {"▇", " "} for row in rows)
     assert {path.name for path in out.iterdir()} == {"index.html", "report.json", "hits.jsonl", "report.sarif"}
-    ranking = report["guesses"]["ranking"]
-    assert ranking[0]["is_alarm"] == (ranking[0]["cosine"] > 0.99) and not ranking[1]["is_alarm"]
+    first, second = report["guesses"]["ranking"]
+    assert first["cosine"] > second["cosine"] and set(first["text"]) <= {"▇", " "} and not second["is_alarm"]
 
 
 def test_over_the_threshold(capsys, model, store, tmp_path):
@@ -173,10 +176,11 @@ def test_a_sample_is_drawn_by_its_seed(store):
 
 def test_guesses_are_told_from_strangers(encoder):
     """A fixed threshold takes every short guess for a hit, or none."""
-    members = list(public_sentences()[300:330])
+    cities, faults = ("Oslo", "Lima", "Cairo", "Perth", "Osaka"), ("is closed", "has no heating", "lost my invoice 42")
+    members = [f"Our office in {city} {fault}, please tell Mrs Tanaka." for city in cities for fault in faults]
     vectors = encoder.encode(members).numpy()
-    guesses = [members[3], members[17], "Quarterly figures of the shipping division fell by a third in Norway"]
-    found = rank_guesses(guesses, encoder.encode, vectors, np.arange(30) + 100, None, members, 0)
+    guesses = [members[3], members[14], "Quarterly figures of the shipping division fell by a third in spring"]
+    found = rank_guesses(guesses, encoder.encode, vectors, np.arange(15) + 100, None, members, 0)
     by_text = {guess.text: guess for guess in found.ranking}
     assert by_text[members[3]].is_alarm and by_text[members[3]].row == 103 and by_text[members[3]].cosine > 0.999
     assert not by_text[guesses[2]].is_alarm and found.ranking[-1].text == guesses[2]
