@@ -3,14 +3,17 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ..inversion.dumps import invert_file
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..stores.vectors import open_vectors
+from .public import public_sentences
 from .sample import Sample
 
 # the closed loop that an audit runs
@@ -79,6 +82,11 @@ class Attacker:
     batch_size: int = PART_ROWS
     seed: int = 0
     show_progress: bool = True
+
+    @cached_property
+    def public_vectors(self) -> np.ndarray | None:
+        """(600, D) the vectors of the public sentences; None without the encoder."""
+        return None if self.encode is None else np.asarray(self.encode(list(public_sentences())), dtype=np.float32)
 
     def invert(self, sample: Sample, name: str, tier: Tier) -> Recovered:
         """Inverts the vectors of a sample; interrupted and called again, it goes on where it was.

@@ -12,7 +12,7 @@ from .public import public_sentences
 from .words import words
 
 # share of decoys that may raise an alarm, and how many decoys and members of each length are tried
-FALSE_ALARMS, TRIED = 0.01, 400
+FALSE_ALARMS, TRIED = 0.01, 300
 # words of a guess: guesses of one class are judged by decoys of its lengths
 CLASSES = ((1, 1), (2, 2), (3, 5), (6, 10), (11, 10**9))
 

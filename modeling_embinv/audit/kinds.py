@@ -181,7 +181,9 @@ def _health() -> Callable[[str], Iterator[tuple[str, int, int]]]:
         pieces = list(WORD.finditer(text))
         tokens = [piece.group() for piece in pieces]
         for finder in (find_diseases, find_drugs):
-            for _, first, last in finder(tokens, is_ignore_case=True):
+            for match, first, _ in finder(tokens, is_ignore_case=True):
+                # one library counts the last token in, the other does not
+                last = first + len(WORD.findall(match["matching_string"])) - 1
                 if 0 <= first <= last < len(pieces):
                     yield "health", pieces[first].start(), pieces[last].end()
 

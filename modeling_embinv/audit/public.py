@@ -1,9 +1,7 @@
 """600 sentences of Mozilla Common Voice (CC0), which nobody's store is about: floors, and false alarms."""
 
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,13 +16,12 @@ def public_sentences() -> tuple[str, ...]:
     return tuple(_FILE.read_text(encoding="utf-8").splitlines())
 
 
-def nearest_texts(encode: Callable[..., Any], vectors: np.ndarray) -> list[str]:
+def nearest_texts(known: np.ndarray, vectors: np.ndarray) -> list[str]:
     """The public sentence whose vector is nearest to each of the vectors (n, D).
 
     Args:
-        encode: N texts → (N, D).
+        known: (600, D), the vectors of `public_sentences`.
         vectors: (n, D), of any length.
     """
     sentences = public_sentences()
-    known: np.ndarray = np.asarray(encode(list(sentences)), dtype=np.float32)
     return [sentences[index] for index in (unit_rows(vectors)[0] @ known.T).argmax(axis=1)]

@@ -77,6 +77,6 @@ def _floors(attacker: Attacker, sample: Sample, recovered: Recovered) -> dict[st
     floors: dict[str, Sequence[str]] = {}
     if len(sample.rows) > 1:
         floors[OTHER_TEXT] = other_texts(recovered.texts)
-    if attacker.encode is not None:
-        floors[PUBLIC_TEXT] = nearest_texts(attacker.encode, sample.vectors)
+    if attacker.public_vectors is not None:
+        floors[PUBLIC_TEXT] = nearest_texts(attacker.public_vectors, sample.vectors)
     return floors
