@@ -1,8 +1,9 @@
 """What an attacker reads out of vectors, by what the attacker holds besides them."""
 
 import json
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from ..inversion.dumps import invert_file
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..stores.vectors import open_vectors
+from ..vectors_embinv import unit_rows
 from .public import public_sentences
 from .sample import Sample
 
@@ -88,6 +90,12 @@ class Attacker:
         """(600, D) the vectors of the public sentences; None without the encoder."""
         return None if self.encode is None else np.asarray(self.encode(list(public_sentences())), dtype=np.float32)
 
+    @property
+    def vectors_tier(self) -> Tier:
+        """The attacker with the vectors alone; a checkpoint without a surrogate can check nothing."""
+        has_judge = self.model.surrogate is not None
+        return VECTORS if has_judge else replace(VECTORS, feedback="none", settings={})
+
     def invert(self, sample: Sample, name: str, tier: Tier) -> Recovered:
         """Inverts the vectors of a sample; interrupted and called again, it goes on where it was.
 
@@ -98,12 +106,15 @@ class Attacker:
         """
         vectors, out, seconds = self.work / f"{name}.parquet", self.work / f"{name}.jsonl", None
         if not out.exists():
-            sample.save(vectors)
+            sample._replace(vectors=unit_rows(sample.vectors)[0]).save(vectors)
             source = open_vectors(vectors, "vector", dim=self.model.config.embedding_dim)
-            stats = invert_file(
-                self.model, self.tokenizer, source, out, min(self.batch_size, PART_ROWS), tier.settings, self.seed,
-                self.show_progress, PART_ROWS, self._feedback(tier),
-            )  # fmt: skip
+            with warnings.catch_warnings():
+                # whose vectors these are was said before, and defended ones are meant to look strange
+                warnings.filterwarnings("ignore", message="this model inverts vectors of")
+                stats = invert_file(
+                    self.model, self.tokenizer, source, out, min(self.batch_size, PART_ROWS), tier.settings,
+                    self.seed, self.show_progress, PART_ROWS, self._feedback(tier),
+                )  # fmt: skip
             seconds = None if stats["resumed"] else stats["seconds"]
         rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
         cosines = [row["cosine"] for row in rows]

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors_embinv import EmbInvError
 from ..vectors_embinv import unit_rows
-from .attack import VECTORS, Attacker
+from .attack import Attacker
 from .figures import Figure
 from .findings import measure
 from .retrieval import TOP, Utility, nearest, utility
@@ -157,7 +157,14 @@ def compare(attacker: Attacker, sample: Sample, stored: Sample, families: Sequen
         sample: rows with texts, of the store or planted.
         stored: rows of the store, for search.
         families: of `FAMILIES`.
+
+    Raises:
+        EmbInvError: a store too small for search.
     """
+    if len(stored.rows) <= TOP:
+        raise EmbInvError(
+            f"--defences needs more than {TOP} vectors to search among; the store holds {len(stored.rows)}."
+        )
     part = sample.take(subset(len(sample.rows), ATTACKED, attacker.seed))
     trial = _Trial(attacker, part, unit_rows(stored.vectors)[0].astype(np.float64))
     results = [trial.run(Defence("none", "none", lambda vectors, _: vectors), None)]
@@ -196,7 +203,7 @@ class _Trial:
         plain = unit_rows(self.part.vectors)[0].astype(np.float64)
         leaked = unit_rows(defence.protect(plain, generator))[0]
         name = f"defence-{defence.name.replace(' ', '-')}"
-        recovered = self.attacker.invert(self.part._replace(vectors=leaked), name, VECTORS)
+        recovered = self.attacker.invert(self.part._replace(vectors=leaked), name, self.attacker.vectors_tier)
         words = measure(self.part.texts or [], recovered.texts, {}, seed=self.attacker.seed)["words"]
         kept = unit_rows(defence.protect(self.stored, generator))[0]
         search = utility(self.true, nearest(unit_rows(defence.query(self.stored[self.own]))[0], kept, self.own))

@@ -25,7 +25,9 @@ class Rates:
         fewest, most: words.
         threshold: cosine from which a guess raises an alarm.
         decoys: pieces of public sentences that were tried. false_alarms: the share of them above the threshold.
-        members: pieces of the store's own texts that were tried; 0 where it holds none. true_alarms: likewise.
+        members: pieces of the sample's own texts that were tried; 0 where there are none. true_alarms: likewise.
+        on_topic: the share of these pieces that raise an alarm by another row than their own: false alarms of guesses
+            about the store's subject, which are far more frequent.
     """
 
     fewest: int
@@ -35,6 +37,7 @@ class Rates:
     false_alarms: float
     members: int
     true_alarms: float | None
+    on_topic: float | None
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Guess:
     """One guess.
 
     Attributes:
+        number: of the guess in the given list, from 1, which names it where its text is hidden.
         text: as it was given.
         cosine: with the nearest vector of the sample.
         row, id: of that vector.
@@ -49,6 +53,7 @@ class Guess:
         chance: the share of decoys that come as near.
     """
 
+    number: int
     text: str
     cosine: float
     row: int
@@ -99,14 +104,14 @@ def rank_guesses(
         if not len(own):
             continue
         sizes = lengths[own]
-        decoys = _scores(_pieces(public_sentences(), sizes, generator), encode, unit)
-        members = _scores(_pieces(texts or (), sizes, generator), encode, unit)
+        decoys, _ = _scores(_pieces(public_sentences(), sizes, generator), encode, unit)
+        members, others = _scores(_pieces(texts or (), sizes, generator), encode, unit)
         threshold = float(np.quantile(decoys, 1 - FALSE_ALARMS, method="higher"))
         found.append(
             Rates(
                 fewest, int(sizes.max()) if most > 10**6 else most, threshold, len(decoys),
                 float((decoys > threshold).mean()), len(members),
-                float((members > threshold).mean()) if len(members) else None,
+                *(float((scores > threshold).mean()) if len(scores) else None for scores in (members, others)),
             )
         )  # fmt: skip
         for index in own:
@@ -114,24 +119,33 @@ def rank_guesses(
             cosine = float(nearest[index, row])
             chance = float((decoys >= cosine).mean())
             name = None if ids is None else ids[row]
-            ranking.append(Guess(guesses[index], cosine, int(rows[row]), name, cosine > threshold, chance))
+            ranking.append(
+                Guess(int(index) + 1, guesses[index], cosine, int(rows[row]), name, cosine > threshold, chance)
+            )
     ranking.sort(key=lambda guess: (guess.chance, -guess.cosine))
     return Guesses(ranking, found, len(unit))
 
 
-def _pieces(texts: Sequence[str], sizes: np.ndarray, generator: np.random.Generator) -> list[str]:
-    """Runs of words from the texts, of the lengths that the guesses have; whole texts for the longest."""
-    found = []
+def _pieces(texts: Sequence[str], sizes: np.ndarray, generator: np.random.Generator) -> tuple[list[str], np.ndarray]:
+    """Runs of words from the texts, of the lengths that the guesses have, and the indices of their texts."""
+    found, indices = [], []
     for index in generator.permutation(len(texts))[:TRIED]:
         size, whole = int(generator.choice(sizes)), texts[index].split()
         start = int(generator.integers(max(len(whole) - size, 0) + 1))
         if piece := " ".join(whole[start : start + size]):
             found.append(piece)
-    return found
+            indices.append(index)
+    return found, np.array(indices, dtype=int)
 
 
-def _scores(pieces: list[str], encode: Callable[..., Any], unit: np.ndarray) -> np.ndarray:
-    """(N,) cosine of each piece with the nearest of the unit vectors (n, D)."""
-    if not pieces:
-        return np.empty(0)
-    return np.asarray((np.asarray(encode(pieces), dtype=np.float32) @ unit.T).max(axis=1))
+def _scores(
+    pieces: tuple[list[str], np.ndarray], encode: Callable[..., Any], unit: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines of each piece with the nearest of the unit vectors (n, D), and with the nearest but its own text's."""
+    texts, indices = pieces
+    if not texts:
+        return np.empty(0), np.empty(0)
+    cosine = np.asarray(encode(texts), dtype=np.float32) @ unit.T
+    nearest = cosine.max(axis=1)
+    cosine[np.arange(len(texts)), indices % len(unit)] = -1  # of public sentences nobody reads these
+    return nearest, cosine.max(axis=1)

@@ -156,17 +156,19 @@ def _guesses(report: Report) -> Iterator[str]:
     yield f"{report.guesses.rows:,} rows than 99 % of decoys of as many words.</p>"
     rates = [
         (f"{one.fewest}–{one.most}", f"{one.threshold:.3f}", f"{100 * one.false_alarms:.1f} % of {one.decoys}",
-         "not measured" if one.true_alarms is None else f"{100 * one.true_alarms:.0f} % of {one.members}")
+         *("not measured" if share is None else f"{100 * share:.0f} % of {one.members}"
+           for share in (one.on_topic, one.true_alarms)))
         for one in report.guesses.rates
     ]  # fmt: skip
-    yield table(("Words", "Threshold (cosine)", "False alarms", "True alarms"), rates)
+    yield table(("Words", "Threshold (cosine)", "False alarms", "On the store's subject", "True alarms"), rates)
     listed = report.guesses.as_dict(report.reveal)["ranking"][:30]
     rows = [
-        (escape(one["text"]), f"{one['cosine']:.3f}", escape(str(one["id"] if one["id"] is not None else one["row"])),
-         "yes" if one["is_alarm"] else "", f"{100 * one['chance']:.1f} %")
+        (str(one["number"]), escape(one["text"]), f"{one['cosine']:.3f}",
+         escape(str(one["row"] if one["id"] is None else one["id"])), "yes" if one["is_alarm"] else "",
+         f"{100 * one['chance']:.1f} %")
         for one in listed
     ]  # fmt: skip
-    yield table(("Guess", "Cosine", "Nearest row", "Alarm", "Decoys as near"), rows)
+    yield table(("", "Guess", "Cosine", "Nearest row", "Alarm", "Decoys as near"), rows)
 
 
 def _context(report: Report) -> Iterator[str]:

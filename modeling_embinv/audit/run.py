@@ -9,7 +9,7 @@ from typing import Any
 
 from ..data.files import write_json
 from ..data.tokens import tokenize
-from .attack import ENCODER, STANDARD, VECTORS, Attacker, Tier
+from .attack import ENCODER, STANDARD, Attacker
 from .canaries import plant
 from .context import Filled, fill_sample
 from .defences import DefenceReport, compare
@@ -67,7 +67,7 @@ def run(attacker: Attacker, sample: Sample, stored: Sample | None, plan: Plan, f
     Raises:
         EmbInvError: guesses without the encoder, a template that cannot be filled, or no Faker for planted texts.
     """
-    tiers = [tier_of(attacker)]
+    tiers = [attacker.vectors_tier]
     if plan.has_encoder_tier and attacker.encode is not None:
         tiers.append(replace(ENCODER, limit=plan.encoder_rows))
     results = [run_tier(attacker, sample, tier, finder) for tier in tiers]
@@ -86,11 +86,6 @@ def run(attacker: Attacker, sample: Sample, stored: Sample | None, plan: Plan, f
     if plan.families and stored is not None and measured.texts is not None:
         defences = compare(attacker, measured, stored, plan.families)
     return Outcome(results, planted, guesses, filled, defences)
-
-
-def tier_of(attacker: Attacker) -> Tier:
-    """The attacker with the vectors alone; a checkpoint without a surrogate can check nothing."""
-    return VECTORS if attacker.model.surrogate is not None else replace(VECTORS, feedback="none", settings={})
 
 
 def open_work(folder: Path, sample: Sample, identity: dict[str, Any]) -> bool:

@@ -35,7 +35,12 @@ def lines(report: Report) -> Iterator[str]:
         )
     if report.guesses is not None:
         alarms = sum(guess.is_alarm for guess in report.guesses.ranking)
-        yield f"guesses     {alarms:,} of {len(report.guesses.ranking):,} candidates raise an alarm (1 % of decoys do)"
+        topic = max((rates.on_topic for rates in report.guesses.rates if rates.on_topic is not None), default=None)
+        beside = "" if topic is None else f", and {100 * topic:.0f} % of texts on the store's subject"
+        yield (
+            f"guesses     {alarms:,} of {len(report.guesses.ranking):,} candidates raise an alarm; 1 % of unrelated "
+            f"texts do{beside}"
+        )
     if report.defences is not None:
         for one in report.defences.results[1:]:
             yield f"{one.name:<24} recall@10 {one.utility.recall:.2f}, content words {shown(one.words)}. {one.advice}"

@@ -117,6 +117,25 @@ def test_a_store_without_texts(capsys, model, vectors, tmp_path):
     assert report["tiers"][0]["expected_token_accuracy"] is not None
 
 
+def test_defences_are_tried_on_the_store(capsys, model, vectors, tmp_path):
+    """A rotation that spoils search, or noise that costs nothing, is one that was applied to the wrong side."""
+    many = np.concatenate([vectors, vectors @ np.diag(np.sign(np.arange(384) % 7 - 0.5))]).repeat(2, axis=0)
+    many += 0.01 * np.random.default_rng(0).standard_normal(many.shape).astype(np.float32)
+    source = write(tmp_path / "many.parquet", many, text=TEXTS * 4)
+    arguments = (source, "--model", model, "--force", "--no-encoder", "--limit", 3, "--out", tmp_path / "r")
+    code, printed, err = run(capsys, *arguments, "--defences", "noise,int8,rotation")
+    assert code == 0, err
+    defences = json.loads((tmp_path / "r" / "report.json").read_text(encoding="utf-8"))["defences"]
+    by_name = {one["name"]: one for one in defences["results"]}
+    assert by_name["none"]["utility"] == by_name["secret rotation"]["utility"] == {"recall": 1, "ndcg": 1}
+    assert by_name["int8"]["utility"]["recall"] > by_name["noise 0.05"]["utility"]["recall"]
+    assert by_name["int8"]["cosine"] > 0.99 > by_name["noise 0.05"]["cosine"]
+    assert abs(by_name["secret rotation"]["cosine"]) < 0.3 and defences["pairs"] and "recall@10" in printed
+    few = write(tmp_path / "few.parquet", vectors, text=TEXTS)
+    code, _, err = run(capsys, few, *arguments[1:-1], tmp_path / "few", "--defences", "int8")
+    assert code == 2 and "more than 10" in err
+
+
 def test_an_interrupted_audit_resumes(capsys, model, store, tmp_path, monkeypatch):
     """Hours of inversion were lost to a Ctrl-C, or another audit's texts were taken over."""
     import modeling_embinv.audit.run as steps
@@ -182,6 +201,7 @@ def test_guesses_are_told_from_strangers(encoder):
     guesses = [members[3], members[14], "Quarterly figures of the shipping division fell by a third in spring"]
     found = rank_guesses(guesses, encoder.encode, vectors, np.arange(15) + 100, None, members, 0)
     by_text = {guess.text: guess for guess in found.ranking}
+    assert all(guesses[guess.number - 1] == guess.text for guess in found.ranking)
     assert by_text[members[3]].is_alarm and by_text[members[3]].row == 103 and by_text[members[3]].cosine > 0.999
     assert not by_text[guesses[2]].is_alarm and found.ranking[-1].text == guesses[2]
     assert all(one.false_alarms <= 0.05 and one.members > 0 and one.true_alarms > 0 for one in found.rates)
