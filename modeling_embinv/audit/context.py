@@ -55,6 +55,11 @@ def has_marks(text: str) -> bool:
     return _MARK.search(text) is not None
 
 
+def without_marks(text: str) -> str:
+    """The words of a text that stand there: a mark is none of the original's."""
+    return _MARK.sub(" ", text)
+
+
 def fill_sample(attacker: Attacker, sample: Sample, template: str | None = None) -> Filled | None:
     """Fills the gaps of the rows whose texts hold marks, or of a template; None where there is nothing to fill.
 

@@ -11,7 +11,7 @@ from ..data.files import write_json
 from ..data.tokens import tokenize
 from .attack import ENCODER, STANDARD, Attacker
 from .canaries import plant
-from .context import Filled, fill_sample
+from .context import Filled, fill_sample, without_marks
 from .defences import DefenceReport, compare
 from .guesses import Guesses, rank_guesses
 from .kinds import KindFinder
@@ -70,9 +70,10 @@ def run(attacker: Attacker, sample: Sample, stored: Sample | None, plan: Plan, f
     tiers = [attacker.vectors_tier]
     if plan.has_encoder_tier and attacker.encode is not None:
         tiers.append(replace(ENCODER, limit=plan.encoder_rows))
-    results = [run_tier(attacker, sample, tier, finder) for tier in tiers]
+    texts = sample.texts
+    measured = sample._replace(texts=None if texts is None else [without_marks(text) for text in texts])
+    results = [run_tier(attacker, measured, tier, finder) for tier in tiers]
     planted: list[TierResult] = []
-    measured = sample
     if sample.texts is None and attacker.encode is not None:
         measured = plant(PLANTED, attacker.encode, attacker.seed)
         planted = [run_tier(attacker, measured, tier, finder, f"planted-{tier.name}") for tier in tiers]

@@ -44,4 +44,6 @@ def lines(report: Report) -> Iterator[str]:
     if report.defences is not None:
         for one in report.defences.results[1:]:
             yield f"{one.name:<24} recall@10 {one.utility.recall:.2f}, content words {shown(one.words)}. {one.advice}"
+    for note in report.warnings:
+        yield f"note        {note}"
     yield f"severity    {report.severity}"
