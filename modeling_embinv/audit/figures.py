@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-RESAMPLES = 1000
+# resamples, and the share of them beyond each end of an interval
+RESAMPLES, TAIL = 1000, 0.025
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,10 @@ def share(
     picks = np.random.default_rng(seed).integers(len(found), size=(RESAMPLES, len(found)))
     sizes = counts[picks].sum(axis=1)
     resampled = found[picks].sum(axis=1)[sizes > 0] / sizes[sizes > 0]
-    low, high = np.percentile(resampled, [2.5, 97.5])
+    low, high = np.quantile(resampled, [TAIL, 1 - TAIL])
     beside = {name: float(np.sum(values) / counts.sum()) for name, values in (floors or {}).items()}
     value = float(found.sum() / counts.sum())
+    # resamples of rows that are all alike have no spread; of n rows the exact bound is that of n coins
+    bound = TAIL ** (1 / int((counts > 0).sum()))
+    low, high = (bound if value == 1 else low), (1 - bound if value == 0 else high)
     return Figure(value, float(low), float(high), float(found.sum()), int(counts.sum()), beside)

@@ -25,6 +25,13 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     assert 0.89 <= covered / trials <= 0.99
 
 
+def test_nothing_of_few_rows_is_not_certainly_nothing():
+    """0 of 3 had the interval [0, 0], and 1 of 1 was certain."""
+    assert share([0, 0, 0], [4, 4, 4]).high == pytest.approx(1 - 0.025 ** (1 / 3))
+    assert share([1]).low == pytest.approx(0.025) and share([1] * 100).low > 0.96
+    assert share([0, 0], [4, 0]).high == pytest.approx(0.975)  # a row without words says nothing
+
+
 def test_floors_are_measured_on_the_same_totals():
     """A floor on another denominator cannot stand beside the figure."""
     figure = share([3, 3], [4, 4], {"chance": [1, 0]})
