@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors_embinv import EmbInvError
+from ..presets_embinv import PRESETS, without_surrogate
 
 if TYPE_CHECKING:
     import torch
@@ -36,14 +37,32 @@ def stored_config(model: str) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
+def check_preset_flag(options: argparse.Namespace) -> None:
+    """A preset that the model's folder cannot serve.
+
+    Raises:
+        EmbInvError: `--preset` needs a surrogate, the folder's model has none, and `--feedback` names no other judge.
+    """
+    config = stored_config(options.model)
+    needs = options.preset is not None and PRESETS[options.preset].feedback == "surrogate"
+    if needs and options.feedback is None and config and not config.get("surrogate_rank"):
+        raise EmbInvError(without_surrogate(options.preset))
+
+
 def check_feedback_flag(options: argparse.Namespace) -> None:
     """Corrections that nothing checks.
 
     Raises:
-        EmbInvError: `--num-corrections` without `--feedback`.
+        EmbInvError: `--num-corrections`, or a preset that has some, without `--feedback`.
     """
-    if options.num_corrections and options.feedback in (None, "none"):
-        raise EmbInvError("--num-corrections needs --feedback surrogate, or encoder.")
+    preset = PRESETS[options.preset or "quick"]
+    judge = preset.feedback if options.feedback is None else options.feedback
+    corrections = options.num_corrections
+    if corrections is None:
+        corrections = preset.settings["num_corrections"]
+    if corrections and judge in (None, "none"):
+        name = "--num-corrections" if options.num_corrections else f"--preset {options.preset}"
+        raise EmbInvError(f"{name} needs --feedback surrogate (or encoder).")
 
 
 def check_device(name: str) -> "torch.device":

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..data.flags import Commands
 from ..errors_embinv import EmbInvError
-from .options import add_encoder, add_model, checked_settings, encoder_of, feedback_of, load_model
+from .options import add_encoder, add_model, checked_settings, chosen_settings, encoder_of, feedback_of, load_model
 
 DEMO_SENTENCES = (
     "The dog slept in front of the fire.",
@@ -58,7 +58,8 @@ def _demo(options: argparse.Namespace) -> None:
     canvas = encode_canvas(encoder.vocabulary, list(options.sentences), model.config.max_sequence_length)
     _report_left_out(options.sentences, canvas.kept)
     embeddings = encoder.encode(canvas.texts)
-    feedback = feedback_of(options.feedback, model, options, encoder)
+    settings, judge = chosen_settings(options, model, settings)
+    feedback = feedback_of(judge, model, options, encoder)
     generator = torch.Generator().manual_seed(options.seed)
     output = model.generate(embeddings, generator=generator, feedback=feedback, tokenizer=tokenizer, **settings)
     sequences, end = output.sequences.cpu(), model.config.eos_token_id

@@ -4,10 +4,11 @@ import argparse
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..data.flags import Commands
 from ..errors_embinv import EmbInvError
+from ..presets_embinv import choose
 from .checks import check_writable
 from .options import add_encoder, add_model, checked_settings, count, encoder_of, load_model
 from .outcome import on_interrupt
@@ -59,12 +60,25 @@ def _evaluate(options: argparse.Namespace) -> None:
             parts += [Path(path).stem] * len(found)
         held_out, kept = HeldOut.of_texts(model, tokenizer, encoder, texts)
         parts = [parts[index] for index in kept]
-    combinations = sweep(**settings, feedback=options.feedback)
+    combinations = sweep(**_several(options, model, settings))
     report = evaluate(held_out, combinations, parts, not options.no_floors, known, options.batch_size)
     if options.out:
         report.save(options.out, options.model)
     with on_interrupt(lambda: f"The scores are in {options.out}." if options.out else ""):
         _show(report, options)
+
+
+def _several(
+    options: argparse.Namespace, model: "EmbInvForMaskedDiffusion", settings: dict[str, Any]
+) -> dict[str, list[Any]]:
+    """The values of each setting that are combined, those of `--preset` among them."""
+    feedback = options.feedback
+    if options.preset is not None:
+        given = {} if feedback is None else {"feedback": feedback}
+        chosen = choose(model, options.preset, {**settings, **given})
+        settings, feedback = chosen.settings, chosen.feedback
+    values = {**settings, "feedback": feedback}
+    return {name: value if isinstance(value, list) else [value] for name, value in values.items() if value is not None}
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -13,6 +13,7 @@ from .options import (
     add_model,
     add_vector_columns,
     checked_settings,
+    chosen_settings,
     feedback_of,
     load_model,
     messages_on_stderr,
@@ -53,7 +54,8 @@ def _invert_typed(options: argparse.Namespace, settings: dict[str, Any]) -> None
     from ..inversion.rows import invert_vectors
     from ..inversion.terminal import print_inversions
 
-    feedback = feedback_of(options.feedback, model, options)
+    settings, judge = chosen_settings(options, model, settings)
+    feedback = feedback_of(judge, model, options)
     rows = invert_vectors(model, tokenizer, vector, options.batch_size, settings, options.seed, feedback=feedback)
     print_inversions(rows, tokenizer, Console())
 
@@ -64,7 +66,8 @@ def _invert_file(options: argparse.Namespace, settings: dict[str, Any]) -> None:
     from ..inversion.dumps import invert_file
     from ..runtime import process_state
 
-    feedback = feedback_of(options.feedback, model, options)
+    settings, judge = chosen_settings(options, model, settings)
+    feedback = feedback_of(judge, model, options)
     with messages_on_stderr():
         stats = invert_file(
             model, tokenizer, source, options.out, options.batch_size, settings, options.seed, feedback=feedback

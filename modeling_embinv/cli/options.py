@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.flags import LARGEST_BATCH, number
+from ..presets_embinv import DEFAULT_PRESET, PRESETS, choose
 from ..settings_embinv import FEEDBACK, SETTINGS, SamplerSettings, SearchSettings, Setting, feedback_by_name
-from .checks import check_device, check_feedback_flag, check_model, check_seed, stored_config
+from .checks import check_device, check_feedback_flag, check_model, check_preset_flag, check_seed, stored_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -42,7 +43,8 @@ def add_model(parser: argparse.ArgumentParser, sweep: bool = False) -> None:
     """Flags of the model and its settings; with `sweep`, each takes several values, to run every combination."""
     add_model_folder(parser)
     several: dict[str, Any] = {"nargs": "+"} if sweep else {}
-    about = "a checkpoint may have other defaults"
+    parser.add_argument("--preset", type=_preset, metavar="NAME", help=_preset_help(sweep))
+    about = "they win over those of --preset; a checkpoint may have other defaults"
     about += "; of several values, every combination is tried" if sweep else ""
     for title, table in (("generation", SamplerSettings.table()), ("search", SearchSettings.table())):
         group = parser.add_argument_group(title, about)
@@ -90,6 +92,19 @@ def add_table(group: argparse._ArgumentGroup, table: dict[str, Setting], **optio
         group.add_argument(f"--{setting.name}", type=setting.kind, help=_help(setting), **options)
 
 
+def _preset(name: str) -> str:
+    if name not in PRESETS:
+        raise argparse.ArgumentTypeError(f"must be one of {', '.join(PRESETS)}, got {name[:40]!r}")
+    return name
+
+
+def _preset_help(sweep: bool) -> str:
+    """What each preset is, and what is taken without one."""
+    presets = "; ".join(f"{preset.name}: {preset.help}" for preset in PRESETS.values())
+    alone = "as the other flags say" if sweep else f"{DEFAULT_PRESET}; with other flags of settings, as these say"
+    return f"{presets} (default: {alone})"
+
+
 def _help(setting: Setting) -> str:
     """A flag's help. The checkpoint may have a default of its own, so that a flag has none."""
     one_of = "" if setting.kind is not str or setting is FEEDBACK else f": {setting.allowed}"
@@ -130,10 +145,31 @@ def checked_settings(options: argparse.Namespace, sweep: bool = False) -> dict[s
         EmbInvError: for the first impossible one.
     """
     check_model(options.model)
+    check_preset_flag(options)
     if not sweep:
         check_feedback_flag(options)
         check_seed(options.seed)
     return sampler_settings(options)
+
+
+def chosen_settings(
+    options: argparse.Namespace, model: "EmbInvForMaskedDiffusion", settings: dict[str, Any]
+) -> tuple[dict[str, Any], str | None]:
+    """The settings with those of the preset, and the name of the feedback; the preset's fallback is said on stderr.
+
+    Args:
+        settings: as `checked_settings` gives them.
+    """
+    named = {} if options.feedback is None else {"feedback": _word(options.feedback)}
+    chosen = choose(model, options.preset, {**settings, **named})
+    if chosen.note:
+        print(f"embinv: {chosen.note}.", file=sys.stderr)
+    assert not callable(chosen.feedback)  # a word went in
+    return chosen.settings, chosen.feedback
+
+
+def _word(feedback: str) -> str | None:
+    return None if feedback == "none" else feedback
 
 
 def load_model(options: argparse.Namespace) -> tuple["EmbInvForMaskedDiffusion", "PreTrainedTokenizerBase"]:
