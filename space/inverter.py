@@ -1,6 +1,6 @@
 """The model and its encoder behind the Space's events: texts and vectors in, drafts and figures out."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -149,7 +149,7 @@ class Inverter:
                 put(replace(last, cosine=None if output.cosine is None else float(output.cosine[0])))
             return self._result(output, vector, clock())
 
-        for is_last, item in streamed(self.watch, work, ADVICE):
+        for _, item in streamed(self.watch, work, ADVICE):
             yield item
 
     def _result(self, output: ModelOutput, vector: Tensor, seconds: float) -> Result:

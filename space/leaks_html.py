@@ -76,9 +76,7 @@ def _lines(leaks: Leaks) -> str:
         first, *rest = words.values()
         if rest:  # what the encoder alone brings is marked by itself
             first = [
-                with_encoder._replace(state=WITH_ENCODER)
-                if with_encoder.state == LEAKED != alone.state
-                else alone
+                with_encoder._replace(state=WITH_ENCODER) if with_encoder.state == LEAKED != alone.state else alone
                 for alone, with_encoder in zip(first, rest[0], strict=True)
             ]
         found = "".join(f"<dt>{ATTACKERS[judge]}</dt><dd>{escape(text)}</dd>" for judge, text in texts.items())

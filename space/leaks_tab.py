@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import gradio as gr
+import recover_tab
 from bounds import Choice, Number, Text
 from inverter import Inverter
 from leaks import MAX_LINES, leak
@@ -68,7 +69,7 @@ def leaks_tab(inverter: Inverter, guarded: Callable[..., Any]) -> None:
 @functools.cache
 def arrival(inverter: Inverter) -> str:
     """The example's result, which stands there when a visitor comes; computed once."""
-    *_, found = filter(None, leak(inverter, EXAMPLE, Protection(), DEFAULT_PRESET))
+    *_, found = filter(None, leak(inverter, EXAMPLE, Protection(), recover_tab.ARRIVAL))
     return leaks_html(found)
 
 

@@ -87,11 +87,11 @@ def table_html(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str
         widths: a class of the table.
     """
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in columns)
-    body = "".join(
-        "<tr>" + "".join(f'<td data-name="{escape(name)}">{cell}</td>' for name, cell in zip(columns, row, strict=True))
-        + "</tr>"
+    lines = (
+        "".join(f'<td data-name="{escape(name)}">{cell}</td>' for name, cell in zip(columns, row, strict=True))
         for row in rows
-    )  # fmt: skip
+    )
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
     table = f"<table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     return f'<div class="table {widths}">{table}</div>'
 

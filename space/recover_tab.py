@@ -17,11 +17,12 @@ from modeling_embinv.presets_embinv import DEFAULT_PRESET, PRESETS
 FRAME_SECONDS = 0.08  # of a pass of the draft, which takes less time than the eye needs
 MAX_CHARACTERS = 20_000  # the model reads the first tokens of a longer text, and says so
 EXAMPLES = (
-    ("Diagnosis", "Karen Miller was diagnosed with breast cancer in March."),
     ("Password", "My password is hidden under the keyboard."),
+    ("Diagnosis", "Maria Lopez was treated for asthma in Boston."),
     ("Meeting", "We will meet at the station on Friday evening."),
     ("Car", "She bought a red car in Paris last summer."),
 )
+ARRIVAL = DEFAULT_PRESET  # of the results that stand there when a visitor comes
 TEXT = Text("Sentence", MAX_CHARACTERS)
 PRESET = Choice(
     "Search",
@@ -34,7 +35,7 @@ PRESET = Choice(
 @functools.cache
 def arrival(inverter: Inverter) -> str:
     """The result of the first example, which stands there when a visitor comes; computed once."""
-    *_, recovery = filter(None, recover(inverter, EXAMPLES[0][1], DEFAULT_PRESET, inverter.judges[0]))
+    *_, recovery = filter(None, recover(inverter, EXAMPLES[0][1], ARRIVAL, inverter.judges[0]))
     return recovery_html(recovery)
 
 

@@ -1,4 +1,4 @@
-"""The tab "For researchers": every setting of `generate`, the strategies side by side, and texts between two vectors."""
+"""The tab "For researchers": all settings of `generate`, the strategies side by side, mixed vectors."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -151,7 +151,7 @@ def _compare_tab(inverter: Inverter, bounds: dict[str, Bound], guarded: Callable
             latest = latest if found is None else [row.as_json() for row in found.rows]
             yield latest
 
-    gr.Markdown("The same vector by each order of writing, without a search. Some of them sample, and need more passes.")
+    gr.Markdown("The same vector by each order of writing, without a search. Some sample, and need more passes.")
     with gr.Row():
         text = TEXT.control(SENTENCE, scale=3, max_lines=3, max_length=MAX_CHARACTERS)
         steps = steps_bound.control()

@@ -13,8 +13,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 TITLE = "EmbInv: what an embedding says"
 DESCRIPTION = (
-    "Search indexes, backups and logs keep vectors of texts as if nobody could read them. Type a sentence, and watch it "
-    "come back from its vector."
+    "Search indexes, backups and logs keep vectors of texts as if nobody could read them. Type a sentence, and watch "
+    "it come back from its vector."
 )
 ICON, PREVIEW = (Path(__file__).with_name(name) for name in ("icon.svg", "preview.png"))
 _TAG = re.compile(rb'<meta\s+(?:property="og:|name="twitter:)[^>]*>\s*')

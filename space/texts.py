@@ -18,7 +18,7 @@ FOREIGN = {
     "Portuguese": "o os uma não com para que do da em",
     "Dutch": "het een en van niet voor met ik zijn",
 }
-ENGLISH = frozenset("the a an is was are of to in and for with on at my he she it we they i you his her has".split())
+ENGLISH = frozenset("the a an is was are of to in and for with on at my he she it we they i you her has".split())  # noqa: SIM905
 FEW = 3  # unknown characters that are named
 OTHER_SCRIPT = 0.3  # share of letters that are not Latin
 
@@ -61,7 +61,7 @@ def notes_of(inverter: Inverter, text: str) -> list[str]:
         named = ", ".join(unknown[:FEW]) + ", …" * (len(unknown) > FEW)
         notes.append(f"The model does not know {named}: that cannot come back.")
     if language := language_of(text):
-        notes.append(f"This looks like {language}; the model recovers English only, so expect little that makes sense.")
+        notes.append(f"This looks like {language}; the model recovers English only: expect little that makes sense.")
     return notes
 
 

@@ -21,5 +21,7 @@ CSS = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
 
 def theme() -> gr.themes.Base:
     """The page's theme; its fonts are the reader's own."""
-    soft = gr.themes.Soft(primary_hue="teal", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    soft = gr.themes.Soft(
+        primary_hue="teal", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+    )
     return soft.set(**_READABLE)

@@ -99,9 +99,7 @@ def _checked(rows: Any, dim: int, most: int, encoder: str) -> Given:
     if array.ndim != 2 or not array.size:
         raise EmbInvError(f"The vector: one vector, or rows of vectors, are wanted; this has the shape {array.shape}.")
     if array.shape[1] != dim:
-        raise EmbInvError(
-            f"The vector has {array.shape[1]} numbers; this model reads vectors of {dim}, by {encoder}."
-        )
+        raise EmbInvError(f"The vector has {array.shape[1]} numbers; this model reads vectors of {dim}, by {encoder}.")
     total, array = len(array), array[:most]
     bad = bad_rows(array)
     good = [row for row in range(len(array)) if row not in bad]

@@ -36,7 +36,7 @@ def counter_html(table: Table, notes: list[str]) -> str:
 
 
 def _text(text: str, cosine: float) -> str:
-    return escape(text) if cosine >= GIST else f'<i>{escape(text)}</i>'
+    return escape(text) if cosine >= GIST else f"<i>{escape(text)}</i>"
 
 
 def _download(table: Table) -> str:

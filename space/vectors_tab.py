@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import gradio as gr
+import recover_tab
 from bounds import Choice, Text, Upload
 from inverter import Inverter
 from parts import INSTANT, QUEUED, STOPPED, endpoint, refused_html, to_result
@@ -74,7 +75,10 @@ def vectors_tab(inverter: Inverter, guarded: Callable[..., Any]) -> None:
 
     @guarded
     def vectors(
-        pasted: str = "", file: dict | None = None, preset: str = DEFAULT_PRESET, judge: str = judges.default  # type: ignore[type-arg]
+        pasted: str = "",
+        file: dict | None = None,
+        preset: str = DEFAULT_PRESET,
+        judge: str = judges.default,  # type: ignore[type-arg]
     ) -> Iterator[dict]:  # type: ignore[type-arg]
         """Invert pasted vectors (JSON), or those of an uploaded file, which wins.
 
@@ -94,7 +98,7 @@ def vectors_tab(inverter: Inverter, guarded: Callable[..., Any]) -> None:
 def arrival(inverter: Inverter) -> str:
     """The sample vector's result, which stands there when a visitor comes; computed once."""
     given = parse_pasted(sample_vector(inverter), inverter.embedding_dim, 1)
-    *_, table = filter(None, invert(inverter, given, DEFAULT_PRESET, inverter.judges[0]))
+    *_, table = filter(None, invert(inverter, given, recover_tab.ARRIVAL, inverter.judges[0]))
     return vectors_html(table)
 
 

@@ -15,7 +15,7 @@ DATES = frozenset(
     """
     monday tuesday wednesday thursday friday saturday sunday january february march april june july august september
     october november december
-    """.split()
+    """.split()  # noqa: SIM905
 )
 # words that say nothing about a text; pronouns stay out of the count because every fluent text has them
 COMMON = frozenset(
