@@ -30,7 +30,7 @@ def recovery_html(recovery: Recovery) -> str:
     is_done = recovery.result is not None
     original = marked_html(recovery.original.text, content_words(recovery.original.text, recovery.text))
     shown = replay_html(recovery.drafts, recovery.result) if is_done else newest_html(recovery.drafts)
-    parts = ["<h3>Original</h3>", f'<p class="original">{original}</p>', "<h3>Recovered from the vector</h3>", shown]
+    parts = ["<h2>Original</h2>", f'<p class="original">{original}</p>', "<h2>Recovered from the vector</h2>", shown]
     parts += [_headline(recovery), _rounds(recovery.rounds)]
     if recovery.result is not None:
         parts += [LEAK_LEGEND, TINT_LEGEND, details_html(recovery.drafts[-1], recovery.result)]

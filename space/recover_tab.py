@@ -27,7 +27,7 @@ TEXT = Text("Sentence", MAX_CHARACTERS)
 PRESET = Choice(
     "Search",
     tuple(PRESETS),
-    "; ".join(f"{preset.name}: {preset.help}" for preset in PRESETS.values()),
+    "quick writes one draft; standard searches for seconds; thorough searches for longer, and recovers more",
     DEFAULT_PRESET,
 )
 
@@ -86,12 +86,12 @@ def _page(first: str, judges: Choice, show: Callable[..., Any]) -> None:
             text = TEXT.control(EXAMPLES[0][1], max_lines=3, max_length=MAX_CHARACTERS)
             with gr.Row(elem_classes="samples"):
                 samples = [gr.Button(name, size="sm", min_width=60) for name, _ in EXAMPLES]
-        with gr.Column(scale=2, min_width=280):
-            preset = PRESET.control(gr.Radio)
-            judge = judges.control(gr.Radio)
             with gr.Row():
                 go = gr.Button("Recover it", variant="primary", min_width=120)
                 stop = gr.Button("Stop", min_width=80, scale=0)
+        with gr.Column(scale=2, min_width=280):
+            preset = PRESET.control(gr.Radio)
+            judge = judges.control(gr.Radio)
     message = gr.HTML(elem_id="recover-message", elem_classes="message", padding=False)
     result = gr.HTML(first, elem_id="recover-result", elem_classes="result", padding=False)
     for button, (_, sentence) in zip(samples, EXAMPLES, strict=True):

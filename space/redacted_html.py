@@ -24,7 +24,7 @@ def both_html(both: Both) -> str:
 
 def _attack_html(attack: Attack, title: str, note: str) -> str:
     filling = _barred(attack.redacted) if attack.filled is None else _filling(attack)
-    parts = [f"<h3>{title}</h3>", f'<p class="vector-of">{note}</p>', f'<p class="filling">{filling}</p>']
+    parts = [f"<h2>{title}</h2>", f'<p class="vector-of">{note}</p>', f'<p class="filling">{filling}</p>']
     if attack.filled is not None:
         parts += [_verdict(attack), _climb(attack), *([_runners(attack), _costs(attack)] * attack.is_done)]
     else:

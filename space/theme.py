@@ -13,6 +13,9 @@ _READABLE = {f"{name}{mode}": "*primary_700" for name in _DEEP for mode in ("", 
     "block_label_text_color": "*primary_800",
     "block_title_text_color": "*primary_800",
     "body_text_color_subdued": "*neutral_600",
+    "link_text_color_dark": "*secondary_300",
+    "link_text_color_hover_dark": "*secondary_200",
+    "link_text_color_visited_dark": "*secondary_300",
     "background_fill_primary": "*neutral_50",  # the theme's own, which `set` forgets
 }
 

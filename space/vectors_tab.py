@@ -52,7 +52,7 @@ def vectors_tab(inverter: Inverter, guarded: Callable[..., Any]) -> None:
     """
     dim, encoder = inverter.embedding_dim, inverter.model.config.encoder_id or "its own encoder"
     pasted_bound = Text(f"Vectors of {dim} numbers (JSON)", 400_000)
-    file_bound = Upload(f"or a file: {', '.join(KINDS)}", KINDS)
+    file_bound = Upload("or a file", KINDS)
     judges = Choice("Judged by", inverter.judges)
 
     def given_by(pasted: str, file: dict[str, Any] | None, preset: str) -> tuple[Given, list[str]]:
@@ -107,16 +107,16 @@ def _page(inverter: Inverter, first: str, bounds: tuple[Text, Upload, Choice], s
     pasted_bound, file_bound, judges = bounds
     gr.Markdown(
         f"Read vectors of your own store, made by `{inverter.model.config.encoder_id}`. Nothing at hand? "
-        f"[Download a sample file]({SAMPLE_URL}), or use a sample vector."
+        f"[Download a sample file]({SAMPLE_URL}), or use a sample vector. Kinds of files: {', '.join(KINDS)}."
     )
     with gr.Row(equal_height=False):
         with gr.Column(scale=3):
             pasted = pasted_bound.control(
                 sample_vector(inverter), lines=3, max_lines=3, max_length=pasted_bound.characters
             )
+            sample = gr.Button("Use a sample vector", size="sm")
             file = file_bound.control(height=120)
         with gr.Column(scale=2, min_width=280):
-            sample = gr.Button("Use a sample vector", size="sm")
             preset = PRESET.control(gr.Radio)
             judge = judges.control(gr.Radio)
             with gr.Row():
