@@ -29,7 +29,9 @@ TINT_LEGEND = (
     '<mark class="p2">25 % and more</mark> <mark class="p1">less</mark></p>'
 )
 # new parts of the page are read aloud, and nothing else is
-LIVE = """() => document.querySelectorAll(".message:not(.block)").forEach(part => part.setAttribute("aria-live", "polite"))"""
+LIVE = """() => document.querySelectorAll(".message:not(.block)").forEach(
+  part => part.setAttribute("aria-live", "polite")
+)"""
 
 
 def to_result(name: str) -> str:

@@ -12,8 +12,8 @@ from modeling_embinv.errors_embinv import EmbInvError
 # a few words that are frequent in one language and rare in English
 FOREIGN = {
     "German": "der das und ist nicht ein eine mit für auf dem den wir ich sie wurde",
-    "French": "le la les des est et une dans pour que je nous vous pas",
-    "Spanish": "el los las una es por con para que y del",
+    "French": "le la les de des est et une dans pour que je nous vous pas",
+    "Spanish": "el la los las de una es por con para que y del en está",
     "Italian": "il gli una di per con che non della sono",
     "Portuguese": "o os uma não com para que do da em",
     "Dutch": "het een en van niet voor met ik zijn",

@@ -115,7 +115,7 @@ def _page(inverter: Inverter, first: str, bounds: tuple[Text, Upload, Choice], s
                 sample_vector(inverter), lines=3, max_lines=3, max_length=pasted_bound.characters
             )
             sample = gr.Button("Use a sample vector", size="sm")
-            file = file_bound.control(height=120)
+            file = file_bound.control(height=120, elem_id="vectors-file")
         with gr.Column(scale=2, min_width=280):
             preset = PRESET.control(gr.Radio)
             judge = judges.control(gr.Radio)
