@@ -85,6 +85,8 @@ def parse_file(path: str, name: str, dim: int, most: int, encoder: str = "this e
         return Given(name, batch.rows.tolist(), ids, torch.tensor(batch.vectors), bad, source.count())
     except (ValueError, OSError) as error:
         reason = one_line(str(error).replace(str(file), name).removeprefix(f"{name}: "), 400)
+        if "pickle" in reason:  # the reader says how to convert it, for which it would have to be opened
+            reason = "it holds pickled objects, which may run code; save the vectors as plain numbers"
         raise EmbInvError(f"{name} cannot be read as {file.suffix[1:] or 'a file of vectors'}: {reason}") from None
 
 

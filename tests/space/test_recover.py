@@ -189,7 +189,9 @@ def test_a_visitor_recovers_stops_and_replays(app, visit, hold, monkeypatch):
     text.press("Enter")
     page.locator(".counter", has_text="round 1 of 5, cosine 0.").wait_for()
     assert page.locator("#recover-message .refused").count() == 0 and done.count() == 0
-    assert -50 < page.locator(".recovery").bounding_box()["y"] < 400  # the page has gone there
+    page.wait_for_function(
+        "document.querySelector('.recovery').getBoundingClientRect().top < 400"
+    )  # it has gone there
     stop.click()
     page.get_by_text("Stopped.").wait_for()
     hold.set()

@@ -244,7 +244,7 @@ def test_what_visitors_leave_is_bounded(app, launch, monkeypatch):
     server, url, _ = launch()
     for number in range(6):
         call(url.rstrip("/"), "invert", INVERT, session=None)
-        call(url.rstrip("/"), "compare", GOOD["compare"], session=f"visitor{number}")
+        call(url.rstrip("/"), "mix", GOOD["mix"], session=f"visitor{number}")
     assert len(server.state_holder.session_data) <= 4
     server_blocks = server.get_blocks()
     assert len(server_blocks._queue.event_analytics) <= 100
