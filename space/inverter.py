@@ -15,6 +15,7 @@ from modeling_embinv.data.encoder_config import EncoderConfig
 from modeling_embinv.data.encoders import load_encoder
 from modeling_embinv.settings_embinv import SearchSettings
 from modeling_embinv.texts_embinv import decode_rows, text_ids
+from modeling_embinv.verdicts_embinv import verdict_of
 
 ADVICE = "choose a faster preset, fewer candidates, corrections or searches"
 
@@ -63,6 +64,11 @@ class Result:
     accuracy: float | None = None
     encoder_calls: int = 0
     surrogate_calls: int = 0
+
+    @property
+    def verdict(self) -> str:
+        """What the cosine says, a key of `TEXT_VERDICTS`."""
+        return verdict_of(self.cosine, "encoder")
 
     def as_json(self) -> dict[str, Any]:
         """For the API."""

@@ -8,20 +8,11 @@ import gradio as gr
 from bounds import Bound
 from gradio.context import get_blocks_context
 
-from modeling_embinv.gap_states_embinv import EXACT
-
 # of events that answer at once
 INSTANT: dict[str, Any] = dict(api_visibility="private", queue=False, show_progress="hidden")
 # of events that the model works for: they wait in one queue, and the wait is told beside the input
 QUEUED: dict[str, Any] = dict(api_visibility="private", preprocess=False, concurrency_id="model", concurrency_limit=2)
 STOPPED = '<p class="note">Stopped.</p>'
-# what a cosine says, from its least value; texts that have nothing to do with a vector reach 0.1
-GIST = 0.3
-VERDICTS = (
-    (EXACT, "matches the vector", "almost certainly the exact text, but for capital letters"),
-    (GIST, "the gist", "this text is near the vector, some words differ"),
-    (-1.0, "no match", "these vectors are not this encoder’s, or their text is none that this model can write"),
-)
 # the least confidence of each tint; the underline says the same without colour
 TINTS = ((0.75, "p3"), (0.25, "p2"), (0.0, "p1"))
 TINT_LEGEND = (
@@ -44,11 +35,6 @@ def to_result(name: str) -> str:
   if (window.innerWidth < 700) setTimeout(scroll, 400);
   return given;
 }}"""
-
-
-def verdict_of(cosine: float) -> tuple[str, str]:
-    """What a cosine says: a few words, and what they mean."""
-    return next((name, meaning) for least, name, meaning in VERDICTS if cosine >= least)
 
 
 def tint_of(confidence: float) -> str:

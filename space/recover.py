@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inverter import Draft, Inverter, Result
-from parts import verdict_of
 from texts import Reading, read_text
 from words import content_words, counts
 
 from modeling_embinv.presets_embinv import PRESETS
+from modeling_embinv.verdicts_embinv import TEXT_VERDICTS
 
 
 @dataclass
@@ -53,8 +53,8 @@ class Recovery:
         }  # fmt: skip
         if self.result is None:
             return known
-        verdict, meaning = verdict_of(self.result.cosine)
-        return self.result.as_json() | known | {"verdict": verdict, "verdict_in_words": meaning}
+        verdict = self.result.verdict
+        return self.result.as_json() | known | {"verdict": verdict, "verdict_in_words": TEXT_VERDICTS[verdict]}
 
 
 def recover(inverter: Inverter, text: str, preset: str, judge: str) -> Iterator[Recovery | None]:

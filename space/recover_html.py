@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from html import escape
 
 from inverter import Draft, Result
-from parts import EXACT, TINT_LEGEND, climb_html, percent, tint_of, verdict_of
+from parts import TINT_LEGEND, climb_html, percent, tint_of
 from recover import Recovery
 from words import CLOSE, LEAKED, LOST, ContentWord, content_words
+
+from modeling_embinv.verdicts_embinv import TEXT_VERDICTS
 
 # on the slider's own element: the page has no other script for it, and the server keeps nothing
 REPLAY = (
@@ -73,7 +75,7 @@ def replay_html(drafts: Sequence[Draft], result: Result) -> str:
     """Every state, the last one shown, and a slider that shows another."""
     last, frames = len(drafts) - 1, []
     for index, draft in enumerate(drafts):
-        shown = draft_html(draft, index == last and result.cosine >= EXACT)
+        shown = draft_html(draft, index == last and result.verdict == "verified")
         hidden = " hidden" * (index != last)
         frames.append(f'<div class="frame" data-label="{label_of(draft)}"{hidden}>{shown}</div>')
     slider = (
@@ -91,16 +93,16 @@ def label_of(draft: Draft) -> str:
     return draft.label + ("" if draft.cosine is None else f", cosine {draft.cosine:.3f}")
 
 
-def verdict_html(cosine: float) -> str:
+def verdict_html(result: Result) -> str:
     """What the cosine says, in words."""
-    name, meaning = verdict_of(cosine)
-    return f'<b class="verdict">{name}</b>: {meaning} (cosine {cosine:.3f})'
+    name = result.verdict
+    return f'<b class="verdict">{name}</b>: {TEXT_VERDICTS[name]} (cosine {result.cosine:.3f})'
 
 
 def _headline(recovery: Recovery) -> str:
     found, total = recovery.came_back
     back = f"Content words recovered: <b>{found} of {total}</b>." if total else "There are no content words in it."
-    verdict = "" if recovery.result is None else f" Verdict: {verdict_html(recovery.result.cosine)}."
+    verdict = "" if recovery.result is None else f" Verdict: {verdict_html(recovery.result)}."
     return f'<p class="headline">{back}{verdict}</p>'
 
 

@@ -15,7 +15,7 @@ def inverted_html(drafts: Sequence[Draft], result: Result | None) -> str:
     """A text as it is written, and at the end its verdict and figures."""
     if result is None:
         return f'<section class="recovery" data-done="false">{newest_html(drafts)}</section>'
-    verdict = f'<p class="headline">Verdict: {verdict_html(result.cosine)}.</p>'
+    verdict = f'<p class="headline">Verdict: {verdict_html(result)}.</p>'
     parts = [replay_html(drafts, result), verdict, TINT_LEGEND, details_html(drafts[-1], result)]
     return f'<section class="recovery" data-done="true">{"".join(parts)}</section>'
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from inverter import ADVICE, Inverter
-from parts import GIST, verdict_of
 from streaming import Clock, streamed
 from torch.nn.functional import normalize
 from vectors import Given
 
 from modeling_embinv.presets_embinv import PRESETS
+from modeling_embinv.verdicts_embinv import verdict_of
 
 # rows that are read here by preset; `embinv invert` reads any number
 MOST = {"quick": 500, "standard": 100, "thorough": 40}
@@ -55,7 +55,7 @@ class Table:
         """One line where the vectors are not this encoder's, by their numbers or by the texts' own vectors."""
         if self.mismatch:
             return self.mismatch[0].upper() + self.mismatch[1:]
-        if self.rows and (middle := median(row.cosine for row in self.rows)) < GIST:
+        if self.rows and verdict_of(middle := median(row.cosine for row in self.rows), "encoder") == "unrelated":
             return (
                 f"These vectors are not this encoder’s, or their texts are none that this model can write: the texts "
                 f"have a median cosine of {middle:.2f} with them."
@@ -110,5 +110,7 @@ def invert(inverter: Inverter, given: Given, preset: str, judge: str) -> Iterato
             texts, cosines, table.seconds = item
             for text, cosine in zip(texts, cosines, strict=True):
                 index = len(table.rows)
-                table.rows.append(Row(given.rows[index], given.ids[index], text, cosine, verdict_of(cosine)[0]))
+                table.rows.append(
+                    Row(given.rows[index], given.ids[index], text, cosine, verdict_of(cosine, "encoder"))
+                )
         yield None if item is None else table

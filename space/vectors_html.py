@@ -3,8 +3,10 @@
 from html import escape
 from urllib.parse import quote
 
-from parts import GIST, notes_html, table_html
-from vector_table import Table
+from parts import notes_html, table_html
+from vector_table import Row, Table
+
+from modeling_embinv.verdicts_embinv import TEXT_VERDICTS
 
 COLUMNS = ("Row", "Id", "Text", "Cosine", "Verdict")
 
@@ -18,8 +20,8 @@ def vectors_html(table: Table) -> str:
         has_ids = any(row.id is not None for row in table.rows)
         columns = [name for name in COLUMNS if has_ids or name != "Id"]
         rows = [
-            [str(row.row), *([escape(row.id or "")] * has_ids), _text(row.text, row.cosine), f"{row.cosine:.3f}",
-             escape(row.verdict)]
+            [str(row.row), *([escape(row.id or "")] * has_ids), _text(row), f"{row.cosine:.3f}",
+             f"{row.verdict}: {TEXT_VERDICTS[row.verdict]}"]
             for row in table.rows
         ]  # fmt: skip
         parts.append(table_html(f"Texts of {table.given.source}", columns, rows, "wide"))
@@ -35,8 +37,8 @@ def counter_html(table: Table, notes: list[str]) -> str:
     return notes_html([*notes, *table.notes, *([state] * bool(state))])
 
 
-def _text(text: str, cosine: float) -> str:
-    return escape(text) if cosine >= GIST else f"<i>{escape(text)}</i>"
+def _text(row: Row) -> str:
+    return f"<i>{escape(row.text)}</i>" if row.verdict == "unrelated" else escape(row.text)
 
 
 def _download(table: Table) -> str:

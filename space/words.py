@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from modeling_embinv.data.content_words import COMMON
+
 # letters and digits, also with marks between them: 4,500, o'neil, 2024-03-01, anna@example.org
 WORD = re.compile(r"[^\W_]+(?:['’.,:/@&_-][^\W_]+)*")
 NAMES, NUMBERS, OTHERS = "names and places", "numbers and dates", "other content words"
@@ -16,17 +18,6 @@ DATES = frozenset(
     monday tuesday wednesday thursday friday saturday sunday january february march april june july august september
     october november december
     """.split()  # noqa: SIM905
-)
-# words that say nothing about a text; pronouns stay out of the count because every fluent text has them
-COMMON = frozenset(
-    """
-    a about above after again all also am an and any are as at be because been before being below between both but
-    by can could did do does doing down during each even every few for from further get go got had has have having
-    he her here hers him his how i if in into is it its itself just let like ll made make many may me might more
-    most much must my no nor not now of off on once one only or other our out over own re s said same she should so
-    some such t than that the their them then there these they this those through to too under until up us ve very
-    was we well were what when where which while who whom why will with would yes you your
-    """.split()  # noqa: SIM905  # words read more easily without quotes around each
 )
 
 

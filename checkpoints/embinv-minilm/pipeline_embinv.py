@@ -24,6 +24,8 @@ from .inputs_embinv import check_texts
 from .integrity_embinv import check_tokenizer
 from .presets_embinv import choose
 from .texts_embinv import written_texts
+from .verdicts_embinv import TEXT_VERDICTS
+from .verdicts_embinv import verdict_of
 
 TASK = "embedding-inversion"
 # vectors at a time, by default and at most
@@ -66,8 +68,8 @@ class EmbeddingInversionPipeline(Pipeline):
 
         Returns:
             For each vector, or the one: text, confidence (the mean of its tokens'), tokens, token_confidence; with
-            feedback also cosine. For an iterator of vectors, an iterator. With `texts`: text, cosine, verdict and
-            gaps, see `FilledText`.
+            feedback also cosine, verdict and verdict_in_words, see `TEXT_VERDICTS`. For an iterator of vectors, an
+            iterator. With `texts`: text, cosine, verdict and gaps, see `FilledText`.
 
         Example:
             >>> pipe(vectors, texts=["Dear <NAME>, you owe us ▇▇▇."], feedback=encoder.encode)
@@ -142,13 +144,14 @@ class EmbeddingInversionPipeline(Pipeline):
 
     def _forward(  # type: ignore[override]
         self, model_inputs: dict[str, Any], seed: int | None = None, preset: str | None = None, **settings: Any
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Any]:
         # `seed` and `preset`, where the pipeline was made with them, have become a generator and settings
         output = self.model.generate(model_inputs["embeddings"], tokenizer=self.tokenizer, **settings)
-        known = {} if output.cosine is None else {"cosine": output.cosine}
+        judge = "surrogate" if isinstance(settings.get("feedback"), str) else "encoder"
+        known = {} if output.cosine is None else {"cosine": output.cosine, "judge": judge}
         return {"sequences": output.sequences, "confidence": output.confidence, **known}
 
-    def postprocess(self, model_outputs: dict[str, Tensor]) -> list[dict[str, Any]]:  # type: ignore[override]
+    def postprocess(self, model_outputs: dict[str, Any]) -> list[dict[str, Any]]:  # type: ignore[override]
         """What `__call__` returns of a batch, one dictionary for each vector."""
         ids, confidence = model_outputs["sequences"], model_outputs["confidence"]
         texts = written_texts(self.tokenizer, ids, confidence, self.model.config.eos_token_id)
@@ -159,10 +162,15 @@ class EmbeddingInversionPipeline(Pipeline):
                 "confidence": text.confidence,
                 "tokens": text.tokens,
                 "token_confidence": text.token_confidence,
-                **({} if cosine is None else {"cosine": cosine}),
+                **({} if cosine is None else _judged(cosine, model_outputs["judge"])),
             }
             for text, cosine in zip(texts, cosines, strict=True)
         ]
+
+
+def _judged(cosine: float, judge: str) -> dict[str, Any]:
+    verdict = verdict_of(cosine, judge)
+    return {"cosine": cosine, "verdict": verdict, "verdict_in_words": TEXT_VERDICTS[verdict]}
 
 
 def _batches(vectors: Iterator[Any], size: int, width: int) -> Iterator[Tensor]:

@@ -24,7 +24,7 @@ def check_model(name: str) -> None:
     """
     if not Path(name).exists() and not _REPOSITORY.fullmatch(name):
         raise EmbInvError(
-            f"{name[:200]} is no folder here, and no repository either (user/name or user/name@revision)."
+            f"{name[:200]}: no such folder, and not the name of a repository (user/name or user/name@revision)."
         )
 
 
@@ -82,7 +82,7 @@ def check_device(name: str) -> "torch.device":
         present = ["cpu"]
         if torch.accelerator.is_available():
             present.append(str(torch.accelerator.current_accelerator()))
-        raise EmbInvError(f"--device {name[:40]!r} is not on this machine; present: {', '.join(present)}") from error
+        raise EmbInvError(f"--device {name[:40]} is not on this machine; it has {', '.join(present)}.") from error
     return device
 
 
@@ -106,4 +106,6 @@ def check_writable(flag: str, path: str | None) -> None:
         return
     folder = Path(path).absolute().parent
     if not folder.is_dir() or Path(path).is_dir() or not os.access(folder, os.W_OK):
-        raise EmbInvError(f"{flag} {path}: no file can be written there.")
+        raise EmbInvError(
+            f"{flag} {path}: this file cannot be written; give one in a folder that exists and is yours."
+        )

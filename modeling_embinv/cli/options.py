@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.flags import LARGEST_BATCH, number
+from ..errors_embinv import EmbInvError
+from ..inversion.rates import texts
 from ..presets_embinv import DEFAULT_PRESET, PRESETS, choose
 from ..settings_embinv import FEEDBACK, SETTINGS, SamplerSettings, SearchSettings, Setting, feedback_by_name
 from .checks import check_device, check_feedback_flag, check_model, check_preset_flag, check_seed, stored_config
+from .standard_input import STANDARD, kept_input
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,7 +35,7 @@ def add_model_folder(
     parser: argparse.ArgumentParser, batch: int = 64, batch_help: str = "vectors in one forward pass"
 ) -> None:
     """Flags of the model's folder, and of how it computes; `batch` is the default of the batch size."""
-    parser.add_argument("--model", default=MODEL, help="folder or Hub id (user/name@revision) of an inverter")
+    parser.add_argument("--model", "-m", default=MODEL, help="folder or Hub id (user/name@revision) of an inverter")
     parser.add_argument("--device", help="cpu, cuda, mps (default: this process's accelerator, else cpu)")
     batch_size = number(int, 1, LARGEST_BATCH)
     parser.add_argument("--batch_size", type=batch_size, default=batch, help=batch_help)
@@ -44,19 +47,23 @@ def add_model(parser: argparse.ArgumentParser, sweep: bool = False) -> None:
     add_model_folder(parser)
     several: dict[str, Any] = {"nargs": "+"} if sweep else {}
     parser.add_argument("--preset", type=_preset, metavar="NAME", help=_preset_help(sweep))
-    about = "they win over those of --preset; a checkpoint may have other defaults"
+    about = "these win over --preset; their defaults are those without one, and a checkpoint may have others"
     about += "; of several values, every combination is tried" if sweep else ""
     for title, table in (("generation", SamplerSettings.table()), ("search", SearchSettings.table())):
         group = parser.add_argument_group(title, about)
         add_table(group, table, **several)
     group.add_argument("--feedback", choices=FEEDBACK.choices, help=_help(FEEDBACK), **several)
     if not sweep:
-        parser.add_argument("--seed", type=int, default=0, help="of sampling")
+        parser.add_argument("--seed", type=int, default=0, help="random seed")
 
 
 def add_vector_columns(parser: argparse.ArgumentParser) -> None:
     """Flags of the output, and of where a file of vectors has what."""
-    parser.add_argument("--out", help="jsonl or parquet file of the texts; without it they are printed")
+    parser.add_argument(
+        "--out", "-o", help="jsonl or parquet file of the texts, or - for JSON lines on standard output; without it "
+        "they are printed for reading",
+    )  # fmt: skip
+    parser.add_argument("--overwrite", action="store_true", help="replace --out where it exists")
     parser.add_argument(
         "--column", help="column of the vectors, or its path (vector.default); without it the usual names are tried"
     )
@@ -71,25 +78,37 @@ def open_source(options: argparse.Namespace, text_column: str | bool = False) ->
         text_column: as of `open_vectors`.
 
     Raises:
-        EmbInvError: an output of another kind, no such file or column, or vectors of another width.
+        EmbInvError: an output of another kind or one that exists already, no such file or column, or vectors of
+            another width.
     """
     from ..inversion.parts import check_out
     from ..stores.vectors import open_vectors
 
-    if options.out:
+    if options.out and options.out != STANDARD:
         check_out(Path(options.out))
     config = stored_config(options.model)
     with messages_on_stderr():
-        return open_vectors(
-            options.source, options.column, options.id_column, text_column, config.get("embedding_dim"),
-            options.strict, config.get("encoder_id"),
+        source = open_vectors(
+            kept_input() if options.source == STANDARD else options.source, options.column, options.id_column,
+            text_column, config.get("embedding_dim"), options.strict, config.get("encoder_id"),
         )  # fmt: skip
+    if options.source == STANDARD:
+        source.path = Path(STANDARD)  # so it is called in messages, and a run is resumed
+    if options.out and options.out != STANDARD and Path(options.out).exists() and not options.overwrite:
+        from ..inversion.parts import count_rows
+
+        held = f"with {texts(count_rows(Path(options.out)))} for {source.count():,} vectors"
+        raise EmbInvError(
+            f"{options.out} exists already, {held}: give --overwrite to write it anew, or another --out."
+        )
+    return source
 
 
 def add_table(group: argparse._ArgumentGroup, table: dict[str, Setting], **options: Any) -> None:
     """A flag for each setting of a table that one word or number gives; `options` are argparse's, for all of them."""
     for setting in filter(lambda setting: setting.is_flag, table.values()):
-        group.add_argument(f"--{setting.name}", type=setting.kind, help=_help(setting), **options)
+        metavar = {int: "N", float: "X"}.get(setting.kind, "NAME")
+        group.add_argument(f"--{setting.name}", type=setting.kind, metavar=metavar, help=_help(setting), **options)
 
 
 def _preset(name: str) -> str:
@@ -165,6 +184,9 @@ def chosen_settings(
     if chosen.note:
         print(f"embinv: {chosen.note}.", file=sys.stderr)
     assert not callable(chosen.feedback)  # a word went in
+    is_plain = chosen.preset == "quick" and not named and chosen.settings["num_candidates"] == 1
+    if is_plain and not chosen.settings["num_corrections"] and model.surrogate is not None:
+        return chosen.settings, "surrogate"  # of a single draft it gives the cosine, and changes nothing
     return chosen.settings, chosen.feedback
 
 

@@ -242,16 +242,16 @@ def read_sizes(backbone_config: str) -> dict[str, Any]:
     return sizes
 
 
-def parse_training_config(arguments: list[str], prog: str = "train.py") -> TrainingConfig:
+def parse_training_config(arguments: list[str], prog: str = "train.py", epilog: str | None = None) -> TrainingConfig:
     """`[config.yaml] [--flag value …]` → settings; flags override the file.
 
-    Paths in the YAML's `encoder` are relative to the YAML.
+    Paths in the YAML's `encoder` are relative to the YAML. prog, epilog: the name and the end of the help.
 
     Raises:
         EmbInvError: for an unknown key or flag, a missing one, or an impossible value.
     """
     usage = f"{prog} [config.yaml] [--flag value ...]"
-    parser = CommandParser(prog=prog, usage=usage, description="Train an embedding inverter.")
+    parser = CommandParser(prog=prog, usage=usage, description="Train an embedding inverter.", epilog=epilog)
     parser.add_argument("config", nargs="?", help="YAML of the settings below; flags override it")
     add_settings(parser, TrainingConfig)
     flags = vars(parser.parse_args(arguments))

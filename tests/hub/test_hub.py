@@ -97,11 +97,11 @@ def test_dry_run_writes_what_would_be_sent(folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["tests", "--repo", "me/inv"], "tests is no exported inverter: it has no config.json"),
+        (["tests", "--repo", "me/inv"], "tests is not an exported inverter; missing: config.json"),
         (["{folder}", "--repo", "inv"], "--repo must be user/name, not 'inv'"),
         (
             ["{folder}", "--repo", "me/inv", "--dry-run", "{out}", "--space", "tests"],
-            "tests is no Space: it has no app.py",
+            "tests is not a Space; missing: app.py",
         ),
     ],
 )

@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModel, pipeline
 
 from modeling_embinv.training.backbone import new_inverter, prepare_tokenizer
 from modeling_embinv.training.checkpoints import export
+from modeling_embinv.verdicts_embinv import verdict_of
 from tests.conftest import unit_vectors
 from tests.hub.tiny_folder import TRUNK, new_tiny_inverter
 
@@ -21,7 +22,7 @@ SHIPPED = {
     "generation_config_embinv.py", "generation_embinv.py", "hypotheses_embinv.py", "inputs_embinv.py",
     "int8_embinv.py", "integrity_embinv.py", "likelihood_embinv.py", "linear_embinv.py", "modeling_embinv.py",
     "pipeline_embinv.py", "presets_embinv.py", "sampler_embinv.py", "search_embinv.py", "settings_embinv.py",
-    "surrogate_embinv.py", "texts_embinv.py", "trunk_embinv.py", "vectors_embinv.py",
+    "surrogate_embinv.py", "texts_embinv.py", "trunk_embinv.py", "verdicts_embinv.py", "vectors_embinv.py",
 }  # fmt: skip
 
 
@@ -360,7 +361,9 @@ def test_the_pipeline_has_presets(invert):
     """A preset that is handed on as a setting, that is lost when it was given early, or that changes nothing."""
     vectors = unit_vectors(2)
     texts = {name: [row["text"] for row in invert(vectors, preset=name)] for name in ("quick", "standard")}
-    assert "cosine" not in invert(vectors, preset="quick")[0] and "cosine" in invert(vectors)[0]
+    assert "cosine" not in invert(vectors, preset="quick")[0]
+    searched = invert(vectors)[0]
+    assert searched["verdict"] == verdict_of(searched["cosine"], "surrogate") and searched["verdict_in_words"]
     assert [row["text"] for row in invert(vectors)] == texts["standard"] != texts["quick"]
     assert [row["text"] for row in invert(vectors, num_steps=8)] == texts["quick"]
     early = pipeline("embedding-inversion", model=invert.model, tokenizer=invert.tokenizer, preset="quick")

@@ -7,7 +7,6 @@ import inverter as inverter_module
 import pytest
 import streaming
 from inverter import Draft, Result
-from parts import verdict_of
 from recover import Recovery, recover
 from recover_html import draft_html, recovery_html
 from texts import Reading, language_of, read_text
@@ -15,6 +14,7 @@ from words import NAMES, NUMBERS, OTHERS, content_words
 
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.presets_embinv import PRESETS
+from modeling_embinv.verdicts_embinv import TEXT_VERDICTS
 from tests.space.conftest import all_stopped, running
 
 gradio_client = pytest.importorskip("gradio_client", reason="the Space needs gradio: pip install 'embinv[space]'")
@@ -50,19 +50,18 @@ def test_words_are_counted_by_what_they_are():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "cosine, name", [(1.0, "matches the vector"), (0.999, "the gist"), (0.72, "the gist"), (0.08, "no match")]
-)
+@pytest.mark.parametrize("cosine, name", [(1.0, "verified"), (0.95, "close"), (0.72, "gist"), (0.08, "unrelated")])
 def test_a_cosine_is_said_in_words(cosine, name):
     """A fluent text with a cosine of 0.08 looked like a success; visitors do not know what 0.72 means."""
-    assert verdict_of(cosine)[0] == name
+    text = shown(recovery_html(recovery_of("Anna met Li.", "li met anna", cosine)))
+    assert f"Verdict: {name} : {TEXT_VERDICTS[name]} (cosine {cosine:.3f})." in text
 
 
 def test_the_result_says_what_leaked_and_how_sure_it_is():
     """Verified text was painted doubtful; the headline was tokens in place, 0 % where all words leaked."""
     html = recovery_html(recovery_of("Anna met Li.", "li met anna", 1.0))
     text = shown(html)
-    assert "Content words recovered: 3 of 3 ." in text and "matches the vector : almost certainly" in text
+    assert "Content words recovered: 3 of 3 ." in text and "verified : almost certainly" in text
     assert html.count('<mark class="leaked">') == 4  # three words and the legend
     assert 'class="p1"' not in html.partition('class="headline"')[0]  # the vector has shown that the text is right
     assert "50 % of the original’s tokens stand at their own position." in text and "li 10 %" in text
@@ -159,7 +158,7 @@ def test_rounds_arrive_in_order_and_the_time_is_the_models(url):
     assert cosines[-1] > cosines[0] and last["cosine"] > 0.8
     assert len(frames) > len(rounds)  # each round was sent when it was made
     assert last["content_words"] == 4 and last["words_recovered"] >= 3 and last["surrogate_calls"] > 0
-    assert last["is_done"] and not frames[0]["is_done"] and last["verdict"] in ("the gist", "matches the vector")
+    assert last["is_done"] and not frames[0]["is_done"] and last["verdict"] in ("gist", "close", "verified")
 
 
 @pytest.mark.slow
