@@ -82,6 +82,7 @@ def test_lines_that_cannot_be_attacked_are_named(app, text, message):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:this model inverts vectors of")  # these are strongly noised
 def test_the_encoder_helps_and_noise_protects(url):
     """Both attackers by one search, noise that protects from neither, or lines that were swapped."""
     client = gradio_client.Client(url, verbose=False)

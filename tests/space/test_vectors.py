@@ -98,7 +98,7 @@ def test_the_file_holds_every_row():
     assert html.count("<tr>") == 31 and 'download="recovered.jsonl"' in html
 
 
-@pytest.mark.filterwarnings("ignore:embeddings are not of length 1")
+@pytest.mark.filterwarnings("ignore:this model inverts vectors of")
 def test_vectors_of_another_origin_get_a_warning(app):
     """The difference of two vectors came back as a fluent sentence that nobody wrote, and nothing said so."""
     king, queen = app.inverter.embed(["The king is dead.", "The queen is dead."])
