@@ -72,7 +72,7 @@ class Result:
 
     def as_json(self) -> dict[str, Any]:
         """For the API."""
-        return asdict(self) | {"seconds": round(self.seconds, 3)}
+        return asdict(self) | {"seconds": round(self.seconds, 4)}
 
 
 def in_int8(model: PreTrainedModel) -> PreTrainedModel:
