@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from theme import EARLY_CSS
 
 TITLE = "EmbInv: what an embedding says"
 DESCRIPTION = (
@@ -21,14 +22,17 @@ _TAG = re.compile(rb'<meta\s+(?:property="og:|name="twitter:)[^>]*>\s*')
 
 
 def tags() -> bytes:
-    """The head's tags for a link's preview. Hugging Face names the page's host; elsewhere the image has no address."""
+    """What the page's head has of us: tags for a link's preview, and early CSS.
+
+    Hugging Face names the page's host; elsewhere the image has no address.
+    """
     host = os.environ.get("SPACE_HOST")
     image = f"https://{host}/{PREVIEW.name}" if host else f"/{PREVIEW.name}"
     told = {"og:type": "website", "og:title": TITLE, "og:description": DESCRIPTION, "og:image": image}
     lines = [f'<meta property="{name}" content="{escape(value)}" />' for name, value in told.items()]
     lines.append('<meta name="twitter:card" content="summary_large_image" />')
     lines.append(f'<meta name="description" content="{escape(DESCRIPTION)}" />')
-    return "\n".join(lines).encode()
+    return "\n".join([*lines, f"<style>{EARLY_CSS}</style>"]).encode()
 
 
 def files(offered: dict[str, Callable[[], bytes]]) -> list[Route]:

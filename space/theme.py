@@ -19,6 +19,11 @@ _READABLE = {f"{name}{mode}": "*primary_700" for name in _DEEP for mode in ("", 
     "background_fill_primary": "*neutral_50",  # the theme's own, which `set` forgets
 }
 
+# gradio measures which tabs have room before it adds the page's own CSS, so that this stands in the page's head
+EARLY_CSS = """@media (max-width: 700px) {
+  .main.fillable { padding-inline: 1rem !important; }
+  .tab-container button { padding: 0 .25rem !important; font-size: .75rem !important; }
+}"""
 CSS = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
 
 
