@@ -194,7 +194,7 @@ def _run(name: str, verb: str, show: Callable[..., Any], inputs: list[Any]) -> N
         go = gr.Button(verb, variant="primary", min_width=120)
         stop = gr.Button("Stop", min_width=80, scale=0)
     message = gr.HTML(elem_id=f"{name}-message", elem_classes="message", padding=False)
-    result = gr.HTML(elem_id=f"{name}-result", elem_classes="result", padding=False)
+    result = gr.HTML(elem_id=f"{name}-result", elem_classes=["result", "later"], padding=False)
     running = go.click(
         show, inputs, [message, result],
         show_progress="minimal", show_progress_on=message, js=to_result(f"{name}-result"), **QUEUED,
