@@ -14,11 +14,12 @@ Stores, by the scheme of a URL: see `readers`. Nothing is written to a source.
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..data.files import PARQUET_ROWS, check_text, one_line, short_names
 from ..data.sources import Document
