@@ -63,10 +63,9 @@ class VectorBatch(NamedTuple):
         if len(batches) == 1:
             return batches[0]
         vectors, rows = (np.concatenate([batch[index] for batch in batches]) for index in (0, 1))
-        ids, texts = (
-            None if batches[0][index] is None else [one for batch in batches for one in batch[index] or []]
-            for index in (2, 3)
-        )
+        has_ids, has_texts = batches[0].ids is not None, batches[0].texts is not None
+        ids = [name for batch in batches for name in batch.ids or []] if has_ids else None
+        texts = [text for batch in batches for text in batch.texts or []] if has_texts else None
         return cls(vectors, rows, ids, texts)
 
 
