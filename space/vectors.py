@@ -10,7 +10,8 @@ from torch import Tensor
 
 from modeling_embinv.data.files import one_line, parse_json
 from modeling_embinv.errors_embinv import EmbInvError
-from modeling_embinv.stores.vectors import KINDS, open_vectors
+from modeling_embinv.stores.readers import KINDS, STORE_FILES
+from modeling_embinv.stores.vectors import open_vectors
 from modeling_embinv.vectors_embinv import bad_rows
 
 __all__ = ["KINDS", "Given", "parse_file", "parse_pasted"]
@@ -73,6 +74,8 @@ def parse_file(path: str, name: str, dim: int, most: int, encoder: str = "this e
     file = Path(path)
     if file.is_file() and file.stat().st_size > MAX_BYTES:
         raise EmbInvError(f"{name} has more than {MAX_BYTES // 1_000_000} MB; cut it to the vectors you want to read.")
+    if file.suffix.lower() in STORE_FILES:  # a stranger's database may hold queries that never end
+        raise EmbInvError(f"{name} cannot be read as a store here; export its vectors as {', '.join(KINDS)}.")
     try:
         source = open_vectors(file, dim=dim, encoder=encoder)
         batch = next(source.batches(most))

@@ -133,7 +133,7 @@ def _fill_source(
             model, tokenizer, source, options.out, redaction, options.batch_size, feedback=feedback, longest=longest
         )
     if process_state().is_main_process:
-        _report(options.source, stats)
+        _report(source.path, stats)
         for tag in sorted(set(choices) - stats["tags"]):
             print(f"embinv: warning: --choices {tag}: no mark of the texts has this word", file=sys.stderr)
         print(summary(stats, options.out), file=sys.stderr)

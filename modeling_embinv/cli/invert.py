@@ -35,9 +35,7 @@ def add_invert(commands: Commands) -> None:
     """Adds the command `invert` and its flags."""
     parser = commands.add_parser("invert", help="invert vectors from a file or the command line")
     parser.epilog = epilog(_EXAMPLES, "rows without a usable vector were left out")
-    parser.add_argument(
-        "source", help=f"{VECTOR_KINDS}, a folder that datasets saved, - for standard input, or one vector as JSON"
-    )
+    parser.add_argument("source", help=f"{VECTOR_KINDS}; or - for standard input, or one vector as JSON")
     add_vector_columns(parser)
     parser.add_argument("--limit", type=count, help="use the first N vectors", metavar="N")
     parser.add_argument("--sample", type=count, help="use N vectors drawn at random, by --seed", metavar="N")
@@ -69,13 +67,18 @@ def _invert_typed(options: argparse.Namespace, settings: dict[str, Any]) -> None
     model, tokenizer = load_model(options)
     from rich.console import Console
 
+    from ..inversion.progress import VectorBar
     from ..inversion.rows import invert_vectors
     from ..inversion.terminal import print_inversions
 
     settings, judge = chosen_settings(options, model, settings)
     feedback = feedback_of(judge, model, options)
-    rows = invert_vectors(model, tokenizer, vector, options.batch_size, settings, options.seed, feedback=feedback)
-    print_inversions((row.redacted() if options.redact else row for row in rows), tokenizer, Console())
+    with VectorBar(1, show=True, leave=False) as bar:
+        rows = invert_vectors(
+            model, tokenizer, vector, 1, settings, options.seed, feedback=feedback, on_round=bar.show_round
+        )
+        found = (row.redacted() if options.redact else row for row in rows)
+        print_inversions(bar.cleared(found), tokenizer, Console())
 
 
 def _invert_file(options: argparse.Namespace, settings: dict[str, Any]) -> int | None:
@@ -98,6 +101,6 @@ def _invert_file(options: argparse.Namespace, settings: dict[str, Any]) -> int |
                 feedback=feedback, redact=options.redact,
             )  # fmt: skip
         if process_state().is_main_process:
-            report_skipped(options.source, stats["skipped"])
+            report_skipped(source.path, stats["skipped"])
             print(summary(stats, options.out), file=sys.stderr)
     return INCOMPLETE if stats["skipped"].count else None

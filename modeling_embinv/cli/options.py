@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 CHECKPOINT = Path(__file__).parents[2] / "checkpoints" / "embinv-minilm"
 # in a clone of the project the checkpoint lies beside the package; an installed package takes it from the Hub
 MODEL = str(CHECKPOINT) if CHECKPOINT.is_dir() else "embinv/embinv-minilm"
-VECTOR_KINDS = "npy, npz, safetensors, parquet, Arrow, jsonl, csv or json file of vectors"
+VECTOR_KINDS = (
+    "npy, npz, safetensors, parquet, Arrow, jsonl, csv or json file of vectors, a folder that datasets saved, or a "
+    "store: chroma:FOLDER, lancedb:FOLDER, qdrant:URL, faiss:FILE, sqlite-vec:FILE, duckdb:FILE, postgresql://…, "
+    "vdf:FOLDER"
+)
 # the type of a flag that counts texts or tokens
 count = number(int, 1, 10**12)
 
@@ -68,6 +72,12 @@ def add_vector_columns(parser: argparse.ArgumentParser) -> None:
         "--column", help="column of the vectors, or its path (vector.default); without it the usual names are tried"
     )
     parser.add_argument("--id_column", help="column of their ids; without it what the format calls id")
+    parser.add_argument(
+        "--collection", "--table", metavar="NAME", help="collection or table of a store; without it the only one"
+    )
+    parser.add_argument(
+        "--trust_source", action="store_true", help="load the pickles of a local Qdrant folder, which can run code"
+    )
 
 
 def open_source(options: argparse.Namespace, text_column: str | bool = False) -> "VectorSource":
@@ -91,9 +101,10 @@ def open_source(options: argparse.Namespace, text_column: str | bool = False) ->
         source = open_vectors(
             kept_input() if options.source == STANDARD else options.source, options.column, options.id_column,
             text_column, config.get("embedding_dim"), options.strict, config.get("encoder_id"),
+            options.collection, options.trust_source,
         )  # fmt: skip
     if options.source == STANDARD:
-        source.path = Path(STANDARD)  # so it is called in messages, and a run is resumed
+        source.path = source.identity = STANDARD  # so it is called in messages, and a run is resumed
     if options.out and options.out != STANDARD and Path(options.out).exists() and not options.overwrite:
         from ..inversion.parts import count_rows
 

@@ -1,7 +1,9 @@
 """How a command ends: its exit status, and the one line on stderr when it did not succeed."""
 
 import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -39,23 +41,56 @@ def outcome(name: str, arguments: Sequence[str], run: Callable[[], int | None]) 
         The exit status: the command's own, or 0; 2 for an `EmbInvError` or an `OSError`; 130 after Ctrl-C; 141 when
         nobody reads the output.
     """
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: print(f"embinv: warning: {message}", file=sys.stderr)
+    with warnings.catch_warnings(), _counted_interrupts():
+        warnings.showwarning = lambda message, *_, **__: _warn(str(message))
         try:
             status = run()
             sys.stdout.flush()
-        except BrokenPipeError:  # as in `embinv … | head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return BROKEN_PIPE
-        except (EmbInvError, OSError) as error:
+        except BaseException as error:
+            if _is_interrupt(error):
+                _say(name, f"interrupted. {_sentence_of(error) or 'Nothing was saved.'}")
+                return INTERRUPTED
+            if isinstance(error, BrokenPipeError):  # as in `embinv … | head`
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return BROKEN_PIPE
+            if not isinstance(error, EmbInvError | OSError):
+                raise
             if "--debug" in arguments:
                 traceback.print_exc()
             _say(name, str(error) or type(error).__name__)
             return USER_ERROR
-        except KeyboardInterrupt as error:
-            _say(name, f"interrupted. {error if error.args else 'Nothing was saved.'}")
-            return INTERRUPTED
     return status or 0
+
+
+# Ctrl-C of this command so far: a library that is being imported makes another error of its exception
+_interrupts: list[int] = []
+
+
+@contextmanager
+def _counted_interrupts() -> Iterator[None]:
+    def note(number: int, _: Any) -> None:
+        _interrupts.append(number)
+        raise KeyboardInterrupt
+
+    _interrupts.clear()
+    is_plain = threading.current_thread() is threading.main_thread()
+    is_plain = is_plain and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if is_plain:
+        signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        if is_plain:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    return isinstance(error, KeyboardInterrupt) or (bool(_interrupts) and isinstance(error, Exception))
+
+
+def _sentence_of(error: BaseException) -> str:
+    """What `on_interrupt` has put into an interruption, or ""."""
+    return str(error) if isinstance(error, KeyboardInterrupt) else ""
 
 
 @contextmanager
@@ -67,8 +102,8 @@ def on_interrupt(sentence: Callable[[], str]) -> Iterator[None]:
     """
     try:
         yield
-    except KeyboardInterrupt as error:
-        if error.args or not (said := sentence()):
+    except BaseException as error:
+        if not _is_interrupt(error) or _sentence_of(error) or not (said := sentence()):
             raise
         raise KeyboardInterrupt(said) from error
 
@@ -106,6 +141,11 @@ def saved_parts(out: str | None, total: int | None = None, began: float = 0.0) -
         return f"All texts are in {out}." if is_written else ""
     of = texts(count) if total is None else f"{count:,} of {total:,} vectors"
     return f"{of} {'is' if of == '1 text' else 'are'} saved in {folder}; run the same command to resume."
+
+
+def _warn(message: str) -> None:
+    start = "\r\x1b[K" if sys.stderr.isatty() else ""  # in place of a bar, which is drawn anew
+    print(f"{start}embinv: warning: {message}", file=sys.stderr)
 
 
 def _say(name: str, message: str) -> None:

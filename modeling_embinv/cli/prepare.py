@@ -44,7 +44,7 @@ def add_prepare(commands: Commands) -> None:
         "--vectors",
         nargs="*",
         default=[],
-        help="files that hold vectors and their texts: parquet, Arrow, jsonl, csv, json, npz, …",
+        help="files or stores of vectors and their texts, as `embinv invert` takes them: a.parquet, chroma:FOLDER",
     )
     parser.add_argument("--text_column", help="column of the texts (default: text; with vectors the usual names)")
     parser.add_argument("--vector_column", help="column of the vectors, or its path (default: the usual names)")
@@ -106,11 +106,12 @@ def _check(options: argparse.Namespace) -> None:
         raise EmbInvError("--share must be above 0.")
     if options.validation_share + options.test_share > 1:
         raise EmbInvError("--validation-share and --test-share must be at most 1 together.")
-    for path in options.vectors:
-        if not Path(path).exists():
-            raise EmbInvError(f"{path}: no such file")
     from ..data.sources import parse_hub_spec, read_texts
+    from ..stores.locations import locate
 
+    for location in map(locate, options.vectors):
+        if not location.scheme:
+            _ = location.file
     for spec in options.hub:
         parse_hub_spec(spec)
     if options.texts:

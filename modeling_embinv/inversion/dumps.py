@@ -13,6 +13,7 @@ from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..stores.vectors import VectorBatch, VectorSource
 from ..vectors_embinv import unit_rows
 from .jobs import FileJob, check_one_terminal
+from .progress import VectorBar
 from .rows import Inversion, invert_vectors
 from .terminal import print_inversions
 
@@ -105,8 +106,9 @@ class _Job(FileJob):
     def to_terminal(self) -> int:
         """Prints all texts; how many."""
         check_one_terminal()
-        rows = (row for first_row, part in self.parts() for row in self.invert(first_row, part))
-        return print_inversions(rows, self.tokenizer, Console())
+        with VectorBar(self.source.count(), show=True, leave=False) as self.bar:
+            rows = (row for first_row, part in self.parts() for row in self.invert(first_row, part))
+            return print_inversions(self.bar.cleared(rows), self.tokenizer, Console())
 
     def rows(self, first_row: int, part: VectorBatch) -> Iterator[dict[str, Any]]:
         """The texts of a part as they are stored."""

@@ -110,7 +110,7 @@ class FileJob(ABC):
 
     def to_file(self, out: Path, show_progress: bool) -> tuple[int, int]:
         """Writes `out`; how many rows it holds, and how many an earlier run had made."""
-        if out.resolve() == self.source.path.resolve():
+        if str(out.resolve()) == self.source.identity:
             raise EmbInvError(f"{out}: the texts would replace the vectors; give another output.")
         state, folder = process_state(), ResultParts(out)
         finished, total = folder.finished(), self.source.count()
@@ -136,7 +136,7 @@ class FileJob(ABC):
     def identity(self) -> dict[str, Any]:
         """What a run and its resume have in common. Not the batch size: memory may be why the run stopped."""
         return {
-            "source": str(self.source.path.resolve()),
+            "source": self.source.identity,
             "rows": self.source.selection if isinstance(self.source, SelectedVectors) else "all",
             "column": self.source.column,
             "id_column": self.source.id_column,

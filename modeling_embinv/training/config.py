@@ -66,7 +66,10 @@ class TrainingConfig:
         default=0, metadata={"help": "prefix positions projected from the embedding; init_from may gain some"}
     )
     freeze_backbone: bool = field(default=False, metadata={"help": "train projector, modulation, output layer only"})
-    attn_implementation: str = field(default="sdpa", metadata={"help": "eager is faster on CPU for short texts"})
+    attn_implementation: str = field(
+        default="auto",
+        metadata={"help": "auto: eager on a CPU, which is faster there for short texts, else sdpa"},
+    )
     gradient_checkpointing: bool = field(default=False, metadata={"help": "less memory for a third more work"})
     mixed_precision: Precision = field(
         default="auto",

@@ -8,12 +8,14 @@ import re
 import subprocess
 import sys
 
+import chromadb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from rich.console import Console
+from chromadb.config import Settings
 
 from modeling_embinv import int8_embinv
 from modeling_embinv.cli import evaluate
@@ -150,6 +152,30 @@ def test_bad_rows_and_columns_are_reported(capsys, checkpoint, tmp_path, encoder
     ):
         code, _, err = run(capsys, *command, "--strict")
         assert code == 2 and "row 2 is null" in err
+
+
+@pytest.mark.slow
+def test_commands_take_a_store(capsys, checkpoint, tmp_path, encoder):
+    """A reader that only Python can reach: each command of vectors must take a store, its ids and its texts."""
+    texts = ["The king is dead.", "Two men talk."]
+    kept = {"notes": texts, "support": ["The ▇▇▇ is dead.", "Two men ▇▇▇."]}
+    client = chromadb.PersistentClient(str(tmp_path / "store"), settings=Settings(anonymized_telemetry=False))
+    vectors = encoder.encode(texts).numpy()
+    for name, documents in kept.items():
+        collection = client.create_collection(name, embedding_function=None)
+        collection.add([f"{name}-1", f"{name}-2"], vectors, documents=documents)
+    client.close()
+    store, chosen = f"chroma:{tmp_path / 'store'}", ["--collection", "support"]
+    code, _, err = run(capsys, "invert", store, "--model", checkpoint)
+    assert code == 2 and "several collections; name one with --collection: notes, support" in err
+    for command in (["invert"], ["fill", "--num-tokens", "1", "--feedback", "encoder"]):
+        out = tmp_path / f"{command[0]}.jsonl"
+        code, _, err = run(capsys, *command, store, *chosen, "--out", out, "--model", checkpoint)
+        assert code == 0 and "collection 'support'; vectors" in err
+        assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == ["support-1", "support-2"]
+    code, printed, err = run(capsys, "prepare", "--vectors", f"{store}?collection=notes", "--out", tmp_path / "pairs")
+    assert code == 0 and "texts in column 'document'" in err, err
+    assert sum(json.loads((tmp_path / "pairs" / "manifest.json").read_text())["rows"].values()) == 2, printed
 
 
 def test_prepare_takes_a_share_and_evaluate_scores_it(capsys, checkpoint, tmp_path):

@@ -134,7 +134,7 @@ def test_the_encoder_judges_what_it_reads(capsys, encoder, tmp_path):
     arguments = (source, "--text-column", "redacted", "--out", out, "--feedback", "encoder", *QUICK)
     code, _, err = run(capsys, *arguments)
     (row,) = rows_of(out)
-    assert code == 0 and row["verdict"] == "verified" and row["text"] == texts[0], err
+    assert code == 3 and row["verdict"] == "verified" and row["text"] == texts[0], err  # one row is too long
     assert "text 1 has at least 255 tokens; the encoder reads 254" in err
     assert "the encoder reads 254." in err
 

@@ -6,15 +6,18 @@ import io
 import json
 import os
 import re
+import sys
 import warnings
 from pathlib import Path
 
+import chromadb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from accelerate import PartialState, debug_launcher
+from chromadb.config import Settings
 from datasets import Dataset
 from rich.console import Console
 from rich.text import Text
@@ -22,6 +25,7 @@ from rich.text import Text
 from modeling_embinv.data.content_words import content_words, masked
 from modeling_embinv.data.typed_vector import parse_vector
 from modeling_embinv.hypotheses_embinv import SearchRound
+from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.inversion.dumps import invert_file
 from modeling_embinv.inversion.progress import VectorBar
 from modeling_embinv.inversion.rates import speed
@@ -590,15 +594,19 @@ def test_redacted_rows_tell_no_word(inverter, source, expected, tmp_path, capsys
 
 def test_the_bar_moves_with_rounds_and_its_rate_is_this_runs(monkeypatch):
     """Minutes at 0 % in a search, a count that jumps back, and a rate that resumed rows make absurd."""
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
     now = [1000.0]
-    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
-    bar = VectorBar(100, show=False)
-    bar.disable, bar._time, bar.start_t, bar.n, bar.initial = False, lambda: now[0], now[0], 0, 0
-    bar.display = lambda *_, **__: None
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    bar = VectorBar(100, show=True)
+    bar._time, bar.start_t = lambda: now[0], now[0]
     bar.resume(40)
     bar.reach(40)
     now[0] += 10
-    assert "40 of 100 vectors" in str(bar) and "no new vector" in str(bar)
+    assert "40 of 100 vectors" in str(bar) and "vectors/s" not in str(bar)
     seen = []
     for number in range(6):
         bar.show_round(SearchRound(number, 5, torch.arange(12), None, None, "surrogate"), 12)
@@ -606,7 +614,9 @@ def test_the_bar_moves_with_rounds_and_its_rate_is_this_runs(monkeypatch):
     assert seen == sorted(seen) and seen[0] == 40 < seen[1] and seen[-1] == 50 and ", round 5 of 5" in str(bar)
     assert "1 vector/s" in str(bar)  # ten of its own in ten seconds
     assert len(list(bar.counted({} for _ in range(12)))) == 12 and bar.n == 52
-    bar.disable = True
+    bar.reach(10_000)  # bad rows of the whole file beside those of a sample
+    assert bar.n == 100 and "100 of 100" in str(bar)
+    bar.close()
     assert [speed(rate) for rate in (0.0, 0.07, 0.4, 1.2, 9.0)] == [
         "no new vector", "14 s a vector", "2.5 s a vector", "1 vector/s", "9 vectors/s",
     ]  # fmt: skip
@@ -623,3 +633,29 @@ def test_a_verdict_is_as_sure_as_its_judge(cosine, encoder, surrogate):
     """A surrogate, whose vectors are not the encoder's, that verifies a text."""
     assert (verdict_of(cosine, "encoder"), verdict_of(cosine, "surrogate")) == (encoder, surrogate)
     assert {encoder, surrogate} <= set(TEXT_VERDICTS)
+# Stores
+
+
+def test_a_job_over_a_store_is_resumed(inverter, tmp_path, monkeypatch):
+    """The parts of a run belong to a collection: another one of the same folder must not take them."""
+    store = tmp_path / "store"
+    client = chromadb.PersistentClient(str(store), settings=Settings(anonymized_telemetry=False))
+    for name, vectors in (("support", VECTORS), ("other", VECTORS[::-1])):
+        collection = client.create_collection(name, embedding_function=None)
+        collection.add([f"{name}-{row}" for row in range(ROWS)], vectors)
+    client.close()
+
+    def run(collection, out):
+        source = open_vectors(f"chroma:{store}", collection=collection)
+        return invert_file(*inverter, source, out, settings=EULER, batch_size=2, part_rows=PART, show_progress=False)
+
+    run("support", tmp_path / "whole.jsonl")
+    out = tmp_path / "out.jsonl"
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, calls=3)
+        run("support", out)
+    with pytest.raises(EmbInvError, match="source"):
+        run("other", out)
+    stats = run("support", out)
+    assert stats["resumed"] == 2 * PART and out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert [row["id"] for row in rows_of(out)] == [f"support-{row}" for row in range(ROWS)]
