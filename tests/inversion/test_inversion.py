@@ -633,6 +633,8 @@ def test_a_verdict_is_as_sure_as_its_judge(cosine, encoder, surrogate):
     """A surrogate, whose vectors are not the encoder's, that verifies a text."""
     assert (verdict_of(cosine, "encoder"), verdict_of(cosine, "surrogate")) == (encoder, surrogate)
     assert {encoder, surrogate} <= set(TEXT_VERDICTS)
+
+
 # Stores
 
 

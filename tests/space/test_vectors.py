@@ -14,7 +14,6 @@ from vectors import Given, parse_file, parse_pasted
 from vectors_html import counter_html, vectors_html
 
 from modeling_embinv.errors_embinv import EmbInvError
-from modeling_embinv.stores.readers import STORE_FILES
 
 gradio_client = pytest.importorskip("gradio_client", reason="the Space needs gradio: pip install 'embinv[space]'")
 TEXTS = ["The rain fell all night.", "We will meet at the station on Friday evening."]
@@ -80,7 +79,7 @@ def test_bad_files_are_one_readable_line(tmp_path):
 
 def test_no_database_of_a_stranger_is_opened(tmp_path):
     """A database may hold queries that never end."""
-    path = tmp_path / f"store{STORE_FILES[0]}"
+    path = tmp_path / "store.sqlite"
     path.write_bytes(b"SQLite format 3\0" + bytes(100))
     with pytest.raises(EmbInvError, match="export its vectors as .npy"):
         parse_file(str(path), path.name, DIM, 10)
