@@ -1,4 +1,4 @@
-"""Vectors that a visitor pastes or uploads, in every format that `embinv invert` reads. Bad ones give one line."""
+"""Vectors that a visitor pastes or uploads, in every kind of file that `embinv invert` reads; databases apart."""
 
 from dataclasses import dataclass
 from pathlib import Path

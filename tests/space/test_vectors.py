@@ -78,6 +78,14 @@ def test_bad_files_are_one_readable_line(tmp_path):
         assert "allow_pickle" not in line and "\n" not in line and str(tmp_path) not in line
 
 
+def test_no_database_of_a_stranger_is_opened(tmp_path):
+    """A database may hold queries that never end."""
+    path = tmp_path / "store.sqlite"
+    path.write_bytes(b"SQLite format 3\0" + bytes(100))
+    with pytest.raises(EmbInvError, match="export its vectors as .npy"):
+        parse_file(str(path), path.name, DIM, 10)
+
+
 def test_the_table_says_whose_vectors_they_are_not():
     """The vectors of another encoder came back as fluent sentences that nobody wrote, without a word of warning."""
     assert table_of([0.9, 0.8, 0.1]).warning is None
