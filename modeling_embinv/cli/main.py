@@ -1,23 +1,30 @@
-"""`embinv prepare | train | evaluate | calibrate | invert | fill | demo | push`."""
+"""`embinv prepare | train | evaluate | calibrate | invert | fill | audit | demo | push`."""
 
 import argparse
+import os
 import platform
 import sys
+from importlib.util import find_spec
 from typing import Any
 
 from .. import __version__
 from ..data.flags import CommandParser
+from .audit import add_audit
 from .calibrate import add_calibrate
 from .demo import add_demo
 from .evaluate import add_evaluate
 from .fill import add_fill
 from .invert import add_invert
-from .outcome import outcome
+from .outcome import epilog, outcome
 from .prepare import add_prepare
 from .push import add_push
 from .train import run_train
 
-_EXIT_STATUS = "exit status: 0 done, 1 a bug (with a traceback), 2 a mistake in the command or its input, 130 Ctrl-C"
+_EXAMPLES = """
+embinv demo "Our meeting is at noon."
+embinv invert vectors.npy --out texts.jsonl
+embinv invert --help
+"""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,27 +39,36 @@ def main(arguments: list[str] | None = None) -> int:
     return outcome(f"embinv {words[0][:20]}" if is_command else "embinv", arguments, lambda: _run(arguments, words))
 
 
-def _run(arguments: list[str], words: list[str]) -> None:
+def _run(arguments: list[str], words: list[str]) -> int | None:
     if words[:1] == ["train"]:  # its flags are the fields of a dataclass
         run_train(words[1:], "embinv train")
-        return
+        return None
     parser = _parser()
+    _complete(parser)
     if not words:
         parser.print_help()
-        return
+        return None
     try:
         options = parser.parse_args(arguments)
     except SystemExit:  # after --help and --version
-        return
-    options.run(options)
+        return None
+    return options.run(options)
+
+
+def _complete(parser: CommandParser) -> None:
+    """Answers the shell, where it asks for completions and argcomplete is installed; the process ends there."""
+    if "_ARGCOMPLETE" in os.environ and find_spec("argcomplete") is not None:
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
 
 
 def _parser() -> CommandParser:
     parser = CommandParser(prog="embinv", description="Read the text back out of sentence embeddings.")
-    parser.epilog = _EXIT_STATUS
+    parser.epilog = epilog(_EXAMPLES, "rows were left out")
     parser.add_argument("--version", "-V", action=_Version, nargs=0, help="show the versions and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for add in (add_demo, add_invert, add_fill, add_prepare, add_evaluate, add_calibrate, add_push):
+    for add in (add_demo, add_invert, add_fill, add_audit, add_prepare, add_evaluate, add_calibrate, add_push):
         add(commands)
     commands.add_parser("train", help="train an inverter")
     return parser

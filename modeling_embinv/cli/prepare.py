@@ -13,7 +13,7 @@ from ..data.flags import Commands, number
 from ..errors_embinv import EmbInvError
 from .checks import check_device
 from .options import count, messages_on_stderr, report_skipped
-from .outcome import on_interrupt
+from .outcome import epilog, on_interrupt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -22,12 +22,18 @@ if TYPE_CHECKING:
     from ..data.sources import Document
     from ..stores.vectors import VectorSource
 
+_EXAMPLES = """
+embinv prepare my_texts.txt --out data/mine
+embinv prepare my_texts.jsonl --text-column body --out data/mine --max-tokens 31
+embinv prepare --vectors dump.parquet --out data/api --encoder api.yaml
+"""
 _share = number(float, 0, 1)
 
 
 def add_prepare(commands: Commands) -> None:
     """Adds the command `prepare` and its flags."""
     parser = commands.add_parser("prepare", help="turn texts into (tokens, embedding) pairs for training")
+    parser.epilog = epilog(_EXAMPLES)
     parser.add_argument("texts", nargs="*", help="text files or folders: txt, jsonl (gz, xz), parquet")
     parser.add_argument("--out", required=True, help="folder of the pairs")
     parser.add_argument(
@@ -95,7 +101,7 @@ def _check(options: argparse.Namespace) -> None:
         EmbInvError: no texts, vectors or data sets, a share of nothing, a missing file, or a malformed `--hub`.
     """
     if not (options.texts or options.hub or options.vectors):
-        raise EmbInvError("give texts (files or folders), --hub data sets or --vectors files.")
+        raise EmbInvError("give texts (files or folders), data sets with --hub, or files of vectors with --vectors.")
     if options.share == 0:
         raise EmbInvError("--share must be above 0.")
     if options.validation_share + options.test_share > 1:
@@ -127,7 +133,7 @@ def _report(folder: str, manifest: dict[str, Any]) -> None:
     dropped = ", ".join(f"{number:,} {reason.replace('_', ' ')}" for reason, number in manifest["dropped"].items())
     print(f"{folder}: {sum(rows.values()):,} pairs ({parts}). Dropped: {dropped}.")
     if not rows["validation"]:
-        warning = "no pair is held out for validation, which training needs: raise --validation-share"
+        warning = "no pair is held out for validation, which training needs: raise --validation-share."
         print(f"embinv: warning: {warning}", file=sys.stderr)
 
 
