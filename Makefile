@@ -16,8 +16,8 @@ IN_TWO := -n 2 --dist loadfile --no-loadscope-reorder
 .PHONY: demo ladder results space test test-fast test-oldest docs checkpoint sync settings lint types format clean
 
 demo: $(STAMP)
-	$(BIN)/embinv demo --num-candidates 16 --num-corrections 20 --feedback encoder
 	$(BIN)/embinv demo
+	$(BIN)/embinv demo --num-candidates 16 --num-corrections 20 --feedback encoder
 
 # every figure, table and plot of README, model card and docs/results, from the JSON of results
 results: $(STAMP)

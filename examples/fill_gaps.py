@@ -5,10 +5,17 @@
 The sentence is embedded, and the words behind it are hidden. What the model sees is the redacted text and the vector.
 """
 
-import sys
+import argparse
 
+import transformers
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, PreTrainedTokenizerFast
+
+parser = argparse.ArgumentParser(description="Hide words of a sentence, and find them by its vector.")
+parser.add_argument("sentence")
+parser.add_argument("words", nargs="+", help="the words to hide")
+options = parser.parse_args()
+transformers.logging.disable_progress_bar()
 
 folder = "checkpoints/embinv-minilm"
 model = AutoModel.from_pretrained(folder, trust_remote_code=True)
@@ -20,11 +27,10 @@ try:
 except ImportError:
     encoder = SentenceTransformer(model.config.encoder_id)
 
-sentence, *hidden = sys.argv[1:]
-redacted = sentence
-for word in hidden:
+redacted = options.sentence
+for word in options.words:
     redacted = redacted.replace(word, "▇▇▇")
-output = model.fill(encoder.encode([sentence]), [redacted], tokenizer=tokenizer, feedback=encoder.encode)
+output = model.fill(encoder.encode([options.sentence]), [redacted], tokenizer=tokenizer, feedback=encoder.encode)
 (filled,) = output.texts
 print(redacted)
 print(f"{filled.text}  cosine {filled.cosine:.3f}, {filled.verdict}")

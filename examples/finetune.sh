@@ -3,6 +3,10 @@
 #     examples/finetune.sh my_texts.txt runs/mine
 # my_texts.txt: a text a line. Takes minutes on two CPU cores; UPDATES and SHARE change how many and how much is held out.
 set -euo pipefail
+if [ $# -ne 2 ]; then
+    echo "usage: examples/finetune.sh my_texts.txt runs/mine    # a text a line; the folder of the new inverter" >&2
+    exit 2
+fi
 TEXTS=$1 OUT=$2 MODEL=${MODEL:-checkpoints/embinv-minilm} UPDATES=${UPDATES:-300} SHARE=${SHARE:-0.05}
 LENGTH=$(python -c "import json, sys; print(json.load(open(sys.argv[1]))['max_sequence_length'])" "$MODEL/config.json")
 

@@ -3,10 +3,16 @@
 python examples/watch_denoising.py "The dog slept in front of the fire."
 """
 
-import sys
+import argparse
 
+import transformers
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, PreTrainedTokenizerFast
+
+parser = argparse.ArgumentParser(description="Watch a sentence come back out of its vector.")
+parser.add_argument("sentence")
+options = parser.parse_args()
+transformers.logging.disable_progress_bar()
 
 folder = "checkpoints/embinv-minilm"
 model = AutoModel.from_pretrained(folder, trust_remote_code=True)
@@ -18,7 +24,7 @@ try:
 except ImportError:
     encoder = SentenceTransformer(model.config.encoder_id)
 
-vector = encoder.encode(sys.argv[1])
+vector = encoder.encode(options.sentence)
 output = model.generate(vector, return_history=True)
 for number, draft in enumerate(output.history, start=1):
     words = [token.replace(tokenizer.mask_token, "▒▒▒") for token in tokenizer.convert_ids_to_tokens(draft[0])]

@@ -6,6 +6,7 @@ Writes `results/ladder.json`; `draw` makes `docs/images/ladder.svg` of it, as `m
 """
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -28,7 +29,7 @@ RUNGS = {
     "with the encoder": {**SEARCH, "feedback": "encoder"},
 }
 # what `make demo` runs
-DEMO = ("embinv demo --num-candidates 16 --num-corrections 20 --feedback encoder", "embinv demo")
+DEMO = ("embinv demo", "embinv demo --num-candidates 16 --num-corrections 20 --feedback encoder")
 
 WIDTH, ROW, TOP, LABEL, TEXT, SCORE = 960, 58, 62, 24, 212, 888
 MOST_CHARACTERS = 74
@@ -89,10 +90,11 @@ def climb() -> list[dict]:
 
 
 def printed(command: str) -> dict[str, str]:
-    """A command of the CLI and what it writes to a terminal."""
+    """A command of the CLI and what it writes, without the seconds, which are this machine's."""
     _, *arguments = command.split()
     run = [sys.executable, "-m", "modeling_embinv.cli", *arguments]
     output = subprocess.run(run, cwd=FOLDER.parent, capture_output=True, text=True, check=True).stdout
+    output = re.sub(r" in \d+ s: ", ": ", output)
     return {"command": command, "output": "\n".join(line.rstrip() for line in output.strip().splitlines())}
 
 

@@ -44,7 +44,7 @@ from modeling_embinv.training.config import TrainingConfig
 from modeling_embinv.training.drafts import draft_operations
 from modeling_embinv.training.flops import training_flops
 from modeling_embinv.training.loop import LENGTH_PARTS
-from modeling_embinv.training.precision import precision_of
+from modeling_embinv.training.machine import precision_of
 from modeling_embinv.training.validation import ValidationSet, causal_score
 
 FOLDER = Path(__file__).parent

@@ -26,6 +26,8 @@ from modeling_embinv.data.files import write_text
 TEXTS = ("README.md", "checkpoints/embinv-minilm/README.md", "docs/results/*.md")
 MARKER = re.compile(r"<!--(figure|table|demo):([\w.-]+)-->(.*?)<!--/\1-->", flags=re.S)
 CARD = ROOT / "checkpoints" / "embinv-minilm"
+# of the demo's six, in the README
+SENTENCES = 2
 PLOTS = ("lengths.png", "reliability.png")
 REGISTRY = Path(__file__).with_name("figures.yaml")
 
@@ -111,9 +113,12 @@ def figure(entry: str | dict, interval: bool = False) -> str:
 
 
 def demo(number: int) -> str:
-    """A command of `make demo` and what it printed."""
+    """A command of `make demo` and what it printed: the first sentences, and what follows the last one."""
     run = results("ladder")["demo"][number]
-    return f"$ {run['command']}\n{run['output']}"
+    blocks = run["output"].split("\n\n")
+    sentences = sum(block.startswith("original") for block in blocks)
+    shown = [*blocks[:SENTENCES], f"… {sentences - SENTENCES} more …", *blocks[sentences:]]
+    return f"$ {run['command']}\n" + "\n\n".join(shown)
 
 
 def draw_plots():

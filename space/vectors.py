@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from modeling_embinv.data.files import one_line, parse_json
-from modeling_embinv.stores.vectors import KINDS, open_vectors
+from modeling_embinv.stores.readers import KINDS, STORE_FILES
+from modeling_embinv.stores.vectors import open_vectors
 from modeling_embinv.vectors_embinv import bad_rows
 
 __all__ = ["KINDS", "parse_file", "parse_pasted"]
@@ -50,6 +51,8 @@ def parse_file(path: str, dim: int) -> dict[int, torch.Tensor]:
         raise ValueError(
             f"{file.name} has more than {MAX_BYTES // 1_000_000} MB; cut it to the vectors you want to read."
         )
+    if file.suffix.lower() in STORE_FILES:  # a stranger's database may hold queries that never end
+        raise ValueError(f"{file.name} cannot be read as a store here; export its vectors as {', '.join(KINDS)}.")
     found: dict[int, torch.Tensor] = {}
     try:
         source = open_vectors(file, dim=dim)

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from .errors_embinv import EmbInvError
 from .errors_embinv import shown
 from .generation_config_embinv import EmbInvGenerationConfig
 from .generation_config_embinv import GenerationConfigMixin
+from .hypotheses_embinv import SearchRound
+from .hypotheses_embinv import Targets
 from .inputs_embinv import BEAMS
 from .inputs_embinv import Fingerprint
 from .inputs_embinv import as_rows
@@ -33,7 +36,6 @@ from .sampler_embinv import Sampler
 from .sampler_embinv import shape_of_draws
 from .search_embinv import ClosedLoop
 from .search_embinv import Judge
-from .search_embinv import Targets
 from .settings_embinv import SearchSettings
 from .texts_embinv import decode_rows
 
@@ -122,6 +124,7 @@ class EmbInvGenerationMixin(GenerationConfigMixin):
         draft_ids: Tensor | None = None,
         feedback: Callable[..., Any] | str | None = None,
         tokenizer: Any = None,
+        on_round: Callable[[SearchRound], None] | None = None,
         **kwargs: Any,
     ) -> EmbInvGenerationOutput:
         """Recover the texts of embeddings.
@@ -160,6 +163,8 @@ class EmbInvGenerationMixin(GenerationConfigMixin):
                 an array or lists; its vectors are normalised. Without a search it only gives the cosine of each text.
                 None, the default, ranks candidates by likelihood alone.
             tokenizer: this model's, to hand texts to `feedback`.
+            on_round: called in a search after its candidates and after each round, with a `SearchRound`: the number of
+                the round, the best text of each vector so far and its cosine. What it raises ends the search.
             **kwargs: settings that differ from `generation_config`, see `EmbInvGenerationConfig`. `search`, a
                 `SearchSettings` or a dictionary, replaces the whole search; `num_candidates` and its like replace
                 single settings of it.
@@ -187,7 +192,7 @@ class EmbInvGenerationMixin(GenerationConfigMixin):
             draft_ids = check_draft(draft_ids, shape, self.config.vocab_size, self.config.eos_token_id)
         judge, scout = self._judges(config.search, feedback, tokenizer)
         if search and len(embeddings):
-            return self._closed_loop(Targets.of(embeddings, generator), config, streamer, judge, scout)
+            return self._closed_loop(Targets.of(embeddings, generator), config, streamer, judge, scout, on_round)
         calibration = config.calibration_of("open_loop")
 
         def confidence_of(canvas: Canvas) -> Tensor:
@@ -242,10 +247,16 @@ class EmbInvGenerationMixin(GenerationConfigMixin):
         streamer: Any,
         judge: Judge | None,
         scout: Judge | None,
+        on_round: Callable[[SearchRound], None] | None,
     ) -> EmbInvGenerationOutput:
         """The best of several texts, corrected by what the judge says of them."""
         denoiser = Denoiser(self, config)
-        best = ClosedLoop(denoiser, config.search, judge, scout).run(targets)
+
+        def report(one: SearchRound) -> None:
+            assert on_round is not None  # else there is no `report`
+            on_round(replace(one, sequences=self._padded_sequences(one.sequences).cpu(), cosine=one.cosine.cpu()))
+
+        best = ClosedLoop(denoiser, config.search, judge, scout, on_round and report).run(targets)
         ids, cosine = best.ids[:, 0], best.cosine[:, 0]
         calibration = config.calibration_of("candidates" if judge is None else judge.kind)
         confidence = calibration(best.log_p[:, 0].exp(), ids, self.config.eos_token_id, cosine)
@@ -280,12 +291,16 @@ class EmbInvGenerationMixin(GenerationConfigMixin):
 
     def _finish(self, ids: Tensor, confidence: Tensor, streamer: Any) -> tuple[Tensor, Tensor]:
         """ids (B, L) with padding behind the end, streamed, and their confidence, 0 there."""
+        sequences = self._padded_sequences(ids)
         behind_end = after_first(ids == self.config.eos_token_id)
-        sequences = ids.masked_fill(behind_end, self.config.pad_token_id)
         if streamer is not None:
             streamer.put(sequences.cpu())
             streamer.end()
         return sequences, confidence.masked_fill(behind_end, 0.0)
+
+    def _padded_sequences(self, ids: Tensor) -> Tensor:
+        """ids (B, L) with padding behind the end."""
+        return ids.masked_fill(after_first(ids == self.config.eos_token_id), self.config.pad_token_id)
 
     def _generation_settings(self, generation_config: Any, overrides: dict[str, Any]) -> EmbInvGenerationConfig:
         base = self.generation_config if generation_config is None else generation_config

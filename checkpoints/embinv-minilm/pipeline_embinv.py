@@ -1,5 +1,6 @@
 """`pipeline("embedding-inversion")`: vectors in, texts with confidences out."""
 
+import warnings
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -13,15 +14,18 @@ from transformers import Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .errors_embinv import EmbInvError
+from .errors_embinv import is_whole
+from .errors_embinv import shown
 from .generation_config_embinv import INSTEAD
 from .inputs_embinv import as_rows
 from .inputs_embinv import check_embeddings
 from .inputs_embinv import check_generator
 from .inputs_embinv import check_texts
-from .errors_embinv import is_whole
-from .errors_embinv import shown
 from .integrity_embinv import check_tokenizer
+from .presets_embinv import choose
 from .texts_embinv import written_texts
+from .verdicts_embinv import TEXT_VERDICTS
+from .verdicts_embinv import verdict_of
 
 TASK = "embedding-inversion"
 # vectors at a time, by default and at most
@@ -56,14 +60,16 @@ class EmbeddingInversionPipeline(Pipeline):
             embeddings: (N, D) or (D,): tensor, array, or lists of numbers; or an iterator of vectors (D,), which is
                 read a batch at a time.
             batch_size: vectors at a time, 64 by default. It changes no text.
-            kwargs: `seed` of sampling, 0 by default, or a `generator`; `feedback`, "surrogate" or an encoder (N texts
-                → (N, D)), which checks candidates and corrections; and the settings of `generate`. With `texts`, a
-                redacted text for each vector, its gaps are filled; the others are then arguments of `fill`.
+            kwargs: `preset`, "quick", "standard" or "thorough", see `choose`: without single settings it is
+                "standard", a search that takes seconds a vector on a CPU; `seed` of sampling, 0 by default, or a
+                `generator`; `feedback`, "surrogate" or an encoder (N texts → (N, D)), which checks candidates and
+                corrections; and the settings of `generate`. With `texts`, a redacted text for each vector, its gaps
+                are filled; the others are then arguments of `fill`.
 
         Returns:
             For each vector, or the one: text, confidence (the mean of its tokens'), tokens, token_confidence; with
-            feedback also cosine. For an iterator of vectors, an iterator. With `texts`: text, cosine, verdict and
-            gaps, see `FilledText`.
+            feedback also cosine, verdict and verdict_in_words, see `TEXT_VERDICTS`. For an iterator of vectors, an
+            iterator. With `texts`: text, cosine, verdict and gaps, see `FilledText`.
 
         Example:
             >>> pipe(vectors, texts=["Dear <NAME>, you owe us ▇▇▇."], feedback=encoder.encode)
@@ -82,9 +88,13 @@ class EmbeddingInversionPipeline(Pipeline):
                 raise EmbInvError(f"the pipeline takes no {name}: use generate of the model.")
         if "inputs" in kwargs:
             raise EmbInvError(f"unknown argument inputs: {INSTEAD['inputs']}.")
+        preset = kwargs.pop("preset", None)
         if kwargs.get("texts") is not None:
+            if preset is not None:
+                raise EmbInvError("a preset is of inverted vectors: leave it out where texts are filled.")
             return self._fill(embeddings, batch_size=batch_size, **kwargs)
-        kwargs["generator"] = self._generator(**kwargs)
+        generator = self._generator(kwargs.pop("seed", None), kwargs.pop("generator", None))
+        kwargs = self._arguments(preset, **kwargs) | {"generator": generator}
         width = self.model.config.embedding_dim
         run: Callable[..., Any] = super().__call__  # the library's method has no types
         if isinstance(embeddings, Iterable) and not hasattr(embeddings, "__len__"):
@@ -107,8 +117,15 @@ class EmbeddingInversionPipeline(Pipeline):
             filled += [text.as_dict() for text in output.texts]
         return filled[0] if as_rows(embeddings, "embeddings").ndim == 1 else filled
 
+    def _arguments(self, preset: str | None, on_round: Any = None, **kwargs: Any) -> dict[str, Any]:
+        """The arguments of `generate`: those of a preset, and those that were given."""
+        chosen = choose(self.model, preset, kwargs)
+        if chosen.note:
+            warnings.warn(chosen.note, stacklevel=3)
+        return {**chosen.settings, "feedback": chosen.feedback, "on_round": on_round}
+
     @staticmethod
-    def _generator(seed: int | None = None, generator: torch.Generator | None = None, **_: Any) -> torch.Generator:
+    def _generator(seed: int | None = None, generator: torch.Generator | None = None) -> torch.Generator:
         """One source of noise for all batches of a call: one for each would give all of them the same noise."""
         if seed is not None and generator is not None:
             raise EmbInvError("give a seed or a generator, not both.")
@@ -126,13 +143,15 @@ class EmbeddingInversionPipeline(Pipeline):
         return {"embeddings": embeddings}
 
     def _forward(  # type: ignore[override]
-        self, model_inputs: dict[str, Any], seed: int | None = None, **settings: Any
-    ) -> dict[str, Tensor]:
+        self, model_inputs: dict[str, Any], seed: int | None = None, preset: str | None = None, **settings: Any
+    ) -> dict[str, Any]:
+        # `seed` and `preset`, where the pipeline was made with them, have become a generator and settings
         output = self.model.generate(model_inputs["embeddings"], tokenizer=self.tokenizer, **settings)
-        known = {} if output.cosine is None else {"cosine": output.cosine}
+        judge = "surrogate" if isinstance(settings.get("feedback"), str) else "encoder"
+        known = {} if output.cosine is None else {"cosine": output.cosine, "judge": judge}
         return {"sequences": output.sequences, "confidence": output.confidence, **known}
 
-    def postprocess(self, model_outputs: dict[str, Tensor]) -> list[dict[str, Any]]:  # type: ignore[override]
+    def postprocess(self, model_outputs: dict[str, Any]) -> list[dict[str, Any]]:  # type: ignore[override]
         """What `__call__` returns of a batch, one dictionary for each vector."""
         ids, confidence = model_outputs["sequences"], model_outputs["confidence"]
         texts = written_texts(self.tokenizer, ids, confidence, self.model.config.eos_token_id)
@@ -143,10 +162,15 @@ class EmbeddingInversionPipeline(Pipeline):
                 "confidence": text.confidence,
                 "tokens": text.tokens,
                 "token_confidence": text.token_confidence,
-                **({} if cosine is None else {"cosine": cosine}),
+                **({} if cosine is None else _judged(cosine, model_outputs["judge"])),
             }
             for text, cosine in zip(texts, cosines, strict=True)
         ]
+
+
+def _judged(cosine: float, judge: str) -> dict[str, Any]:
+    verdict = verdict_of(cosine, judge)
+    return {"cosine": cosine, "verdict": verdict, "verdict_in_words": TEXT_VERDICTS[verdict]}
 
 
 def _batches(vectors: Iterator[Any], size: int, width: int) -> Iterator[Tensor]:

@@ -8,8 +8,7 @@ and later chooses the edits, and edits of the best of these, that the encoder em
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
-from itertools import repeat
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,6 +17,11 @@ from torch import Tensor
 from .diffusion_embinv import text_positions
 from .edits_embinv import NUM_DRAWS
 from .edits_embinv import random_edits
+from .hypotheses_embinv import Hypotheses
+from .hypotheses_embinv import SearchRound
+from .hypotheses_embinv import Targets
+from .hypotheses_embinv import pick
+from .hypotheses_embinv import repeated
 from .settings_embinv import TEXTS
 from .settings_embinv import SearchSettings
 
@@ -25,106 +29,9 @@ from .settings_embinv import SearchSettings
 ARRIVED, PATIENCE = 0.999, 5
 
 
-@dataclass
-class Targets:
-    """The vectors e (B, D) that texts are searched for, each with a generator of its own.
-
-    So no text depends on the others of its batch, and equal vectors get different noise.
-    """
-
-    vectors: Tensor
-    generators: list[torch.Generator]
-
-    @classmethod
-    def of(cls, vectors: Tensor, generator: torch.Generator | None) -> "Targets":
-        """Generators whose seeds are drawn from `generator`, one number a row."""
-        device = "cpu" if generator is None else generator.device
-        seeds = [int(torch.randint(2**31, (1,), generator=generator, device=device)) for _ in vectors]
-        return cls(vectors, [torch.Generator().manual_seed(seed) for seed in seeds])
-
-    def __len__(self) -> int:
-        return len(self.vectors)
-
-    def rows(self, index: Tensor) -> "Targets":
-        """Those of the rows `index`."""
-        return Targets(self.vectors[index], [self.generators[row] for row in index.tolist()])
-
-    def copies(self, count: int, vectors: Tensor | None = None) -> "Targets":
-        """Each `count` times, or `vectors` (B · count, D) in their place."""
-        vectors = self.vectors.repeat_interleave(count, dim=0) if vectors is None else vectors
-        return Targets(vectors, [generator for one in self.generators for generator in repeat(one, count)])
-
-    def draws(self, count: int, width: int) -> Tensor:
-        """(B · count, width) uniform in [0, 1), `count` rows from each generator."""
-        rows = [torch.rand(count, width, generator=generator) for generator in self.generators]
-        return torch.cat(rows).to(self.vectors.device)
-
-
-@dataclass
-class Hypotheses:
-    """K texts for each of B vectors, the best first.
-
-    ids: (B, K, L). vectors: (B, K, D), 0 without a judge. cosine: (B, K) of them with e. log_p: (B, K, L) of each
-    token of the text given e and about half of the others, 0 behind its end. score: (B, K) cosine + λ · mean log p.
-    """
-
-    ids: Tensor
-    vectors: Tensor
-    cosine: Tensor
-    log_p: Tensor
-    score: Tensor
-
-    @classmethod
-    def of(cls, ids: Tensor, vectors: Tensor, cosine: Tensor) -> "Hypotheses":
-        """Texts whose likelihood is not computed yet."""
-        return cls(ids, vectors, cosine, torch.zeros(ids.shape, device=ids.device), cosine)
-
-    @classmethod
-    def joined(cls, parts: list["Hypotheses"], dim: int) -> "Hypotheses":
-        """Those of several vectors (dim 0), or more texts for the same vectors (dim 1)."""
-        return cls(*(torch.cat([getattr(part, name) for part in parts], dim=dim) for name in NAMES))
-
-    def rows(self, index: Tensor) -> "Hypotheses":
-        """Those of the vectors `index`."""
-        return Hypotheses(*(getattr(self, name)[index] for name in NAMES))
-
-    def put(self, index: Tensor, other: "Hypotheses") -> None:
-        """Replace those of the vectors `index`."""
-        for name in NAMES:
-            getattr(self, name)[index] = getattr(other, name)
-
-    def best(self, count: int) -> "Hypotheses":
-        """The `count` best different ones; where there are fewer, the last ones repeat."""
-        order = self.score.masked_fill(repeated(self.ids), -torch.inf).argsort(dim=1, descending=True, stable=True)
-        rank = torch.arange(count, device=order.device).clamp_max(order.shape[1] - 1)
-        return Hypotheses(*(_pick(getattr(self, name), order[:, rank]) for name in NAMES))
-
-    def worst(self) -> Tensor:
-        """(B,) the lowest score, −∞ where one of the texts is a copy."""
-        return self.score.masked_fill(repeated(self.ids), -torch.inf).amin(dim=1)
-
-
-NAMES = tuple(field.name for field in fields(Hypotheses))
-
-
-def _pick(values: Tensor, order: Tensor) -> Tensor:
-    """values (B, K, …) at order (B, k) → (B, k, …)."""
-    return values[torch.arange(len(values), device=values.device)[:, None], order]
-
-
 def _copies(values: Tensor, count: int) -> Tensor:
     """(A, K, …) → (A · K · count, …): each of the K `count` times."""
     return values.repeat_interleave(count, dim=1).flatten(0, 1)
-
-
-def repeated(ids: Tensor) -> Tensor:
-    """(B, K) bool: rows of ids (B, K, L) that stand further left, too."""
-    if ids.shape[-1] > 1:  # a number for each text
-        _, number = ids.flatten(0, 1).unique(dim=0, return_inverse=True)
-        ids = number.view(*ids.shape[:2], 1)
-    ordered, order = ids[..., 0].sort(dim=1, stable=True)  # of equal ones, the leftmost comes first
-    again = torch.nn.functional.pad(ordered[:, 1:] == ordered[:, :-1], (1, 0))
-    return torch.zeros_like(again).scatter(1, order, again)
 
 
 @dataclass
@@ -164,13 +71,19 @@ class ClosedLoop:
         settings: how wide and how long the search is.
         judge: ranks texts and has the last word; None ranks by their likelihood alone.
         scout: the surrogate beside an encoder that judges, see above; None leaves it out.
+        on_round: called with each `SearchRound`, whose sequences have end tokens for padding.
     """
 
     def __init__(
-        self, denoiser: Any, settings: SearchSettings, judge: Judge | None, scout: Judge | None = None
+        self,
+        denoiser: Any,
+        settings: SearchSettings,
+        judge: Judge | None,
+        scout: Judge | None = None,
+        on_round: Callable[[SearchRound], None] | None = None,
     ) -> None:
         self.denoiser, self.settings = denoiser, settings
-        self.judge, self.scout = judge, scout
+        self.judge, self.scout, self.on_round = judge, scout, on_round
         self.end, self.mask = denoiser.model.config.eos_token_id, denoiser.model.config.mask_token_id
         self.num_checked = min(settings.num_checked, settings.num_proposals)
         # without a surrogate each edit costs a call of the encoder
@@ -187,28 +100,33 @@ class ClosedLoop:
     def searches(self, targets: Targets) -> Hypotheses:
         """The best text of each target, (B, 1, …), of several searches for those that no text has reached."""
         best = self.search(targets)
-        for _ in range(self.settings.num_searches - 1):
+        for number in range(1, self.settings.num_searches):
             missed = (best.cosine[:, 0] < ARRIVED).nonzero().squeeze(1)
             if not len(missed):
                 break
-            again = self.search(targets.rows(missed))
+            again = self.search(targets.rows(missed), number * self.settings.num_corrections)
             best.put(missed, Hypotheses.joined([best.rows(missed), again], dim=1).best(1))
         return best
 
-    def search(self, targets: Targets) -> Hypotheses:
-        """The best text of each target, (B, 1, …): candidates, rounds by the scout, rounds by the judge."""
+    def search(self, targets: Targets, first: int = 0) -> Hypotheses:
+        """The best text of each target, (B, 1, …): candidates, rounds by the scout, rounds by the judge.
+
+        first: rounds of earlier searches.
+        """
         texts, num_rounds = self.candidates(targets), self.settings.num_corrections
         scouted = self.settings.scouted_rounds if self.scout is not None else 0
         if scouted:
-            texts = self.rounds(targets, texts, self.scout, scouted).ids
-        return self.rounds(targets, texts, self.judge, num_rounds - scouted).best(1)
+            texts = self.rounds(targets, texts, self.scout, scouted, first).ids
+        return self.rounds(targets, texts, self.judge, num_rounds - scouted, first + scouted).best(1)
 
-    def rounds(self, targets: Targets, texts: Tensor, judge: Judge | None, count: int) -> Hypotheses:
-        """The beam (B, num_beams, …) after `count` rounds that start from texts (B, K, L)."""
+    def rounds(self, targets: Targets, texts: Tensor, judge: Judge | None, count: int, first: int = 0) -> Hypotheses:
+        """The beam (B, num_beams, …) after `count` rounds that start from texts (B, K, L); `first` came before."""
         num_beams = self.settings.num_beams
         state = self.weigh(judge, texts, targets.vectors).best(num_beams)
+        if first == 0:
+            self._report(targets, state, judge, 0)
         stale = torch.zeros(len(targets), dtype=torch.long, device=texts.device)
-        for _ in range(count):
+        for number in range(first + 1, first + count + 1):
             active = ((state.cosine[:, 0] < ARRIVED) & (stale < PATIENCE)).nonzero().squeeze(1)
             if not len(active):
                 break
@@ -219,7 +137,17 @@ class ClosedLoop:
             after = Hypotheses.joined([before, new], dim=1).best(num_beams)
             stale[active] = torch.where(after.score[:, 0] > before.score[:, 0] + 1e-6, 0, stale[active] + 1)
             state.put(active, after)
+            self._report(targets, state, judge, number)
         return state
+
+    def _report(self, targets: Targets, state: Hypotheses, judge: Judge | None, number: int) -> None:
+        """Hands the best texts of a state (B, K, …) to `on_round`."""
+        if self.on_round is not None:
+            assert targets.index is not None  # `__post_init__` fills it in
+            total = self.settings.num_searches * self.settings.num_corrections
+            kind = None if judge is None else judge.kind
+            best = state.ids[:, 0].clone(), state.cosine[:, 0].clone()  # the state changes in place
+            self.on_round(SearchRound(number, total, targets.index, *best, kind))
 
     def candidates(self, targets: Targets) -> Tensor:
         """(B, num_candidates, L): the text of temperature 0, and samples."""
@@ -279,7 +207,7 @@ class ClosedLoop:
         # where cosine alone ranks, no more of them can reach the beam
         count = self.settings.num_beams * (2 if judge.likelihood_weight else 1)
         nearest = cosine.masked_fill(copies, -torch.inf).topk(min(count, ids.shape[1]), dim=1).indices
-        texts = Hypotheses.of(_pick(ids, nearest), _pick(vectors, nearest), _pick(cosine, nearest))
+        texts = Hypotheses.of(pick(ids, nearest), pick(vectors, nearest), pick(cosine, nearest))
         return self._with_likelihood(texts, embeddings, judge.likelihood_weight, floor)
 
     def _with_likelihood(

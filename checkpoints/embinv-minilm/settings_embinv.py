@@ -188,7 +188,7 @@ class SamplerSettings(Settings):
         detail="sequential and autoregressive take one for each token instead; two_stage adds num_steps to those.",
     )  # fmt: skip
     guidance_scale: float = setting(
-        1.0, "scale of classifier-free guidance; 1 is none", -100.0, 100.0,
+        1.0, "strength of classifier-free guidance; 1 = off", -100.0, 100.0,
         detail="logits = null + scale · (conditional − null), arXiv 2207.12598. Any value but 1 runs both branches, "
         "in one batch of twice the rows.",
     )  # fmt: skip
@@ -226,10 +226,8 @@ class SearchSettings(Settings):
     of a vector in one round.
     """
 
-    num_candidates: int = setting(1, "texts written for each vector; the best one is kept", 1, 10_000)
-    num_corrections: int = setting(
-        0, "rounds in which the best texts are edited and judged again; they need feedback", 0, 10_000
-    )
+    num_candidates: int = setting(1, "drafts of each vector's text; the best one is kept", 1, 10_000)
+    num_corrections: int = setting(0, "rounds of edits of the best texts, each checked by feedback", 0, 10_000)
     num_beams: int = setting(4, "texts of each vector that survive a round", 1, 1_000)
     num_proposals: int = setting(
         64, "edits of each surviving text in a round", 1, 10_000,
@@ -244,11 +242,11 @@ class SearchSettings(Settings):
         detail="Half of them recovers about as much with half the calls of the encoder.",
     )  # fmt: skip
     num_hops: int = setting(
-        3, "edits in a row before the encoder judges a text", 1, 100,
+        3, "edits chained before each call of the encoder", 1, 100,
         detail="The surrogate's best edits are edited again. 1 is faster, and recovers less with as many calls.",
     )  # fmt: skip
     num_searches: int = setting(
-        1, "searches from new candidates, for vectors that no text has reached; the best text is kept", 1, 1_000
+        1, "searches, each from new drafts, while no text matches the vector; the best text is kept", 1, 1_000
     )
     candidate_temperature: float = setting(
         0.7, "temperature at which candidates and edits are sampled", 0.001, 100.0, detail="Higher ones differ more."

@@ -13,13 +13,14 @@ from transformers import PreTrainedTokenizerBase
 
 from ..inversion.dumps import invert_file
 from ..modeling_embinv import EmbInvForMaskedDiffusion
+from ..presets_embinv import PRESETS
 from ..stores.vectors import open_vectors
 from ..vectors_embinv import unit_rows
 from .public import public_sentences
 from .sample import Sample
 
 # the closed loop that an audit runs
-STANDARD = {"num_candidates": 8, "num_corrections": 5, "num_beams": 2, "num_proposals": 32}
+STANDARD = dict(PRESETS["standard"].settings)
 # rows of a part, which is what an interruption loses at most
 PART_ROWS = 16
 

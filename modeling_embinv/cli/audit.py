@@ -18,7 +18,7 @@ from .options import (
     messages_on_stderr,
     report_skipped,
 )
-from .outcome import on_interrupt
+from .outcome import epilog, on_interrupt
 
 if TYPE_CHECKING:
     from ..audit.fingerprint import Origin
@@ -28,12 +28,10 @@ if TYPE_CHECKING:
     from ..stores.vectors import VectorSource
 
 OVER = 3
-_EXAMPLES = """examples:
-  embinv audit dump.parquet --out report/
-  embinv audit dump.parquet --column embedding --text-column body --out report/ --fail-over words=0.3,names=0.1
-  embinv audit dump.parquet --out report/ --candidates names.txt --defences all
-
-exit status: 0 within the thresholds of --fail-over, 3 over one of them, 2 a mistake in the command or its input
+_EXAMPLES = """
+embinv audit dump.parquet --out report/
+embinv audit chroma:./store --collection support --out report/ --fail-over words=0.3,names=0.1
+embinv audit dump.parquet --column embedding --text-column body --out report/ --candidates names.txt --defences all
 """
 _WORK = ".unfinished"
 
@@ -41,12 +39,18 @@ _WORK = ".unfinished"
 def add_audit(commands: Commands) -> None:
     """Adds the command `audit` and its flags."""
     parser = commands.add_parser("audit", help="measure what a vector store leaks, and write a report")
-    parser.epilog = _EXAMPLES
-    parser.add_argument("source", help=f"{VECTOR_KINDS}, or a folder that datasets saved")
+    parser.epilog = epilog(_EXAMPLES, "a figure is above its threshold of --fail-over")
+    parser.add_argument("source", help=VECTOR_KINDS)
     parser.add_argument("--out", required=True, help="folder of the report; a report that lies there is replaced")
     parser.add_argument("--column", help="column of the vectors, or its path; without it the usual names are tried")
     parser.add_argument("--id_column", help="column of their ids; without it what the format calls id")
     parser.add_argument("--text_column", help="column of their texts; without it the usual names are tried")
+    parser.add_argument(
+        "--collection", "--table", metavar="NAME", help="collection or table of a store; without it the only one"
+    )
+    parser.add_argument(
+        "--trust_source", action="store_true", help="load the pickles of a local Qdrant folder, which can run code"
+    )
     parser.add_argument("--strict", action="store_true", help="stop at the first row without a usable vector")
     group = parser.add_argument_group("what is tried")
     group.add_argument("--limit", type=count, default=200, help="rows that are attacked, drawn at random")
@@ -90,7 +94,7 @@ def _audit(options: argparse.Namespace) -> int:
 
     with messages_on_stderr():
         sample = draw(source, options.limit, options.seed)
-    report_skipped(options.source, source.skipped)
+    report_skipped(source.path, source.skipped)
     found = _origin(options, sample)
     options.model = found.model
     work = Path(options.out) / _WORK
@@ -136,7 +140,10 @@ def _open(options: argparse.Namespace) -> "VectorSource":
     from ..stores.vectors import open_vectors
 
     def opened(texts: str | bool) -> "VectorSource":
-        return open_vectors(options.source, options.column, options.id_column, texts, strict=options.strict)
+        return open_vectors(
+            options.source, options.column, options.id_column, texts, strict=options.strict,
+            collection=options.collection, trust=options.trust_source,
+        )  # fmt: skip
 
     with messages_on_stderr():
         try:
@@ -202,7 +209,7 @@ def _report(
         *([missing] if missing else []),
     ]
     report = Report(
-        source={"name": options.source, "column": source.column, "id_column": source.id_column,
+        source={"name": source.path, "column": source.column, "id_column": source.id_column,
                 "text_column": source.text_column, "rows": sample.total, "digest": sample.digest,
                 "skipped": {"count": source.skipped.count, "examples": source.skipped.examples}},
         checkpoint={"name": options.model, "encoder": model.config.encoder_id, "checksums": model.config.checksums},

@@ -10,7 +10,7 @@ from ..data.flags import Commands
 from ..errors_embinv import EmbInvError
 from ..settings_embinv import FEEDBACK
 from .options import add_encoder, add_model_folder, count, feedback_of, load_model
-from .outcome import on_interrupt
+from .outcome import epilog, on_interrupt
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,10 +19,17 @@ if TYPE_CHECKING:
     from ..evaluation.calibration import WrittenTokens
     from ..modeling_embinv import EmbInvForMaskedDiffusion
 
+_EXAMPLES = """
+embinv calibrate data/mine --model runs/mine/best
+embinv calibrate data/mine --model runs/mine/best --limit 200
+embinv calibrate data/mine --model runs/mine/best --feedback surrogate encoder
+"""
+
 
 def add_calibrate(commands: Commands) -> None:
     """Adds the command `calibrate` and its flags."""
     parser = commands.add_parser("calibrate", help="fit the confidence to how often tokens are right, and save it")
+    parser.epilog = epilog(_EXAMPLES)
     parser.add_argument("pairs", nargs="+", help="folders of `embinv prepare`, whose validation split is inverted")
     parser.add_argument("--limit", type=count, default=1000, help="texts of each folder without a judge")
     parser.add_argument("--search_limit", type=count, default=200, help="texts of each folder for each judge")
@@ -35,10 +42,10 @@ def add_calibrate(commands: Commands) -> None:
 
 def _calibrate(options: argparse.Namespace) -> None:
     if not Path(options.model).is_dir():
-        raise EmbInvError(f"{options.model} is no folder; the fitted calibration is saved in the model's own folder.")
+        raise EmbInvError(f"{options.model}: no such folder; the calibration is saved in the folder of the model.")
     for path in options.pairs:
         if not Path(path).is_dir():
-            raise EmbInvError(f"{path} is no folder; make it with `embinv prepare`")
+            raise EmbInvError(f"{path}: no such folder; make it with `embinv prepare`.")
     saved: list[str] = []
     with on_interrupt(lambda: f"Saved in {options.model}: the calibration of {', '.join(saved)}." if saved else ""):
         for kind in _fit_each(options):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors_embinv import EmbInvError
+from ..presets_embinv import PRESETS, without_surrogate
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +24,7 @@ def check_model(name: str) -> None:
     """
     if not Path(name).exists() and not _REPOSITORY.fullmatch(name):
         raise EmbInvError(
-            f"{name[:200]} is no folder here, and no repository either (user/name or user/name@revision)."
+            f"{name[:200]}: no such folder, and not the name of a repository (user/name or user/name@revision)."
         )
 
 
@@ -36,14 +37,32 @@ def stored_config(model: str) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
+def check_preset_flag(options: argparse.Namespace) -> None:
+    """A preset that the model's folder cannot serve.
+
+    Raises:
+        EmbInvError: `--preset` needs a surrogate, the folder's model has none, and `--feedback` names no other judge.
+    """
+    config = stored_config(options.model)
+    needs = options.preset is not None and PRESETS[options.preset].feedback == "surrogate"
+    if needs and options.feedback is None and config and not config.get("surrogate_rank"):
+        raise EmbInvError(without_surrogate(options.preset))
+
+
 def check_feedback_flag(options: argparse.Namespace) -> None:
     """Corrections that nothing checks.
 
     Raises:
-        EmbInvError: `--num-corrections` without `--feedback`.
+        EmbInvError: `--num-corrections`, or a preset that has some, without `--feedback`.
     """
-    if options.num_corrections and options.feedback in (None, "none"):
-        raise EmbInvError("--num-corrections needs --feedback surrogate, or encoder.")
+    preset = PRESETS[options.preset or "quick"]
+    judge = preset.feedback if options.feedback is None else options.feedback
+    corrections = options.num_corrections
+    if corrections is None:
+        corrections = preset.settings["num_corrections"]
+    if corrections and judge in (None, "none"):
+        name = "--num-corrections" if options.num_corrections else f"--preset {options.preset}"
+        raise EmbInvError(f"{name} needs --feedback surrogate (or encoder).")
 
 
 def check_device(name: str) -> "torch.device":
@@ -63,7 +82,7 @@ def check_device(name: str) -> "torch.device":
         present = ["cpu"]
         if torch.accelerator.is_available():
             present.append(str(torch.accelerator.current_accelerator()))
-        raise EmbInvError(f"--device {name[:40]!r} is not on this machine; present: {', '.join(present)}") from error
+        raise EmbInvError(f"--device {name[:40]} is not on this machine; it has {', '.join(present)}.") from error
     return device
 
 
@@ -87,4 +106,6 @@ def check_writable(flag: str, path: str | None) -> None:
         return
     folder = Path(path).absolute().parent
     if not folder.is_dir() or Path(path).is_dir() or not os.access(folder, os.W_OK):
-        raise EmbInvError(f"{flag} {path}: no file can be written there.")
+        raise EmbInvError(
+            f"{flag} {path}: this file cannot be written; give one in a folder that exists and is yours."
+        )

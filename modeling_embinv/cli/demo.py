@@ -3,11 +3,23 @@
 import argparse
 import re
 import sys
-from typing import Any
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..data.flags import Commands
 from ..errors_embinv import EmbInvError
-from .options import add_encoder, add_model, checked_settings, encoder_of, feedback_of, load_model
+from .options import add_encoder, add_model, checked_settings, chosen_settings, encoder_of, feedback_of, load_model
+from .outcome import epilog
+
+if TYPE_CHECKING:
+    from ..data.encoders import Encoder
+    from .ladder import Ladder
+
+_EXAMPLES = """
+embinv demo
+embinv demo "Our meeting is at noon." "My password is hunter2." --preset thorough
+embinv demo --num-candidates 16 --num-corrections 20 --feedback encoder
+"""
 
 DEMO_SENTENCES = (
     "The dog slept in front of the fire.",
@@ -24,6 +36,7 @@ BARS, SHORTEST = "▇▇▇", 5
 def add_demo(commands: Commands) -> None:
     """Adds the command `demo` and its flags."""
     parser = commands.add_parser("demo", help="embed a few sentences and invert their vectors")
+    parser.epilog = epilog(_EXAMPLES)
     parser.add_argument(
         "sentences",
         nargs="*",
@@ -45,61 +58,82 @@ def _demo(options: argparse.Namespace) -> None:
     settings = checked_settings(options)
     if not any(map(str.strip, options.sentences)):
         raise EmbInvError("there is nothing to invert: every sentence is empty.")
-    import torch
+    started = time.perf_counter()
     from rich.console import Console
 
-    from ..data.canvas import encode_canvas
-    from ..evaluation import metrics
-    from ..inversion.terminal import legend, tinted
-    from ..texts_embinv import written_texts
+    from ..inversion.terminal import legend
+    from .ladder import Ladder, rungs
 
     model, tokenizer = load_model(options)
+    settings, judge = chosen_settings(options, model, settings)
+    model._generation_settings(None, dict(settings))  # what cannot be is found before the encoder is loaded
     encoder = encoder_of(model, options)
-    canvas = encode_canvas(encoder.vocabulary, list(options.sentences), model.config.max_sequence_length)
-    _report_left_out(options.sentences, canvas.kept)
-    embeddings = encoder.encode(canvas.texts)
-    feedback = feedback_of(options.feedback, model, options, encoder)
-    generator = torch.Generator().manual_seed(options.seed)
-    output = model.generate(embeddings, generator=generator, feedback=feedback, tokenizer=tokenizer, **settings)
-    sequences, end = output.sequences.cpu(), model.config.eos_token_id
-    recovered = written_texts(tokenizer, sequences, output.confidence, end)
-    cosines = metrics.cosine(encoder.encode([text.text for text in recovered]), embeddings)
-    accuracies = metrics.token_accuracy(sequences, canvas.input_ids, end)
-    console = Console(highlight=False, soft_wrap=True)
-    for row, index in enumerate(canvas.kept):
-        console.print(f"original   {options.sentences[index]}", markup=False)
-        console.print("recovered ", tinted(tokenizer, recovered[row].ids, recovered[row].token_confidence))
-        console.print(f"           cosine {cosines[row]:.3f}   token accuracy {100 * accuracies[row]:.0f} %\n")
-    _fill(console, model, tokenizer, [options.sentences[index] for index in canvas.kept], encoder, feedback)
-    calls = f", {output.num_feedback_calls} encoder calls" if output.num_feedback_calls else ""
-    calls += f", {output.num_surrogate_calls} surrogate calls" if output.num_surrogate_calls else ""
-    vectors = f"{len(canvas.kept)} {'vector' if len(canvas.kept) == 1 else 'vectors'}"
-    console.print(
-        f"{vectors} in {output.num_forward_passes} forward passes{calls}.", *[legend()] * console.is_terminal
-    )
+    feedback = feedback_of(judge, model, options, encoder)
+    sentences = _embedded(list(options.sentences), encoder, model.config.max_sequence_length)
+    console = Console(highlight=False)
+    ladder = Ladder(model, tokenizer, encoder, rungs(model, settings, judge, feedback, options.seed), console)
+    for sentence in sentences:
+        ladder.climb(sentence.original, encoder.encode([sentence.text]), sentence.note)
+    _fill(ladder, [one.original for one in sentences], feedback)
+    seconds = time.perf_counter() - started
+    count = f"{len(sentences)} {'vector' if len(sentences) == 1 else 'vectors'}"
+    console.print(f"{count} in {seconds:.0f} s: {ladder.costs}.", *[legend()] * console.is_terminal, soft_wrap=True)
 
 
-def _fill(console: Any, model: Any, tokenizer: Any, sentences: list[str], encoder: Any, feedback: Any) -> None:
-    """Hides the two longest words of the longest sentence that the model holds, and fills the gaps by its vector."""
-    from ..data.tokens import tokenize
+class _Sentence(NamedTuple):
+    """A sentence as far as the model can write it.
+
+    Attributes:
+        original: as it was typed. text: what is embedded, as the tokenizer writes it. note: what was cut, or "".
+    """
+
+    original: str
+    text: str
+    note: str
+
+
+def _embedded(sentences: list[str], encoder: "Encoder", length: int) -> list[_Sentence]:
+    """The sentences, cut to `length` − 1 tokens; those that the tokenizer cannot write are named on stderr.
+
+    Raises:
+        EmbInvError: it can write none of them.
+    """
+    from ..data.canvas import canvas_of_rows
+
+    encoded = encoder.tokenizer(sentences, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    rows, most = encoded["input_ids"], length - 1
+    canvas = canvas_of_rows(encoder.vocabulary, [row[:most] for row in rows], length)
+    _report_left_out(sentences, canvas.kept)
+    found = []
+    for index, text in zip(canvas.kept, canvas.texts, strict=True):
+        original, note = sentences[index], ""
+        if len(rows[index]) > most:
+            original = original[: encoded["offset_mapping"][index][most - 1][1]]
+            note = f"(cut to its first {most} of {len(rows[index])} tokens, which is what this model writes)"
+        found.append(_Sentence(original, text, note))
+    return found
+
+
+def _fill(ladder: "Ladder", sentences: list[str], feedback: Any) -> None:
+    """Hides the two longest words of the longest sentence, and fills the gaps by its vector."""
     from ..inversion.terminal import filled
 
-    lengths = map(len, tokenize(tokenizer, sentences))
-    most = model.config.max_sequence_length - 1
-    text = max((one for one, length in zip(sentences, lengths, strict=True) if length <= most), key=len, default="")
+    text = max(sentences, key=len)
     words = re.findall(r"\w+", text)
     if len(words) < SHORTEST:
         return
-    own = encoder.encode if model.surrogate is None else "surrogate"
     redacted = text
     for word in sorted(words, key=len)[-2:]:
         redacted = re.sub(rf"\b{word}\b", BARS, redacted, count=1)
-    output = model.fill(encoder.encode([text]), [redacted], tokenizer, feedback or own)
+    encode = ladder.encoder.encode
+    judge = feedback or (encode if ladder.model.surrogate is None else "surrogate")
+    output = ladder.model.fill(encode([text]), [redacted], ladder.tokenizer, judge)
+    ladder.costs.add(output)
     row = output.texts[0].as_dict()
-    calls = f"{output.num_feedback_calls} encoder calls" if output.num_feedback_calls else "no encoder call"
-    console.print(f"redacted   {redacted}", markup=False)
-    console.print("filled    ", filled(row))
-    console.print(f"           cosine {row['cosine']:.3f}   {row['verdict']}: {row['verdict_in_words']}, {calls}\n")
+    ladder.show("redacted", redacted)
+    ladder.show("filled", filled(row), row["cosine"])
+    ladder.show("", f"{row['verdict']}: {row['verdict_in_words']}")
+    ladder.console.print()
 
 
 def _report_left_out(sentences: list[str], kept: list[int]) -> None:
@@ -110,6 +144,11 @@ def _report_left_out(sentences: list[str], kept: list[int]) -> None:
     """
     left_out = [repr(text[:40]) for index, text in enumerate(sentences) if index not in set(kept)]
     if left_out and not kept:
-        raise EmbInvError(f"there is nothing to invert: the tokenizer cannot write {', '.join(left_out)}.")
+        raise EmbInvError(
+            f"there is nothing to invert: the tokenizer does not know the characters of {', '.join(left_out)}."
+        )
     if left_out:
-        print(f"embinv: warning: left out, as the tokenizer cannot write it: {', '.join(left_out)}", file=sys.stderr)
+        print(
+            f"embinv: warning: left out, because the tokenizer does not know the characters: {', '.join(left_out)}",
+            file=sys.stderr,
+        )

@@ -4,13 +4,14 @@ import argparse
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..data.flags import Commands
 from ..errors_embinv import EmbInvError
+from ..presets_embinv import choose
 from .checks import check_writable
 from .options import add_encoder, add_model, checked_settings, count, encoder_of, load_model
-from .outcome import on_interrupt
+from .outcome import epilog, on_interrupt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -20,10 +21,17 @@ if TYPE_CHECKING:
     from ..evaluation.report import Report
     from ..modeling_embinv import EmbInvForMaskedDiffusion
 
+_EXAMPLES = """
+embinv evaluate held_out.txt --limit 100
+embinv evaluate held_out.txt --limit 100 --preset standard --out scores.json
+embinv evaluate --pairs data/mine --num-steps 1 4 8 16
+"""
+
 
 def add_evaluate(commands: Commands) -> None:
     """Adds the command `evaluate` and its flags."""
     parser = commands.add_parser("evaluate", help="score an inverter on held-out texts, with floors and intervals")
+    parser.epilog = epilog(_EXAMPLES)
     parser.add_argument("texts", nargs="*", help="text files or folders; each file is a part of its own in the table")
     parser.add_argument("--pairs", nargs="+", default=[], help="folders of `embinv prepare` instead of texts")
     parser.add_argument("--split", default="validation", help="which split of --pairs to score")
@@ -31,7 +39,7 @@ def add_evaluate(commands: Commands) -> None:
     parser.add_argument("--max_tokens", type=count, help="leave out texts of more tokens")
     parser.add_argument("--training_pairs", help="folder of `embinv prepare`: adds the nearest training text's floor")
     parser.add_argument("--no_floors", action="store_true", help="leave the floors out")
-    parser.add_argument("--out", help="JSON file to write all scores to")
+    parser.add_argument("--out", "-o", help="JSON file to write all scores to")
     parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
     parser.add_argument("--plots", help="folder to write plots to (needs the `plots` extra)")
     add_model(parser, sweep=True)
@@ -59,12 +67,25 @@ def _evaluate(options: argparse.Namespace) -> None:
             parts += [Path(path).stem] * len(found)
         held_out, kept = HeldOut.of_texts(model, tokenizer, encoder, texts)
         parts = [parts[index] for index in kept]
-    combinations = sweep(**settings, feedback=options.feedback)
+    combinations = sweep(**_several(options, model, settings))
     report = evaluate(held_out, combinations, parts, not options.no_floors, known, options.batch_size)
     if options.out:
         report.save(options.out, options.model)
     with on_interrupt(lambda: f"The scores are in {options.out}." if options.out else ""):
         _show(report, options)
+
+
+def _several(
+    options: argparse.Namespace, model: "EmbInvForMaskedDiffusion", settings: dict[str, Any]
+) -> dict[str, list[Any]]:
+    """The values of each setting that are combined, those of `--preset` among them."""
+    feedback = options.feedback
+    if options.preset is not None:
+        given = {} if feedback is None else {"feedback": feedback}
+        chosen = choose(model, options.preset, {**settings, **given})
+        settings, feedback = chosen.settings, chosen.feedback
+    values = {**settings, "feedback": feedback}
+    return {name: value if isinstance(value, list) else [value] for name, value in values.items() if value is not None}
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -74,17 +95,17 @@ def _check(options: argparse.Namespace) -> None:
         EmbInvError: no texts or pairs, or both; no such file; `--out` or `--plots` that cannot be.
     """
     if bool(options.texts) == bool(options.pairs):
-        raise EmbInvError("give either text files or --pairs.")
+        raise EmbInvError("give text files, or folders of `embinv prepare` with --pairs.")
     check_writable("--out", options.out)
     if options.plots and find_spec("matplotlib") is None:
-        raise EmbInvError("--plots needs matplotlib: pip install 'embinv[plots]'")
+        raise EmbInvError("--plots needs matplotlib: pip install 'embinv[plots]'.")
     if options.texts:
         from ..data.sources import read_texts
 
         read_texts(options.texts)  # opens none of them yet
     for path in [*options.pairs, *([options.training_pairs] if options.training_pairs else [])]:
         if not Path(path).is_dir():
-            raise EmbInvError(f"{path} is no folder; make it with `embinv prepare`")
+            raise EmbInvError(f"{path}: no such folder; make it with `embinv prepare`.")
 
 
 def _show(report: "Report", options: argparse.Namespace) -> None:
@@ -95,13 +116,14 @@ def _show(report: "Report", options: argparse.Namespace) -> None:
     if options.markdown:
         print(markdown(report.rows))
     else:
-        Console(width=None if sys.stdout.isatty() else 180).print(report.table(options.model))
+        console = Console(width=None if sys.stdout.isatty() else 180)
+        console.print(report.table(options.model, console.width))
     error = 100 * report.calibration["expected_calibration_error"]
-    print(f"expected calibration error of the confidence: {error:.1f} %")
+    print(f"Expected calibration error of the confidence: {error:.1f} %.")
     if options.plots:
         from ..evaluation.plots import save_plots
 
-        print("plots:", *save_plots(report, options.plots))
+        print("Plots:", *save_plots(report, options.plots))
 
 
 def _of_pairs(

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -21,17 +22,17 @@ from .options import (
     messages_on_stderr,
     open_source,
 )
-from .outcome import on_interrupt, saved_parts, summary
+from .outcome import INCOMPLETE, epilog, on_interrupt, saved_parts, summary
 
 if TYPE_CHECKING:
     from ..inversion.fillings import Redaction
     from ..modeling_embinv import EmbInvForMaskedDiffusion
     from ..stores.vectors import VectorSource
 
-_EXAMPLES = """examples:
-  embinv fill redacted.jsonl --text-column redacted --out filled.jsonl
-  embinv fill vectors.npy --template "Dear <NAME>, we meet on <DATE>." --choices NAME=first-names
-  embinv fill redacted.parquet --mark XXX --feedback encoder
+_EXAMPLES = """
+embinv fill redacted.jsonl --text-column redacted --out filled.jsonl
+embinv fill vectors.npy --template "Dear <NAME>, we meet on <DATE>." --choices NAME=first-names
+embinv fill redacted.parquet --mark XXX --feedback encoder
 """
 # the rows of a part of `fill_file`, whose module imports torch
 _BATCH = 16
@@ -40,7 +41,7 @@ _BATCH = 16
 def add_fill(commands: Commands) -> None:
     """Adds the command `fill` and its flags."""
     parser = commands.add_parser("fill", help="find the hidden words of redacted texts, given their vectors")
-    parser.epilog = _EXAMPLES
+    parser.epilog = epilog(_EXAMPLES, "rows that cannot be filled were left out")
     parser.add_argument(
         "source", help=f"{VECTOR_KINDS}, which lie beside their redacted texts; with --template of vectors alone"
     )
@@ -81,14 +82,14 @@ def _choice(text: str) -> tuple[str, str]:
     return tag.strip("<>[]"), source
 
 
-def _fill(options: argparse.Namespace) -> None:
+def _fill(options: argparse.Namespace) -> int | None:
     check_model(options.model)
     settings = given_settings(options, FillSettings.table())
     if options.template is not None and options.text_column:
         raise EmbInvError("give --template or --text-column, not both: a template is the text of every vector.")
     choices = _choices(options.choices or [])
     with on_interrupt(lambda: saved_parts(options.out)):
-        _fill_file(options, settings, choices)
+        return _fill_file(options, settings, choices)
 
 
 def _choices(given: list[tuple[str, str]]) -> dict[str, list[str]]:
@@ -112,8 +113,15 @@ def _open(options: argparse.Namespace) -> "VectorSource":
         raise EmbInvError(f"{error}; {hint}.") from error
 
 
-def _fill_file(options: argparse.Namespace, settings: dict[str, Any], choices: dict[str, list[str]]) -> None:
-    source = _open(options)
+def _fill_file(options: argparse.Namespace, settings: dict[str, Any], choices: dict[str, list[str]]) -> int | None:
+    began, source = time.time(), _open(options)
+    with on_interrupt(lambda: saved_parts(options.out, source.count(), began)):
+        return _fill_source(options, source, settings, choices)
+
+
+def _fill_source(
+    options: argparse.Namespace, source: "VectorSource", settings: dict[str, Any], choices: dict[str, list[str]]
+) -> int | None:
     model, tokenizer = load_model(options)
     from ..inversion.fillings import fill_file
     from ..runtime import process_state
@@ -125,10 +133,11 @@ def _fill_file(options: argparse.Namespace, settings: dict[str, Any], choices: d
             model, tokenizer, source, options.out, redaction, options.batch_size, feedback=feedback, longest=longest
         )
     if process_state().is_main_process:
-        _report(options.source, stats)
+        _report(source.path, stats)
         for tag in sorted(set(choices) - stats["tags"]):
             print(f"embinv: warning: --choices {tag}: no mark of the texts has this word", file=sys.stderr)
         print(summary(stats, options.out), file=sys.stderr)
+    return INCOMPLETE if stats["skipped"].count + stats["unfillable"].count else None
 
 
 def _redaction(options: argparse.Namespace, settings: dict[str, Any], choices: dict[str, list[str]]) -> "Redaction":

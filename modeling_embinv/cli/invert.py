@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import time
 from typing import Any
 
 from ..data.flags import Commands
@@ -13,32 +14,48 @@ from .options import (
     add_model,
     add_vector_columns,
     checked_settings,
+    chosen_settings,
+    count,
     feedback_of,
     load_model,
     messages_on_stderr,
     open_source,
     report_skipped,
 )
-from .outcome import on_interrupt, saved_parts, summary
+from .outcome import INCOMPLETE, epilog, on_interrupt, saved_parts, summary
+
+_EXAMPLES = """
+embinv invert vectors.npy --out texts.jsonl
+embinv invert store.parquet --sample 200 --redact --preset thorough
+embinv invert vectors.npy --out texts.parquet --preset quick --int8
+"""
 
 
 def add_invert(commands: Commands) -> None:
     """Adds the command `invert` and its flags."""
     parser = commands.add_parser("invert", help="invert vectors from a file or the command line")
-    parser.add_argument("source", help=f"{VECTOR_KINDS}, a folder that datasets saved, or one vector as JSON")
+    parser.epilog = epilog(_EXAMPLES, "rows without a usable vector were left out")
+    parser.add_argument("source", help=f"{VECTOR_KINDS}; or - for standard input, or one vector as JSON")
     add_vector_columns(parser)
+    parser.add_argument("--limit", type=count, help="use the first N vectors", metavar="N")
+    parser.add_argument("--sample", type=count, help="use N vectors drawn at random, by --seed", metavar="N")
     parser.add_argument("--strict", action="store_true", help="stop at the first row without a usable vector")
+    parser.add_argument(
+        "--redact", action="store_true", help="show only the first letter of every content word, and no digit"
+    )
     add_model(parser)
     add_encoder(parser)
     parser.set_defaults(run=_invert)
 
 
-def _invert(options: argparse.Namespace) -> None:
+def _invert(options: argparse.Namespace) -> int | None:
     settings = checked_settings(options)
+    if options.limit is not None and options.sample is not None:
+        raise EmbInvError("give --limit or --sample, not both.")
     from ..data.typed_vector import is_typed_vector
 
     with on_interrupt(lambda: saved_parts(options.out)):
-        (_invert_typed if is_typed_vector(options.source) else _invert_file)(options, settings)
+        return (_invert_typed if is_typed_vector(options.source) else _invert_file)(options, settings)
 
 
 def _invert_typed(options: argparse.Namespace, settings: dict[str, Any]) -> None:
@@ -50,25 +67,40 @@ def _invert_typed(options: argparse.Namespace, settings: dict[str, Any]) -> None
     model, tokenizer = load_model(options)
     from rich.console import Console
 
+    from ..inversion.progress import VectorBar
     from ..inversion.rows import invert_vectors
     from ..inversion.terminal import print_inversions
 
-    feedback = feedback_of(options.feedback, model, options)
-    rows = invert_vectors(model, tokenizer, vector, options.batch_size, settings, options.seed, feedback=feedback)
-    print_inversions(rows, tokenizer, Console())
-
-
-def _invert_file(options: argparse.Namespace, settings: dict[str, Any]) -> None:
-    source = open_source(options)
-    model, tokenizer = load_model(options)
-    from ..inversion.dumps import invert_file
-    from ..runtime import process_state
-
-    feedback = feedback_of(options.feedback, model, options)
-    with messages_on_stderr():
-        stats = invert_file(
-            model, tokenizer, source, options.out, options.batch_size, settings, options.seed, feedback=feedback
+    settings, judge = chosen_settings(options, model, settings)
+    feedback = feedback_of(judge, model, options)
+    with VectorBar(1, show=True, leave=False) as bar:
+        rows = invert_vectors(
+            model, tokenizer, vector, 1, settings, options.seed, feedback=feedback, on_round=bar.show_round
         )
-    if process_state().is_main_process:
-        report_skipped(options.source, stats["skipped"])
-        print(summary(stats, options.out), file=sys.stderr)
+        found = (row.redacted() if options.redact else row for row in rows)
+        print_inversions(bar.cleared(found), tokenizer, Console())
+
+
+def _invert_file(options: argparse.Namespace, settings: dict[str, Any]) -> int | None:
+    began = time.time()
+    source = open_source(options)
+    from ..inversion.selection import SelectedVectors
+
+    if options.limit is not None or options.sample is not None:
+        source = SelectedVectors(source, options.limit, options.sample, options.seed)
+    with on_interrupt(lambda: saved_parts(options.out, source.count(), began)):
+        model, tokenizer = load_model(options)
+        from ..inversion.dumps import invert_file
+        from ..runtime import process_state
+
+        settings, judge = chosen_settings(options, model, settings)
+        feedback = feedback_of(judge, model, options)
+        with messages_on_stderr():
+            stats = invert_file(
+                model, tokenizer, source, options.out, options.batch_size, settings, options.seed,
+                feedback=feedback, redact=options.redact,
+            )  # fmt: skip
+        if process_state().is_main_process:
+            report_skipped(source.path, stats["skipped"])
+            print(summary(stats, options.out), file=sys.stderr)
+    return INCOMPLETE if stats["skipped"].count else None

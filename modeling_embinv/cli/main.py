@@ -1,8 +1,10 @@
 """`embinv prepare | train | evaluate | calibrate | invert | fill | audit | demo | push`."""
 
 import argparse
+import os
 import platform
 import sys
+from importlib.util import find_spec
 from typing import Any
 
 from .. import __version__
@@ -13,15 +15,16 @@ from .demo import add_demo
 from .evaluate import add_evaluate
 from .fill import add_fill
 from .invert import add_invert
-from .outcome import outcome
+from .outcome import epilog, outcome
 from .prepare import add_prepare
 from .push import add_push
 from .train import run_train
 
-_EXIT_STATUS = (
-    "exit status: 0 done, 1 a bug (with a traceback), 2 a mistake in the command or its input, 3 an audit over its "
-    "thresholds, 130 Ctrl-C"
-)
+_EXAMPLES = """
+embinv demo "Our meeting is at noon."
+embinv invert vectors.npy --out texts.jsonl
+embinv invert --help
+"""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,6 +44,7 @@ def _run(arguments: list[str], words: list[str]) -> int | None:
         run_train(words[1:], "embinv train")
         return None
     parser = _parser()
+    _complete(parser)
     if not words:
         parser.print_help()
         return None
@@ -51,9 +55,17 @@ def _run(arguments: list[str], words: list[str]) -> int | None:
     return options.run(options)
 
 
+def _complete(parser: CommandParser) -> None:
+    """Answers the shell, where it asks for completions and argcomplete is installed; the process ends there."""
+    if "_ARGCOMPLETE" in os.environ and find_spec("argcomplete") is not None:
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
+
+
 def _parser() -> CommandParser:
     parser = CommandParser(prog="embinv", description="Read the text back out of sentence embeddings.")
-    parser.epilog = _EXIT_STATUS
+    parser.epilog = epilog(_EXAMPLES, "rows were left out, or an audit is over its thresholds")
     parser.add_argument("--version", "-V", action=_Version, nargs=0, help="show the versions and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for add in (add_demo, add_invert, add_fill, add_audit, add_prepare, add_evaluate, add_calibrate, add_push):

@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.flags import LARGEST_BATCH, number
+from ..errors_embinv import EmbInvError
+from ..inversion.rates import texts
+from ..presets_embinv import DEFAULT_PRESET, PRESETS, choose
 from ..settings_embinv import FEEDBACK, SETTINGS, SamplerSettings, SearchSettings, Setting, feedback_by_name
-from .checks import check_device, check_feedback_flag, check_model, check_seed, stored_config
+from .checks import check_device, check_feedback_flag, check_model, check_preset_flag, check_seed, stored_config
+from .standard_input import STANDARD, kept_input
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -22,7 +26,11 @@ if TYPE_CHECKING:
 CHECKPOINT = Path(__file__).parents[2] / "checkpoints" / "embinv-minilm"
 # in a clone of the project the checkpoint lies beside the package; an installed package takes it from the Hub
 MODEL = str(CHECKPOINT) if CHECKPOINT.is_dir() else "embinv/embinv-minilm"
-VECTOR_KINDS = "npy, npz, safetensors, parquet, Arrow, jsonl, csv or json file of vectors"
+VECTOR_KINDS = (
+    "npy, npz, safetensors, parquet, Arrow, jsonl, csv or json file of vectors, a folder that datasets saved, or a "
+    "store: chroma:FOLDER, lancedb:FOLDER, qdrant:URL, faiss:FILE, sqlite-vec:FILE, duckdb:FILE, postgresql://…, "
+    "vdf:FOLDER"
+)
 # the type of a flag that counts texts or tokens
 count = number(int, 1, 10**12)
 
@@ -31,7 +39,7 @@ def add_model_folder(
     parser: argparse.ArgumentParser, batch: int = 64, batch_help: str = "vectors in one forward pass"
 ) -> None:
     """Flags of the model's folder, and of how it computes; `batch` is the default of the batch size."""
-    parser.add_argument("--model", default=MODEL, help="folder or Hub id (user/name@revision) of an inverter")
+    parser.add_argument("--model", "-m", default=MODEL, help="folder or Hub id (user/name@revision) of an inverter")
     parser.add_argument("--device", help="cpu, cuda, mps (default: this process's accelerator, else cpu)")
     batch_size = number(int, 1, LARGEST_BATCH)
     parser.add_argument("--batch_size", type=batch_size, default=batch, help=batch_help)
@@ -42,23 +50,34 @@ def add_model(parser: argparse.ArgumentParser, sweep: bool = False) -> None:
     """Flags of the model and its settings; with `sweep`, each takes several values, to run every combination."""
     add_model_folder(parser)
     several: dict[str, Any] = {"nargs": "+"} if sweep else {}
-    about = "a checkpoint may have other defaults"
+    parser.add_argument("--preset", type=_preset, metavar="NAME", help=_preset_help(sweep))
+    about = "these win over --preset; their defaults are those without one, and a checkpoint may have others"
     about += "; of several values, every combination is tried" if sweep else ""
     for title, table in (("generation", SamplerSettings.table()), ("search", SearchSettings.table())):
         group = parser.add_argument_group(title, about)
         add_table(group, table, **several)
     group.add_argument("--feedback", choices=FEEDBACK.choices, help=_help(FEEDBACK), **several)
     if not sweep:
-        parser.add_argument("--seed", type=int, default=0, help="of sampling")
+        parser.add_argument("--seed", type=int, default=0, help="random seed")
 
 
 def add_vector_columns(parser: argparse.ArgumentParser) -> None:
     """Flags of the output, and of where a file of vectors has what."""
-    parser.add_argument("--out", help="jsonl or parquet file of the texts; without it they are printed")
+    parser.add_argument(
+        "--out", "-o", help="jsonl or parquet file of the texts, or - for JSON lines on standard output; without it "
+        "they are printed for reading",
+    )  # fmt: skip
+    parser.add_argument("--overwrite", action="store_true", help="replace --out where it exists")
     parser.add_argument(
         "--column", help="column of the vectors, or its path (vector.default); without it the usual names are tried"
     )
     parser.add_argument("--id_column", help="column of their ids; without it what the format calls id")
+    parser.add_argument(
+        "--collection", "--table", metavar="NAME", help="collection or table of a store; without it the only one"
+    )
+    parser.add_argument(
+        "--trust_source", action="store_true", help="load the pickles of a local Qdrant folder, which can run code"
+    )
 
 
 def open_source(options: argparse.Namespace, text_column: str | bool = False) -> "VectorSource":
@@ -69,25 +88,51 @@ def open_source(options: argparse.Namespace, text_column: str | bool = False) ->
         text_column: as of `open_vectors`.
 
     Raises:
-        EmbInvError: an output of another kind, no such file or column, or vectors of another width.
+        EmbInvError: an output of another kind or one that exists already, no such file or column, or vectors of
+            another width.
     """
     from ..inversion.parts import check_out
     from ..stores.vectors import open_vectors
 
-    if options.out:
+    if options.out and options.out != STANDARD:
         check_out(Path(options.out))
     config = stored_config(options.model)
     with messages_on_stderr():
-        return open_vectors(
-            options.source, options.column, options.id_column, text_column, config.get("embedding_dim"),
-            options.strict, config.get("encoder_id"),
+        source = open_vectors(
+            kept_input() if options.source == STANDARD else options.source, options.column, options.id_column,
+            text_column, config.get("embedding_dim"), options.strict, config.get("encoder_id"),
+            options.collection, options.trust_source,
         )  # fmt: skip
+    if options.source == STANDARD:
+        source.path = source.identity = STANDARD  # so it is called in messages, and a run is resumed
+    if options.out and options.out != STANDARD and Path(options.out).exists() and not options.overwrite:
+        from ..inversion.parts import count_rows
+
+        held = f"with {texts(count_rows(Path(options.out)))} for {source.count():,} vectors"
+        raise EmbInvError(
+            f"{options.out} exists already, {held}: give --overwrite to write it anew, or another --out."
+        )
+    return source
 
 
 def add_table(group: argparse._ArgumentGroup, table: dict[str, Setting], **options: Any) -> None:
     """A flag for each setting of a table that one word or number gives; `options` are argparse's, for all of them."""
     for setting in filter(lambda setting: setting.is_flag, table.values()):
-        group.add_argument(f"--{setting.name}", type=setting.kind, help=_help(setting), **options)
+        metavar = {int: "N", float: "X"}.get(setting.kind, "NAME")
+        group.add_argument(f"--{setting.name}", type=setting.kind, metavar=metavar, help=_help(setting), **options)
+
+
+def _preset(name: str) -> str:
+    if name not in PRESETS:
+        raise argparse.ArgumentTypeError(f"must be one of {', '.join(PRESETS)}, got {name[:40]!r}")
+    return name
+
+
+def _preset_help(sweep: bool) -> str:
+    """What each preset is, and what is taken without one."""
+    presets = "; ".join(f"{preset.name}: {preset.help}" for preset in PRESETS.values())
+    alone = "as the other flags say" if sweep else f"{DEFAULT_PRESET}; with other flags of settings, as these say"
+    return f"{presets} (default: {alone})"
 
 
 def _help(setting: Setting) -> str:
@@ -130,10 +175,34 @@ def checked_settings(options: argparse.Namespace, sweep: bool = False) -> dict[s
         EmbInvError: for the first impossible one.
     """
     check_model(options.model)
+    check_preset_flag(options)
     if not sweep:
         check_feedback_flag(options)
         check_seed(options.seed)
     return sampler_settings(options)
+
+
+def chosen_settings(
+    options: argparse.Namespace, model: "EmbInvForMaskedDiffusion", settings: dict[str, Any]
+) -> tuple[dict[str, Any], str | None]:
+    """The settings with those of the preset, and the name of the feedback; the preset's fallback is said on stderr.
+
+    Args:
+        settings: as `checked_settings` gives them.
+    """
+    named = {} if options.feedback is None else {"feedback": _word(options.feedback)}
+    chosen = choose(model, options.preset, {**settings, **named})
+    if chosen.note:
+        print(f"embinv: {chosen.note}.", file=sys.stderr)
+    assert not callable(chosen.feedback)  # a word went in
+    is_plain = chosen.preset == "quick" and not named and chosen.settings["num_candidates"] == 1
+    if is_plain and not chosen.settings["num_corrections"] and model.surrogate is not None:
+        return chosen.settings, "surrogate"  # of a single draft it gives the cosine, and changes nothing
+    return chosen.settings, chosen.feedback
+
+
+def _word(feedback: str) -> str | None:
+    return None if feedback == "none" else feedback
 
 
 def load_model(options: argparse.Namespace) -> tuple["EmbInvForMaskedDiffusion", "PreTrainedTokenizerBase"]:

@@ -1,7 +1,9 @@
 """How a command ends: its exit status, and the one line on stderr when it did not succeed."""
 
 import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -10,8 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from ..errors_embinv import EmbInvError
+from ..inversion.rates import speed, texts
 
-USER_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
+USER_ERROR, INCOMPLETE, INTERRUPTED, BROKEN_PIPE = 2, 3, 130, 141
+
+
+def epilog(examples: str, incomplete: str = "") -> str:
+    """What a command's help ends with: examples, a line each, and the exit status.
+
+    Args:
+        incomplete: what status 3 says of this command; "" = it has none.
+    """
+    status = ["0 done", "1 a bug, with a traceback", "2 a mistake in the command or its input"]
+    status += [f"3 {incomplete}"] * bool(incomplete) + ["130 Ctrl-C"]
+    lines = [f"  {line.strip()}" for line in examples.strip().splitlines()]
+    return "\n".join(["examples:", *lines, "", "exit status:", *(f"  {one}" for one in status)])
 
 
 def outcome(name: str, arguments: Sequence[str], run: Callable[[], int | None]) -> int:
@@ -26,23 +41,56 @@ def outcome(name: str, arguments: Sequence[str], run: Callable[[], int | None]) 
         The exit status: the command's own, or 0; 2 for an `EmbInvError` or an `OSError`; 130 after Ctrl-C; 141 when
         nobody reads the output.
     """
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: print(f"embinv: warning: {message}", file=sys.stderr)
+    with warnings.catch_warnings(), _counted_interrupts():
+        warnings.showwarning = lambda message, *_, **__: _warn(str(message))
         try:
             status = run()
             sys.stdout.flush()
-        except BrokenPipeError:  # as in `embinv … | head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return BROKEN_PIPE
-        except (EmbInvError, OSError) as error:
+        except BaseException as error:
+            if _is_interrupt(error):
+                _say(name, f"interrupted. {_sentence_of(error) or 'Nothing was saved.'}")
+                return INTERRUPTED
+            if isinstance(error, BrokenPipeError):  # as in `embinv … | head`
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return BROKEN_PIPE
+            if not isinstance(error, EmbInvError | OSError):
+                raise
             if "--debug" in arguments:
                 traceback.print_exc()
             _say(name, str(error) or type(error).__name__)
             return USER_ERROR
-        except KeyboardInterrupt as error:
-            _say(name, f"interrupted. {error if error.args else 'Nothing was saved.'}")
-            return INTERRUPTED
     return status or 0
+
+
+# Ctrl-C of this command so far: a library that is being imported makes another error of its exception
+_interrupts: list[int] = []
+
+
+@contextmanager
+def _counted_interrupts() -> Iterator[None]:
+    def note(number: int, _: Any) -> None:
+        _interrupts.append(number)
+        raise KeyboardInterrupt
+
+    _interrupts.clear()
+    is_plain = threading.current_thread() is threading.main_thread()
+    is_plain = is_plain and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if is_plain:
+        signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        if is_plain:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    return isinstance(error, KeyboardInterrupt) or (bool(_interrupts) and isinstance(error, Exception))
+
+
+def _sentence_of(error: BaseException) -> str:
+    """What `on_interrupt` has put into an interruption, or ""."""
+    return str(error) if isinstance(error, KeyboardInterrupt) else ""
 
 
 @contextmanager
@@ -54,8 +102,8 @@ def on_interrupt(sentence: Callable[[], str]) -> Iterator[None]:
     """
     try:
         yield
-    except KeyboardInterrupt as error:
-        if error.args or not (said := sentence()):
+    except BaseException as error:
+        if not _is_interrupt(error) or _sentence_of(error) or not (said := sentence()):
             raise
         raise KeyboardInterrupt(said) from error
 
@@ -64,26 +112,40 @@ def summary(stats: dict[str, Any], out: str | None) -> str:
     """What a run over a file of vectors made, in a line.
 
     Args:
-        stats: as `invert_file` returns them. out: the file of the texts; None = they were printed.
+        stats: as `invert_file` returns them. out: the file of the texts; None or "-" = they were printed.
     """
-    count, rate = stats["vectors"], stats["vectors_per_second"]
-    texts = f"{count:,} {'text' if count == 1 else 'texts'}"
-    speed = f"{rate:,.0f} vectors/s" if rate >= 1 else f"{1 / rate:,.0f} s a vector" if rate else "no new vector"
+    count, rate = texts(stats["vectors"]), speed(stats["vectors_per_second"])
+    if out in (None, "-"):
+        return f"embinv: {count} ({rate})."
     resumed = f"; {stats['resumed']:,} of them by an earlier run" if stats["resumed"] else ""
-    return f"embinv: wrote {texts} to {out} ({speed}){resumed}." if out else f"embinv: {texts} ({speed})."
+    return f"embinv: wrote {count} to {out} ({rate}){resumed}."
 
 
-def saved_parts(out: str | None) -> str:
-    """What an interrupted run leaves, in a sentence: the texts of its finished parts; "" if there are none."""
-    if not out:
+def saved_parts(out: str | None, total: int | None = None, began: float = 0.0) -> str:
+    """What an interrupted run leaves, in a sentence: the texts of its finished parts; "" if there are none.
+
+    Args:
+        total: rows of the source, where they are known.
+        began: when the run did; an output that is younger is this run's.
+    """
+    if out in (None, "-"):
         return ""
-    folder = Path(out).with_name(Path(out).name + ".parts")
+    path = Path(out)
+    folder = path.with_name(f"{path.name}.parts")
     count = 0
     for part in folder.glob("*.jsonl"):
         with part.open("rb") as lines:
             count += sum(1 for _ in lines)
-    texts = f"{count:,} {'text is' if count == 1 else 'texts are'}"
-    return f"{texts} saved in {folder}; run the same command to resume." if count else ""
+    if not count:
+        is_written = began and path.exists() and path.stat().st_mtime >= began
+        return f"All texts are in {out}." if is_written else ""
+    of = texts(count) if total is None else f"{count:,} of {total:,} vectors"
+    return f"{of} {'is' if of == '1 text' else 'are'} saved in {folder}; run the same command to resume."
+
+
+def _warn(message: str) -> None:
+    start = "\r\x1b[K" if sys.stderr.isatty() else ""  # in place of a bar, which is drawn anew
+    print(f"{start}embinv: warning: {message}", file=sys.stderr)
 
 
 def _say(name: str, message: str) -> None:

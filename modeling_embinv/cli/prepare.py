@@ -13,7 +13,7 @@ from ..data.flags import Commands, number
 from ..errors_embinv import EmbInvError
 from .checks import check_device
 from .options import count, messages_on_stderr, report_skipped
-from .outcome import on_interrupt
+from .outcome import epilog, on_interrupt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -22,12 +22,18 @@ if TYPE_CHECKING:
     from ..data.sources import Document
     from ..stores.vectors import VectorSource
 
+_EXAMPLES = """
+embinv prepare my_texts.txt --out data/mine
+embinv prepare my_texts.jsonl --text-column body --out data/mine --max-tokens 31
+embinv prepare --vectors dump.parquet --out data/api --encoder api.yaml
+"""
 _share = number(float, 0, 1)
 
 
 def add_prepare(commands: Commands) -> None:
     """Adds the command `prepare` and its flags."""
     parser = commands.add_parser("prepare", help="turn texts into (tokens, embedding) pairs for training")
+    parser.epilog = epilog(_EXAMPLES)
     parser.add_argument("texts", nargs="*", help="text files or folders: txt, jsonl (gz, xz), parquet")
     parser.add_argument("--out", required=True, help="folder of the pairs")
     parser.add_argument(
@@ -38,7 +44,7 @@ def add_prepare(commands: Commands) -> None:
         "--vectors",
         nargs="*",
         default=[],
-        help="files that hold vectors and their texts: parquet, Arrow, jsonl, csv, json, npz, …",
+        help="files or stores of vectors and their texts, as `embinv invert` takes them: a.parquet, chroma:FOLDER",
     )
     parser.add_argument("--text_column", help="column of the texts (default: text; with vectors the usual names)")
     parser.add_argument("--vector_column", help="column of the vectors, or its path (default: the usual names)")
@@ -95,16 +101,17 @@ def _check(options: argparse.Namespace) -> None:
         EmbInvError: no texts, vectors or data sets, a share of nothing, a missing file, or a malformed `--hub`.
     """
     if not (options.texts or options.hub or options.vectors):
-        raise EmbInvError("give texts (files or folders), --hub data sets or --vectors files.")
+        raise EmbInvError("give texts (files or folders), data sets with --hub, or files of vectors with --vectors.")
     if options.share == 0:
         raise EmbInvError("--share must be above 0.")
     if options.validation_share + options.test_share > 1:
         raise EmbInvError("--validation-share and --test-share must be at most 1 together.")
-    for path in options.vectors:
-        if not Path(path).exists():
-            raise EmbInvError(f"{path}: no such file")
     from ..data.sources import parse_hub_spec, read_texts
+    from ..stores.locations import locate
 
+    for location in map(locate, options.vectors):
+        if not location.scheme:
+            _ = location.file
     for spec in options.hub:
         parse_hub_spec(spec)
     if options.texts:
@@ -126,7 +133,7 @@ def _report(folder: str, manifest: dict[str, Any]) -> None:
     dropped = ", ".join(f"{number:,} {reason.replace('_', ' ')}" for reason, number in manifest["dropped"].items())
     print(f"{folder}: {sum(rows.values()):,} pairs ({parts}). Dropped: {dropped}.")
     if not rows["validation"]:
-        warning = "no pair is held out for validation, which training needs: raise --validation-share"
+        warning = "no pair is held out for validation, which training needs: raise --validation-share."
         print(f"embinv: warning: {warning}", file=sys.stderr)
 
 

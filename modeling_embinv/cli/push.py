@@ -7,14 +7,21 @@ from pathlib import Path
 
 from ..data.flags import Commands
 from ..errors_embinv import EmbInvError
-from .outcome import on_interrupt
+from .outcome import epilog, on_interrupt
 
 PACKAGE = Path(__file__).parents[1]
+
+_EXAMPLES = """
+embinv push runs/mine/best --repo me/my-inverter --dry-run upload
+embinv push runs/mine/best --repo me/my-inverter --private
+embinv push checkpoints/embinv-minilm --repo me/my-inverter --space space
+"""
 
 
 def add_push(commands: Commands) -> None:
     """Adds the command `push` and its flags."""
     parser = commands.add_parser("push", help="upload an exported inverter, or the Space, to the Hub in one commit")
+    parser.epilog = epilog(_EXAMPLES)
     parser.add_argument("folder", help="exported inverter: checkpoints/…, or `last` or `best` of a training run")
     parser.add_argument("--repo", required=True, help="user/name")
     parser.add_argument("--private", action="store_true", help="for a new repository")
@@ -28,7 +35,7 @@ def _push(options: argparse.Namespace) -> None:
     if options.repo.count("/") != 1 or not all(options.repo.split("/")):
         raise EmbInvError(f"--repo must be user/name, not {options.repo!r}.")
     if not Path(options.folder).is_dir():
-        raise EmbInvError(f"{options.folder} is no folder.")
+        raise EmbInvError(f"{options.folder}: no such folder.")
     from ..evaluation.card import assemble, push
 
     with tempfile.TemporaryDirectory() as temporary:
@@ -50,7 +57,7 @@ def _push(options: argparse.Namespace) -> None:
 def _space(folder: str, out: Path, repo: str) -> Path:
     """The Space's files, which load the pushed model, and this package, whose readers of vectors they import."""
     if not (Path(folder) / "app.py").is_file():
-        raise EmbInvError(f"{folder} is no Space: it has no app.py.")
+        raise EmbInvError(f"{folder} is not a Space; missing: app.py.")
     ignored = shutil.ignore_patterns("__pycache__", ".*")
     shutil.copytree(folder, out, ignore=ignored)
     shutil.copytree(PACKAGE, out / PACKAGE.name, ignore=ignored)

@@ -4,10 +4,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .outcome import on_interrupt, outcome
+from .outcome import epilog, on_interrupt, outcome
 
 if TYPE_CHECKING:
     from ..training.config import TrainingConfig
+
+_EXAMPLES = """
+PROG configs/minilm_32.yaml
+PROG configs/minilm_32.yaml --max-steps 20000 --output-dir runs/longer
+PROG --init-from checkpoints/embinv-minilm --pairs data/mine --encoder minilm --output-dir runs/mine
+"""
 
 
 def main() -> int:
@@ -30,7 +36,7 @@ def run_train(arguments: list[str], prog: str) -> None:
     from ..training.config import parse_training_config
 
     try:
-        config = parse_training_config(arguments, prog)
+        config = parse_training_config(arguments, prog, epilog(_EXAMPLES.replace("PROG", prog)))
     except SystemExit:  # after --help
         return
     with on_interrupt(lambda: _newest_checkpoint(config)):

@@ -4,6 +4,7 @@ Every encoder is loaded through sentence-transformers, so pooling, dense layers,
 encoder's own. A new encoder is a YAML file (see `configs/encoders/` in the package), not code.
 """
 
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +27,10 @@ _UNLIMITED = 100_000
 
 if TYPE_CHECKING:  # the import takes seconds, and most of the command line never encodes
     from sentence_transformers import SentenceTransformer
+
+
+# rows of a forward pass on a CPU, of similar length: short texts then have a narrow one
+CPU_ROWS = 32
 
 
 class SentenceEncoder:
@@ -134,10 +139,21 @@ class SentenceEncoder:
         """
         if not self.takes_ids or self._frame is None:
             raise EmbInvError(f"{self.config.id} needs texts: its task, prompt or tokenizer changes more than ids.")
+        if not len(ids):
+            return torch.empty(0, self.embedding_dim)
+        if self._model.device.type != "cpu":  # one pass of one width keeps a GPU busy
+            return self._encode_rows(ids)
+        order = text_lengths(ids, self.vocabulary.end).argsort(stable=True)
+        return torch.cat([self._encode_rows(ids[part]) for part in order.split(CPU_ROWS)])[order.argsort()]
+
+    def _encode_rows(self, ids: Tensor) -> Tensor:
+        """`encode_ids` in one forward pass, as wide as the longest text."""
         device = self._model.device
-        prefix, suffix = (torch.tensor(part, dtype=ids.dtype, device=device) for part in self._frame)
+        prefix, suffix = (torch.tensor(part, dtype=ids.dtype, device=device) for part in self._frame or ((), ()))
         ids = ids.to(device)
         length = text_lengths(ids, self.vocabulary.end)  # (B,)
+        if ids.is_cpu:  # elsewhere a program would wait for this number
+            ids = ids[:, : int(length.max())]
         width = len(prefix) + ids.shape[1] + len(suffix)
         row = torch.full((len(ids), width), self.tokenizer.pad_token_id or 0, device=device)
         row[:, : len(prefix)] = prefix
@@ -145,8 +161,8 @@ class SentenceEncoder:
         behind = len(prefix) + length[:, None]  # where each row's suffix begins
         row.scatter_(1, behind + torch.arange(len(suffix), device=device), suffix.expand(len(ids), -1))
         mask = torch.arange(width, device=device) < behind + len(suffix)
-        # half precision is exact to a thousandth, on a GPU several times as fast, and slower on a CPU
-        with torch.autocast(device.type, torch.float16, enabled=device.type == "cuda"):
+        # half precision is exact to a thousandth, and on a GPU several times as fast
+        with torch.autocast(device.type, torch.float16) if ids.is_cuda else nullcontext():
             vectors = self._model({"input_ids": row, "attention_mask": mask.long()})["sentence_embedding"]
         self.calls += len(ids)
         return torch.nn.functional.normalize(vectors.float(), dim=-1)

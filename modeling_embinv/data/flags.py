@@ -11,6 +11,8 @@ from ..errors_embinv import EmbInvError
 
 # of `--batch-size`, and of the calls that take one: vectors in one forward pass; memory ends long before
 LARGEST_BATCH = 65_536
+# flags that a usage lists
+_MOST_IN_USAGE = 8
 
 
 class _Group(argparse._ArgumentGroup):
@@ -58,6 +60,17 @@ class CommandParser(argparse.ArgumentParser):
         self._action_groups.append(group)
         return group
 
+    def format_help(self) -> str:
+        """As argparse's; of many flags, which follow one by one, the usage has the required ones alone."""
+        if self.usage is not None or len(self._actions) <= _MOST_IN_USAGE:
+            return super().format_help()
+        shown = [_in_usage(action) for action in self._actions if action.required or not action.option_strings]
+        self.usage = " ".join(["%(prog)s", "[flags]", *shown])
+        try:
+            return super().format_help()
+        finally:
+            self.usage = None
+
     def parse_known_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """As argparse's; an unknown flag is an error here, so that the message comes from its own command.
 
@@ -96,6 +109,13 @@ class CommandParser(argparse.ArgumentParser):
             EmbInvError: always.
         """
         raise EmbInvError(f"{' '.join(message.split())[:300]} (see `{self.prog} --help`)")
+
+
+def _in_usage(action: argparse.Action) -> str:
+    name = str(action.metavar or action.dest)
+    if action.option_strings:
+        return f"{action.option_strings[0]} {name.upper()}"
+    return {"*": f"[{name} ...]", "+": f"{name} [{name} ...]", "?": f"[{name}]"}.get(str(action.nargs), name)
 
 
 # argparse's class takes no brackets when the program runs, hence the quotes

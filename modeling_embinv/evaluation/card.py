@@ -43,8 +43,8 @@ def assemble(folder: str | Path, out: str | Path, repo: str) -> list[Path]:
     README.md gets a short one.
 
     Raises:
-        EmbInvError: when the folder is no exported inverter or its files are damaged, `out` is not empty, or the Hub
-            takes no repository of that name.
+        EmbInvError: when the folder is not an exported inverter or its files are damaged, `out` is not empty, or the
+            Hub takes no repository of that name.
     """
     folder, out = Path(folder), Path(out)
     try:
@@ -52,7 +52,7 @@ def assemble(folder: str | Path, out: str | Path, repo: str) -> list[Path]:
     except HFValidationError as error:
         raise EmbInvError(one_line(error)) from error
     if missing := [name for name in _NEEDED if not (folder / name).is_file()]:
-        raise EmbInvError(f"{folder} is no exported inverter: it has no {', '.join(missing)}.")
+        raise EmbInvError(f"{folder} is not an exported inverter; missing: {', '.join(missing)}.")
     if out.exists() and any(out.iterdir()):
         raise EmbInvError(f"{out} is not empty; give a new folder.")
     out.mkdir(parents=True, exist_ok=True)

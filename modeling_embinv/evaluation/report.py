@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.box import SIMPLE
 from rich.table import Table
 
 from ..data.files import write_json
@@ -19,6 +20,12 @@ from .held_out import HeldOut, Measures, Recovered, Score
 LENGTH_BOUNDS = (4, 8, 12, 16, 24, 32, 64, 128, 256, 512)
 CALLS = {"feedback_calls": "encoder calls", "surrogate_calls": "surrogate calls"}
 _PERCENT = ("token accuracy", "token F1", "ROUGE-L", "exact")
+# columns of a terminal that holds the table with its intervals
+WITH_INTERVALS = 120
+_CAPTIONS = {
+    True: "95 % bootstrap intervals",
+    False: f"means alone; {WITH_INTERVALS} columns hold intervals and costs",
+}
 COLUMNS = ("token accuracy", "token F1", "ROUGE-L", "exact", "BLEU", "cosine")
 
 
@@ -53,18 +60,24 @@ class Report:
         """Everything as JSON."""
         write_json(path, _without_nan({"model": model, **asdict(self)}))
 
-    def table(self, title: str) -> Table:
-        """The rows for a terminal; brackets hold 95 % bootstrap intervals."""
+    def table(self, title: str, width: int = WITH_INTERVALS) -> Table:
+        """The rows for a terminal; brackets hold 95 % bootstrap intervals; a narrow one shows means without costs."""
+        has_intervals = width >= WITH_INTERVALS
         columns = [name for name in COLUMNS if name in self.rows[0].scores]
         calls = [name for name in CALLS if any(getattr(row, name) for row in self.rows)]
-        titles = "", "texts", "passes", *(CALLS[name] for name in calls), "texts/s", *columns
-        table = Table(*titles, title=title, caption="95 % bootstrap intervals")
+        costs = ["passes", *(CALLS[name] for name in calls), "texts/s"] * has_intervals
+        titles = "", "texts", *costs, *columns
+        table = Table(*titles, title=title, caption=_CAPTIONS[has_intervals])
+        table.columns[0].overflow = "fold"
+        if not has_intervals:
+            table.box, table.padding, table.pad_edge = SIMPLE, (0, 1, 0, 0), False
         for _, rows in itertools.groupby(self.rows, key=lambda row: row.section):
             for row in rows:
                 speed = "" if row.texts_per_second is None else f"{row.texts_per_second:.1f}"
-                scores = cells(row.scores, columns)
+                scores = cells(row.scores, columns, has_intervals)
                 called = [f"{getattr(row, name):.0f}" for name in calls]
-                table.add_row(row.name, str(row.texts), str(row.num_forward_passes or ""), *called, speed, *scores)
+                cost = [str(row.num_forward_passes or ""), *called, speed] * has_intervals
+                table.add_row(row.name, str(row.texts), *cost, *scores)
             table.add_section()
         return table
 
@@ -85,9 +98,12 @@ def markdown_table(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *body))
 
 
-def cells(scores: dict[str, Score], columns: Sequence[str]) -> list[str]:
+def cells(scores: dict[str, Score], columns: Sequence[str], intervals: bool = True) -> list[str]:
     """The scores of a row as a table shows them."""
-    return [scores[name].shown(2 if name == "cosine" else 1) for name in columns]
+    digits = {name: 2 if name == "cosine" else 1 for name in columns}
+    if intervals:
+        return [scores[name].shown(digits[name]) for name in columns]
+    return [f"{scores[name].mean:.{digits[name]}f}" for name in columns]
 
 
 def sweep(**values: Sequence[Any]) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..stores.vectors import VectorBatch, VectorSource
 from ..vectors_embinv import unit_rows
 from .jobs import FileJob, check_one_terminal
+from .progress import VectorBar
 from .rows import Inversion, invert_vectors
 from .terminal import print_inversions
 
@@ -25,6 +26,8 @@ SCHEMA = pa.schema(
         "text": pa.string(),
         "confidence": pa.float32(),
         "cosine": pa.float32(),
+        "verdict": pa.string(),
+        "verdict_in_words": pa.string(),
         "tokens": pa.list_(pa.string()),
         "token_confidence": pa.list_(pa.float32()),
     }
@@ -42,6 +45,7 @@ def invert_file(
     show_progress: bool = True,
     part_rows: int = PART_ROWS,
     feedback: Callable[..., Any] | str | None = None,
+    redact: bool = False,
 ) -> dict[str, Any]:
     """Inverts all vectors of a file, in flat memory; killed and called again, it goes on where it was.
 
@@ -59,13 +63,16 @@ def invert_file(
 
     Args:
         source: the opened file of vectors, see `open_vectors`, which finds the columns and says what a bad row is.
-        out: a `.jsonl` or `.parquet` file of `Inversion` rows in the order of the source; None = the terminal.
+        out: a `.jsonl` or `.parquet` file of `Inversion` rows in the order of the source; "-" = the same as JSON lines
+            on standard output; None = lines for the terminal.
         batch_size: vectors in one forward pass, at most `part_rows`; see `invert_vectors` for what it can change.
         settings: arguments of `EmbInvGenerationConfig` that differ from the model's own.
         seed: of sampling.
         show_progress: whether to show a bar with vectors/s.
         part_rows: rows of one part; sampling draws its noise by part.
         feedback: see `invert_vectors`.
+        redact: whether content words are cut to their first letter, and numbers to none, see `content_words.masked`;
+            the rows then have no tokens.
 
     Returns:
         "vectors" that were inverted, "resumed" those that an earlier run had inverted, "skipped" the rows
@@ -78,7 +85,7 @@ def invert_file(
             parts of a run with other settings.
         OSError: a folder that cannot be written, or a full disk. A half-written `out` is never left.
     """
-    job = _Job(model, tokenizer, source, batch_size, part_rows, feedback, settings or {}, seed)
+    job = _Job(model, tokenizer, source, batch_size, part_rows, feedback, settings or {}, seed, redact)
     return {**job.run(out, show_progress), "column": source.column, "id_column": source.id_column}
 
 
@@ -88,6 +95,7 @@ class _Job(FileJob):
 
     settings: dict[str, Any]
     seed: int
+    redact: bool = False
 
     schema = SCHEMA
 
@@ -98,8 +106,9 @@ class _Job(FileJob):
     def to_terminal(self) -> int:
         """Prints all texts; how many."""
         check_one_terminal()
-        rows = (row for first_row, part in self.parts() for row in self.invert(first_row, part))
-        return print_inversions(rows, self.tokenizer, Console())
+        with VectorBar(self.source.count(), show=True, leave=False) as self.bar:
+            rows = (row for first_row, part in self.parts() for row in self.invert(first_row, part))
+            return print_inversions(self.bar.cleared(rows), self.tokenizer, Console())
 
     def rows(self, first_row: int, part: VectorBatch) -> Iterator[dict[str, Any]]:
         """The texts of a part as they are stored."""
@@ -110,11 +119,13 @@ class _Job(FileJob):
         ids = part.ids or [None] * len(part.rows)
         vectors, _ = unit_rows(part.vectors)  # `parts` has warned of other lengths
         inversions = invert_vectors(
-            self.model, self.tokenizer, vectors, self.batch_size, self.settings, self.seed, first_row, self.feedback
-        )
+            self.model, self.tokenizer, vectors, self.batch_size, self.settings, self.seed, first_row, self.feedback,
+            self.bar.show_round,
+        )  # fmt: skip
         for inversion, row, name in zip(inversions, part.rows.tolist(), ids, strict=True):
-            yield inversion._replace(row=row, id=name)
+            found = inversion._replace(row=row, id=name)
+            yield found.redacted() if self.redact else found
 
     def identity(self) -> dict[str, Any]:
         """With the settings of the sampler."""
-        return {**super().identity(), "seed": self.seed, **self.settings}
+        return {**super().identity(), "seed": self.seed, "redact": self.redact, **self.settings}

@@ -2,19 +2,19 @@
 
 import hashlib
 import json
+import sys
 import time
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from ..data.vector_checks import sample_warnings
@@ -24,6 +24,11 @@ from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..runtime import process_state
 from ..stores.vectors import VectorBatch, VectorSource
 from .parts import ResultParts
+from .progress import VectorBar
+from .selection import SelectedVectors
+
+# in place of a file's name: standard output
+STANDARD = "-"
 
 
 @dataclass
@@ -51,6 +56,7 @@ class FileJob(ABC):
         config = self.model.config
         self.source.expect_width(config.embedding_dim, config.encoder_id)
         self.warned = False
+        self.bar = VectorBar(0, show=False)
 
     @abstractmethod
     def rows(self, first_row: int, part: VectorBatch) -> Iterator[dict[str, Any]]:
@@ -75,7 +81,12 @@ class FileJob(ABC):
     def run(self, out: str | Path | None, show_progress: bool) -> dict[str, Any]:
         """Writes `out`, or prints; what came of it: vectors, resumed, skipped, seconds, vectors_per_second."""
         started = time.perf_counter()
-        vectors, resumed = (self.to_terminal(), 0) if out is None else self.to_file(Path(out), show_progress)
+        if out is None:
+            vectors, resumed = self.to_terminal(), 0
+        elif str(out) == STANDARD:
+            vectors, resumed = self.to_stdout(show_progress), 0
+        else:
+            vectors, resumed = self.to_file(Path(out), show_progress)
         seconds = time.perf_counter() - started
         return {
             "vectors": vectors,
@@ -85,28 +96,38 @@ class FileJob(ABC):
             "vectors_per_second": (vectors - resumed) / seconds,
         }
 
+    def to_stdout(self, show_progress: bool) -> int:
+        """Prints JSON lines as `to_file` writes them; how many."""
+        check_one_terminal()
+        count = 0
+        with VectorBar(self.source.count(), show_progress and not sys.stdout.isatty()) as self.bar:
+            for first_row, part in self.parts():
+                for row in self.bar.counted(self.rows(first_row, part)):
+                    print(json.dumps(row, ensure_ascii=False), flush=True)
+                    count += 1
+                self.bar.reach(count + self.num_left_out)
+        return count
+
     def to_file(self, out: Path, show_progress: bool) -> tuple[int, int]:
         """Writes `out`; how many rows it holds, and how many an earlier run had made."""
-        if out.resolve() == self.source.path.resolve():
-            raise EmbInvError(f"{out}: the results would replace the vectors; choose another output")
+        if str(out.resolve()) == self.source.identity:
+            raise EmbInvError(f"{out}: the texts would replace the vectors; give another output.")
         state, folder = process_state(), ResultParts(out)
         finished, total = folder.finished(), self.source.count()
         if state.is_main_process:
             folder.open(self.identity())
         state.wait_for_everyone()
         names, count, resumed = [], 0, 0
-        show_bar = show_progress and state.is_main_process
-        # smoothing=0: the mean since the start, which neither resumed parts nor those of other processes make jump
-        with tqdm(total=total, unit=" vectors", smoothing=0, disable=None if show_bar else True) as bar:
+        with VectorBar(total, show_progress and state.is_main_process) as self.bar:
             for index, (first_row, part) in enumerate(self.parts()):
                 names.append(_part_name(first_row, part))
                 if names[-1] in finished:
                     resumed += len(part.rows)
-                    bar.initial = resumed
+                    self.bar.resume(resumed)
                 elif index % state.num_processes == state.process_index:
-                    folder.write(names[-1], _counted(self.rows(first_row, part), bar))
+                    folder.write(names[-1], self.bar.counted(self.rows(first_row, part)))
                 count += len(part.rows)
-                bar.update(count + self.num_left_out - bar.n)
+                self.bar.reach(count + self.num_left_out)
         state.wait_for_everyone()
         if state.is_main_process:
             folder.merge(names, self.schema)
@@ -115,7 +136,8 @@ class FileJob(ABC):
     def identity(self) -> dict[str, Any]:
         """What a run and its resume have in common. Not the batch size: memory may be why the run stopped."""
         return {
-            "source": str(self.source.path.resolve()),
+            "source": self.source.identity,
+            "rows": self.source.selection if isinstance(self.source, SelectedVectors) else "all",
             "column": self.source.column,
             "id_column": self.source.id_column,
             "fields": self.schema.names,
@@ -136,7 +158,7 @@ class FileJob(ABC):
 def check_one_terminal() -> None:
     """Raises EmbInvError where several processes would print to one terminal."""
     if process_state().num_processes > 1:
-        raise EmbInvError("several processes cannot share a terminal; give an output file")
+        raise EmbInvError("several processes cannot share a terminal: give an output file.")
 
 
 def _part_name(first_row: int, part: VectorBatch) -> str:
@@ -154,10 +176,3 @@ def _weights_digest(model: torch.nn.Module) -> str:
         digest.update(name.encode())
         digest.update(weight.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _counted(rows: Iterable[dict[str, Any]], bar: "tqdm[NoReturn]") -> Iterator[dict[str, Any]]:
-    """The rows; the bar moves as they come."""
-    for row in rows:
-        yield row
-        bar.update()

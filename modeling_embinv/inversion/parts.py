@@ -24,7 +24,22 @@ def check_out(out: Path) -> None:
         EmbInvError: `out` ends in neither `.jsonl` nor `.parquet`, or is a folder.
     """
     if out.suffix not in _OUT_KINDS or out.is_dir():
-        raise EmbInvError(f"{out}: results are written to a file that ends in {' or '.join(_OUT_KINDS)}")
+        raise EmbInvError(f"the output must end in {' or '.join(_OUT_KINDS)}, got {out}.")
+
+
+def count_rows(out: Path) -> int:
+    """The rows of a finished output.
+
+    Raises:
+        EmbInvError: it is no parquet file in spite of its name.
+    """
+    if out.suffix == ".parquet":
+        try:
+            return int(pq.read_metadata(out).num_rows)
+        except pa.ArrowInvalid as error:
+            raise EmbInvError(f"{out} exists already, and is no parquet file: choose another output") from error
+    with out.open("rb") as lines:
+        return sum(1 for _ in lines)
 
 
 class ResultParts:

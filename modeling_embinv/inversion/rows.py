@@ -1,6 +1,7 @@
 """Invert vectors, a few at a time."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,12 +9,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ..data.content_words import masked
 from ..data.flags import LARGEST_BATCH
 from ..errors_embinv import EmbInvError
+from ..hypotheses_embinv import SearchRound
 from ..inputs_embinv import check_embeddings
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..runtime import generator_for
 from ..texts_embinv import WrittenText, written_texts
+from ..verdicts_embinv import TEXT_VERDICTS, verdict_of
 
 
 class Inversion(NamedTuple):
@@ -24,7 +28,8 @@ class Inversion(NamedTuple):
         id: what its source calls it, or None.
         text: what was recovered from it.
         confidence: arithmetic mean of `token_confidence`: the share of tokens that the model expects to be right.
-        cosine: of the text's vector with the given one, when a search asked for it (`feedback`); else None.
+        cosine: of the text's vector with the given one by what checks it (`feedback`); None without that.
+        verdict: what the cosine says, a key of `TEXT_VERDICTS`, and verdict_in_words: its sentence; None without one.
         tokens: the text's tokens, as its tokenizer's vocabulary spells them.
         token_confidence: the model's probability of each token when it was written.
     """
@@ -34,8 +39,14 @@ class Inversion(NamedTuple):
     text: str
     confidence: float
     cosine: float | None
+    verdict: str | None
+    verdict_in_words: str | None
     tokens: list[str]
     token_confidence: list[float]
+
+    def redacted(self) -> "Inversion":
+        """The same with its content words masked, and without its tokens, which would tell them."""
+        return self._replace(text=masked(self.text), tokens=[], token_confidence=[])
 
 
 def invert_vectors(
@@ -47,6 +58,7 @@ def invert_vectors(
     seed: int = 0,
     first_row: int = 0,
     feedback: Callable[..., Any] | str | None = None,
+    on_round: Callable[[SearchRound, int], None] | None = None,
 ) -> Iterator[Inversion]:
     """Inverts vectors, batch by batch as the iterator advances.
 
@@ -60,6 +72,7 @@ def invert_vectors(
         seed: of sampling.
         first_row: the number of `vectors[0]` in its source.
         feedback: "surrogate", or an encoder, N texts → (N, D); it checks candidates and corrections, see `generate`.
+        on_round: called with each round of a search, and with the number of vectors in its batch.
 
     Raises:
         EmbInvError: wrong width, NaN, infinity or zeros (the message names the row), or impossible settings.
@@ -69,23 +82,32 @@ def invert_vectors(
     checked = check_embeddings(vectors, model.config.embedding_dim, first_row)
     generator = generator_for(seed, first_row)
     settings = {**(settings or {}), "feedback": feedback, "tokenizer": tokenizer}
+    judge = "surrogate" if isinstance(feedback, str) else "encoder"
     for start in range(0, len(checked), batch_size):
         batch = checked[start : start + batch_size]
-        output = model.generate(batch, generator=generator, **settings)
+        report = None if on_round is None else partial(_report, on_round, len(batch))
+        output = model.generate(batch, generator=generator, on_round=report, **settings)
         ids, confidence = output["sequences"], output["confidence"]
         texts = written_texts(tokenizer, ids, confidence, model.config.eos_token_id)
         cosines = [None] * len(batch) if output.cosine is None else output.cosine.tolist()
         for row, (text, cosine) in enumerate(zip(texts, cosines, strict=True), first_row + start):
-            yield _inversion(row, text, cosine)
+            yield _inversion(row, text, cosine, judge)
 
 
-def _inversion(row: int, text: WrittenText, cosine: float | None) -> Inversion:
+def _report(on_round: Callable[[SearchRound, int], None], size: int, one: SearchRound) -> None:
+    on_round(one, size)
+
+
+def _inversion(row: int, text: WrittenText, cosine: float | None, judge: str) -> Inversion:
+    verdict = None if cosine is None else verdict_of(cosine, judge)
     return Inversion(
         row=row,
         id=None,
         text=text.text,
         confidence=round(text.confidence, 4),
         cosine=None if cosine is None else round(cosine, 4),
+        verdict=verdict,
+        verdict_in_words=None if verdict is None else TEXT_VERDICTS[verdict],
         tokens=text.tokens,
         token_confidence=[round(value, 4) for value in text.token_confidence],
     )

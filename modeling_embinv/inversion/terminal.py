@@ -10,12 +10,12 @@ from transformers import PreTrainedTokenizerBase
 from ..texts_embinv import decode
 from .rows import Inversion
 
-# (lowest confidence, name, style); each colour has a contrast of at least 3 to white and to black. The lowest level is
-# in italics too, so that it stands out without colours.
+# (lowest confidence, name, style). The colours are the terminal's own, which its theme makes legible, and which one of
+# eight colours has. The lowest level is in italics too, so that it stands out without colours.
 LEVELS = (
-    (0.9, "90 % and more", "#1a7f37"),
-    (0.5, "50 % and more", "#b07c00"),
-    (0.0, "less", "italic #d1242f"),
+    (0.9, "at least 90 % sure", "green"),
+    (0.5, "at least 50 %", "yellow"),
+    (0.0, "below 50 %", "italic red"),
 )
 
 
@@ -26,10 +26,10 @@ def tint(confidence: float) -> str:
 
 def legend() -> Text:
     """What the tints mean, in one line."""
-    parts: list[str | tuple[str, str]] = ["confidence: "]
+    parts: list[str | tuple[str, str]] = ["Colours: "]
     for _, name, style in LEVELS:
         parts += [(name, style), ", "]
-    return Text.assemble(*parts[:-1])
+    return Text.assemble(*parts[:-1], ".")
 
 
 def printable(text: str) -> str:
@@ -57,13 +57,13 @@ def tinted(tokenizer: PreTrainedTokenizerBase, ids: list[int], confidences: Sequ
 
 
 def print_inversions(inversions: Iterable[Inversion], tokenizer: PreTrainedTokenizerBase, console: Console) -> int:
-    """Prints a line for each `Inversion`: row, id, cosine, confidence, tinted text; returns how many there were."""
+    """Prints a line for each `Inversion`: row, id, cosine and verdict, confidence, tinted text; returns how many."""
     count = 0
     for inversion in inversions:
         ids: Any = tokenizer.convert_tokens_to_ids(inversion.tokens)
-        text = tinted(tokenizer, ids, inversion.token_confidence)
+        text = tinted(tokenizer, ids, inversion.token_confidence) if ids else Text(printable(inversion.text))
         name = "" if inversion.id is None else f"  {printable(inversion.id)}"
-        cosine = "" if inversion.cosine is None else f"  cosine {inversion.cosine:.3f}"
+        cosine = "" if inversion.cosine is None else f"  {inversion.cosine:.3f} {inversion.verdict:<9}"
         line = Text.assemble(f"{inversion.row:>6}{name}{cosine}  {100 * inversion.confidence:3.0f} %  ", text)
         console.print(line, soft_wrap=True, highlight=False)
         count += 1

@@ -9,7 +9,7 @@ from ..data.files import check_column, short_names
 from ..errors_embinv import EmbInvError
 
 VECTOR_NAMES = ("embedding", "embeddings", "vector", "vectors", "values", "emb")
-ID_NAMES = ("id", "ids", "_id", "uuid", "doc_id", "index")
+ID_NAMES = ("id", "ids", "_id", "uuid", "doc_id", "index", "rowid")
 TEXT_NAMES = ("text", "texts", "content", "document", "documents", "sentence", "chunk", "passage")
 _NUMBERED = re.compile(r"(.*?)(\d{1,9})", re.DOTALL)
 
@@ -19,19 +19,24 @@ class NoTextsError(EmbInvError):
 
 
 class Table(NamedTuple):
-    """An opened file.
+    """An opened file, or a collection of a store.
 
     Attributes:
         columns: names of its columns; those within others as dotted paths; [""] if it is nothing but vectors.
         vector_columns: those that hold vectors, by their type or their first rows.
         read: (columns, rows at most) → batches, each a dict from a column to its values.
         count: the column of the vectors → the number of rows.
+        collection: which of a store's collections or tables this is; None for a file.
+        version: what is another one when the source has changed; None = that of its files. A source that is read from
+            a snapshot has always the same one.
     """
 
     columns: list[str]
     vector_columns: list[str]
     read: Callable[[list[str], int], Iterator[dict[str, Any]]]
     count: Callable[[str], int]
+    collection: str | None = None
+    version: Callable[[], Any] | None = None
 
 
 class Columns(NamedTuple):

@@ -18,7 +18,7 @@ _CHUNK = 1 << 20
 
 def open_json_lines(path: Path) -> Table:
     """A row a line: an object, or a bare list of numbers."""
-    return _rows_table(path, lambda: (row for _, row in json_rows(path)))
+    return rows_table(lambda: (row for _, row in json_rows(path)))
 
 
 def open_json(path: Path) -> Table:
@@ -27,8 +27,8 @@ def open_json(path: Path) -> Table:
     if begin.startswith("["):
         if begin[1:].lstrip()[:1] in "-0123456789":
             vector = _parse(path, _whole(path, LONGEST))
-            return _rows_table(path, lambda: iter([vector]))
-        return _rows_table(path, lambda: _items(path))
+            return rows_table(lambda: iter([vector]))
+        return rows_table(lambda: _items(path))
     if _is_json_lines(_begin(path, LONGEST)):
         return open_json_lines(path)
     content = _parse(path, _whole(path, JSON_BYTES))
@@ -38,7 +38,7 @@ def open_json(path: Path) -> Table:
     if rows is None and (table := _columns_table(path, content)).vector_columns:
         return table
     rows = rows or _mapped_rows(content) or [content]
-    return _rows_table(path, lambda: iter(rows))
+    return rows_table(lambda: iter(rows))
 
 
 def paths_of(row: dict[str, Any], above: str = "", depth: int = _DEPTH) -> Iterator[tuple[str, Any]]:
@@ -50,7 +50,8 @@ def paths_of(row: dict[str, Any], above: str = "", depth: int = _DEPTH) -> Itera
             yield above + name, value
 
 
-def _rows_table(path: Path, rows: Callable[[], Iterator[Any]]) -> Table:
+def rows_table(rows: Callable[[], Iterator[Any]]) -> Table:
+    """A table of objects or of bare lists, which `rows` gives from the first on whenever it is called."""
     first = list(islice(rows(), PEEK))
     objects = [row for row in first if isinstance(row, dict)]
     if not objects:

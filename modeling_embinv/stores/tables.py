@@ -22,36 +22,36 @@ def open_parquet(path: Path) -> Table:
     """A parquet file; batches end with row groups."""
     with reading(path), pq.ParquetFile(path, memory_map=True) as file:
         schema, rows = file.schema_arrow, file.metadata.num_rows
-        names = _column_names(schema)
+        names = column_names(schema)
         _check_parquet(path, file)
 
     def read(columns: list[str], size: int) -> Iterator[dict[str, Any]]:
         with reading(path), pq.ParquetFile(path, memory_map=True) as file:
-            tops = list(dict.fromkeys(_top(schema, column) for column in columns))
+            tops = list(dict.fromkeys(top_column(schema, column) for column in columns))
             for batch in file.iter_batches(size, columns=tops):
-                yield _pick(batch, columns)
+                yield pick(batch, columns)
 
-    return Table(names, _vector_columns(schema), read, lambda _: rows)
+    return Table(names, vector_columns(schema), read, lambda _: rows)
 
 
 def open_arrow(path: Path) -> Table:
     """An Arrow file in either layout: a stream (what `datasets` writes) or a file with a footer (Feather)."""
     check_arrow_end(path)
     with _arrow(path) as (schema, _):
-        names = _column_names(schema)
+        names = column_names(schema)
 
     def read(columns: list[str], size: int) -> Iterator[dict[str, Any]]:
         with _arrow(path) as (_, batches):
             for batch in batches:
                 batch.validate()
                 for start in range(0, len(batch), size):
-                    yield _pick(batch.slice(start, size), columns)
+                    yield pick(batch.slice(start, size), columns)
 
     def count(_: str) -> int:
         with _arrow(path) as (_, batches):
             return sum(len(batch) for batch in batches)
 
-    return Table(names, _vector_columns(schema), read, count)
+    return Table(names, vector_columns(schema), read, count)
 
 
 def open_folder(path: Path) -> Table:
@@ -71,9 +71,9 @@ def open_folder(path: Path) -> Table:
     def read(columns: list[str], size: int) -> Iterator[dict[str, Any]]:
         with reading(path):
             for table in saved.with_format("arrow").iter(size):
-                yield _pick(table, columns)
+                yield pick(table, columns)
 
-    return Table(_column_names(schema), _vector_columns(schema), read, lambda _: len(saved))
+    return Table(column_names(schema), vector_columns(schema), read, lambda _: len(saved))
 
 
 def check_arrow_end(path: Path) -> None:
@@ -113,7 +113,7 @@ def _check_parquet(path: Path, file: pq.ParquetFile) -> None:
                 raise EmbInvError(f"{path}: a column holds more than {WIDEST:,} values a row, the most that is read")
 
 
-def _column_names(schema: pa.Schema) -> list[str]:
+def column_names(schema: pa.Schema) -> list[str]:
     """The names of all columns, those within structs as dotted paths; the structs themselves are left out."""
     return [name for field in schema for name, _ in _leaves(field, "")]
 
@@ -126,8 +126,8 @@ def _leaves(field: pa.Field, above: str) -> Iterator[tuple[str, pa.DataType]]:
         yield above + field.name, field.type
 
 
-def _vector_columns(schema: pa.Schema) -> list[str]:
-    """Lists of numbers, and texts under a usual name."""
+def vector_columns(schema: pa.Schema) -> list[str]:
+    """The columns that hold lists of numbers, or texts under a usual name."""
     return [
         name
         for field in schema
@@ -140,7 +140,7 @@ def _vector_columns(schema: pa.Schema) -> list[str]:
     ]
 
 
-def _top(schema: pa.Schema, column: str) -> str:
+def top_column(schema: pa.Schema, column: str) -> str:
     """The column of the file that holds a dotted path; its own name may hold dots, too."""
     top = next(name for name in schema.names if column == name or column.startswith(f"{name}."))
     if schema.names.count(top) > 1:
@@ -148,10 +148,11 @@ def _top(schema: pa.Schema, column: str) -> str:
     return top
 
 
-def _pick(batch: pa.RecordBatch | pa.Table, columns: list[str]) -> dict[str, Any]:
+def pick(batch: pa.RecordBatch | pa.Table, columns: list[str]) -> dict[str, Any]:
+    """The Arrow arrays of columns, also of those within structs."""
     picked = {}
     for column in columns:
-        top = _top(batch.schema, column)
+        top = top_column(batch.schema, column)
         array = batch[top]
         array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
         inner = column[len(top) + 1 :]

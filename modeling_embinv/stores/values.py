@@ -1,4 +1,4 @@
-"""The values of a column as vectors: lists of numbers, their text, base64, Arrow lists and matrices."""
+"""The values of a column as vectors: lists of numbers, their text, base64, float32 bytes, Arrow lists and matrices."""
 
 import base64
 import binascii
@@ -63,7 +63,8 @@ def parse_values(values: np.ndarray | pa.Array | pa.ChunkedArray | Sequence[Any]
     """The vectors of a column.
 
     Args:
-        values: a matrix (n, D), an Arrow array, or n Python objects: lists of numbers, texts of them, base64 or None.
+        values: a matrix (n, D), an Arrow array, or n Python objects: lists or arrays of numbers, texts of them,
+            base64, the bytes of float32 numbers, or None.
 
     Raises:
         EmbInvError: a vector that its printing has shortened, or one of more than `WIDEST` numbers.
@@ -132,6 +133,10 @@ def _numbers(value: object) -> np.ndarray | str:
         return value.reason
     if isinstance(value, str):
         return _of_text(value)
+    if isinstance(value, np.ndarray):
+        return as_float32(value)
+    if isinstance(value, bytes):
+        return _of_bytes(value)
     if isinstance(value, tuple):  # of columns that hold a number each
         return _of_words(value)
     if not isinstance(value, list):
@@ -205,4 +210,13 @@ def _of_base64(text: str) -> np.ndarray | str:
         return "holds text that is no list of numbers"
     if len(data) < 8 or len(data) % 4:
         return "holds text that is no list of numbers, nor base64 of float32"
+    return _of_bytes(data)
+
+
+def _of_bytes(data: bytes) -> np.ndarray | str:
+    """float32 numbers, little endian, as databases without a type of vectors keep them."""
+    if not data or len(data) % 4:
+        return f"holds {len(data):,} bytes, which are no float32 numbers"
+    if len(data) > 4 * WIDEST:
+        raise EmbInvError(f"a row of {len(data) // 4:,} numbers; at most {WIDEST:,} are read")
     return as_float32(np.frombuffer(data, dtype="<f4"))

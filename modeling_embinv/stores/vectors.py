@@ -1,6 +1,7 @@
-"""Vectors that were computed elsewhere, from files as people have them, in flat memory.
+"""Vectors that were computed elsewhere, from files and stores as people have them, in flat memory.
 
     source = open_vectors("dump.csv", dim=384)
+    source = open_vectors("chroma:./store", collection="support", text_column=True)
     for batch in source.batches(1024):
         batch.vectors, batch.ids, batch.rows
     print(source.column, source.skipped)
@@ -8,36 +9,29 @@
 Formats: npy, npz, safetensors, parquet, Arrow (streams and Feather), folders that `datasets` saved, JSON lines, csv,
 tsv, and JSON: lists of vectors or of rows, and the answers of embeddings APIs and of vector stores. Text may be packed
 (`.gz`, `.xz`). A JSON object is read whole, at most `files.JSON_BYTES`; everything else in flat memory.
+
+Stores, by the scheme of a URL: see `readers`. Nothing is written to a source.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..data.files import PARQUET_ROWS, check_text, file_kind, one_line, short_names
+from ..data.files import PARQUET_ROWS, check_text, one_line, short_names
 from ..data.sources import Document
 from ..data.vector_checks import width_message
 from ..errors_embinv import EmbInvError
-from .arrays import open_npy, open_npz, open_safetensors, pickle_message
 from .columns import Columns, Table, choose_columns
-from .csv_files import open_csv
-from .json_files import open_json, open_json_lines
-from .tables import open_arrow, open_folder, open_parquet
+from .copies import changed_message, file_version
+from .locations import Location, locate
+from .readers import open_table
 from .values import Parsed, parse_values
 
 logger = logging.getLogger(__name__)
 
-_READERS = {
-    ".npy": open_npy, ".npz": open_npz, ".safetensors": open_safetensors, ".parquet": open_parquet,
-    ".arrow": open_arrow, ".feather": open_arrow, ".csv": open_csv, ".tsv": open_csv, ".json": open_json,
-    ".jsonl": open_json_lines, ".ndjson": open_json_lines,
-}  # fmt: skip
-KINDS = tuple(_READERS)
-_MAGIC = {b"\x93NUMPY": ".npy", b"PK\x03\x04": ".npz", b"PAR1": ".parquet", b"ARROW1": ".arrow"}
-_PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".bin")
 # Rows that decide on the width, and skipped rows that are kept, and that are listed in one line.
 _PEEK, _KEPT, _LISTED = 100, 20, 5
 
@@ -83,9 +77,11 @@ class Skipped:
 
 
 class VectorSource:
-    """An opened file of vectors; see `open_vectors`.
+    """An opened file or collection of vectors; see `open_vectors`.
 
     Attributes:
+        path: what was opened, for messages; without a password.
+        identity: the same for every run over this source, wherever it starts.
         column: where the vectors are; "" where the file is nothing but vectors.
         id_column, text_column: where ids and texts are, or None.
         width: D, numbers of a vector.
@@ -93,8 +89,10 @@ class VectorSource:
         skipped: the rows that `batches` has left out, since it was called last.
     """
 
-    def __init__(self, path: Path, table: Table, columns: Columns, strict: bool) -> None:
-        self.path, self._table, self._columns, self.is_strict = path, table, columns, strict
+    def __init__(self, location: Location, table: Table, columns: Columns, strict: bool) -> None:
+        self.path, self._table, self._columns, self.is_strict = location.shown, table, columns, strict
+        self.identity = location.identity + (f"#{table.collection}" if table.collection is not None else "")
+        self._version = table.version or (lambda: file_version(Path(location.path)))
         self.column = _span(columns.vectors)
         self.id_column, self.text_column = columns.id, columns.text
         self.skipped = Skipped()
@@ -119,7 +117,8 @@ class VectorSource:
         """What is read, in a line."""
         parts = {"vectors": self.column, "ids": self.id_column, "texts": self.text_column}
         chosen = [f"{what} in column {short_names([name])!r}" for what, name in parts.items() if name]
-        return "; ".join([f"vectors of {self.width} numbers", *chosen])
+        whole = [] if self._table.collection is None else [f"collection {short_names([self._table.collection])!r}"]
+        return "; ".join([*whole, f"vectors of {self.width} numbers", *chosen])
 
     def count(self) -> int:
         """The number of rows, those without a usable vector included."""
@@ -129,14 +128,17 @@ class VectorSource:
         """Batch k holds the good vectors of rows k · batch_size to (k + 1) · batch_size; it is empty if all are bad.
 
         Raises:
-            EmbInvError: a damaged file, no good vector in all of it, or (strict) a bad row.
+            EmbInvError: a damaged source, no good vector in all of it, (strict) a bad row or, behind the last batch, a
+                source that has changed meanwhile.
         """
         if batch_size < 1:
             raise EmbInvError(f"batch_size must be at least 1, got {batch_size}")
-        self.skipped, total = Skipped(), 0
+        self.skipped, total, version = Skipped(), 0, self._version()
         for batch in _windows(self._pieces(batch_size), batch_size):
             total += len(batch.rows)
             yield batch
+        if self._version() != version:
+            raise EmbInvError(changed_message(self.path))
         if not total:
             raise EmbInvError(f"{self.path}: {self.skipped if self.skipped.count else 'holds no vectors'}")
 
@@ -199,11 +201,14 @@ def open_vectors(
     dim: int | None = None,
     strict: bool = False,
     encoder: str | None = None,
+    collection: str | None = None,
+    trust: bool = False,
 ) -> VectorSource:
-    """Opens a file of vectors, in any format of this module, and decides on its columns.
+    """Opens a file or a store of vectors, in any format of this module, and decides on its columns.
 
     Args:
-        path: a file, or a folder that `datasets` saved.
+        path: a file, a folder that `datasets` saved, or a store's URL, see `readers`; its options
+            (`?collection=…&column=…`) count where the arguments here are not given. A `Path` is never taken as a URL.
         column: where the vectors are: a name, or a dotted path (`vector.default`) within JSON objects and structs.
             None = the usual names (embedding, embeddings, vector, vectors, values, emb), else the only column of
             vectors; `VectorSource.column` says which, and so does a logged line.
@@ -212,17 +217,24 @@ def open_vectors(
         dim: D, the width expected; None = that of most of the first rows.
         strict: whether a row that is null, NaN, infinite, zero or of another width is an error; else it is skipped.
         encoder: whose vectors are expected, for messages.
+        collection: which collection or table of a store; None = the only one.
+        trust: whether pickles in a store may be loaded, which can run code; those of files never are.
 
     Raises:
-        EmbInvError: no such file or column, damaged, pickled, or vectors of another width than `dim`.
+        EmbInvError: no such file, store or column, damaged, pickled, or vectors of another width than `dim`.
     """
-    path = Path(path)
-    table = _reader(path)(path)
-    columns = choose_columns(path, table, column, id_column, text_column)
-    source = VectorSource(path, table, columns, strict)
+    location = locate(path, collection, trust)
+    table = open_table(location)
+    given = location.options
+    if text_column is True:
+        text_column = given.get("text_column", True)
+    columns = choose_columns(
+        location.shown, table, column or given.get("column"), id_column or given.get("id_column"), text_column
+    )
+    source = VectorSource(location, table, columns, strict)
     if dim is not None:
         source.expect_width(dim, encoder)
-    logger.info("%s: %s", path, source.describe())
+    logger.info("%s: %s", source.path, source.describe())
     return source
 
 
@@ -231,24 +243,6 @@ def vector_documents(source: VectorSource) -> Iterator[Document]:
     for batch in source.batches(PARQUET_ROWS):
         for text, vector in zip(batch.texts or [], batch.vectors, strict=True):
             yield Document(text, text, vector)
-
-
-def _reader(path: Path) -> Callable[[Path], Table]:
-    """The reader of a file's format: by what it begins with, else by its suffix."""
-    if path.is_dir():
-        return open_folder
-    if not path.is_file():
-        raise EmbInvError(f"{path}: no such file")
-    with path.open("rb") as file:
-        begin = file.read(8)
-    kind = next((kind for magic, kind in _MAGIC.items() if begin.startswith(magic)), None)
-    is_pickle = begin[:1] == b"\x80" and 2 <= begin[1:2][0] <= 5 if len(begin) > 1 else False
-    if path.suffix.lower() in _PICKLES or is_pickle:
-        raise EmbInvError(pickle_message(path))
-    kind = kind or file_kind(path)
-    if kind not in _READERS:
-        raise EmbInvError(f"{path}: unknown kind of file; known: {', '.join(KINDS)}, folders saved by datasets")
-    return _READERS[kind]
 
 
 def _windows(pieces: Iterable[tuple[int, VectorBatch]], size: int) -> Iterator[VectorBatch]:

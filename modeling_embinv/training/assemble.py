@@ -35,8 +35,8 @@ from .config import TrainingConfig, read_sizes
 from .distillation import Distillation
 from .fine_tuning import adopt_encoder, drop_stale, grow_prefix
 from .loop import Run
+from .machine import attention_of, precision_of
 from .optimizers import new_optimizers
-from .precision import precision_of
 from .trackers import JSONLinesTracker
 from .validation import ValidationSet
 
@@ -174,7 +174,7 @@ def _trained_model(
     changes: dict[str, Any] = {"max_sequence_length": config.max_sequence_length}
     if not config.surrogate_rank:  # that stage leaves the inverter as it is
         changes |= {"canvas_lengths": config.canvas_lengths, "causal_share": config.causal_share}
-    model, tokenizer = load_inverter(name, attn_implementation=config.attn_implementation, **changes)
+    model, tokenizer = load_inverter(name, attn_implementation=attention_of(config.attn_implementation), **changes)
     inverted = f"{model.config.embedding_dim} numbers by {model.config.encoder_id}"
     has_changed = adopt_encoder(model, tokenizer, encoder)
     if config.surrogate_rank and has_changed:
@@ -204,7 +204,7 @@ def _new_model(config: TrainingConfig, encoder: Encoder) -> tuple[EmbInvForMaske
         encoder_id=encoder.config.id,
         encoder_revision=encoder.config.revision,
         encoder_prompt=encoder.config.prompt,
-        attn_implementation=config.attn_implementation,
+        attn_implementation=attention_of(config.attn_implementation),
     )
     return model, tokenizer
 

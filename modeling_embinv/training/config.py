@@ -66,7 +66,10 @@ class TrainingConfig:
         default=0, metadata={"help": "prefix positions projected from the embedding; init_from may gain some"}
     )
     freeze_backbone: bool = field(default=False, metadata={"help": "train projector, modulation, output layer only"})
-    attn_implementation: str = field(default="sdpa", metadata={"help": "eager is faster on CPU for short texts"})
+    attn_implementation: str = field(
+        default="auto",
+        metadata={"help": "auto: eager on a CPU, which is faster there for short texts, else sdpa"},
+    )
     gradient_checkpointing: bool = field(default=False, metadata={"help": "less memory for a third more work"})
     mixed_precision: Precision = field(
         default="auto",
@@ -242,16 +245,16 @@ def read_sizes(backbone_config: str) -> dict[str, Any]:
     return sizes
 
 
-def parse_training_config(arguments: list[str], prog: str = "train.py") -> TrainingConfig:
+def parse_training_config(arguments: list[str], prog: str = "train.py", epilog: str | None = None) -> TrainingConfig:
     """`[config.yaml] [--flag value …]` → settings; flags override the file.
 
-    Paths in the YAML's `encoder` are relative to the YAML.
+    Paths in the YAML's `encoder` are relative to the YAML. prog, epilog: the name and the end of the help.
 
     Raises:
         EmbInvError: for an unknown key or flag, a missing one, or an impossible value.
     """
     usage = f"{prog} [config.yaml] [--flag value ...]"
-    parser = CommandParser(prog=prog, usage=usage, description="Train an embedding inverter.")
+    parser = CommandParser(prog=prog, usage=usage, description="Train an embedding inverter.", epilog=epilog)
     parser.add_argument("config", nargs="?", help="YAML of the settings below; flags override it")
     add_settings(parser, TrainingConfig)
     flags = vars(parser.parse_args(arguments))

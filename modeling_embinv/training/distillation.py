@@ -12,7 +12,7 @@ from ..evaluation.metrics import rank_correlation
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..runtime import generator_for
 from .flops import training_flops
-from .loop import Run
+from .loop import LENGTH_PARTS, Run
 
 # held-out vectors, and texts that the inverter writes for each: the surrogate must rank these as the encoder does
 RANKED_VECTORS, RANKED_TEXTS = 32, 16
@@ -25,17 +25,24 @@ class Distillation(Run):
 
     def micro_losses(self, indexes: list[int], canvas: int, causal: bool) -> list[Callable[[], Tensor]]:
         """Of texts and vectors of the batches `indexes` of all processes, without noise."""
-        batches = [self.batches.batch(index, self.config.batch_size, canvas) for index in indexes]
+        batches = [self.originals(index, self.config.batch_size, canvas) for index in indexes]
         return [partial(self.distance, *batch) for batch in batches]
 
     def distance(self, ids: Tensor, embedding: Tensor) -> Tensor:
         """1 − cos(f̂(x), e), the mean over texts (B, L) and vectors (B, D)."""
-        device = self.accelerator.device
-        # the longest text, and the first token that the surrogate puts before each
-        width = 1 + int(text_positions(ids, self.noise.end).sum(dim=1).max())
-        self.flops += training_flops(self.bare_model, len(ids), width, 0)
-        found = self.bare_model.embed(ids.to(device))
-        return 1 - (found * embedding.to(device)).sum(dim=1).mean()
+        return 1 - (self.embedded(ids) * embedding.to(self.accelerator.device)).sum(dim=1).mean()
+
+    def embedded(self, ids: Tensor) -> Tensor:
+        """f̂ of texts (B, L), in the precision of the run; the surrogate's weights are put together in float32."""
+        lengths = text_positions(ids, self.noise.end).sum(dim=1)
+        embed, order = self.bare_model.embedder(), lengths.argsort(stable=True)
+        vectors = []
+        with self.accelerator.autocast():
+            for part in order.chunk(LENGTH_PARTS):
+                # the longest text, and the first token that the surrogate puts before each
+                self.flops += training_flops(self.bare_model, len(part), 1 + int(lengths[part].max()), 0)
+                vectors.append(embed(ids[part].to(self.accelerator.device)))
+        return torch.cat(vectors)[order.argsort()]
 
     def backward(self, loss: Tensor) -> None:
         """Gradients averaged by hand: the surrogate runs beside the forward pass that the library would watch."""

@@ -199,10 +199,15 @@ class Run:
         for batch, share in zip(batches, shares, strict=True):
             batch.factor = share / mean
 
+    def originals(self, index: int, texts: int, canvas: int) -> tuple[Tensor, Tensor]:
+        """Texts and vectors of batch `index`; those that are embedded now, in the precision of the run."""
+        with self.accelerator.autocast():
+            return self.batches.batch(index, texts, canvas)
+
     def noised_batch(self, index: int, canvas: int) -> NoisedBatch:
         """Batch `index` of all processes with its noise, both functions of (seed, index)."""
         texts = self.noise.texts_of(self.config.batch_size)
-        input_ids, embedding = self.batches.batch(index, texts, canvas)
+        input_ids, embedding = self.originals(index, texts, canvas)
         return noise_batch(input_ids, embedding, self.noise, generator_for(self.config.seed, index))
 
     def loss(self, batch: NoisedBatch) -> Tensor:
@@ -226,7 +231,7 @@ class Run:
 
     def causal_batch(self, index: int, canvas: int) -> CausalBatch:
         """Batch `index` of all processes for learning from left to right."""
-        ids, embedding = self.batches.batch(index, self.config.batch_size, canvas)
+        ids, embedding = self.originals(index, self.config.batch_size, canvas)
         generator = generator_for(self.config.seed, index)
         return causal_batch(ids, embedding, self.noise.end, generator, self.noise.condition_dropout)
 

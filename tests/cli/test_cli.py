@@ -1,15 +1,27 @@
 """The commands, run as a user runs them, on a tiny checkpoint of the real encoder."""
 
+import argparse
+import io
 import json
+import os
+import re
+import subprocess
+import sys
 
+import chromadb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from chromadb.config import Settings
+from rich.console import Console
 
 from modeling_embinv import int8_embinv
+from modeling_embinv.cli import evaluate
+from modeling_embinv.cli.ladder import Ladder, rungs
 from modeling_embinv.cli.main import main
+from modeling_embinv.cli.options import add_model
 from modeling_embinv.generation_config_embinv import EmbInvGenerationConfig
 from modeling_embinv.loading import load_inverter
 from modeling_embinv.training.backbone import new_inverter, prepare_tokenizer
@@ -34,28 +46,75 @@ def run(capsys, *arguments: str) -> tuple[int, str, str]:
     return code, captured.out, captured.err
 
 
-def test_demo_prints_what_the_readme_shows(capsys, checkpoint):
-    """A dropped sentence shifts every line after it; an emoji-only one cannot be tokenised and is left out."""
-    code, out, _ = run(capsys, "demo", "A red kite.", "☃", "Two men talk.", "--model", checkpoint)
-    assert code == 0
-    assert out.count("original") == out.count("recovered") == out.count("cosine") == out.count("token accuracy") == 2
-    assert "A red kite." in out and "Two men talk." in out and "forward passes" in out
+@pytest.fixture(scope="module")
+def searching(tmp_path_factory, encoder) -> str:
+    """As `checkpoint`, with a surrogate."""
+    tokenizer = prepare_tokenizer(encoder.tokenizer)
+    torch.manual_seed(0)
+    model = new_inverter(tokenizer, TINY_TRUNK, embedding_dim=384, max_sequence_length=10, encoder_id=ENCODER)
+    model.add_surrogate(2)
+    return str(export(awaken(model).eval(), tokenizer, tmp_path_factory.mktemp("cli") / "searching"))
+
+
+def test_demo_climbs_a_ladder(capsys, searching):
+    """A dropped sentence shifts every line after it; a rung that is left out, or a verdict on another text."""
+    code, out, err = run(capsys, "demo", "A red kite.", "☃", "Two men talk.", "--model", searching)
+    lines = [line.split(maxsplit=1)[0] for line in out.splitlines() if line and not line.startswith(" ")]
+    assert code == 0 and lines[:8] == ["original", "draft", "refined", "surrogate"] * 2, err
+    assert out.count("content words recovered ") == 2 and "of 2, cosine " in out
+    assert "A red kite." in out and "Two men talk." in out
+    assert re.search(r"^2 vectors in \d+ s: [\d,]+ forward passes, [\d,]+ surrogate calls\.$", out, flags=re.M), out
+    code, out, err = run(capsys, "demo", "A red kite.", "--preset", "quick", "--model", searching)
+    assert code == 0 and "surrogate  " not in out and "refined  " in out, err
+    loop = ["--feedback", "encoder", "--num_candidates", "2", "--num_corrections", "1", "--num_proposals", "4"]
+    code, out, err = run(capsys, "demo", "A red kite.", "--model", searching, *loop)
+    rungs = re.findall(r"^(\w+) +-?\d\.\d{3}", out, flags=re.M)
+    assert code == 0 and rungs[:4] == ["draft", "refined", "surrogate", "encoder"] and "encoder calls" in out, err
+
+
+def test_a_ladder_on_a_terminal(searching, encoder):
+    """Rounds that nobody sees, and texts that a narrow terminal breaks within a word."""
+    model, tokenizer = load_inverter(searching)
+    model.eval()
+    settings = {"num_candidates": 2, "num_corrections": 2, "num_proposals": 4, "num_beams": 2}
+    for width in (80, 40):
+        file = io.StringIO()
+        console = Console(file=file, force_terminal=True, width=width, color_system=None)
+        steps = rungs(model, settings, "surrogate", "surrogate", 0)
+        original = "A red kite flies over the town, and all the children look at it."
+        Ladder(model, tokenizer, encoder, steps, console).climb(original, encoder.encode([original]), "(cut)")
+        shown = file.getvalue()
+        assert all(f"round {number} of 2" in shown for number in range(3)) and "(cut)" in shown
+        kept = re.sub(r"\x1b\[[\d;?]*\w", "", shown).splitlines()
+        assert max(map(len, kept)) <= width
+        first = kept.index(next(line for line in kept if line.startswith("original")))
+        whole = " ".join(line.removeprefix("original").strip() for line in kept[first : first + 4])
+        assert original in " ".join(whole.split())
+
+
+def test_demo_says_what_it_cut(capsys, checkpoint):
+    """The whole original above the text of its first tokens: recovered words were counted of what nobody embedded."""
+    code, out, err = run(capsys, "demo", "It flies. " * 12, "--model", checkpoint)
+    assert code == 0 and "(cut to its first 9 of 36 tokens" in out, err
+    assert out.splitlines()[0].split(maxsplit=1)[1] == "It flies. It flies. It flies."
 
 
 def test_demo_hides_words_and_finds_them(capsys, checkpoint):
     """The words that the demo hides must be gone from the line that shows what is known, and the rest must stay."""
     code, out, _ = run(capsys, "demo", "The keeper fed two hungry elephants.", "--model", checkpoint)
-    known, filled = (line.split(maxsplit=1)[1] for line in out.splitlines() if line.startswith(("redacted", "filled")))
+    (known,) = re.findall(r"^redacted +(.*)$", out, flags=re.M)
+    (filled,) = re.findall(r"^filled +-?[\d.]+ +(.*)$", out, flags=re.M)
     assert (code == 0 and known == "The ▇▇▇ fed two hungry ▇▇▇.") or known == "The keeper fed two ▇▇▇ ▇▇▇."
     start, *_ = known.split("▇▇▇")
     assert filled.startswith(f"{start}[") and filled.count("[") == 2 and "encoder call" in out
 
 
 def test_demo_says_what_it_left_out(capsys, checkpoint):
-    """Sentences that were dropped without a word, bytes that are no text, and long lines broken for a pipe."""
-    code, out, err = run(capsys, "demo", "☃", "A red kite \udcff. " + "It flies. " * 12, "--model", checkpoint)
-    assert code == 0 and "left out" in err and "'☃'" in err and "1 vector in" in out and "confidence:" not in out
-    assert out.startswith("original   A red kite ?. It flies.") and len(out.splitlines()[0]) > 120
+    """Sentences that were dropped without a word, bytes that are no text, and a preset that was not taken."""
+    code, out, err = run(capsys, "demo", "☃", "A red kite \udcff.", "--model", checkpoint)
+    assert code == 0 and "left out" in err and "'☃'" in err and "1 vector in" in out and "Colours:" not in out
+    assert re.match(r"original +A red kite \?\.$", out.splitlines()[0])
+    assert "this checkpoint has no surrogate, so the preset is quick" in err
     code, out, err = run(capsys, "demo", "☃", "--model", checkpoint)
     assert code == 2 and out == "" and "there is nothing to invert" in err
 
@@ -82,7 +141,7 @@ def test_bad_rows_and_columns_are_reported(capsys, checkpoint, tmp_path, encoder
     pq.write_table(pa.table({"uuid": list("abcdefgh"), "content": texts, "vector": vectors}), path)
     said, skipped = "vectors in column 'vector'", "skipped 1 row without a usable vector: row 2 is null"
     code, _, err = run(capsys, "invert", path, "--out", out, "--model", checkpoint)
-    assert code == 0 and said in err and skipped in err and "wrote 7 texts" in err
+    assert code == 3 and said in err and skipped in err and "wrote 7 texts" in err
     assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == list("abdefgh")
     code, printed, err = run(capsys, "prepare", "--vectors", path, "--out", tmp_path / "pairs")
     assert code == 0 and said in err and "texts in column 'content'" in err and skipped in err
@@ -93,6 +152,30 @@ def test_bad_rows_and_columns_are_reported(capsys, checkpoint, tmp_path, encoder
     ):
         code, _, err = run(capsys, *command, "--strict")
         assert code == 2 and "row 2 is null" in err
+
+
+@pytest.mark.slow
+def test_commands_take_a_store(capsys, checkpoint, tmp_path, encoder):
+    """A reader that only Python can reach: each command of vectors must take a store, its ids and its texts."""
+    texts = ["The king is dead.", "Two men talk."]
+    kept = {"notes": texts, "support": ["The ▇▇▇ is dead.", "Two men ▇▇▇."]}
+    client = chromadb.PersistentClient(str(tmp_path / "store"), settings=Settings(anonymized_telemetry=False))
+    vectors = encoder.encode(texts).numpy()
+    for name, documents in kept.items():
+        collection = client.create_collection(name, embedding_function=None)
+        collection.add([f"{name}-1", f"{name}-2"], vectors, documents=documents)
+    client.close()
+    store, chosen = f"chroma:{tmp_path / 'store'}", ["--collection", "support"]
+    code, _, err = run(capsys, "invert", store, "--model", checkpoint)
+    assert code == 2 and "several collections; name one with --collection: notes, support" in err
+    for command in (["invert"], ["fill", "--num-tokens", "1", "--feedback", "encoder"]):
+        out = tmp_path / f"{command[0]}.jsonl"
+        code, _, err = run(capsys, *command, store, *chosen, "--out", out, "--model", checkpoint)
+        assert code == 0 and "collection 'support'; vectors" in err
+        assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == ["support-1", "support-2"]
+    code, printed, err = run(capsys, "prepare", "--vectors", f"{store}?collection=notes", "--out", tmp_path / "pairs")
+    assert code == 0 and "texts in column 'document'" in err, err
+    assert sum(json.loads((tmp_path / "pairs" / "manifest.json").read_text())["rows"].values()) == 2, printed
 
 
 def test_prepare_takes_a_share_and_evaluate_scores_it(capsys, checkpoint, tmp_path):
@@ -173,9 +256,9 @@ def test_calibrate_saves_what_it_fitted(capsys, checkpoint, tmp_path):
 def test_a_folder_without_a_model_is_named(capsys, tmp_path):
     """The library's own message is a page long and speaks of the Hub."""
     (tmp_path / "empty").mkdir()
-    for name, message in (("nothing", "is no folder here"), ("empty", "is no readable inverter")):
+    for name, message in (("nothing", ": no such folder"), ("empty", " is not a readable inverter")):
         code, _, err = run(capsys, "demo", "--model", tmp_path / name)
-        assert code == 2 and f"{name} {message}" in err and len(err.strip().splitlines()) == 1
+        assert code == 2 and f"{name}{message}" in err and len(err.strip().splitlines()) == 1
 
 
 @pytest.mark.slow
@@ -189,7 +272,7 @@ def test_corrections_are_checked_by_the_encoder(capsys, encoder, tmp_path):
     row = json.loads((tmp_path / "out.jsonl").read_text())
     assert code == 0 and "meet" in row["text"] and 0.5 < row["cosine"] <= 1.001, err
     code, out, err = run(capsys, "invert", tmp_path / "v.npy", *loop)
-    assert code == 0 and f"cosine {row['cosine']:.3f}" in out, err
+    assert code == 0 and f"{row['cosine']:.3f} {row['verdict']}" in out, err
     (tmp_path / "texts.txt").write_text("We will meet at the station.\nThe dog slept.\n")
     code, out, err = run(capsys, "evaluate", tmp_path / "texts.txt", "--no_floors", *loop)
     assert code == 0 and "encoder calls" in out, err
@@ -205,8 +288,103 @@ def test_int8_reaches_the_commands(capsys, checkpoint, tmp_path, encoder, monkey
     (tmp_path / "texts.txt").write_text("Two men talk.\nThe dog slept.\n")
     arguments = ["--model", checkpoint, "--int8"]
     code, out, err = run(capsys, "demo", "A red kite.", *arguments)
-    assert code == 0 and "recovered" in out, err
+    assert code == 0 and "refined" in out, err
     code, _, err = run(capsys, "invert", tmp_path / "v.npy", "--out", tmp_path / "out.jsonl", *arguments)
     assert code == 0 and len((tmp_path / "out.jsonl").read_text().splitlines()) == 2, err
     code, _, err = run(capsys, "evaluate", tmp_path / "texts.txt", "--no_floors", *arguments)
     assert code == 0 and len(packed) == 3, err
+
+
+def test_invert_has_presets(capsys, checkpoint, searching, tmp_path, encoder):
+    """A default that searches nowhere, flags of old commands that begin to, and rows without a verdict."""
+    np.save(tmp_path / "v.npy", encoder.encode(["A red kite.", "Two men talk."]).numpy())
+
+    def rows(*arguments, model=searching):
+        command = ["invert", tmp_path / "v.npy", "--out", tmp_path / "o.jsonl", "--overwrite", "--model", model]
+        code, _, err = run(capsys, *command, *arguments)
+        assert code == 0, err
+        return [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()], err
+
+    standard, _ = rows()
+    texts = [row["text"] for row in standard]
+    assert texts == [row["text"] for row in rows("--preset", "standard")[0]]
+    assert all(row["verdict"] and row["verdict_in_words"] and row["cosine"] <= 1 for row in standard)
+    quick, flags = rows("--preset", "quick")[0], rows("--num-steps", "8")[0]
+    assert [row["text"] for row in quick] == [row["text"] for row in flags] != texts
+    assert quick[0]["cosine"] is not None and flags[0]["cosine"] is None  # as old commands had it
+    assert quick[0]["confidence"] == flags[0]["confidence"]
+    fallback, err = rows(model=checkpoint)
+    assert "no surrogate, so the preset is quick" in err and fallback[0]["cosine"] is None
+    for name in ("standard", "thorough"):
+        code, _, err = run(capsys, "invert", tmp_path / "v.npy", "--model", checkpoint, "--preset", name)
+        assert code == 2 and f"the preset {name} needs a surrogate" in err
+    code, _, err = run(capsys, "invert", tmp_path / "v.npy", "--preset", "standard", "--feedback", "none")
+    assert code == 2 and "--preset standard needs --feedback surrogate" in err
+
+
+def test_evaluate_takes_a_preset_when_it_is_named(searching):
+    """Old sweeps that begin to search, or a preset whose values are taken for sweeps of their letters."""
+    parser = argparse.ArgumentParser()
+    add_model(parser, sweep=True)
+    model, _ = load_inverter(searching)
+    options = parser.parse_args([])
+    assert evaluate._several(options, model, {}) == {}
+    options = parser.parse_args(["--preset", "standard", "--num_corrections", "1", "2"])
+    values = evaluate._several(options, model, {"num_corrections": [1, 2]})
+    assert values == {
+        "num_candidates": [8], "num_corrections": [1, 2], "num_beams": [2], "num_proposals": [32],
+        "feedback": ["surrogate"],
+    }  # fmt: skip
+
+
+def test_an_output_that_exists_is_kept(capsys, checkpoint, tmp_path, encoder):
+    """Results of a night that the next command, or the same one again, replaced without a word."""
+    np.save(tmp_path / "v.npy", encoder.encode(["A red kite.", "Two men talk."]).numpy())
+    for kind in ("jsonl", "parquet"):
+        out = tmp_path / f"o.{kind}"
+        command = ["invert", tmp_path / "v.npy", "--out", out, "--model", checkpoint, "--num-steps", "1"]
+        assert run(capsys, *command)[0] == 0
+        before = out.read_bytes()
+        code, _, err = run(capsys, *command)
+        assert code == 2 and "exists already, with 2 texts for 2 vectors: give --overwrite" in err
+        assert out.read_bytes() == before
+        assert run(capsys, *command, "--overwrite")[0] == 0
+    out.write_text("no parquet")
+    assert "is no parquet file" in run(capsys, *command)[2] and out.read_text() == "no parquet"
+
+
+def test_invert_in_a_pipe(checkpoint, tmp_path, encoder):
+    """Vectors of standard input in every kind, JSON lines on standard output, and nothing else there."""
+    vectors = encoder.encode(["A red kite.", "Two men talk.", "The sea is blue."]).numpy()
+    np.save(tmp_path / "v.npy", vectors)
+    pq.write_table(pa.table({"id": ["a", "b", "c"], "emb": vectors.tolist()}), tmp_path / "v.parquet")
+    (tmp_path / "v.jsonl").write_text("".join(json.dumps({"embedding": row}) + "\n" for row in vectors.tolist()))
+    (tmp_path / "v.csv").write_text("".join(",".join(map(str, row)) + "\n" for row in vectors.tolist()))
+    texts = []
+    script = (
+        "import sys\nfrom modeling_embinv.cli.main import main\n"
+        "for name in sys.argv[2:]:\n"
+        "    sys.stdin = open(name)\n"
+        "    flags = ['--out', '-', '--limit', '2', '--num-steps', '1', '--model', sys.argv[1]]\n"
+        "    assert main(['invert', '-', *flags]) == 0"
+    )
+    names = [str(tmp_path / f"v.{kind}") for kind in ("npy", "parquet", "jsonl", "csv")]
+    command = [sys.executable, "-c", script, checkpoint, *names]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    texts = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["row"] for row in texts] == [0, 1] * 4 and len({row["text"] for row in texts[::2]}) == 1
+    assert "Loading weights" not in done.stderr and done.stderr.count("2 texts (") == 4
+
+
+def test_the_first_ones_and_a_sample(capsys, checkpoint, tmp_path, encoder):
+    """A flag that is parsed and forgotten reads all of a store."""
+    np.save(tmp_path / "v.npy", encoder.encode([f"Box {number}." for number in range(9)]).numpy())
+    command = ["invert", tmp_path / "v.npy", "--out", tmp_path / "o.jsonl", "--overwrite", "--model", checkpoint]
+    assert run(capsys, *command, "--num-steps", "1", "--limit", "4", "--redact")[0] == 0
+    rows = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    assert [row["row"] for row in rows] == [0, 1, 2, 3] and not any(row["tokens"] for row in rows)
+    assert run(capsys, *command, "--num-steps", "1", "--sample", "3", "--seed", "5")[0] == 0
+    assert len((tmp_path / "o.jsonl").read_text().splitlines()) == 3
+    code, _, err = run(capsys, *command, "--sample", "3", "--limit", "3")
+    assert code == 2 and "--limit or --sample, not both" in err

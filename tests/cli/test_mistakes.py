@@ -1,9 +1,11 @@
 """What a user did wrong is one line on stderr and status 2; what the code did wrong is a traceback."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -36,11 +38,18 @@ WITHOUT_TORCH = [
     (["invert", VECTOR, "--batch_size", str(10**18)], "must be a whole number from 1 to 65,536"),
     (["invert", VECTOR, "--feedback", "encodr"], "did you mean encoder?"),
     (["invert", VECTOR, "--num-corrections", "2"], "--num-corrections needs --feedback"),
+    (["invert", VECTOR, "--preset", "fast"], "must be one of quick, standard, thorough, got 'fast'"),
+    (["invert", VECTOR, "--preset", "standard", "--feedback", "none"], "--preset standard needs --feedback"),
+    (["invert", VECTOR, "--limit", "3", "--sample", "3"], "give --limit or --sample, not both"),
+    (["invert", VECTOR, "--sample", "0"], "must be a whole number from 1"),
     (["invert", VECTOR, "--seed", "-1"], "--seed must be from 0"),
     (["invert", VECTOR, "--seed", str(10**30)], "--seed must be from 0"),
-    (["invert", VECTOR, "--model", "a/b/c"], "a/b/c is no folder here"),
-    (["invert", TEXTS, "--out", "x.csv"], "x.csv: results are written to a file that ends in .jsonl or .parquet"),
+    (["invert", VECTOR, "--model", "a/b/c"], "a/b/c: no such folder, and not"),
+    (["invert", TEXTS, "--out", "x.csv"], "the output must end in .jsonl or .parquet, got x.csv"),
     (["invert", TEXTS], "constraints.txt: unknown kind of file"),
+    (["invert", "milvus:x"], "milvus:x: no such file, and no kind of store; known: chroma:, "),
+    (["invert", "chroma:missing", "--table", "x"], "chroma:missing: no such file or folder"),
+    (["prepare", "--vectors", "missing.npy", "--out", "x"], "missing.npy: no such file or folder"),
     (["fill"], "the following arguments are required: source"),
     (["fill", "missing.jsonl"], "missing.jsonl: no such file"),
     (["fill", TEXTS], "constraints.txt: unknown kind of file"),
@@ -50,9 +59,9 @@ WITHOUT_TORCH = [
     (["fill", "missing.jsonl", "--num-tokens", "0"], "must be a whole number from 1 to 64"),
     (["fill", "missing.jsonl", "--num-beams", "0"], "num_beams must be a whole number from 1"),
     (["fill", "missing.jsonl", "--feedback", "none"], "invalid choice: 'none'"),
-    (["fill", "missing.jsonl", "--model", "a/b/c"], "a/b/c is no folder here"),
+    (["fill", "missing.jsonl", "--model", "a/b/c"], "a/b/c: no such folder, and not"),
     (["demo", "", "  "], "every sentence is empty"),
-    (["demo", "--model", "/nothing/here"], "/nothing/here is no folder here"),
+    (["demo", "--model", "/nothing/here"], "/nothing/here: no such folder"),
     (["prepare", "--out", "x"], "give texts"),
     (["prepare", "a.txt"], "required: --out"),
     (["prepare", "a.txt", "--otu", "x"], "did you mean --out?"),
@@ -64,13 +73,13 @@ WITHOUT_TORCH = [
     (["prepare", TEXTS, "--out", "x", "--share", "0"], "--share must be above 0"),
     (["prepare", TEXTS, "--out", "x", "--share", "nan"], "must be a number from 0 to 1"),
     (["prepare", TEXTS, "--out", "x", "--test_share", "0.6", "--validation_share", "0.6"], "at most 1 together"),
-    (["evaluate"], "give either text files or --pairs"),
+    (["evaluate"], "give text files, or folders"),
     (["evaluate", "missing.txt"], "missing.txt: no such file"),
-    (["evaluate", "--pairs", "missing"], "missing is no folder"),
-    (["evaluate", TEXTS, "--out", "/nowhere/scores.json"], "--out /nowhere/scores.json: no file can be written"),
-    (["calibrate", "x", "--model", "no/folder"], "no/folder is no folder"),
+    (["evaluate", "--pairs", "missing"], "missing: no such folder"),
+    (["evaluate", TEXTS, "--out", "/nowhere/scores.json"], "--out /nowhere/scores.json: this file cannot be written"),
+    (["calibrate", "x", "--model", "no/folder"], "no/folder: no such folder"),
     (["push", "x", "--repo", "y"], "--repo must be user/name"),
-    (["push", "missing", "--repo", "x/y"], "missing is no folder"),
+    (["push", "missing", "--repo", "x/y"], "missing: no such folder"),
     (["train", "missing.yaml"], "cannot read missing.yaml"),
     (["train", "--encoder", "minilm"], "give output_dir"),
     (["train", "configs/minilm_cpu.yaml", "--max-stps", "3"], "did you mean --max-steps?"),
@@ -78,10 +87,10 @@ WITHOUT_TORCH = [
     (["train", "configs/minilm_cpu.yaml", "--loss_weight", "elbow"], "did you mean elbo?"),
 ]
 WITH_TORCH = [
-    (["invert", VECTOR, "--device", "nonsense"], "--device 'nonsense' is not on this machine; present: cpu"),
-    (["invert", VECTOR, "--device", "meta"], "--device 'meta' is not on this machine"),
-    (["invert", VECTOR, "--device", "cuda:99"], "--device 'cuda:99' is not on this machine"),
-    (["prepare", TEXTS, "--out", "x", "--device", "nonsense"], "--device 'nonsense' is not on this machine"),
+    (["invert", VECTOR, "--device", "nonsense"], "--device nonsense is not on this machine; it has cpu"),
+    (["invert", VECTOR, "--device", "meta"], "--device meta is not on this machine"),
+    (["invert", VECTOR, "--device", "cuda:99"], "--device cuda:99 is not on this machine"),
+    (["prepare", TEXTS, "--out", "x", "--device", "nonsense"], "--device nonsense is not on this machine"),
     (["prepare", TEXTS, "--out", "x", "--encoder", "minilmm"], "minilmm"),
     (["invert", VECTOR, "--strategy", "greedy"], "strategy must be one of"),
     (["demo", "--num_steps", "0"], "num_steps must be a whole number"),
@@ -116,12 +125,13 @@ def test_every_mistake_of_the_parser_is_found_without_torch():
     """A mistyped flag that costs seconds of imports before its one line."""
     script = (
         "import json, sys\nfrom modeling_embinv.cli.main import main\n"
-        "codes = [main(arguments) for arguments in json.loads(sys.argv[1])]\n"
+        "codes = [main(arguments) for arguments in json.load(sys.stdin)]\n"
         "heavy = {'torch', 'transformers', 'datasets', 'accelerate', 'sentence_transformers'} & set(sys.modules)\n"
         "sys.exit(f'{codes} {heavy}' if heavy or set(codes) != {2} else 0)"
     )
     mistakes = json.dumps([arguments for arguments, _ in WITHOUT_TORCH])
-    done = subprocess.run([sys.executable, "-c", script, mistakes], cwd=ROOT, capture_output=True, text=True)
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, input=mistakes)
     assert done.returncode == 0, done.stderr[-500:]
 
 
@@ -152,6 +162,8 @@ def test_help_has_hyphens_and_defaults(capsys, command):
     flags = {word.strip("[],") for word in shown.split() if word.strip("[],").startswith("--")}
     assert len(flags) > 3 and "--debug" in flags and not any("_" in flag for flag in flags)
     assert command == "push" or "(default: " in shown
+    examples = [line for line in shown.splitlines() if line.startswith(f"  embinv {command}")]
+    assert len(examples) == 3 and "exit status:" in shown and "130 Ctrl-C" in shown
 
 
 def test_version_and_no_arguments(capsys):
@@ -213,6 +225,13 @@ def test_ctrl_c_says_what_is_kept(capsys, monkeypatch, tmp_path):
     (tmp_path / "o.jsonl.parts" / "000000000512-ab.jsonl.partial").write_text("{}\n")
     resumed = "2 texts are saved in o.jsonl.parts; run the same command to resume."
     assert said("invert", "v.npy", "--out", "o.jsonl").endswith(resumed)
+    assert said("invert", "v.npy", "--out", "-").endswith("Nothing was saved.")
+    assert outcome.saved_parts("o.jsonl", 2000).startswith("2 of 2,000 vectors are saved in")
+    Path("whole.jsonl").write_text("{}")
+    assert (
+        outcome.saved_parts("whole.jsonl", 1, Path("whole.jsonl").stat().st_mtime) == "All texts are in whole.jsonl."
+    )
+    assert outcome.saved_parts("whole.jsonl", 1, time.time() + 60) == ""  # it is of an earlier run
     assert said("invert", "v.npy").endswith("Nothing was saved.")
     monkeypatch.setattr(train_command, "_newest_checkpoint", lambda config: f"{config.output_dir} kept.")
     monkeypatch.setattr("modeling_embinv.training.assemble.train", interrupted)
@@ -267,3 +286,37 @@ def test_the_largest_batch_of_the_flag_is_that_of_the_call():
     with pytest.raises(EmbInvError, match=flag):
         next(rows.invert_vectors(None, None, None, batch_size=LARGEST_BATCH + 1))
     assert any(flag in message for _, message in WITHOUT_TORCH)
+
+
+SIGNALS = """
+import os, signal, sys, threading
+from modeling_embinv.cli import command
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+delay = float(sys.argv.pop(1))
+threading.Timer(delay, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+status = command()
+sys.stdout.flush()
+os._exit(status)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delay", [0.3, 1.0, 2.5, 5.0])
+def test_ctrl_c_is_one_line_at_any_moment(delay):
+    """While torch is imported, the answer was a traceback; while the bar stood there, a line behind it."""
+    command = [
+        sys.executable,
+        "-c",
+        SIGNALS,
+        str(delay),
+        "invert",
+        VECTOR,
+        "--preset",
+        "thorough",
+        "--num-searches",
+        "9",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 130, (done.returncode, done.stderr[-800:])
+    assert re.fullmatch(r"embinv( invert)?: interrupted\. Nothing was saved\.", done.stderr.splitlines()[-1])
+    assert "Traceback" not in done.stderr

@@ -66,6 +66,16 @@ def test_ids_embed_as_their_texts(prompt):
     torch.testing.assert_close(vectors, encoder.encode(canvas.texts), atol=1e-5, rtol=0)
 
 
+def test_many_rows_of_ids_keep_their_order(minilm):
+    """On a CPU they are embedded by length, in parts: vectors in the order of lengths would go to other texts."""
+    texts = [" ".join(["a cat sleeps on the warm red roof"] * (1 + 7 * row % 4)) + f" {row}" for row in range(70)]
+    canvas = encode_canvas(minilm.vocabulary, texts, 31)
+    calls = minilm.calls
+    torch.testing.assert_close(minilm.encode_ids(canvas.input_ids), minilm.encode(canvas.texts), atol=1e-5, rtol=0)
+    assert minilm.calls == calls + 140
+    assert minilm.encode_ids(canvas.input_ids[:0]).shape == (0, 384)
+
+
 def test_an_inverter_may_write_with_another_tokenizer(minilm, tmp_path):
     """Catches the encoder reading its text through the inverter's tokenizer, or ids of one as ids of the other."""
     words = Tokenizer(models.WordLevel({"[EOS]": 0, "[UNK]": 1, "a": 2, "cat": 3, "sleeps": 4}, unk_token="[UNK]"))

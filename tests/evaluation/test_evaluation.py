@@ -1,16 +1,19 @@
 """Measures, intervals, and floors against values known by other means."""
 
+import io
 import json
+import re
 
 import numpy as np
 import pytest
 import sacrebleu
 import torch
 from datasets import Dataset
+from rich.console import Console
 
 from modeling_embinv.evaluation import metrics
-from modeling_embinv.evaluation.held_out import HeldOut, Measures
-from modeling_embinv.evaluation.report import evaluate, markdown, sweep
+from modeling_embinv.evaluation.held_out import HeldOut, Measures, Score
+from modeling_embinv.evaluation.report import COLUMNS, Report, Row, evaluate, markdown, sweep
 from tests.conftest import unit_vectors
 
 OURS = ["the cat sat on a mat today", "a b c d e", "completely different words here now", "one two three four five"]
@@ -122,3 +125,15 @@ def test_report_is_json_without_nan(held_out, tmp_path):
     report.save(tmp_path / "scores.json", "model")
     saved = json.loads((tmp_path / "scores.json").read_text(), parse_constant=pytest.fail)
     assert saved["accuracy_by_position"][-1] is None and saved["model"] == "model"
+
+
+def test_a_narrow_terminal_shows_means_alone():
+    """At 80 columns the intervals left three characters for each column, so that no number could be read."""
+    scores = dict.fromkeys(COLUMNS, Score(49.12, 44.3, 54.1))
+    report = Report([Row("inversion", "inversion", 96, scores, 8, 12.3)], [], {}, [])
+    for width, whole in ((80, r"49\.1\b"), (180, r"49\.1 \[44\.3, 54\.1\]")):
+        console = Console(file=io.StringIO(), width=width)
+        console.print(report.table("model", width))
+        shown = console.file.getvalue()
+        assert len(re.findall(whole, shown)) == 5 and "…" not in shown and "token F1" in " ".join(shown.split())
+        assert ("[44" in shown) == (width == 180) and ("means alone" in shown) == (width == 80)

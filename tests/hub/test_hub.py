@@ -67,10 +67,11 @@ def test_a_pushed_folder_arrives_whole_in_one_commit_and_loads(hub, folder, tmp_
     assert hub.authorizations == {"Bearer hf_x"} and len(hub.commits) == 2
     assert [wanted.get("sdk") for wanted in hub.created] == [None, "gradio"]
     model = received(hub, "/models/", tmp_path / "model")
-    text = pipeline("embedding-inversion", model=str(model), trust_remote_code=True)(unit_vectors(1)[0])["text"]
-    assert (
-        text == pipeline("embedding-inversion", model=str(folder), trust_remote_code=True)(unit_vectors(1)[0])["text"]
+    pushed, ours = (
+        pipeline("embedding-inversion", model=str(one), trust_remote_code=True, preset="quick")(unit_vectors(1)[0])
+        for one in (model, folder)
     )
+    assert pushed["text"] == ours["text"]
     results = yaml.safe_load((model / "README.md").read_text().split("---")[1])["model-index"][0]["results"]
     assert [(entry["dataset"]["name"], entry["metrics"][0]["value"]) for entry in results] == [
         ("held out: all parts", 13.0), ("held out: tanaka", 28.0),
@@ -96,11 +97,11 @@ def test_dry_run_writes_what_would_be_sent(folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["tests", "--repo", "me/inv"], "tests is no exported inverter: it has no config.json"),
+        (["tests", "--repo", "me/inv"], "tests is not an exported inverter; missing: config.json"),
         (["{folder}", "--repo", "inv"], "--repo must be user/name, not 'inv'"),
         (
             ["{folder}", "--repo", "me/inv", "--dry-run", "{out}", "--space", "tests"],
-            "tests is no Space: it has no app.py",
+            "tests is not a Space; missing: app.py",
         ),
     ],
 )

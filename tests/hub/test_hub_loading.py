@@ -81,5 +81,5 @@ def test_loading_by_id_respects_revision_cache_and_offline(commits, tmp_path):
         served = len(hub.downloads)
         again, nothing, pinned, lost = load(offline, tmp_path, environment(hub, tmp_path / "home", HF_HUB_OFFLINE="1"))
         assert again == pinned == old and "couldn't find them in the cached files" in nothing
-        assert "is no folder here, and cannot be loaded from the Hub or its cache" in lost and "\n" not in lost
+        assert "is not a folder here, and cannot be loaded from the Hub or its cache" in lost and "\n" not in lost
         assert len(hub.downloads) == served

@@ -11,18 +11,18 @@ from transformers import AutoConfig, AutoModel, pipeline
 
 from modeling_embinv.training.backbone import new_inverter, prepare_tokenizer
 from modeling_embinv.training.checkpoints import export
+from modeling_embinv.verdicts_embinv import verdict_of
 from tests.conftest import unit_vectors
 from tests.hub.tiny_folder import TRUNK, new_tiny_inverter
 
 SHIPPED = {
-    "texts_embinv.py", "vectors_embinv.py",
-    "causal_embinv.py", "conditioning_embinv.py", "configuration_embinv.py",
-    "cross_entropy_embinv.py", "diffusion_embinv.py", "drafting_embinv.py", "edits_embinv.py", "errors_embinv.py",
-    "filling_embinv.py", "gap_marks_embinv.py", "gap_proposals_embinv.py", "gap_search_embinv.py",
-    "gap_states_embinv.py",
-    "generation_config_embinv.py", "generation_embinv.py", "inputs_embinv.py", "int8_embinv.py",
-    "integrity_embinv.py", "linear_embinv.py", "modeling_embinv.py", "pipeline_embinv.py", "sampler_embinv.py",
-    "likelihood_embinv.py", "search_embinv.py", "settings_embinv.py", "surrogate_embinv.py", "trunk_embinv.py",
+    "causal_embinv.py", "conditioning_embinv.py", "configuration_embinv.py", "cross_entropy_embinv.py",
+    "diffusion_embinv.py", "drafting_embinv.py", "edits_embinv.py", "errors_embinv.py", "filling_embinv.py",
+    "gap_marks_embinv.py", "gap_proposals_embinv.py", "gap_search_embinv.py", "gap_states_embinv.py",
+    "generation_config_embinv.py", "generation_embinv.py", "hypotheses_embinv.py", "inputs_embinv.py",
+    "int8_embinv.py", "integrity_embinv.py", "likelihood_embinv.py", "linear_embinv.py", "modeling_embinv.py",
+    "pipeline_embinv.py", "presets_embinv.py", "sampler_embinv.py", "search_embinv.py", "settings_embinv.py",
+    "surrogate_embinv.py", "texts_embinv.py", "trunk_embinv.py", "verdicts_embinv.py", "vectors_embinv.py",
 }  # fmt: skip
 
 
@@ -133,9 +133,9 @@ def test_pipeline_takes_vectors_of_every_kind(folder, tmp_path):
     one = invert(vectors[0].tolist(), strategy="confidence")
     assert one["text"] == rows[0]["text"] and len(one["tokens"]) == len(one["token_confidence"])
     assert abs(one["confidence"] - sum(one["token_confidence"]) / len(one["tokens"])) < 1e-6
-    assert invert([]) == []
+    assert invert([], preset="quick") == []
     with pytest.raises(ValueError, match="must have shape"):
-        invert([[1.0, 2.0]])
+        invert([[1.0, 2.0]], preset="quick")
     with pytest.raises(ValueError, match="unknown generation argument"):
         invert(vectors, beams=3)
     invert.save_pretrained(tmp_path)
@@ -172,14 +172,14 @@ def test_the_batch_size_changes_no_text(invert, settings):
 def test_pipeline_of_a_loaded_model(invert, tmp_path):
     """`pipeline` did not know the task of a model object; what it saves must load again."""
     assert type(invert).__name__ == "EmbeddingInversionPipeline"
-    rows = invert(unit_vectors(2))
+    rows = invert(unit_vectors(2), seed=2)
     same = pipeline("embedding-inversion", model=invert.model, tokenizer=invert.tokenizer, batch_size=1, seed=2)
     assert [row["text"] for row in same(unit_vectors(2))] == [row["text"] for row in rows]
     texts = [[row["text"] for row in same(unit_vectors(2), temperature=1.0, **seed)] for seed in ({}, {"seed": 5})]
     assert texts[0] == [row["text"] for row in invert(unit_vectors(2), temperature=1.0, seed=2)] != texts[1]
     invert.save_pretrained(tmp_path)
     again = pipeline("embedding-inversion", model=str(tmp_path), trust_remote_code=True)
-    assert [row["text"] for row in again(unit_vectors(2))] == [row["text"] for row in rows]
+    assert [row["text"] for row in again(unit_vectors(2), seed=2)] == [row["text"] for row in rows]
     with pytest.raises(ValueError, match="needs the model's tokenizer"):
         invert.model.as_pipeline(None)
 
@@ -355,3 +355,31 @@ def test_loading_inside_the_package_asks_nothing(folder, monkeypatch):
     model, tokenizer = load_inverter(folder)
     assert type(model).__module__ == "modeling_embinv.modeling_embinv" and tokenizer.mask_token == "[MASK]"
     assert type(AutoModel.from_pretrained(folder, trust_remote_code=True)).__name__ == type(model).__name__
+
+
+def test_the_pipeline_has_presets(invert):
+    """A preset that is handed on as a setting, that is lost when it was given early, or that changes nothing."""
+    vectors = unit_vectors(2)
+    texts = {name: [row["text"] for row in invert(vectors, preset=name)] for name in ("quick", "standard")}
+    assert "cosine" not in invert(vectors, preset="quick")[0]
+    searched = invert(vectors)[0]
+    assert searched["verdict"] == verdict_of(searched["cosine"], "surrogate") and searched["verdict_in_words"]
+    assert [row["text"] for row in invert(vectors)] == texts["standard"] != texts["quick"]
+    assert [row["text"] for row in invert(vectors, num_steps=8)] == texts["quick"]
+    early = pipeline("embedding-inversion", model=invert.model, tokenizer=invert.tokenizer, preset="quick")
+    assert [row["text"] for row in early(vectors)] == texts["quick"]
+    assert [row["text"] for row in early(vectors, preset="standard")] == texts["standard"]
+    with pytest.raises(ValueError, match="preset must be one of"):
+        invert(vectors, preset="slow")
+    with pytest.raises(ValueError, match="a preset is of inverted vectors"):
+        invert(vectors[0], texts="a ▇▇▇ is here", preset="quick")
+
+
+def test_a_pipeline_without_a_surrogate_says_what_it_does(folder):
+    """A default that fails on most checkpoints, or does less in silence."""
+    invert = pipeline("embedding-inversion", model=str(folder), trust_remote_code=True)
+    with pytest.warns(UserWarning, match="no surrogate, so the preset is quick"):
+        rows = invert(unit_vectors(2))
+    assert [row["text"] for row in rows] == [row["text"] for row in invert(unit_vectors(2), preset="quick")]
+    with pytest.raises(ValueError, match="the preset standard needs a surrogate"):
+        invert(unit_vectors(2), preset="standard")

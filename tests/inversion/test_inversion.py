@@ -2,29 +2,41 @@
 
 import copy
 import errno
+import io
 import json
 import os
 import re
+import sys
 import warnings
 from pathlib import Path
 
+import chromadb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from accelerate import PartialState, debug_launcher
+from chromadb.config import Settings
 from datasets import Dataset
 from rich.console import Console
+from rich.text import Text
 
+from modeling_embinv.data.content_words import content_words, masked
 from modeling_embinv.data.typed_vector import parse_vector
+from modeling_embinv.errors_embinv import EmbInvError
+from modeling_embinv.hypotheses_embinv import SearchRound
 from modeling_embinv.inversion.dumps import invert_file
+from modeling_embinv.inversion.progress import VectorBar
+from modeling_embinv.inversion.rates import speed
 from modeling_embinv.inversion.rows import Inversion, invert_vectors
+from modeling_embinv.inversion.selection import SelectedVectors
 from modeling_embinv.inversion.terminal import LEVELS, legend, print_inversions, tinted
 from modeling_embinv.loading import load_inverter
 from modeling_embinv.stores.vectors import open_vectors
 from modeling_embinv.training.backbone import new_inverter, prepare_tokenizer
 from modeling_embinv.training.checkpoints import export
+from modeling_embinv.verdicts_embinv import TEXT_VERDICTS, verdict_of
 from tests.conftest import awaken, unit_vectors
 
 ROWS, PART = 14, 5
@@ -169,7 +181,7 @@ def test_the_seed_and_the_part_matter(inverter, source, expected, tmp_path):
 @pytest.mark.parametrize("name", ["out.csv", "out", "out.jsonl.gz"])
 def test_another_ending_is_refused(inverter, source, tmp_path, name):
     """Catches an unknown ending that is noticed only when all the work is done."""
-    with pytest.raises(ValueError, match=r"^.*: results are written to a file that ends in .jsonl or .parquet$"):
+    with pytest.raises(ValueError, match=r"^the output must end in .jsonl or .parquet, got .*$"):
         invert(inverter, source, tmp_path / name)
     assert not list(tmp_path.iterdir())
 
@@ -335,7 +347,7 @@ def test_ids_travel_to_every_output(inverter, tmp_path, capsys):
         assert (stats["column"], stats["id_column"]) == ("emb", "_id")
         rows = rows_of(out) if kind == ".jsonl" else pq.read_table(out).to_pylist()
         assert [row["id"] for row in rows] == [name for name in names if name != "doc-3"]
-        assert all(row["cosine"] is None for row in rows)
+        assert all(row["cosine"] is row["verdict"] is row["verdict_in_words"] is None for row in rows)
     invert(inverter, tmp_path / "vectors.parquet", None)
     lines = capsys.readouterr().out.splitlines()
     assert lines[3].split()[:2] == ["4", "doc-4"] and lines[-1].split()[:2] == ["13", "odd"]
@@ -445,7 +457,9 @@ def test_without_an_output_file_the_texts_are_printed(inverter, source, expected
 
 def test_a_long_text_stays_one_line(inverter, capsys):
     """Catches texts that are broken at the 80 columns of a pipe, so that `grep` and `wc -l` see other rows."""
-    print_inversions([Inversion(0, None, "", 0.5, None, ["word"] * 60, [0.5] * 60)], inverter[1], Console(width=80))
+    print_inversions(
+        [Inversion(0, None, "", 0.5, None, None, None, ["word"] * 60, [0.5] * 60)], inverter[1], Console(width=80)
+    )
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
@@ -472,19 +486,178 @@ def test_a_recovered_text_cannot_steer_the_terminal(inverter, capsys):
             return "a\x1b[2J [bold]b\n"
 
     odd = Odd(tokenizer_object=tokenizer.backend_tokenizer)
-    print_inversions([Inversion(3, None, "", 0.5, None, ["a"], [0.5])], odd, Console())
+    print_inversions([Inversion(3, None, "", 0.5, None, None, None, ["a"], [0.5])], odd, Console())
     assert capsys.readouterr().out == "     3   50 %  a [2J [bold]b \n"
 
 
-def _luminance(colour):
-    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-    return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+def test_tints_are_colours_that_every_terminal_has():
+    """Of 256 colours a terminal of eight takes the nearest: the surest words became bright black, the dimmest."""
+    words = Text.assemble(*(("word", style) for _, _, style in LEVELS))
 
+    def codes(**settings) -> str:
+        console = Console(file=io.StringIO(), force_terminal=True, _environ={"TERM": "xterm"}, **settings)
+        console.print(words)
+        return console.file.getvalue()
 
-def test_tints_are_legible_on_dark_and_on_light():
-    """Catches a yellow that is invisible on a white terminal, and a red that is on a black one."""
-    for _, name, style in LEVELS:
-        luminance = _luminance(style.split()[-1])
-        assert 1.05 / (luminance + 0.05) >= 3 and (luminance + 0.05) / 0.05 >= 3, name
+    assert [f"\x1b[{code}m" in codes() for code in ("32", "33", "3;31")] == [True] * 3
+    assert not re.search(r"\x1b\[[\d;]*3[0-7]m", codes(no_color=True))
     assert all(name in legend().plain for _, name, _ in LEVELS)
+
+
+# Some of the rows
+
+
+def rows_read(source, size):
+    parts = list(source.batches(size))
+    assert all(len(part.rows) == len(part.vectors) for part in parts)
+    return [part.rows.tolist() for part in parts]
+
+
+def all_rows(source):
+    return [row for rows in rows_read(source, 5) for row in rows]
+
+
+@pytest.fixture
+def spoilt(tmp_path):
+    """A file of 14 vectors with ids, of which rows 2, 6 and 12 are bad."""
+    vectors = [None if row in (2, 6, 12) else vector for row, vector in enumerate(VECTORS.tolist())]
+    pq.write_table(pa.table({"id": [f"n{row}" for row in range(ROWS)], "emb": vectors}), tmp_path / "v.parquet")
+    return tmp_path / "v.parquet"
+
+
+@pytest.mark.parametrize(
+    "limit, rows, skipped",
+    [(1, [[0]], 0), (2, [[0, 1]], 0), (3, [[0, 1, 3]], 1), (6, [[0, 1, 3, 4], [5, 7]], 2), (99, None, 3)],
+)
+def test_the_first_vectors(spoilt, limit, rows, skipped):
+    """A limit that counts bad rows, that reads on, or that reports bad rows which nobody asked for."""
+    source = SelectedVectors(open_vectors(spoilt), limit=limit)
+    whole = [[0, 1, 3, 4], [5, 7, 8, 9], [10, 11, 13]]
+    assert rows_read(source, 5) == (rows or whole)
+    assert source.skipped.count == skipped and source.count() == min(limit, ROWS)
+
+
+def test_a_sample_is_drawn_from_all_rows_and_keeps_their_numbers(spoilt):
+    """A sample of the first rows, one that another batch size changes, or ids that slip."""
+    open_sample = lambda count, seed=0: SelectedVectors(open_vectors(spoilt), sample=count, seed=seed)  # noqa: E731
+    (rows,) = rows_read(open_sample(4), 5)
+    assert rows == sorted(set(rows)) and len(rows) == 4 and not {2, 6, 12} & set(rows)
+    assert rows_read(open_sample(4), 3) == [rows[:3], rows[3:]]
+    drawn = {tuple(all_rows(open_sample(4, seed))) for seed in range(60)}
+    assert len(drawn) > 30 and {row for rows in drawn for row in rows} == {0, 1, 3, 4, 5, 7, 8, 9, 10, 11, 13}
+    source = open_sample(6)
+    for part in source.batches(4):
+        assert part.ids == [f"n{row}" for row in part.rows]
+        assert np.allclose(part.vectors, VECTORS[part.rows])
+    assert source.skipped.count == 3 and all_rows(open_sample(99)) == [0, 1, 3, 4, 5, 7, 8, 9, 10, 11, 13]
+
+
+def test_a_sampled_run_resumes_and_no_other_sample_does(inverter, source, tmp_path, monkeypatch):
+    """Half of the rows by one seed and half by another."""
+    out = tmp_path / "out.jsonl"
+
+    def run(seed):
+        selected = SelectedVectors(open_vectors(source), sample=8, seed=seed)
+        return invert_file(*inverter, selected, out, 2, EULER, part_rows=3, show_progress=False)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, 2)
+        run(0)
+    with pytest.raises(ValueError, match="rows was a sample of 8 by seed 0, now a sample of 8 by seed 1"):
+        run(1)
+    stats = run(0)
+    assert (stats["vectors"], stats["resumed"]) == (8, 3)
+    assert [row["row"] for row in rows_of(out)] == all_rows(SelectedVectors(open_vectors(source), sample=8))
+
+
+# What is printed, masked and shown while it runs
+
+
+def test_standard_output_has_the_rows_of_the_file(inverter, source, expected, capsys):
+    """Other rows in a pipe than in a file, or words for a reader between them."""
+    stats = invert(inverter, source, "-")
+    assert capsys.readouterr().out.encode() == expected and stats["vectors"] == ROWS
+
+
+def test_redacted_rows_tell_no_word(inverter, source, expected, tmp_path, capsys):
+    """A text that is masked beside its tokens, which are not; or another row, confidence or order."""
+    (tmp_path / "expected.jsonl").write_bytes(expected)
+    invert(inverter, source, tmp_path / "out.jsonl", redact=True)
+    for row, plain in zip(rows_of(tmp_path / "out.jsonl"), rows_of(tmp_path / "expected.jsonl"), strict=True):
+        assert row["text"] == masked(plain["text"]) and row["tokens"] == row["token_confidence"] == []
+        assert [row[name] for name in ("row", "confidence")] == [plain[name] for name in ("row", "confidence")]
+        assert not set(content_words(plain["text"])) & set(content_words(row["text"]))
+    invert(inverter, source, None, redact=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("%  ")[1] for line in lines] == [row["text"] for row in rows_of(tmp_path / "out.jsonl")]
+
+
+def test_the_bar_moves_with_rounds_and_its_rate_is_this_runs(monkeypatch):
+    """Minutes at 0 % in a search, a count that jumps back, and a rate that resumed rows make absurd."""
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    now = [1000.0]
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    bar = VectorBar(100, show=True)
+    bar._time, bar.start_t = lambda: now[0], now[0]
+    bar.resume(40)
+    bar.reach(40)
+    now[0] += 10
+    assert "40 of 100 vectors" in str(bar) and "vectors/s" not in str(bar)
+    seen = []
+    for number in range(6):
+        bar.show_round(SearchRound(number, 5, torch.arange(12), None, None, "surrogate"), 12)
+        seen.append(bar.n)
+    assert seen == sorted(seen) and seen[0] == 40 < seen[1] and seen[-1] == 50 and ", round 5 of 5" in str(bar)
+    assert "1 vector/s" in str(bar)  # ten of its own in ten seconds
+    assert len(list(bar.counted({} for _ in range(12)))) == 12 and bar.n == 52
+    bar.reach(10_000)  # bad rows of the whole file beside those of a sample
+    assert bar.n == 100 and "100 of 100" in str(bar)
+    bar.close()
+    assert [speed(rate) for rate in (0.0, 0.07, 0.4, 1.2, 9.0)] == [
+        "no new vector", "14 s a vector", "2.5 s a vector", "1 vector/s", "9 vectors/s",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "cosine, encoder, surrogate",
+    [
+        (1.0, "verified", "likely"), (0.985, "close", "likely"), (0.95, "close", "close"), (0.89, "gist", "gist"),
+        (0.1, "unrelated", "unrelated"), (-1.0, "unrelated", "unrelated"),
+    ],
+)  # fmt: skip
+def test_a_verdict_is_as_sure_as_its_judge(cosine, encoder, surrogate):
+    """A surrogate, whose vectors are not the encoder's, that verifies a text."""
+    assert (verdict_of(cosine, "encoder"), verdict_of(cosine, "surrogate")) == (encoder, surrogate)
+    assert {encoder, surrogate} <= set(TEXT_VERDICTS)
+
+
+# Stores
+
+
+def test_a_job_over_a_store_is_resumed(inverter, tmp_path, monkeypatch):
+    """The parts of a run belong to a collection: another one of the same folder must not take them."""
+    store = tmp_path / "store"
+    client = chromadb.PersistentClient(str(store), settings=Settings(anonymized_telemetry=False))
+    for name, vectors in (("support", VECTORS), ("other", VECTORS[::-1])):
+        collection = client.create_collection(name, embedding_function=None)
+        collection.add([f"{name}-{row}" for row in range(ROWS)], vectors)
+    client.close()
+
+    def run(collection, out):
+        source = open_vectors(f"chroma:{store}", collection=collection)
+        return invert_file(*inverter, source, out, settings=EULER, batch_size=2, part_rows=PART, show_progress=False)
+
+    run("support", tmp_path / "whole.jsonl")
+    out = tmp_path / "out.jsonl"
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, calls=3)
+        run("support", out)
+    with pytest.raises(EmbInvError, match="source"):
+        run("other", out)
+    stats = run("support", out)
+    assert stats["resumed"] == 2 * PART and out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert [row["id"] for row in rows_of(out)] == [f"support-{row}" for row in range(ROWS)]

@@ -57,6 +57,14 @@ def test_gaps_are_filled_and_the_rest_stays(run):
     assert gap.startswith("  station ") and "; else " in gap
 
 
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "examples").glob("*.[ps][yh]")))
+def test_without_arguments_an_example_says_how_it_is_used(name):
+    """An IndexError behind seconds of loading, or bash's word for an unset variable."""
+    command = [sys.executable if name.endswith(".py") else "bash", f"examples/{name}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 2 and done.stdout == "" and name in done.stderr and len(done.stderr) < 600
+
+
 @pytest.fixture(scope="module")
 def released(encoder, tmp_path_factory) -> Path:
     """A tiny inverter of all-MiniLM-L6-v2 with what the released one has: a surrogate and a calibration."""

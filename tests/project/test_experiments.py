@@ -11,6 +11,7 @@ import yaml
 from modeling_embinv import EmbInvGenerationConfig
 from modeling_embinv.data.encoder_config import packaged_yaml
 from modeling_embinv.training.config import TrainingConfig
+from modeling_embinv.verdicts_embinv import verdict_of
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "experiments"
@@ -120,3 +121,21 @@ def test_rows_of_fillings_get_their_calibration_afterwards():
     assert done["verdicts"] == {"likely": [1, 1], "unrelated": [0, 1]} and done["ECE %"] == pytest.approx(0, abs=1e-3)
     plain = finished(row, Calibration())
     assert plain["verdicts"] == {"undecided": [1, 1], "unrelated": [0, 1]} and plain["ECE %"] == pytest.approx(25)
+
+
+@pytest.mark.parametrize("judge", ["surrogate", "encoder"])
+def test_verdicts_say_what_was_measured(judge):
+    """A text that is called exact and is not, or the gist of a vector that is another encoder's."""
+    rows = json.loads((FOLDER / "results" / "verdicts.json").read_text())["rows"]
+    by_verdict: dict[str, list[dict]] = {}
+    for row in rows:
+        by_verdict.setdefault(verdict_of(row[judge], judge), []).append(row)
+    assert all(row["run"] == "another encoder's" for row in by_verdict.pop("unrelated"))
+    assert all(row["run"] == "texts" for found in by_verdict.values() for row in found)
+    surest = by_verdict["verified" if judge == "encoder" else "likely"]
+    assert len(surest) >= 5 and all(row["exact"] for row in surest)
+    share = {
+        verdict: sum(row["recovered"] for row in found) / sum(row["words"] for row in found)
+        for verdict, found in by_verdict.items()
+    }
+    assert share["gist"] < 0.4 < 0.6 < share["close"]

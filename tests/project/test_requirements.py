@@ -17,7 +17,9 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # what users install; the tools of the tests may be of any version
 EXTRAS = [libraries for extra, libraries in PROJECT["optional-dependencies"].items() if extra != "test"]
-REQUIREMENTS = [Requirement(line) for part in (PROJECT["dependencies"], *EXTRAS) for line in part]
+LINES = [line for part in (PROJECT["dependencies"], *EXTRAS) for line in part]
+# an extra may consist of others
+REQUIREMENTS = [Requirement(line) for line in LINES if not line.startswith("embinv[")]
 # libraries whose next major version may change what this package calls
 CAPPED = {"accelerate", "datasets", "huggingface-hub", "numpy", "sentence-transformers", "torch", "transformers"}
 

@@ -40,9 +40,11 @@ def test_no_texts_have_no_vectors():
     assert model.embed(texts(3)[:0]).shape == (0, 16) and model.embedder()(texts(3)[:0]).dtype == torch.float32
 
 
-def test_it_learns_an_encoder_and_leaves_the_inverter_alone():
+@pytest.mark.parametrize("rank", [8, 64], ids=["low rank", "whole matrices"])
+def test_it_learns_an_encoder_and_leaves_the_inverter_alone(rank):
     """Gradients that reach the shared trunk or the token embeddings would spoil the inverter for its helper's sake."""
-    model, encode = awaken(tiny_model(surrogate_rank=8)), bag_of_tokens([])
+    model, encode = awaken(tiny_model(surrogate_rank=rank)), bag_of_tokens([])
+    assert (len(model.surrogate.whole) > 0) == (rank >= model.config.hidden_size)
     before = {name: weight.clone() for name, weight in model.named_parameters() if "surrogate" not in name}
     ids = texts(256)
     target = encode(ids)
@@ -63,17 +65,17 @@ def test_it_learns_an_encoder_and_leaves_the_inverter_alone():
 
 
 def test_it_starts_from_the_encoder(family):
-    """At full rank it must read a text as the encoder does, its first token included.
+    """Of full rank it must read a text as the encoder does, its first token and positions included.
 
-    A factor, a norm or a bias that is left out is an encoder of another kind, and a long training then stops where no
-    weights lead further.
+    A matrix, a table, a norm or a bias that is left out is an encoder of another kind, and a long training then stops
+    where no weights lead further.
     """
     model, encoder, ids = awaken(tiny_model(family)), awaken(tiny_model(family, seed=1)), texts(5)
-    encoder.trunk.embeddings.load_state_dict(model.trunk.embeddings.state_dict())  # these are not changed
+    encoder.trunk.token_embeddings.load_state_dict(model.trunk.token_embeddings.state_dict())  # these are not changed
     for weight in encoder.trunk.parameters():
         if weight.ndim == 1:
             torch.nn.init.normal_(weight)
-    model.add_surrogate(64, first_token_id=7, weights=dict(encoder.trunk.named_parameters()))
+    model.add_surrogate(model.config.hidden_size, first_token_id=7, weights=dict(encoder.trunk.named_parameters()))
     framed = torch.cat([torch.full((5, 1), 7), ids], dim=1)
     read = text_positions(framed, END)
     tokens = encoder.trunk.token_embeddings(framed)
@@ -95,6 +97,25 @@ def test_of_low_rank_it_starts_nearer_and_without_a_fitting_encoder_as_the_trunk
     weights.pop(list(weights)[-1])
     model.add_surrogate(2, weights=weights)
     assert all(not weight.any() for weight in (*model.surrogate.up, *model.surrogate.shifts))
+
+
+def test_whole_changes_survive_saving_and_int8(tmp_path):
+    """A table that the merged copy lacks, or a kind that loading does not make, is another encoder."""
+    model, ids = awaken(tiny_model()), texts(9)
+    encoder = awaken(tiny_model(seed=1)).trunk
+    model.add_surrogate(model.config.hidden_size, 7, dict(encoder.named_parameters()))
+    vectors = model.embed(ids)
+    model.save_pretrained(tmp_path)
+    loaded = type(model).from_pretrained(tmp_path).eval()
+    assert torch.allclose(loaded.embed(ids), vectors, atol=1e-6)
+    if "onednn" in torch.backends.quantized.supported_engines:
+        with torch.no_grad():
+            assert float((loaded.to_int8().embed(ids) * vectors).sum(dim=1).min()) > 0.98
+    assert torch.allclose(
+        model.surrogate.merge(model.trunk).embeddings.position_embeddings.weight,
+        encoder.embeddings.position_embeddings.weight,
+        atol=1e-6,
+    )
 
 
 def test_a_surrogate_survives_saving(tmp_path):

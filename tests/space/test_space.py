@@ -140,10 +140,11 @@ def test_a_bad_vector_is_one_readable_line(client, text, message):
 
 
 def test_bad_files_are_one_readable_line(client, tmp_path):
-    """A pickle must not be opened; a damaged or foreign file must say so."""
+    """A pickle must not be opened, nor a stranger's database queried; a damaged or foreign file must say so."""
     np.save(tmp_path / "pickled.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 and nothing else")
     (tmp_path / "notes.csv").write_text("some,words\n")
+    (tmp_path / "store.db").write_bytes(b"SQLite format 3\0")
     for path in sorted(tmp_path.iterdir()):
         with pytest.raises(gradio_client.exceptions.AppError, match=f"{path.name} cannot be read as"):
             client.predict(None, gradio_client.handle_file(str(path)), 0, *SETTINGS, api_name="/invert_vector")

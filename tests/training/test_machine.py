@@ -1,13 +1,14 @@
-"""Which floats a run computes in: its own setting, the launch's, or the machine's; and runs that change machines."""
+"""Which floats and which attention a run computes with, its own or the machine's; and runs that change machines."""
 
 from pathlib import Path
 
 import pytest
 import torch
 
-from modeling_embinv.training.assemble import train
+from modeling_embinv.data.encoders import load_encoder
+from modeling_embinv.training.assemble import build_model, train
 from modeling_embinv.training.config import TrainingConfig
-from modeling_embinv.training.precision import has_fast_bf16, precision_of
+from modeling_embinv.training.machine import attention_of, has_fast_bf16, precision_of
 from tests.training.tiny_runs import log, settings, weights
 
 
@@ -38,6 +39,17 @@ def test_auto_is_what_the_processor_has(monkeypatch, launched):
     expected = "avx512_bf16" in flags or "amx_bf16" in flags
     assert has_fast_bf16() is expected and precision_of("auto") == ("bf16" if expected else "no")
     assert TrainingConfig(output_dir="out", encoder="minilm", pairs="pairs", backbone="b").mixed_precision == "auto"
+
+
+def test_attention_is_the_processors_unless_it_is_named(monkeypatch, pairs, tmp_path):
+    """Fused attention on a CPU costs a run of days a fifth of its texts; a named one must not be overruled."""
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    assert [attention_of(name) for name in ("auto", "sdpa", "eager")] == ["eager", "sdpa", "eager"]
+    kinds = []
+    for name in ("auto", "sdpa"):
+        model, _ = build_model(settings(pairs, tmp_path, attn_implementation=name), load_encoder("minilm"))
+        kinds.append(model.config.backbone_config._attn_implementation)
+    assert kinds == ["eager", "sdpa"]
 
 
 @pytest.mark.parametrize("order", [("bf16", "float32"), ("float32", "bf16")], ids="-".join)

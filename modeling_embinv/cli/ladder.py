@@ -1,0 +1,180 @@
+"""The ladder of the demo: one text from its vector, with more effort on each rung, live on a terminal."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+from torch import Tensor
+
+from ..data.content_words import count_recovered
+from ..evaluation import metrics
+from ..generation_embinv import EmbInvGenerationOutput
+from ..hypotheses_embinv import SearchRound
+from ..inversion.terminal import printable, tinted
+from ..settings_embinv import SearchSettings
+from ..texts_embinv import WrittenText, decode_rows, written_texts
+from ..verdicts_embinv import TEXT_VERDICTS, verdict_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from ..data.encoders import Encoder
+    from ..modeling_embinv import EmbInvForMaskedDiffusion
+
+_LABEL, _SCORE = 11, 7
+# narrower than this, a text is not indented beside its label
+_NARROW = 50
+
+
+@dataclass
+class Rung:
+    """One level of effort: arguments of `generate`, and a source of noise of its own, so that no rung moves another.
+
+    Attributes:
+        feedback: what judges a search, or None.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    feedback: Callable[..., Any] | str | None = None
+    seed: int = 0
+    generator: torch.Generator = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.generator = torch.Generator().manual_seed(self.seed)
+
+
+def rungs(
+    model: "EmbInvForMaskedDiffusion", settings: dict[str, Any], judge: str | None, feedback: Any, seed: int
+) -> list[Rung]:
+    """From one pass to what `settings` ask for: draft, refined, and searches by the surrogate and by the encoder.
+
+    Args:
+        judge: the name of what `feedback` is.
+    """
+    single = {name: value for name, value in settings.items() if name not in SearchSettings.table()}
+    length = {name: single[name] for name in ("max_length",) if name in single}
+    found = [
+        Rung("draft", {"strategy": "confidence", "num_steps": 1, **_NO_SEARCH, **length}),
+        Rung("refined", {**single, **_NO_SEARCH}, seed=seed),
+    ]
+    if not model._generation_settings(None, dict(settings)).search.is_search:
+        return found
+    if judge == "encoder" and model.surrogate is not None:
+        found.append(Rung("surrogate", settings, "surrogate", seed))
+    return [*found, Rung(judge or "candidates", settings, feedback, seed)]
+
+
+_NO_SEARCH = {"num_candidates": 1, "num_corrections": 0}
+
+
+@dataclass
+class Costs:
+    """What all rungs took together."""
+
+    passes: int = 0
+    encoder_calls: int = 0
+    surrogate_calls: int = 0
+
+    def add(self, output: Any) -> None:
+        """Count what an output of `generate` or `fill` took."""
+        self.passes += output.num_forward_passes
+        self.encoder_calls += output.num_feedback_calls or 0
+        self.surrogate_calls += output.num_surrogate_calls or 0
+
+    def __str__(self) -> str:
+        counts = [(self.passes, "forward pass", "es"), (self.encoder_calls, "encoder call", "s")]
+        counts.append((self.surrogate_calls, "surrogate call", "s"))
+        return ", ".join(f"{count:,} {noun}{ending * (count != 1)}" for count, noun, ending in counts if count)
+
+
+class Ladder:
+    """Climbs the rungs for one sentence after another, and prints what comes back.
+
+    Args:
+        encoder: it measures every text's cosine with the vector; only a rung whose feedback it is searches with it.
+    """
+
+    def __init__(
+        self,
+        model: "EmbInvForMaskedDiffusion",
+        tokenizer: "PreTrainedTokenizerBase",
+        encoder: "Encoder",
+        steps: list[Rung],
+        console: Console,
+    ) -> None:
+        self.model, self.tokenizer, self.encoder = model, tokenizer, encoder
+        self.rungs, self.console, self.costs = steps, console, Costs()
+
+    def climb(self, original: str, vector: Tensor, note: str = "") -> None:
+        """Print a sentence, the text of each rung for its vector (1, D), and the verdict on the last one.
+
+        Args:
+            note: one line on the sentence, or "".
+        """
+        self.show("original", original)
+        if note:
+            self.show("", note)
+        for number, rung in enumerate(self.rungs, start=1):
+            output = self._generate(rung, vector)
+            self.costs.add(output)
+            end = self.model.config.eos_token_id
+            (text,) = written_texts(self.tokenizer, output.sequences.cpu(), output.confidence, end)
+            cosine = metrics.cosine(self.encoder.encode([text.text]), vector).item()
+            is_last = number == len(self.rungs)
+            self.show(rung.name, self._tinted(text) if is_last else text.text, cosine)
+        self.show("", _headline(original, text.text, cosine))
+        self.console.print()
+
+    def _generate(self, rung: Rung, vector: Tensor) -> EmbInvGenerationOutput:
+        """The output of a rung; on a terminal, each round of a search is shown while it runs."""
+        arguments: dict[str, Any] = {
+            "generator": rung.generator,
+            "feedback": rung.feedback,
+            "tokenizer": self.tokenizer,
+        }
+        if not self.console.is_terminal:
+            return self.model.generate(vector, **arguments, **rung.settings)
+        with Live(console=self.console, transient=True, auto_refresh=False) as live:
+
+            def show(one: SearchRound) -> None:
+                (text,) = decode_rows(self.tokenizer, one.sequences, self.model.config.eos_token_id)
+                lines = self._lines(rung.name, Text(printable(text)), one.cosine[0].item())
+                status = f"round {one.number} of {one.total}"
+                live.update(Text("\n").join([*lines, *self._lines("", Text(status, style="dim"))]), refresh=True)
+
+            return self.model.generate(vector, on_round=show, **arguments, **rung.settings)
+
+    def _tinted(self, text: WrittenText) -> Text:
+        return tinted(self.tokenizer, text.ids, text.token_confidence)
+
+    def show(self, label: str, text: str | Text, cosine: float | None = None) -> None:
+        """Print a label, a cosine and a text."""
+        for line in self._lines(label, Text(printable(text)) if isinstance(text, str) else text, cosine):
+            self.console.print(line, soft_wrap=True, highlight=False)
+
+    def _lines(self, label: str, text: Text, cosine: float | None = None) -> list[Text]:
+        """A label, a cosine and a text, which a terminal's width wraps beside them; one line for a pipe."""
+        score = "" if cosine is None else f"{cosine:.3f}"
+        head, indent = f"{label:<{_LABEL}}{score:<{_SCORE}}", _LABEL + _SCORE
+        if not self.console.is_terminal:
+            return [Text(head) + text]
+        is_narrow = self.console.width < _NARROW
+        wrapped = text.wrap(self.console, self.console.width - indent * (not is_narrow)) or [Text()]
+        for line in wrapped:
+            line.rstrip()
+        if is_narrow:
+            return [*[Text(head.rstrip())] * bool(head.strip()), *wrapped]
+        return [Text(head if number == 0 else " " * indent) + line for number, line in enumerate(wrapped)]
+
+
+def _headline(original: str, text: str, cosine: float) -> str:
+    """What came back, in a line."""
+    found, count = count_recovered(original, text)
+    verdict = verdict_of(cosine, "encoder")
+    words = f"content words recovered {found} of {count}, " if count else ""
+    return f"{words}cosine {cosine:.3f}, {verdict}: {TEXT_VERDICTS[verdict]}"

@@ -1,0 +1,73 @@
+"""The bar of a long run: it moves with each round of a search, and its rate is that of this run alone."""
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from tqdm import tqdm
+
+from ..hypotheses_embinv import SearchRound
+from .rates import speed
+
+_FORMAT = "{percentage:3.0f} %|{bar}| {whole:,} of {total:,} vectors{round}, {elapsed} < {remaining}{speed}"
+
+Row = TypeVar("Row")
+if TYPE_CHECKING:  # the class takes no brackets when the program runs
+    _Bar = tqdm[NoReturn]
+else:
+    _Bar = tqdm
+
+
+class VectorBar(_Bar):
+    """A bar of the vectors of a file, on stderr.
+
+    Args:
+        total: how many there are. show: whether to show it, where stderr is a terminal. leave: whether it stays.
+    """
+
+    def __init__(self, total: int, show: bool, leave: bool = True) -> None:
+        self.round, self.reached = "", 0
+        # smoothing=0: the mean since the start, which neither resumed parts nor those of other processes make jump
+        super().__init__(
+            total=max(total, 1), leave=leave, smoothing=0, miniters=1, bar_format=_FORMAT, dynamic_ncols=True,
+            disable=None if show else True,
+        )  # fmt: skip
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """With the fields of the format that are this bar's own."""
+        known = dict(super().format_dict)
+        done, elapsed = known["n"] - known["initial"], known["elapsed"]
+        rate = done / elapsed if elapsed else 0.0
+        own = {"round": self.round, "whole": int(known["n"]), "speed": f", {speed(rate)}" if rate else ""}
+        return {**known, **own, "rate": rate or None}
+
+    def resume(self, count: int) -> None:
+        """Say that the first `count` vectors were inverted before; they count for no rate."""
+        self.initial = count
+        self.reach(count)
+
+    def reach(self, count: int) -> None:
+        """Say that so many vectors are done, with those that were left out."""
+        self.reached = count
+        self._move(count)
+
+    def counted(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """The rows; the bar moves as they come."""
+        for row in rows:
+            yield row
+            self.round = ""
+            self.reach(self.reached + 1)
+
+    def cleared(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """As `counted`, for rows that are printed on the same terminal: the bar is not there while a row is."""
+        for row in self.counted(rows):
+            self.clear()
+            yield row
+
+    def show_round(self, one: SearchRound, batch: int) -> None:
+        """A round of a search over a batch of so many vectors."""
+        self.round = f", round {one.number} of {one.total}"
+        self._move(self.reached + batch * one.number / (one.total + 1))
+
+    def _move(self, count: float) -> None:
+        self.update(max(0, min(count, self.total or count) - self.n))

@@ -1,0 +1,74 @@
+"""Private copies of sources that cannot be read where they lie, and what shows that a source has changed."""
+
+import shutil
+import tempfile
+import weakref
+from pathlib import Path
+from typing import Any
+
+from ..errors_embinv import EmbInvError
+
+
+class PrivateFolder:
+    """A temporary folder, which goes with this object, or when the process ends.
+
+    Attributes:
+        path: the folder.
+    """
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="embinv-"))
+        self._remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+
+def file_version(path: Path) -> Any:
+    """Changes when the file, or a file below the folder, is written: their names, sizes and times of change."""
+    paths = sorted(path.rglob("*")) if path.is_dir() else [path]
+    try:
+        stats = [(str(file), file.stat()) for file in paths if file.is_file()]
+    except OSError:  # a file went between the listing and the look at it
+        return None
+    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+
+
+def check_space(shown: str, size: int) -> None:
+    """Raises EmbInvError where a copy of `size` bytes finds no room in the temporary folder."""
+    free = shutil.disk_usage(tempfile.gettempdir()).free
+    if size > free:
+        raise EmbInvError(
+            f"{shown}: is read from a copy of {size / 1e9:.1f} GB, and {tempfile.gettempdir()} has room for "
+            f"{free / 1e9:.1f}; TMPDIR names another folder"
+        )
+
+
+def copy_of(shown: str, paths: list[Path], below: Path) -> PrivateFolder:
+    """A copy of files, or of folders with all they hold, under their paths below a folder.
+
+    Args:
+        shown: the source, for messages.
+        paths: the files and folders.
+        below: the folder that they are in.
+
+    Raises:
+        EmbInvError: no room, or somebody wrote to the source meanwhile.
+    """
+    before = [file_version(path) for path in paths]
+    check_space(shown, sum(size for version in before for _, size, _ in version or []))
+    folder = PrivateFolder()
+    for path in paths:
+        target = folder.path / path.relative_to(below)
+        if path.is_dir():
+            shutil.copytree(path, target, dirs_exist_ok=True)
+        else:
+            shutil.copyfile(path, target)
+    if before != [file_version(path) for path in paths]:
+        raise EmbInvError(changed_message(shown))
+    return folder
+
+
+def changed_message(shown: str) -> str:
+    """What to do about a source that changes while it is read."""
+    return (
+        f"{shown}: changed while it was read; stop what writes to it, or read a copy of it, and give the same command "
+        "again: what is done is kept"
+    )

@@ -1,0 +1,184 @@
+"""Vectors in SQLite databases: tables of sqlite-vec, and ordinary ones with float32 blobs or JSON texts."""
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors_embinv import EmbInvError
+from .columns import VECTOR_NAMES, Table
+from .copies import PrivateFolder, copy_of, file_version
+from .locations import Location, choose_collection, library, using_store
+from .values import Unreadable, is_vector
+
+_MAGIC = b"SQLite format 3\0"
+_PEEK = 20
+_IS_VEC0 = re.compile(r"\bUSING\s+vec0\b", re.IGNORECASE)
+# a column of vectors in the definition of a vec0 table, and how its numbers are stored
+_VEC0 = re.compile(r"[(,]\s*[\"\[`]?(\w+)[\"\]`]?\s+(float|f32|int8|i8|bit)\s*\[\d+\]", re.IGNORECASE)
+
+
+class _Found(NamedTuple):
+    """A table or view: its columns, those that hold vectors, and how vec0 stores their numbers."""
+
+    columns: list[str]
+    vectors: list[str]
+    kinds: dict[str, str]
+
+
+def open_sqlite(location: Location) -> Table:
+    """A table or view of vectors; ids are its `id`, or else its `rowid`.
+
+    Raises:
+        EmbInvError: no SQLite database, a damaged one, no such table, or sqlite-vec is needed and not installed.
+    """
+    stored = StoredDatabase(location, location.file)
+    with using_store(location), closing(stored.connect()) as database:
+        tables = _tables(database)
+    if any(map(_is_vec0, tables.values())):
+        stored.load_vec0(location)
+    with using_store(location), closing(stored.connect()) as database:
+        found = {name: _look(database, name, definition) for name, definition in tables.items()}
+    with_vectors = [name for name in found if found[name].vectors]
+    name = choose_collection(location, list(found) if location.collection in found else with_vectors, "table")
+    columns, vectors, kinds = found[name]
+
+    def read(wanted: list[str], size: int) -> Iterator[dict[str, Any]]:
+        with using_store(location), closing(stored.connect()) as database:
+            cursor = database.execute(f"SELECT {_listed(wanted)} FROM {_quoted(name)}")
+            while rows := list(islice(cursor, size)):
+                yield {
+                    column: [_value(row[index], kinds.get(column)) for row in rows]
+                    for index, column in enumerate(wanted)
+                }
+
+    def count(_: str) -> int:
+        with using_store(location), closing(stored.connect()) as database:
+            return int(database.execute(f"SELECT count(*) FROM {_quoted(name)}").fetchone()[0])
+
+    return Table(columns, vectors, read, count, name, stored.version)
+
+
+class StoredDatabase:
+    """A SQLite database, of which nothing is changed: without locks or, where a writer has left a log, as a copy.
+
+    Args:
+        location: for messages.
+        path: of the database's file.
+
+    Raises:
+        EmbInvError: it is none, or finds no room for a copy.
+    """
+
+    def __init__(self, location: Location, path: Path) -> None:
+        with path.open("rb") as file:
+            if file.read(len(_MAGIC)) != _MAGIC:
+                raise EmbInvError(f"{location.shown}: no SQLite database")
+        logs = [path.with_name(path.name + end) for end in ("-wal", "-journal")]
+        logs = [log for log in logs if log.is_file() and log.stat().st_size]
+        # reading a log writes a file beside the database, or rolls back what it holds
+        self.copy: PrivateFolder | None = copy_of(location.shown, [path, *logs], path.parent) if logs else None
+        self.path = self.copy.path / path.name if self.copy else path
+        self._apsw: Any = None
+        self._vec0 = ""
+
+    def version(self) -> Any:
+        """Of the file; a copy has always the same."""
+        return None if self.copy else file_version(self.path)
+
+    def load_vec0(self, location: Location) -> None:
+        """From now on, connections know sqlite-vec's tables.
+
+        Raises:
+            EmbInvError: sqlite-vec, or APSW, is not installed: Python's own sqlite3 often loads no extensions.
+        """
+        self._vec0 = library(location, "sqlite_vec", "sqlite-vec").loadable_path()
+        self._apsw = library(location, "apsw", "sqlite-vec")
+
+    def connect(self) -> Any:
+        """A connection that writes nothing, of sqlite3 or of APSW."""
+        uri = f"{self.path.resolve().as_uri()}?{'mode=rw' if self.copy else 'mode=ro&immutable=1'}"
+        if self._apsw is None:
+            database = sqlite3.connect(uri, uri=True)
+            database.text_factory = lambda data: data.decode("utf-8", "replace")
+            return database
+        access = self._apsw.SQLITE_OPEN_READWRITE if self.copy else self._apsw.SQLITE_OPEN_READONLY
+        vectors = self._apsw.Connection(uri, flags=self._apsw.SQLITE_OPEN_URI | access)
+        vectors.enable_load_extension(True)
+        vectors.load_extension(self._vec0)
+        vectors.enable_load_extension(False)
+        return vectors
+
+
+def _tables(database: Any) -> dict[str, str]:
+    """Name → definition of the tables and views; not those in which virtual tables keep what they hold."""
+    query = "SELECT name, sql FROM sqlite_master WHERE type IN ('table', 'view') AND sql IS NOT NULL ORDER BY rowid"
+    found: dict[str, str] = dict(database.execute(query).fetchall())
+    virtual = [name for name, sql in found.items() if sql.upper().startswith("CREATE VIRTUAL TABLE")]
+    # a virtual table keeps what it holds in tables of its own
+    inner = {name for name in found for above in virtual if name.startswith(f"{above}_")}
+    return {name: sql for name, sql in found.items() if name not in inner and (name not in virtual or _is_vec0(sql))}
+
+
+def _is_vec0(definition: str) -> bool:
+    return _IS_VEC0.search(definition) is not None
+
+
+def _look(database: Any, name: str, definition: str) -> _Found:
+    columns = [row[1] for row in database.execute(f"PRAGMA table_xinfo({_quoted(name)})") if row[6] != 1]
+    if not {"rowid", "id"} & set(columns) and _has_rowid(database, name):
+        columns = ["rowid", *columns]
+    defined = {column.lower(): kind.lower() for column, kind in _VEC0.findall(definition) if _is_vec0(definition)}
+    kinds = {column: defined[column.lower()] for column in columns if column.lower() in defined}
+    rows = database.execute(f"SELECT {_listed(columns)} FROM {_quoted(name)} LIMIT {_PEEK}").fetchall()
+    vectors = [
+        column
+        for index, column in enumerate(columns)
+        if column in kinds or _holds_vectors(column, [row[index] for row in rows])
+    ]
+    return _Found(columns, vectors, kinds)
+
+
+def _has_rowid(database: Any, name: str) -> bool:
+    try:
+        return database.execute(f"SELECT rowid FROM {_quoted(name)} LIMIT 1").fetchone() != (None,)
+    except Exception:  # a view, or a table WITHOUT ROWID; each library has errors of its own
+        return False
+
+
+def _holds_vectors(column: str, values: list[Any]) -> bool:
+    present = [value for value in values if value is not None]
+    is_usual = column.lower() in VECTOR_NAMES
+    return any(
+        (isinstance(value, str) and is_vector(value))
+        or (isinstance(value, bytes) and (is_usual or _are_floats(value)))
+        for value in present
+    )
+
+
+def _are_floats(data: bytes) -> bool:
+    """Whether bytes look like the float32 numbers of a vector: a random pattern of bits has absurd exponents."""
+    if len(data) < 16 or len(data) % 4:
+        return False
+    with np.errstate(invalid="ignore"):
+        numbers = np.abs(np.frombuffer(data, "<f4"))
+        return bool(((numbers == 0) | ((numbers > 1e-12) & (numbers < 1e6))).all())
+
+
+def _value(value: Any, kind: str | None) -> Any:
+    if kind in ("int8", "i8") and isinstance(value, bytes):
+        return np.frombuffer(value, np.int8)
+    return Unreadable("holds bits, not numbers") if kind == "bit" else value
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _listed(columns: list[str]) -> str:
+    return ", ".join(map(_quoted, columns))

@@ -1,0 +1,166 @@
+"""SQLite databases: sqlite-vec's tables, blobs and texts."""
+
+import json
+import shutil
+import sqlite3
+from contextlib import closing
+
+import apsw
+import numpy as np
+import pytest
+import sqlite_vec
+
+from modeling_embinv.errors_embinv import EmbInvError
+from modeling_embinv.stores.vectors import open_vectors
+
+from .sources import DIM, IDS, TEXTS, VECTORS, check_all, fingerprint, read_all
+
+
+def opened(path):
+    """A connection that knows sqlite-vec's tables; Python's own sqlite3 may load no extensions."""
+    database = apsw.Connection(str(path))
+    database.enable_load_extension(True)
+    database.load_extension(sqlite_vec.loadable_path())
+    return database
+
+
+@pytest.fixture(scope="module")
+def vec(tmp_path_factory):
+    """Tables of sqlite-vec: with text ids and texts, of int8 and of bits, and an empty one."""
+    path = tmp_path_factory.mktemp("sqlite") / "vec.db"
+    with closing(opened(path)) as database, database:
+        database.execute(f"CREATE VIRTUAL TABLE docs USING vec0(id TEXT PRIMARY KEY, v float[{DIM}], +text TEXT)")
+        rows = zip(IDS, map(sqlite_vec.serialize_float32, VECTORS.tolist()), TEXTS, strict=True)
+        database.executemany("INSERT INTO docs(id, v, text) VALUES (?, ?, ?)", rows)
+        database.execute(f"CREATE VIRTUAL TABLE small USING vec0(v int8[{DIM}], signs bit[{DIM}])")
+        for row in range(5):
+            numbers = (VECTORS[row] * 100).astype(np.int8)
+            signs = np.packbits(VECTORS[row] > 0)
+            insert = "INSERT INTO small(rowid, v, signs) VALUES (?, vec_int8(?), vec_bit(?))"
+            database.execute(insert, (10 + row, numbers.tobytes(), signs.tobytes()))
+        database.execute(f"CREATE VIRTUAL TABLE empty USING vec0(v float[{DIM}])")
+    return path
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """Ordinary tables: blobs, JSON texts, and one without vectors."""
+    path = tmp_path_factory.mktemp("sqlite") / "plain.sqlite"
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("CREATE TABLE notes (number INTEGER, title TEXT, image BLOB)")
+        database.execute("INSERT INTO notes VALUES (1, 'a', x'00FF00FF00FF00FF00FF00FF00FF00FF')")
+        database.execute("CREATE TABLE docs (id TEXT, text TEXT, code BLOB)")
+        rows = zip(IDS, TEXTS, (vector.tobytes() for vector in VECTORS), strict=True)
+        database.executemany("INSERT INTO docs VALUES (?, ?, ?)", rows)
+    return path
+
+
+def test_tables_of_sqlite_vec(vec):
+    """Vectors come from the virtual table, not from the tables in which sqlite-vec keeps them."""
+    check_all(f"sqlite-vec:{vec}?table=docs", vec.parent)
+    check_all(vec, vec.parent, collection="docs")  # recognised
+
+
+def test_int8_and_bits(vec):
+    """Bytes of int8 that are taken for float32 are a quarter as many numbers, all absurd."""
+    found = read_all(f"sqlite-vec:{vec}?table=small", column="v")
+    assert np.array_equal(found.vectors, (VECTORS[:5] * 100).astype(np.int8)) and found.ids == [
+        "10",
+        "11",
+        "12",
+        "13",
+        "14",
+    ]
+    with pytest.raises(EmbInvError, match="row 0 holds bits, not numbers"):
+        read_all(f"sqlite-vec:{vec}?table=small", column="signs")
+
+
+def test_ordinary_tables(plain):
+    """A picture in a blob is no vector; the table of the vectors is found by itself."""
+    check_all(f"sqlite:{plain}", plain.parent)
+
+
+def test_json_texts_nulls_and_views(tmp_path):
+    """Bad rows are skipped and named by their numbers, as in files."""
+    path = tmp_path / "a.db"
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("CREATE TABLE docs (text TEXT, embedding TEXT, kept INTEGER)")
+        values = [json.dumps(vector.tolist()) for vector in VECTORS[:6]]
+        values[1], values[3], values[4] = None, "[1, 2]", json.dumps([0] * DIM)
+        database.executemany(
+            "INSERT INTO docs VALUES ('t', ?, ?)", [(value, row != 2) for row, value in enumerate(values)]
+        )
+        database.execute("CREATE VIEW kept AS SELECT rowid AS id, text, embedding FROM docs WHERE kept")
+    source = open_vectors(f"sqlite:{path}?table=docs")
+    (batch,) = source.batches()
+    assert np.allclose(batch.vectors, VECTORS[[0, 2, 5]]) and batch.ids == ["1", "3", "6"]
+    assert source.skipped.examples == [(1, "is null"), (3, "holds 2 numbers, not 16"), (4, "is all zeros")]
+    assert read_all(f"sqlite:{path}?table=kept").ids == ["1", "6"]
+    with pytest.raises(EmbInvError, match="row 1 is null"):
+        read_all(f"sqlite:{path}?table=docs", strict=True)
+
+
+def test_a_log_that_a_writer_left_is_read_and_left_alone(tmp_path):
+    """Rows in the log would be missing; reading it beside the database writes a third file there."""
+    path = tmp_path / "live.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("CREATE TABLE docs (id TEXT, embedding BLOB)")
+        database.execute("INSERT INTO docs VALUES ('a', ?)", (VECTORS[0].tobytes(),))
+        database.commit()
+        (tmp_path / "killed").mkdir()
+        for file in tmp_path.glob("live.db*"):
+            if not file.name.endswith("-shm"):
+                shutil.copy(file, tmp_path / "killed")
+    before = fingerprint(tmp_path / "killed")
+    assert set(before) == {"live.db", "live.db-wal"}
+    batches = open_vectors(tmp_path / "killed" / "live.db").batches()
+    assert next(batches).ids == ["a"]
+    assert fingerprint(tmp_path / "killed") == before
+    (tmp_path / "killed" / "live.db").unlink()
+    assert not list(batches)  # a copy is read, whatever becomes of the database
+
+
+def test_a_database_that_is_written_meanwhile(plain, tmp_path):
+    """Without locks, a reader would mix two states of the table, and nobody would know."""
+    path = shutil.copy(plain, tmp_path / "a.sqlite")
+    batches = open_vectors(path).batches(100)
+    next(batches)
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE docs SET id = id || 'x'")
+    with pytest.raises(EmbInvError, match="a.sqlite: (changed while it was read|cannot be read)"):
+        list(batches)
+
+
+@pytest.mark.parametrize(
+    "url, message",
+    [
+        ("", "several tables; name one with --table: docs, small"),
+        ("?table=dox", "no table 'dox'; present: docs, small"),
+        ("?table=docs&column=w", "no column 'w'; present: id, v, text"),
+        ("?table=empty", "holds no vectors"),
+    ],
+)
+def test_mistakes_are_one_line(vec, url, message):
+    """A mistyped name shows the names that there are."""
+    with pytest.raises(EmbInvError) as error:
+        read_all(f"sqlite-vec:{vec}{url}")
+    assert message in str(error.value) and str(error.value).isprintable()
+
+
+def test_damage_is_one_line(plain, tmp_path):
+    """A database that is cut, one of noise, and one without tables."""
+    data = plain.read_bytes()
+    for name, content in {
+        "cut": data[: len(data) // 2],
+        "noise": b"noise" * 99,
+        "torn": data[:4096] + b"x" * 4096,
+    }.items():
+        (tmp_path / f"{name}.sqlite").write_bytes(content)
+        with pytest.raises(EmbInvError) as error:
+            read_all(tmp_path / f"{name}.sqlite", collection="docs")
+        assert f"{name}.sqlite" in str(error.value) and str(error.value).isprintable()
+    with closing(sqlite3.connect(tmp_path / "empty.db")) as database, database:
+        database.execute("CREATE TABLE a (b TEXT)")
+    with pytest.raises(EmbInvError, match="holds no table of vectors"):
+        open_vectors(tmp_path / "empty.db")

@@ -1,0 +1,56 @@
+"""Folders of the Vector Dataset Format."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from modeling_embinv.errors_embinv import EmbInvError
+from modeling_embinv.stores.vectors import open_vectors
+
+from .sources import IDS, ROWS, TEXTS, VECTORS, check_all, read_all
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Two namespaces of one index; the first has eleven files."""
+    folder = tmp_path / "vdf"
+    rows = pa.table({"id": IDS, "text": TEXTS, "values": list(VECTORS)})
+    parts = [{"namespace": name, "data_path": f"docs_{name}", "vector_columns": ["values"]} for name in ("a", "b")]
+    for part in parts:
+        (folder / part["data_path"]).mkdir(parents=True)
+    for number in range(11):
+        pq.write_table(rows.slice(30 * number, 30), folder / "docs_a" / f"{number + 1}.parquet")
+    pq.write_table(rows.slice(0, 3), folder / "docs_b" / "1.parquet")
+    (folder / "VDF_META.json").write_text(json.dumps({"version": "0.1", "indexes": {"docs": parts}}))
+    return folder
+
+
+def test_what_went_in_comes_out(store):
+    """10.parquet comes before 2.parquet in the order of the alphabet."""
+    check_all(f"vdf:{store}", store, collection="docs/a")
+    assert open_vectors(store, collection="docs/a").count() == ROWS  # recognised
+    assert read_all(f"vdf:{store}?collection=docs/b").ids == IDS[:3]
+
+
+def test_mistakes_are_one_line(store):
+    """A description that names what is not there, or what is not its own."""
+    with pytest.raises(EmbInvError, match="several collections; name one with --collection: docs/a, docs/b"):
+        open_vectors(store)
+    pq.write_table(pa.table({"id": ["x"], "values": [[1.0]]}), store / "docs_b" / "2.parquet")
+    with pytest.raises(EmbInvError, match="2.parquet: has other columns than 1.parquet"):
+        open_vectors(store, collection="docs/b")
+    for meta in (
+        "{",
+        "[]",
+        '{"indexes": {"docs": [{"namespace": ""}]}}',
+        '{"indexes": {"d": [{"data_path": "../.."}]}}',
+    ):
+        (store / "VDF_META.json").write_text(meta)
+        with pytest.raises(EmbInvError, match="no folder of the Vector Dataset Format") as error:
+            open_vectors(store)
+        assert str(error.value).isprintable()
+    (store / "VDF_META.json").write_text('{"indexes": {}}')
+    with pytest.raises(EmbInvError, match="holds no collection of vectors"):
+        open_vectors(store)
