@@ -1,8 +1,9 @@
 """An audit as one HTML file: no script, nothing from elsewhere, light and dark, for the screen and for paper."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from string import Template
+from typing import Any
 
 from .examples import examples
 from .figures import Figure
@@ -207,13 +208,12 @@ def _defences(report: Report) -> Iterator[str]:
 
 def _method(report: Report) -> Iterator[str]:
     content = report.as_dict()
-    yield "<h2>How this was measured</h2><ul>"
-    yield f"<li>Checkpoint: <code>{escape(str(content['checkpoint']))}</code></li>"
     source = {**content["source"], "skipped": content["source"]["skipped"]["count"]}
-    yield f"<li>Source: <code>{escape(str(source))}</code></li>"
+    yield "<h2>How this was measured</h2><ul>"
+    yield f"<li>Checkpoint: {_listed(content['checkpoint'])}</li><li>Source: {_listed(source)}</li>"
     for result in (*report.tiers, *report.planted):
-        settings = escape(str(dict(result.tier.settings)))
-        yield f"<li>{escape(result.tier.name)}: feedback {result.tier.feedback}, {settings}</li>"
+        settings = {"rows": len(result.sample.rows), "feedback": result.tier.feedback, **result.tier.settings}
+        yield f"<li>{escape(result.tier.name)}: {_listed(settings)}</li>"
     words, kinds = (
         ", ".join(f"{name} from {100 * low:.0f} %" for low, name in levels) for levels in (LEVELS, KIND_LEVELS)
     )
@@ -227,6 +227,19 @@ def _method(report: Report) -> Iterator[str]:
     yield f"<li>Versions: {escape(', '.join(f'{name} {one}' for name, one in content['versions'].items()))}</li></ul>"
     yield "<p>Intervals are 95 % bootstrap intervals over rows. Related: "
     yield "; ".join(f"{escape(name)} ({escape(title)})" for name, title in STANDARDS) + ".</p>"
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    """Names and values of settings, those without a value left out."""
+    flat = {
+        name: ", ".join(f"{key} {one}" for key, one in value.items()) if isinstance(value, dict) else value
+        for name, value in values.items()
+    }
+    return "; ".join(
+        f"{escape(name.replace('_', ' '))} <code>{escape(str(value))}</code>"
+        for name, value in flat.items()
+        if value is not None
+    )
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

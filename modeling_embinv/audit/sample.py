@@ -34,8 +34,12 @@ class Sample(NamedTuple):
 
     def take(self, indices: np.ndarray) -> "Sample":
         """The rows at these indices (m,) of the sample."""
-        ids, texts = (None if one is None else [one[index] for index in indices] for one in (self.ids, self.texts))
-        return self._replace(vectors=self.vectors[indices], rows=self.rows[indices], ids=ids, texts=texts)
+        return self._replace(
+            vectors=self.vectors[indices],
+            rows=self.rows[indices],
+            ids=None if self.ids is None else [self.ids[index] for index in indices],
+            texts=None if self.texts is None else [self.texts[index] for index in indices],
+        )
 
     def save(self, path: Path) -> None:
         """Writes columns `vector`, `id` and `text` as parquet, where there are such."""

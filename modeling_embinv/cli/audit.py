@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 OVER = 3
 _EXAMPLES = """
-embinv audit chroma:./store --collection support --out report/
-embinv audit dump.parquet --column embedding --text-column body --out report/ --fail-over words=0.3,names=0.1
-embinv audit dump.parquet --out report/ --candidates names.txt --defences all
+embinv audit dump.parquet --out report/
+embinv audit chroma:./store --collection support --out report/ --fail-over words=0.3,names=0.1
+embinv audit dump.parquet --column embedding --text-column body --out report/ --candidates names.txt --defences all
 """
 _WORK = ".unfinished"
 
@@ -40,7 +40,7 @@ _WORK = ".unfinished"
 def add_audit(commands: Commands) -> None:
     """Adds the command `audit` and its flags."""
     parser = commands.add_parser("audit", help="measure what a vector store leaks, and write a report")
-    parser.epilog = epilog(_EXAMPLES, "over a threshold of --fail-over")
+    parser.epilog = epilog(_EXAMPLES, "a figure is above its threshold of --fail-over")
     parser.add_argument("source", help=VECTOR_KINDS)
     parser.add_argument("--out", required=True, help="folder of the report; a report that lies there is replaced")
     add_source_columns(parser)

@@ -65,7 +65,7 @@ def _complete(parser: CommandParser) -> None:
 
 def _parser() -> CommandParser:
     parser = CommandParser(prog="embinv", description="Read the text back out of sentence embeddings.")
-    parser.epilog = epilog(_EXAMPLES, "rows were left out")
+    parser.epilog = epilog(_EXAMPLES, "rows were left out, or an audit is over its thresholds")
     parser.add_argument("--version", "-V", action=_Version, nargs=0, help="show the versions and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for add in (add_demo, add_invert, add_fill, add_audit, add_prepare, add_evaluate, add_calibrate, add_push):
