@@ -158,7 +158,7 @@ def _origin(options: argparse.Namespace, sample: "Sample") -> "Origin":
     origins = []
     for name in options.model or [MODEL]:
         path, _, revision = (name, "", "") if Path(name).exists() else name.partition("@")
-        config = EmbInvConfig.from_pretrained(path, **({"revision": revision} if revision else {}))
+        config = EmbInvConfig.from_pretrained(path, revision=revision or "main")
         origins.append(origin(name, config, sample.vectors))
     found = best(origins)
     if found.looks_like is not None and not found.has_width:
