@@ -75,23 +75,29 @@ class Number(Bound):
 
 @dataclass(frozen=True)
 class Choice(Bound):
-    """One of a few words; an empty one is the first."""
+    """One of a few words; an empty one is the default: the first, unless another is named."""
 
     label: str
     choices: tuple[str, ...]
     info: str | None = None
+    usual: str | None = None
+
+    @property
+    def default(self) -> str:
+        """The word that stands for none."""
+        return self.choices[0] if self.usual is None else self.usual
 
     def check(self, value: Any) -> str:
         """One of the words."""
         if value is None:
-            return self.choices[0]
+            return self.default
         if not isinstance(value, str) or value not in self.choices:
             raise ValueError(f"{self.label}: one of {', '.join(self.choices)} is wanted.")
         return value
 
     def control(self, kind: type[T] = gr.Dropdown, **looks: Any) -> T:
         """A component of this kind with the words to choose from."""
-        component = kind(list(self.choices), value=self.choices[0], label=self.label, info=self.info, **looks)
+        component = kind(list(self.choices), value=self.default, label=self.label, info=self.info, **looks)
         return self.bind(component)
 
 

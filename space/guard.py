@@ -8,7 +8,7 @@ import contextlib
 import logging
 import time
 import traceback
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from starlette.formparsers import MultiPartException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 WRONG = "Something went wrong here; it has been noted."
@@ -159,8 +160,15 @@ def delete_old_files(folder: str, age: float) -> None:
                 path.rmdir() if path.is_dir() else path.unlink()
 
 
-def app_options(frequency: float, age: float) -> dict[str, Any]:
-    """For `app_kwargs` of gradio's `launch`, which changes the dict: limits, and old files deleted (seconds)."""
+def app_options(
+    frequency: float, age: float, inside: Sequence[type] = (), routes: Sequence[BaseRoute] = ()
+) -> dict[str, Any]:
+    """For `app_kwargs` of gradio's `launch`, which changes the dict: limits, and old files deleted (seconds).
+
+    Args:
+        inside: more middleware, behind the guard.
+        routes: of files that the page offers.
+    """
 
     @contextlib.asynccontextmanager
     async def lifespan(app: ASGIApp) -> AsyncIterator[None]:
@@ -174,4 +182,5 @@ def app_options(frequency: float, age: float) -> dict[str, Any]:
         task.cancel()
 
     handlers = {RequestValidationError: _malformed, FnIndexInferError: _unknown}
-    return {"middleware": [Middleware(Guard)], "exception_handlers": handlers, "lifespan": lifespan}
+    middleware = [Middleware(one) for one in (Guard, *inside)]
+    return {"middleware": middleware, "exception_handlers": handlers, "lifespan": lifespan, "routes": list(routes)}

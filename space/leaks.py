@@ -1,98 +1,141 @@
-"""What leaks: which names, numbers and other content words of a text come back out of its vector."""
+"""What leaks: which content words of some lines come back out of their stored vectors, by two attackers."""
 
-import re
-from collections import Counter
-from html import escape
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
+from inverter import ADVICE, Inverter
+from protection import Protection, background, recall
+from streaming import Clock, streamed
+from texts import Reading, read_text, vectors_of
 from torch import Tensor
+from words import ContentWord, by_kind, content_words
 
-WORD = re.compile(r"[^\W_]+(?:[.,:/]\d+)*")
-KINDS = ("names and places", "numbers", "other content words")
-# words that say nothing about a text; pronouns stay out of the count because every fluent text has them
-COMMON = frozenset(
+from modeling_embinv.errors_embinv import EmbInvError
+from modeling_embinv.presets_embinv import PRESETS
+
+MAX_LINES = 50
+AT_ONCE = 4  # lines, after which the page shows more
+# what judges the search of each attacker, and what the attacker has
+ATTACKERS = {"surrogate": "from the vectors alone", "encoder": "with the public encoder"}
+
+
+@dataclass
+class Leaks:
+    """The lines and what two attackers recover of them, as far as they have come.
+
+    Attributes:
+        lines: as they were embedded.
+        recall: recall@10 of the store, in [0, 1]. num_background: sentences beside the lines.
+        cosine: mean cosine of the stored vectors with the true ones.
+        recovered: the texts so far by judge, one for each of the first lines.
+        seconds: of the model, so far.
     """
-    a about above after again all also am an and any are as at be because been before being below between both but
-    by can could did do does doing down during each even every few for from further get go got had has have having
-    he her here hers him his how i if in into is it its itself just let like ll made make many may me might more
-    most much must my no nor not now of off on once one only or other our out over own re s said same she should so
-    some such t than that the their them then there these they this those through to too under until up us ve very
-    was we well were what when where which while who whom why will with would yes you your
-    """.split()  # noqa: SIM905  # words read more easily without quotes around each
-)
+
+    lines: list[Reading]
+    recall: float
+    num_background: int
+    cosine: float
+    recovered: dict[str, list[str]] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all attackers have tried all lines."""
+        return self.steps[0] == self.steps[1]
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        """Lines recovered so far by all attackers, of how many."""
+        return sum(map(len, self.recovered.values())), len(self.lines) * len(self.recovered)
+
+    def words(self, judge: str) -> list[list[ContentWord]]:
+        """The content words of each line that this attacker has tried."""
+        pairs = zip(self.lines, self.recovered[judge], strict=False)
+        return [content_words(line.text, text) for line, text in pairs]
+
+    def counts(self, judge: str) -> tuple[int, int]:
+        """Content words that this attacker has recovered, of those in the lines that were tried."""
+        kinds = by_kind(self.words(judge)).values()
+        return sum(found for found, _ in kinds), sum(total for _, total in kinds)
+
+    def as_json(self) -> dict[str, Any]:
+        """For the API."""
+        attackers = {
+            ATTACKERS[judge]: {
+                "words_recovered": self.counts(judge)[0],
+                "content_words": self.counts(judge)[1],
+                "by_kind": {kind: {"recovered": a, "of": b} for kind, (a, b) in by_kind(self.words(judge)).items()},
+                "texts": texts,
+            }
+            for judge, texts in self.recovered.items()
+        }
+        lines = [line.text for line in self.lines]
+        search = {"recall_at_10": self.recall, "background_sentences": self.num_background, "cosine": self.cosine}
+        return {"lines": lines, **search, "attackers": attackers, "is_done": self.is_done, "seconds": self.seconds}
 
 
-def classify(text: str) -> list[tuple[int, int, str]]:
-    """(start, end, kind) of each content word: a capital inside a sentence makes a name, a digit a number."""
-    found, starts_sentence, last_end = [], True, 0
-    for match in WORD.finditer(text):
-        word = match.group()
-        starts_sentence = starts_sentence or any(mark in text[last_end : match.start()] for mark in ".!?\n")
-        if any(letter.isdigit() for letter in word):
-            found.append((*match.span(), "numbers"))
-        elif word.lower() not in COMMON and len(word) > 1:
-            is_name = word[0].isupper() and not starts_sentence
-            found.append((*match.span(), "names and places" if is_name else "other content words"))
-        starts_sentence, last_end = False, match.end()
-    return found
-
-
-def survivors(text: str, recovered: str) -> list[tuple[int, int, str, bool]]:
-    """`classify` of a text, with whether each word stands in the recovered one."""
-    words = {match.group().lower() for match in WORD.finditer(recovered)}
-    return [(start, end, kind, text[start:end].lower() in words) for start, end, kind in classify(text)]
-
-
-def protect(vectors: Tensor, noise: float = 0.0, int8: bool = False, seed: int = 0) -> Tensor:
-    """The vectors (N, D) as a cautious database would store them, at unit length again.
+def leak(inverter: Inverter, text: str, protection: Protection, preset: str) -> Iterator[Leaks | None]:
+    """Store the vectors of a text's lines with a protection, and let two attackers read them.
 
     Args:
-        noise: λ, standard deviation of Gaussian noise on every number (vec2text's λ; a unit vector of 384 has ±0.05).
-        int8: rounded to 255 steps between plus and minus the largest number of each vector.
+        preset: how long each attacker searches. Without a search (quick) there is nothing to judge, and both recover
+            the same.
+
+    Yields:
+        The same `Leaks` after every few lines, None each second without more. Once the generator is closed, the model
+        stops at its next forward pass.
+
+    Raises:
+        EmbInvError: for no line, too many lines, or a line without a known word.
     """
-    draws = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(seed))
-    vectors = vectors + noise * draws
-    if int8:
-        step = vectors.abs().amax(dim=1, keepdim=True) / 127
-        vectors = (vectors / step).round() * step
-    return torch.nn.functional.normalize(vectors, dim=-1)
+    lines = read_lines(inverter, text)
+    vectors = vectors_of(inverter, lines)
+    stored = protection.stored(vectors)
+    others = background(inverter)
+    found = Leaks(lines, recall(vectors, others, protection), len(others), float((stored * vectors).sum(dim=1).mean()))
+    found.recovered = {judge: [] for judge in ATTACKERS if judge in inverter.judges}
+    yield found
+
+    def work(put: Callable[[Any], None]) -> None:
+        clock = Clock()
+        for rows in range(0, len(lines), AT_ONCE):
+            for judge in found.recovered:
+                put((judge, _attacked(inverter, stored[rows : rows + AT_ONCE], judge, preset, protection), clock()))
+
+    for _, item in streamed(inverter.watch, work, f"{ADVICE} or lines"):
+        if item is not None:
+            judge, texts, found.seconds = item
+            found.recovered[judge] += texts
+        yield None if item is None else found
 
 
-def leaks_html(texts: list[str], recovered: list[str]) -> str:
-    """The originals, with what survived marked and what was lost struck through, above what was read."""
-    parts = []
-    for text, found in zip(texts, recovered, strict=True):
-        marked, position = [], 0
-        for start, end, kind, survived in survivors(text, found):
-            state = "survived" if survived else "lost"
-            word = f'<mark class="{state}" title="{kind}">{escape(text[start:end])}</mark>'
-            marked += [escape(text[position:start]), word]
-            position = end
-        marked.append(escape(text[position:]))
-        parts.append(f'<p class="leak">{"".join(marked)}<br><small>read: {escape(found)}</small></p>')
-    return "".join(parts)
+def read_lines(inverter: Inverter, text: str) -> list[Reading]:
+    """The lines of a text that are not empty.
+
+    Raises:
+        EmbInvError: see `leak`.
+    """
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise EmbInvError("Paste a line of text first.")
+    if len(lines) > MAX_LINES:
+        raise EmbInvError(f"This has {len(lines)} lines; at most {MAX_LINES} are attacked at once here.")
+    readings = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            readings.append(read_text(inverter, line))
+        except EmbInvError as error:
+            raise EmbInvError(f"Line {number}: {error}") from None
+    return readings
 
 
-def summary(texts: list[str], recovered: list[str]) -> list[list[Any]]:
-    """Rows of (kind, how many there are, how many survived, share)."""
-    total, kept = Counter(), Counter()
-    for text, found in zip(texts, recovered, strict=True):
-        for *_, kind, survived in survivors(text, found):
-            total[kind] += 1
-            kept[kind] += survived
-    return [[kind, total[kind], kept[kind], f"{kept[kind] / total[kind]:.0%}"] for kind in KINDS if total[kind]]
+def _attacked(inverter: Inverter, stored: Tensor, judge: str, preset: str, protection: Protection) -> list[str]:
+    """The texts of some stored vectors. Who has the encoder cuts its vectors as the store does."""
 
+    def cut(texts: list[str]) -> Tensor:
+        return protection.cut(inverter.embed(texts))
 
-def explanation(rows: list[list[Any]], cosine: float) -> str:
-    """One plain sentence for people who have never heard of a vector, and what the protection costs."""
-    words, kept = sum(row[1] for row in rows), sum(row[2] for row in rows)
-    if not words:
-        return "There are no content words in this text."
-    share = kept / words
-    verdict = "nearly all of it" if share > 0.8 else "a good part of it" if share > 0.3 else "little of it"
-    return (
-        f"Whoever copies these vectors out of a database, and nothing else, reads **{kept} of {words} content words** "
-        f"({verdict}). The stored vectors have a cosine of {cosine:.3f} with the true ones: the further below 1, the "
-        "worse the search that they were made for works, too."
-    )
+    chosen = PRESETS[preset]
+    feedback = None if chosen.feedback is None else cut if judge == "encoder" else "surrogate"
+    return inverter.decode(inverter.generate(stored, feedback=feedback, **chosen.settings).sequences)

@@ -1,28 +1,25 @@
 """The gap attack behind the tab "Redacted": words of a sentence are hidden, and come back by its vector."""
 
 import re
-import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from queue import Empty, Queue
 from typing import Any
 
-from inverter import HEARTBEAT_SECONDS, LONGEST_SECONDS, Inverter
+from inverter import Inverter
+from streaming import Clock, streamed
 from torch import Tensor
+from words import WORD
 
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.filling_embinv import VERDICTS, FilledText
 
 BAR = "▇▇▇"
-# letters and digits, also with marks between them: 4,500, o'neil, 2024-03-01, anna@example.org
-WORD = re.compile(r"[^\W_]+(?:['’.,:/@&_-][^\W_]+)*")
 MAX_GAPS, MAX_GAP_TOKENS = 6, 6
 # whose vectors the control takes; the second one serves a visitor who types something like the first
 CONTROLS = ("The Nile flows through eleven countries in Africa.", "My neighbour repairs old bicycles.")
 NEAR = 0.5  # cosine
-THREAD = "embinv: fill"
+ADVICE = "hide fewer words, or shorten the text"
 
 
 @dataclass(frozen=True)
@@ -244,21 +241,21 @@ def _room(inverter: Inverter, redacted: Redacted, judge: str) -> int:
 
 def _filled(inverter: Inverter, one: Attack, vector: Tensor, judge: str, max_gap_tokens: int) -> Iterator[bool]:
     """Fill the gaps of an attack, which grows; True after each step, False each second without one."""
-    start = time.perf_counter()
 
     def work(put: Callable[[tuple[FilledText, float]], None]) -> tuple[Any, float]:
+        clock = Clock()
         output = inverter.model.fill(
             vector[None],
             [one.redacted.text],
             tokenizer=inverter.tokenizer,
             feedback="surrogate" if judge == "surrogate" else inverter.embed,
             marks=(BAR,),
-            on_step=lambda texts: put((texts[0], time.perf_counter() - start)),
+            on_step=lambda texts: put((texts[0], clock())),
             max_gap_tokens=max_gap_tokens,
         )
-        return output, time.perf_counter() - start
+        return output, clock()
 
-    for is_last, item in streamed(inverter, work):
+    for is_last, item in streamed(inverter.watch, work, ADVICE):
         if item is None:
             yield False
             continue
@@ -272,39 +269,3 @@ def _filled(inverter: Inverter, one: Attack, vector: Tensor, judge: str, max_gap
         if not is_last or not one.cosines or one.filled.cosine != one.cosines[-1]:
             one.cosines.append(one.filled.cosine)
         yield True
-
-
-def streamed(inverter: Inverter, work: Callable[[Callable[[Any], None]], Any]) -> Iterator[tuple[bool, Any]]:
-    """What `work` puts while it runs on a thread of its own, as (False, item), then (True, what it returns).
-
-    (False, None) comes each second without an item. Once the generator is closed, or after `LONGEST_SECONDS`, the
-    model stops at its next forward pass.
-    """
-    queue: Queue[tuple[bool, Any]] = Queue()
-    left = threading.Event()
-    deadline = time.monotonic() + LONGEST_SECONDS
-
-    def run() -> None:
-        inverter.watch.left, inverter.watch.deadline = left, deadline
-        try:
-            queue.put((True, work(lambda item: queue.put((False, item)))))
-        except Exception as error:  # handed on to whoever reads the items
-            queue.put((True, error))
-
-    threading.Thread(target=run, name=THREAD, daemon=True).start()
-    is_last = False
-    try:
-        while not is_last:
-            try:
-                is_last, item = queue.get(timeout=HEARTBEAT_SECONDS)
-            except Empty:
-                item = None
-            if isinstance(item, Exception):
-                if time.monotonic() > deadline:
-                    raise EmbInvError(
-                        f"Stopped after {LONGEST_SECONDS} seconds: hide fewer words, or shorten the text."
-                    ) from None
-                raise item
-            yield is_last, item
-    finally:
-        left.set()

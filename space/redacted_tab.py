@@ -7,10 +7,11 @@ from typing import Any
 
 import gradio as gr
 from bounds import Bound, Choice, Text
-from gradio.context import get_blocks_context
 from inverter import Inverter
+from parts import INSTANT, QUEUED, STOPPED, endpoint, notes_html, refused_html, to_result
 from redacted import attack, redact, tidy, words_of
-from redacted_html import STOPPED, both_html, holds_html, refused_html
+from redacted_html import both_html, holds_html
+from texts import notes_of
 
 MAX_CHARACTERS = 600
 # buttons' names, sentences, and the words that are hidden in them
@@ -20,12 +21,6 @@ EXAMPLES = (
     ("Password", "My password is hidden under the keyboard.", ("keyboard",)),
     ("Letter", "Dear Peter, your loan of 4,500 dollars is approved.", ("Peter", "4,500")),
 )
-# not smoothly, and a little later: new content would end a scrolling that is under way
-TO_RESULT = """(text, words, judge) => {
-  const scroll = () => document.querySelector("#redacted-holds").scrollIntoView();
-  if (window.innerWidth < 700) setTimeout(scroll, 400);
-  return [text, words, judge];
-}"""
 
 
 @dataclass(frozen=True)
@@ -54,13 +49,8 @@ TEXT, KEYS = Text("Text to redact", MAX_CHARACTERS), Keys("Words to hide")
 @functools.cache
 def arrival(inverter: Inverter) -> str:
     """The result of the first example, which stands there when a visitor comes; computed once."""
-    *_, both = filter(None, attack(inverter, *EXAMPLES[0][1:], "surrogate" if has_surrogate(inverter) else "encoder"))
+    *_, both = filter(None, attack(inverter, *EXAMPLES[0][1:], inverter.judges[0]))
     return both_html(both)
-
-
-def has_surrogate(inverter: Inverter) -> bool:
-    """Whether the model can judge texts without the encoder."""
-    return bool(inverter.model.config.surrogate_rank)
 
 
 def choose(text: str, keys: Sequence[str]) -> tuple[Any, str]:
@@ -76,27 +66,26 @@ def held(text: str, keys: Sequence[str]) -> str:
     return holds_html(redact(tidy(text), keys))
 
 
-def redacted_tab(inverter: Inverter, judges: Sequence[str], guarded: Callable[..., Any]) -> None:
+def redacted_tab(inverter: Inverter, guarded: Callable[..., Any]) -> None:
     """Type, hide, fill; the control beside it.
 
     Args:
-        judges: what may judge the fillings, the default first.
         guarded: makes a handler of the page from a function: its errors are one line.
     """
-    judge_bound = Choice("Judged by", tuple(judges))
+    judges = Choice("Judged by", inverter.judges)
 
     @guarded
     def show(text: str, hidden: list[str], judge: str) -> Iterator[list[Any]]:
         """Message and both attacks, as they grow; an error takes the place of the old result."""
-        yield ["", ""]
+        yield [notes_html(notes_of(inverter, tidy(text))), ""]
         try:
             for both in attack(inverter, text, hidden, judge):
                 yield [gr.skip(), gr.skip() if both is None else both_html(both)]
         except ValueError as error:
-            yield [refused_html(str(error)), ""]
+            yield [refused_html(error), ""]
 
     @guarded
-    def redacted(text: str, hidden: list[str], judge: str = judges[0]) -> Iterator[dict]:  # type: ignore[type-arg]
+    def redacted(text: str, hidden: list[str], judge: str = judges.default) -> Iterator[dict]:  # type: ignore[type-arg]
         """Hide words of a text and fill the gaps by its vector, and by another sentence's.
 
         hidden: the words; the second "the" of a text is "the (2)". The result has `own` and `control`: text, gaps
@@ -107,16 +96,11 @@ def redacted_tab(inverter: Inverter, judges: Sequence[str], guarded: Callable[..
             latest = latest if both is None else both.as_json()
             yield latest  # each second, too: gradio sees by it whether anybody listens
 
-    _page(arrival(inverter), judge_bound, show)
-    gr.api(redacted, api_name="redacted", api_description=redacted.__doc__)
-    page = get_blocks_context()
-    assert page is not None  # the tab is made inside the page
-    (event,) = (one for one in page.fns.values() if one.api_name == "redacted")
-    for component, bound in zip(event.inputs, (TEXT, KEYS, judge_bound), strict=True):
-        bound.bind(component)
+    _page(arrival(inverter), judges, show)
+    endpoint("redacted", redacted, TEXT, KEYS, judges)
 
 
-def _page(first: str, judge_bound: Choice, show: Callable[..., Any]) -> None:
+def _page(first: str, judges: Choice, show: Callable[..., Any]) -> None:
     """The tab's controls and events."""
     _, sentence, hidden = EXAMPLES[0]
     gr.Markdown(
@@ -132,26 +116,25 @@ def _page(first: str, judge_bound: Choice, show: Callable[..., Any]) -> None:
             )
             KEYS.bind(words)
         with gr.Column(scale=2, min_width=280):
-            judge = judge_bound.control(gr.Radio)
+            judge = judges.control(gr.Radio)
             with gr.Row():
                 go = gr.Button("Fill the gaps", variant="primary", min_width=120)
                 stop = gr.Button("Stop", min_width=80, scale=0)
             with gr.Row(elem_classes="samples"):
                 samples = [gr.Button(name, size="sm", min_width=60) for name, *_ in EXAMPLES]
     holds = gr.HTML(holds_html(redact(sentence, hidden)), elem_id="redacted-holds", padding=False)
-    message = gr.HTML(elem_id="redacted-message", padding=False)
-    result = gr.HTML(first, elem_id="redacted-result", padding=False)
-    instant: dict[str, Any] = dict(api_visibility="private", queue=False, show_progress="hidden")
-    text.change(choose, [text, words], [words, holds], preprocess=False, **instant)
+    message = gr.HTML(elem_id="redacted-message", elem_classes="message", padding=False)
+    result = gr.HTML(first, elem_id="redacted-result", elem_classes="result", padding=False)
+    text.change(choose, [text, words], [words, holds], preprocess=False, **INSTANT)
     # the words' own boxes stay as they are: an answer would undo a click that came after its question
-    words.input(held, [text, words], holds, preprocess=False, trigger_mode="always_last", **instant)
+    words.input(held, [text, words], holds, preprocess=False, trigger_mode="always_last", **INSTANT)
     for button, example in zip(samples, EXAMPLES, strict=True):
-        button.click(functools.partial(_sample, *example[1:]), None, [text, words, holds], **instant)
+        button.click(functools.partial(_sample, *example[1:]), None, [text, words, holds], **INSTANT)
     filling = gr.on(
-        [go.click, text.submit], show, [text, words, judge], [message, result], preprocess=False,
-        api_visibility="private", show_progress="hidden", js=TO_RESULT,
+        [go.click, text.submit], show, [text, words, judge], [message, result],
+        show_progress="minimal", show_progress_on=message, js=to_result("redacted-holds"), **QUEUED,
     )  # fmt: skip
-    stop.click(lambda: STOPPED, None, message, cancels=[filling], **instant)
+    stop.click(lambda: STOPPED, None, message, cancels=[filling], **INSTANT)
 
 
 def _sample(text: str, hidden: tuple[str, ...]) -> tuple[str, Any, str]:

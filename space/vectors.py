@@ -1,84 +1,115 @@
-"""Vectors that a visitor pastes or uploads, in every format that `embinv invert` reads. Bad ones give one line."""
+"""Vectors that a visitor pastes or uploads, in every kind of file that `embinv invert` reads; databases apart."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from modeling_embinv.data.files import one_line, parse_json
+from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.stores.readers import KINDS, STORE_FILES
 from modeling_embinv.stores.vectors import open_vectors
 from modeling_embinv.vectors_embinv import bad_rows
 
-__all__ = ["KINDS", "parse_file", "parse_pasted"]
+__all__ = ["KINDS", "Given", "parse_file", "parse_pasted"]
 MAX_BYTES = 20_000_000
 MAX_CHARACTERS = 1_000_000
-MAX_ROWS = 100_000  # a packed file may hold far more than its bytes say
 
 
-def parse_pasted(text: str, dim: int) -> dict[int, torch.Tensor]:
-    """Row → vector (D,) as it stands, of a JSON list of numbers or of such lists; commas or spaces alone will do.
+@dataclass
+class Given:
+    """Vectors as they came.
+
+    Attributes:
+        source: in words for a visitor.
+        rows: the numbers of the good ones. ids: theirs, where the source has some.
+        vectors: (N, D), of any length.
+        bad: what is wrong, of rows that hold no vector.
+        total: rows of the source, those behind the last one that is taken included.
+    """
+
+    source: str
+    rows: list[int]
+    ids: list[str | None]
+    vectors: Tensor
+    bad: list[str]
+    total: int
+
+
+def parse_pasted(text: str, dim: int, most: int, encoder: str = "this encoder") -> Given:
+    """The first `most` vectors of a JSON list of numbers or of such lists; commas or spaces alone will do.
 
     Raises:
-        ValueError: in words for a visitor.
+        EmbInvError: in words for a visitor.
     """
     text = text.strip()
     if not text:
-        raise ValueError("Paste a vector, or upload a file.")
+        raise EmbInvError("Paste a vector, or upload a file.")
     if len(text) > MAX_CHARACTERS:
-        raise ValueError(f"This has more than {MAX_CHARACTERS:,} characters; upload it as a file.")
+        raise EmbInvError(f"This has more than {MAX_CHARACTERS:,} characters; upload it as a file.")
     try:
         rows = parse_json(text)
     except ValueError:
         try:
             rows = [float(part) for part in text.strip("[]").replace(",", " ").split()]
         except ValueError:
-            raise ValueError(
+            raise EmbInvError(
                 "This is no vector: numbers separated by commas are wanted, as in [0.01, -0.2, …]."
             ) from None
-    return _check(rows, dim)
+    return _checked(rows, dim, most, encoder)
 
 
-def parse_file(path: str, dim: int) -> dict[int, torch.Tensor]:
-    """Row of the file → vector (D,) as it stands; rows without a usable vector are left out.
+def parse_file(path: str, name: str, dim: int, most: int, encoder: str = "this encoder") -> Given:
+    """The first `most` rows of a file.
+
+    Args:
+        name: that the visitor gave it.
 
     Raises:
-        ValueError: in words for a visitor.
+        EmbInvError: in words for a visitor.
     """
     file = Path(path)
     if file.is_file() and file.stat().st_size > MAX_BYTES:
-        raise ValueError(
-            f"{file.name} has more than {MAX_BYTES // 1_000_000} MB; cut it to the vectors you want to read."
-        )
+        raise EmbInvError(f"{name} has more than {MAX_BYTES // 1_000_000} MB; cut it to the vectors you want to read.")
     if file.suffix.lower() in STORE_FILES:  # a stranger's database may hold queries that never end
-        raise ValueError(f"{file.name} cannot be read as a store here; export its vectors as {', '.join(KINDS)}.")
-    found: dict[int, torch.Tensor] = {}
+        raise EmbInvError(f"{name} cannot be read as a store here; export its vectors as {', '.join(KINDS)}.")
     try:
-        source = open_vectors(file, dim=dim)
-        for batch in source.batches():
-            found |= zip(batch.rows.tolist(), torch.tensor(batch.vectors), strict=True)
-            if len(found) + source.skipped.count > MAX_ROWS:
-                raise ValueError(f"it holds more than {MAX_ROWS:,} rows")
+        source = open_vectors(file, dim=dim, encoder=encoder)
+        batch = next(source.batches(most))
+        if not len(batch.rows):
+            raise EmbInvError(str(source.skipped))
+        bad = [f"row {row} {reason}" for row, reason in source.skipped.examples if row < most]
+        more = min(source.skipped.count, most) - len(bad)
+        bad += [f"{more} more rows hold no vector"] * (more > 0)
+        ids = list(batch.ids or [None] * len(batch.rows))
+        return Given(name, batch.rows.tolist(), ids, torch.tensor(batch.vectors), bad, source.count())
     except (ValueError, OSError) as error:
-        reason = one_line(str(error).replace(str(file), file.name).removeprefix(f"{file.name}: "), 400)
-        raise ValueError(f"{file.name} cannot be read as {file.suffix[1:] or 'a file of vectors'}: {reason}") from None
-    return found
+        reason = one_line(str(error).replace(str(file), name).removeprefix(f"{name}: "), 400)
+        if "pickle" in reason:  # the reader says how to convert it, for which it would have to be opened
+            reason = "it holds pickled objects, which may run code; save the vectors as plain numbers"
+        raise EmbInvError(f"{name} cannot be read as {file.suffix[1:] or 'a file of vectors'}: {reason}") from None
 
 
-def _check(rows: Any, dim: int) -> dict[int, torch.Tensor]:
-    """Pasted rows, or a ValueError that says what is wrong with them."""
+def _checked(rows: Any, dim: int, most: int, encoder: str) -> Given:
+    """Pasted rows, or an error that says what is wrong with them."""
     try:
         with np.errstate(over="ignore"):
             array = np.asarray(rows, dtype=np.float32)
     except (ValueError, TypeError, OverflowError):
-        raise ValueError("The vector: every row must hold the same number of plain numbers.") from None
+        raise EmbInvError("The vector: every row must hold the same number of plain numbers.") from None
     array = array[None] if array.ndim == 1 else array
     if array.ndim != 2 or not array.size:
-        raise ValueError(f"The vector: one vector, or rows of vectors, are wanted; this has the shape {array.shape}.")
+        raise EmbInvError(f"The vector: one vector, or rows of vectors, are wanted; this has the shape {array.shape}.")
     if array.shape[1] != dim:
-        raise ValueError(f"The vector has {array.shape[1]} numbers; this model reads vectors of {dim}.")
-    if bad := bad_rows(array):
-        row = min(bad)
-        raise ValueError(f"The vector{f' in row {row}' if len(array) > 1 else ''} {bad[row]}.")
-    return dict(enumerate(torch.from_numpy(array)))
+        raise EmbInvError(f"The vector has {array.shape[1]} numbers; this model reads vectors of {dim}, by {encoder}.")
+    total, array = len(array), array[:most]
+    bad = bad_rows(array)
+    good = [row for row in range(len(array)) if row not in bad]
+    named = [f"row {row} {bad[row]}" for row in sorted(bad)]
+    if not good:
+        what = f"The vector {bad[0]}" if total == 1 else f"There is no usable vector: {'; '.join(named[:5])}"
+        raise EmbInvError(f"{what}.")
+    return Given("the pasted text", good, [None] * len(good), torch.from_numpy(array[good]), named, total)

@@ -18,10 +18,10 @@ def examples(report: Report) -> Iterator[str]:
     result = report.measured[0]
     found = sorted(hits(result), key=lambda hit: -hit.recovered)
     for hit in found[:COUNT]:
-        name = result.sample.ids[hit.index] if result.sample.ids else result.sample.rows[hit.index]
+        name = result.sample.ids[hit.position] if result.sample.ids else result.sample.rows[hit.position]
         yield (
-            f"{_original(result, hit.index, report.reveal)}<br><small class=soft>row {escape(str(name))}: "
-            f"{hit.recovered} of {hit.wanted} content words{_below(result, hit.index, report.reveal)}</small>"
+            f"{_original(result, hit.position, report.reveal)}<br><small class=soft>row {escape(str(name))}: "
+            f"{hit.recovered} of {hit.wanted} content words{_below(result, hit.position, report.reveal)}</small>"
         )
 
 

@@ -114,13 +114,13 @@ def rank_guesses(
                 *(float((scores > threshold).mean()) if len(scores) else None for scores in (members, others)),
             )
         )  # fmt: skip
-        for index in own:
+        for index in own.tolist():
             row = int(nearest[index].argmax())
             cosine = float(nearest[index, row])
             chance = float((decoys >= cosine).mean())
             name = None if ids is None else ids[row]
             ranking.append(
-                Guess(int(index) + 1, guesses[index], cosine, int(rows[row]), name, cosine > threshold, chance)
+                Guess(index + 1, guesses[index], cosine, int(rows[row]), name, cosine > threshold, chance)
             )
     ranking.sort(key=lambda guess: (guess.chance, -guess.cosine))
     return Guesses(ranking, found, len(unit))

@@ -14,13 +14,13 @@ class Hit(NamedTuple):
     """What came back of a row.
 
     Attributes:
-        index: of the row in the tier's sample.
+        position: of the row in the tier's sample.
         recovered, wanted: its content words that came back, and all of them; 0 where the store holds no texts.
         exact: whether the whole text came back.
         kinds: kind → (entities that came back whole, all of them).
     """
 
-    index: int
+    position: int
     recovered: int
     wanted: int
     exact: bool
@@ -53,7 +53,7 @@ def hit_rows(result: TierResult, reveal: bool) -> Iterator[dict[str, Any]]:
         result: of a tier.
         reveal: whether the recovered text may stand there; else a bar for each word.
     """
-    found = {hit.index: hit for hit in hits(result)}
+    found = {hit.position: hit for hit in hits(result)}
     cosines = result.recovered.cosine
     for index, row in enumerate(result.sample.rows.tolist()):
         text = result.recovered.texts[index]

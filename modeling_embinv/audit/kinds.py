@@ -123,7 +123,7 @@ def _presidio() -> tuple[Callable[[Sequence[str]], list[list[tuple[str, int, int
     )
     from tldextract import TLDExtract
 
-    class OfflineEmailRecognizer(EmailRecognizer):  # type: ignore[misc]  # a library without types
+    class OfflineEmailRecognizer(EmailRecognizer):
         """Checks domains by the list in the package, where Presidio's own asks the network for a newer one."""
 
         extract = TLDExtract(suffix_list_urls=(), cache_dir=None)
@@ -135,7 +135,8 @@ def _presidio() -> tuple[Callable[[Sequence[str]], list[list[tuple[str, int, int
     name = spacy_model()
     labels = NerModelConfiguration(model_to_presidio_entity_mapping=_LABELS, labels_to_ignore=list(_OTHER_LABELS))
     engine = SpacyNlpEngine(ner_model_configuration=labels)
-    engine.nlp = {"en": spacy.load(name) if name else spacy.blank("en")}  # its own `load` downloads what is missing
+    # its own `load` downloads what is missing
+    engine.nlp = {"en": spacy.load(name) if name else spacy.blank("en")}  # type: ignore[assignment]  # typed as None
     patterns = (
         CreditCardRecognizer, OfflineEmailRecognizer, IbanRecognizer, IpRecognizer, PhoneRecognizer, UsSsnRecognizer
     )  # fmt: skip
@@ -156,7 +157,8 @@ def _credentials() -> Callable[[str], Iterator[tuple[str, int, int]]]:
     from detect_secrets.core.scan import scan_line
     from detect_secrets.settings import transient_settings
 
-    names = [one.__name__ for one in get_mapping_from_secret_type_to_class().values()]
+    found: list[Any] = list(get_mapping_from_secret_type_to_class().values())
+    names = [one.__name__ for one in found]
     plugins: list[dict[str, Any]] = [
         {"name": name} for name in names if "Entropy" not in name and name != "IPPublicDetector"
     ]

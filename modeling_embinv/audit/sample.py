@@ -1,7 +1,6 @@
 """The rows of a store that an audit looks at: drawn at random by a seed, in flat memory."""
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,10 +67,10 @@ def draw(source: VectorSource, limit: int, seed: int) -> Sample:
     for batch in source.batches(BATCH):
         total += len(batch.rows)
         digest.update(np.ascontiguousarray(batch.vectors, "<f4").tobytes() + repr(batch.ids).encode())
-        kept = batch if kept is None else _joined(kept, batch)
+        kept = batch if kept is None else VectorBatch.joined([kept, batch])
         keys = np.concatenate([keys, generator.random(len(batch.rows))])
         chosen = np.sort(np.argsort(keys, kind="stable")[:limit])
-        kept, keys = _chosen(kept, chosen), keys[chosen]
+        kept, keys = kept.take(chosen), keys[chosen]
     assert kept is not None  # a source without a usable vector raises
     return Sample(kept.vectors, kept.rows, kept.ids, kept.texts, total, digest.hexdigest())
 
@@ -79,21 +78,3 @@ def draw(source: VectorSource, limit: int, seed: int) -> Sample:
 def subset(count: int, limit: int, seed: int) -> np.ndarray:
     """(min(count, limit),) indices below `count`, ascending, drawn by a seed."""
     return np.sort(np.random.default_rng(seed).permutation(count)[:limit])
-
-
-def _joined(left: VectorBatch, right: VectorBatch) -> VectorBatch:
-    return VectorBatch(
-        np.concatenate([left.vectors, right.vectors]),
-        np.concatenate([left.rows, right.rows]),
-        None if left.ids is None else [*left.ids, *(right.ids or [])],
-        None if left.texts is None else [*left.texts, *(right.texts or [])],
-    )
-
-
-def _chosen(batch: VectorBatch, indices: Sequence[int] | np.ndarray) -> VectorBatch:
-    return VectorBatch(
-        batch.vectors[indices],
-        batch.rows[indices],
-        None if batch.ids is None else [batch.ids[index] for index in indices],
-        None if batch.texts is None else [batch.texts[index] for index in indices],
-    )

@@ -12,6 +12,7 @@ from .options import (
     MODEL,
     VECTOR_KINDS,
     add_encoder,
+    add_source_columns,
     count,
     encoder_of,
     load_model,
@@ -42,15 +43,8 @@ def add_audit(commands: Commands) -> None:
     parser.epilog = epilog(_EXAMPLES, "a figure is above its threshold of --fail-over")
     parser.add_argument("source", help=VECTOR_KINDS)
     parser.add_argument("--out", required=True, help="folder of the report; a report that lies there is replaced")
-    parser.add_argument("--column", help="column of the vectors, or its path; without it the usual names are tried")
-    parser.add_argument("--id_column", help="column of their ids; without it what the format calls id")
+    add_source_columns(parser)
     parser.add_argument("--text_column", help="column of their texts; without it the usual names are tried")
-    parser.add_argument(
-        "--collection", "--table", metavar="NAME", help="collection or table of a store; without it the only one"
-    )
-    parser.add_argument(
-        "--trust_source", action="store_true", help="load the pickles of a local Qdrant folder, which can run code"
-    )
     parser.add_argument("--strict", action="store_true", help="stop at the first row without a usable vector")
     group = parser.add_argument_group("what is tried")
     group.add_argument("--limit", type=count, default=200, help="rows that are attacked, drawn at random")
@@ -164,7 +158,7 @@ def _origin(options: argparse.Namespace, sample: "Sample") -> "Origin":
     origins = []
     for name in options.model or [MODEL]:
         path, _, revision = (name, "", "") if Path(name).exists() else name.partition("@")
-        config = EmbInvConfig.from_pretrained(path, **({"revision": revision} if revision else {}))
+        config = EmbInvConfig.from_pretrained(path, revision=revision or "main")
         origins.append(origin(name, config, sample.vectors))
     found = best(origins)
     if found.looks_like is not None and not found.has_width:

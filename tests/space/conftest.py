@@ -1,16 +1,18 @@
-"""The Space's module, loaded once, as it loads the checkpoint and the encoder; its server on a free port; calls."""
+"""The Space's module, loaded once, as it loads the checkpoint and the encoder; one server, one browser; calls."""
 
 import json
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import streaming
 
 CHROMIUM = Path("/usr/bin/chromium")
+PATIENCE = 120_000  # milliseconds
 JSON = {"Content-Type": "application/json"}
 # one for all calls, since each new client reads the certificates again, which takes longer than most answers
 _http = httpx.Client(timeout=120, limits=httpx.Limits(max_keepalive_connections=0))
@@ -27,26 +29,54 @@ def call(url: str, name: str, data: list, session: str | None = None) -> tuple[s
     return event.removeprefix("event: "), data.removeprefix("data: ")
 
 
-@contextmanager
-def new_page(width: int, height: int, patience: int) -> Iterator[Any]:
-    """An empty page in Chromium, which waits `patience` milliseconds for anything; skips where there is none."""
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium, one for all tests; skips where there is none."""
     playwright = pytest.importorskip("playwright.sync_api")
     if not CHROMIUM.exists():
         pytest.skip("no /usr/bin/chromium on this machine")
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
     with playwright.sync_playwright() as running:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
         browser = running.chromium.launch(executable_path=str(CHROMIUM), args=flags)
-        page = browser.new_page(viewport={"width": width, "height": height})
-        page.set_default_timeout(patience)
-        yield page
+        yield browser
         browser.close()
+
+
+@pytest.fixture
+def visit(browser, url):
+    """Opens the page at a tab, in a window of its own; waits long, as other work on the machine is no fault of it."""
+    contexts = []
+
+    def open_at(tab: str, width: int = 1366, height: int = 900, theme: str = "light") -> Any:
+        contexts.append(browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(PATIENCE)
+        page.goto(f"{url}?__theme={theme}")
+        go_to(page, tab)
+        return page
+
+    yield open_at
+    for context in contexts:
+        context.close()
+
+
+def go_to(page: Any, tab: str) -> None:
+    """Open a tab, also one that a phone has no room for."""
+    page.get_by_role("tab", name="Redacted", exact=True).wait_for()
+    named = page.get_by_role("tab", name=tab, exact=True).locator("visible=true")
+    if not named.count():
+        page.locator(".overflow-menu > button").locator("visible=true").first.click()
+        named = page.locator(".overflow-dropdown button", has_text=tab)
+    named.first.click()
 
 
 @pytest.fixture(scope="session")
 def app():
+    import recover_tab
+
+    recover_tab.ARRIVAL, recover_tab.FRAME_SECONDS = "quick", 0.0
     import app
 
-    app.FRAME_SECONDS = 0.0
     return app
 
 
@@ -61,3 +91,34 @@ def launch(app):
         return app.launch(prevent_thread_lock=True, quiet=True, server_port=port)
 
     return on_a_free_port
+
+
+@pytest.fixture(scope="session")
+def url(launch, tmp_path_factory):
+    """One server for all tests of a process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
+        server, url, _ = launch()
+        yield url
+        server.get_blocks().close()
+
+
+@pytest.fixture
+def hold():
+    """What a search is held at, by the callback that a test patches: so a page is watched in the middle of it."""
+    go_on = threading.Event()
+    yield go_on
+    go_on.set()
+
+
+def running() -> set[threading.Thread]:
+    """The threads that the model works on."""
+    return {thread for thread in threading.enumerate() if thread.name == streaming.THREAD}
+
+
+def all_stopped(seconds: float = 60) -> bool:
+    """Whether no thread works any longer, at the latest after so many seconds."""
+    deadline = time.time() + seconds
+    while running() and time.time() < deadline:
+        time.sleep(0.1)
+    return not running()

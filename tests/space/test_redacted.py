@@ -1,21 +1,19 @@
 """The tab "Redacted": hidden words come back by their vector, another vector's do not, and errors say what to do."""
 
 import re
-import threading
-import time
 from html import unescape
 
 import pytest
-import redacted
+import streaming
+from parts import refused_html
 from redacted import BAR, Attack, Both, attack, checked, redact, words_of
-from redacted_html import both_html, holds_html, refused_html
+from redacted_html import both_html, holds_html
 
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.filling_embinv import VERDICTS, Alternative, FilledGap, FilledText
-from tests.space.conftest import new_page
+from tests.space.conftest import all_stopped, running
 
 gradio_client = pytest.importorskip("gradio_client", reason="the Space needs gradio: pip install 'embinv[space]'")
-PATIENCE = 120_000  # milliseconds: other work on the machine is no fault of the page
 SENTENCE, HIDDEN = "My password is hidden under the keyboard.", ["keyboard"]
 
 
@@ -113,11 +111,6 @@ def test_the_surrogate_tries_no_longer_words_than_it_can_judge(app):
     assert checked(app.inverter, text, ["Anna", "cat"], "encoder")[1] == 6
 
 
-def running() -> set[threading.Thread]:
-    """The threads that fill gaps."""
-    return {thread for thread in threading.enumerate() if thread.name == redacted.THREAD}
-
-
 def test_a_visitor_who_leaves_stops_the_filling(app):
     """The thread of a visitor who is gone went on to the end of the search."""
     before = running()
@@ -135,16 +128,9 @@ def test_a_visitor_who_leaves_stops_the_filling(app):
 
 def test_a_filling_that_takes_too_long_ends_with_a_line(app, monkeypatch):
     """Its message spoke of candidates and corrections, which this tab does not have."""
-    monkeypatch.setattr(redacted, "LONGEST_SECONDS", -1)
+    monkeypatch.setattr(streaming, "LONGEST_SECONDS", -1)
     with pytest.raises(EmbInvError, match="hide fewer words"):
-        list(redacted.attack(app.inverter, SENTENCE, HIDDEN, "surrogate"))
-
-
-@pytest.fixture(scope="module")
-def url(app, launch):
-    _, url, _ = launch()
-    yield url
-    app.gr.close_all()
+        list(attack(app.inverter, SENTENCE, HIDDEN, "surrogate"))
 
 
 @pytest.mark.slow
@@ -165,20 +151,14 @@ def test_the_endpoint_names_what_it_returns(url, judge):
     assert states == sorted(states) and {(False, False), (True, False), (True, True)} == set(states)
 
 
-@pytest.fixture(scope="module")
-def page(url):
-    with new_page(390, 844, PATIENCE) as page:
-        page.goto(url)
-        yield page
-
-
 def has_bars(page, count: int) -> None:
     page.wait_for_function(f"document.querySelectorAll('.holds .bar').length == {count}")
 
 
 @pytest.mark.slow
-def test_a_visitor_hides_words_and_sees_them_come_back(page, url):
+def test_a_visitor_hides_words_and_sees_them_come_back(app, visit, hold, monkeypatch):
     """The whole walk on a phone, on one page: a result on arrival, words by click and key, the filling, each error."""
+    page = visit("Redacted", 390, 844)
     done = page.locator(".attack[data-done=true]")
     done.nth(1).wait_for()  # a result stands there when one arrives
     assert "hidden words came back" in done.first.inner_text()
@@ -218,14 +198,22 @@ def test_a_visitor_hides_words_and_sees_them_come_back(page, url):
     assert cosines[0] > 0.9 > 0.5 > cosines[1]
     assert 0 <= page.locator(".attack").first.bounding_box()["y"] < 400  # the page has gone there
 
+    fill = app.inverter.model.fill  # the search is over before a busy browser shows that it began, unless it is held
+
+    def held(*args, on_step, **kwargs):
+        return fill(*args, on_step=lambda texts: (on_step(texts), hold.wait(60)), **kwargs)
+
+    monkeypatch.setattr(app.inverter.model, "fill", held)
     page.get_by_role("button", name="Letter").click()
     has_bars(page, 2)
     go.click()
     page.get_by_text("Searching").first.wait_for()
-    page.get_by_role("button", name="Stop").click()
+    page.get_by_role("button", name="Stop").locator("visible=true").click()
     page.get_by_text("Stopped.").wait_for()
-    deadline = time.time() + 60
-    while running() and time.time() < deadline:
-        time.sleep(0.1)
-    assert not running()
+    hold.set()
+    assert all_stopped()
     assert "▇▇▇" in page.locator(".attack").nth(1).inner_text()  # the control had not begun
+    text.fill("Maria Lopez und ich sind nicht mit dem Auto gefahren.")
+    page.wait_for_function("document.querySelectorAll('.words input').length == 10")
+    go.click()
+    page.get_by_text("This looks like German").wait_for()

@@ -1,0 +1,106 @@
+"""The Space under load: the memory of its server over many requests, and how long many clients wait.
+
+    python benchmarks/space_load.py                        # 300 requests one after the other, then 32 clients × 5
+    python benchmarks/space_load.py --requests 1000 --json space_load.json
+
+Every request is the quick preset of the tab Recover, on the released checkpoint, over HTTP. The server is a process of
+its own. Memory is what it holds (VmRSS, MB) after the first 20 requests, which fill caches, and at the end.
+"""
+
+import argparse
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+
+from modeling_embinv.data.files import write_json
+
+ROOT = Path(__file__).parents[1]
+WARM_UP, POINTS = 20, 6  # requests before the first figure; figures in between
+WORDS = ("dog", "king", "teacher", "letter", "garden", "storm", "doctor", "bridge", "song", "train")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--requests", type=int, default=300)
+    parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--each", type=int, default=5, help="requests of each client")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    args = parser.parse_args()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = os.environ | {"GRADIO_SERVER_PORT": str(port), "HF_HUB_OFFLINE": "1"}
+    server = subprocess.Popen([sys.executable, str(ROOT / "space" / "app.py")], env=environment)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait_for(url)
+        found = {"memory": memory_over(url, server.pid, args.requests), **waits(url, args.clients, args.each)}
+        found["memory_after_clients"] = memory(server.pid)
+    finally:
+        server.terminate()
+        server.wait()
+    print(json.dumps(found, indent=2))
+    if args.json:
+        write_json(args.json, found)
+
+
+def wait_for(url: str) -> None:
+    """Until the server answers."""
+    while True:
+        try:
+            httpx.get(url)
+            return
+        except httpx.ConnectError:
+            time.sleep(1)
+
+
+def memory(pid: int) -> float:
+    """MB that a process holds."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return round(int(status.partition("VmRSS:")[2].split()[0]) / 1024, 1)
+
+
+def memory_over(url: str, pid: int, requests: int) -> dict[int, float]:
+    """Number of requests → MB, at some of them."""
+    found = {}
+    steps = {WARM_UP + round(requests * part / POINTS) for part in range(POINTS + 1)}
+    for number in range(1, WARM_UP + requests + 1):
+        ask(url, number)
+        if number in steps:
+            found[number - WARM_UP] = memory(pid)
+    return found
+
+
+def waits(url: str, clients: int, each: int) -> dict[str, float]:
+    """Seconds of a request among many clients: median and 95th percentile; and how many failed."""
+
+    def visit(client: int) -> list[float]:
+        return [ask(url, client * each + number) for number in range(each)]
+
+    with ThreadPoolExecutor(clients) as pool:
+        seconds = sorted(one for part in pool.map(visit, range(clients)) for one in part)
+    good = [one for one in seconds if one >= 0]
+    last = good[int(0.95 * (len(good) - 1))]
+    return {"median_s": round(statistics.median(good), 2), "p95_s": round(last, 2), "failed": len(seconds) - len(good)}
+
+
+def ask(url: str, number: int) -> float:
+    """Seconds until the answer to a sentence of this number; -1 where it is an error."""
+    sentence = f"The {WORDS[number % 10]} and the {WORDS[number // 10 % 10]} met {number} times."
+    start = time.perf_counter()
+    with httpx.Client(timeout=600) as client:
+        event = client.post(f"{url}/gradio_api/call/recover", json={"data": [sentence, "quick", "surrogate"]}).json()
+        answer = client.get(f"{url}/gradio_api/call/recover/{event['event_id']}").text
+    return time.perf_counter() - start if "event: complete" in answer else -1.0
+
+
+if __name__ == "__main__":
+    main()

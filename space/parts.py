@@ -1,0 +1,95 @@
+"""What all tabs share: messages beside the input, verdicts, tables and bars as HTML, and the ways of their events."""
+
+from collections.abc import Callable, Iterable, Sequence
+from html import escape
+from typing import Any
+
+import gradio as gr
+from bounds import Bound
+from gradio.context import get_blocks_context
+
+# of events that answer at once
+INSTANT: dict[str, Any] = dict(api_visibility="private", queue=False, show_progress="hidden")
+# of events that the model works for: they wait in one queue, and the wait is told beside the input
+QUEUED: dict[str, Any] = dict(api_visibility="private", preprocess=False, concurrency_id="model", concurrency_limit=2)
+STOPPED = '<p class="note">Stopped.</p>'
+# the least confidence of each tint; the underline says the same without colour
+TINTS = ((0.75, "p3"), (0.25, "p2"), (0.0, "p1"))
+TINT_LEGEND = (
+    '<p class="legend">The model’s confidence: <mark class="p3">75 % and more</mark> '
+    '<mark class="p2">25 % and more</mark> <mark class="p1">less</mark></p>'
+)
+# new parts of the page are read aloud, and nothing else is
+LIVE = """() => document.querySelectorAll(".message:not(.block)").forEach(
+  part => part.setAttribute("aria-live", "polite")
+)"""
+
+
+def to_result(name: str) -> str:
+    """JavaScript before an event: on a phone, go to the part of this id, and hand the arguments on.
+
+    Not smoothly, and a little later: new content would end a scrolling that is under way.
+    """
+    return f"""(...given) => {{
+  const scroll = () => document.querySelector("#{name}").scrollIntoView();
+  if (window.innerWidth < 700) setTimeout(scroll, 400);
+  return given;
+}}"""
+
+
+def tint_of(confidence: float) -> str:
+    """The class of a confidence in [0, 1]."""
+    return next((name for least, name in TINTS if confidence >= least), TINTS[-1][1])
+
+
+def percent(probability: float) -> str:
+    """A probability in words that never say 0 or 100 of what is not sure."""
+    if probability < 0.005:
+        return "< 1 %"
+    return "> 99 %" if probability > 0.995 else f"{probability:.0%}".replace("%", " %")
+
+
+def refused_html(error: object) -> str:
+    """An error, beside the input."""
+    return f'<p class="refused" role="alert">{escape(str(error))}</p>'
+
+
+def notes_html(notes: Iterable[str]) -> str:
+    """Lines that a visitor should know, beside the input."""
+    return "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
+
+
+def climb_html(cosines: Sequence[float]) -> str:
+    """The cosine after each step, as bars with their figures."""
+    bars = "".join(f'<li><i style="height: {max(cosine, 0) * 2.4:.2f}rem"></i>{cosine:.3f}</li>' for cosine in cosines)
+    return f"<ol class='climb'>{bars}</ol>"
+
+
+def table_html(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]], widths: str = "") -> str:
+    """A table; on a phone its rows are cards, with the column's name before each value.
+
+    Args:
+        caption: its name, for those who hear the page.
+        columns: their headings.
+        rows: of cells that are HTML already.
+        widths: a class of the table.
+    """
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in columns)
+    lines = (
+        "".join(f'<td data-name="{escape(name)}">{cell}</td>' for name, cell in zip(columns, row, strict=True))
+        for row in rows
+    )
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    table = f"<table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="table {widths}">{table}</div>'
+
+
+def endpoint(name: str, function: Callable[..., Any], *bounds: Bound) -> None:
+    """Give the page an endpoint of this name, which runs the function once these bounds have checked its arguments."""
+    options: dict[str, Any] = dict(concurrency_id="model", concurrency_limit=2)
+    gr.api(function, api_name=name, api_description=function.__doc__, **options)
+    page = get_blocks_context()
+    assert page is not None  # the tab is made inside the page
+    (event,) = (one for one in page.fns.values() if one.api_name == name)
+    for component, bound in zip(event.inputs, bounds, strict=True):
+        bound.bind(component)

@@ -1,0 +1,202 @@
+"""The tab "For researchers": all settings of `generate`, the strategies side by side, mixed vectors."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import gradio as gr
+from bounds import Bound, Choice, Number, Text, choice_of, number_of
+from comparing import compare, mix
+from inverter import Draft, Inverter
+from parts import INSTANT, QUEUED, STOPPED, endpoint, notes_html, refused_html, to_result
+from recover_tab import MAX_CHARACTERS
+from researchers_html import comparison_html, inverted_html, mixed_html
+from texts import read_text
+
+from modeling_embinv.settings_embinv import FEEDBACK, SETTINGS
+
+SENTENCE = "We will meet at the station on Friday evening."
+TEMPERATURES = ("the strategy's own", "0", "0.5", "0.7", "1")
+TEXT, FIRST, SECOND = (Text(name, MAX_CHARACTERS) for name in ("Text", "From", "To"))
+SEED, POINTS = Number("Seed", 0, 2**32 - 1, 0), Number("Points on the way", 3, 15, 7)
+# the controls of `generate`'s settings, in the order of the events' arguments
+CONTROLS = (
+    "strategy", "num_steps", "guidance_scale", "temperature", "remask_ratio", "num_candidates", "num_corrections",
+    "feedback", "num_searches",
+)  # fmt: skip
+
+
+def bounds_of(inverter: Inverter) -> dict[str, Bound]:
+    """The bounds of `CONTROLS` for this model."""
+    return {
+        "strategy": choice_of("strategy", () if inverter.model.config.causal_share else ("autoregressive",)),
+        "num_steps": number_of("num_steps", 32),
+        "guidance_scale": number_of("guidance_scale", 4, low=0, step=0.1),
+        # an empty number would be shown, and sent, as 0
+        "temperature": Choice("Temperature", TEMPERATURES, SETTINGS["temperature"].help),
+        "remask_ratio": number_of("remask_ratio", 0.5, low=0, step=0.05),
+        "num_candidates": number_of("num_candidates", 32),
+        "num_corrections": number_of("num_corrections", 20),
+        "feedback": Choice("Judged by", inverter.judges, FEEDBACK.help),
+        "num_searches": number_of("num_searches", 4),
+    }
+
+
+def settings_of(values: Sequence[Any]) -> dict[str, Any]:
+    """The values of `CONTROLS` as arguments of `Inverter.drafts`."""
+    settings = dict(zip(CONTROLS, values, strict=True))
+    temperature = settings["temperature"]
+    return settings | {"temperature": None if temperature == TEMPERATURES[0] else float(temperature)}
+
+
+def researchers_tab(inverter: Inverter, guarded: Callable[..., Any]) -> None:
+    """Three tabs within the tab.
+
+    Args:
+        guarded: makes a handler of the page from a function: its errors are one line.
+    """
+    bounds = bounds_of(inverter)
+    with gr.Tab("All settings"):
+        _settings_tab(inverter, bounds, guarded)
+    with gr.Tab("Compare strategies"):
+        _compare_tab(inverter, bounds, guarded)
+    with gr.Tab("Mix two vectors"):
+        _mix_tab(inverter, guarded)
+
+
+def _settings_tab(inverter: Inverter, bounds: dict[str, Bound], guarded: Callable[..., Any]) -> None:
+    """A sentence by settings of one's own."""
+
+    @guarded
+    def show(text: str, seed: int, *values: Any) -> Iterator[list[Any]]:
+        """Message and result, as it grows; an error takes the place of the old result."""
+        yield ["", ""]
+        drafts: list[Draft] = []
+        try:
+            reading = read_text(inverter, text)
+            for item in inverter.drafts(inverter.embed([reading.text])[0], seed, **settings_of(values)):
+                if item is None:
+                    yield [gr.skip(), gr.skip()]
+                    continue
+                if isinstance(item, Draft):
+                    drafts.append(item)
+                    result = None
+                else:
+                    result, item.accuracy = item, inverter.accuracy(reading.ids, item.ids)
+                yield [notes_html(reading.notes), inverted_html(drafts, result)]
+        except ValueError as error:
+            yield [refused_html(error), ""]
+
+    @guarded
+    def invert(
+        text: str, seed: int = 0, strategy: str = bounds["strategy"].default,
+        num_steps: int = bounds["num_steps"].default, guidance_scale: float = 1.0, temperature: str = TEMPERATURES[0],
+        remask_ratio: float = bounds["remask_ratio"].default, num_candidates: int = 1, num_corrections: int = 0,
+        judge: str = inverter.judges[0], num_searches: int = 1,
+    ) -> Iterator[dict]:  # type: ignore[type-arg]  # fmt: skip
+        """Embed a text and recover it by any settings of `generate`.
+
+        The result has text, cosine, accuracy (tokens in place), calls and seconds, and `steps`: each pass of the first
+        draft and each round of the search.
+        """
+        values = (
+            strategy, num_steps, guidance_scale, temperature, remask_ratio, num_candidates, num_corrections, judge,
+            num_searches,
+        )  # fmt: skip
+        reading = read_text(inverter, text)
+        found: dict[str, Any] = {"original": reading.text, "notes": list(reading.notes), "steps": []}
+        for item in inverter.drafts(inverter.embed([reading.text])[0], seed, **settings_of(values)):
+            if isinstance(item, Draft):
+                found["steps"].append(item.as_json())
+            elif item is not None:
+                item.accuracy = inverter.accuracy(reading.ids, item.ids)
+                found |= item.as_json()
+            yield {**found, "steps": [*found["steps"]]}  # a new one, as gradio sends what has changed
+
+    gr.Markdown("A sentence, embedded and recovered by settings of your own. The tab Recover has good ones.")
+    text = TEXT.control(SENTENCE, max_lines=3, max_length=MAX_CHARACTERS)
+    with gr.Row():
+        made = {name: bounds[name].control() for name in CONTROLS[:3]}
+    with gr.Row():
+        made |= {name: bounds[name].control() for name in CONTROLS[3:5]}
+        seed = SEED.box()
+    with gr.Row():
+        made |= {name: bounds[name].control() for name in CONTROLS[5:7]}
+        made["feedback"] = bounds["feedback"].control(gr.Radio)
+        made["num_searches"] = bounds["num_searches"].control()
+    inputs = [text, seed, *(made[name] for name in CONTROLS)]
+    _run("settings", "Run", show, inputs)
+    endpoint("invert", invert, TEXT, SEED, *(bounds[name] for name in CONTROLS))
+
+
+def _compare_tab(inverter: Inverter, bounds: dict[str, Bound], guarded: Callable[..., Any]) -> None:
+    """The strategies side by side."""
+    strategies, steps_bound = bounds["strategy"].choices, bounds["num_steps"]
+
+    @guarded
+    def show(text: str, steps: int, seed: int) -> Iterator[list[Any]]:
+        """Message and table, as it grows; an error takes the place of the old result."""
+        yield ["", ""]
+        try:
+            for found in compare(inverter, text, steps, seed, strategies):
+                yield [gr.skip()] * 2 if found is None else [notes_html(found.notes), comparison_html(found)]
+        except ValueError as error:
+            yield [refused_html(error), ""]
+
+    @guarded
+    def compared(text: str, num_steps: int = steps_bound.default, seed: int = 0) -> Iterator[list]:  # type: ignore[type-arg]
+        """Recover a text by every strategy: for each its text, and cosine and tokens in place after each pass."""
+        latest: list[Any] = []
+        for found in compare(inverter, text, num_steps, seed, strategies):
+            latest = latest if found is None else [row.as_json() for row in found.rows]
+            yield latest
+
+    gr.Markdown("The same vector by each order of writing, without a search. Some sample, and need more passes.")
+    with gr.Row():
+        text = TEXT.control(SENTENCE, scale=3, max_lines=3, max_length=MAX_CHARACTERS)
+        steps = steps_bound.control()
+        seed = SEED.box()
+    _run("compare", "Compare", show, [text, steps, seed])
+    endpoint("compare", compared, TEXT, steps_bound, SEED)
+
+
+def _mix_tab(inverter: Inverter, guarded: Callable[..., Any]) -> None:
+    """Between two sentences."""
+
+    @guarded
+    def show(first: str, second: str, points: int) -> Iterator[list[Any]]:
+        """Message and table; an error takes the place of the old result."""
+        yield ["", ""]
+        try:
+            for rows in mix(inverter, first, second, points):
+                yield [gr.skip()] * 2 if rows is None else ["", mixed_html(rows)]
+        except ValueError as error:
+            yield [refused_html(error), ""]
+
+    @guarded
+    def mixed(first: str, second: str, points: int = POINTS.default) -> Iterator[list]:  # type: ignore[type-arg]
+        """Texts between the vectors of two others: for each point its share of the second, text and both cosines."""
+        for rows in mix(inverter, first, second, points):
+            yield [asdict(row) for row in rows or []]
+
+    gr.Markdown("Texts on the great circle between two vectors: what lies between two sentences.")
+    with gr.Row():
+        first = FIRST.control("The dog slept in front of the fire.", max_lines=3, max_length=MAX_CHARACTERS)
+        second = SECOND.control("The train leaves at seven in the morning.", max_lines=3, max_length=MAX_CHARACTERS)
+    points = POINTS.control()
+    _run("mix", "Mix", show, [first, second, points])
+    endpoint("mix", mixed, FIRST, SECOND, POINTS)
+
+
+def _run(name: str, verb: str, show: Callable[..., Any], inputs: list[Any]) -> None:
+    """The buttons, the message and the result of a tab, and its events."""
+    with gr.Row():
+        go = gr.Button(verb, variant="primary", min_width=120)
+        stop = gr.Button("Stop", min_width=80, scale=0)
+    message = gr.HTML(elem_id=f"{name}-message", elem_classes="message", padding=False)
+    result = gr.HTML(elem_id=f"{name}-result", elem_classes=["result", "later"], padding=False)
+    running = go.click(
+        show, inputs, [message, result],
+        show_progress="minimal", show_progress_on=message, js=to_result(f"{name}-result"), **QUEUED,
+    )  # fmt: skip
+    stop.click(lambda: STOPPED, None, message, cancels=[running], **INSTANT)

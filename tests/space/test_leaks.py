@@ -1,0 +1,126 @@
+"""The tab "What leaks": two attackers, what protects against them, and what the protection costs the search."""
+
+import pytest
+import torch
+from leaks import ATTACKERS, Leaks, leak
+from leaks_html import leaks_html
+from protection import Protection, background, background_texts, recall
+from texts import Reading
+
+from modeling_embinv.errors_embinv import EmbInvError
+from tests.space.conftest import all_stopped
+
+gradio_client = pytest.importorskip("gradio_client", reason="the Space needs gradio: pip install 'embinv[space]'")
+ALONE, WITH_ENCODER = ATTACKERS.values()
+LINES = "The transfer of 4,500 dollars failed.\n\nMy son is afraid of dogs."
+
+
+def leaks_of(text: str, alone: str, with_encoder: str) -> Leaks:
+    """A line that both attackers have tried."""
+    found = Leaks([Reading(text, [1], ())], 0.93, 988, 0.997)
+    found.recovered = {"surrogate": [alone], "encoder": [with_encoder]}
+    return found
+
+
+def test_noise_rounding_and_cutting_do_what_they_say(app):
+    """A slider that changes nothing would tell visitors that noise is no use."""
+    vectors = app.inverter.embed(["We will meet at the station on Friday evening.", "The dog slept."])
+
+    def cosine(protection: Protection) -> float:
+        return float((protection.stored(vectors) * vectors).sum(dim=1).mean())
+
+    cosines = [cosine(Protection(noise)) for noise in (0.0, 0.01, 0.05, 0.1)]
+    assert cosines[0] > 0.9999 and cosines == sorted(cosines, reverse=True) and cosines[-1] < 0.6
+    assert 0.999 < cosine(Protection(is_int8=True)) < 1 - 1e-7
+    cut = Protection(0.01, True, 96).stored(vectors)
+    assert (cut[:, 96:] == 0).all() and torch.allclose(cut.norm(dim=1), torch.ones(2))
+
+
+def test_recall_is_measured(app):
+    """That the search gets worse "the further below 1" was a remark; it is a number, and noise must lower it."""
+    others = background(app.inverter)
+    lines = app.inverter.embed(["The ship sank in the storm.", "She likes to read old books."])
+    found = [recall(lines, others, Protection(noise)) for noise in (0.0, 0.02, 0.1)]
+    assert found[0] == 1.0 and found == sorted(found, reverse=True) and found[-1] < 0.5
+    assert recall(lines, others, Protection(dims=96)) < 1.0
+    # in two dimensions, by hand: of the ten nearest to a query along the first axis, cut to it
+    angles = torch.linspace(0, 1.5, 30)
+    store = torch.stack([angles.cos(), angles.sin()], dim=1)
+    assert recall(store[:1], store[1:], Protection(dims=1)) <= 1.0
+    assert recall(store[:1], store[1:], Protection()) == 1.0
+
+
+def test_the_background_is_held_out_and_says_where_it_is_from():
+    """Its first line is a licence, no sentence; sentences that came twice would be each other's neighbours."""
+    texts = background_texts()
+    assert len(texts) == len(set(texts)) > 500 and not any(text.startswith("#") or not text.strip() for text in texts)
+
+
+def test_two_numbers_stand_there():
+    """It said "whoever copies these vectors, and nothing else", though the encoder had helped."""
+    html = leaks_html(leaks_of("Anna paid 40 dollars.", "anna paid", "anna paid 40 dollar"))
+    assert f"{ALONE} <b>2 of 4</b>; {WITH_ENCODER} <b>3 of 4</b>" in html and "<b>93 %</b> (recall@10" in html
+    assert '<mark class="leaked">Anna' in html and '<mark class="leaked-encoder">40' in html
+    assert '<mark class="lost">dollars' in html
+    assert "<script>" not in leaks_html(leaks_of("<script>x</script>", "<script>", "<b>"))
+    assert "no content words" in leaks_html(leaks_of("It is on.", "on", "on"))
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", "Paste a line"),
+        ("\n \n", "Paste a line"),
+        ("a dog\n" * 51, "51 lines; at most 50"),
+        ("a dog\n😀", "Line 2:"),
+    ],
+)
+def test_lines_that_cannot_be_attacked_are_named(app, text, message):
+    """Fifty lines, of which one has no word: which one?"""
+    with pytest.raises(EmbInvError, match=message):
+        next(leak(app.inverter, text, Protection(), "quick"))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:this model inverts vectors of")  # these are strongly noised
+def test_the_encoder_helps_and_noise_protects(url):
+    """Both attackers by one search, noise that protects from neither, or lines that were swapped."""
+    client = gradio_client.Client(url, verbose=False)
+    frames = list(client.submit(LINES, 0.0, "float32", "384", "standard", api_name="/leaks"))
+    last, attackers = frames[-1], frames[-1]["attackers"]
+    assert last["lines"] == [line for line in LINES.splitlines() if line] and last["recall_at_10"] == 1.0
+    assert list(attackers) == [ALONE, WITH_ENCODER] and last["is_done"] and not frames[0]["is_done"]
+    for found in attackers.values():
+        assert found["content_words"] == 7 and found["words_recovered"] >= 4 and "dogs" in found["texts"][1]
+        assert sum(kind["of"] for kind in found["by_kind"].values()) == 7
+    assert attackers[ALONE]["texts"] != attackers[WITH_ENCODER]["texts"]
+    noised = client.predict(LINES, 0.1, "int8", "384", "quick", api_name="/leaks")
+    assert noised["attackers"][ALONE]["words_recovered"] < attackers[ALONE]["words_recovered"]
+    assert noised["recall_at_10"] < 0.6
+
+
+@pytest.mark.slow
+def test_a_visitor_sees_what_leaks(visit):
+    """The whole walk: a result on arrival, an error, lines as they are attacked, Stop."""
+    page = visit("What leaks", 390, 844)
+    done = page.locator(".leaks[data-done=true]")
+    done.wait_for()
+    assert "recall@10" in done.inner_text()
+    text, go = page.get_by_label("Text, up to 50 lines"), page.get_by_role("button", name="What leaks?")
+    text.fill("a dog\n" * 51)
+    go.click()
+    page.locator("#leaks-message .refused", has_text="at most 50").wait_for()
+    assert page.locator(".leaks").count() == 0
+    page.get_by_label("quick").locator("visible=true").check()
+    text.fill(LINES)
+    go.click()
+    done.wait_for()
+    assert page.locator(".leaks .lines > li").count() == 2
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    text.fill("The dog slept in the garden.\n" * 40)
+    page.get_by_label("thorough").locator("visible=true").check()
+    go.click()
+    page.get_by_text("of 40 lines attacked").wait_for()
+    page.get_by_role("button", name="Stop").locator("visible=true").click()
+    page.get_by_text("Stopped.").wait_for()
+    assert all_stopped()

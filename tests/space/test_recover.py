@@ -1,0 +1,212 @@
+"""The tab "Recover": rounds stream, the cosine is said in words, and what a text cannot be is told in one line."""
+
+import re
+from html import unescape
+
+import inverter as inverter_module
+import pytest
+import streaming
+from inverter import Draft, Result
+from recover import Recovery, recover
+from recover_html import draft_html, recovery_html
+from texts import Reading, language_of, read_text
+from words import NAMES, NUMBERS, OTHERS, content_words
+
+from modeling_embinv.errors_embinv import EmbInvError
+from modeling_embinv.presets_embinv import PRESETS
+from modeling_embinv.verdicts_embinv import TEXT_VERDICTS
+from tests.space.conftest import all_stopped, running
+
+gradio_client = pytest.importorskip("gradio_client", reason="the Space needs gradio: pip install 'embinv[space]'")
+SENTENCE = "We will meet at the station on Friday evening."
+
+
+def shown(html: str) -> str:
+    """HTML as a reader sees it."""
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", html)).split())
+
+
+def recovery_of(original: str, text: str, cosine: float, confidence: float = 0.1) -> Recovery:
+    """A recovery that has ended with this text."""
+    pieces = text.split()
+    drafts = [
+        Draft("draft, nothing written", [None] * len(pieces), None, [False] * len(pieces)),
+        Draft("round 1 of 5", pieces, None, [False] * len(pieces), cosine / 2),
+        Draft("result", pieces, [confidence] * len(pieces), [False] * len(pieces), cosine),
+    ]
+    result = Result(text, [1], 41, 1.25, cosine, 0.5, 0, 293)
+    return Recovery(Reading(original, [1], ()), drafts, result)
+
+
+def test_words_are_counted_by_what_they_are():
+    """A name at the start, an inner digit group, another form of a word and a word's case decide the headline."""
+    text = "Maria Lopez paid 4,500 dollars on Monday and treated 2 dogs. Yesterday Anna slept."
+    found = content_words(text, "maria paid 4, 500 dollar on tuesday for a treatment of 2 dogs")
+    assert [(text[word.start : word.end], word.kind, word.state) for word in found] == [
+        ("Maria", NAMES, "leaked"), ("Lopez", NAMES, "lost"), ("paid", OTHERS, "leaked"),
+        ("4,500", NUMBERS, "leaked"), ("dollars", OTHERS, "close"), ("Monday", NUMBERS, "lost"),
+        ("treated", OTHERS, "close"), ("2", NUMBERS, "leaked"), ("dogs", OTHERS, "leaked"),
+        ("Yesterday", NAMES, "lost"), ("Anna", NAMES, "lost"), ("slept", OTHERS, "lost"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("cosine, name", [(1.0, "verified"), (0.95, "close"), (0.72, "gist"), (0.08, "unrelated")])
+def test_a_cosine_is_said_in_words(cosine, name):
+    """A fluent text with a cosine of 0.08 looked like a success; visitors do not know what 0.72 means."""
+    text = shown(recovery_html(recovery_of("Anna met Li.", "li met anna", cosine)))
+    assert f"Verdict: {name} : {TEXT_VERDICTS[name]} (cosine {cosine:.3f})." in text
+
+
+def test_the_result_says_what_leaked_and_how_sure_it_is():
+    """Verified text was painted doubtful; the headline was tokens in place, 0 % where all words leaked."""
+    html = recovery_html(recovery_of("Anna met Li.", "li met anna", 1.0))
+    text = shown(html)
+    assert "Content words recovered: 3 of 3 ." in text and "verified : almost certainly" in text
+    assert html.count('<mark class="leaked">') == 4  # three words and the legend
+    assert 'class="p1"' not in html.partition('class="headline"')[0]  # the vector has shown that the text is right
+    assert "50 % of the original’s tokens stand at their own position." in text and "li 10 %" in text
+    assert "41 forward passes, 293 surrogate calls; 1.25 seconds." in text
+    doubtful = recovery_html(recovery_of("Anna met Li.", "li met bob", 0.72))
+    assert doubtful.partition('class="headline"')[0].count('class="p1"') == 3
+    assert "2 of 3" in shown(doubtful) and "not recovered" in shown(doubtful)
+
+
+def test_the_replay_holds_every_step():
+    """The rounds of the closed loop, the best show there is, were thrown away."""
+    html = recovery_html(recovery_of("Anna met Li.", "li met anna", 0.8))
+    assert re.findall(r'data-label="([^"]+)"', html) == [
+        "draft, nothing written", "round 1 of 5, cosine 0.400", "result, cosine 0.800",
+    ]  # fmt: skip
+    assert html.count('" hidden>') == 2 and 'max="2" value="2"' in html
+
+
+def test_a_visitors_text_is_escaped():
+    """A pasted script must stay text, in the original as in what came back."""
+    html = recovery_html(recovery_of("<script>alert(1)</script> Bob", "<script> bob", 0.5))
+    assert "<script>" not in html and "&lt;script&gt;" in html
+    assert "<script>" not in draft_html(Draft("result", ["<script>"], [0.5], [False]))
+
+
+@pytest.mark.parametrize(
+    "text, language",
+    [
+        (SENTENCE, None), ("Mein Passwort ist unter der Tastatur.", "German"), ("我们在车站见面。", "another script"),
+        ("سنلتقي في المحطة", "another script"), ("Mon mot de passe est dans la cuisine.", "French"),
+        ("José met Zoë in a café.", None), ("La clave está debajo de los libros.", "Spanish"), ("4,500 $", None),
+    ],
+)  # fmt: skip
+def test_another_language_is_said(text, language):
+    """Chinese came back as "you do very in beijing." and German as "ge - gehar -", and nothing said why."""
+    assert language_of(text) == language
+
+
+def test_what_a_text_cannot_be_is_told(app):
+    """Emoji came back as "." with 50 % of the tokens in place; a long text was cut without its words."""
+    for text, message in (("", "Type a sentence"), (" \n", "Type a sentence"), ("😀😀🎉", "knows none of these")):
+        with pytest.raises(EmbInvError, match=message):
+            read_text(app.inverter, text)
+    assert read_text(app.inverter, SENTENCE).notes == ()
+    (note,) = read_text(app.inverter, "A dog 😀 slept.").notes
+    assert note == "The model does not know 😀: that cannot come back."
+    long = read_text(app.inverter, "The Dog sleeps. " * 1000)
+    assert len(long.ids) == app.inverter.max_tokens and long.text.startswith("The Dog sleeps. The")
+    assert long.notes == (f"Only the first 31 tokens are read: “{long.text}”",)
+    cut, ids, _ = app.inverter.cut("The Dog sleeps. " * 1000)
+    assert app.inverter.cut(cut) == (cut, ids, False)
+
+
+def test_a_visitor_who_leaves_stops_the_search(app):
+    """The thread of a visitor who is gone went on to the end of the search."""
+    before = running()
+    steps = recover(app.inverter, SENTENCE, "thorough", "surrogate")
+    next(steps)
+    (thread,) = running() - before
+    passes = []
+    hook = app.inverter.model.register_forward_pre_hook(lambda *_: passes.append(1))
+    steps.close()
+    thread.join(60)
+    hook.remove()
+    assert not thread.is_alive() and len(passes) <= 2
+    *_, last = filter(None, recover(app.inverter, SENTENCE, "quick", "surrogate"))
+    assert last.result.text  # the next one is not stopped
+
+
+def test_a_search_that_takes_too_long_ends_with_a_line(app, monkeypatch):
+    """The slowest settings take a quarter of an hour of a processor that two visitors share."""
+    monkeypatch.setattr(streaming, "LONGEST_SECONDS", -1)
+    with pytest.raises(EmbInvError, match="choose a faster preset"):
+        list(recover(app.inverter, SENTENCE, "standard", "surrogate"))
+
+
+@pytest.mark.slow
+def test_rounds_arrive_in_order_and_the_time_is_the_models(url):
+    """A still picture for 50 seconds of search; milliseconds that were the page's own sleeps."""
+    client = gradio_client.Client(url, verbose=False)
+    frames = list(client.submit(SENTENCE, "standard", "surrogate", api_name="/recover"))
+    last = frames[-1]
+    labels = [step["label"] for step in last["steps"]]
+    total = PRESETS["standard"].settings["num_corrections"]
+    rounds = [label for label in labels if label.startswith("round")]
+    assert rounds == [f"round {number} of {total}" for number in range(1, len(rounds) + 1)]
+    assert 1 <= len(rounds) <= total
+    assert labels[0] == "draft, nothing written" and labels[-1] == "result" and "best candidate" in labels
+    masked = [step["masked"] for step in last["steps"]]
+    assert masked == sorted(masked, reverse=True) and masked[0] == 32 and masked[-1] == 0
+    seconds = [step["seconds"] for step in last["steps"]]
+    assert seconds == sorted(seconds) and seconds[-1] <= last["seconds"]
+    cosines = [step["cosine"] for step in last["steps"] if step["cosine"] is not None]
+    assert cosines[-1] > cosines[0] and last["cosine"] > 0.8
+    assert len(frames) > len(rounds)  # each round was sent when it was made
+    assert last["content_words"] == 4 and last["words_recovered"] >= 3 and last["surrogate_calls"] > 0
+    assert last["is_done"] and not frames[0]["is_done"] and last["verdict"] in ("gist", "close", "verified")
+
+
+@pytest.mark.slow
+def test_a_visitor_recovers_stops_and_replays(app, visit, hold, monkeypatch):
+    """The whole walk on a phone: a result on arrival, each error, the rounds, Stop, the end and its replay."""
+    page = visit("Recover", 390, 844)
+    done, message = page.locator(".recovery[data-done=true]"), page.locator("#recover-message .message")
+    done.wait_for()  # a result stands there when one arrives
+    assert "Content words recovered" in done.inner_text()
+    text = page.get_by_label("Sentence")
+    go, stop = (page.get_by_role("button", name=name).locator("visible=true") for name in ("Recover it", "Stop"))
+    for wrong, line in (("", "Type a sentence first."), ("😀", "knows none of these characters")):
+        text.fill(wrong)
+        go.click()
+        page.locator("#recover-message .refused", has_text=line).wait_for()
+        assert page.locator(".recovery").count() == 0  # an error takes the old result's place
+
+    put_round = inverter_module._Streamer.put_round
+
+    def held(self, one):
+        put_round(self, one)
+        if one.number == 1:
+            hold.wait(60)
+
+    monkeypatch.setattr(inverter_module._Streamer, "put_round", held)
+    text.fill(SENTENCE)
+    text.press("Enter")
+    page.locator(".counter", has_text="round 1 of 5, cosine 0.").wait_for()
+    assert page.locator("#recover-message .refused").count() == 0 and done.count() == 0
+    page.wait_for_function(
+        "document.querySelector('.recovery').getBoundingClientRect().top < 400"
+    )  # it has gone there
+    stop.click()
+    page.get_by_text("Stopped.").wait_for()
+    hold.set()
+    assert all_stopped() and page.locator(".counter", has_text="round 1 of 5").count() == 1
+    monkeypatch.undo()
+
+    page.get_by_label("quick").locator("visible=true").check()
+    text.fill(f"{SENTENCE} 😀")
+    go.click()
+    done.wait_for()
+    assert "does not know 😀" in message.inner_text() and page.locator(".original mark.leaked").count()
+    slider = page.get_by_label("Replay: step")
+    slider.focus()
+    slider.press("Home")
+    page.locator(".frame:not([hidden]) .draft[data-masked='32']").wait_for()
+    assert page.locator(".counter output").inner_text() == "draft, nothing written"
+    slider.press("End")
+    page.locator(".frame:not([hidden]) .draft[data-masked='0']").wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
