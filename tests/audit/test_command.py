@@ -83,6 +83,22 @@ def test_a_store_with_texts(capsys, model, store, tmp_path):
     assert first["cosine"] > second["cosine"] and set(first["text"]) <= {"▇", " "} and not second["is_alarm"]
 
 
+def test_a_chroma_folder(capsys, model, vectors, tmp_path):
+    """Chroma's own ids and documents are found without a flag for either."""
+    chromadb = pytest.importorskip("chromadb")
+    quiet = chromadb.config.Settings(anonymized_telemetry=False)
+    client = chromadb.PersistentClient(str(tmp_path / "store"), settings=quiet)
+    names = [f"T-{row}" for row in range(len(TEXTS))]
+    collection = client.create_collection("support", embedding_function=None)
+    collection.add(ids=names, embeddings=vectors.tolist(), documents=TEXTS)
+    arguments = ("--model", model, "--no-encoder", "--limit", 3, "--out", tmp_path / "r")
+    code, printed, err = run(capsys, f"chroma:{tmp_path / 'store'}", "--collection", "support", *arguments)
+    assert code == 0, err
+    rows = [json.loads(line) for line in (tmp_path / "r" / "hits.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 3 and all(row["id"] in names and row["words"]["of"] for row in rows)
+    assert "scored against the store's texts" in printed
+
+
 def test_over_the_threshold(capsys, model, store, tmp_path):
     """The gate of a pipeline: 3 is neither a success nor a mistake in the command."""
     arguments = (
