@@ -19,6 +19,9 @@ class Surrogate(nn.Module):
     and biases with changes of their own. The positions' mean goes through a linear layer. The trunk's own weights
     stay as they are, so a surrogate is small and changes nothing in what the inverter writes. Encoders attend to their
     first token a lot, and the inverter's texts have none: without the start, no weights reach such an encoder.
+
+    From a rank of H on, the changes are whole matrices, and the tables of positions and token types have some, too.
+    Where the encoder has the trunk's shape, such a surrogate is the encoder but for its token embeddings.
     """
 
     def __init__(self, config: EmbInvConfig, trunk: Trunk) -> None:
@@ -26,8 +29,11 @@ class Surrogate(nn.Module):
         self.end_token_id = config.eos_token_id
         self.start = nn.Parameter(torch.zeros(config.hidden_size))  # stands for the embedding of a first token
         self.shifts = nn.ParameterList(torch.zeros_like(trunk.get_parameter(name)) for name in _vectors(trunk))
-        self.down, self.up = nn.ParameterList(), nn.ParameterList()
-        for name in _matrices(trunk):
+        self.down, self.up, self.whole = nn.ParameterList(), nn.ParameterList(), nn.ParameterList()
+        is_whole = config.surrogate_rank >= config.hidden_size
+        for name in _tables(trunk) + _matrices(trunk) if is_whole else []:
+            self.whole.append(torch.zeros_like(trunk.get_parameter(name)))
+        for name in [] if is_whole else _matrices(trunk):
             weight = trunk.get_parameter(name)
             self.down.append(torch.empty(config.surrogate_rank, weight.shape[1]))
             self.up.append(torch.zeros(weight.shape[0], config.surrogate_rank))
@@ -60,7 +66,7 @@ class Surrogate(nn.Module):
         merged = copy.deepcopy(trunk, {id(tokens): tokens})
         weights = self._weights(trunk)
         with torch.no_grad():
-            for name in _matrices(trunk) + _vectors(trunk):
+            for name in self._changes(trunk):
                 merged.get_parameter(name).copy_(weights[name])
         self._merged = (merged,)
         return merged
@@ -68,25 +74,31 @@ class Surrogate(nn.Module):
     @torch.no_grad()
     def approach(self, trunk: Trunk, weights: dict[str, Tensor]) -> None:
         """Start as near to an encoder's `weights` as this rank allows, if there is one of every name and shape."""
-        changed = {name: trunk.get_parameter(name) for name in _matrices(trunk) + _vectors(trunk)}
-        if any(name not in weights or weights[name].shape != weight.shape for name, weight in changed.items()):
+        own = {name: trunk.get_parameter(name) for name in self._changes(trunk)}
+        if any(name not in weights or weights[name].shape != weight.shape for name, weight in own.items()):
             return
-        change = {name: weights[name].to(weight) - weight for name, weight in changed.items()}
-        for name, up, down in zip(_matrices(trunk), self.up, self.down, strict=True):
-            left, size, right = torch.linalg.svd(change[name], full_matrices=False)
+        for name, change in self._changes(trunk).items():
+            wanted = weights[name].to(own[name]) - own[name]
+            if isinstance(change, Tensor):
+                change.copy_(wanted)
+                continue
+            up, down = change
+            left, size, right = torch.linalg.svd(wanted, full_matrices=False)
             rank, root = min(len(down), len(size)), size.sqrt()
             up[:, :rank].copy_((left * root)[:, :rank])
             down[:rank].copy_((root[:, None] * right)[:rank])
-        for name, shift in zip(_vectors(trunk), self.shifts, strict=True):
-            shift.copy_(change[name])
+
+    def _changes(self, trunk: Trunk) -> dict[str, Tensor | tuple[Tensor, Tensor]]:
+        """What is added to the trunk's weights, by name: a tensor, or the two factors of a product."""
+        whole = zip(_tables(trunk) + _matrices(trunk), self.whole, strict=True) if len(self.whole) else ()
+        products = zip(_matrices(trunk), zip(self.up, self.down, strict=True), strict=True) if len(self.up) else ()
+        return {**dict(whole), **dict(products), **dict(zip(_vectors(trunk), self.shifts, strict=True))}
 
     def _weights(self, trunk: Trunk) -> dict[str, Tensor]:
         """The trunk's weights with the changes, by name; gradients reach the changes only."""
         weights = {name: weight.detach() for name, weight in trunk.named_parameters()}
-        for name, up, down in zip(_matrices(trunk), self.up, self.down, strict=True):
-            weights[name] = weights[name] + up @ down
-        for name, shift in zip(_vectors(trunk), self.shifts, strict=True):
-            weights[name] = weights[name] + shift
+        for name, change in self._changes(trunk).items():
+            weights[name] = weights[name] + (change if isinstance(change, Tensor) else change[0] @ change[1])
         return weights
 
 
@@ -99,3 +111,14 @@ def _matrices(trunk: Trunk) -> list[str]:
 def _vectors(trunk: Trunk) -> list[str]:
     """The names of the trunk's norms and biases."""
     return [name for name, weight in trunk.named_parameters() if weight.ndim == 1]
+
+
+def _tables(trunk: Trunk) -> list[str]:
+    """The names of the trunk's tables of positions and token types, where it has any."""
+    tokens = id(trunk.token_embeddings.weight)
+    layers = {id(weight) for weight in trunk.layers.parameters()}
+    return [
+        name
+        for name, weight in trunk.named_parameters()
+        if weight.ndim == 2 and id(weight) not in layers and id(weight) != tokens
+    ]

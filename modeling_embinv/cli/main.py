@@ -1,4 +1,4 @@
-"""`embinv prepare | train | evaluate | calibrate | invert | fill | demo | push`."""
+"""`embinv prepare | train | evaluate | calibrate | invert | fill | audit | demo | push`."""
 
 import argparse
 import os
@@ -9,6 +9,7 @@ from typing import Any
 
 from .. import __version__
 from ..data.flags import CommandParser
+from .audit import add_audit
 from .calibrate import add_calibrate
 from .demo import add_demo
 from .evaluate import add_evaluate
@@ -64,10 +65,10 @@ def _complete(parser: CommandParser) -> None:
 
 def _parser() -> CommandParser:
     parser = CommandParser(prog="embinv", description="Read the text back out of sentence embeddings.")
-    parser.epilog = epilog(_EXAMPLES, "rows were left out")
+    parser.epilog = epilog(_EXAMPLES, "rows were left out, or an audit is over its thresholds")
     parser.add_argument("--version", "-V", action=_Version, nargs=0, help="show the versions and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for add in (add_demo, add_invert, add_fill, add_prepare, add_evaluate, add_calibrate, add_push):
+    for add in (add_demo, add_invert, add_fill, add_audit, add_prepare, add_evaluate, add_calibrate, add_push):
         add(commands)
     commands.add_parser("train", help="train an inverter")
     return parser

@@ -68,6 +68,11 @@ def add_vector_columns(parser: argparse.ArgumentParser) -> None:
         "they are printed for reading",
     )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace --out where it exists")
+    add_source_columns(parser)
+
+
+def add_source_columns(parser: argparse.ArgumentParser) -> None:
+    """Flags of where a file or a store of vectors has what."""
     parser.add_argument(
         "--column", help="column of the vectors, or its path (vector.default); without it the usual names are tried"
     )

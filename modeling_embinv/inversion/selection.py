@@ -46,7 +46,7 @@ class SelectedVectors(VectorSource):
         for batch in batches:
             if len(batch.rows) >= limit:
                 self._skipped_before(int(batch.rows[limit - 1]))
-                yield _taken(batch, np.arange(limit))
+                yield batch.take(np.arange(limit))
                 return
             limit -= len(batch.rows)
             yield batch
@@ -64,20 +64,9 @@ class SelectedVectors(VectorSource):
         random, kept, keys = np.random.default_rng(self._seed), None, np.empty(0)
         for batch in batches:
             drawn = np.concatenate([keys, random.random(len(batch.rows))])
-            joined = batch if kept is None else _joined(kept, batch)
+            joined = batch if kept is None else VectorBatch.joined([kept, batch])
             chosen = np.sort(np.argsort(drawn, kind="stable")[:count])
-            kept, keys = _taken(joined, chosen), drawn[chosen]
+            kept, keys = joined.take(chosen), drawn[chosen]
         for start in range(0, len(keys), size):
             assert kept is not None  # there are keys
-            yield _taken(kept, np.arange(start, min(start + size, len(keys))))
-
-
-def _taken(batch: VectorBatch, index: "np.ndarray") -> VectorBatch:
-    ids, texts = (None if values is None else [values[row] for row in index] for values in (batch.ids, batch.texts))
-    return VectorBatch(batch.vectors[index], batch.rows[index], ids, texts)
-
-
-def _joined(left: VectorBatch, right: VectorBatch) -> VectorBatch:
-    vectors, rows = (np.concatenate([left[field], right[field]]) for field in (0, 1))
-    ids, texts = (None if a is None else [*a, *(b or [])] for a, b in zip(left[2:], right[2:], strict=True))
-    return VectorBatch(vectors, rows, ids, texts)
+            yield kept.take(np.arange(start, min(start + size, len(keys))))

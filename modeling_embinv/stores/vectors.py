@@ -14,11 +14,12 @@ Stores, by the scheme of a URL: see `readers`. Nothing is written to a source.
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..data.files import PARQUET_ROWS, check_text, one_line, short_names
 from ..data.sources import Document
@@ -50,6 +51,22 @@ class VectorBatch(NamedTuple):
     rows: np.ndarray
     ids: list[str | None] | None
     texts: list[str] | None
+
+    def take(self, index: NDArray[np.int64] | slice) -> "VectorBatch":
+        """The vectors at `index`."""
+        ids, texts = (None if one is None else np.array(one, object)[index].tolist() for one in (self.ids, self.texts))
+        return VectorBatch(self.vectors[index], self.rows[index], ids, texts)
+
+    @classmethod
+    def joined(cls, batches: Sequence["VectorBatch"]) -> "VectorBatch":
+        """All vectors of batches of one source, one batch after another."""
+        if len(batches) == 1:
+            return batches[0]
+        vectors, rows = (np.concatenate([batch[index] for batch in batches]) for index in (0, 1))
+        has_ids, has_texts = batches[0].ids is not None, batches[0].texts is not None
+        ids = [name for batch in batches for name in batch.ids or []] if has_ids else None
+        texts = [text for batch in batches for text in batch.texts or []] if has_texts else None
+        return cls(vectors, rows, ids, texts)
 
 
 class Skipped:
@@ -251,27 +268,12 @@ def _windows(pieces: Iterable[tuple[int, VectorBatch]], size: int) -> Iterator[V
     for stop, piece in pieces:
         pending.append(piece)
         while stop >= first + size:
-            joined, first = _joined(pending), first + size
+            joined, first = VectorBatch.joined(pending), first + size
             cut = int(np.searchsorted(joined.rows, first))
-            yield _part(joined, slice(0, cut))
-            pending = [_part(joined, slice(cut, None))]
+            yield joined.take(slice(0, cut))
+            pending = [joined.take(slice(cut, None))]
     if stop > first:
-        yield _joined(pending)
-
-
-def _part(batch: VectorBatch, part: slice) -> VectorBatch:
-    ids, texts = batch.ids and batch.ids[part], batch.texts and batch.texts[part]
-    return VectorBatch(batch.vectors[part], batch.rows[part], ids, texts)
-
-
-def _joined(batches: list[VectorBatch]) -> VectorBatch:
-    if len(batches) == 1:
-        return batches[0]
-    vectors, rows = (np.concatenate([batch[index] for batch in batches]) for index in (0, 1))
-    has_ids, has_texts = batches[0].ids is not None, batches[0].texts is not None
-    ids = [name for batch in batches for name in batch.ids or []] if has_ids else None
-    texts = [text for batch in batches for text in batch.texts or []] if has_texts else None
-    return VectorBatch(vectors, rows, ids, texts)
+        yield VectorBatch.joined(pending)
 
 
 def _listed(values: Any) -> list[Any]:

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from rich.console import Console
 from chromadb.config import Settings
+from rich.console import Console
 
 from modeling_embinv import int8_embinv
 from modeling_embinv.cli import evaluate

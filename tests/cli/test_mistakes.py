@@ -152,7 +152,9 @@ def test_underscores_and_hyphens_are_the_same_flag(capsys, monkeypatch):
     assert (seen[0].id_column, seen[0].out, seen[0].num_steps, seen[0].batch_size) == ("my_id", "c_d.jsonl", 3, 2)
 
 
-@pytest.mark.parametrize("command", ["demo", "invert", "fill", "prepare", "evaluate", "calibrate", "push", "train"])
+@pytest.mark.parametrize(
+    "command", ["demo", "invert", "fill", "audit", "prepare", "evaluate", "calibrate", "push", "train"]
+)
 def test_help_has_hyphens_and_defaults(capsys, command):
     """Two conventions in one page, a default that only the code knows, or a help text that does not format."""
     assert main([command, "--help"]) == 0

@@ -30,7 +30,9 @@ def check_not_imported(names: set[str], *arguments: str, first: str = ""):
     assert done.returncode == 0, done.stderr[-500:]
 
 
-@pytest.mark.parametrize("command", ["", "demo", "invert", "fill", "prepare", "evaluate", "calibrate", "push"])
+@pytest.mark.parametrize(
+    "command", ["", "demo", "invert", "fill", "audit", "prepare", "evaluate", "calibrate", "push"]
+)
 def test_help_imports_nothing_heavy(command):
     """Help took four seconds, all of them imports."""
     check_not_imported(HEAVY, *command.split(), "--help")

@@ -24,8 +24,8 @@ from rich.text import Text
 
 from modeling_embinv.data.content_words import content_words, masked
 from modeling_embinv.data.typed_vector import parse_vector
-from modeling_embinv.hypotheses_embinv import SearchRound
 from modeling_embinv.errors_embinv import EmbInvError
+from modeling_embinv.hypotheses_embinv import SearchRound
 from modeling_embinv.inversion.dumps import invert_file
 from modeling_embinv.inversion.progress import VectorBar
 from modeling_embinv.inversion.rates import speed

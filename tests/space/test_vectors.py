@@ -67,6 +67,7 @@ def test_bad_files_are_one_readable_line(tmp_path):
     """A pickle must not be opened, and nobody told to open it; a damaged or foreign file must say what it is."""
     np.save(tmp_path / "pickled.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 and nothing else")
+    (tmp_path / "store.db").write_bytes(b"SQLite format 3\0")
     (tmp_path / "notes.csv").write_text("some,words\n")
     (tmp_path / "text.npy").write_text("This is a text.")
     (tmp_path / "wrong.json").write_text(json.dumps([[1.0, 2.0]] * 3))

@@ -1,0 +1,1 @@
+"""What a vector store leaks, and what a defence buys."""

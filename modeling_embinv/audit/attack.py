@@ -1,0 +1,133 @@
+"""What an attacker reads out of vectors, by what the attacker holds besides them."""
+
+import json
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from ..inversion.dumps import invert_file
+from ..modeling_embinv import EmbInvForMaskedDiffusion
+from ..presets_embinv import PRESETS
+from ..stores.vectors import open_vectors
+from ..vectors_embinv import unit_rows
+from .public import public_sentences
+from .sample import Sample
+
+# the closed loop that an audit runs
+STANDARD = dict(PRESETS["standard"].settings)
+# rows of a part, which is what an interruption loses at most
+PART_ROWS = 16
+
+
+@dataclass(frozen=True)
+class Tier:
+    """An attacker.
+
+    Attributes:
+        name: as the report calls it.
+        holds: what the attacker has, for the report.
+        feedback: what judges texts: "none", "surrogate" or "encoder".
+        settings: of `generate`.
+        limit: rows of the sample that are attacked, at most; None = all.
+    """
+
+    name: str
+    holds: str
+    feedback: str = "surrogate"
+    settings: dict[str, Any] = field(default_factory=lambda: dict(STANDARD))
+    limit: int | None = None
+
+
+VECTORS = Tier("vectors", "a copy of the vectors, and a public checkpoint")
+ENCODER = Tier("encoder", "the same, and the encoder, to embed texts of the attacker's own", "encoder", limit=50)
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What came back from the rows of a sample.
+
+    Attributes:
+        texts: n texts.
+        confidence: n shares of tokens that the checkpoint expects to be right.
+        cosine: n cosines of each text's vector with the row's, as the judge saw it; None without a judge.
+        seconds: for all rows; None where an earlier run did a part of them.
+    """
+
+    texts: list[str]
+    confidence: list[float]
+    cosine: list[float] | None
+    seconds: float | None
+
+
+@dataclass
+class Attacker:
+    """A checkpoint, and the folder where its unfinished work lies.
+
+    Attributes:
+        model, tokenizer: the inverter's.
+        work: a folder.
+        encode: N texts → (N, D), where the encoder is at hand.
+        batch_size: vectors in one forward pass, at most `PART_ROWS`.
+        seed: of sampling.
+        show_progress: whether to show bars.
+    """
+
+    model: EmbInvForMaskedDiffusion
+    tokenizer: PreTrainedTokenizerBase
+    work: Path
+    encode: Callable[..., Any] | None = None
+    batch_size: int = PART_ROWS
+    seed: int = 0
+    show_progress: bool = True
+
+    @cached_property
+    def public_vectors(self) -> np.ndarray | None:
+        """(600, D) the vectors of the public sentences; None without the encoder."""
+        return None if self.encode is None else np.asarray(self.encode(list(public_sentences())), dtype=np.float32)
+
+    @property
+    def vectors_tier(self) -> Tier:
+        """The attacker with the vectors alone; a checkpoint without a surrogate can check nothing."""
+        has_judge = self.model.surrogate is not None
+        return VECTORS if has_judge else replace(VECTORS, feedback="none", settings={})
+
+    def invert(self, sample: Sample, name: str, tier: Tier) -> Recovered:
+        """Inverts the vectors of a sample; interrupted and called again, it goes on where it was.
+
+        Args:
+            sample: the rows.
+            name: of the files in `work`; each sample and tier needs its own.
+            tier: how they are attacked; "encoder" needs `encode`.
+        """
+        vectors, out, seconds = self.work / f"{name}.parquet", self.work / f"{name}.jsonl", None
+        if not out.exists():
+            sample._replace(vectors=unit_rows(sample.vectors)[0]).save(vectors)
+            source = open_vectors(vectors, "vector", dim=self.model.config.embedding_dim)
+            with warnings.catch_warnings():
+                # whose vectors these are was said before, and defended ones are meant to look strange
+                warnings.filterwarnings("ignore", message="this model inverts vectors of")
+                stats = invert_file(
+                    self.model, self.tokenizer, source, out, min(self.batch_size, PART_ROWS), tier.settings,
+                    self.seed, self.show_progress, PART_ROWS, self._feedback(tier),
+                )  # fmt: skip
+            seconds = None if stats["resumed"] else stats["seconds"]
+        rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+        cosines = [row["cosine"] for row in rows]
+        return Recovered(
+            [row["text"] for row in rows],
+            [row["confidence"] for row in rows],
+            None if None in cosines else cosines,
+            seconds,
+        )
+
+    def _feedback(self, tier: Tier) -> Callable[..., Any] | str | None:
+        if tier.feedback == "encoder":
+            assert self.encode is not None, "the tier needs the encoder"
+            return self.encode
+        return None if tier.feedback == "none" else tier.feedback

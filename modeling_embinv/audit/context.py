@@ -1,0 +1,107 @@
+"""Redacted texts beside the vectors of the whole ones: the gaps, filled."""
+
+import json
+import re
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors_embinv import EmbInvError
+from ..filling_embinv import VERDICTS
+from ..gap_marks_embinv import MARKS
+from ..inversion.fillings import Redaction, fill_file
+from ..stores.vectors import open_vectors
+from .attack import Attacker
+from .figures import Figure, share
+from .sample import Sample, subset
+
+_MARK = re.compile("|".join(MARKS.values()))
+# rows that are filled, at most: a gap takes seconds on a CPU
+LIMIT = 50
+
+
+@dataclass(frozen=True)
+class Filled:
+    """Redacted texts that were filled.
+
+    Attributes:
+        rows: how many. gaps: in all of them.
+        expected: mean probability of a gap's words: the share that is expected to be right, an estimate.
+        verdicts: how often each verdict on a whole text was given, in words.
+        left_out: rows whose texts cannot be filled.
+        texts: the filled texts, which are recovered text.
+        template: whether all rows had one text.
+    """
+
+    rows: int
+    gaps: int
+    expected: Figure | None
+    verdicts: dict[str, int]
+    left_out: int
+    texts: list[str]
+    template: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON has it, without the texts."""
+        values = asdict(self)
+        del values["texts"]
+        return values
+
+
+def has_marks(text: str) -> bool:
+    """Whether a text holds a mark that hides words, see `MARKS`."""
+    return _MARK.search(text) is not None
+
+
+def without_marks(text: str) -> str:
+    """The words of a text that stand there: a mark is none of the original's."""
+    return _MARK.sub(" ", text)
+
+
+def fill_sample(attacker: Attacker, sample: Sample, template: str | None = None) -> Filled | None:
+    """Fills the gaps of the rows whose texts hold marks, or of a template; None where there is nothing to fill.
+
+    Args:
+        attacker: its checkpoint needs a surrogate.
+        sample: with texts, unless there is a template.
+        template: the text of every row.
+
+    Raises:
+        EmbInvError: a template that cannot be filled.
+    """
+    marked = [index for index, text in enumerate(sample.texts or []) if has_marks(text)]
+    chosen = np.arange(len(sample.rows)) if template is not None else np.array(marked, dtype=int)
+    if not len(chosen):
+        return None
+    part = sample.take(chosen[subset(len(chosen), LIMIT, attacker.seed)])
+    vectors, out = attacker.work / "context.parquet", attacker.work / "context.jsonl"
+    left_out = 0
+    if not out.exists():
+        part.save(vectors)
+        dim = attacker.model.config.embedding_dim
+        source = open_vectors(vectors, "vector", text_column=False if template is not None else "text", dim=dim)
+        try:
+            stats = fill_file(
+                attacker.model, attacker.tokenizer, source, out, Redaction(template=template),
+                show_progress=attacker.show_progress,
+            )  # fmt: skip
+        except EmbInvError:
+            if template is not None:
+                raise
+            return None  # no text can be filled, each for a reason of its own
+        left_out = stats["unfillable"].count
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    return Filled(
+        len(rows),
+        sum(len(row["gaps"]) for row in rows),
+        share(
+            [sum(gap["probability"] for gap in row["gaps"]) for row in rows], [len(row["gaps"]) for row in rows],
+            seed=attacker.seed,
+        ),
+        dict(Counter(VERDICTS[row["verdict"]] for row in rows)),
+        left_out,
+        [row["text"] for row in rows],
+        template is not None,
+    )  # fmt: skip

@@ -1,0 +1,44 @@
+"""Rows of which much came back, as a reader of the report sees them."""
+
+from collections.abc import Iterator
+from html import escape
+
+from .hits import BAR, hits
+from .report import Report
+from .tiers import TierResult
+from .words import WORD, content_words, words
+
+COUNT = 5
+
+
+def examples(report: Report) -> Iterator[str]:
+    """HTML of the rows of which the first attacker recovered most; bars for words unless they are to be revealed."""
+    if not report.measured:
+        return
+    result = report.measured[0]
+    found = sorted(hits(result), key=lambda hit: -hit.recovered)
+    for hit in found[:COUNT]:
+        name = result.sample.ids[hit.position] if result.sample.ids else result.sample.rows[hit.position]
+        yield (
+            f"{_original(result, hit.position, report.reveal)}<br><small class=soft>row {escape(str(name))}: "
+            f"{hit.recovered} of {hit.wanted} content words{_below(result, hit.position, report.reveal)}</small>"
+        )
+
+
+def _original(result: TierResult, index: int, reveal: bool) -> str:
+    """The original's words, those that came back marked."""
+    text = (result.sample.texts or [])[index]
+    back = set(words(result.recovered.texts[index])) & content_words(text)
+    pieces, position = [], 0
+    for piece in WORD.finditer(text):
+        between = text[position : piece.start()]
+        shown = escape(piece.group()) if reveal else BAR
+        is_back = set(words(piece.group())) <= back
+        pieces.append(escape(between) if reveal else " ")
+        pieces.append(f"<mark>{shown}</mark>" if is_back else f'<span class="lost">{shown}</span>')
+        position = piece.end()
+    return "".join(pieces) + (escape(text[position:]) if reveal else "")
+
+
+def _below(result: TierResult, index: int, reveal: bool) -> str:
+    return f"; recovered: {escape(result.recovered.texts[index])}" if reveal else ""

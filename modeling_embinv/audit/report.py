@@ -1,0 +1,166 @@
+"""What an audit found, as one JSON document; its schema is in docs/reference/audit_report.md."""
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from .. import __version__
+from .context import Filled
+from .defences import DefenceReport
+from .figures import Figure
+from .fingerprint import Origin
+from .guesses import Guesses
+from .sample import Sample
+from .severity import KIND_LEVELS, LEVELS, ORDER, exceeded, severity
+from .tiers import TierResult
+
+SCHEMA = "embinv-audit/1"
+# where the risk is described
+STANDARDS = (
+    ("OWASP LLM08:2025", "Vector and Embedding Weaknesses"),
+    ("OWASP LLM09:2026", "Vector and Embedding Weaknesses"),
+    ("MITRE ATLAS AML.T0024.001", "Exfiltration via AI Inference API: Invert AI Model"),
+    ("OWASP AISVS C8", "Memory, Embeddings and Vector Database Security"),
+    ("CWE-200", "Exposure of Sensitive Information to an Unauthorized Actor"),
+)
+_PACKAGES = (
+    "torch", "transformers", "sentence-transformers", "numpy", "scikit-learn", "presidio-analyzer", "spacy", "faker",
+    "detect-secrets",
+)  # fmt: skip
+# kinds whose recovery is a finding of its own, from this number of entities on
+SENSITIVE = ("names", "e-mail", "phone", "credentials", "identifiers", "health")
+FEWEST = 10
+
+
+@dataclass
+class Report:
+    """Everything that the files of a report are made of.
+
+    Attributes:
+        source: the store: its name, columns, rows, digest, skipped rows.
+        checkpoint: its name, encoder and digest.
+        origin: whose vectors these are.
+        sample: the rows that were looked at.
+        seed: of all draws.
+        tiers: what each attacker reads of the sample.
+        planted: the same of planted texts, where the store holds none.
+        guesses: which candidates are in the store.
+        filled: redacted texts whose gaps were filled.
+        defences: what each defence costs and buys.
+        libraries: what found which kinds of personal data.
+        limits: thresholds by figure, see `--fail-over`.
+        warnings: sentences for the reader.
+        reveal: whether recovered words may stand in the files.
+    """
+
+    source: dict[str, Any]
+    checkpoint: dict[str, Any]
+    origin: Origin
+    sample: Sample
+    seed: int
+    tiers: Sequence[TierResult] = ()
+    planted: Sequence[TierResult] = ()
+    guesses: Guesses | None = None
+    filled: Filled | None = None
+    defences: DefenceReport | None = None
+    libraries: Mapping[str, str] = field(default_factory=dict)
+    limits: Mapping[str, float] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+    reveal: bool = False
+
+    @property
+    def is_estimate(self) -> bool:
+        """Whether the figures are of planted texts, as the store holds none."""
+        return bool(self.planted)
+
+    @property
+    def measured(self) -> Sequence[TierResult]:
+        """The results that have figures."""
+        return self.planted or [result for result in self.tiers if result.figures]
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """Those of each attacker together, the largest of each name; kinds by the share that came back whole."""
+        found: dict[str, Figure] = {}
+        for result in self.measured:
+            whole = {kind: figures.whole for kind, figures in result.kinds.items()}
+            for name, figure in {**result.figures, **whole}.items():
+                if name not in found or figure.value > found[name].value:
+                    found[name] = figure
+        return found
+
+    @property
+    def severity(self) -> str:
+        """The worst of the share of words, and of the sensitive kinds that there are enough of."""
+        figures = self.figures
+        found = [severity(figures["words"])] if "words" in figures else []
+        for kind in SENSITIVE:
+            if kind in figures and figures[kind].count >= FEWEST:
+                found.append(severity(figures[kind], KIND_LEVELS))
+        return max(found, key=ORDER.index, default="none")
+
+    def over(self) -> dict[str, bool]:
+        """Name of each threshold → whether it is exceeded; see `exceeded`."""
+        return exceeded(self.figures, self.limits)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The document, without a recovered word."""
+        over = {name: self.figures[name].value > limit for name, limit in self.limits.items() if name in self.figures}
+        return {
+            "schema": SCHEMA,
+            "severity": self.severity,
+            "source": self.source,
+            "checkpoint": self.checkpoint,
+            "origin": {"fits": self.origin.looks_like is None, **asdict(self.origin)},
+            "sample": {"rows": len(self.sample.rows), "of": self.sample.total, "seed": self.seed},
+            "tiers": [_tier(result) for result in self.tiers],
+            "planted": [_tier(result) for result in self.planted],
+            "guesses": None if self.guesses is None else self.guesses.as_dict(self.reveal),
+            "context": None if self.filled is None else self.filled.as_dict(),
+            "defences": None if self.defences is None else self.defences.as_dict(),
+            "thresholds": {
+                "severity_by_words": _named(LEVELS), "severity_by_kind": _named(KIND_LEVELS),
+                "kinds_with_severity": list(SENSITIVE), "fewest_of_a_kind": FEWEST,
+                "fail_over": {name: {"limit": limit, "over": over.get(name)} for name, limit in self.limits.items()},
+            },
+            "warnings": list(self.warnings),
+            "standards": [{"id": name, "title": title} for name, title in STANDARDS],
+            "kinds_found_by": dict(self.libraries),
+            "versions": versions(),
+            "redacted": not self.reveal,
+        }  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """Of this package, of Python and of the libraries that decide on the figures."""
+    found = {"embinv": __version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _tier(result: TierResult) -> dict[str, Any]:
+    tier = result.tier
+    return {
+        "name": tier.name,
+        "holds": tier.holds,
+        "feedback": tier.feedback,
+        "settings": tier.settings,
+        "rows": len(result.sample.rows),
+        "seconds": None if result.recovered.seconds is None else round(result.recovered.seconds, 1),
+        "figures": {name: asdict(figure) for name, figure in result.figures.items()},
+        "kinds": {
+            kind: {"whole": asdict(figures.whole), "words": asdict(figures.words)}
+            for kind, figures in result.kinds.items()
+        },
+        "expected_token_accuracy": None if result.expected is None else asdict(result.expected),
+    }
+
+
+def _named(levels: tuple[tuple[float, str], ...]) -> dict[str, float]:
+    return {name: lowest for lowest, name in levels}

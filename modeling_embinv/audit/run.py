@@ -1,0 +1,152 @@
+"""An audit from its sample to its report."""
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..data.files import write_json
+from ..data.tokens import tokenize
+from .attack import ENCODER, STANDARD, Attacker
+from .canaries import plant
+from .context import Filled, fill_sample, without_marks
+from .defences import DefenceReport, compare
+from .guesses import Guesses, rank_guesses
+from .kinds import KindFinder
+from .sample import Sample
+from .tiers import TierResult, run_tier
+from .words import stop_share
+
+# rows below which figures say little about a store; planted texts where it holds none
+FEW, PLANTED = 50, 48
+# of English texts two words in five are stop words; fewer texts than this are not judged
+ENGLISH, JUDGED = 0.1, 10
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an audit does.
+
+    Attributes:
+        has_encoder_tier: whether the attacker with the encoder is tried, too. encoder_rows: on how many rows.
+        candidates: guesses that are looked for in the store.
+        template: the redacted text of every row; None = the rows' own texts, where they hold marks.
+        families: of defences.
+    """
+
+    has_encoder_tier: bool = True
+    encoder_rows: int = 50
+    candidates: Sequence[str] = ()
+    template: str | None = None
+    families: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the steps of an audit gave; see `Report`."""
+
+    tiers: list[TierResult]
+    planted: list[TierResult]
+    guesses: Guesses | None
+    filled: Filled | None
+    defences: DefenceReport | None
+
+
+def run(attacker: Attacker, sample: Sample, stored: Sample | None, plan: Plan, finder: KindFinder | None) -> Outcome:
+    """Runs every step; what an interrupted run has finished in `attacker.work` is not done again.
+
+    Args:
+        attacker: the checkpoint, with the encoder where that is at hand.
+        sample: the rows that are attacked.
+        stored: rows for search under defences, if there are any.
+        plan: the steps.
+        finder: of personal data; None = no figures by kind.
+
+    Raises:
+        EmbInvError: guesses without the encoder, a template that cannot be filled, or no Faker for planted texts.
+    """
+    tiers = [attacker.vectors_tier]
+    if plan.has_encoder_tier and attacker.encode is not None:
+        tiers.append(replace(ENCODER, limit=plan.encoder_rows))
+    texts = sample.texts
+    measured = sample._replace(texts=None if texts is None else [without_marks(text) for text in texts])
+    results = [run_tier(attacker, measured, tier, finder) for tier in tiers]
+    planted: list[TierResult] = []
+    if sample.texts is None and attacker.encode is not None:
+        measured = plant(PLANTED, attacker.encode, attacker.seed)
+        planted = [run_tier(attacker, measured, tier, finder, f"planted-{tier.name}") for tier in tiers]
+    guesses = None
+    if plan.candidates and attacker.encode is not None:
+        guesses = rank_guesses(
+            plan.candidates, attacker.encode, sample.vectors, sample.rows, sample.ids, sample.texts, attacker.seed
+        )
+    filled = fill_sample(attacker, sample, plan.template) if attacker.model.surrogate is not None else None
+    defences = None
+    if plan.families and stored is not None and measured.texts is not None:
+        defences = compare(attacker, measured, stored, plan.families)
+    return Outcome(results, planted, guesses, filled, defences)
+
+
+def open_work(folder: Path, sample: Sample, identity: dict[str, Any]) -> bool:
+    """Makes the folder of unfinished work; that of another audit is removed.
+
+    Args:
+        folder: of the work.
+        sample: the rows.
+        identity: what else decides on the work: the checkpoint and its settings.
+
+    Returns:
+        Whether an earlier run of the same audit left something there.
+    """
+    now = {"source": sample.digest, "rows": sample.rows.tolist(), "settings": STANDARD, **identity}
+    record = folder / "audit.json"
+    try:
+        is_same = json.loads(record.read_text(encoding="utf-8")) == json.loads(json.dumps(now))
+    except (OSError, ValueError):
+        is_same = False
+    if not is_same:
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+        write_json(record, now)
+    return is_same
+
+
+def sample_notes(sample: Sample, tokenizer: Any, longest: int, languages: Sequence[str]) -> list[str]:
+    """What a reader of the figures should know of the sample: a sentence each, without its full stop.
+
+    Args:
+        sample: the rows.
+        tokenizer: the checkpoint's.
+        longest: tokens that the checkpoint writes.
+        languages: of the checkpoint, as its model card names them; none = unknown.
+    """
+    notes = []
+    if sample.total < FEW:
+        notes.append(
+            f"the store holds {sample.total:,} vectors; of fewer than {FEW} the intervals are wide, and say little"
+        )
+    if sample.texts is None:
+        return notes
+    long = sum(len(ids) > longest for ids in tokenize(tokenizer, sample.texts))
+    if long:
+        notes.append(
+            f"{long:,} of {len(sample.texts):,} texts are longer than the {longest} tokens that this checkpoint "
+            "writes: their ends cannot come back, and count as not recovered"
+        )
+    shares = sorted(share for text in sample.texts if (share := stop_share(text)) is not None)
+    if list(languages) == ["en"] and len(shares) >= JUDGED and shares[len(shares) // 2] < ENGLISH:
+        notes.append("the texts do not look like English, the only language that this checkpoint writes")
+    return notes
+
+
+def finder_or_note(make: Callable[[], KindFinder] = KindFinder) -> tuple[KindFinder | None, str | None]:
+    """The finder of personal data, or why there is none."""
+    from ..errors_embinv import EmbInvError
+
+    try:
+        return make(), None
+    except EmbInvError as error:
+        return None, str(error).rstrip(".")

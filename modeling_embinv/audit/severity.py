@@ -1,0 +1,56 @@
+"""How severe a finding is, and when a command fails: by thresholds that the report states."""
+
+from collections.abc import Mapping
+
+from ..errors_embinv import EmbInvError
+from .figures import Figure
+
+# lowest share of content words that came back → severity
+LEVELS = ((0.5, "critical"), (0.3, "high"), (0.15, "medium"), (0.0, "low"))
+# of one kind of personal data or of secrets, lowest share that came back whole → severity
+KIND_LEVELS = ((0.2, "critical"), (0.05, "high"), (0.01, "medium"), (0.0, "low"))
+ORDER = ("none", "low", "medium", "high", "critical")
+
+
+def severity(figure: Figure, levels: tuple[tuple[float, str], ...] = LEVELS) -> str:
+    """The severity of a share: "none" where its interval reaches down to a floor."""
+    if not figure.above_floor:
+        return "none"
+    return next(name for lowest, name in levels if figure.value >= lowest)
+
+
+def parse_limits(given: list[str], known: tuple[str, ...]) -> dict[str, float]:
+    """The thresholds of `--fail-over`.
+
+    Args:
+        given: each "words=0.3", or several with commas between them.
+        known: names of figures.
+
+    Raises:
+        EmbInvError: another form, another name, or no share from 0 to 1.
+    """
+    limits = {}
+    for part in (part.strip() for text in given for part in text.split(",")):
+        name, equals, value = part.partition("=")
+        if name not in known or not equals:
+            raise EmbInvError(
+                f"--fail-over must be FIGURE=SHARE, as words=0.3; figures: {', '.join(known)}; got {part[:40]!r}."
+            )
+        try:
+            limits[name] = float(value)
+        except ValueError:
+            limits[name] = -1.0
+        if not 0 <= limits[name] <= 1:
+            raise EmbInvError(f"--fail-over {name} must be a share from 0 to 1, got {value[:40]!r}.")
+    return limits
+
+
+def exceeded(figures: Mapping[str, Figure], limits: Mapping[str, float]) -> dict[str, bool]:
+    """Name of each threshold → whether its figure is over it.
+
+    Raises:
+        EmbInvError: a figure that was not measured, which would otherwise pass unseen.
+    """
+    if missing := [name for name in limits if name not in figures]:
+        raise EmbInvError(f"--fail-over {missing[0]}: not measured here; measured: {', '.join(figures) or 'nothing'}.")
+    return {name: figures[name].value > limit for name, limit in limits.items()}

@@ -1,0 +1,80 @@
+"""An audit's findings in sentences, the same ones for the page, the terminal and code scanning."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .figures import Figure
+from .report import FEWEST, SENSITIVE, Report
+from .severity import KIND_LEVELS, severity
+
+NAMES = {"words": "content words", "f1": "F1 of words", "exact": "whole texts", "cosine": "cosine"}
+CAREFUL = (
+    "A copy of these vectors is potentially equivalent to exposure of the source text. Recovered words are guesses: "
+    "do not treat them as evidence of what somebody wrote."
+)
+_WHY = "Text embeddings can be inverted: whoever copies the vectors recovers part of the text without the encoder."
+_ADVICE = (
+    "Give vectors the access rules, encryption and retention of their texts. Redact before embedding. Measure a "
+    "defence with --defences before relying on it."
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One finding.
+
+    Attributes:
+        rule: its identifier, the same in every report.
+        name: of the rule, one word.
+        title: a few words.
+        severity: one of `severity.ORDER`.
+        sentence: what was measured.
+        why, advice: for every report alike.
+    """
+
+    rule: str
+    name: str
+    title: str
+    severity: str
+    sentence: str
+    why: str = _WHY
+    advice: str = _ADVICE
+
+
+def findings(report: Report) -> Iterator[Finding]:
+    """All findings, the gravest attacker's figures first; "none" where nothing came back beyond chance."""
+    estimate = " (an estimate, from planted texts)" if report.is_estimate else ""
+    for result in report.measured:
+        name, words = result.tier.name, result.figures.get("words")
+        if words is not None:
+            sentence = (
+                f"An attacker who holds {result.tier.holds} recovers {sentence_of(words, 'content words')}{estimate}."
+            )
+            yield Finding(
+                f"EMBINV-{name.upper()}-WORDS",
+                f"{name.title()}Words",
+                f"Text recovered: {name}",
+                severity(words),
+                sentence,
+            )
+        for kind, figures in result.kinds.items():
+            if kind in SENSITIVE and figures.whole.count >= FEWEST:
+                code = kind.replace("-", "").upper()
+                yield Finding(
+                    f"EMBINV-{name.upper()}-{code}", f"{name.title()}{code.title()}", f"Recovered {kind}: {name}",
+                    severity(figures.whole, KIND_LEVELS),
+                    f"Of kind {kind}, {sentence_of(figures.whole, 'come back whole')}{estimate}.",
+                )  # fmt: skip
+
+
+def sentence_of(figure: Figure, what: str) -> str:
+    """A share in words, with its interval and floors."""
+    text = f"{figure.hits:,.0f} of {figure.count:,} {what} ({shown(figure)}"
+    if figure.floors:
+        text += "; floor " + ", ".join(f"{100 * value:.0f} % {name}" for name, value in figure.floors.items())
+    return text + ")"
+
+
+def shown(figure: Figure) -> str:
+    """A share in percent with its interval."""
+    return f"{100 * figure.value:.0f} % [{100 * figure.low:.0f}, {100 * figure.high:.0f}]"

@@ -1,0 +1,49 @@
+"""An audit in a dozen lines."""
+
+from collections.abc import Iterator
+
+from .report import Report
+from .summary import NAMES, shown
+
+
+def lines(report: Report) -> Iterator[str]:
+    """The lines: no recovered word stands in them."""
+    sample = report.sample
+    yield f"source      {report.source['name']}: {sample.total:,} vectors of {sample.vectors.shape[1]} numbers"
+    yield f"vectors     {report.origin}"
+    texts = "scored against the store's texts" if not report.is_estimate else "the store holds no texts: an estimate"
+    yield f"sample      {len(sample.rows):,} rows, seed {report.seed}; {texts}"
+    for result in report.measured:
+        figures = "; ".join(
+            f"{NAMES[name]} {shown(result.figures[name])}" for name in ("words", "exact") if name in result.figures
+        )
+        floors = result.figures["words"].floors if "words" in result.figures else {}
+        beside = f"; floor {100 * max(floors.values()):.0f} % of words" if floors else ""
+        yield f"{result.tier.name:<11} {figures}{beside}"
+        if result.kinds:
+            kinds = (
+                f"{kind} {figures.whole.hits:.0f}/{figures.whole.count}" for kind, figures in result.kinds.items()
+            )
+            yield f"            came back whole: {', '.join(kinds)}"
+    for result in report.tiers if report.is_estimate else ():
+        if result.expected is not None:
+            yield f"{result.tier.name:<11} expects {shown(result.expected)} of its tokens to be right"
+    if report.filled is not None and report.filled.expected is not None:
+        yield (
+            f"context     {report.filled.gaps:,} gaps of {report.filled.rows:,} redacted texts filled, of which "
+            f"{shown(report.filled.expected)} are expected to be right"
+        )
+    if report.guesses is not None:
+        alarms = sum(guess.is_alarm for guess in report.guesses.ranking)
+        topic = max((rates.on_topic for rates in report.guesses.rates if rates.on_topic is not None), default=None)
+        beside = "" if topic is None else f", and {100 * topic:.0f} % of texts on the store's subject"
+        yield (
+            f"guesses     {alarms:,} of {len(report.guesses.ranking):,} candidates raise an alarm; 1 % of unrelated "
+            f"texts do{beside}"
+        )
+    if report.defences is not None:
+        for one in report.defences.results[1:]:
+            yield f"{one.name:<24} recall@10 {one.utility.recall:.2f}, content words {shown(one.words)}. {one.advice}"
+    for note in report.warnings:
+        yield f"note        {note}"
+    yield f"severity    {report.severity}"

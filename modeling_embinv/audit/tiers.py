@@ -1,0 +1,82 @@
+"""Each attacker tried on the sample, and what that measures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..vectors_embinv import unit_rows
+from .attack import Attacker, Recovered, Tier
+from .figures import Figure, share
+from .findings import KindFigures, measure, measure_kinds, other_texts
+from .kinds import Entity, KindFinder
+from .public import nearest_texts
+from .sample import Sample, subset
+
+OTHER_TEXT, PUBLIC_TEXT = "vector of another text", "nearest public sentence"
+
+
+@dataclass(frozen=True)
+class TierResult:
+    """What an attacker reads.
+
+    Attributes:
+        tier: the attacker.
+        sample: the rows that were attacked.
+        recovered: their texts.
+        figures: as `measure` names them; without texts in the store there are none.
+        kinds: as of `measure_kinds`; none without texts, or without the extra `audit`.
+        entities: those of each row's text.
+        expected: mean confidence, the share of tokens that the checkpoint expects to be right.
+    """
+
+    tier: Tier
+    sample: Sample
+    recovered: Recovered
+    figures: dict[str, Figure]
+    kinds: dict[str, KindFigures]
+    entities: list[list[Entity]]
+    expected: Figure | None
+
+
+def run_tier(attacker: Attacker, sample: Sample, tier: Tier, finder: KindFinder | None, name: str = "") -> TierResult:
+    """Inverts the sample, or a part of it by the tier's limit, and measures what came back.
+
+    Args:
+        attacker: the checkpoint.
+        sample: the rows.
+        tier: who attacks.
+        finder: of entities; None = no figures by kind.
+        name: of the files with unfinished work; the tier's by default.
+    """
+    part = sample
+    if tier.limit is not None and tier.limit < len(sample.rows):
+        part = sample.take(subset(len(sample.rows), tier.limit, attacker.seed))
+    recovered = attacker.invert(part, name or tier.name, tier)
+    expected = share(recovered.confidence, seed=attacker.seed)
+    if part.texts is None:
+        return TierResult(tier, part, recovered, {}, {}, [], expected)
+    floors = _floors(attacker, part, recovered)
+    figures = measure(part.texts, recovered.texts, floors, cosines(attacker, part, recovered), attacker.seed)
+    entities = finder.find(part.texts) if finder is not None else [[] for _ in part.texts]
+    kinds = measure_kinds(entities, recovered.texts, floors, attacker.seed)
+    return TierResult(tier, part, recovered, figures, kinds, entities, expected)
+
+
+def cosines(attacker: Attacker, sample: Sample, recovered: Recovered) -> list[float] | None:
+    """(n,) of the recovered texts' vectors with the sample's: by the encoder, else as the judge saw them."""
+    if attacker.encode is None:
+        return recovered.cosine
+    ours: Any = np.asarray(attacker.encode(recovered.texts), dtype=float)
+    return list(map(float, (ours * unit_rows(sample.vectors)[0]).sum(axis=1)))
+
+
+def _floors(attacker: Attacker, sample: Sample, recovered: Recovered) -> dict[str, Sequence[str]]:
+    """Texts of guesses that do not come from the row's vector, or that nobody had to invert."""
+    floors: dict[str, Sequence[str]] = {}
+    if len(sample.rows) > 1:
+        floors[OTHER_TEXT] = other_texts(recovered.texts)
+    if attacker.public_vectors is not None:
+        floors[PUBLIC_TEXT] = nearest_texts(attacker.public_vectors, sample.vectors)
+    return floors

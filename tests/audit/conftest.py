@@ -1,0 +1,41 @@
+"""Results of attacks as a test writes them down, without a model."""
+
+import numpy as np
+
+from modeling_embinv.audit.attack import VECTORS, Recovered
+from modeling_embinv.audit.findings import measure, measure_kinds, other_texts
+from modeling_embinv.audit.fingerprint import Origin
+from modeling_embinv.audit.kinds import entity
+from modeling_embinv.audit.report import Report
+from modeling_embinv.audit.sample import Sample
+from modeling_embinv.audit.tiers import OTHER_TEXT, TierResult
+
+
+def entities(text: str, **pieces):
+    """The entities of a text, each given as kind="words as they stand in it"; "_" in a kind is its hyphen."""
+    found = []
+    for kind, piece in pieces.items():
+        start = text.index(piece)
+        found.append(entity(kind.replace("_", "-"), text, start, start + len(piece)))
+    return found
+
+
+def sample_of(texts, width: int = 4) -> Sample:
+    vectors = np.random.default_rng(0).standard_normal((len(texts), width)).astype(np.float32)
+    ids = [f"T-{row}" for row in range(len(texts))]
+    return Sample(vectors, np.arange(len(texts)), ids, list(texts), len(texts), "d1235")
+
+
+def tier_result(texts, recovered, found=None) -> TierResult:
+    floors = {OTHER_TEXT: other_texts(recovered)} if len(texts) > 1 else {}
+    found = found or [[] for _ in texts]
+    back = Recovered(list(recovered), [0.5] * len(texts), [0.9] * len(texts), 1.0)
+    figures, kinds = measure(texts, recovered, floors, back.cosine), measure_kinds(found, recovered, floors)
+    return TierResult(VECTORS, sample_of(texts), back, figures, kinds, found, None)
+
+
+def report_of(result: TierResult, **values) -> Report:
+    source = {"name": "dump.parquet", "column": "embedding", "id_column": None, "text_column": "body",
+              "rows": 9, "digest": "d1235", "skipped": {"count": 0, "examples": []}}  # fmt: skip
+    checkpoint = {"name": "model", "encoder": "a/b", "checksums": None}
+    return Report(source, checkpoint, Origin("model", "a/b", None), result.sample, 0, [result], **values)

@@ -1,0 +1,207 @@
+"""`embinv audit` as a user runs it, with a tiny checkpoint whose texts are nonsense; of few rows."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from modeling_embinv.audit.guesses import rank_guesses
+from modeling_embinv.audit.sample import draw, subset
+from modeling_embinv.cli.main import main
+from modeling_embinv.cli.options import CHECKPOINT
+from modeling_embinv.configuration_embinv import EmbInvConfig
+from modeling_embinv.stores.vectors import open_vectors
+from modeling_embinv.training.backbone import prepare_tokenizer
+from modeling_embinv.training.checkpoints import export
+from tests.hub.tiny_folder import new_tiny_inverter
+
+TEXTS = [
+    "Where is my new card?", "The transfer to Oslo has not arrived.", "I was charged twice for one coffee.",
+    "Can I change my address online?", "My phone was stolen on Friday.", "The app rejects my fingerprint.",
+    "How long does a refund take?", "Call Karen Miller at +1 212 555 0199 about her account.",
+]  # fmt: skip
+FIGURES = {"words", "f1", "exact", "cosine"}
+
+
+@pytest.fixture(scope="module")
+def model(encoder, tmp_path_factory):
+    """A folder of a checkpoint without a surrogate, which knows its encoder's vectors."""
+    torch.manual_seed(0)
+    fingerprint = EmbInvConfig.from_pretrained(CHECKPOINT).encoder_fingerprint
+    sizes = {"embedding_dim": 384, "encoder_id": "sentence-transformers/all-MiniLM-L6-v2"}
+    inverter = new_tiny_inverter(encoder.tokenizer, encoder_fingerprint=fingerprint, **sizes)
+    return export(inverter, prepare_tokenizer(encoder.tokenizer), tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="module")
+def vectors(encoder) -> np.ndarray:
+    return encoder.encode(TEXTS).numpy()
+
+
+def write(path, vectors, **columns):
+    pq.write_table(pa.table({"embedding": pa.array(list(vectors), pa.list_(pa.float32())), **columns}), path)
+    return path
+
+
+def run(capsys, *arguments) -> tuple[int, str, str]:
+    code = main(["audit", *map(str, arguments)])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture(scope="module")
+def store(vectors, tmp_path_factory):
+    names = [f"T-{row}" for row in range(len(TEXTS))]
+    return write(tmp_path_factory.mktemp("store") / "dump.parquet", vectors, ticket=names, body=TEXTS)
+
+
+def test_a_store_with_texts(capsys, model, store, tmp_path):
+    """From a file to a report: every row keeps its id, every figure its floors, and the exit status its promise."""
+    columns = ("--column", "embedding", "--text-column", "body", "--id-column", "ticket")
+    out = tmp_path / "report"
+    guesses = tmp_path / "guesses.txt"
+    guesses.write_text(f"{TEXTS[0]}\nthe price of tea\n", encoding="utf-8")
+    code, printed, err = run(
+        capsys, store, *columns, "--model", model, "--out", out, "--limit", 6, "--encoder-limit", 2, "--candidates",
+        guesses, "--fail-over", "words=1,exact=0.5", "--device", "cpu",
+    )  # fmt: skip
+    assert code == 0, err
+    assert len(printed.splitlines()) <= 14 and "severity" in printed
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    assert report["origin"]["fits"] and report["sample"]["rows"] == 6 and report["source"]["rows"] == len(TEXTS)
+    assert [tier["rows"] for tier in report["tiers"]] == [6, 2]
+    assert set(report["tiers"][0]["figures"]) == FIGURES and len(report["tiers"][0]["figures"]["words"]["floors"]) == 2
+    assert any("8 vectors" in note for note in report["warnings"])
+    rows = [json.loads(line) for line in (out / "hits.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert {row["id"] for row in rows} <= {f"T-{row}" for row in range(len(TEXTS))} and len(rows) == 8
+    assert all(row["id"] == f"T-{row['row']}" and set(row["text"]) <= {"▇", " "} for row in rows)
+    assert {path.name for path in out.iterdir()} == {"index.html", "report.json", "hits.jsonl", "report.sarif"}
+    first, second = report["guesses"]["ranking"]
+    assert first["cosine"] > second["cosine"] and set(first["text"]) <= {"▇", " "} and not second["is_alarm"]
+
+
+def test_over_the_threshold(capsys, model, store, tmp_path):
+    """The gate of a pipeline: 3 is neither a success nor a mistake in the command."""
+    arguments = (
+        store,
+        "--model",
+        model,
+        "--text-column",
+        "body",
+        "--limit",
+        3,
+        "--no-encoder",
+        "--out",
+        tmp_path / "r",
+    )
+    assert run(capsys, *arguments, "--fail-over", "f1=1")[0] == 0
+    code, _, err = run(capsys, *arguments, "--fail-over", "money=0.5")
+    assert code == 2 and "money: not measured" in err and (tmp_path / "r" / "report.json").exists()
+    report = json.loads((tmp_path / "r" / "report.json").read_text(encoding="utf-8"))
+    value = report["tiers"][0]["figures"]["f1"]["value"]
+    if value:
+        assert run(capsys, *arguments, "--fail-over", f"f1={value / 2}")[0] == 3
+
+
+def test_a_store_without_texts(capsys, model, vectors, tmp_path):
+    """Nothing to score against is no reason to say nothing; the report says that it estimates."""
+    source = write(tmp_path / "bare.parquet", vectors[:3])
+    code, printed, err = run(capsys, source, "--model", model, "--out", tmp_path / "r", "--no-encoder", "--seed", 1)
+    assert code == 0, err
+    report = json.loads((tmp_path / "r" / "report.json").read_text(encoding="utf-8"))
+    assert "an estimate" in printed and "estimate" in (tmp_path / "r" / "index.html").read_text(encoding="utf-8")
+    assert report["planted"][0]["figures"]["words"]["count"] > 50 and not report["tiers"][0]["figures"]
+    assert report["tiers"][0]["expected_token_accuracy"] is not None
+
+
+def test_defences_are_tried_on_the_store(capsys, model, vectors, tmp_path):
+    """A rotation that spoils search, or noise that costs nothing, is one that was applied to the wrong side."""
+    many = np.concatenate([vectors, vectors @ np.diag(np.sign(np.arange(384) % 7 - 0.5))]).repeat(2, axis=0)
+    many += 0.01 * np.random.default_rng(0).standard_normal(many.shape).astype(np.float32)
+    source = write(tmp_path / "many.parquet", many, text=TEXTS * 4)
+    arguments = (source, "--model", model, "--force", "--no-encoder", "--limit", 3, "--out", tmp_path / "r")
+    code, printed, err = run(capsys, *arguments, "--defences", "noise,int8,rotation")
+    assert code == 0, err
+    defences = json.loads((tmp_path / "r" / "report.json").read_text(encoding="utf-8"))["defences"]
+    by_name = {one["name"]: one for one in defences["results"]}
+    assert by_name["none"]["utility"] == by_name["secret rotation"]["utility"] == {"recall": 1, "ndcg": 1}
+    assert by_name["int8"]["utility"]["recall"] > by_name["noise 0.05"]["utility"]["recall"]
+    assert by_name["int8"]["cosine"] > 0.99 > by_name["noise 0.05"]["cosine"]
+    assert abs(by_name["secret rotation"]["cosine"]) < 0.3 and defences["pairs"] and "recall@10" in printed
+    few = write(tmp_path / "few.parquet", vectors, text=TEXTS)
+    code, _, err = run(capsys, few, *arguments[1:-1], tmp_path / "few", "--defences", "int8")
+    assert code == 2 and "more than 10" in err
+
+
+def test_an_interrupted_audit_resumes(capsys, model, store, tmp_path, monkeypatch):
+    """Hours of inversion were lost to a Ctrl-C, or another audit's texts were taken over."""
+    import modeling_embinv.audit.run as steps
+
+    out = tmp_path / "r"
+    arguments = (store, "--model", model, "--text-column", "body", "--limit", 4, "--no-encoder", "--out", out)
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(steps, "fill_sample", interrupted)
+        patch.setattr(steps, "Outcome", interrupted)
+        code, _, err = run(capsys, *arguments)
+    assert code == 130 and "resume" in err and (out / ".unfinished" / "vectors.jsonl").exists()
+    code, _, err = run(capsys, *arguments)
+    assert code == 0 and "going on" in err and not (out / ".unfinished").exists()
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    assert report["tiers"][0]["seconds"] is None  # the texts are the first run's
+
+
+@pytest.mark.parametrize(
+    "case, words",
+    [
+        ("rotated", "rotated"), ("narrow", "384"), ("column", "no column 'nothing'"), ("bad", "usable vector"),
+        ("empty", "no vectors"), ("file", "is a file"), ("threshold", "figures: words"), ("defence", "unknown"),
+        ("candidates", "no such file"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line(capsys, model, vectors, tmp_path, case, words):
+    """Rotated vectors came back as fluent nonsense with status 0; a mistake came to light after the attack."""
+    turned = vectors @ np.linalg.qr(np.random.default_rng(0).standard_normal((384, 384)))[0]
+    many = np.tile(turned, (10, 1)) if case == "rotated" else vectors
+    kept = {"narrow": many[:, :300], "bad": np.zeros((3, 384)), "empty": many[:0]}.get(case, many)
+    source = write(tmp_path / "dump.parquet", kept.astype(np.float32))
+    out = source if case == "file" else tmp_path / "r"
+    more = {
+        "column": ("--column", "nothing"), "threshold": ("--fail-over", "word=0.1"), "defence": ("--defences", "x"),
+        "candidates": ("--candidates", tmp_path / "none.txt"),
+    }.get(case, ())  # fmt: skip
+    code, printed, err = run(capsys, source, "--model", model, "--out", out, *more)
+    assert code == 2 and words in err.splitlines()[-1] and not printed
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_sample_is_drawn_by_its_seed(store):
+    """The first rows of a store are its oldest; a sample that changes cannot be compared."""
+    source = open_vectors(store, "embedding", "ticket", "body")
+    samples = [draw(source, 3, seed) for seed in (0, 0, 1, 2, 3)]
+    assert (samples[0].rows == samples[1].rows).all() and samples[0].digest == samples[4].digest
+    assert len({tuple(one.rows) for one in samples}) > 1
+    for one in samples:
+        assert one.ids == [f"T-{row}" for row in one.rows] and one.texts == [TEXTS[row] for row in one.rows]
+    assert (draw(source, 100, 0).rows == np.arange(len(TEXTS))).all() and draw(source, 3, 0).total == len(TEXTS)
+    assert len(set(subset(10, 4, 0))) == 4 and (subset(3, 9, 1) == np.arange(3)).all()
+
+
+def test_guesses_are_told_from_strangers(encoder):
+    """A fixed threshold takes every short guess for a hit, or none."""
+    cities, faults = ("Oslo", "Lima", "Cairo", "Perth", "Osaka"), ("is closed", "has no heating", "lost my invoice 42")
+    members = [f"Our office in {city} {fault}, please tell Mrs Tanaka." for city in cities for fault in faults]
+    vectors = encoder.encode(members).numpy()
+    guesses = [members[3], members[14], "Quarterly figures of the shipping division fell by a third in spring"]
+    found = rank_guesses(guesses, encoder.encode, vectors, np.arange(15) + 100, None, members, 0)
+    by_text = {guess.text: guess for guess in found.ranking}
+    assert all(guesses[guess.number - 1] == guess.text for guess in found.ranking)
+    assert by_text[members[3]].is_alarm and by_text[members[3]].row == 103 and by_text[members[3]].cosine > 0.999
+    assert not by_text[guesses[2]].is_alarm and found.ranking[-1].text == guesses[2]
+    assert all(one.false_alarms <= 0.05 and one.members > 0 and one.true_alarms > 0 for one in found.rates)

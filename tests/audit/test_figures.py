@@ -1,0 +1,73 @@
+"""Shares, their intervals, severity and thresholds."""
+
+import numpy as np
+import pytest
+
+from modeling_embinv.audit.figures import Figure, share
+from modeling_embinv.audit.severity import KIND_LEVELS, exceeded, parse_limits, severity
+from modeling_embinv.errors_embinv import EmbInvError
+
+
+def test_a_share_is_pooled_over_rows():
+    """The mean of rows' shares would give a row of one word the weight of a row of ten."""
+    figure = share([1, 0], [1, 9])
+    assert figure.value == pytest.approx(0.1) and (figure.hits, figure.count) == (1, 10)
+    assert share([0.0, 0.0], [0, 0]) is None
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+    """Resamples of words instead of rows give intervals that are far too narrow: the words of a row come together."""
+    generator, covered, trials = np.random.default_rng(0), 0, 200
+    for trial in range(trials):
+        rows = generator.random(60) < 0.4  # all ten words of a row come back, or none
+        figure = share(10.0 * rows, [10] * 60, seed=trial)
+        covered += figure.low <= 0.4 <= figure.high
+    assert 0.89 <= covered / trials <= 0.99
+
+
+def test_nothing_of_few_rows_is_not_certainly_nothing():
+    """0 of 3 had the interval [0, 0], and 1 of 1 was certain."""
+    assert share([0, 0, 0], [4, 4, 4]).high == pytest.approx(1 - 0.025 ** (1 / 3))
+    assert share([1]).low == pytest.approx(0.025) and share([1] * 100).low > 0.96
+    assert share([0, 0], [4, 0]).high == pytest.approx(0.975)  # a row without words says nothing
+
+
+def test_floors_are_measured_on_the_same_totals():
+    """A floor on another denominator cannot stand beside the figure."""
+    figure = share([3, 3], [4, 4], {"chance": [1, 0]})
+    assert figure.floors == {"chance": 0.125} and figure.above_floor
+    assert not share([3, 3], [4, 4], {"chance": [3, 3]}).above_floor
+
+
+@pytest.mark.parametrize(
+    "value, expected",
+    [(0.5, "critical"), (0.4999, "high"), (0.3, "high"), (0.2999, "medium"), (0.15, "medium"), (0.1499, "low")],
+)
+def test_severity_at_its_thresholds(value, expected):
+    """Off by one at a boundary, and the page and its legend disagree."""
+    assert severity(Figure(value, 0.1, 0.6, 1, 2, {"chance": 0.05})) == expected
+
+
+def test_severity_of_kinds_and_of_chance():
+    """Half of the names is worse than half of the words; a figure that chance reaches is no finding."""
+    assert severity(Figure(0.2, 0.1, 0.3, 1, 5), KIND_LEVELS) == "critical"
+    assert severity(Figure(0.0499, 0.01, 0.3, 1, 5), KIND_LEVELS) == "medium"
+    assert severity(Figure(0.9, 0.2, 1.0, 1, 5, {"chance": 0.2})) == "none"
+    assert severity(Figure(0.0, 0.0, 0.0, 0, 5)) == "none"
+
+
+def test_thresholds_of_the_command():
+    """At the threshold is within it; what was not measured must not pass."""
+    limits = parse_limits(["words=0.3, names=0", "exact=1"], ("words", "names", "exact"))
+    assert limits == {"words": 0.3, "names": 0.0, "exact": 1.0}
+    figures = {name: Figure(value, 0, 1, 1, 1) for name, value in (("words", 0.3), ("names", 0.01), ("exact", 1.0))}
+    assert exceeded(figures, limits) == {"words": False, "names": True, "exact": False}
+    with pytest.raises(EmbInvError, match="phone: not measured"):
+        exceeded(figures, {"phone": 0.1})
+
+
+@pytest.mark.parametrize("given", ["words", "words=x", "words=1.1", "words=-0.1", "wrods=0.3", "words=nan", ""])
+def test_impossible_thresholds(given):
+    """A gate with a typing mistake stood open."""
+    with pytest.raises(EmbInvError, match="--fail-over"):
+        parse_limits([given], ("words",))

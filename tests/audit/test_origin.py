@@ -1,0 +1,65 @@
+"""Whose vectors these are, in words."""
+
+import numpy as np
+import pytest
+
+from modeling_embinv.audit.fingerprint import best, origin
+from modeling_embinv.audit.public import public_sentences
+from modeling_embinv.cli.options import CHECKPOINT
+from modeling_embinv.configuration_embinv import EmbInvConfig
+
+
+@pytest.fixture(scope="module")
+def config():
+    return EmbInvConfig.from_pretrained(CHECKPOINT)
+
+
+@pytest.fixture(scope="module")
+def own(encoder) -> np.ndarray:
+    return encoder.encode(list(public_sentences()[:120])).numpy()
+
+
+def test_own_vectors_fit_in_whatever_length(config, own):
+    """Scaled and int8 vectors of the right encoder can be inverted: a note, no mismatch."""
+    assert origin("m", config, own).looks_like is None
+    for changed in (3 * own, np.rint(own * 400)):
+        found = origin("m", config, changed)
+        assert found.looks_like is None and found.notes
+
+
+@pytest.mark.parametrize(
+    "kind, words",
+    [
+        ("random", "random numbers"), ("rotated", "another encoder"), ("permuted", "another encoder"),
+        ("signs", "signs"), ("noised", "strong noise"), ("narrow", "first 192"),
+    ],
+)  # fmt: skip
+def test_strangers_are_named(config, own, kind, words):
+    """The words "another encoder" for everything leaves the user alone with the question why."""
+    generator = np.random.default_rng(0)
+    changed = {
+        "random": lambda: generator.standard_normal(own.shape),
+        "rotated": lambda: own @ np.linalg.qr(generator.standard_normal((384, 384)))[0],
+        "permuted": lambda: own[:, generator.permutation(384)],
+        "signs": lambda: np.sign(own),
+        "noised": lambda: own + 0.1 * generator.standard_normal(own.shape),
+        "narrow": lambda: own[:, :192],
+    }[kind]()
+    found = origin("m", config, changed.astype(np.float32))
+    assert found.looks_like and words in found.looks_like and "all-MiniLM-L6-v2" in str(found)
+    assert found.has_width == (kind != "narrow")
+
+
+def test_cut_and_centred_vectors_are_noted(config, own):
+    """They fit by their variances, and come back worse: the reader should know why."""
+    cut = own * (np.arange(384) < 192)
+    assert any("first 192" in note for note in origin("m", config, cut).notes)
+    assert any("centred" in note for note in origin("m", config, own - own.mean(axis=0)).notes)
+    assert not any("centred" in note for note in origin("m", config, own).notes)
+
+
+def test_the_checkpoint_that_fits_is_chosen(config, own):
+    """Of several checkpoints, the order on the command line decided."""
+    other = EmbInvConfig(**{**config.to_dict(), "embedding_dim": 512, "encoder_fingerprint": None})
+    origins = [origin("other", other, own), origin("right", config, own)]
+    assert best(origins).model == "right" and best(origins[:1]).model == "other"

@@ -1,0 +1,85 @@
+"""The files of a report: what they hold, and what they must not."""
+
+import json
+import re
+
+import pytest
+
+from modeling_embinv.audit.files import write_report
+from modeling_embinv.audit.hits import redacted
+from modeling_embinv.audit.page import page
+from modeling_embinv.audit.sarif import sarif
+from modeling_embinv.audit.terminal import lines
+from modeling_embinv.audit.words import content_words
+from tests.audit.conftest import entities, report_of, tier_result
+
+TEXTS = [f"Zebedee Quuxley{row} moved to Wobbleton{row} <b>today</b>" for row in range(12)]
+RECOVERED = [f"zebedee quuxley{row} abandoned wobbleton{row}" for row in range(12)]
+
+
+@pytest.fixture(scope="module")
+def result():
+    found = [entities(text, names=f"Zebedee Quuxley{row}") for row, text in enumerate(TEXTS)]
+    return tier_result(TEXTS, RECOVERED, found)
+
+
+@pytest.mark.parametrize("reveal", [False, True])
+def test_recovered_words_stand_only_where_they_are_revealed(result, tmp_path, reveal):
+    """A report goes to people who may not read the store."""
+    write_report(report_of(result, reveal=reveal), tmp_path)
+    secrets = set().union(*map(content_words, RECOVERED))
+    assert {path.name for path in tmp_path.iterdir()} == {"index.html", "report.json", "hits.jsonl", "report.sarif"}
+    for path in tmp_path.iterdir():
+        text = path.read_text(encoding="utf-8").lower()
+        shown = {word for word in secrets if re.search(rf"\b{word}\b", text)}
+        assert bool(shown) == (reveal and path.name in ("index.html", "hits.jsonl")), (path.name, shown)
+    assert "zebedee" not in "\n".join(lines(report_of(result, reveal=reveal))).lower()
+
+
+def test_bars_do_not_tell_lengths():
+    """A bar as long as its word helps to guess it."""
+    assert redacted("I, Bob") == redacted("supercalifragilistic tunes!") == "▇▇▇ ▇▇▇"
+
+
+def test_the_page_is_closed_and_escaped(result):
+    """A page that loads something tells its host who reads which report; a text of a stranger is no HTML."""
+    text = page(report_of(result, reveal=True))
+    assert "<b>" not in text.replace("<b style", "") and "&lt;" in text
+    assert "<script" not in text and not re.search(r"(src|href)\s*=|url\(|@import", text)
+    assert "default-src 'none'" in text and "prefers-color-scheme: dark" in text and "@media print" in text
+
+
+def test_sarif_holds_what_the_format_requires(result):
+    """SARIF 2.1.0, 3.13 to 3.28, and what GitHub asks for besides: a file, and a score."""
+    document = json.loads(json.dumps(sarif(report_of(result))))
+    (run,) = document["runs"]
+    driver = run["tool"]["driver"]
+    assert document["version"] == "2.1.0" and document["$schema"].endswith(".json") and driver["name"]
+    assert len({rule["id"] for rule in driver["rules"]}) == len(driver["rules"]) == len(run["results"]) == 2
+    for one in run["results"]:
+        assert driver["rules"][one["ruleIndex"]]["id"] == one["ruleId"]
+        assert one["level"] in ("none", "note", "warning", "error") and one["message"]["text"]
+        place = one["locations"][0]["physicalLocation"]
+        assert place["artifactLocation"]["uri"] == "dump.parquet" and place["region"]["startLine"] == 1
+        assert one["partialFingerprints"]
+    assert all(0 <= float(rule["properties"]["security-severity"]) <= 10 for rule in driver["rules"])
+
+
+def test_the_report_says_how_it_was_made(result):
+    """Without seed, sample and versions nobody can repeat it."""
+    document = report_of(result, limits={"words": 0.3}).as_dict()
+    assert document["schema"] == "embinv-audit/1" and document["severity"] == "critical"
+    assert document["sample"] == {"rows": 12, "of": 12, "seed": 0}
+    assert {"embinv", "python", "torch"} <= set(document["versions"])
+    (tier,) = document["tiers"]
+    assert tier["figures"]["words"]["floors"] and tier["kinds"]["names"]["whole"]["hits"] == 12
+    assert document["thresholds"]["fail_over"]["words"] == {"limit": 0.3, "over": True}
+    ids = {one["id"] for one in document["standards"]}
+    assert {"OWASP LLM08:2025", "MITRE ATLAS AML.T0024.001", "CWE-200"} <= ids
+
+
+def test_few_entities_make_no_severity():
+    """One name of one is 100 %, and says nothing."""
+    text = "Zebedee said hello yesterday"
+    result = tier_result([text, "other things"], ["zebedee", "x"], [entities(text, names="Zebedee"), []])
+    assert report_of(result).severity != "critical"
