@@ -77,12 +77,13 @@ def redacted_tab(inverter: Inverter, guarded: Callable[..., Any]) -> None:
     @guarded
     def show(text: str, hidden: list[str], judge: str) -> Iterator[list[Any]]:
         """Message and both attacks, as they grow; an error takes the place of the old result."""
-        yield [notes_html(notes_of(inverter, tidy(text))), ""]
+        notes = notes_html(notes_of(inverter, tidy(text)))
+        yield [notes, ""]
         try:
             for both in attack(inverter, text, hidden, judge):
                 yield [gr.skip(), gr.skip() if both is None else both_html(both)]
         except ValueError as error:
-            yield [refused_html(error), ""]
+            yield [notes + refused_html(error), ""]
 
     @guarded
     def redacted(text: str, hidden: list[str], judge: str = judges.default) -> Iterator[dict]:  # type: ignore[type-arg]
