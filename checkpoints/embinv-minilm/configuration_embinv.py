@@ -40,8 +40,8 @@ class EmbInvConfig(PreTrainedConfig):
         causal_share: share of the training updates that were from left to right; 0 for a model that learned masked
             tokens alone, which writes with no "autoregressive" strategy.
         timestep_features: number of sinusoidal features φ(t) of the timestep.
-        surrogate_rank: rank of the surrogate encoder's changes to the trunk (the last stage of training), 0 for none; from
-            the trunk's width on they are whole matrices.
+        surrogate_rank: rank of the surrogate encoder's changes to the trunk (the last stage of training), 0 for none;
+            from the trunk's width on they are whole matrices.
         encoder_id, encoder_revision, encoder_prompt: the encoder whose vectors this model inverts.
         encoder_fingerprint: mean and variance of that encoder's vectors, see `Fingerprint`; None where none was taken.
         custom_pipelines: where `pipeline("embedding-inversion")` finds its class.

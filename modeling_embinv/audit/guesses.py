@@ -119,9 +119,7 @@ def rank_guesses(
             cosine = float(nearest[index, row])
             chance = float((decoys >= cosine).mean())
             name = None if ids is None else ids[row]
-            ranking.append(
-                Guess(index + 1, guesses[index], cosine, int(rows[row]), name, cosine > threshold, chance)
-            )
+            ranking.append(Guess(index + 1, guesses[index], cosine, int(rows[row]), name, cosine > threshold, chance))
     ranking.sort(key=lambda guess: (guess.chance, -guess.cosine))
     return Guesses(ranking, found, len(unit))
 

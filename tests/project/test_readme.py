@@ -6,6 +6,8 @@ import shlex
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from modeling_embinv.cli.demo import DEMO_SENTENCES
 from modeling_embinv.cli.main import main
@@ -35,18 +37,23 @@ def test_readme_commands_run_as_printed(encoder, tmp_path, monkeypatch, capsys):
     """A flag that was renamed would stand in the README for good.
 
     The demo that searches runs on one of its sentences, for all six take minutes; `embinv evaluate` needs a corpus,
-    so that it exists must do.
+    so that it exists must do; `embinv audit` runs without the slower of its attackers.
     """
     monkeypatch.chdir(tmp_path)
     vectors = encoder.encode(list(DEMO_SENTENCES[:3])).numpy()
     np.save("vectors.npy", vectors)
     row = {"text": "The dog slept in front of the ▇▇▇.", "embedding": vectors[0].tolist()}
     Path("redacted.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    pq.write_table(pa.table({"embedding": vectors.tolist(), "text": DEMO_SENTENCES[:3]}), "dump.parquet")
     printed = commands((ROOT / "README.md").read_text(encoding="utf-8"))
-    assert {command for command, *_ in printed} == {"demo", "invert", "fill", "evaluate"} and len(printed) >= 5
+    assert {command for command, *_ in printed} == {"demo", "invert", "fill", "evaluate", "audit"} and len(
+        printed
+    ) >= 5
     for command in printed:
         if "--feedback" in command:
             command = [*command, DEMO_SENTENCES[4]]
+        if command[0] == "audit":
+            command = [*command, "--no-encoder"]
         if command == ["evaluate"]:
             command = ["evaluate", "--help"]
         if command != ["invert"]:
@@ -56,6 +63,7 @@ def test_readme_commands_run_as_printed(encoder, tmp_path, monkeypatch, capsys):
             assert float(re.search(r"cosine ([\d.]+)", out)[1]) > 0.95
     assert len((tmp_path / "texts.jsonl").read_text().splitlines()) == 3
     assert json.loads((tmp_path / "filled.jsonl").read_text())["gaps"][0]["text"] == "fire"
+    assert json.loads((tmp_path / "report" / "report.json").read_text())["source"]["rows"] == 3
 
 
 def test_readme_names_files_and_targets_that_exist():
