@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 OLDEST := .venv-oldest
 
 CORPUS ?= ../shared/corpus
-RUN := runs/minilm_cpu_surrogate
+RUN := runs/minilm_cpu_words
 TRAINING_PARTS := commonvoice tanaka books-fiction wikipedia-simple wikipedia-misc wikipedia-good gov-18f gum-pud \
 	web-ewt us-presidential-speeches books-nonfiction opensource-guide xquad
 HELD_OUT_PARTS := tanaka commonvoice wikipedia-simple books-fiction wikipedia-misc gov-18f web-ewt world-factbook
@@ -57,6 +57,8 @@ checkpoint: $(STAMP)
 	$(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml train.py configs/minilm_cpu.yaml
 	$(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml train.py configs/minilm_cpu_32.yaml
 	$(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml train.py configs/minilm_cpu_surrogate.yaml
+	$(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml train.py configs/minilm_cpu_words.yaml \
+		--init-from runs/minilm_cpu_surrogate/best
 	$(BIN)/embinv prepare $(TRAINING_PARTS:%=$(CORPUS)/en/%.txt.xz) --out data/minilm_32 --length 32 --max-tokens 31 \
 		--share 0.12 --validation-share 0.005
 	$(BIN)/embinv calibrate data/minilm_16 data/minilm_32 --model $(RUN)/best --int8 --search-limit 96 \

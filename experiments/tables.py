@@ -74,7 +74,9 @@ def _score_lines(results: dict, entry: dict) -> list[list[str]]:
     def cell(value: object) -> str:
         if value is None:
             return ""
-        return Score(**value).shown(digits) if isinstance(value, dict) else f"{value:.3g}"
+        if isinstance(value, dict):
+            return Score(**value).shown(digits)
+        return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
 
     lines = [[name, *(cell(row.get(column)) for column in columns)] for name, row in results["rows"].items()]
     return [["", *columns], *lines]

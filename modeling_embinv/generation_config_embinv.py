@@ -42,9 +42,9 @@ INSTEAD = {
     **dict.fromkeys(("eos_token_id", "pad_token_id"), "it is set in the model's config"),
 }
 
-# what a confidence rests on: the sampler alone, likelihoods of several candidates, a search with a judge, or a search
-# for the words of gaps
-KINDS = ("open_loop", "candidates", "surrogate", "encoder", "fill_surrogate", "fill_encoder")
+# what a confidence rests on: the sampler alone, likelihoods of several candidates, a search with a judge, a search for
+# the words of gaps, or the word head
+KINDS = ("open_loop", "candidates", "surrogate", "encoder", "fill_surrogate", "fill_encoder", "words")
 # cosines nearer to 1 than this differ by rounding
 NEAREST = 1e-4
 
@@ -56,7 +56,8 @@ class Calibration:
     p is the probability that the model gave the token, n the number of tokens of its text with the end token, and
     d = −log10(1 − cosine + 1e-4) says how near the text's vector came to e, where a search knows that. A right token
     stands at its own position, which is harder in longer texts. `embinv calibrate` fits the four numbers on held-out
-    texts; by default p stays as it is. p = 0 (masked) and p = 1 (given by the user) always do.
+    texts; by default p stays as it is. p = 0 (masked) and p = 1 (given by the user) always do. For "words", p is that
+    of a word being in the text, and n the number of words that are expected in it.
     """
 
     probability: float = 1.0
@@ -72,9 +73,14 @@ class Calibration:
         if self.probability <= 0:
             raise EmbInvError(f"probability of a calibration must be above 0, got {self.probability}.")
 
+    @property
+    def is_neutral(self) -> bool:
+        """Whether it leaves p as it is."""
+        return self == Calibration()
+
     def __call__(self, confidence: Tensor, ids: Tensor, end_token_id: int, cosine: Tensor | None = None) -> Tensor:
         """Calibrated confidence (B, L) of p (B, L) for texts ids (B, L) whose vectors have `cosine` (B,) with e."""
-        if self == Calibration():
+        if self.is_neutral:
             return confidence
         size = text_positions(ids, end_token_id).sum(dim=1, keepdim=True)
         cosine = torch.zeros(len(ids), device=ids.device) if cosine is None else cosine

@@ -36,6 +36,8 @@ from .surrogate_embinv import Surrogate
 from .trunk_embinv import Trunk
 from .trunk_embinv import adaptive_norm
 from .trunk_embinv import build_trunk
+from .words_embinv import WordHead
+from .words_embinv import WordsMixin
 
 
 @dataclass
@@ -96,6 +98,9 @@ class EmbInvPreTrainedModel(CheckedLoading, PreTrainedModel):
                 init.zeros_(up)
             init.eye_(module.dense.weight)  # an encoder's own trunk starts as that encoder
             init.zeros_(module.dense.bias)
+        elif isinstance(module, WordHead):
+            init.normal_(module.dense_in.weight, std=module.dense_in.in_features**-0.5)
+            init.zeros_(module.bias)
         elif isinstance(module, ModernBertRotaryEmbedding):
             # not saved with the weights, so loading must compute them again
             for kind in module.layer_types:
@@ -117,7 +122,7 @@ class EmbInvPreTrainedModel(CheckedLoading, PreTrainedModel):
 EMBEDDED_ROWS, EMBEDDED_ROWS_CPU = 1024, 128
 
 
-class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, CausalMixin, EmbInvGenerationMixin, FillingMixin):
+class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, CausalMixin, EmbInvGenerationMixin, FillingMixin, WordsMixin):
     """Masked diffusion language model conditioned on a sentence embedding by adaptive layer norms.
 
     The same weights predict in two orders: a [MASK] from all that is visible, or (`causal`) each token from those to
@@ -143,6 +148,7 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, CausalMixin, EmbInvGenerat
         self.condition_tokens = ConditionTokens(config) if config.num_condition_tokens else None
         self.trunk = build_trunk(backbone)
         self.surrogate = Surrogate(config, self.trunk) if config.surrogate_rank else None
+        self.word_head = WordHead(config) if config.word_head_size else None
         self.modulation = Modulation(config, self.trunk.num_norms + 1)  # the trunk's norms, then the head's
         self.head = PredictionHead(config)
         self.decoder = nn.Linear(config.hidden_size, config.vocab_size)

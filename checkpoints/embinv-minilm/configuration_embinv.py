@@ -42,6 +42,7 @@ class EmbInvConfig(PreTrainedConfig):
         timestep_features: number of sinusoidal features φ(t) of the timestep.
         surrogate_rank: rank of the surrogate encoder's changes to the trunk (the last stage of training), 0 for none;
             from the trunk's width on they are whole matrices.
+        word_head_size: width of the head that says which words are in a vector, 0 for none.
         encoder_id, encoder_revision, encoder_prompt: the encoder whose vectors this model inverts.
         encoder_fingerprint: mean and variance of that encoder's vectors, see `Fingerprint`; None where none was taken.
         custom_pipelines: where `pipeline("embedding-inversion")` finds its class.
@@ -68,6 +69,7 @@ class EmbInvConfig(PreTrainedConfig):
     causal_share: float | int = 0.0
     timestep_features: int = 64
     surrogate_rank: int = 0
+    word_head_size: int = 0
     encoder_id: str | None = None
     encoder_revision: str | None = None
     encoder_prompt: str | None = None
@@ -141,6 +143,8 @@ class EmbInvConfig(PreTrainedConfig):
             raise EmbInvError(f"causal_share must be in [0, 1], got {self.causal_share}.")
         if self.surrogate_rank < 0:
             raise EmbInvError(f"surrogate_rank must be 0 or more, got {self.surrogate_rank}.")
+        if self.word_head_size < 0:
+            raise EmbInvError(f"word_head_size must be 0 or more, got {self.word_head_size}.")
         if not 0 < self.noise_lambda < math.inf:
             raise EmbInvError(f"noise_lambda must be positive, got {self.noise_lambda}.")
 

@@ -1,5 +1,6 @@
 """Batches for training: a pure function of (seed, index), so that a resumed run repeats an uninterrupted one."""
 
+import os
 from pathlib import Path
 from typing import Protocol
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from ..errors_embinv import EmbInvError
 from ..texts_embinv import decode_rows
+from .chunks import ChunkSampler
 from .encoders import Encoder, SentenceEncoder
 from .pairs import load_pairs, read_manifest
 from .spans import SpanSampler
@@ -21,6 +23,10 @@ class Batches(Protocol):
 
     def batch(self, index: int, batch_size: int, canvas: int | None = None) -> tuple[Tensor, Tensor]:
         """Originals (B, canvas) int64 and embeddings (B, D) float32 of batch `index`; the whole canvas by default."""
+        ...
+
+    def ids(self, index: int, batch_size: int) -> Tensor:
+        """Originals as those of `batch`, without any call of an encoder."""
         ...
 
 
@@ -67,6 +73,10 @@ class PairBatches:
         ids = torch.from_numpy(np.asarray(rows["input_ids"])[where, :canvas].astype(np.int64))
         return ids, torch.from_numpy(np.asarray(rows["embedding"])[where].astype(np.float32))
 
+    def ids(self, index: int, batch_size: int) -> Tensor:
+        """As `batch`, without the vectors."""
+        return self.batch(index, batch_size)[0]
+
 
 def held_out_pairs(
     folder: str | Path, length: int, count: int | None = None, split: str = "validation"
@@ -87,13 +97,74 @@ def held_out_pairs(
 class SpanBatches:
     """Random spans of a tokenised corpus, embedded as training goes, so that a small corpus never repeats a pair."""
 
-    def __init__(self, sampler: SpanSampler, encoder: Encoder) -> None:
+    def __init__(self, sampler: SpanSampler | ChunkSampler, encoder: Encoder) -> None:
         self.sampler, self.encoder = sampler, encoder
+
+    def ids(self, index: int, batch_size: int) -> Tensor:
+        """As `batch`, without the vectors."""
+        return self.sampler.batch(index, batch_size)
 
     def batch(self, index: int, batch_size: int, canvas: int | None = None) -> tuple[Tensor, Tensor]:
         """As `PairBatches.batch`."""
         ids = self.sampler.batch(index, batch_size, canvas)
         return ids, embed_rows(self.encoder, ids)
+
+
+class ChunkBatches(SpanBatches):
+    """A pool of chunks that training goes through again and again; each is embedded when it first comes to it.
+
+    The texts are of very different lengths. So they are embedded in pieces of 1,024, among which each has its like: a
+    batch alone would be padding for the most part. The first epoch is in the order of the pieces.
+
+    Args:
+        sampler: where the texts come from.
+        encoder: embeds them.
+        size: texts of the pool, a multiple of 1,024 or less than that.
+        folder: keeps the vectors, so that a run that was killed need not embed them again. It must be of this sampler
+            and encoder alone.
+    """
+
+    PIECE = 1024
+
+    def __init__(self, sampler: ChunkSampler, encoder: Encoder, size: int, folder: Path) -> None:
+        super().__init__(sampler, encoder)
+        self.piece = min(self.PIECE, size)
+        self.size, self.folder = size - size % self.piece, folder
+        self._rows = np.zeros((self.size, sampler.most), dtype=np.int32)
+        self._vectors = np.zeros((self.size, encoder.embedding_dim), dtype=np.float32)
+        self._ready: set[int] = set()
+        self._order: tuple[int, NDArray[np.int64]] | None = None
+
+    def batch(self, index: int, batch_size: int, canvas: int | None = None) -> tuple[Tensor, Tensor]:
+        """As `PairBatches.batch`.
+
+        Raises:
+            EmbInvError: for a batch that is larger than the pool.
+        """
+        if batch_size > self.size:
+            raise EmbInvError(f"a pool of {self.size} texts has no batch of {batch_size}: lower batch_size.")
+        epoch, part = divmod(index, self.size // batch_size)
+        if self._order is None or self._order[0] != epoch:
+            later = np.random.default_rng((self.sampler.seed, epoch)).permutation(self.size)
+            self._order = epoch, later if epoch else np.arange(self.size)
+        rows = self._order[1][part * batch_size : (part + 1) * batch_size]
+        for piece in sorted({int(row) // self.piece for row in rows} - self._ready):
+            self._fill(piece)
+        ids = torch.from_numpy(self._rows[rows, :canvas].astype(np.int64))
+        return ids, torch.from_numpy(self._vectors[rows])
+
+    def _fill(self, piece: int) -> None:
+        """Read the vectors of a piece from its file, or make that file."""
+        ids = self.sampler.batch(piece, self.piece)
+        path = self.folder / f"{piece:06d}.npy"
+        if not path.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f"{path.stem}.{os.getpid()}.partial.npy")
+            np.save(partial, embed_rows(self.encoder, ids).cpu().numpy())
+            partial.replace(path)
+        rows = slice(piece * self.piece, (piece + 1) * self.piece)
+        self._rows[rows], self._vectors[rows] = ids.numpy(), np.load(path)
+        self._ready.add(piece)
 
 
 def embed_rows(encoder: Encoder, ids: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..errors_embinv import EmbInvError
 from ..integrity_embinv import role_ids
+from ..words_embinv import word_starts
 
 
 class Vocabulary:
@@ -43,17 +44,8 @@ class Vocabulary:
 
     @cached_property
     def word_starts(self) -> NDArray[np.bool_]:
-        """(V,) bool: the tokens with which a word begins; special tokens are none.
-
-        WordPiece marks what continues a word ("##"), SentencePiece and byte-level BPE what begins one ("▁", "Ġ").
-        """
-        ids = self.tokenizer.get_vocab()
-        prefix = getattr(self.tokenizer.backend_tokenizer.model, "continuing_subword_prefix", None)
-        mark = max(("▁", "Ġ"), key=lambda mark: sum(token.startswith(mark) for token in ids))
-        starts = np.zeros(len(self.special), bool)
-        for token, token_id in ids.items():
-            starts[token_id] = not token.startswith(prefix) if prefix else token.startswith(mark)
-        return starts & ~self.special
+        """(V,) bool: the tokens with which a word begins; special tokens are none."""
+        return np.array(word_starts(self.tokenizer)) & ~self.special
 
     @property
     def suppressed(self) -> list[int]:

@@ -9,6 +9,7 @@ import yaml
 from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
 from huggingface_hub.errors import HFValidationError, HTTPError  # type: ignore[attr-defined]  # httpx's, whichever it is
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from ..data.files import one_line
 from ..errors_embinv import EmbInvError
@@ -21,7 +22,8 @@ METRICS = {
     "token accuracy": "accuracy", "token F1": "f1", "ROUGE-L": "rouge", "exact": "exact_match", "BLEU": "bleu",
     "cosine": "cosine_similarity",
 }  # fmt: skip
-_NEEDED = ("config.json", "model.safetensors", "modeling_embinv.py", "tokenizer.json")
+_NEEDED = ("config.json", "modeling_embinv.py", "tokenizer.json")
+WEIGHTS = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)
 _CARD = """# {name}
 
 Recovers text from embeddings of `{encoder}` ({dim} dimensions), for texts of at most {length} tokens, by masked
@@ -51,7 +53,10 @@ def assemble(folder: str | Path, out: str | Path, repo: str) -> list[Path]:
         validate_repo_id(repo)
     except HFValidationError as error:
         raise EmbInvError(one_line(error)) from error
-    if missing := [name for name in _NEEDED if not (folder / name).is_file()]:
+    missing = [name for name in _NEEDED if not (folder / name).is_file()]
+    # the weights are one file, or several with an index
+    missing += [SAFE_WEIGHTS_NAME] * (not any((folder / name).is_file() for name in WEIGHTS))
+    if missing:
         raise EmbInvError(f"{folder} is not an exported inverter; missing: {', '.join(missing)}.")
     if out.exists() and any(out.iterdir()):
         raise EmbInvError(f"{out} is not empty; give a new folder.")

@@ -1,6 +1,7 @@
 """A training run's parts: the model, the data, and which loop they go into."""
 
 import dataclasses
+import hashlib
 import json
 import traceback
 from collections.abc import Sequence
@@ -15,7 +16,8 @@ from accelerate.utils import set_seed
 from transformers import PreTrainedTokenizerBase
 
 from ..causal_embinv import check_prefix
-from ..data.batches import Batches, PairBatches, SpanBatches, held_out_pairs
+from ..data.batches import Batches, ChunkBatches, PairBatches, SpanBatches, held_out_pairs
+from ..data.chunks import FEWEST, MOST, ChunkSampler
 from ..data.encoder_config import EncoderConfig, packaged_folder, same_setting
 from ..data.encoders import Encoder, load_encoder
 from ..data.files import one_line
@@ -28,6 +30,7 @@ from ..inputs_embinv import Fingerprint
 from ..loading import load_inverter
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..runtime import prepare_process
+from ..words_embinv import WordVocabulary
 from .backbone import new_inverter, prepare_tokenizer
 from .bag_of_words import warm_up_on_words
 from .checkpoints import checkpoints, remove_unfinished, step_of
@@ -39,6 +42,7 @@ from .machine import attention_of, precision_of
 from .optimizers import new_optimizers
 from .trackers import JSONLinesTracker
 from .validation import ValidationSet
+from .words import WordTraining, start_from_counts
 
 
 def train(config: TrainingConfig) -> Path:
@@ -98,12 +102,15 @@ def _run(config: TrainingConfig, accelerator: Accelerator, lines: JSONLinesTrack
     encoder = load_encoder(EncoderConfig.from_yaml(config.encoder), device=accelerator.device)
     model, tokenizer = build_model(config, encoder)
     batches, held_out = build_data(config, encoder, model)
-    fingerprint = Fingerprint.of(held_out.embedding)
-    model.config.encoder_fingerprint = None if fingerprint is None else fingerprint.to_text()
+    if not config.word_head_size:  # its texts are of other lengths than the inverter's
+        fingerprint = Fingerprint.of(held_out.embedding)
+        model.config.encoder_fingerprint = None if fingerprint is None else fingerprint.to_text()
     newest = _newest(config, accelerator, output_dir)
     lines.rewind(step_of(newest) if newest else -1)
     if config.bag_of_words_steps and not newest:
         warm_up_on_words(model, batches, config.word_warm_up(), accelerator)
+    if config.word_head_size and not newest:
+        start_from_counts(model, batches, config.batch_size, WordVocabulary.of(tokenizer))
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable()  # type: ignore[no-untyped-call]  # transformers left it without types
     if config.compile:
@@ -111,7 +118,7 @@ def _run(config: TrainingConfig, accelerator: Accelerator, lines: JSONLinesTrack
 
     rates = config.rates()
     model, *optimizers = accelerator.prepare(model, *new_optimizers(model, rates))
-    stage = Distillation if config.surrogate_rank else Run
+    stage = Distillation if config.surrogate_rank else WordTraining if config.word_head_size else Run
     run = stage(
         config,
         accelerator=accelerator,
@@ -148,12 +155,8 @@ def build_model(config: TrainingConfig, encoder: Encoder) -> tuple[EmbInvForMask
         (model, tokenizer), has_changed = _new_model(config, encoder), False
     if config.causal_share:
         check_prefix(model.config)
-    if config.surrogate_rank:  # that stage leaves the inverter as it is
-        _drop_stale(model, surrogate=False, calibrations=("surrogate",))
-        model.add_surrogate(config.surrogate_rank, tokenizer.cls_token_id, encoder.weights)
-        model.requires_grad_(False)
-        assert model.surrogate is not None  # it was added just now
-        model.surrogate.requires_grad_(True)
+    if config.is_part:
+        _only_part(model, config, tokenizer, encoder).requires_grad_(True)
         return model.train(), tokenizer
     if config.freeze_backbone:
         model.freeze_backbone()
@@ -161,28 +164,48 @@ def build_model(config: TrainingConfig, encoder: Encoder) -> tuple[EmbInvForMask
         model.get_input_embeddings().requires_grad_(False)
     # the surrogate reads with the trunk's layers and token embeddings
     shared = any(weight.requires_grad for weight in model.trunk.parameters())
-    _drop_stale(model, surrogate=has_changed or shared)
-    if model.surrogate is not None:
-        model.surrogate.requires_grad_(False)
+    words = has_changed or model.get_input_embeddings().weight.requires_grad
+    _drop_stale(model, has_changed or shared, words, [kind for kind in KINDS if words or kind != "words"])
+    for part in (model.surrogate, model.word_head):
+        if part is not None:
+            part.requires_grad_(False)
     return model.train(), tokenizer
+
+
+def _only_part(
+    model: EmbInvForMaskedDiffusion, config: TrainingConfig, tokenizer: PreTrainedTokenizerBase, encoder: Encoder
+) -> torch.nn.Module:
+    """The part of a last stage, new where the model has none; nothing of the model trains."""
+    _drop_stale(model, False, False, ["surrogate" if config.surrogate_rank else "words"])
+    if config.surrogate_rank:
+        model.add_surrogate(config.surrogate_rank, tokenizer.cls_token_id, encoder.weights)
+    else:
+        model.add_word_head(config.word_head_size)
+    model.requires_grad_(False)
+    part = model.surrogate if config.surrogate_rank else model.word_head
+    assert part is not None  # it was added just now
+    return part
 
 
 def _trained_model(
     name: str, config: TrainingConfig, encoder: Encoder
 ) -> tuple[EmbInvForMaskedDiffusion, PreTrainedTokenizerBase, bool]:
     """The trained inverter of that name, its tokenizer, and whether it was another encoder's."""
-    changes: dict[str, Any] = {"max_sequence_length": config.max_sequence_length}
-    if not config.surrogate_rank:  # that stage leaves the inverter as it is
+    changes: dict[str, Any] = {}
+    if not config.word_head_size:
+        changes["max_sequence_length"] = config.max_sequence_length
+    if not config.is_part:  # such a stage leaves the inverter as it is
         changes |= {"canvas_lengths": config.canvas_lengths, "causal_share": config.causal_share}
     model, tokenizer = load_inverter(name, attn_implementation=attention_of(config.attn_implementation), **changes)
     inverted = f"{model.config.embedding_dim} numbers by {model.config.encoder_id}"
     has_changed = adopt_encoder(model, tokenizer, encoder)
-    if config.surrogate_rank and has_changed:
+    if config.is_part and has_changed:
+        part = "surrogate" if config.surrogate_rank else "word head"
         raise EmbInvError(
-            f"the stage of the surrogate leaves the inverter as it is: {name} inverts vectors of "
+            f"the stage of the {part} leaves the inverter as it is: {name} inverts vectors of "
             f"{inverted}, these have {encoder.embedding_dim} by {encoder.config.id}. Fine-tune it for them first."
         )
-    if not config.surrogate_rank:
+    if not config.is_part:
         grow_prefix(model, config.num_condition_tokens)
     return model, tokenizer, has_changed
 
@@ -223,11 +246,11 @@ def _trunk(config: TrainingConfig, encoder: Encoder) -> str | dict[str, Any]:
     return encoder.path
 
 
-def _drop_stale(model: EmbInvForMaskedDiffusion, surrogate: bool, calibrations: Sequence[str] = KINDS) -> None:
-    if dropped := drop_stale(model, surrogate, calibrations):
+def _drop_stale(model: EmbInvForMaskedDiffusion, surrogate: bool, words: bool, calibrations: Sequence[str]) -> None:
+    if dropped := drop_stale(model, surrogate, words, calibrations):
         get_logger(__name__).warning(
             "%s of the checkpoint dropped: this training changes what was measured for it. Make it anew afterwards "
-            "(--surrogate-rank, embinv calibrate).",
+            "(--surrogate-rank, --word-head-size, embinv calibrate).",
             " and ".join(dropped),
         )
 
@@ -248,13 +271,26 @@ def build_data(
 
 
 def _spans(config: TrainingConfig, encoder: Encoder, split: str) -> SpanBatches:
-    """Spans of the texts of a split."""
+    """Spans of the texts of a split; for the word head, whole chunks of them."""
     texts, column = config.texts or [], config.text_column
     # other texts, or changed ones, have a folder of their own in the cache
     cache = None if config.token_cache is None else Path(config.token_cache) / texts_digest(texts, column)
     corpus = TokenizedCorpus.build(read_texts(texts, column=column), encoder.vocabulary, cache, split)
+    if config.word_head_size:
+        return _chunks(config, encoder, corpus, split)
     sampler = SpanSampler(corpus, config.max_sequence_length, config.seed, whole_share=config.whole_share)
     return SpanBatches(sampler, encoder)
+
+
+def _chunks(config: TrainingConfig, encoder: Encoder, corpus: TokenizedCorpus, split: str) -> SpanBatches:
+    """Chunks of a corpus: a pool of them for training, and any for validation."""
+    most = min(MOST, encoder.read_whole_texts())
+    sampler = ChunkSampler(corpus, FEWEST, most, config.seed)
+    if split != "train":
+        return SpanBatches(sampler, encoder)
+    texts = texts_digest(config.texts or [], config.text_column)
+    name = hashlib.blake2b(repr((texts, encoder.config, most, config.seed)).encode(), digest_size=8).hexdigest()
+    return ChunkBatches(sampler, encoder, config.word_texts, Path(config.output_dir) / f"vectors-{name}")
 
 
 def _check_manifest(manifest: dict[str, Any], config: TrainingConfig, encoder: Encoder) -> None:

@@ -100,6 +100,13 @@ class TrainingConfig:
     surrogate_rank: Annotated[int, Bounds(0, 10_000)] = field(
         default=0, metadata={"help": "last stage: train nothing but a surrogate encoder of this rank"}
     )
+    word_head_size: Annotated[int, Bounds(0, 10_000)] = field(
+        default=0,
+        metadata={"help": "last stage: train nothing but a word head of this width; texts are of 8 to 254 tokens"},
+    )
+    word_texts: Updates = field(
+        default=65_536, metadata={"help": "texts that the word head learns again and again, each embedded once"}
+    )
 
     # optimisation
     max_steps: Updates = field(default=200_000, metadata={"help": "optimizer updates"})
@@ -162,6 +169,11 @@ class TrainingConfig:
             raise EmbInvError(f"decay_steps is for a constant rate: lr_scheduler {self.lr_scheduler} falls by itself.")
         if self.causal_share and self.surrogate_rank:
             raise EmbInvError("the surrogate's stage leaves the inverter as it is: set causal_share to 0.")
+        if self.word_head_size and (self.causal_share or self.surrogate_rank or self.init_from is None):
+            raise EmbInvError(
+                "the word head's stage leaves everything else as it is: set init_from to a trained inverter, "
+                "and causal_share and surrogate_rank to 0."
+            )
         if self.mask_ratio is not None and self.loss_weight == "elbo":
             raise EmbInvError("a fixed mask_ratio has no ELBO weight; use loss_weight none or inverse_t.")
         if max(self.canvas_lengths or [self.max_sequence_length]) != self.max_sequence_length:
@@ -198,6 +210,11 @@ class TrainingConfig:
             self.draft_share,
             self.complementary_masks,
         )
+
+    @property
+    def is_part(self) -> bool:
+        """Whether it trains a part beside the inverter, which stays as it is."""
+        return bool(self.surrogate_rank or self.word_head_size)
 
     def rates(self) -> "Rates":
         """How fast which weights learn, and when."""

@@ -12,13 +12,14 @@ from ..evaluation.metrics import rank_correlation
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..runtime import generator_for
 from .flops import training_flops
-from .loop import LENGTH_PARTS, Run
+from .loop import LENGTH_PARTS
+from .part import PartRun
 
 # held-out vectors, and texts that the inverter writes for each: the surrogate must rank these as the encoder does
 RANKED_VECTORS, RANKED_TEXTS = 32, 16
 
 
-class Distillation(Run):
+class Distillation(PartRun):
     """A run that trains nothing but the surrogate. The inverter's weights stay bit for bit as they are."""
 
     ranked: tuple[Tensor, Tensor] | None = None
@@ -43,13 +44,6 @@ class Distillation(Run):
                 self.flops += training_flops(self.bare_model, len(part), 1 + int(lengths[part].max()), 0)
                 vectors.append(embed(ids[part].to(self.accelerator.device)))
         return torch.cat(vectors)[order.argsort()]
-
-    def backward(self, loss: Tensor) -> None:
-        """Gradients averaged by hand: the surrogate runs beside the forward pass that the library would watch."""
-        super().backward(loss)
-        if self.accelerator.sync_gradients:
-            for weight in self.ema.live:
-                weight.grad = self.accelerator.reduce(weight.grad, reduction="mean")
 
     def held_out_scores(self) -> tuple[dict[str, float], list[tuple[str, str]]]:
         """Mean cosine with the encoder's vectors, and mean rank correlation among texts written for one vector."""

@@ -11,7 +11,6 @@ from ..conditioning_embinv import ConditionProjector, ConditionTokens
 from ..data.encoder_config import same_setting
 from ..data.encoders import Encoder
 from ..errors_embinv import EmbInvError
-from ..generation_config_embinv import KINDS
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 
 logger = logging.get_logger(__name__)
@@ -70,11 +69,14 @@ def grow_prefix(model: EmbInvForMaskedDiffusion, count: int) -> None:
         weight[first : first + added] = weight[first + added]
 
 
-def drop_stale(model: EmbInvForMaskedDiffusion, surrogate: bool, calibrations: Sequence[str] = KINDS) -> list[str]:
+def drop_stale(
+    model: EmbInvForMaskedDiffusion, surrogate: bool, words: bool, calibrations: Sequence[str]
+) -> list[str]:
     """Drop what was fitted to weights or vectors that are others from now on.
 
     Args:
         surrogate: whether the surrogate encoder goes.
+        words: whether the word head goes.
         calibrations: the kinds of confidence whose calibration goes.
 
     Returns:
@@ -85,6 +87,9 @@ def drop_stale(model: EmbInvForMaskedDiffusion, surrogate: bool, calibrations: S
     if surrogate and model.surrogate is not None:
         model.drop_surrogate()
         dropped.append("the surrogate encoder")
+    if words and model.word_head is not None:
+        model.drop_word_head()
+        dropped.append("the word head")
     fitted = generation.calibration or {}
     kept = {kind: values for kind, values in fitted.items() if kind not in calibrations}
     if len(kept) < len(fitted):

@@ -1,4 +1,4 @@
-"""Fine-tuning a checkpoint that carries a surrogate encoder and calibrated confidence, as the released one does."""
+"""Fine-tuning a checkpoint with a surrogate encoder, a word head and calibrated confidence, as the released one is."""
 
 import json
 import logging
@@ -20,17 +20,20 @@ from modeling_embinv.training.fine_tuning import grow_prefix
 from tests.conftest import VOCAB, awaken, tiny_model, unit_vectors
 from tests.training.tiny_runs import in_two_processes, settings, weights
 
-LINE = "dropped"
+LINE, WORDS = "dropped", {"bias": 0.1}
 
 
 @pytest.fixture(scope="module")
 def released(pairs, tmp_path_factory) -> Path:
-    """An inverter of all-MiniLM-L6-v2 with a surrogate that was trained, and calibrated."""
+    """An inverter of all-MiniLM-L6-v2 with a surrogate that was trained and a word head, both calibrated."""
     folder = tmp_path_factory.mktemp("released")
     start = train(settings(pairs, folder / "start", max_steps=2, noise_schedule="cosine"))
     third = dict(init_from=str(start), backbone_config=None, surrogate_rank=4, max_steps=2)
     model, tokenizer = load_inverter(train(settings(pairs, folder / "surrogate", **third)))
-    model.generation_config.calibration = {"open_loop": {"bias": -1.7}, "surrogate": {"bias": -0.2}}
+    model.add_word_head(4)
+    torch.nn.init.normal_(model.word_head.bias)
+    fitted = {"open_loop": {"bias": -1.7}, "surrogate": {"bias": -0.2}, "words": WORDS}
+    model.generation_config.calibration = fitted
     return export(model, tokenizer, folder / "model")
 
 
@@ -44,10 +47,11 @@ def generation_config(folder: Path) -> dict:
 
 
 def is_plain(folder: Path) -> bool:
-    """Whether a folder loads as everybody loads it, without a surrogate and without calibration."""
+    """Whether a folder loads as everybody loads it, without surrogate, word head and calibration."""
     model = AutoModel.from_pretrained(folder, trust_remote_code=True)
-    stored = [name for name in weights(folder) if name.startswith("surrogate.")]
+    stored = [name for name in weights(folder) if name.startswith(("surrogate.", "word_head."))]
     assert model.surrogate is None and model.config.surrogate_rank == 0
+    assert model.word_head is None and model.config.word_head_size == 0
     assert not stored and "calibration" not in generation_config(folder)
     return True
 
@@ -56,15 +60,36 @@ def lines_that_tell(caplog) -> list[str]:
     return [record.getMessage() for record in caplog.records if LINE in record.getMessage()]
 
 
-@pytest.mark.parametrize("flags", [{}, {"freeze_backbone": True}, {"embedding_rate": 0.0}], ids=str)
+@pytest.mark.parametrize("flags", [{}, {"freeze_backbone": True}], ids=str)
 def test_a_trunk_that_trains_loses_its_surrogate(released, pairs, tmp_path, caplog, flags):
     """The surrogate reads texts with the trunk's layers and token embeddings: it went stale without a word.
+
+    So does the word head, which is made of these embeddings.
 
     A frozen backbone still trains the token embeddings, which the output layer shares.
     """
     assert is_plain(train(tuned(released, pairs, tmp_path, **flags)))
     (line,) = lines_that_tell(caplog)
-    assert "surrogate" in line and "calibration" in line and "\n" not in line
+    assert "surrogate" in line and "word head" in line and "calibration" in line and "\n" not in line
+
+
+def test_layers_that_train_leave_the_word_head(released, pairs, tmp_path, caplog):
+    """It uses none of the trunk's layers: dropped with the surrogate, it would be trained again for nothing."""
+    caplog.set_level(logging.WARNING)
+    out = train(tuned(released, pairs, tmp_path, embedding_rate=0.0))
+    before, after = weights(released), weights(out)
+    assert all(torch.equal(weight, after[name]) for name, weight in before.items() if name.startswith("word_head."))
+    assert not any(name.startswith("surrogate.") for name in after)
+    (line,) = lines_that_tell(caplog)
+    assert "surrogate" in line and "word head" not in line and "calibration" in line
+    assert generation_config(out)["calibration"] == {"words": WORDS}
+
+
+def test_the_last_stages_leave_each_other(released, pairs, tmp_path):
+    """The word head's stage must drop its own calibration alone, and start from the head that is there."""
+    out = train(tuned(released, pairs, tmp_path / "words", word_head_size=4, learning_rate=0.0, max_steps=1))
+    assert all(torch.equal(weight, weights(out)[name]) for name, weight in weights(released).items())
+    assert set(generation_config(out)["calibration"]) == {"open_loop", "surrogate"}
 
 
 def test_a_trunk_that_does_not_train_keeps_it(released, pairs, tmp_path, caplog):
@@ -75,12 +100,12 @@ def test_a_trunk_that_does_not_train_keeps_it(released, pairs, tmp_path, caplog)
     caplog.set_level(logging.WARNING)
     out = train(tuned(released, pairs, tmp_path, freeze_backbone=True, embedding_rate=0.0))
     before, after = weights(released), weights(out)
-    kept = [name for name in before if name.startswith(("surrogate.", "trunk."))]
+    kept = [name for name in before if name.startswith(("surrogate.", "trunk.", "word_head."))]
     assert len(kept) > 10 and all(torch.equal(before[name], after[name]) for name in kept)
     assert not torch.equal(before["modulation.weight"], after["modulation.weight"])
     (line,) = lines_that_tell(caplog)
-    assert "surrogate encoder" not in line and "calibration" in line
-    assert "calibration" not in generation_config(out)
+    assert "surrogate encoder" not in line and "word head" not in line and "calibration" in line
+    assert generation_config(out)["calibration"] == {"words": WORDS}
 
 
 @pytest.mark.slow
@@ -133,7 +158,7 @@ def test_one_encoder_by_two_names(released, pairs, tmp_path, caplog):
     assert torch.equal(weights(out)["surrogate.up.0"], weights(released)["surrogate.up.0"])
     (line,) = lines_that_tell(caplog)  # the surrogate trains, so what was fitted to searches by it goes
     assert "surrogate encoder" not in line
-    assert generation_config(out)["calibration"] == {"open_loop": {"bias": -1.7}}
+    assert generation_config(out)["calibration"] == {"open_loop": {"bias": -1.7}, "words": WORDS}
     assert AutoModel.from_pretrained(out, trust_remote_code=True).config.encoder_id.startswith("sentence-tr")
     other = tmp_path / "pairs"
     shutil.copytree(pairs, other)

@@ -1,0 +1,16 @@
+"""A run that trains a part of the model that its forward pass does not use; everything else stays bit for bit."""
+
+from torch import Tensor
+
+from .loop import Run
+
+
+class PartRun(Run):
+    """A run for the surrogate, or for the word head."""
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients averaged by hand: the part runs beside the forward pass that the library would watch."""
+        super().backward(loss)
+        if self.accelerator.sync_gradients:
+            for weight in self.ema.live:
+                weight.grad = self.accelerator.reduce(weight.grad, reduction="mean")

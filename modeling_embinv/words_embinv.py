@@ -1,0 +1,192 @@
+"""Which words are in a text, by its vector alone: a probability for each word of the vocabulary."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .configuration_embinv import EmbInvConfig
+from .errors_embinv import EmbInvError
+from .errors_embinv import shown
+from .generation_config_embinv import evidence
+from .inputs_embinv import check_embeddings
+from .integrity_embinv import check_tokenizer
+from .linear_embinv import linear
+
+# vectors whose words are looked up at a time: each takes four bytes for every token of the vocabulary
+ROWS = 256
+
+
+class WordHead(nn.Module):
+    """e → a logit for each token of the vocabulary: E · MLP(e) + b.
+
+    E (V, H) is the trunk's table of token embeddings, which stays as it is. So words that are alike share what is
+    learned, and the head is small. It needs no canvas, so texts may be as long as the encoder reads.
+    """
+
+    def __init__(self, config: EmbInvConfig) -> None:
+        super().__init__()
+        self.scale = config.embedding_dim**0.5  # entries of a unit vector then have a variance of about 1
+        self.dense_in = nn.Linear(config.embedding_dim, config.word_head_size)
+        self.dense_out = nn.Linear(config.word_head_size, config.hidden_size)
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+
+    def forward(self, embedding: Tensor, table: Tensor) -> Tensor:
+        """Vectors (B, D) and the table (V, H) → logits (B, V)."""
+        hidden = nn.functional.gelu(self.dense_in(self.scale * embedding.to(self.dense_in.weight.dtype)))
+        return linear(self.dense_out(hidden), table.detach(), self.bias)
+
+
+class WordsMixin:
+    """Gives a model `words`."""
+
+    config: Any
+    device: Any
+    dtype: Any
+    generation_config: Any
+    get_input_embeddings: Any
+    word_head: WordHead | None
+    _init_weights: Any
+
+    def add_word_head(self, size: int) -> None:
+        """Give the model a word head, untrained; one of that size stays as it is."""
+        if self.config.word_head_size != size:
+            self.config.word_head_size = size
+            self.word_head = WordHead(self.config).to(self.device, self.dtype)
+            self.word_head.apply(self._init_weights)
+
+    def drop_word_head(self) -> None:
+        """Take the word head away, as when the table of tokens has changed, or the encoder."""
+        self.config.word_head_size, self.word_head = 0, None
+
+    def word_logits(self, embedding: Tensor) -> Tensor:
+        """Logits (B, V) of the tokens that are words of the texts, by unit vectors (B, D).
+
+        Raises:
+            EmbInvError: for a model without a word head.
+        """
+        if self.word_head is None:
+            raise EmbInvError("this model has no word head; train one with word_head_size (configs/*_words.yaml).")
+        return self.word_head(embedding, self.get_input_embeddings().weight)
+
+    def word_probabilities(self, embedding: Tensor, is_calibrated: bool = True) -> Tensor:
+        """Probabilities (B, V) float32, of unit vectors (B, D), that each token is a word of the text.
+
+        The calibration also weighs how many words are expected in the text. Within a text it keeps their order.
+        """
+        p = self.word_logits(embedding).float().sigmoid()
+        calibration = self.generation_config.calibration_of("words")
+        if not is_calibrated or calibration.is_neutral:
+            return p
+        return calibration.weigh(word_evidence(p))
+
+    @torch.no_grad()
+    def words(
+        self, embeddings: Any, tokenizer: Any, threshold: float = 0.5, most: int | None = None
+    ) -> list[list[tuple[str, float]]]:
+        """The words that are in the texts of vectors, with a probability each.
+
+        Of the words with a probability near 0.8, about eight in ten are in the text, where the checkpoint was
+        calibrated for it. A word of several tokens is not in the vocabulary, so it is never named.
+
+        Args:
+            embeddings: vectors (B, D), or one (D,), as in `generate`.
+            tokenizer: the model's.
+            threshold: the least probability.
+            most: of so many words at most; None for all.
+
+        Returns:
+            For each vector its words and their probabilities, the most probable first.
+
+        Raises:
+            EmbInvError: for a model without a word head, vectors or a tokenizer that are not its own, and a threshold
+                or number out of range.
+        """
+        _check_bounds(threshold, most)
+        check_tokenizer(self.config, tokenizer)
+        vectors = check_embeddings(embeddings, self.config.embedding_dim)
+        vocabulary = WordVocabulary.of(tokenizer)
+        is_word, found = torch.tensor(vocabulary.is_word), []
+        for part in vectors.split(ROWS):
+            p = self.word_probabilities(part.to(self.device)).cpu().masked_fill(~is_word, -1.0)
+            for row in p:
+                index = (row >= threshold).nonzero().squeeze(1)
+                best = index[row[index].argsort(descending=True, stable=True)][:most]
+                found.append([(vocabulary.words[token], float(row[token])) for token in best.tolist()])
+        return found
+
+
+def word_evidence(p: Tensor) -> Tensor:
+    """What the calibration of words weighs, (B, V, 4), of probabilities (B, V): see `evidence`.
+
+    The text's size is the number of words that are expected in it, at least one; no cosine is known.
+    """
+    size = p.double().sum(dim=1, keepdim=True).clamp_min(1)
+    p = p.double().clamp(1e-9, 1 - 1e-9)
+    return evidence(p, size.expand_as(p), torch.zeros_like(p))
+
+
+def _check_bounds(threshold: Any, most: Any) -> None:
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+        raise EmbInvError(f"threshold must be a probability from 0 to 1, got {shown(threshold)}.")
+    if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
+        raise EmbInvError(f"most must be a whole number of at least 1, or None for all words, got {shown(most)}.")
+
+
+@dataclass(frozen=True)
+class WordVocabulary:
+    """Which tokens of a vocabulary are words of letters and digits; lists of V entries.
+
+    words: each token as text, without its mark of a word's beginning or continuation. is_word: whether it may be a
+    whole word. continues: whether it is part of the word that stands before it.
+    """
+
+    words: list[str]
+    is_word: list[bool]
+    continues: list[bool]
+
+    @classmethod
+    @lru_cache(maxsize=2)  # a third of a second for 30,000 tokens
+    def of(cls, tokenizer: Any) -> "WordVocabulary":
+        """Of a fast tokenizer."""
+        starts = word_starts(tokenizer)
+        special, mark = set(tokenizer.all_special_ids), _marks(tokenizer)[1]
+        tokens = tokenizer.convert_ids_to_tokens(list(range(len(starts))))
+        words = [(token or "").removeprefix(mark) for token in tokens]
+        is_text = [word.isalnum() and index not in special for index, word in enumerate(words)]
+        is_word = [start and text for start, text in zip(starts, is_text, strict=True)]
+        continues = [text and not start for start, text in zip(starts, is_text, strict=True)]
+        return cls(words, is_word, continues)
+
+    def present(self, ids: Tensor) -> Tensor:
+        """(B, V) bool: the whole words of texts ids (B, L), whatever fills the rows behind them."""
+        is_word, continues = torch.tensor(self.is_word), torch.tensor(self.continues)
+        behind = nn.functional.pad(continues[ids[:, 1:]], (0, 1))
+        row, column = (is_word[ids] & ~behind).nonzero(as_tuple=True)
+        found = torch.zeros(len(ids), len(is_word), dtype=torch.bool)
+        found[row, ids[row, column]] = True
+        return found
+
+
+def word_starts(tokenizer: Any) -> list[bool]:
+    """Whether each token of a fast tokenizer begins a word; V entries.
+
+    WordPiece marks what continues a word ("##"), SentencePiece and byte-level BPE what begins one ("▁", "Ġ").
+    """
+    is_continuation, mark = _marks(tokenizer)
+    ids = tokenizer.get_vocab()
+    starts = [False] * (max(ids.values()) + 1)
+    for token, index in ids.items():
+        starts[index] = token.startswith(mark) != is_continuation
+    return starts
+
+
+def _marks(tokenizer: Any) -> tuple[bool, str]:
+    """Whether a tokenizer marks continuations, or else beginnings; and its mark."""
+    prefix = getattr(tokenizer.backend_tokenizer.model, "continuing_subword_prefix", None)
+    if prefix:
+        return True, prefix
+    ids = tokenizer.get_vocab()
+    return False, max(("▁", "Ġ"), key=lambda mark: sum(token.startswith(mark) for token in ids))
