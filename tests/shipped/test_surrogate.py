@@ -182,8 +182,8 @@ def test_its_cosine_weighs_less(monkeypatch):
     rounds = ClosedLoop.rounds
     monkeypatch.setattr(
         ClosedLoop, "rounds",
-        lambda self, targets, texts, judge, count: (
-            weights.append(judge.likelihood_weight) or rounds(self, targets, texts, judge, count)
+        lambda self, targets, texts, judge, *counts: (
+            weights.append(judge.likelihood_weight) or rounds(self, targets, texts, judge, *counts)
         ),
     )  # fmt: skip
     for feedback, given in (("surrogate", {}), (model.embed, {}), ("surrogate", {"likelihood_weight": 0.2})):

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.space.conftest import call, go_to
+from tests.space.test_space_limits import INVERT
 
 gradio_client = pytest.importorskip("gradio_client", reason="the Space needs gradio: pip install 'embinv[space]'")
 ROOT = Path(__file__).parents[2]
@@ -104,7 +105,7 @@ def test_32_clients_at_once_lose_nothing(url, app):
     assert len(set(expected)) > 20
 
     def ask(text: str) -> tuple[str, str]:
-        event, data = call(url.rstrip("/"), "invert", [text, 0, "confidence", 4], session=text)
+        event, data = call(url.rstrip("/"), "invert", [text, 0, "confidence", 4, *INVERT[4:]], session=text)
         assert event == "complete", data
         (found,) = json.loads(data)
         return found["original"], found["text"]

@@ -166,7 +166,7 @@ def test_damaged_model_folders_are_named(pairs, tmp_path, damage):
     else:
         torch.save(load_file(file), folder / "pytorch_model.bin")
         file.unlink()
-    with pytest.raises(OSError, match="no readable inverter") as error:
+    with pytest.raises(OSError, match="is not a readable inverter") as error:
         load_inverter(folder)
     assert "\n" not in str(error.value)
 

@@ -1,7 +1,7 @@
 """Which words are in a vector: precision and recall of the word head, by length of text.
 
-    python experiments/words.py --fit       # the calibration of its probabilities, on other texts; into the checkpoint
-    python experiments/words.py
+    python experiments/word_head.py --fit   # the calibration of its probabilities, on other texts; into the checkpoint
+    python experiments/word_head.py
 
 Floors: the words that most training texts of the same length hold, whatever the vector, and another text's vector. A
 word that is not one token of the vocabulary is never named, and counts as missed. Writes `results/words.json`.
@@ -215,7 +215,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--token-cache", help="folder of the tokenised training corpus; the recipe's own by default")
     parser.add_argument("--model", help="another model than the released checkpoint")
     options = parser.parse_args(arguments)
-    experiment = load_yaml(FOLDER / "words.yaml")
+    experiment = load_yaml(FOLDER / "word_head.yaml")
     experiment["model"] = options.model or experiment["model"]
     bench = Bench(experiment, options.token_cache)
     if options.fit:
