@@ -31,7 +31,7 @@ from modeling_embinv.evaluation.calibration import expected_calibration_error
 from modeling_embinv.evaluation.held_out import Score
 from modeling_embinv.evaluation.word_scores import average_precision, fit_words, ratio
 from modeling_embinv.loading import load_inverter
-from modeling_embinv.words_embinv import WordVocabulary
+from modeling_embinv.vocabulary_embinv import WordVocabulary
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results" / "words.json"

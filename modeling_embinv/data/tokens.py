@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..errors_embinv import EmbInvError
 from ..integrity_embinv import role_ids
-from ..words_embinv import word_starts
+from ..vocabulary_embinv import word_starts
 
 
 class Vocabulary:

@@ -30,7 +30,7 @@ from ..inputs_embinv import Fingerprint
 from ..loading import load_inverter
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..runtime import prepare_process
-from ..words_embinv import WordVocabulary
+from ..vocabulary_embinv import WordVocabulary
 from .backbone import new_inverter, prepare_tokenizer
 from .bag_of_words import warm_up_on_words
 from .checkpoints import checkpoints, remove_unfinished, step_of

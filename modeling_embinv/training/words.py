@@ -11,7 +11,7 @@ from ..data.batches import Batches
 from ..evaluation.word_scores import average_precision
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..texts_embinv import decode_rows
-from ..words_embinv import WordVocabulary
+from ..vocabulary_embinv import WordVocabulary
 from .part import PartRun
 
 # batches whose words are counted for the head's start

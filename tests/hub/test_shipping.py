@@ -23,7 +23,7 @@ SHIPPED = {
     "int8_embinv.py", "integrity_embinv.py", "likelihood_embinv.py", "linear_embinv.py", "modeling_embinv.py",
     "pipeline_embinv.py", "presets_embinv.py", "sampler_embinv.py", "search_embinv.py", "settings_embinv.py",
     "surrogate_embinv.py", "texts_embinv.py", "trunk_embinv.py", "verdicts_embinv.py", "vectors_embinv.py",
-    "words_embinv.py",
+    "vocabulary_embinv.py", "words_embinv.py",
 }  # fmt: skip
 
 

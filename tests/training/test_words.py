@@ -13,7 +13,7 @@ from modeling_embinv.data.spans import TokenizedCorpus
 from modeling_embinv.training import words
 from modeling_embinv.training.assemble import train
 from modeling_embinv.training.words import start_from_counts
-from modeling_embinv.words_embinv import WordVocabulary
+from modeling_embinv.vocabulary_embinv import WordVocabulary
 from tests.hub.tiny_folder import new_tiny_inverter
 from tests.training.tiny_runs import SENTENCES, in_two_forks, log, settings, weights
 
