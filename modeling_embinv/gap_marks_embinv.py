@@ -28,6 +28,8 @@ MARKS = {
     "lines": r"_{3,}",
     "tags": r"<[A-Z][A-Z0-9_]*>",
 }
+# tokens of a gap whose number is known; a search over more takes minutes
+MOST_TOKENS = 64
 # the tags of Presidio and spaCy, and everyday ones, by the kind of what they hide; other tags hide anything
 KINDS = {
     "name": ("PERSON", "NAME", "FIRST_NAME", "LAST_NAME"),
@@ -73,8 +75,14 @@ class GapReader:
     def __post_init__(self) -> None:
         if not self.marks or isinstance(self.marks, str):
             raise EmbInvError(f"marks must be a list: of {', '.join(MARKS)}, or of marks as they stand in the text.")
+        if not all(isinstance(mark, str) and mark.strip() for mark in self.marks):
+            raise EmbInvError(f"a mark must be a text that is not empty, got {shown(list(self.marks))}.")
+        if self.num_tokens is not None and not is_whole(self.num_tokens, 1, MOST_TOKENS):
+            raise EmbInvError(
+                f"num_tokens must be a whole number from 1 to {MOST_TOKENS}, or None, got {shown(self.num_tokens)}."
+            )
         # a longer mark first: [MASK] itself is one of the brackets
-        self.pattern = re.compile("|".join(MARKS.get(mark) or re.escape(mark) for mark in self.marks if mark))
+        self.pattern = re.compile("|".join(MARKS.get(mark) or re.escape(mark) for mark in self.marks))
         self.lengths = (self.num_tokens,) if self.num_tokens else tuple(range(1, self.max_gap_tokens + 1))
         self.entries = {tag: self._entries(tag, words) for tag, words in self.choices.items()}
 
