@@ -112,4 +112,4 @@ def _checked(rows: Any, dim: int, most: int, encoder: str) -> Given:
     if not good:
         what = f"The vector {bad[0]}" if total == 1 else f"There is no usable vector: {'; '.join(named[:5])}"
         raise EmbInvError(f"{what}.")
-    return Given("the pasted text", good, [None] * len(good), torch.from_numpy(array[good]), named, total)
+    return Given("the pasted vectors", good, [None] * len(good), torch.from_numpy(array[good]), named, total)

@@ -177,5 +177,5 @@ def test_a_visitor_uploads_and_errs(app, visit, tmp_path):
     page.get_by_role("button", name="Use a sample vector").click()
     page.wait_for_function("!document.querySelector('#vectors-file').innerText.includes('some.npy')")
     go.click()
-    page.locator(".vectors caption", has_text="Texts of the pasted text").wait_for()
+    page.locator(".vectors caption", has_text="Texts of the pasted vectors").wait_for()
     assert "file is read" not in page.locator("#vectors-message").inner_text()
