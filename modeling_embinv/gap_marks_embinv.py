@@ -19,6 +19,7 @@ from .gap_states_embinv import Filling
 from .gap_states_embinv import Fillings
 from .gap_states_embinv import Gap
 from .gap_states_embinv import RedactedText
+from .settings_embinv import GAP_TOKENS
 
 # what hides words in a text, by name: bars (▇▇▇), [REDACTED], ***, ___, <PERSON>
 MARKS = {
@@ -28,8 +29,6 @@ MARKS = {
     "lines": r"_{3,}",
     "tags": r"<[A-Z][A-Z0-9_]*>",
 }
-# tokens of a gap whose number is known; a search over more takes minutes
-MOST_TOKENS = 64
 # the tags of Presidio and spaCy, and everyday ones, by the kind of what they hide; other tags hide anything
 KINDS = {
     "name": ("PERSON", "NAME", "FIRST_NAME", "LAST_NAME"),
@@ -77,9 +76,9 @@ class GapReader:
             raise EmbInvError(f"marks must be a list: of {', '.join(MARKS)}, or of marks as they stand in the text.")
         if not all(isinstance(mark, str) and mark.strip() for mark in self.marks):
             raise EmbInvError(f"a mark must be a text that is not empty, got {shown(list(self.marks))}.")
-        if self.num_tokens is not None and not is_whole(self.num_tokens, 1, MOST_TOKENS):
+        if self.num_tokens is not None and not is_whole(self.num_tokens, 1, GAP_TOKENS):
             raise EmbInvError(
-                f"num_tokens must be a whole number from 1 to {MOST_TOKENS}, or None, got {shown(self.num_tokens)}."
+                f"num_tokens must be a whole number from 1 to {GAP_TOKENS}, or None, got {shown(self.num_tokens)}."
             )
         # a longer mark first: [MASK] itself is one of the brackets
         self.pattern = re.compile("|".join(MARKS.get(mark) or re.escape(mark) for mark in self.marks))

@@ -23,6 +23,8 @@ TEXTS = 2**17
 LIKELIHOOD_WEIGHT, SURROGATE_LIKELIHOOD_WEIGHT = 0.0, 0.006
 # the same for fillings of gaps, where the surrogate's error on the known words is the same for all of them
 FILL_LIKELIHOOD_WEIGHT = 0.003
+# tokens of a gap; a search over more takes minutes
+GAP_TOKENS = 64
 
 
 @dataclass(frozen=True)
@@ -318,7 +320,7 @@ class FillSettings(Settings):
         12, "fillings of each gap that the encoder judges in a sweep; the surrogate chooses them", 1, 10_000,
         detail="Without a surrogate, or of texts that are too long for it, the encoder judges all num_proposals.",
     )  # fmt: skip
-    max_gap_tokens: int = setting(6, "tokens that one gap hides, at most", 1, 64)
+    max_gap_tokens: int = setting(6, "tokens that one gap hides, at most", 1, GAP_TOKENS)
     overshoot: float = setting(
         2.0, "factor α in e + α(e − ê), the vector for which fillings are proposed, ê being that of the text so far",
         0.0, 100.0,

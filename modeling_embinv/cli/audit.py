@@ -5,12 +5,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..data.flags import LARGEST_BATCH, Commands, number
+from ..data.flags import Commands
 from ..errors_embinv import EmbInvError
 from .checks import check_model, check_seed
 from .options import (
     MODEL,
     VECTOR_KINDS,
+    add_computation,
     add_encoder,
     add_source_columns,
     count,
@@ -73,11 +74,7 @@ def add_audit(commands: Commands) -> None:
     )
     group.add_argument("--force", action="store_true", help="go on with vectors that look like another encoder's")
     add_encoder(parser)
-    parser.add_argument("--device", help="cpu, cuda, mps (default: this process's accelerator, else cpu)")
-    parser.add_argument(
-        "--batch_size", type=number(int, 1, LARGEST_BATCH), default=16, help="vectors in one forward pass, at most 16"
-    )
-    parser.add_argument("--int8", action="store_true", help="matrix products in int8, about twice as fast on a CPU")
+    add_computation(parser, 16, "vectors in one forward pass, at most 16")
     parser.set_defaults(run=_audit)
 
 

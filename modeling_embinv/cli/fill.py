@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.flags import Commands, number
 from ..errors_embinv import EmbInvError
-from ..settings_embinv import FillSettings
+from ..settings_embinv import GAP_TOKENS, FillSettings
 from .checks import check_model
 from .options import (
     VECTOR_KINDS,
@@ -62,7 +62,9 @@ def add_fill(commands: Commands) -> None:
         "a word",
     )  # fmt: skip
     group.add_argument(
-        "--num_tokens", type=number(int, 1, 64), help="tokens of each gap, where that is known (default: any number)"
+        "--num_tokens",
+        type=number(int, 1, GAP_TOKENS),
+        help="tokens of each gap, where that is known (default: any number)",
     )
     add_model_folder(parser, _BATCH, f"texts that are searched side by side, at most {_BATCH}")
     add_encoder(parser)

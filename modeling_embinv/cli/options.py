@@ -40,6 +40,11 @@ def add_model_folder(
 ) -> None:
     """Flags of the model's folder, and of how it computes; `batch` is the default of the batch size."""
     parser.add_argument("--model", "-m", default=MODEL, help="folder or Hub id (user/name@revision) of an inverter")
+    add_computation(parser, batch, batch_help)
+
+
+def add_computation(parser: argparse.ArgumentParser, batch: int, batch_help: str) -> None:
+    """Flags of how a model computes; `batch` is the default of the batch size."""
     parser.add_argument("--device", help="cpu, cuda, mps (default: this process's accelerator, else cpu)")
     batch_size = number(int, 1, LARGEST_BATCH)
     parser.add_argument("--batch_size", type=batch_size, default=batch, help=batch_help)
