@@ -45,6 +45,7 @@ class EmbInvConfig(PreTrainedConfig):
         word_head_size: width of the head that says which words are in a vector, 0 for none.
         encoder_id, encoder_revision, encoder_prompt: the encoder whose vectors this model inverts.
         encoder_fingerprint: mean and variance of that encoder's vectors, see `Fingerprint`; None where none was taken.
+        weight_bits: 8 in a checkpoint whose matrices are stored in 8 bits, see `storage_embinv`; None once it is loaded.
         custom_pipelines: where `pipeline("embedding-inversion")` finds its class.
         checksums: of settings, weights and vocabulary, as they were saved; `save_pretrained` of the model writes them.
 
@@ -76,6 +77,7 @@ class EmbInvConfig(PreTrainedConfig):
     encoder_fingerprint: str | None = None
     initializer_range: float | int = 0.02
     tie_word_embeddings: bool = True
+    weight_bits: int | None = None
     custom_pipelines: dict[str, Any] | None = None
     checksums: dict[str, str] | None = None
 
@@ -145,6 +147,8 @@ class EmbInvConfig(PreTrainedConfig):
             raise EmbInvError(f"surrogate_rank must be 0 or more, got {self.surrogate_rank}.")
         if self.word_head_size < 0:
             raise EmbInvError(f"word_head_size must be 0 or more, got {self.word_head_size}.")
+        if self.weight_bits not in (None, 8):
+            raise EmbInvError(f"weight_bits must be 8 or null, got {self.weight_bits}.")
         if not 0 < self.noise_lambda < math.inf:
             raise EmbInvError(f"noise_lambda must be positive, got {self.noise_lambda}.")
 

@@ -32,6 +32,7 @@ from .generation_embinv import EmbInvGenerationMixin
 from .integrity_embinv import CheckedLoading
 from .linear_embinv import use_linear
 from .pipeline_embinv import EmbeddingInversionPipeline
+from .storage_embinv import add_peaks
 from .surrogate_embinv import Surrogate
 from .trunk_embinv import Trunk
 from .trunk_embinv import adaptive_norm
@@ -157,6 +158,8 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, CausalMixin, EmbInvGenerat
         self._tied_weights_keys = {"decoder.weight": f"trunk.{self.trunk.embedding_name}"}
         use_linear(self)
         self.post_init()  # type: ignore[no-untyped-call]
+        if config.weight_bits:
+            add_peaks(self)
 
     @property
     def noise_schedule(self) -> NoiseSchedule:

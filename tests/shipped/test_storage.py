@@ -1,0 +1,115 @@
+"""Checkpoints in 8 bits: smaller files, the same model."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel
+
+from modeling_embinv import EmbInvForMaskedDiffusion
+from modeling_embinv.storage_embinv import matrix_names
+from tests.conftest import awaken, tiny_config, unit_vectors
+
+WEIGHTS = "model.safetensors"
+
+
+@pytest.fixture(params=[2, 16], ids=["low rank", "whole"])
+def model(request) -> EmbInvForMaskedDiffusion:
+    """An inverter with a surrogate, condition tokens and a word head, none of whose weights is 0."""
+    torch.manual_seed(0)
+    config = tiny_config(num_condition_tokens=2, word_head_size=8, surrogate_rank=request.param)
+    model = awaken(EmbInvForMaskedDiffusion(config)).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight) * 0.05)
+    return model
+
+
+@pytest.fixture
+def folder(model, tmp_path) -> Path:
+    model.save_pretrained(tmp_path / "small", weight_bits=8)
+    return tmp_path / "small"
+
+
+def test_a_row_is_off_by_half_a_step_at_most(model, folder):
+    """A scale for a whole matrix would drown the rows with small weights; a wrong order of rows would mix them up."""
+    loaded = dict(EmbInvForMaskedDiffusion.from_pretrained(folder).named_parameters())
+    for name, weight in model.named_parameters():
+        change = (loaded[name] - weight).abs()
+        if name in matrix_names(model):
+            peak = weight.abs().amax(dim=1, keepdim=True)
+            assert (change <= peak * (0.5 / 127 + 2**-10)).all(), name  # and the peak's own rounding to 16 bits
+        else:
+            assert (change <= weight.abs() * 2**-10 + 1e-7).all(), name
+
+
+def test_a_loaded_model_is_like_any_other(model, folder, tmp_path):
+    """What was 8 bits must not be saved as 8 bits again unasked, nor keep the peaks, nor lose the tied table."""
+    loaded = EmbInvForMaskedDiffusion.from_pretrained(folder)
+    assert loaded.config.weight_bits is None and loaded.dtype == torch.float32
+    assert set(loaded.state_dict()) == set(model.state_dict())
+    assert loaded.decoder.weight is loaded.get_input_embeddings().weight
+    loaded.save_pretrained(tmp_path / "again")
+    assert {str(weight.dtype) for weight in load_file(tmp_path / "again" / WEIGHTS).values()} == {"torch.float32"}
+    again = EmbInvForMaskedDiffusion.from_pretrained(tmp_path / "again")
+    for name, weight in loaded.state_dict().items():
+        assert torch.equal(weight, again.state_dict()[name]), name
+
+
+def test_saving_changes_nothing_in_the_model(model, tmp_path):
+    """The configuration or a buffer could stay behind, and the next ordinary save would say 8 bits of floats."""
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    model.save_pretrained(tmp_path / "small", weight_bits=8)
+    assert model.config.weight_bits is None
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+    assert set(before) == set(model.state_dict())
+
+
+def test_matrices_take_a_byte_a_weight(model, folder):
+    """A file of floats beside the integers would not be smaller."""
+    stored = load_file(folder / WEIGHTS)
+    assert all(stored[name].dtype == torch.int8 for name in matrix_names(model))
+    assert (folder / WEIGHTS).stat().st_size < sum(weight.numel() for weight in model.parameters()) * 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_it_loads_in_half_precision(model, folder, dtype):
+    """Steps of up to 127 times a peak must not overflow or stay integers."""
+    loaded = EmbInvForMaskedDiffusion.from_pretrained(folder, dtype=dtype)
+    own = model.get_input_embeddings().weight
+    torch.testing.assert_close(loaded.get_input_embeddings().weight.float(), own, atol=0.02, rtol=0.02)
+    assert loaded.dtype == dtype
+
+
+def test_the_hub_s_way_of_loading(model, folder):
+    """AutoModel with the checkpoint's own code; its texts are those of the same weights in floating point."""
+    loaded = AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
+    vectors = unit_vectors(3)
+    expected = EmbInvForMaskedDiffusion.from_pretrained(folder).eval().generate(vectors).sequences
+    assert torch.equal(loaded.generate(vectors).sequences, expected)
+
+
+def test_a_changed_peak_is_refused(folder):
+    """The peaks are weights, too: the checksum covers them."""
+    stored = load_file(folder / WEIGHTS)
+    stored["row_peaks"][3] *= 2
+    save_file(stored, folder / WEIGHTS, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="checksum differs"):
+        EmbInvForMaskedDiffusion.from_pretrained(folder)
+
+
+def test_integers_without_their_peaks_are_refused(folder):
+    """Weights of up to 127 would write noise."""
+    path = folder / "config.json"
+    settings = {**json.loads(path.read_text()), "weight_bits": None, "checksums": None}
+    path.write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match="unexpected row_peaks|floating point"):
+        EmbInvForMaskedDiffusion.from_pretrained(folder)
+
+
+def test_other_numbers_of_bits_are_refused(model, tmp_path):
+    """Four bits would be written as eight."""
+    with pytest.raises(ValueError, match="weight_bits must be 8"):
+        model.save_pretrained(tmp_path, weight_bits=4)
