@@ -1,12 +1,17 @@
-"""How training corrupts a batch: timesteps, masks, dropped conditions, and which updates learn from left to right."""
+"""How training corrupts a batch: timesteps, masks, dropped conditions, and what each update learns."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from ..correction_embinv import Hypothesis
 from ..diffusion_embinv import NoiseSchedule, after_first, mask_tokens, sample_timesteps, text_positions
 from ..runtime import generator_for
+
+# to fill in masks, to write from left to right, or to write anew beside a hypothesis
+UpdateKind = Literal["masked", "causal", "correction"]
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,7 @@ class CausalBatch:
 
     input_ids: x0 (B, L), cut behind the longest text and its end. embedding: e (B, D). condition_mask: (B,) bool.
     text: (B, L) bool, the tokens of texts and their ends. factor: of the batch's loss, see `Run.micro_losses`.
+    hypothesis: what the texts correct, if anything.
     """
 
     input_ids: Tensor
@@ -89,6 +95,7 @@ class CausalBatch:
     condition_mask: Tensor
     text: Tensor
     factor: Tensor | float = 1.0
+    hypothesis: Hypothesis | None = None
 
     @property
     def positions(self) -> Tensor:
@@ -111,7 +118,8 @@ class CausalBatch:
     def _rows(self, index: Tensor) -> "CausalBatch":
         width = int(self.text[index].sum(dim=1).max())
         rows = self.input_ids[index, :width], self.embedding[index], self.condition_mask[index]
-        return CausalBatch(*rows, self.text[index, :width], self.factor)
+        hypothesis = None if self.hypothesis is None else self.hypothesis.rows(index)
+        return CausalBatch(*rows, self.text[index, :width], self.factor, hypothesis)
 
 
 def causal_batch(
@@ -124,9 +132,12 @@ def causal_batch(
     return CausalBatch(input_ids[:, :width], embedding, condition_mask, text[:, :width])
 
 
-def is_causal_update(share: float, seed: int, update: int) -> bool:
-    """Whether an update learns from left to right; every process and micro-batch of it does the same."""
-    return bool(torch.rand((), generator=generator_for(seed, update, 2)) < share)
+def kind_of_update(causal_share: float, correction_share: float, seed: int, update: int) -> UpdateKind:
+    """What an update learns; every process and micro-batch of it does the same."""
+    draw = float(torch.rand((), generator=generator_for(seed, update, 2)))
+    if draw < causal_share:
+        return "causal"
+    return "correction" if draw < causal_share + correction_share else "masked"
 
 
 def canvas_length(lengths: list[int], seed: int, update: int) -> int:

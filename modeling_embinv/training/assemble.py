@@ -36,7 +36,7 @@ from .bag_of_words import warm_up_on_words
 from .checkpoints import checkpoints, remove_unfinished, step_of
 from .config import TrainingConfig, read_sizes
 from .distillation import Distillation
-from .fine_tuning import adopt_encoder, drop_stale, grow_prefix
+from .fine_tuning import adopt_encoder, drop_stale, grow_prefix, set_corrector
 from .loop import Run
 from .machine import attention_of, precision_of
 from .optimizers import new_optimizers
@@ -149,6 +149,11 @@ def build_model(config: TrainingConfig, encoder: Encoder) -> tuple[EmbInvForMask
             f"{encoder.config.id} is set to read {encoder.config.max_length} tokens (max_length in its YAML), "
             f"the canvas has {config.max_sequence_length}."
         )
+    if config.correction_share and not encoder.can_encode:
+        raise EmbInvError(
+            "correction_share needs an encoder that embeds hypotheses: "
+            f"{encoder.config.id} is known by its vectors alone."
+        )
     if config.init_from is not None:
         model, tokenizer, has_changed = _trained_model(config.init_from, config, encoder)
     else:
@@ -207,6 +212,7 @@ def _trained_model(
         )
     if not config.is_part:
         grow_prefix(model, config.num_condition_tokens)
+        set_corrector(model, config.correction_share)
     return model, tokenizer, has_changed
 
 
@@ -222,6 +228,7 @@ def _new_model(config: TrainingConfig, encoder: Encoder) -> tuple[EmbInvForMaske
         canvas_lengths=config.canvas_lengths,
         num_condition_tokens=config.num_condition_tokens,
         causal_share=config.causal_share,
+        correction_share=config.correction_share,
         noise_schedule=config.noise_schedule,
         noise_lambda=config.noise_lambda,
         encoder_id=encoder.config.id,

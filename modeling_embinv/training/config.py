@@ -90,6 +90,9 @@ class TrainingConfig:
     )
     condition_dropout: Share = field(default=0.1, metadata={"help": "share of rows under the null condition"})
     causal_share: Share = field(default=0.0, metadata={"help": "share of the updates that learn from left to right"})
+    correction_share: Share = field(
+        default=0.0, metadata={"help": "share of the updates that learn to correct hypotheses, which the model writes"}
+    )
     draft_share: Share = field(
         default=0.0,
         metadata={"help": "share of masked rows some of whose tokens are sampled left to right, and scored"},
@@ -162,6 +165,13 @@ class TrainingConfig:
         if self.draft_share and not 0 < self.causal_share < 1:
             raise EmbInvError(
                 "draft_share samples tokens from left to right for masked rows: set causal_share above 0 and below 1."
+            )
+        if self.correction_share and not self.causal_share:
+            raise EmbInvError("the corrector learns from drafts: with correction_share, set causal_share above 0.")
+        if self.causal_share + self.correction_share > 1:
+            raise EmbInvError(
+                f"causal_share and correction_share must be at most 1 together, got {self.causal_share:g} and "
+                f"{self.correction_share:g}."
             )
         if self.complementary_masks and self.batch_size % 2:
             raise EmbInvError(f"complementary_masks needs an even batch_size, got {self.batch_size}.")

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..data.batches import embed_rows
+from ..data.noise import UpdateKind
 from ..diffusion_embinv import text_positions
 from ..evaluation.metrics import rank_correlation
 from ..modeling_embinv import EmbInvForMaskedDiffusion
@@ -24,7 +25,7 @@ class Distillation(PartRun):
 
     ranked: tuple[Tensor, Tensor] | None = None
 
-    def micro_losses(self, indexes: list[int], canvas: int, causal: bool) -> list[Callable[[], Tensor]]:
+    def micro_losses(self, indexes: list[int], canvas: int, kind: UpdateKind) -> list[Callable[[], Tensor]]:
         """Of texts and vectors of the batches `indexes` of all processes, without noise."""
         batches = [self.originals(index, self.config.batch_size, canvas) for index in indexes]
         return [partial(self.distance, *batch) for batch in batches]

@@ -1,4 +1,4 @@
-"""Make an earlier inverter ready for other vectors, or for more condition tokens."""
+"""Make an earlier inverter ready for other vectors, more condition tokens, or a corrector."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from ..conditioning_embinv import ConditionProjector, ConditionTokens
+from ..correction_embinv import CorrectionTokens
 from ..data.encoder_config import same_setting
 from ..data.encoders import Encoder
 from ..errors_embinv import EmbInvError
@@ -67,6 +68,18 @@ def grow_prefix(model: EmbInvForMaskedDiffusion, count: int) -> None:
         weight, first = embeddings.position_embeddings.weight, embeddings.first_position
         weight[first:] = weight[first:].roll(added, dims=0)
         weight[first : first + added] = weight[first + added]
+
+
+def set_corrector(model: EmbInvForMaskedDiffusion, share: float) -> None:
+    """Give a trained inverter a corrector, untrained where it has none; of a share of 0, take it away."""
+    if model.correction_tokens is not None and not share:
+        logger.warning("the corrector of the checkpoint dropped: to keep it, train it on with correction_share.")
+    model.config.correction_share = share
+    if not share:
+        model.correction_tokens = None
+    elif model.correction_tokens is None:
+        model.correction_tokens = CorrectionTokens(model.config.hidden_size).to(model.device, model.dtype)
+        model._init_weights(model.correction_tokens)
 
 
 def drop_stale(

@@ -15,18 +15,29 @@ from torch.optim.lr_scheduler import LRScheduler
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from ..correction_embinv import Hypothesis
 from ..data.batches import Batches
 from ..data.encoders import Encoder
-from ..data.noise import CausalBatch, Noise, NoisedBatch, canvas_length, causal_batch, is_causal_update, noise_batch
+from ..data.noise import (
+    CausalBatch,
+    Noise,
+    NoisedBatch,
+    UpdateKind,
+    canvas_length,
+    causal_batch,
+    kind_of_update,
+    noise_batch,
+)
 from ..diffusion_embinv import loss_weights
 from ..errors_embinv import EmbInvError
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..runtime import generator_for
 from .checkpoints import EMA, Progress, export, in_all, load_newest, save_checkpoint
 from .config import TrainingConfig
+from .corrections import write_hypotheses, writing_operations
 from .drafts import draft_operations, write_drafts
 from .flops import matmul_rate, training_flops
-from .validation import ValidationSet, causal_score, generation_scores, masked_scores
+from .validation import ValidationSet, causal_score, correction_scores, generation_scores, masked_scores
 
 # updates after which an accelerator is asked whether all losses were finite: reading one means waiting for it
 CHECKED_UPDATES = 20
@@ -79,9 +90,9 @@ class Run:
         config, accelerator, progress = self.config, self.accelerator, self.progress
         if config.resume and (loaded := load_newest(accelerator, self.folder)):
             accelerator.print(f"continuing from {loaded}")
-        kind = _compute_dtype(accelerator)
-        limit = matmul_rate(accelerator.device, kind)
-        accelerator.print(f"matrix products on this device: {limit / 1e12:.2f} TFLOP/s in {kind}")
+        dtype = _compute_dtype(accelerator)
+        limit = matmul_rate(accelerator.device, dtype)
+        accelerator.print(f"matrix products on this device: {limit / 1e12:.2f} TFLOP/s in {dtype}")
         bar = tqdm(
             total=config.max_steps, initial=progress.step, desc="training", unit="step", mininterval=10,
             disable=not accelerator.is_main_process,
@@ -89,10 +100,10 @@ class Run:
         check_steps = 1 if accelerator.device.type == "cpu" else CHECKED_UPDATES
         self.since = time.perf_counter()
         while progress.step < config.max_steps:
-            causal = is_causal_update(config.causal_share, config.seed, progress.step)
-            loss, grad_norm = self.update(progress.step, causal)
+            kind = kind_of_update(config.causal_share, config.correction_share, config.seed, progress.step)
+            loss, grad_norm = self.update(progress.step, kind)
             progress.step += 1
-            self.losses["train/loss_causal" if causal else "train/loss"].append(loss)
+            self.losses["train/loss" if kind == "masked" else f"train/loss_{kind}"].append(loss)
             # float16 scales its losses, and skips an update whose gradient overflows
             self.unchecked.append(loss if accelerator.scaler else loss + 0 * grad_norm)
             self.texts += config.batch_size * config.gradient_accumulation_steps * accelerator.num_processes
@@ -146,8 +157,8 @@ class Run:
         self.losses.clear()
         self.texts, self.flops, self.since = 0, 0.0, time.perf_counter()
 
-    def update(self, step: int, causal: bool = False) -> tuple[Tensor, Tensor]:
-        """One optimizer update, masked or `causal`.
+    def update(self, step: int, kind: UpdateKind = "masked") -> tuple[Tensor, Tensor]:
+        """One optimizer update.
 
         Returns:
             This process' part of its loss, and the gradient norm of all.
@@ -157,7 +168,7 @@ class Run:
         micros = range(step * config.gradient_accumulation_steps, (step + 1) * config.gradient_accumulation_steps)
         indexes = [micro * accelerator.num_processes + accelerator.process_index for micro in micros]
         total = torch.zeros((), device=accelerator.device)
-        for micro_loss in self.micro_losses(indexes, canvas, causal):
+        for micro_loss in self.micro_losses(indexes, canvas, kind):
             with accelerator.accumulate(self.model):
                 loss = micro_loss()
                 self.backward(loss)
@@ -176,17 +187,22 @@ class Run:
         """Add a micro-batch's gradients."""
         self.accelerator.backward(loss)
 
-    def micro_losses(self, indexes: list[int], canvas: int, causal: bool) -> list[Callable[[], Tensor]]:
+    def micro_losses(self, indexes: list[int], canvas: int, kind: UpdateKind) -> list[Callable[[], Tensor]]:
         """The losses of an update's micro-batches, the batches `indexes` of all processes, each computed when called.
 
         The weight "none" takes the mean over a micro-batch's masked positions, a causal batch that over its tokens.
         Each gets a factor that makes the mean of these means, over micro-batches and processes, the mean over all
         such positions of the update.
         """
-        if causal:
-            plain = [self.causal_batch(index, canvas) for index in indexes]
+        if kind != "masked":
+            plain = [self.causal_batch(index, canvas, kind) for index in indexes]
             self.weight_by(plain, [int(batch.text.sum()) for batch in plain])
-            return [partial(self.causal_loss, batch) for batch in plain]
+            if kind == "causal":
+                return [partial(self.causal_loss, batch) for batch in plain]
+            return [
+                partial(self.correction_loss, batch, index, canvas)
+                for batch, index in zip(plain, indexes, strict=True)
+            ]
         noised = [self.noised_batch(index, canvas) for index in indexes]
         if self.config.loss_weight == "none":
             self.weight_by(noised, [int(batch.masked.sum()) for batch in noised])
@@ -229,11 +245,19 @@ class Run:
             target_weights=row_weights.to(device) * batch.factor,
         ).loss
 
-    def causal_batch(self, index: int, canvas: int) -> CausalBatch:
-        """Batch `index` of all processes for learning from left to right."""
+    def causal_batch(self, index: int, canvas: int, kind: UpdateKind) -> CausalBatch:
+        """Batch `index` of all processes for learning from left to right; to correct, every text has its vector."""
         ids, embedding = self.originals(index, self.config.batch_size, canvas)
-        generator = generator_for(self.config.seed, index)
-        return causal_batch(ids, embedding, self.noise.end, generator, self.noise.condition_dropout)
+        dropout = self.noise.condition_dropout if kind == "causal" else 0.0
+        return causal_batch(ids, embedding, self.noise.end, generator_for(self.config.seed, index), dropout)
+
+    def correction_loss(self, batch: CausalBatch, index: int, canvas: int) -> Tensor:
+        """Mean −log p of the texts, each beside a hypothesis that the model writes now."""
+        generator = generator_for(self.config.seed, index, 3)
+        with self.accelerator.autocast():
+            batch.hypothesis = write_hypotheses(self.bare_model, self.encoder, batch.embedding, canvas, generator)
+        self.flops += writing_operations(self.bare_model, len(batch.input_ids), canvas)
+        return self.causal_loss(batch)
 
     def causal_loss(self, batch: CausalBatch) -> Tensor:
         """Mean −log p of the texts and their ends, from left to right."""
@@ -242,7 +266,11 @@ class Run:
         for part in batch.by_length(LENGTH_PARTS):
             (rows, length), positions = part.input_ids.shape, part.positions
             count = len(positions)
-            self.flops += training_flops(self.bare_model, rows, length - 1, count)  # the last token is no input
+            hypothesis, before = None, 0
+            if part.hypothesis is not None:
+                hypothesis = Hypothesis(*(value.to(device) for value in part.hypothesis))
+                before = hypothesis.ids.shape[1] + 2 * self.bare_model.config.num_condition_tokens
+            self.flops += training_flops(self.bare_model, rows, before + length - 1, count)  # the last is no input
             loss = (
                 loss
                 + self.model(
@@ -254,6 +282,7 @@ class Run:
                     targets=part.targets.to(device),
                     target_weights=torch.full((count,), 1 / tokens, device=device) * part.factor,
                     causal=True,
+                    hypothesis=hypothesis,
                 ).loss
             )
         return loss
@@ -288,6 +317,9 @@ class Run:
         if 0 < share < 1:
             drafts, samples = generation_scores(*parts, strategy="autoregressive")
             scores |= {f"draft_{name}": value for name, value in drafts.items()}
+        if self.config.correction_share and self.held_out.generation_size:
+            corrected = correction_scores(*parts)
+            scores |= {f"corrected_{name}": value for name, value in corrected.items()}
         return scores | generated, samples
 
     def export(self, name: str) -> Path:

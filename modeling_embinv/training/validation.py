@@ -7,13 +7,15 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ..data.batches import embed_rows
 from ..data.encoders import Encoder
 from ..data.noise import Noise, noise_batch
 from ..diffusion_embinv import NoiseSchedule, text_positions
-from ..evaluation.held_out import HeldOut
+from ..evaluation.held_out import HeldOut, Measures, Recovered
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..runtime import generator_for
 from ..texts_embinv import decode_rows
+from .corrections import sampled_drafts
 
 _BATCH = 64
 
@@ -74,5 +76,24 @@ def generation_scores(
     original = decode_rows(tokenizer, target_ids, model.config.eos_token_id)
     tried = HeldOut(model, tokenizer, encoder, target_ids, embeddings, original)
     recovered = tried.invert(batch_size=_BATCH, **settings)
-    scores = {name.replace(" ", "_").lower(): value for name, value in tried.measure(recovered).means().items()}
-    return scores, list(zip(original, recovered.texts, strict=True))
+    return _named(tried.measure(recovered)), list(zip(original, recovered.texts, strict=True))
+
+
+@torch.no_grad()
+def correction_scores(
+    model: EmbInvForMaskedDiffusion, tokenizer: PreTrainedTokenizerBase, encoder: Encoder, held_out: ValidationSet
+) -> dict[str, float]:
+    """Scores, as of `generation_scores`, of greedy drafts that were corrected once."""
+    target_ids = held_out.input_ids[: held_out.generation_size]
+    embeddings, ids = held_out.embedding[: held_out.generation_size], []
+    for part in embeddings.to(model.device).split(_BATCH):
+        drafts = sampled_drafts(model, part, target_ids.shape[1])
+        ids.append(model.correct(part, drafts, embed_rows(encoder, drafts.cpu()).to(model.device)).cpu())
+    end, corrected = model.config.eos_token_id, torch.cat(ids)
+    original = decode_rows(tokenizer, target_ids, end)
+    tried = HeldOut(model, tokenizer, encoder, target_ids, embeddings, original)
+    return _named(tried.measure(Recovered(corrected, decode_rows(tokenizer, corrected, end))))
+
+
+def _named(measures: Measures) -> dict[str, float]:
+    return {name.replace(" ", "_").lower(): value for name, value in measures.means().items()}

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..data.batches import Batches
+from ..data.noise import UpdateKind
 from ..evaluation.word_scores import average_precision
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..texts_embinv import decode_rows
@@ -28,7 +29,7 @@ class WordTraining(PartRun):
         """Which tokens are words."""
         return WordVocabulary.of(self.tokenizer)
 
-    def micro_losses(self, indexes: list[int], canvas: int, causal: bool) -> list[Callable[[], Tensor]]:
+    def micro_losses(self, indexes: list[int], canvas: int, kind: UpdateKind) -> list[Callable[[], Tensor]]:
         """Of texts of every length; the inverter's canvas says nothing here."""
         return [partial(self.word_loss, index) for index in indexes]
 

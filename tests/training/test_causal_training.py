@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from modeling_embinv.data.canvas import encode_canvas
-from modeling_embinv.data.noise import causal_batch, is_causal_update
+from modeling_embinv.data.noise import causal_batch, kind_of_update
 from modeling_embinv.data.tokens import Vocabulary
 from modeling_embinv.diffusion_embinv import NoiseSchedule
 from modeling_embinv.loading import load_inverter
@@ -56,9 +56,9 @@ def test_parts_by_length_hold_every_row_once():
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 def test_share_of_causal_updates(share):
     """A share of 0 must never draw one, 1 always, and the draw must not be the one that picks the canvas."""
-    drawn = [is_causal_update(share, 3, update) for update in range(2000)]
+    drawn = [kind_of_update(share, 0.0, 3, update) == "causal" for update in range(2000)]
     assert abs(sum(drawn) / 2000 - share) < 0.03
-    assert drawn == [is_causal_update(share, 3, update) for update in range(2000)]
+    assert drawn == [kind_of_update(share, 0.0, 3, update) == "causal" for update in range(2000)]
 
 
 def test_both_orders_train_resume_and_are_logged_apart(pairs, tmp_path):
@@ -70,7 +70,9 @@ def test_both_orders_train_resume_and_are_logged_apart(pairs, tmp_path):
     assert all(torch.equal(weight, weights(parts)[name]) for name, weight in weights(whole).items())
     lines = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
     orders = [("train/loss" in line, "train/loss_causal" in line) for line in lines if "train/grad_norm" in line]
-    assert orders == [(not causal, causal) for causal in (is_causal_update(0.5, 1, update) for update in range(8))]
+    assert orders == [
+        (not causal, causal) for causal in (kind_of_update(0.5, 0.0, 1, update) == "causal" for update in range(8))
+    ]
     assert len(set(orders)) == 2
     assert lines[-1]["validation/loss"] > 0 and lines[-1]["validation/loss_causal"] > 0
     model, _ = load_inverter(whole)
