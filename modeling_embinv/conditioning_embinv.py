@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from typing import Any
+from typing import NamedTuple
 from typing import Protocol
 
 import torch
@@ -91,6 +92,17 @@ class Modulation(nn.Linear):
 
     def _product(self, features: Tensor, weight: Tensor) -> Tensor:
         return linear(features.to(weight.dtype) * self.scale, weight).unflatten(1, self.shape)
+
+
+class Hypothesis(NamedTuple):
+    """Texts that are to be corrected: ids (B, L) int64, ends behind each, and their vectors ê (B, D)."""
+
+    ids: Tensor
+    vectors: Tensor
+
+    def rows(self, index: Tensor) -> "Hypothesis":
+        """Those of the rows `index`."""
+        return Hypothesis(self.ids[index], self.vectors[index])
 
 
 @dataclass

@@ -7,24 +7,14 @@ each other.
 """
 
 from typing import Any
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .conditioning_embinv import Condition
+from .conditioning_embinv import Hypothesis
 from .errors_embinv import EmbInvError
-
-
-class Hypothesis(NamedTuple):
-    """Texts that are to be corrected: ids (B, L) int64, ends behind each, and their vectors ê (B, D)."""
-
-    ids: Tensor
-    vectors: Tensor
-
-    def rows(self, index: Tensor) -> "Hypothesis":
-        """Those of the rows `index`."""
-        return Hypothesis(self.ids[index], self.vectors[index])
+from .sampler_embinv import Sampler
 
 
 class CorrectionTokens(nn.Module):
@@ -79,8 +69,6 @@ class CorrectionMixin:
         Raises:
             EmbInvError: for a model without a corrector.
         """
-        from .sampler_embinv import Sampler
-
         config = self.generation_config.with_changes(
             strategy="autoregressive",
             temperature=temperature,

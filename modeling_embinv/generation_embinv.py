@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers.utils.generic import ModelOutput
 
-from .correction_embinv import Hypothesis
+from .conditioning_embinv import Hypothesis
 from .correction_embinv import check_corrector
 from .diffusion_embinv import Canvas
 from .diffusion_embinv import after_first

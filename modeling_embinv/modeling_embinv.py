@@ -20,12 +20,12 @@ from .causal_embinv import check_prefix
 from .conditioning_embinv import Condition
 from .conditioning_embinv import ConditionProjector
 from .conditioning_embinv import ConditionTokens
+from .conditioning_embinv import Hypothesis
 from .conditioning_embinv import Modulation
 from .conditioning_embinv import TimestepFeatures
 from .configuration_embinv import EmbInvConfig
 from .correction_embinv import CorrectionMixin
 from .correction_embinv import CorrectionTokens
-from .correction_embinv import Hypothesis
 from .cross_entropy_embinv import chunked_cross_entropy
 from .diffusion_embinv import NoiseSchedule
 from .diffusion_embinv import text_positions

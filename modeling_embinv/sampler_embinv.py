@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .causal_embinv import check_causal
 from .conditioning_embinv import Condition
-from .correction_embinv import Hypothesis
+from .conditioning_embinv import Hypothesis
 from .diffusion_embinv import Canvas
 from .diffusion_embinv import after_first
 from .diffusion_embinv import confidence_step

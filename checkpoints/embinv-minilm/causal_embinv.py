@@ -77,7 +77,9 @@ class CausalMixin:
             past_key_values: keys and values of all that was read before; is given those of `ids`.
         """
         embeds = condition.prefix if ids is None else self.trunk.token_embeddings(ids)
+        first = None if ids is None else past_key_values.get_seq_length() - condition.prefix.shape[1]
+        order = condition.order(self.config.num_condition_tokens, 0 if ids is None else ids.shape[1], first)
         timestep = torch.zeros(len(embeds), device=embeds.device)
         modulation = condition.modulation + self.modulation.of_timestep(self.timestep_features(timestep))
-        hidden = self.trunk(embeds, modulation[:, :-1], causal=True, past_key_values=past_key_values)
+        hidden = self.trunk(embeds, modulation[:, :-1], causal=True, past_key_values=past_key_values, **order)
         return self.head(hidden[:, -1:], modulation[:, -1])[:, 0]

@@ -2,6 +2,8 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
+from typing import NamedTuple
 from typing import Protocol
 
 import torch
@@ -92,19 +94,46 @@ class Modulation(nn.Linear):
         return linear(features.to(weight.dtype) * self.scale, weight).unflatten(1, self.shape)
 
 
+class Hypothesis(NamedTuple):
+    """Texts that are to be corrected: ids (B, L) int64, ends behind each, and their vectors ê (B, D)."""
+
+    ids: Tensor
+    vectors: Tensor
+
+    def rows(self, index: Tensor) -> "Hypothesis":
+        """Those of the rows `index`."""
+        return Hypothesis(self.ids[index], self.vectors[index])
+
+
 @dataclass
 class Condition:
     """What does not change from pass to pass: what e tells the network.
 
-    modulation: (B, num_norms, 2, H). prefix: (B, P, H) or None.
+    modulation: (B, num_norms, 2, H). prefix: (B, P, H) or None. positions: of the prefix, (P,) int64, where it holds a
+    hypothesis, too, and all of it is seen by all; None where they count from 0.
     """
 
     modulation: Tensor
     prefix: Tensor | None
+    positions: Tensor | None = None
 
     def rows(self, index: Tensor) -> "Condition":
         """Those of the rows `index`."""
-        return Condition(self.modulation[index], None if self.prefix is None else self.prefix[index])
+        return Condition(self.modulation[index], None if self.prefix is None else self.prefix[index], self.positions)
+
+    def order(self, num_condition_tokens: int, count: int, first: int | None = None) -> dict[str, Any]:
+        """What a causal pass of the trunk is told of positions; nothing where they count from 0.
+
+        Args:
+            num_condition_tokens: P, the position of a text's first token.
+            count: tokens of the text in the pass.
+            first: the first of them; None when the prefix goes before them.
+        """
+        if self.positions is None:
+            return {}
+        text = torch.arange(count, device=self.positions.device) + num_condition_tokens + (first or 0)
+        positions = torch.cat([self.positions, text]) if first is None else text
+        return {"positions": positions, "num_seen": len(self.positions)}
 
 
 class ConditionTokens(Linear):

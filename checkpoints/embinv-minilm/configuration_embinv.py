@@ -39,12 +39,14 @@ class EmbInvConfig(PreTrainedConfig):
         num_condition_tokens: prefix positions projected from the embedding, 0 in the paper's model.
         causal_share: share of the training updates that were from left to right; 0 for a model that learned masked
             tokens alone, which writes with no "autoregressive" strategy.
+        correction_share: share of the training updates that corrected a hypothesis; 0 for a model without a corrector.
         timestep_features: number of sinusoidal features φ(t) of the timestep.
         surrogate_rank: rank of the surrogate encoder's changes to the trunk (the last stage of training), 0 for none;
             from the trunk's width on they are whole matrices.
         word_head_size: width of the head that says which words are in a vector, 0 for none.
         encoder_id, encoder_revision, encoder_prompt: the encoder whose vectors this model inverts.
         encoder_fingerprint: mean and variance of that encoder's vectors, see `Fingerprint`; None where none was taken.
+        weight_bits: 8 in a checkpoint whose matrices are stored in 8 bits; None once it is loaded.
         custom_pipelines: where `pipeline("embedding-inversion")` finds its class.
         checksums: of settings, weights and vocabulary, as they were saved; `save_pretrained` of the model writes them.
 
@@ -67,6 +69,7 @@ class EmbInvConfig(PreTrainedConfig):
     noise_lambda: float | int = 5.0
     num_condition_tokens: int = 0
     causal_share: float | int = 0.0
+    correction_share: float | int = 0.0
     timestep_features: int = 64
     surrogate_rank: int = 0
     word_head_size: int = 0
@@ -76,6 +79,7 @@ class EmbInvConfig(PreTrainedConfig):
     encoder_fingerprint: str | None = None
     initializer_range: float | int = 0.02
     tie_word_embeddings: bool = True
+    weight_bits: int | None = None
     custom_pipelines: dict[str, Any] | None = None
     checksums: dict[str, str] | None = None
 
@@ -141,10 +145,14 @@ class EmbInvConfig(PreTrainedConfig):
             raise EmbInvError(f"num_condition_tokens must be 0 or more, got {self.num_condition_tokens}.")
         if not 0 <= self.causal_share <= 1:
             raise EmbInvError(f"causal_share must be in [0, 1], got {self.causal_share}.")
+        if not 0 <= self.correction_share <= 1:
+            raise EmbInvError(f"correction_share must be in [0, 1], got {self.correction_share}.")
         if self.surrogate_rank < 0:
             raise EmbInvError(f"surrogate_rank must be 0 or more, got {self.surrogate_rank}.")
         if self.word_head_size < 0:
             raise EmbInvError(f"word_head_size must be 0 or more, got {self.word_head_size}.")
+        if self.weight_bits not in (None, 8):
+            raise EmbInvError(f"weight_bits must be 8 or null, got {self.weight_bits}.")
         if not 0 < self.noise_lambda < math.inf:
             raise EmbInvError(f"noise_lambda must be positive, got {self.noise_lambda}.")
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from transformers.utils.generic import ModelOutput
 
+from .conditioning_embinv import Hypothesis
+from .correction_embinv import check_corrector
 from .diffusion_embinv import Canvas
 from .diffusion_embinv import after_first
 from .errors_embinv import EmbInvError
@@ -94,6 +96,19 @@ class Denoiser:
         self.num_forward_passes += max(sampler.num_forward_passes for sampler in samplers)
         return torch.cat(ids)
 
+    def rewrite(self, targets: Targets, ids: Tensor, vectors: Tensor) -> Tensor:
+        """Texts (R, L) by the corrector for targets, beside hypotheses (R, L) with vectors (R, D)."""
+        changes = {"strategy": "autoregressive", "temperature": self.config.search.candidate_temperature}
+        config = self.config.with_changes(**changes, guidance_scale=1.0, num_draft_beams=1)
+        texts, passes = [], 0
+        for rows in torch.arange(len(targets)).split(_rows_at_a_time(config)):
+            part, hypothesis = targets.rows(rows), Hypothesis(ids[rows], vectors[rows])
+            sampler = Sampler(self.model, part.vectors, config, part.generators, hypothesis=hypothesis)
+            texts.append(sampler.run().ids)
+            passes = max(passes, sampler.num_forward_passes)
+        self.num_forward_passes += passes
+        return torch.cat(texts)
+
     def token_log_likelihood(self, ids: Tensor, embeddings: Tensor) -> Tensor:
         """(R, L) of each token of ids (R, L), given its vector of embeddings (R, D)."""
         self.num_forward_passes += NUM_PASSES
@@ -174,6 +189,8 @@ class EmbInvGenerationMixin(GenerationConfigMixin):
                 unknown or impossible settings, and for vectors of another shape, NaN or infinite ones by `feedback`.
         """
         config = self._generation_settings(generation_config, kwargs)
+        if config.search.num_rewrites:
+            check_corrector(self.config)
         given, embeddings = embeddings, check_embeddings(embeddings, self.config.embedding_dim).to(self.device)
         if mismatch := self._mismatch(given, embeddings.shape):
             warnings.warn(mismatch, stacklevel=2)

@@ -20,6 +20,9 @@ from transformers.utils.hub import cached_file
 from transformers.utils.hub import get_checkpoint_shard_files
 
 from .errors_embinv import EmbInvError
+from .errors_embinv import shown
+from .storage_embinv import compressed
+from .storage_embinv import expand
 
 # keys of config.json that change nothing in what a model writes
 FREE_SETTINGS = {"architectures", "auto_map", "checksums", "custom_pipelines", "transformers_version"}
@@ -65,17 +68,37 @@ class CheckedLoading:
         if pretrained_model_name_or_path is not None:
             hub = {name: kwargs[name] for name in _HUB if kwargs.get(name) is not None}
             checksum = None if kwargs.get("variant") else (model.config.checksums or {}).get("weights")
-            check_files(str(pretrained_model_name_or_path), checksum, hub)
+            check_files(str(pretrained_model_name_or_path), checksum, hub, model.config.weight_bits == 8)
+        if model.config.weight_bits:
+            expand(model)
         _check_finite(model)
         return (model, info) if output_loading_info else model
 
     def save_pretrained(
-        self, save_directory: str | os.PathLike[str], is_main_process: bool = True, *args: Any, **kwargs: Any
+        self,
+        save_directory: str | os.PathLike[str],
+        is_main_process: bool = True,
+        *args: Any,
+        weight_bits: int | None = None,
+        **kwargs: Any,
     ) -> None:
         """As `PreTrainedModel.save_pretrained`; config.json then carries checksums of the weights and the settings.
 
         A `variant`, a distributed checkpoint, and what `push_to_hub=True` uploads have none for the weights.
+
+        Args:
+            weight_bits: 8 stores each row of a matrix as 8-bit integers and its largest weight, a quarter of the bytes
+                of float32. Loading makes floating-point weights of them.
+
+        Raises:
+            EmbInvError: for another number of bits.
         """
+        if weight_bits is not None:
+            if weight_bits != 8:
+                raise EmbInvError(f"weight_bits must be 8 or None, got {shown(weight_bits)}.")
+            with compressed(self) as state:
+                self.save_pretrained(save_directory, is_main_process, *args, **{**kwargs, "state_dict": state})
+            return
         vocabulary = (self.config.checksums or {}).get("vocabulary", "")
         kept = vocabulary.startswith(f"{self.config.vocab_size}-")  # else the tokenizer has grown since
         self.config.checksums = {"vocabulary": vocabulary} if kept else None
@@ -119,13 +142,14 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def check_files(name: str, checksum: str | None, hub: dict[str, Any]) -> None:
+def check_files(name: str, checksum: str | None, hub: dict[str, Any], has_integers: bool = False) -> None:
     """Raises EmbInvError for weights that are not floating point, or that have another checksum than `checksum`.
 
     Args:
         name: folder or repository.
         checksum: of the weights, from config.json; None for a checkpoint without.
         hub: which revision and cache, as for `cached_file`. Nothing is downloaded: the model is loaded already.
+        has_integers: whether matrices are stored in 8 bits.
     """
     try:
         files = weight_files(name, hub)
@@ -133,7 +157,8 @@ def check_files(name: str, checksum: str | None, hub: dict[str, Any]) -> None:
         if checksum is None:
             return  # pytorch_model.bin, from elsewhere
         raise
-    kinds = {weight: kind for file in files for weight, kind in _kinds(file).items() if kind not in FLOATS}
+    allowed = FLOATS | {"I8"} if has_integers else FLOATS
+    kinds = {weight: kind for file in files for weight, kind in _kinds(file).items() if kind not in allowed}
     if kinds:
         named = _some([f"{weight} ({kind})" for weight, kind in sorted(kinds.items())])
         raise EmbInvError(f"weights must be floating point, these are not: {named}. Download the checkpoint again.")

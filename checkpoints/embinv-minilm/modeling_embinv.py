@@ -20,9 +20,12 @@ from .causal_embinv import check_prefix
 from .conditioning_embinv import Condition
 from .conditioning_embinv import ConditionProjector
 from .conditioning_embinv import ConditionTokens
+from .conditioning_embinv import Hypothesis
 from .conditioning_embinv import Modulation
 from .conditioning_embinv import TimestepFeatures
 from .configuration_embinv import EmbInvConfig
+from .correction_embinv import CorrectionMixin
+from .correction_embinv import CorrectionTokens
 from .cross_entropy_embinv import chunked_cross_entropy
 from .diffusion_embinv import NoiseSchedule
 from .diffusion_embinv import text_positions
@@ -32,6 +35,7 @@ from .generation_embinv import EmbInvGenerationMixin
 from .integrity_embinv import CheckedLoading
 from .linear_embinv import use_linear
 from .pipeline_embinv import EmbeddingInversionPipeline
+from .storage_embinv import add_peaks
 from .surrogate_embinv import Surrogate
 from .trunk_embinv import Trunk
 from .trunk_embinv import adaptive_norm
@@ -98,6 +102,8 @@ class EmbInvPreTrainedModel(CheckedLoading, PreTrainedModel):
                 init.zeros_(up)
             init.eye_(module.dense.weight)  # an encoder's own trunk starts as that encoder
             init.zeros_(module.dense.bias)
+        elif isinstance(module, CorrectionTokens):
+            init.normal_(module.segments, std=std)
         elif isinstance(module, WordHead):
             init.normal_(module.dense_in.weight, std=module.dense_in.in_features**-0.5)
             init.zeros_(module.bias)
@@ -122,7 +128,9 @@ class EmbInvPreTrainedModel(CheckedLoading, PreTrainedModel):
 EMBEDDED_ROWS, EMBEDDED_ROWS_CPU = 1024, 128
 
 
-class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, CausalMixin, EmbInvGenerationMixin, FillingMixin, WordsMixin):
+class EmbInvForMaskedDiffusion(
+    EmbInvPreTrainedModel, CausalMixin, CorrectionMixin, EmbInvGenerationMixin, FillingMixin, WordsMixin
+):
     """Masked diffusion language model conditioned on a sentence embedding by adaptive layer norms.
 
     The same weights predict in two orders: a [MASK] from all that is visible, or (`causal`) each token from those to
@@ -146,6 +154,7 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, CausalMixin, EmbInvGenerat
         self.projector = ConditionProjector(config)
         self.timestep_features = TimestepFeatures(config)
         self.condition_tokens = ConditionTokens(config) if config.num_condition_tokens else None
+        self.correction_tokens = CorrectionTokens(config.hidden_size) if config.correction_share else None
         self.trunk = build_trunk(backbone)
         self.surrogate = Surrogate(config, self.trunk) if config.surrogate_rank else None
         self.word_head = WordHead(config) if config.word_head_size else None
@@ -157,6 +166,8 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, CausalMixin, EmbInvGenerat
         self._tied_weights_keys = {"decoder.weight": f"trunk.{self.trunk.embedding_name}"}
         use_linear(self)
         self.post_init()  # type: ignore[no-untyped-call]
+        if config.weight_bits:
+            add_peaks(self)
 
     @property
     def noise_schedule(self) -> NoiseSchedule:
@@ -256,11 +267,14 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, CausalMixin, EmbInvGenerat
         """This model as `pipeline("embedding-inversion")`."""
         return EmbeddingInversionPipeline(model=self, tokenizer=tokenizer)
 
-    def condition(self, embedding: Tensor, condition_mask: Tensor | None = None) -> Condition:
-        """The part of a forward pass that depends on e (B, D) alone; arguments as in `forward`."""
-        condition = self.projector(embedding, condition_mask)  # (B, H)
-        prefix = None if self.condition_tokens is None else self.condition_tokens(condition)
-        return Condition(self.modulation.of_condition(condition), prefix)
+    def condition(
+        self, embedding: Tensor, condition_mask: Tensor | None = None, hypothesis: Hypothesis | None = None
+    ) -> Condition:
+        """The part of a forward pass that depends on e (B, D) and a hypothesis alone; arguments as in `forward`."""
+        projected = self.projector(embedding, condition_mask)  # (B, H)
+        prefix = None if self.condition_tokens is None else self.condition_tokens(projected)
+        condition = Condition(self.modulation.of_condition(projected), prefix)
+        return condition if hypothesis is None else self._correction_condition(condition, embedding, hypothesis)
 
     def forward(
         self,
@@ -274,6 +288,7 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, CausalMixin, EmbInvGenerat
         target_weights: Tensor | None = None,
         condition: Condition | None = None,
         causal: bool = False,
+        hypothesis: Hypothesis | None = None,
     ) -> EmbInvOutput:
         """Logits of x0 given xt, t and e (Eq. 3). Draws no noise: see `mask_tokens`.
 
@@ -292,9 +307,11 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, CausalMixin, EmbInvGenerat
                 given e and x0[:i]. They come from the state at token i − 1, for i = 0 at the last condition token, so
                 the last token is no input. t is 0 throughout: nothing is masked, and no state depends on what
                 follows it, so that keys and values can be kept.
+            hypothesis: when causal, texts (B, L′) and their vectors, which x0 corrects.
 
         Raises:
-            EmbInvError: when causal, for a model without condition tokens; without embedding and condition.
+            EmbInvError: when causal, for a model without condition tokens; without embedding and condition; with a
+                hypothesis, for a model without a corrector.
         """
         batch_size, length = noised_ids.shape
         if causal:
@@ -303,10 +320,12 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, CausalMixin, EmbInvGenerat
         if condition is None:
             if embedding is None:
                 raise EmbInvError("forward needs an embedding, or the condition that was made of one.")
-            condition = self.condition(embedding, condition_mask)
+            condition = self.condition(embedding, condition_mask, hypothesis)
         modulation = condition.modulation + self.modulation.of_timestep(self.timestep_features(timestep))
         inputs_embeds = self.trunk.token_embeddings(noised_ids)  # (B, L, H)
-        prefix = self.config.num_condition_tokens
+        if self.training and self.correction_tokens is not None:  # several processes ask for every weight's gradient
+            inputs_embeds = inputs_embeds + 0 * self.correction_tokens.segments.sum()
+        prefix = 0 if condition.prefix is None else condition.prefix.shape[1]
         if condition.prefix is not None:
             inputs_embeds = torch.cat(
                 [condition.prefix.to(inputs_embeds.dtype), inputs_embeds], dim=1
@@ -316,7 +335,9 @@ class EmbInvForMaskedDiffusion(EmbInvPreTrainedModel, CausalMixin, EmbInvGenerat
         if causal:
             inputs_embeds = inputs_embeds[:, :-1]
             attention_mask = None if attention_mask is None else attention_mask[:, :-1]
-            hidden = self.trunk(inputs_embeds, modulation[:, :-1], attention_mask, causal=True)[:, prefix - 1 :]
+            order = condition.order(self.config.num_condition_tokens, length - 1)
+            hidden = self.trunk(inputs_embeds, modulation[:, :-1], attention_mask, causal=True, **order)
+            hidden = hidden[:, prefix - 1 :]
         else:
             hidden = self.trunk(inputs_embeds, modulation[:, :-1], attention_mask)[:, prefix:]  # (B, L, H)
         if positions is None and targets is None:

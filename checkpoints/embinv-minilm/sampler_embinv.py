@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .causal_embinv import check_causal
 from .conditioning_embinv import Condition
+from .conditioning_embinv import Hypothesis
 from .diffusion_embinv import Canvas
 from .diffusion_embinv import after_first
 from .diffusion_embinv import confidence_step
@@ -37,6 +38,7 @@ class Sampler:
     generators: of each row, or None for the global one. on_draft: is given the canvas after each pass.
     draft_ids: (B, L), the canvas to start from.
     barred_ids: (B, L), a token that a position must not get, −1 for none.
+    hypothesis: what the texts correct, with strategy "autoregressive" and without guidance.
     keeps_draft: whether no end may be written before a token of the draft; edits of a search may be cut so.
 
     no_end: (B, L) bool, positions that must not get an end token.
@@ -52,8 +54,10 @@ class Sampler:
         draft_ids: Tensor | None = None,
         barred_ids: Tensor | None = None,
         keeps_draft: bool = False,
+        hypothesis: Hypothesis | None = None,
     ) -> None:
         self.model, self.embeddings, self.config, self.on_draft = model, embeddings, config, on_draft
+        self.hypothesis = hypothesis
         self.condition, self.barred_ids = self._condition(), barred_ids
         tokens = model.config.mask_token_id, model.config.eos_token_id
         _, _, length = shape_of_draws(config)
@@ -233,7 +237,7 @@ class Sampler:
         """What e tells the model, computed once; with guidance, the null condition's rows follow."""
         rows, device = len(self.embeddings), self.embeddings.device
         if self.config.guidance_scale == 1.0:
-            return self.model.condition(self.embeddings)
+            return self.model.condition(self.embeddings, hypothesis=self.hypothesis)
         conditional = torch.arange(2 * rows, device=device) < rows
         return self.model.condition(self.embeddings.repeat(2, 1), conditional)
 

@@ -92,7 +92,8 @@ class ClosedLoop:
 
     def run(self, targets: Targets) -> Hypotheses:
         """The best text of each target, (B, 1, …); as many targets at a time as memory holds."""
-        edits = self.settings.num_beams * self.num_proposals * self.settings.num_hops
+        proposals = self.num_proposals + self.settings.num_rewrites
+        edits = self.settings.num_beams * proposals * self.settings.num_hops
         texts = max(self.settings.num_candidates, edits)  # of each target
         parts = torch.arange(len(targets)).split(max(1, TEXTS // texts))
         return Hypotheses.joined([self.searches(targets.rows(part)) for part in parts], dim=0)
@@ -160,7 +161,10 @@ class ClosedLoop:
         return torch.cat([greedy[:, None], sampled.view(len(greedy), samples, -1)], dim=1)
 
     def propose(self, state: Hypotheses, targets: Targets) -> Tensor:
-        """(A, num_beams · num_proposals, L): every hypothesis edited, the edits filled in given e + α(e − ê)."""
+        """(A, num_beams · (num_proposals + num_rewrites), L): every hypothesis edited and corrected.
+
+        Edits are filled in given e + α(e − ê).
+        """
         count, target = self.num_proposals, targets.vectors[:, None]
         aim = torch.nn.functional.normalize(target + self.settings.overshoot * (target - state.vectors), dim=-1)
         ids, log_p = _copies(state.ids, count), _copies(state.log_p, count)
@@ -169,7 +173,18 @@ class ClosedLoop:
         drafts, barred = random_edits(ids, log_p, self.mask, self.end, draws)
         changes = {"temperature": self.settings.candidate_temperature, "num_steps": 1, "strategy": "confidence"}
         filled = self.denoiser.write(targets.copies(edits, _copies(aim, count)), changes, drafts, barred)
-        return filled.view(len(targets), -1, ids.shape[1])
+        shape = *state.ids.shape[:2], -1, ids.shape[1]  # (A, num_beams, …, L)
+        texts = torch.cat([filled.view(shape), *self.rewrites(state, targets, shape)], dim=2)
+        return texts.flatten(1, 2)
+
+    def rewrites(self, state: Hypotheses, targets: Targets, shape: tuple[int, ...]) -> list[Tensor]:
+        """What the corrector writes of every hypothesis, in `shape`; nothing where it is not asked."""
+        count = self.settings.num_rewrites
+        if not count:
+            return []
+        ids, vectors = _copies(state.ids, count), _copies(state.vectors, count)
+        rows = targets.copies(state.ids.shape[1] * count)
+        return [self.denoiser.rewrite(rows, ids, vectors).view(shape)]
 
     def promising(self, state: Hypotheses, targets: Targets) -> Tensor:
         """(A, num_beams · num_checked, L): what the scout ranks first of edits, and of edits of the best of them."""
@@ -190,7 +205,8 @@ class ClosedLoop:
         ids = self.propose(state, targets)
         vectors, _ = self.scout.vectors(torch.cat([state.ids, ids], dim=1))
         of_state, of_edits = vectors.split([state.ids.shape[1], ids.shape[1]], dim=1)
-        error = (of_state - state.vectors).repeat_interleave(self.num_proposals, dim=1)
+        of_each = self.num_proposals + self.settings.num_rewrites
+        error = (of_state - state.vectors).repeat_interleave(of_each, dim=1)
         vectors = torch.nn.functional.normalize(of_edits - error, dim=-1)
         return Hypotheses.of(ids, vectors, (vectors * targets.vectors[:, None]).sum(dim=-1))
 

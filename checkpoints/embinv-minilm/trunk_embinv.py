@@ -126,10 +126,10 @@ class BertTrunkEmbeddings(nn.Module):
         padding = None if config.model_type == "bert" else config.pad_token_id
         self.first_position = 0 if padding is None else padding + 1
 
-    def forward(self, inputs_embeds: Tensor, first: int = 0) -> Tensor:
-        """(B, L, H) that begins at position `first` of its text."""
-        positions = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device) + self.first_position + first
-        return inputs_embeds + self.position_embeddings(positions) + self.token_type_embeddings.weight[0]
+    def forward(self, inputs_embeds: Tensor, positions: Tensor) -> Tensor:
+        """(B, L, H) at positions (L,)."""
+        positions = self.position_embeddings(positions + self.first_position)
+        return inputs_embeds + positions + self.token_type_embeddings.weight[0]
 
 
 class BertTrunkEncoder(nn.Module):
@@ -173,16 +173,19 @@ class BertTrunk(nn.Module):
         attention_mask: Tensor | None = None,
         causal: bool = False,
         past_key_values: Cache | None = None,
+        positions: Tensor | None = None,
+        num_seen: int = 0,
     ) -> Tensor:
         """(B, L, H) → (B, L, H); `modulation` (B, num_norms, 2, H), `attention_mask` (B, L) or None for no padding.
 
         With `causal`, `past_key_values` holds what stands before inputs_embeds, and is given their keys and values.
+        The first `num_seen` of all are then seen by all. `positions` (L,) count on from there by default.
         """
-        embeds = self.embeddings(inputs_embeds, _length(past_key_values))
+        embeds = self.embeddings(inputs_embeds, _positions(inputs_embeds, past_key_values, positions))
         hidden = adaptive_norm(embeds, self.embeddings.LayerNorm, modulation[:, 0])
         mask, order = None, _order(causal, past_key_values)
         if causal:
-            mask = create_causal_mask(self.config, hidden, attention_mask, past_key_values)
+            mask = create_causal_mask(self.config, hidden, attention_mask, past_key_values, **_seen_by_all(num_seen))
         elif attention_mask is not None:
             mask = create_bidirectional_mask(self.config, inputs_embeds=hidden, attention_mask=attention_mask)
         for layer, part in zip(self.layers, modulation[:, 1:].split(self.norms, dim=1), strict=True):
@@ -228,18 +231,21 @@ class ModernBertTrunk(nn.Module):
         attention_mask: Tensor | None = None,
         causal: bool = False,
         past_key_values: Cache | None = None,
+        positions: Tensor | None = None,
+        num_seen: int = 0,
     ) -> Tensor:
         """(B, L, H) → (B, L, H); `modulation` (B, num_norms, 2, H), `attention_mask` (B, L) or None for no padding.
 
         With `causal`, `past_key_values` holds what stands before inputs_embeds, and is given their keys and values.
+        The first `num_seen` of all are then seen by all. `positions` (L,) count on from there by default.
         """
         hidden = adaptive_norm(inputs_embeds, self.embeddings.norm, modulation[:, 0])
-        order, before = _order(causal, past_key_values), _length(past_key_values)
+        order = _order(causal, past_key_values)
         if causal:
-            masks = self._causal_masks(hidden, attention_mask, past_key_values)
+            masks = self._causal_masks(hidden, attention_mask, past_key_values, num_seen)
         else:
             masks = self._attention_masks(hidden, attention_mask)
-        positions = torch.arange(hidden.shape[1], device=hidden.device)[None] + before
+        positions = _positions(hidden, past_key_values, positions)[None]
         rotations = {kind: self.rotary_emb(hidden, positions, kind) for kind in masks}
         parts = modulation[:, 1:-1].split(self.norms, dim=1)
         for layer, part, kind in zip(self.layers, parts, self.kinds, strict=True):
@@ -257,20 +263,33 @@ class ModernBertTrunk(nn.Module):
         return {kind: makers[kind](self.config, inputs_embeds=hidden, attention_mask=attention_mask) for kind in kinds}
 
     def _causal_masks(
-        self, hidden: Tensor, attention_mask: Tensor | None, past_key_values: Cache | None
+        self, hidden: Tensor, attention_mask: Tensor | None, past_key_values: Cache | None, num_seen: int
     ) -> dict[str, Mask]:
-        """The left half of what each kind of layer sees in full."""
+        """The left half of what each kind of layer sees in full, and the first `num_seen` positions."""
         inputs, window = (self.config, hidden, attention_mask, past_key_values), self.config.sliding_window
-        masks: dict[str, Mask] = dict.fromkeys(sorted(set(self.kinds)), create_causal_mask(*inputs))
+        seen = _seen_by_all(num_seen)
+        masks: dict[str, Mask] = dict.fromkeys(sorted(set(self.kinds)), create_causal_mask(*inputs, **seen))
         if "sliding_attention" in masks and _length(past_key_values) + hidden.shape[1] > window:
             within = sliding_window_bidirectional_overlay(window)
-            masks["sliding_attention"] = create_causal_mask(*inputs, and_mask_function=within)
+            masks["sliding_attention"] = create_causal_mask(*inputs, and_mask_function=within, **seen)
         return masks
 
 
 def _order(causal: bool, past_key_values: Cache | None) -> dict[str, Any]:
     """What attention must be told for it to see the left only; nothing where it sees all."""
     return {"is_causal": True, "past_key_values": past_key_values} if causal else {}
+
+
+def _seen_by_all(count: int) -> dict[str, Any]:
+    """What the maker of a causal mask is told for the first `count` positions to be seen from everywhere."""
+    return {"or_mask_function": lambda _batch, _head, _query, key: key < count} if count else {}
+
+
+def _positions(hidden: Tensor, past_key_values: Cache | None, given: Tensor | None) -> Tensor:
+    """(L,) the positions of hidden (B, L, H)."""
+    if given is not None:
+        return given
+    return torch.arange(hidden.shape[1], device=hidden.device) + _length(past_key_values)
 
 
 def _length(past_key_values: Cache | None) -> int:

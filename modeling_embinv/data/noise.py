@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..correction_embinv import Hypothesis
+from ..conditioning_embinv import Hypothesis
 from ..diffusion_embinv import NoiseSchedule, after_first, mask_tokens, sample_timesteps, text_positions
 from ..runtime import generator_for
 

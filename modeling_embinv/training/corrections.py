@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..correction_embinv import Hypothesis
+from ..conditioning_embinv import Hypothesis
 from ..data.batches import embed_rows
 from ..data.encoders import Encoder
 from ..modeling_embinv import EmbInvForMaskedDiffusion

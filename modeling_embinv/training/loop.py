@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from ..correction_embinv import Hypothesis
+from ..conditioning_embinv import Hypothesis
 from ..data.batches import Batches
 from ..data.encoders import Encoder
 from ..data.noise import (

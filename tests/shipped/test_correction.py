@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModel
 
-from modeling_embinv.correction_embinv import Hypothesis
+from modeling_embinv.conditioning_embinv import Hypothesis
 from modeling_embinv.generation_embinv import Denoiser
 from modeling_embinv.hypotheses_embinv import Hypotheses, Targets
 from modeling_embinv.search_embinv import ClosedLoop, Judge

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from modeling_embinv.correction_embinv import Hypothesis
+from modeling_embinv.conditioning_embinv import Hypothesis
 from modeling_embinv.data.batches import embed_rows
 from modeling_embinv.data.canvas import encode_canvas
 from modeling_embinv.data.noise import causal_batch, kind_of_update

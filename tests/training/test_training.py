@@ -330,6 +330,9 @@ def test_fine_tuning_for_another_encoder_renews_the_projector_alone(pairs, tmp_p
     model, _ = load_inverter(tuned)
     assert (model.config.embedding_dim, model.config.encoder_id) == (24, "some/api")
     assert model.config.noise_schedule == "cosine"
+    corrector = dict(causal_share=0.5, correction_share=0.5, num_condition_tokens=2)
+    with pytest.raises(ValueError, match="correction_share needs an encoder that embeds hypotheses"):
+        train(settings(other, tmp_path / "no", encoder=str(yaml), **corrector))
     yaml.write_text(f"# an API\nid: some/api\ntokenizer: {foreign_tokenizer(tmp_path)}\nembedding_dim: 24\n")
     with pytest.raises(ValueError, match="another tokenizer than the inverter writes with"):
         train(settings(other, tmp_path / "no", encoder=str(yaml), init_from=str(first), backbone_config=None))

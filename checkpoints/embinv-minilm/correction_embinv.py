@@ -1,0 +1,96 @@
+"""The corrector: a text is written anew, from left to right, beside a hypothesis and the vector that it got.
+
+vec2text's step (arXiv 2310.06816), in the same trunk: what stands to the left of the text is a longer prefix. It
+holds the hypothesis, the tokens of its vector ê, those of e − ê, and last those of e, as for a draft. Every position
+sees the whole prefix. A token of the hypothesis has the position that it has in a text, so that equal positions find
+each other.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .conditioning_embinv import Condition
+from .conditioning_embinv import Hypothesis
+from .errors_embinv import EmbInvError
+from .sampler_embinv import Sampler
+
+
+class CorrectionTokens(nn.Module):
+    """What marks the parts of a corrector's prefix: a vector for the hypothesis, for ê and for e − ê, (3, H)."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.segments = nn.Parameter(torch.zeros(3, hidden_size))
+
+
+def check_corrector(config: Any) -> None:
+    """Raises EmbInvError for a model that never learned to correct."""
+    if not config.correction_share:
+        raise EmbInvError(
+            "this checkpoint has no corrector (correction_share is 0 in its config): leave num_rewrites at 0, or "
+            "train with correction_share above 0."
+        )
+
+
+class CorrectionMixin:
+    """Gives a model its corrector."""
+
+    # of the model that this goes into
+    config: Any
+    condition_tokens: Any
+    correction_tokens: Any
+    generation_config: Any
+    projector: Any
+    trunk: Any
+
+    @torch.no_grad()
+    def correct(
+        self,
+        embeddings: Tensor,
+        hypothesis_ids: Tensor,
+        hypothesis_vectors: Tensor,
+        temperature: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Texts written anew, each given a hypothesis and its vector.
+
+        Args:
+            embeddings: e (B, D), unit norm.
+            hypothesis_ids: (B, L) int64, texts with end tokens behind them.
+            hypothesis_vectors: ê (B, D), the encoder's vectors of these texts, unit norm.
+            temperature: of the token distribution; 0 takes the most likely token.
+            generator: makes sampling repeatable.
+
+        Returns:
+            (B, L) int64, texts with end tokens behind them.
+
+        Raises:
+            EmbInvError: for a model without a corrector.
+        """
+        config = self.generation_config.with_changes(
+            strategy="autoregressive",
+            temperature=temperature,
+            max_length=hypothesis_ids.shape[1],
+            guidance_scale=1.0,
+            num_draft_beams=1,
+        )
+        hypothesis = Hypothesis(hypothesis_ids, hypothesis_vectors)
+        generators = [generator] * len(embeddings)
+        return Sampler(self, embeddings, config, generators, hypothesis=hypothesis).run().ids
+
+    def _correction_condition(self, condition: Condition, embedding: Tensor, hypothesis: Hypothesis) -> Condition:
+        """The condition of e with the prefix of a correction."""
+        check_corrector(self.config)
+        assert condition.prefix is not None  # left to right needs condition tokens
+        count, device = condition.prefix.shape[1], embedding.device
+        segments = self.correction_tokens.segments
+        vectors = torch.stack([hypothesis.vectors, embedding - hypothesis.vectors], dim=1)  # (B, 2, D)
+        projected = self.condition_tokens(self.projector(vectors.flatten(0, 1))).unflatten(0, (-1, 2))  # (B, 2, P, H)
+        own, missing = (projected + segments[1:, None]).unbind(dim=1)
+        tokens = self.trunk.token_embeddings(hypothesis.ids) + segments[0]
+        prefix = torch.cat([tokens, own, missing, condition.prefix], dim=1)  # (B, L + 3P, H)
+        own_positions = torch.arange(count, device=device)
+        text_positions = count + torch.arange(hypothesis.ids.shape[1], device=device)
+        return Condition(condition.modulation, prefix, torch.cat([text_positions, own_positions.repeat(3)]))
