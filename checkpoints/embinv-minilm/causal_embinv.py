@@ -30,6 +30,15 @@ def check_causal(config: Any) -> None:
         )
 
 
+def check_corrector(config: Any) -> None:
+    """Raises EmbInvError for a model that never learned to correct."""
+    if not config.correction_share:
+        raise EmbInvError(
+            "this checkpoint has no corrector (correction_share is 0 in its config): leave num_rewrites at 0, or "
+            "train with correction_share above 0."
+        )
+
+
 class CausalMixin:
     """Gives a model its likelihood, and the step that decoding from left to right takes."""
 

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .causal_embinv import check_corrector
 from .conditioning_embinv import Condition
 from .conditioning_embinv import Hypothesis
-from .errors_embinv import EmbInvError
 from .sampler_embinv import Sampler
 
 
@@ -23,15 +23,6 @@ class CorrectionTokens(nn.Module):
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
         self.segments = nn.Parameter(torch.zeros(3, hidden_size))
-
-
-def check_corrector(config: Any) -> None:
-    """Raises EmbInvError for a model that never learned to correct."""
-    if not config.correction_share:
-        raise EmbInvError(
-            "this checkpoint has no corrector (correction_share is 0 in its config): leave num_rewrites at 0, or "
-            "train with correction_share above 0."
-        )
 
 
 class CorrectionMixin:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from transformers.utils.generic import ModelOutput
 
+from .causal_embinv import check_corrector
 from .conditioning_embinv import Hypothesis
-from .correction_embinv import check_corrector
 from .diffusion_embinv import Canvas
 from .diffusion_embinv import after_first
 from .errors_embinv import EmbInvError
