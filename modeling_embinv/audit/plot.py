@@ -9,7 +9,8 @@ _WIDTH, _HEIGHT, _MARGIN = 640, 360, 48
 
 
 def trade_off(results: Sequence[DefenceResult]) -> str:
-    """A point for each defence: recall@10 to the right, content words that come back upwards, with intervals.
+    """A point for each defence: recall@10 to the right, content words that the strongest attacker recovers
+    upwards, with intervals.
 
     Points are numbered, and a list below names them: names beside points overlap.
     """

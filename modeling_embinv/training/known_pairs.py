@@ -27,7 +27,7 @@ def fine_tune(
     model: str, config: EmbInvConfig, encoder: Encoder, texts: Sequence[str], vectors: np.ndarray, folder: Path,
     steps: int, seed: int = 0,
 ) -> Path:  # fmt: skip
-    """Trains projector, modulation and output layer on pairs; killed and called again, it goes on from its newest checkpoint.
+    """Trains projector, modulation and output layer on pairs; killed and called again, it goes on where it was.
 
     The trunk and the token embeddings stay as they are, so that the surrogate goes on fitting them.
 

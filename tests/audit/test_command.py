@@ -211,7 +211,8 @@ def test_a_killed_re_training_resumes(capsys, model, encoder, vectors, tmp_path,
     defences = json.loads((tmp_path / "r" / "report.json").read_text(encoding="utf-8"))["defences"]
     bare, signs = defences["results"]
     assert set(bare["attacks"]) == {"released"} and {"released", "re-trained"} <= set(signs["attacks"])
-    assert defences["known"] == 40 and signs["labelled"]["recall"] > 0.5 and bare["labelled"]["recall"] > 0.9
+    assert defences["known"] == 40 and 0.5 < signs["labelled"]["recall"] < bare["labelled"]["recall"] + 0.02
+    assert 0.7 < bare["labelled"]["recall"] < 0.95  # the encoder's own: a set on which all is right shows no loss
     assert signs["aligned"] >= signs["cosine"] - 0.02 and not (tmp_path / "r" / ".unfinished").exists()
 
 
