@@ -252,7 +252,7 @@ def test_an_interrupted_audit_resumes(capsys, model, store, tmp_path, monkeypatc
         ("rotated", "rotated"), ("narrow", "384"), ("column", "no column 'nothing'"), ("bad", "usable vector"),
         ("empty", "no vectors"), ("file", "is a file"), ("threshold", "figures: words"), ("defence", "unknown"),
         ("candidates", "no such file"), ("pairs", "no such file"), ("train_texts", "no such file"),
-        ("train_texts_alone", "is for --defences"),
+        ("train_texts_alone", "is for --defences"), ("train_steps_alone", "--pairs"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line(capsys, model, vectors, tmp_path, case, words):
@@ -267,6 +267,7 @@ def test_bad_input_is_one_line(capsys, model, vectors, tmp_path, case, words):
         "candidates": ("--candidates", tmp_path / "none.txt"),
         "pairs": ("--pairs", tmp_path / "none.parquet"),
         "train_texts": ("--defences", "int8", "--train-texts", tmp_path / "none.txt"),
+        "train_steps_alone": ("--train-steps", 5),
         "train_texts_alone": ("--train-texts", tmp_path / "dump.parquet"),
     }.get(case, ())  # fmt: skip
     code, printed, err = run(capsys, source, "--model", model, "--out", out, *more)
