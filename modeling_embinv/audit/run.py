@@ -9,12 +9,14 @@ from typing import Any
 
 from ..data.files import write_json
 from ..data.tokens import tokenize
+from .alignment import Alignment
 from .attack import ENCODER, STANDARD, Attacker
 from .canaries import plant
 from .context import Filled, fill_sample, without_marks
 from .defences import DefenceReport, compare
 from .guesses import Guesses, rank_guesses
 from .kinds import KindFinder
+from .known_pairs import known_pairs, public_texts, run_pairs_tier
 from .sample import Sample
 from .tiers import TierResult, run_tier
 from .words import stop_share
@@ -34,6 +36,8 @@ class Plan:
         candidates: guesses that are looked for in the store.
         template: the redacted text of every row; None = the rows' own texts, where they hold marks.
         families: of defences.
+        pairs: known texts with their vectors as the store holds them; None = no attacker knows any.
+        train_texts: that the attackers on defences know with their vectors; none = the package's public ones.
     """
 
     has_encoder_tier: bool = True
@@ -41,6 +45,8 @@ class Plan:
     candidates: Sequence[str] = ()
     template: str | None = None
     families: Sequence[str] = ()
+    pairs: Sample | None = None
+    train_texts: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,7 @@ class Outcome:
     guesses: Guesses | None
     filled: Filled | None
     defences: DefenceReport | None
+    alignment: Alignment | None = None
 
 
 def run(attacker: Attacker, sample: Sample, stored: Sample | None, plan: Plan, finder: KindFinder | None) -> Outcome:
@@ -73,6 +80,11 @@ def run(attacker: Attacker, sample: Sample, stored: Sample | None, plan: Plan, f
     texts = sample.texts
     measured = sample._replace(texts=None if texts is None else [without_marks(text) for text in texts])
     results = [run_tier(attacker, measured, tier, finder) for tier in tiers]
+    alignment = None
+    if plan.pairs is not None and attacker.encode is not None:
+        known = known_pairs(plan.pairs, sample, attacker.encode)
+        found, alignment = run_pairs_tier(attacker, measured, known, plan.encoder_rows, finder)
+        results.append(found)
     planted: list[TierResult] = []
     if sample.texts is None and attacker.encode is not None:
         measured = plant(PLANTED, attacker.encode, attacker.seed)
@@ -85,8 +97,10 @@ def run(attacker: Attacker, sample: Sample, stored: Sample | None, plan: Plan, f
     filled = fill_sample(attacker, sample, plan.template) if attacker.model.surrogate is not None else None
     defences = None
     if plan.families and stored is not None and measured.texts is not None:
-        defences = compare(attacker, measured, stored, plan.families)
-    return Outcome(results, planted, guesses, filled, defences)
+        own = set(measured.texts)
+        texts = [text for text in plan.train_texts if text not in own] or public_texts(measured.texts)
+        defences = compare(attacker, measured, stored, plan.families, texts)
+    return Outcome(results, planted, guesses, filled, defences, alignment)
 
 
 def open_work(folder: Path, sample: Sample, identity: dict[str, Any]) -> bool:

@@ -1,6 +1,7 @@
 """The rows of a store that an audit looks at: drawn at random by a seed, in flat memory."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,11 +52,16 @@ class Sample(NamedTuple):
 
 
 def draw(source: VectorSource, limit: int, seed: int) -> Sample:
-    """Draws `limit` rows of a store, each with the same chance; all rows of a smaller one.
+    """Draws `limit` rows of a store, each with the same chance; see `draw_each`."""
+    return draw_each(source, [limit], seed)[0]
+
+
+def draw_each(source: VectorSource, limits: Sequence[int], seed: int) -> list[Sample]:
+    """Draws a sample for each limit, each row with the same chance; the larger ones hold the smaller ones.
 
     Args:
         source: the opened store, see `open_vectors`; it is read once, from its first row to its last.
-        limit: n, rows of the sample at most.
+        limits: n, rows of each sample at most; of a smaller store all rows.
         seed: of the draw.
 
     Raises:
@@ -69,10 +75,16 @@ def draw(source: VectorSource, limit: int, seed: int) -> Sample:
         digest.update(np.ascontiguousarray(batch.vectors, "<f4").tobytes() + repr(batch.ids).encode())
         kept = batch if kept is None else VectorBatch.joined([kept, batch])
         keys = np.concatenate([keys, generator.random(len(batch.rows))])
-        chosen = np.sort(np.argsort(keys, kind="stable")[:limit])
+        chosen = _smallest(keys, max(limits))
         kept, keys = kept.take(chosen), keys[chosen]
     assert kept is not None  # a source without a usable vector raises
-    return Sample(kept.vectors, kept.rows, kept.ids, kept.texts, total, digest.hexdigest())
+    largest = Sample(kept.vectors, kept.rows, kept.ids, kept.texts, total, digest.hexdigest())
+    return [largest.take(_smallest(keys, limit)) for limit in limits]
+
+
+def _smallest(keys: np.ndarray, limit: int) -> np.ndarray:
+    """The indices of the `limit` smallest keys, ascending."""
+    return np.sort(np.argsort(keys, kind="stable")[:limit])
 
 
 def subset(count: int, limit: int, seed: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from .report import Report
-from .summary import NAMES, shown
+from .summary import NAMES, learned, shown
 
 
 def lines(report: Report) -> Iterator[str]:
@@ -28,6 +28,8 @@ def lines(report: Report) -> Iterator[str]:
     for result in report.tiers if report.is_estimate else ():
         if result.expected is not None:
             yield f"{result.tier.name:<11} expects {shown(result.expected)} of its tokens to be right"
+    if report.alignment is not None:
+        yield f"pairs       {learned(report.alignment)}"
     if report.filled is not None and report.filled.expected is not None:
         yield (
             f"context     {report.filled.gaps:,} gaps of {report.filled.rows:,} redacted texts filled, of which "
@@ -43,7 +45,11 @@ def lines(report: Report) -> Iterator[str]:
         )
     if report.defences is not None:
         for one in report.defences.results[1:]:
-            yield f"{one.name:<24} recall@10 {one.utility.recall:.2f}, content words {shown(one.words)}. {one.advice}"
+            noise = "" if one.noise_words is None else f"; noise of this recall {100 * one.noise_words:.0f} %"
+            yield (
+                f"{one.name:<24} recall@10 {one.utility.recall:.2f}, content words {shown(one.words)} "
+                f"({one.strongest}{noise}). {one.advice}"
+            )
     for note in report.warnings:
         yield f"note        {note}"
     yield f"severity    {report.severity}"
