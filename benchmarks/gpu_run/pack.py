@@ -33,10 +33,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of both uploads")
     parser.add_argument("--seconds", type=float, default=1500, help="of training in all commands together")
     parser.add_argument("--decay-share", type=float, default=0.2, help="last share of them, over which the rate falls")
+    parser.add_argument(
+        "--correction-start", type=float, default=0.5, help="share of them before the corrector begins to learn"
+    )
     options, flags = parser.parse_known_args(arguments)
     try:
         config = parse_training_config([*flags, "--output_dir", "runs/gpu"], prog="pack")
-        for name, weight in pack(config, options.out, options.seconds, options.decay_share).items():
+        shares = options.decay_share, options.correction_start
+        for name, weight in pack(config, options.out, options.seconds, *shares).items():
             print(f"{name:24} {weight / 2**20:6.2f} MiB")
     except EmbInvError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -44,7 +48,9 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def pack(config: TrainingConfig, out: Path, seconds: float, decay_share: float) -> dict[str, int]:
+def pack(
+    config: TrainingConfig, out: Path, seconds: float, decay_share: float, correction_start: float = 0.5
+) -> dict[str, int]:
     """Write both uploads; the bytes of every file.
 
     Raises:
@@ -61,7 +67,8 @@ def pack(config: TrainingConfig, out: Path, seconds: float, decay_share: float) 
     texts = sum(path.stat().st_size for path in first.iterdir())
     if texts > TEXTS:
         raise EmbInvError(f"the texts take {texts / 2**20:.1f} MiB, more than {TEXTS // 2**20}: leave some out.")
-    settings = {"config": asdict(config), "seconds": seconds, "decay_share": decay_share}
+    settings = {"config": asdict(config), "seconds": seconds, "decay_share": decay_share,
+                "correction_start": correction_start}  # fmt: skip
     (first / "run.json").write_text(json.dumps(settings))
     encoder_files.save(second, encoder)
     for folder in (first, second):

@@ -18,13 +18,15 @@ import torch
 from torch import Tensor
 from transformers import BertConfig, BertModel
 
+from modeling_embinv.conditioning_embinv import Hypothesis
 from modeling_embinv.configuration_embinv import EmbInvConfig
 from modeling_embinv.data.noise import (
     CausalBatch,
     NoisedBatch,
+    UpdateKind,
     canvas_length,
     causal_batch,
-    is_causal_update,
+    kind_of_update,
     noise_batch,
 )
 from modeling_embinv.data.spans import SpanSampler
@@ -35,6 +37,7 @@ from modeling_embinv.modeling_embinv import EmbInvForMaskedDiffusion
 from modeling_embinv.runtime import generator_for
 from modeling_embinv.training.backbone import load_backbone
 from modeling_embinv.training.config import TrainingConfig
+from modeling_embinv.training.corrections import write_hypotheses, writing_operations
 from modeling_embinv.training.drafts import draft_operations, write_drafts
 from modeling_embinv.training.flops import matmul_rate, training_flops
 from modeling_embinv.training.optimizers import new_optimizers
@@ -60,6 +63,7 @@ class GPURun:
         self.disk, settings = disk, json.loads((disk / SETTINGS).read_text())
         self.config = TrainingConfig(**settings["config"])
         self.seconds, self.decay_share = settings["seconds"], settings["decay_share"]
+        self.correction_start = settings["correction_start"]
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.train_texts, self.validation_texts = (self.sampler(name) for name in ("train", "validation"))
         self.vocabulary = self.train_texts.corpus.vocabulary
@@ -90,16 +94,18 @@ class GPURun:
             updates: at most, in this command.
         """
         start, before = time.monotonic(), self.spent
-        kind = torch.bfloat16 if self.device.type == "cuda" else torch.float32
-        limit, saved, first = matmul_rate(self.device, kind), start, self.updates
+        dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
+        limit, saved, first = matmul_rate(self.device, dtype), start, self.updates
         last = self.updates + updates if updates is not None else None
         since, texts, operations, losses = time.monotonic(), 0, 0.0, deque(maxlen=LOG_UPDATES)
-        for batch in self.batches():
+        for kind, batch in self.batches():
             self.spent = before + time.monotonic() - start
             if time.monotonic() - start >= budget or self.spent >= self.seconds or self.updates == last:
                 break
-            loss, done = self.update(batch)
-            losses.append((isinstance(batch, CausalBatch), loss))
+            if kind == "correction" and self.spent < self.correction_start * self.seconds:
+                kind = "causal"  # drafts come first
+            loss, done = self.update(kind, batch)
+            losses.append((kind, loss))
             texts, operations = texts + len(batch.input_ids), operations + done
             if self.updates % LOG_UPDATES == 0:
                 seconds, since = time.monotonic() - since, time.monotonic()
@@ -114,7 +120,7 @@ class GPURun:
         self.write_line(reached)
         return reached
 
-    def batches(self) -> Iterator[NoisedBatch | CausalBatch]:
+    def batches(self) -> Iterator[tuple[UpdateKind, NoisedBatch | CausalBatch]]:
         """Batches from where the run stands, made ahead by threads; each is a function of (seed, update)."""
         with ThreadPoolExecutor(THREADS) as pool:
             waiting = deque(pool.submit(self.batch, self.updates + ahead) for ahead in range(AHEAD))
@@ -126,19 +132,20 @@ class GPURun:
                 for future in waiting:
                     future.cancel()
 
-    def batch(self, update: int) -> NoisedBatch | CausalBatch:
-        """The batch of an update, without its vectors, which the GPU makes."""
+    def batch(self, update: int) -> tuple[UpdateKind, NoisedBatch | CausalBatch]:
+        """What an update learns, and its batch without its vectors, which the GPU makes."""
         config = self.config
         canvas = canvas_length(config.canvas_lengths or [config.max_sequence_length], config.seed, update)
-        causal = is_causal_update(config.causal_share, config.seed, update)
-        rows = config.batch_size if causal else self.noise.texts_of(config.batch_size)
+        kind = kind_of_update(config.causal_share, config.correction_share, config.seed, update)
+        rows = self.noise.texts_of(config.batch_size) if kind == "masked" else config.batch_size
         ids, generator = self.train_texts.batch(update, rows, canvas), generator_for(config.seed, update)
         nothing = torch.empty(rows, 0)
-        if causal:
-            return causal_batch(ids, nothing, self.noise.end, generator, config.condition_dropout)
-        return noise_batch(ids, nothing, self.noise, generator)
+        if kind == "masked":
+            return kind, noise_batch(ids, nothing, self.noise, generator)
+        dropout = config.condition_dropout if kind == "causal" else 0.0
+        return kind, causal_batch(ids, nothing, self.noise.end, generator, dropout)
 
-    def update(self, batch: NoisedBatch | CausalBatch) -> tuple[Tensor, float]:
+    def update(self, kind: UpdateKind, batch: NoisedBatch | CausalBatch) -> tuple[Tensor, float]:
         """One update; its loss, which is not waited for, and its operations."""
         factor = self.rate_factor()
         for optimizer in self.optimizers:
@@ -146,6 +153,7 @@ class GPURun:
                 group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
         batch.embedding = self.encoder.encode_ids(batch.input_ids.to(self.device), self.noise.end)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            written = self.write_hypotheses(batch) if kind == "correction" and isinstance(batch, CausalBatch) else 0.0
             loss, operations = self.loss(batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.live, self.config.max_grad_norm)
@@ -155,7 +163,17 @@ class GPURun:
         decay = min(self.config.ema_decay, (1 + self.updates) / (10 + self.updates))
         torch._foreach_lerp_(self.average, [weight.detach() for weight in self.live], 1 - decay)
         self.updates += 1
-        return loss.detach(), operations
+        return loss.detach(), operations + written
+
+    def write_hypotheses(self, batch: CausalBatch) -> float:
+        """Gives a batch what its texts correct; the operations of that."""
+        (rows, length), generator = batch.input_ids.shape, generator_for(self.config.seed, self.updates, 3)
+        batch.hypothesis = write_hypotheses(self.model, self.embed, batch.embedding, length, generator)
+        return writing_operations(self.model, rows, length)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """(B, D) the encoder's vectors of texts (B, L)."""
+        return self.encoder.encode_ids(ids, self.noise.end)
 
     def loss(self, batch: NoisedBatch | CausalBatch) -> tuple[Tensor, float]:
         """The loss of a batch as in `Run.loss` and `Run.causal_loss`, and its operations."""
@@ -163,14 +181,19 @@ class GPURun:
         where = {name: getattr(batch, name).to(device) for name in ("condition_mask", "positions", "targets")}
         if isinstance(batch, CausalBatch):
             ids = batch.input_ids.to(device)
-            loss = self.model(ids, batch.embedding, None, **where, causal=True).loss
-            return loss, training_flops(self.model, rows, length - 1, count)
+            hypothesis = batch.hypothesis
+            loss = self.model(ids, batch.embedding, None, **where, causal=True, hypothesis=hypothesis).loss
+            return loss, training_flops(self.model, rows, self.before(hypothesis) + length - 1, count)
         write_drafts(self.model, self.model, batch)
         weights = loss_weights(self.config.loss_weight, batch.timestep, batch.masked, self.noise.schedule)
         weights = weights[batch.positions // length] * batch.position_weights
         ids, timestep = batch.noised_ids.to(device), batch.timestep.to(device)
         loss = self.model(ids, batch.embedding, timestep, **where, target_weights=weights.to(device)).loss
         return loss, training_flops(self.model, rows, length, count) + draft_operations(self.model, batch)
+
+    def before(self, hypothesis: Hypothesis | None) -> int:
+        """Positions that a hypothesis adds to the prefix."""
+        return 0 if hypothesis is None else hypothesis.ids.shape[1] + 2 * self.config.num_condition_tokens
 
     def rate_factor(self) -> float:
         """Linear warm-up by updates, then constant, then a line down to 0 over the last share of the seconds."""
@@ -226,12 +249,12 @@ class GPURun:
         for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(values)
 
-    def log(self, losses: "deque[tuple[bool, Tensor]]", texts: float, share: float) -> None:
+    def log(self, losses: "deque[tuple[UpdateKind, Tensor]]", texts: float, share: float) -> None:
         """A line of the mean losses and the speed."""
         means = {}
-        for name, kind in (("loss", False), ("loss_causal", True)):
-            if mine := [loss for causal, loss in losses if causal == kind]:
-                means[name] = round(float(torch.stack(mine).mean()), 4)
+        for name in ("masked", "causal", "correction"):
+            if mine := [loss for kind, loss in losses if kind == name]:
+                means["loss" if name == "masked" else f"loss_{name}"] = round(float(torch.stack(mine).mean()), 4)
         speed = {"texts_a_second": round(texts), "share_of_matmul_rate": round(share, 3)}
         self.write_line({"updates": self.updates, "spent": round(self.spent, 1), **means, **speed})
 
@@ -254,6 +277,7 @@ def new_model(config: TrainingConfig, encoder: PackedEncoder, vocabulary: Any) -
         backbone_config=backbone, embedding_dim=backbone.hidden_size, vocab_size=backbone.vocab_size,
         max_sequence_length=config.max_sequence_length, canvas_lengths=config.canvas_lengths,
         num_condition_tokens=config.num_condition_tokens, causal_share=config.causal_share,
+        correction_share=config.correction_share,
         noise_schedule=config.noise_schedule, noise_lambda=config.noise_lambda,
         mask_token_id=vocabulary.mask, eos_token_id=vocabulary.end, pad_token_id=vocabulary.pad,
         encoder_id=about["id"], encoder_revision=about["revision"], encoder_prompt=about["prompt"],

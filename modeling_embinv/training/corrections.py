@@ -1,13 +1,12 @@
 """What the corrector learns from: the model's own drafts, its own corrections of them, and their vectors."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..conditioning_embinv import Hypothesis
-from ..data.batches import embed_rows
-from ..data.encoders import Encoder
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..sampler_embinv import Sampler
 from .flops import training_flops
@@ -18,19 +17,25 @@ TEMPERATURE, SECOND_SHARE = 0.7, 0.5
 
 @torch.no_grad()
 def write_hypotheses(
-    model: EmbInvForMaskedDiffusion, encoder: Encoder, embedding: Tensor, length: int, generator: torch.Generator
+    model: EmbInvForMaskedDiffusion,
+    embed: Callable[[Tensor], Tensor],
+    embedding: Tensor,
+    length: int,
+    generator: torch.Generator,
 ) -> Hypothesis:
-    """Hypotheses for embeddings (B, D), on a canvas of `length` tokens, and the encoder's vectors of them."""
+    """Hypotheses for embeddings (B, D), on a canvas of `length` tokens, and their vectors by `embed`, the encoder.
+
+    embed: ids (B, L) with ends behind the texts, on the model's device → (B, D).
+    """
     was_training = model.training
     model.eval()  # type: ignore[no-untyped-call]  # transformers left it without types
     is_second = float(torch.rand((), generator=generator)) < SECOND_SHARE
     embedding = embedding.to(model.device)
-    hypothesis = _embedded(encoder, sampled_drafts(model, embedding, length, TEMPERATURE, generator))
+    ids = sampled_drafts(model, embedding, length, TEMPERATURE, generator)
     if is_second:
-        ids = model.correct(embedding, *hypothesis, TEMPERATURE, generator)
-        hypothesis = _embedded(encoder, ids)
+        ids = model.correct(embedding, ids, embed(ids), TEMPERATURE, generator)
     model.train(was_training)
-    return hypothesis
+    return Hypothesis(ids, embed(ids).to(model.device))
 
 
 def sampled_drafts(
@@ -46,10 +51,6 @@ def sampled_drafts(
         strategy="autoregressive", temperature=temperature, max_length=length, guidance_scale=1.0, num_draft_beams=1
     )
     return Sampler(model, embedding, config, [generator] * len(embedding)).run().ids
-
-
-def _embedded(encoder: Encoder, ids: Tensor) -> Hypothesis:
-    return Hypothesis(ids, embed_rows(encoder, ids.cpu()).to(ids.device))
 
 
 def writing_operations(model: EmbInvForMaskedDiffusion, texts: int, length: int) -> float:

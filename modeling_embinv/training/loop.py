@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from ..conditioning_embinv import Hypothesis
-from ..data.batches import Batches
+from ..data.batches import Batches, embed_rows
 from ..data.encoders import Encoder
 from ..data.noise import (
     CausalBatch,
@@ -251,11 +251,15 @@ class Run:
         dropout = self.noise.condition_dropout if kind == "causal" else 0.0
         return causal_batch(ids, embedding, self.noise.end, generator_for(self.config.seed, index), dropout)
 
+    def embed(self, ids: Tensor) -> Tensor:
+        """(B, D) the encoder's vectors of texts (B, L), on their device."""
+        return embed_rows(self.encoder, ids.cpu()).to(ids.device)
+
     def correction_loss(self, batch: CausalBatch, index: int, canvas: int) -> Tensor:
         """Mean −log p of the texts, each beside a hypothesis that the model writes now."""
         generator = generator_for(self.config.seed, index, 3)
         with self.accelerator.autocast():
-            batch.hypothesis = write_hypotheses(self.bare_model, self.encoder, batch.embedding, canvas, generator)
+            batch.hypothesis = write_hypotheses(self.bare_model, self.embed, batch.embedding, canvas, generator)
         self.flops += writing_operations(self.bare_model, len(batch.input_ids), canvas)
         return self.causal_loss(batch)
 

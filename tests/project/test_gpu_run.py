@@ -35,10 +35,11 @@ def uploads(tmp_path_factory):
     config = TrainingConfig(
         output_dir="runs/gpu", encoder="minilm", texts=[str(often), str(once), str(often)], init_from="ignored",
         max_sequence_length=16, canvas_lengths=[8, 16], num_hidden_layers=1, num_condition_tokens=2,
-        causal_share=0.5, draft_share=0.25, loss_weight="none", tail_share=0.5, full_mask_share=0.1,
+        causal_share=0.4, correction_share=0.4, draft_share=0.25,
+        loss_weight="none", tail_share=0.5, full_mask_share=0.1,
         noise_schedule="linear", batch_size=8, warmup_steps=2, ema_decay=0.9, optimizer="muon", validation_size=4,
     )  # fmt: skip
-    sizes = pack(config, folder / "out", seconds=1e9, decay_share=0.2)
+    sizes = pack(config, folder / "out", seconds=1e9, decay_share=0.2, correction_start=0)
     return folder / "out", config, sizes
 
 
@@ -128,6 +129,27 @@ def test_a_run_ends_with_its_seconds(uploads, tmp_path):
     assert factors == pytest.approx([0.5, 1, 1, 0.5, 0.05, 0])
     run.updates, run.spent = 5, 100
     assert run.train(1e9)["of_this_command"] == 0
+
+
+def test_drafts_are_learned_before_corrections(uploads, tmp_path):
+    """A corrector that learns from the drafts of an untrained model learns nothing that helps later."""
+    disk = on_disk(uploads, tmp_path)
+    settings = json.loads((disk / "run.json").read_text())
+    (disk / "run.json").write_text(json.dumps(settings | {"seconds": 1e9, "correction_start": 0.5}))
+    early, late = GPURun(disk), GPURun(disk)
+    late.spent = 6e8
+    early.log = late.log = lambda *_: None
+    kinds = []
+    for run in (early, late):
+        run.update = lambda kind, batch, run=run: (kinds.append(kind), stop(run))[1]
+        run.train(1e9, updates=12)
+    assert "correction" not in kinds[:12] and "correction" in kinds[12:]
+
+
+def stop(run):
+    """Counts an update without one."""
+    run.updates += 1
+    return torch.zeros(()), 0.0
 
 
 def test_a_deeper_trunk_repeats_the_encoders_layers(uploads, tmp_path):

@@ -1,6 +1,7 @@
 """Training the corrector: its share of the updates, its hypotheses, and that it learns."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -81,8 +82,8 @@ def test_hypotheses_are_texts_of_the_model_with_the_encoder_s_vectors(encoder):
     model.train()
     kinds = set()
     for seed in range(6):
-        found = write_hypotheses(model, encoder, e, 16, generator_for(seed))
-        again = write_hypotheses(model, encoder, e, 16, generator_for(seed))
+        found = write_hypotheses(model, partial(embed_rows, encoder), e, 16, generator_for(seed))
+        again = write_hypotheses(model, partial(embed_rows, encoder), e, 16, generator_for(seed))
         assert torch.equal(found.ids, again.ids) and model.training
         assert torch.allclose(found.vectors, embed_rows(encoder, found.ids), atol=1e-6)
         generator = generator_for(seed)
