@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..stores.vectors import VectorBatch, VectorSource
+from ..stores.selection import RowSample
+from ..stores.vectors import VectorSource
 
 BATCH = 4096
 
@@ -61,18 +62,12 @@ def draw(source: VectorSource, limit: int, seed: int) -> Sample:
     Raises:
         EmbInvError: a damaged store, or one without a usable vector.
     """
-    generator, digest, total = np.random.default_rng(seed), hashlib.blake2b(digest_size=16), 0
-    kept: VectorBatch | None = None
-    keys = np.empty(0)  # the rows with the smallest keys are the sample
+    drawn, digest, total = RowSample(limit, seed), hashlib.blake2b(digest_size=16), 0
     for batch in source.batches(BATCH):
         total += len(batch.rows)
         digest.update(np.ascontiguousarray(batch.vectors, "<f4").tobytes() + repr(batch.ids).encode())
-        kept = batch if kept is None else VectorBatch.joined([kept, batch])
-        keys = np.concatenate([keys, generator.random(len(batch.rows))])
-        chosen = np.sort(np.argsort(keys, kind="stable")[:limit])
-        kept, keys = kept.take(chosen), keys[chosen]
-    assert kept is not None  # a source without a usable vector raises
-    return Sample(kept.vectors, kept.rows, kept.ids, kept.texts, total, digest.hexdigest())
+        drawn.add(batch)
+    return Sample(*drawn.rows, total, digest.hexdigest())
 
 
 def subset(count: int, limit: int, seed: int) -> np.ndarray:
