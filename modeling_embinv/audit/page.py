@@ -1,12 +1,14 @@
 """An audit as one HTML file: no script, nothing from elsewhere, light and dark, for the screen and for paper."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from html import escape
 from string import Template
 from typing import Any
 
 from .examples import examples
 from .figures import Figure
+from .html import badge, bar, floors, interval, table
+from .page_words import collections, named_words
 from .plot import trade_off
 from .report import STANDARDS, Report
 from .severity import KIND_LEVELS, LEVELS
@@ -59,7 +61,9 @@ $body
 
 def page(report: Report) -> str:
     """The file."""
-    parts = (_head, _findings, _figures, _kinds, _examples, _guesses, _context, _defences, _method)
+    parts = (
+        _head, _findings, _figures, collections, _kinds, named_words, _examples, _guesses, _context, _defences, _method
+    )  # fmt: skip
     body = "\n".join(piece for part in parts for piece in part(report))
     return _PAGE.substitute(title=escape(report.source["name"]), body=body)
 
@@ -67,7 +71,7 @@ def page(report: Report) -> str:
 def _head(report: Report) -> Iterator[str]:
     sample, fits = report.sample, report.origin.looks_like is None
     yield f"<h1>What this vector store leaks</h1><p class=soft>{escape(report.source['name'])}</p>"
-    yield f'<p>Severity: <span class="badge {report.severity}">{report.severity}</span></p>'
+    yield f"<p>Severity: {badge(report.severity)}</p>"
     yield f"<p>{sample.total:,} vectors of {sample.vectors.shape[1]} numbers, of which {len(sample.rows):,} were "
     yield f"drawn at random (seed {report.seed}). "
     yield f"{'' if fits else '<strong>'}{escape(_sentence(str(report.origin)))}."
@@ -86,7 +90,7 @@ def _findings(report: Report) -> Iterator[str]:
         yield "<h2>Findings</h2><p>None could be measured: see the notes.</p>"
         return
     yield "<h2>Findings</h2>"
-    rows = [(f'<span class="badge {one.severity}">{one.severity}</span>', escape(one.sentence)) for one in found]
+    rows = [(badge(one.severity), escape(one.sentence)) for one in found]
     yield table(("Severity", "What was measured"), rows)
     yield f"<p><strong>What to do.</strong> {escape(found[0].advice)}</p>"
 
@@ -94,7 +98,12 @@ def _findings(report: Report) -> Iterator[str]:
 def _figures(report: Report) -> Iterator[str]:
     for result in report.measured:
         title = f"Attacker: {result.tier.name}"
-        yield f"<h2>{escape(title)}</h2><p>Holds {escape(result.tier.holds)}; {len(result.sample.rows):,} rows.</p>"
+        yield f"<h2>{escape(title)}</h2><p>Holds {escape(result.tier.holds)}; {len(result.sample.rows):,} rows."
+        same = report.same_rows(result)
+        if same is not None:
+            yield f" Of these rows, the attacker {escape(report.measured[0].tier.name)} recovers "
+            yield f"{shown(same)} of the content words."
+        yield "</p>"
         if report.is_estimate:
             yield "<p>The store holds no texts. These figures are an <strong>estimate</strong>: sentences with "
             yield "invented secrets were embedded by the encoder and inverted by the same attack.</p>"
@@ -110,16 +119,7 @@ def _figures(report: Report) -> Iterator[str]:
 
 
 def _row(name: str, figure: Figure) -> tuple[str, ...]:
-    floors = "; ".join(f"{escape(floor)} {100 * value:.0f} %" for floor, value in figure.floors.items())
-    interval = f"{100 * figure.low:.0f}–{100 * figure.high:.0f} %"
-    return escape(name), f"{100 * figure.value:.0f} %", interval, floors, bar(figure)
-
-
-def bar(figure: Figure) -> str:
-    """A share as a bar, with a tick at its highest floor."""
-    width = 100 * min(max(figure.value, 0), 1)
-    tick = f'<b style="left:{100 * max(figure.floors.values()):.1f}%"></b>' if figure.floors else ""
-    return f'<div class="track"><i style="width:{width:.1f}%"></i>{tick}</div>'
+    return escape(name), f"{100 * figure.value:.0f} %", interval(figure), floors(figure), bar(figure)
 
 
 def _kinds(report: Report) -> Iterator[str]:
@@ -240,10 +240,3 @@ def _listed(values: Mapping[str, Any]) -> str:
         for name, value in flat.items()
         if value is not None
     )
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of cells that are HTML already."""
-    top = "".join(f"<th>{cell}</th>" for cell in head)
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'

@@ -10,11 +10,13 @@ from typing import Any
 from ..data.files import write_json
 from ..data.tokens import tokenize
 from .attack import ENCODER, STANDARD, Attacker
+from .attackers import TIERS
 from .canaries import plant
 from .context import Filled, fill_sample, without_marks
 from .defences import DefenceReport, compare
 from .guesses import Guesses, rank_guesses
 from .kinds import KindFinder
+from .named_words import NamedWords, name_words
 from .sample import Sample
 from .tiers import TierResult, run_tier
 from .words import stop_share
@@ -30,13 +32,14 @@ class Plan:
     """What an audit does.
 
     Attributes:
-        has_encoder_tier: whether the attacker with the encoder is tried, too. encoder_rows: on how many rows.
+        tiers: the attackers, see `TIERS`. is_chosen: whether they were named. encoder_rows: rows for "encoder".
         candidates: guesses that are looked for in the store.
         template: the redacted text of every row; None = the rows' own texts, where they hold marks.
         families: of defences.
     """
 
-    has_encoder_tier: bool = True
+    tiers: Sequence[str] = TIERS
+    is_chosen: bool = False
     encoder_rows: int = 50
     candidates: Sequence[str] = ()
     template: str | None = None
@@ -52,6 +55,7 @@ class Outcome:
     guesses: Guesses | None
     filled: Filled | None
     defences: DefenceReport | None
+    named_words: NamedWords | None
 
 
 def run(attacker: Attacker, sample: Sample, stored: Sample | None, plan: Plan, finder: KindFinder | None) -> Outcome:
@@ -67,26 +71,27 @@ def run(attacker: Attacker, sample: Sample, stored: Sample | None, plan: Plan, f
     Raises:
         EmbInvError: guesses without the encoder, a template that cannot be filled, or no Faker for planted texts.
     """
-    tiers = [attacker.vectors_tier]
-    if plan.has_encoder_tier and attacker.encode is not None:
+    tiers = [attacker.vectors_tier] if "vectors" in plan.tiers else []
+    if "encoder" in plan.tiers and attacker.encode is not None:
         tiers.append(replace(ENCODER, limit=plan.encoder_rows))
     texts = sample.texts
     measured = sample._replace(texts=None if texts is None else [without_marks(text) for text in texts])
     results = [run_tier(attacker, measured, tier, finder) for tier in tiers]
+    named = name_words(attacker.model, attacker.tokenizer, measured, attacker.seed) if tiers else None
     planted: list[TierResult] = []
-    if sample.texts is None and attacker.encode is not None:
+    if sample.texts is None and attacker.encode is not None and (tiers or plan.families):
         measured = plant(PLANTED, attacker.encode, attacker.seed)
         planted = [run_tier(attacker, measured, tier, finder, f"planted-{tier.name}") for tier in tiers]
     guesses = None
-    if plan.candidates and attacker.encode is not None:
-        guesses = rank_guesses(
-            plan.candidates, attacker.encode, sample.vectors, sample.rows, sample.ids, sample.texts, attacker.seed
-        )
-    filled = fill_sample(attacker, sample, plan.template) if attacker.model.surrogate is not None else None
+    if "guesses" in plan.tiers and plan.candidates and attacker.encode is not None:
+        guesses = rank_guesses(plan.candidates, attacker.encode, sample, attacker.seed)
+    filled = None
+    if "context" in plan.tiers and attacker.model.surrogate is not None:
+        filled = fill_sample(attacker, sample, plan.template)
     defences = None
     if plan.families and stored is not None and measured.texts is not None:
         defences = compare(attacker, measured, stored, plan.families)
-    return Outcome(results, planted, guesses, filled, defences)
+    return Outcome(results, planted, guesses, filled, defences, named)
 
 
 def open_work(folder: Path, sample: Sample, identity: dict[str, Any]) -> bool:
@@ -100,7 +105,7 @@ def open_work(folder: Path, sample: Sample, identity: dict[str, Any]) -> bool:
     Returns:
         Whether an earlier run of the same audit left something there.
     """
-    now = {"source": sample.digest, "rows": sample.rows.tolist(), "settings": STANDARD, **identity}
+    now = {"source": sample.digest, "rows": sample.row_keys(), "settings": STANDARD, **identity}
     record = folder / "audit.json"
     try:
         is_same = json.loads(record.read_text(encoding="utf-8")) == json.loads(json.dumps(now))
@@ -139,6 +144,16 @@ def sample_notes(sample: Sample, tokenizer: Any, longest: int, languages: Sequen
     shares = sorted(share for text in sample.texts if (share := stop_share(text)) is not None)
     if list(languages) == ["en"] and len(shares) >= JUDGED and shares[len(shares) // 2] < ENGLISH:
         notes.append("the texts do not look like English, the only language that this checkpoint writes")
+    return notes
+
+
+def step_notes(outcome: Outcome, plan: Plan) -> list[str]:
+    """What could not be tried: a sentence each, without its full stop."""
+    notes = []
+    if outcome.tiers and outcome.named_words is None:
+        notes.append("the checkpoint has no word head, so that no single words are named")
+    if plan.is_chosen and "context" in plan.tiers and outcome.filled is None:
+        notes.append("no text of the sample holds a gap that this checkpoint can fill (attacker: context)")
     return notes
 
 

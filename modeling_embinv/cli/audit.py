@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..audit.attackers import TIERS, parse_tiers
 from ..data.flags import Commands
 from ..errors_embinv import EmbInvError
 from .checks import check_model, check_seed
@@ -23,10 +24,12 @@ from .options import (
 from .outcome import epilog, on_interrupt
 
 if TYPE_CHECKING:
-    from ..audit.fingerprint import Origin
+    from collections.abc import Sequence
+
     from ..audit.report import Report
     from ..audit.run import Plan
     from ..audit.sample import Sample
+    from ..audit.store import Match, Part
     from ..stores.vectors import VectorSource
 
 OVER = 3
@@ -48,11 +51,16 @@ def add_audit(commands: Commands) -> None:
     parser.add_argument("--text_column", help="column of their texts; without it the usual names are tried")
     parser.add_argument("--strict", action="store_true", help="stop at the first row without a usable vector")
     group = parser.add_argument_group("what is tried")
+    group.add_argument(
+        "--tiers",
+        metavar="NAMES",
+        help=f"the attackers, with commas: {', '.join(TIERS)} (default: all that can be tried)",
+    )
     group.add_argument("--limit", type=count, default=200, help="rows that are attacked, drawn at random")
     group.add_argument(
         "--encoder_limit", type=count, default=50, help="of them, rows for the attacker with the encoder"
     )
-    group.add_argument("--no_encoder", action="store_true", help="leave out the attacker who has the encoder")
+    group.add_argument("--no_encoder", action="store_true", help="the same as --tiers with all but encoder")
     group.add_argument("--candidates", help="text file of a guess a line: which of them are in the store?")
     group.add_argument(
         "--template", help='the redacted text of every row, as "Dear <NAME>, you owe ▇▇▇."; without it texts of the '
@@ -80,19 +88,19 @@ def add_audit(commands: Commands) -> None:
 
 def _audit(options: argparse.Namespace) -> int:
     limits, plan = _checked(options)
-    source = _open(options)
-    from ..audit.sample import draw
+    from ..audit.store import open_parts
 
     with messages_on_stderr():
-        sample = draw(source, options.limit, options.seed)
-    report_skipped(source.path, source.skipped)
-    found = _origin(options, sample)
-    options.model = found.model
+        parts = open_parts(lambda name: _open(options, name), options.limit, options.seed)
+    for part in parts:
+        report_skipped(f"{part.path}, {part.name}" if part.name else part.path, part.skipped)
+    found = _match(options, parts)
+    options.model = found.origin.model
     work = Path(options.out) / _WORK
     with on_interrupt(
         lambda: f"What is done lies in {work}; run the same command to resume." if work.exists() else ""
     ):
-        report = _report(options, source, sample, found, plan, limits)
+        report = _report(options, found, plan, limits)
     return _end(report)
 
 
@@ -108,6 +116,7 @@ def _checked(options: argparse.Namespace) -> tuple[dict[str, float], "Plan"]:
     from ..audit.severity import parse_limits
     from ..data.word_lists import word_list
 
+    tiers = _tiers(options)
     limits = parse_limits(options.fail_over, ("words", "f1", "exact", *KINDS))
     check_seed(options.seed)
     if Path(options.out).exists() and not Path(options.out).is_dir():
@@ -117,7 +126,8 @@ def _checked(options: argparse.Namespace) -> tuple[dict[str, float], "Plan"]:
     if options.candidates and not Path(options.candidates).is_file():
         raise EmbInvError(f"--candidates {options.candidates}: no such file.")
     return limits, Plan(
-        not options.no_encoder,
+        tiers,
+        options.tiers is not None,
         options.encoder_limit,
         word_list(options.candidates) if options.candidates else (),
         options.template,
@@ -125,61 +135,72 @@ def _checked(options: argparse.Namespace) -> tuple[dict[str, float], "Plan"]:
     )
 
 
-def _open(options: argparse.Namespace) -> "VectorSource":
-    """The store, with its texts where it has any."""
+def _tiers(options: argparse.Namespace) -> tuple[str, ...]:
+    """The attackers that are tried.
+
+    Raises:
+        EmbInvError: one that is named and cannot be tried, or a flag of one that is not named.
+    """
+    if options.tiers is None:
+        return tuple(name for name in TIERS if not (options.no_encoder and name == "encoder"))
+    tiers = parse_tiers(options.tiers)
+    if options.no_encoder and "encoder" in tiers:
+        raise EmbInvError("--no-encoder contradicts --tiers, which names encoder.")
+    if "guesses" in tiers and not options.candidates:
+        raise EmbInvError("--tiers guesses needs --candidates.")
+    for flag, name in (("candidates", "guesses"), ("template", "context")):
+        if getattr(options, flag) and name not in tiers:
+            raise EmbInvError(f"--{flag} is for the attacker {name}: name it in --tiers, or leave out --tiers.")
+    return tiers
+
+
+def _open(options: argparse.Namespace, collection: str | None) -> "VectorSource":
+    """A collection of the store, with its texts where it has any."""
     from ..stores.columns import NoTextsError
     from ..stores.vectors import open_vectors
 
     def opened(texts: str | bool) -> "VectorSource":
         return open_vectors(
             options.source, options.column, options.id_column, texts, strict=options.strict,
-            collection=options.collection, trust=options.trust_source,
+            collection=collection or options.collection, trust=options.trust_source,
         )  # fmt: skip
 
-    with messages_on_stderr():
-        try:
-            return opened(options.text_column or True)
-        except NoTextsError:
-            return opened(False)
+    try:
+        return opened(options.text_column or True)
+    except NoTextsError:
+        return opened(False)
 
 
-def _origin(options: argparse.Namespace, sample: "Sample") -> "Origin":
+def _match(options: argparse.Namespace, parts: "Sequence[Part]") -> "Match":
     """Which checkpoint's vectors these are.
 
     Raises:
         EmbInvError: none fits, and `--force` was not given; or of another width, which nothing can force.
     """
-    from ..audit.fingerprint import best, origin
+    from ..audit.store import match
     from ..configuration_embinv import EmbInvConfig
 
-    origins = []
+    configs = {}
     for name in options.model or [MODEL]:
         path, _, revision = (name, "", "") if Path(name).exists() else name.partition("@")
-        config = EmbInvConfig.from_pretrained(path, revision=revision or "main")
-        origins.append(origin(name, config, sample.vectors))
-    found = best(origins)
-    if found.looks_like is not None and not found.has_width:
-        raise EmbInvError(f"{found}. Another encoder needs another checkpoint (--model).")
-    if found.looks_like is not None and not options.force:
-        raise EmbInvError(f"{found}. Name the right checkpoint with --model, or go on with --force.")
-    return found
+        configs[name] = EmbInvConfig.from_pretrained(path, revision=revision or "main")
+    return match(configs, parts, options.force)
 
 
-def _report(
-    options: argparse.Namespace, source: "VectorSource", sample: "Sample", found: "Origin", plan: "Plan",
-    limits: dict[str, float],
-) -> "Report":  # fmt: skip
+def _report(options: argparse.Namespace, found: "Match", plan: "Plan", limits: dict[str, float]) -> "Report":
     """Runs the audit and writes its files."""
+    from ..audit.store import describe, draw_parts, join_parts
+
+    sample = join_parts(found.parts, options.limit, options.seed)
     model, tokenizer = load_model(options)
-    encode = None if options.no_encoder and not _needs_encoder(options, sample) else _encode(options, model)
+    encode = _encode(options, model) if "encoder" in plan.tiers or _needs_encoder(options, sample) else None
     import shutil
 
     from ..audit.attack import Attacker
     from ..audit.defences import STORED
     from ..audit.files import write_report
     from ..audit.report import Report
-    from ..audit.run import finder_or_note, open_work, run, sample_notes
-    from ..audit.sample import draw
+    from ..audit.run import finder_or_note, open_work, run, sample_notes, step_notes
 
     if plan.candidates and encode is None:
         raise EmbInvError("--candidates needs the encoder, which is not at hand: see --encoder.")
@@ -192,19 +213,23 @@ def _report(
         print(f"embinv: going on with the work in {work}", file=sys.stderr)
     finder, missing = finder_or_note() if sample.texts is not None or encode is not None else (None, None)
     attacker = Attacker(model, tokenizer, work, encode, options.batch_size, options.seed)
-    stored = draw(source, STORED, options.seed) if plan.families else None
+    stored = None
+    if plan.families:
+        names = [part.name for part in found.parts]
+        with messages_on_stderr():
+            rows = draw_parts(lambda name: _open(options, name), names, STORED, options.seed)
+        stored = join_parts(rows, STORED, options.seed)
     outcome = run(attacker, sample, stored, plan, finder)
     notes = [
         *found.notes,
         *sample_notes(sample, tokenizer, model.config.max_sequence_length - 1, _languages(options.model)),
+        *step_notes(outcome, plan),
         *([missing] if missing else []),
     ]
     report = Report(
-        source={"name": source.path, "column": source.column, "id_column": source.id_column,
-                "text_column": source.text_column, "rows": sample.total, "digest": sample.digest,
-                "skipped": {"count": source.skipped.count, "examples": source.skipped.examples}},
+        source=describe(found.parts, sample),
         checkpoint={"name": options.model, "encoder": model.config.encoder_id, "checksums": model.config.checksums},
-        origin=found, sample=sample, seed=options.seed, limits=limits, warnings=notes, reveal=options.reveal,
+        origin=found.origin, sample=sample, seed=options.seed, limits=limits, warnings=notes, reveal=options.reveal,
         libraries={} if finder is None else finder.libraries, **vars(outcome),
     )  # fmt: skip
     write_report(report, Path(options.out))
@@ -222,7 +247,7 @@ def _encode(options: argparse.Namespace, model: Any) -> Any:
     try:
         encoder = encoder_of(model, options)
     except (EmbInvError, OSError) as error:
-        if options.encoder:
+        if options.encoder or "encoder" in (options.tiers or ""):
             raise
         print(f"embinv: the encoder is not at hand, its attacker is left out: {error}", file=sys.stderr)
         return None
