@@ -135,6 +135,8 @@ def sample_notes(sample: Sample, tokenizer: Any, longest: int, languages: Sequen
         )
     if sample.texts is None:
         return notes
+    if empty := sum(not text.strip() for text in sample.texts):
+        notes.append(f"{empty:,} of {len(sample.texts):,} rows have no text: they count for nothing")
     long = sum(len(ids) > longest for ids in tokenize(tokenizer, sample.texts))
     if long:
         notes.append(

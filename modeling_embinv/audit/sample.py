@@ -24,7 +24,7 @@ class Sample(NamedTuple):
         vectors: (n, D) float32, as the store holds them.
         rows: (n,) int64, their numbers in the store, ascending.
         ids: n ids; None where the store has none.
-        texts: n texts; None where the store has none.
+        texts: n texts, "" for a row without one; None where the store has none.
         total: rows of the store that hold a vector.
         digest: of all vectors and ids of the store.
         collections: n names, of the collection that each row is of; None where the store is one.
@@ -78,7 +78,9 @@ def draw(source: VectorSource, limit: int, seed: int) -> Sample:
         total += len(batch.rows)
         digest.update(np.ascontiguousarray(batch.vectors, "<f4").tobytes() + repr(batch.ids).encode())
         drawn.add(batch)
-    return Sample(*drawn.rows, total, digest.hexdigest())
+    rows = drawn.rows
+    has_texts = any(text.strip() for text in rows.texts or [])  # Chroma has documents, and none where none were added
+    return Sample(rows.vectors, rows.rows, rows.ids, rows.texts if has_texts else None, total, digest.hexdigest())
 
 
 def join(samples: Mapping[str, Sample], limit: int, seed: int) -> Sample:

@@ -167,7 +167,8 @@ def _open(options: argparse.Namespace, collection: str | None) -> "VectorSource"
 
     try:
         return opened(options.text_column or True)
-    except NoTextsError:
+    except NoTextsError as error:
+        print(f"embinv: {error}; --text-column names another one", file=sys.stderr)
         return opened(False)
 
 
