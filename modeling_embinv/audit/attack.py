@@ -1,8 +1,9 @@
 """What an attacker reads out of vectors, by what the attacker holds besides them."""
 
 import json
+import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,8 @@ from .sample import Sample
 STANDARD = dict(PRESETS["standard"].settings)
 # rows of a part, which is what an interruption loses at most
 PART_ROWS = 16
+# (m texts, (m, D) vectors as the attacker holds them, a folder for the work) → a checkpoint, fine-tuned on them
+Retrain = Callable[[Sequence[str], np.ndarray, Path], EmbInvForMaskedDiffusion]
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ class Attacker:
         model, tokenizer: the inverter's.
         work: a folder.
         encode: N texts → (N, D), where the encoder is at hand.
+        retrain: fine-tunes the checkpoint, see `Retrain`; None = no attacker does that.
         batch_size: vectors in one forward pass, at most `PART_ROWS`.
         seed: of sampling.
         show_progress: whether to show bars.
@@ -82,6 +86,7 @@ class Attacker:
     tokenizer: PreTrainedTokenizerBase
     work: Path
     encode: Callable[..., Any] | None = None
+    retrain: Retrain | None = None
     batch_size: int = PART_ROWS
     seed: int = 0
     show_progress: bool = True
@@ -96,6 +101,18 @@ class Attacker:
         """The attacker with the vectors alone; a checkpoint without a surrogate can check nothing."""
         has_judge = self.model.surrogate is not None
         return VECTORS if has_judge else replace(VECTORS, feedback="none", settings={})
+
+    def trained_on(self, texts: Sequence[str], vectors: np.ndarray, name: str) -> "Attacker":
+        """The attacker with a checkpoint that was fine-tuned on pairs; interrupted, the training goes on where it was.
+
+        Args:
+            texts: m texts. vectors: (m, D), as `invert` will be given them.
+            name: of the inversion that the checkpoint is for; one that is finished needs no checkpoint any more.
+        """
+        assert self.retrain is not None, "nothing fine-tunes"
+        if (self.work / f"{name}.jsonl").exists():
+            return self
+        return replace(self, model=self.retrain(texts, vectors, self._training(name)))
 
     def invert(self, sample: Sample, name: str, tier: Tier) -> Recovered:
         """Inverts the vectors of a sample; interrupted and called again, it goes on where it was.
@@ -117,6 +134,7 @@ class Attacker:
                     self.seed, self.show_progress, PART_ROWS, self._feedback(tier),
                 )  # fmt: skip
             seconds = None if stats["resumed"] else stats["seconds"]
+        shutil.rmtree(self._training(name), ignore_errors=True)  # hundreds of megabytes for each defence
         rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
         cosines = [row["cosine"] for row in rows]
         return Recovered(
@@ -125,6 +143,9 @@ class Attacker:
             None if None in cosines else cosines,
             seconds,
         )
+
+    def _training(self, name: str) -> Path:
+        return self.work / f"{name}-training"
 
     def _feedback(self, tier: Tier) -> Callable[..., Any] | str | None:
         if tier.feedback == "encoder":

@@ -2,8 +2,12 @@
 
 from ..errors_embinv import EmbInvError
 
-# vectors: a copy of them; encoder: and the encoder; guesses: a list of texts; context: redacted texts
-TIERS = ("vectors", "encoder", "guesses", "context")
+# vectors: a copy of them; encoder: and the encoder; guesses: a list of texts; context: redacted texts; pairs: known
+# texts with their vectors
+TIERS = ("vectors", "encoder", "guesses", "context", "pairs")
+# the flag of what an attacker holds, and those who cannot do without it
+FLAGS = {"guesses": "candidates", "context": "template", "pairs": "pairs"}
+NEEDY = ("guesses", "pairs")
 
 
 def parse_tiers(given: str) -> tuple[str, ...]:

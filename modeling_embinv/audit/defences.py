@@ -1,46 +1,31 @@
-"""What a defence costs in search, and what it keeps from the attacker.
+"""What a defence costs in search, and what it keeps from attackers.
 
-The attacker is the released checkpoint with its surrogate, who does not know the defence. One who trains on defended
-vectors recovers more; only against the rotation is such an attacker tried here, with pairs that are known.
+The released attacker does not know the defence. The adapted one knows texts with their defended vectors, and learns
+the linear map back to the encoder's vectors from them; the re-trained one fine-tunes the checkpoint on them besides.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ..errors_embinv import EmbInvError
 from ..vectors_embinv import unit_rows
+from .alignment import procrustes
 from .attack import Attacker
 from .figures import Figure
 from .findings import measure
-from .retrieval import TOP, Utility, nearest, utility
+from .known_pairs import KnownPairs, recover
+from .protections import BARE, Defence, defences, rotation
+from .retrieval import TOP, LabelledSet, Utility, at_recall, nearest, utility
 from .sample import Sample, subset
 
 # rows that are attacked under each defence, and that utility is measured on
 ATTACKED, STORED, QUERIES = 50, 5000, 500
-NOISE = (0.01, 0.02, 0.03, 0.05)
 # search that keeps this share of the ten nearest is called useful
 USEFUL = 0.8
-Protect = Callable[[np.ndarray, np.random.Generator], np.ndarray]
-
-
-@dataclass(frozen=True)
-class Defence:
-    """A change of the stored vectors.
-
-    Attributes:
-        name: as the report calls it.
-        family: the word of `--defences`.
-        protect: unit vectors (N, D), a generator of noise → (N, D) as an attacker would read them.
-        query: what is done to a query before it is searched for: (q, D) → (q, D).
-    """
-
-    name: str
-    family: str
-    protect: Protect
-    query: Callable[[np.ndarray], np.ndarray] = lambda queries: queries
+ATTACKERS = ("released", "adapted", "re-trained")
 
 
 @dataclass(frozen=True)
@@ -49,114 +34,78 @@ class DefenceResult:
 
     Attributes:
         name, family: of the defence.
-        utility: of search.
-        words: share of content words that come back. cosine: mean, of defended with true vectors.
+        utility: of search in the store, beside the undefended ranking.
+        labelled: of search in the labelled set; None without the encoder.
+        attacks: attacker → share of content words that come back.
+        cosine: mean, of defended with true vectors. aligned: the same after the map that pairs teach; None without it.
+        noise_words: share that comes back under noise of the same recall, by interpolation; None where no noise that
+            was tried has as low a recall, and for noise itself.
         advice: one sentence.
     """
 
     name: str
     family: str
     utility: Utility
-    words: Figure
+    labelled: Utility | None
+    attacks: dict[str, Figure]
     cosine: float
-    advice: str
+    aligned: float | None
+    noise_words: float | None = None
+    advice: str = "The store as it is."
+
+    @property
+    def strongest(self) -> str:
+        """The attacker who recovers most; of equals the one who needs least."""
+        return max(self.attacks, key=lambda name: self.attacks[name].value)
+
+    @property
+    def words(self) -> Figure:
+        """What the strongest attacker recovers."""
+        return self.attacks[self.strongest]
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        labelled = None if self.labelled is None else self.labelled._asdict()
+        found = {"utility": self.utility._asdict(), "labelled": labelled, "words": asdict(self.words)}
+        return {**asdict(self), **found, "strongest": self.strongest}
 
 
 @dataclass(frozen=True)
 class DefenceReport:
-    """All defences, the undefended store first; and how many known pairs break a rotation."""
+    """All defences, the undefended store first and the others by search quality.
+
+    Attributes:
+        results: of the defences.
+        rows: that were attacked. stored: that were searched.
+        known: pairs that the adapted attacker knows; 0 where there is none.
+        pairs: (number of known pairs, cosine of other vectors, turned back by them), for the rotation.
+        left_out: name → why it was not tried.
+    """
 
     results: list[DefenceResult]
     rows: int
     stored: int
+    known: int
     pairs: list[tuple[int, float]]
     left_out: dict[str, str]
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON has it."""
-        results = [{**asdict(one), "utility": one.utility._asdict()} for one in self.results]
         pairs = [{"pairs": count, "cosine": cosine} for count, cosine in self.pairs]
-        return {**asdict(self), "results": results, "pairs": pairs, "attacker": "released checkpoint, not retrained"}
+        return {**asdict(self), "results": [one.as_dict() for one in self.results], "pairs": pairs}
 
 
-def noise(scale: float) -> Protect:
-    """Gaussian noise of this standard deviation on every number."""
-    return lambda vectors, generator: vectors + scale * generator.standard_normal(vectors.shape)
-
-
-def int8(vectors: np.ndarray, _: np.random.Generator) -> np.ndarray:
-    """255 steps between plus and minus the largest number of each vector."""
-    step = np.abs(vectors).max(axis=1, keepdims=True) / 127
-    return np.rint(vectors / step) * step
-
-
-def binary(vectors: np.ndarray, _: np.random.Generator) -> np.ndarray:
-    """The signs."""
-    return np.where(vectors < 0, -1.0, 1.0)
-
-
-def first_dimensions(kept: int) -> Protect:
-    """The first numbers; an attacker who expects more takes 0 for the others."""
-    return lambda vectors, _: vectors * (np.arange(vectors.shape[1]) < kept)
-
-
-def rotation(width: int, seed: int) -> np.ndarray:
-    """(D, D) a random orthogonal matrix."""
-    matrix, upper = np.linalg.qr(np.random.default_rng(seed).standard_normal((width, width)))
-    return np.asarray(matrix * np.sign(np.diag(upper)))
-
-
-def procrustes(protected: np.ndarray, plain: np.ndarray) -> np.ndarray:
-    """(D, D) the orthogonal matrix that turns protected vectors (m, D) best into the plain ones (m, D)."""
-    from scipy.linalg import orthogonal_procrustes
-
-    return np.asarray(orthogonal_procrustes(protected, plain)[0])
-
-
-FAMILIES = ("noise", "int8", "binary", "dimensions", "rotation", "combinations")
-
-
-def parse_families(given: str) -> tuple[str, ...]:
-    """The words of `--defences`, with commas between them; "all" = all.
-
-    Raises:
-        EmbInvError: an unknown word.
-    """
-    names = tuple(dict.fromkeys(part.strip() for part in given.split(",")))
-    if unknown := [name for name in names if name not in (*FAMILIES, "all")]:
-        raise EmbInvError(f"--defences {unknown[0][:40]!r} is unknown; give all, or some of {', '.join(FAMILIES)}.")
-    return FAMILIES if "all" in names else names
-
-
-def defences(families: Sequence[str], width: int, seed: int) -> Iterator[Defence]:
-    """The defences of these families for vectors of a width, the gentle ones first."""
-    turn = rotation(width, seed)
-    both = noise(0.02)
-    found = [
-        *(Defence(f"noise {scale:g}", "noise", noise(scale)) for scale in NOISE),
-        Defence("int8", "int8", int8),
-        Defence("binary", "binary", binary),
-        *(Defence(f"first {kept} numbers", "dimensions", first_dimensions(kept)) for kept in (width // 2, width // 4)),
-        Defence("secret rotation", "rotation", lambda vectors, _: vectors @ turn, lambda queries: queries @ turn),
-        Defence(
-            "noise 0.02 + int8", "combinations", lambda vectors, generator: int8(both(vectors, generator), generator)
-        ),
-        Defence(
-            "rotation + noise 0.02", "combinations", lambda vectors, generator: both(vectors @ turn, generator),
-            lambda queries: queries @ turn,
-        ),
-    ]  # fmt: skip
-    return (one for one in found if one.family in families)
-
-
-def compare(attacker: Attacker, sample: Sample, stored: Sample, families: Sequence[str]) -> DefenceReport:
-    """Tries each defence: the leak on the sample, search on the store.
+def compare(
+    attacker: Attacker, sample: Sample, stored: Sample, families: Sequence[str], texts: Sequence[str]
+) -> DefenceReport:
+    """Tries each defence: the leak on the sample, search on the store and on the labelled set.
 
     Args:
-        attacker: who inverts the defended vectors, without the encoder.
+        attacker: who inverts the defended vectors; without the encoder nobody learns from pairs.
         sample: rows with texts, of the store or planted.
         stored: rows of the store, for search.
         families: of `FAMILIES`.
+        texts: that the attackers with pairs know, none of the sample's.
 
     Raises:
         EmbInvError: a store too small for search.
@@ -166,17 +115,31 @@ def compare(attacker: Attacker, sample: Sample, stored: Sample, families: Sequen
             f"--defences needs more than {TOP} vectors to search among; the store holds {len(stored.rows)}."
         )
     part = sample.take(subset(len(sample.rows), ATTACKED, attacker.seed))
-    trial = _Trial(attacker, part, unit_rows(stored.vectors)[0].astype(np.float64))
-    results = [trial.run(Defence("none", "none", lambda vectors, _: vectors), None)]
-    for defence in defences(families, part.vectors.shape[1], attacker.seed):
-        results.append(trial.run(defence, results[0]))
-    pairs: list[tuple[int, float]] = []
-    if "rotation" in families:
-        pairs = trial.known_pairs()
-        if broken := next((count for count, cosine in pairs if cosine >= USEFUL), None):
-            results.append(trial.run(trial.turned_back(broken), results[0]))
-    left_out = {"product quantisation": "not measured by this version"} if set(families) == set(FAMILIES) else {}
-    return DefenceReport(results, len(part.rows), len(stored.rows), pairs, left_out)
+    vectors = unit_rows(stored.vectors)[0].astype(np.float64)
+    tried, left_out = defences(families, vectors, attacker.seed)
+    known, labelled = None, None
+    if attacker.encode is None:
+        left_out |= dict.fromkeys(("attackers with known pairs", "the labelled set"), "needs the encoder")
+    else:
+        known = np.asarray(attacker.encode(list(texts)), dtype=np.float64)
+        labelled = LabelledSet.embedded(attacker.encode)
+    trial = _Trial(attacker, part, vectors, texts, known, labelled)
+    results = [trial.run(defence) for defence in (BARE, *tried)]
+    pairs = trial.rotation_pairs() if "rotation" in families else []
+    return DefenceReport(
+        judged(results), len(part.rows), len(vectors), 0 if known is None else len(known), pairs, left_out
+    )
+
+
+def judged(results: Sequence[DefenceResult]) -> list[DefenceResult]:
+    """Results with their advice and with noise of the same recall, the first as it is and the others by recall."""
+    bare, *others = results
+    noise = [(one.utility.recall, one.words.value) for one in results if one.family in ("none", "noise")]
+    found = []
+    for one in sorted(others, key=lambda one: -one.utility.recall):
+        matched = at_recall(one.utility.recall, noise) if one.family != "noise" and len(noise) > 1 else None
+        found.append(replace(one, noise_words=matched, advice=advice(one, bare)))
+    return [bare, *found]
 
 
 @dataclass
@@ -186,72 +149,69 @@ class _Trial:
     Attributes:
         attacker, part: who attacks which rows.
         stored: (N, D) unit vectors of the store.
+        texts, known: m texts that are known with their vectors, and (m, D) the encoder's; None without the encoder.
+        labelled: the labelled set; None without the encoder.
     """
 
     attacker: Attacker
     part: Sample
     stored: np.ndarray
+    texts: Sequence[str]
+    known: np.ndarray | None
+    labelled: LabelledSet | None
 
     def __post_init__(self) -> None:
         self.own = subset(len(self.stored), QUERIES, self.attacker.seed)
         self.true = nearest(self.stored[self.own], self.stored, self.own)
-        self.turn = rotation(self.stored.shape[1], self.attacker.seed)
 
-    def run(self, defence: Defence, bare: DefenceResult | None) -> DefenceResult:
-        """What a defence costs and buys; `bare` is the undefended store."""
+    def run(self, defence: Defence) -> DefenceResult:
+        """What a defence costs and buys."""
         generator = np.random.default_rng(self.attacker.seed)
         plain = unit_rows(self.part.vectors)[0].astype(np.float64)
-        leaked = unit_rows(defence.protect(plain, generator))[0]
-        name = f"defence-{defence.name.replace(' ', '-')}"
-        recovered = self.attacker.invert(self.part._replace(vectors=leaked), name, self.attacker.vectors_tier)
-        words = measure(self.part.texts or [], recovered.texts, {}, seed=self.attacker.seed)["words"]
+        leaked = self.part._replace(vectors=unit_rows(defence.protect(plain, generator))[0])
         kept = unit_rows(defence.protect(self.stored, generator))[0]
         search = utility(self.true, nearest(unit_rows(defence.query(self.stored[self.own]))[0], kept, self.own))
-        cosine = float((leaked * plain).sum(axis=1).mean())
-        return DefenceResult(
-            defence.name, defence.family, search, words, cosine, advice(defence.family, search, words, bare)
-        )
+        labelled = None if self.labelled is None else self.labelled.utility(defence, generator)
+        name = f"defence-{defence.name.replace(' ', '-').replace(',', '')}"
+        recovered = {"released": self.attacker.invert(leaked, name, self.attacker.vectors_tier)}
+        aligned = None
+        if self.known is not None and defence is not BARE:  # of bare vectors pairs teach nothing new
+            held = unit_rows(defence.protect(self.known, generator))[0]
+            alignment, more = recover(self.attacker, leaked, KnownPairs(self.texts, held, self.known), name)
+            aligned = float((alignment.apply(leaked.vectors) * plain).sum(axis=1).mean())
+            recovered |= more
+        attacks = {
+            who: measure(self.part.texts or [], one.texts, {}, seed=self.attacker.seed)["words"]
+            for who, one in recovered.items()
+        }
+        cosine = float((leaked.vectors * plain).sum(axis=1).mean())
+        return DefenceResult(defence.name, defence.family, search, labelled, attacks, cosine, aligned)
 
-    def known_pairs(self) -> list[tuple[int, float]]:
+    def rotation_pairs(self) -> list[tuple[int, float]]:
         """(number of known pairs, mean cosine of other vectors, turned back by them, with the true ones)."""
         order = np.random.default_rng(self.attacker.seed).permutation(len(self.stored))
         width, found = self.stored.shape[1], []
+        turn = rotation(width, self.attacker.seed)
         for count in (width // 16, width // 8, width // 4, width // 2, width, 2 * width):
-            known, others = order[:count], order[count : count + QUERIES]
-            if len(known) == count and len(others):
+            rows, others = order[:count], order[count : count + QUERIES]
+            if len(rows) == count and len(others):
                 plain = self.stored[others]
-                back = plain @ self.turn @ self._turn_back(known)
+                back = plain @ turn @ procrustes(self.stored[rows] @ turn, self.stored[rows])
                 found.append((count, float((back * plain).sum(axis=1).mean())))
         return found
 
-    def turned_back(self, count: int) -> Defence:
-        """The rotation against an attacker who knows `count` pairs."""
-        known = np.random.default_rng(self.attacker.seed).permutation(len(self.stored))[:count]
-        back = self.turn @ self._turn_back(known)
-        return Defence(
-            f"rotation, {count} pairs known",
-            "rotation",
-            lambda vectors, _: vectors @ back,
-            lambda queries: queries @ back,
-        )
 
-    def _turn_back(self, known: np.ndarray) -> np.ndarray:
-        return procrustes(self.stored[known] @ self.turn, self.stored[known])
-
-
-def advice(family: str, search: Utility, words: Figure, bare: DefenceResult | None) -> str:
+def advice(one: DefenceResult, bare: DefenceResult) -> str:
     """One sentence: does it help, and does search survive it?"""
-    if bare is None:
-        return "The store as it is."
-    helps = words.high < bare.words.low
-    if not helps and family == "rotation":
-        return "Broken: with these pairs about as much comes back as without it."
-    if not helps:
-        return "Does not help: what comes back is not clearly less than without it."
-    if search.recall < USEFUL:
-        return f"Hides words, but spoils search: of the {TOP} nearest, {100 * search.recall:.0f} % are left."
-    if family == "rotation":
+    kept, rest = bare.words.low, "What comes back is not clearly less than without it"
+    if one.words.high >= kept and one.attacks["released"].high < kept:
+        return f"Does not help against who knows pairs of text and vector. {rest}."
+    if one.words.high >= kept:
+        return f"Does not help. {rest}."
+    if one.utility.recall < USEFUL:
+        return f"Hides words, but spoils search: of the {TOP} nearest, {100 * one.utility.recall:.0f} % are left."
+    if "rotation" in one.name and len(one.attacks) == 1:
         return "Hides words only until pairs of text and vector are known; see the table of known pairs."
-    if words.value > bare.words.value / 2:
+    if one.words.value > bare.words.value / 2:
         return "Helps a little: more than half of what came back without it still does."
-    return "Helps against this attacker; measure one who trains on defended vectors before relying on it."
+    return "Helps against the attackers that were tried; one who trains for longer may recover more."

@@ -1,6 +1,6 @@
 """Figures with their bootstrap intervals."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,7 +36,7 @@ class Figure:
 
 def share(
     hits: Sequence[float] | NDArray[np.floating], totals: Sequence[int] | NDArray[np.integer] | None = None,
-    floors: dict[str, Sequence[float]] | None = None, seed: int = 0,
+    floors: Mapping[str, Sequence[float]] | None = None, seed: int = 0,
 ) -> Figure | None:  # fmt: skip
     """Σ hits / Σ totals over rows, whose interval draws whole rows; None where there is nothing to count.
 

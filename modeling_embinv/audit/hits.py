@@ -61,7 +61,7 @@ def hit_rows(
     cosines = result.recovered.cosine
     for index, (collection, row) in enumerate(result.sample.row_keys()):
         text = result.recovered.texts[index]
-        line = {
+        line: dict[str, Any] = {
             "tier": result.tier.name,
             **({} if collection is None else {"collection": collection}),
             "row": row,

@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from .. import __version__
+from .alignment import Alignment
 from .context import Filled
 from .defences import DefenceReport
 from .figures import Figure
@@ -18,7 +19,7 @@ from .sample import Sample
 from .severity import KIND_LEVELS, LEVELS, ORDER, exceeded, severity
 from .tiers import TierResult
 
-SCHEMA = "embinv-audit/1"
+SCHEMA = "embinv-audit/2"
 # where the risk is described
 STANDARDS = (
     ("OWASP LLM08:2025", "Vector and Embedding Weaknesses"),
@@ -29,7 +30,7 @@ STANDARDS = (
 )
 _PACKAGES = (
     "torch", "transformers", "sentence-transformers", "numpy", "scikit-learn", "presidio-analyzer", "spacy", "faker",
-    "detect-secrets",
+    "detect-secrets", "faiss-cpu",
 )  # fmt: skip
 # kinds whose recovery is a finding of its own, from this number of entities on
 SENSITIVE = ("names", "e-mail", "phone", "credentials", "identifiers", "health")
@@ -51,6 +52,7 @@ class Report:
         guesses: which candidates are in the store.
         filled: redacted texts whose gaps were filled.
         defences: what each defence costs and buys.
+        alignment: what known pairs taught their attacker.
         named_words: which words are in the vectors, by the word head.
         libraries: what found which kinds of personal data.
         limits: thresholds by figure, see `--fail-over`.
@@ -68,6 +70,7 @@ class Report:
     guesses: Guesses | None = None
     filled: Filled | None = None
     defences: DefenceReport | None = None
+    alignment: Alignment | None = None
     named_words: NamedWords | None = None
     libraries: Mapping[str, str] = field(default_factory=dict)
     limits: Mapping[str, float] = field(default_factory=dict)
@@ -149,6 +152,7 @@ class Report:
             "guesses": None if self.guesses is None else self.guesses.as_dict(self.reveal),
             "context": None if self.filled is None else self.filled.as_dict(),
             "defences": None if self.defences is None else self.defences.as_dict(),
+            "pairs": None if self.alignment is None else self.alignment.as_dict(),
             "named_words": None if self.named_words is None else self.named_words.as_dict(),
             "thresholds": {
                 "severity_by_words": _named(LEVELS), "severity_by_kind": _named(KIND_LEVELS),

@@ -1,22 +1,63 @@
-"""How well a store still searches: rankings of defended vectors beside those of the undefended ones."""
+"""How well a store still searches: its own ranking beside the undefended one, and a labelled set."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..vectors_embinv import unit_rows
+from .protections import Defence
+
 TOP = 10
+_FILE = Path(__file__).with_name("retrieval_set.txt")
 
 
 class Utility(NamedTuple):
-    """Means over queries, 1 for the undefended store.
+    """Means over queries.
 
     Attributes:
-        recall: share of the ten nearest vectors that are still among the ten nearest.
-        ndcg: nDCG@10, where the nearest vector is worth ten, the next nine, and so on.
+        recall: share of the vectors that should be among the ten nearest which are.
+        ndcg: nDCG@10.
     """
 
     recall: float
     ndcg: float
+
+
+@cache
+def labelled_texts() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """300 sentences, and for each the rest of its passage."""
+    lines = _FILE.read_text(encoding="utf-8").splitlines()
+    queries, passages = zip(*(line.split("\t") for line in lines if not line.startswith("#")), strict=True)
+    return queries, passages
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """Queries of which each has one passage that it is about.
+
+    Attributes:
+        queries, passages: (300, D) unit vectors, in the same order.
+    """
+
+    queries: np.ndarray
+    passages: np.ndarray
+
+    @classmethod
+    def embedded(cls, encode: Callable[..., Any]) -> "LabelledSet":
+        """By an encoder, N texts → (N, D)."""
+        return cls(*(np.asarray(encode(list(texts)), dtype=np.float64) for texts in labelled_texts()))
+
+    def utility(self, defence: Defence, generator: np.random.Generator) -> Utility:
+        """How often the passage is among the ten nearest to its query, and how high; passages are defended."""
+        stored = unit_rows(defence.protect(self.passages, generator))[0]
+        cosine = unit_rows(defence.query(self.queries))[0] @ stored.T
+        rank = (cosine > np.diag(cosine)[:, None]).sum(axis=1)  # passages that are nearer
+        is_found = rank < TOP
+        return Utility(float(is_found.mean()), float((is_found / np.log2(rank + 2)).mean()))
 
 
 def nearest(queries: np.ndarray, stored: np.ndarray, own: np.ndarray) -> np.ndarray:
@@ -32,7 +73,7 @@ def nearest(queries: np.ndarray, stored: np.ndarray, own: np.ndarray) -> np.ndar
 
 
 def utility(true: np.ndarray, found: np.ndarray) -> Utility:
-    """Compares rankings.
+    """Compares rankings; in nDCG the nearest vector is worth ten, the next nine, and so on.
 
     Args:
         true: (q, k) indices, the nearest first, of the undefended store.
@@ -44,3 +85,11 @@ def utility(true: np.ndarray, found: np.ndarray) -> Utility:
     discount = 1 / np.log2(np.arange(2, size + 2))
     best = (np.arange(size, 0, -1) * discount).sum()
     return Utility(float(same.any(axis=2).mean()), float((worth @ discount).mean() / best))
+
+
+def at_recall(recall: float, points: Sequence[tuple[float, float]]) -> float | None:
+    """A value at this recall, on the line through the points (recall, value); None beyond them."""
+    ordered = sorted(points)
+    if not ordered or not ordered[0][0] <= recall <= ordered[-1][0]:
+        return None
+    return float(np.interp(recall, *zip(*ordered, strict=True)))

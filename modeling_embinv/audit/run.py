@@ -9,6 +9,7 @@ from typing import Any
 
 from ..data.files import write_json
 from ..data.tokens import tokenize
+from .alignment import Alignment
 from .attack import ENCODER, STANDARD, Attacker
 from .attackers import TIERS
 from .canaries import plant
@@ -16,6 +17,7 @@ from .context import Filled, fill_sample, without_marks
 from .defences import DefenceReport, compare
 from .guesses import Guesses, rank_guesses
 from .kinds import KindFinder
+from .known_pairs import known_pairs, public_texts, run_pairs_tier
 from .named_words import NamedWords, name_words
 from .sample import Sample
 from .tiers import TierResult, run_tier
@@ -36,6 +38,8 @@ class Plan:
         candidates: guesses that are looked for in the store.
         template: the redacted text of every row; None = the rows' own texts, where they hold marks.
         families: of defences.
+        pairs: known texts with their vectors as the store holds them; None = no attacker knows any.
+        train_texts: that the attackers on defences know with their vectors; none = the package's public ones.
     """
 
     tiers: Sequence[str] = TIERS
@@ -44,6 +48,8 @@ class Plan:
     candidates: Sequence[str] = ()
     template: str | None = None
     families: Sequence[str] = ()
+    pairs: Sample | None = None
+    train_texts: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,8 @@ class Outcome:
     guesses: Guesses | None
     filled: Filled | None
     defences: DefenceReport | None
-    named_words: NamedWords | None
+    alignment: Alignment | None = None
+    named_words: NamedWords | None = None
 
 
 def run(attacker: Attacker, sample: Sample, stored: Sample | None, plan: Plan, finder: KindFinder | None) -> Outcome:
@@ -78,6 +85,11 @@ def run(attacker: Attacker, sample: Sample, stored: Sample | None, plan: Plan, f
     measured = sample._replace(texts=None if texts is None else [without_marks(text) for text in texts])
     results = [run_tier(attacker, measured, tier, finder) for tier in tiers]
     named = name_words(attacker.model, attacker.tokenizer, measured, attacker.seed) if tiers else None
+    alignment = None
+    if "pairs" in plan.tiers and plan.pairs is not None and attacker.encode is not None:
+        known = known_pairs(plan.pairs, sample, attacker.encode)
+        found, alignment = run_pairs_tier(attacker, measured, known, plan.encoder_rows, finder)
+        results.append(found)
     planted: list[TierResult] = []
     if sample.texts is None and attacker.encode is not None and (tiers or plan.families):
         measured = plant(PLANTED, attacker.encode, attacker.seed)
@@ -90,8 +102,10 @@ def run(attacker: Attacker, sample: Sample, stored: Sample | None, plan: Plan, f
         filled = fill_sample(attacker, sample, plan.template)
     defences = None
     if plan.families and stored is not None and measured.texts is not None:
-        defences = compare(attacker, measured, stored, plan.families)
-    return Outcome(results, planted, guesses, filled, defences, named)
+        own = set(measured.texts)
+        texts = [text for text in plan.train_texts if text not in own] or public_texts(measured.texts)
+        defences = compare(attacker, measured, stored, plan.families, texts)
+    return Outcome(results, planted, guesses, filled, defences, alignment, named)
 
 
 def open_work(folder: Path, sample: Sample, identity: dict[str, Any]) -> bool:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from ..data.files import short_names
 from ..errors_embinv import EmbInvError
+from ..stores.rows import VectorBatch
 from ..stores.selection import RowSample
 from ..stores.vectors import VectorSource
 
@@ -40,7 +41,7 @@ class Sample(NamedTuple):
 
     def row_keys(self) -> list[tuple[str | None, int]]:
         """(collection, number in it) of each row, which no other row of the store has."""
-        names = self.collections or [None] * len(self.rows)
+        names: Sequence[str | None] = self.collections or [None] * len(self.rows)
         return list(zip(names, self.rows.tolist(), strict=True))
 
     def take(self, indices: np.ndarray) -> "Sample":
@@ -63,24 +64,33 @@ class Sample(NamedTuple):
 
 
 def draw(source: VectorSource, limit: int, seed: int) -> Sample:
-    """Draws `limit` rows of a store, each with the same chance; all rows of a smaller one.
+    """Draws `limit` rows of a store, each with the same chance; see `draw_each`."""
+    return draw_each(source, [limit], seed)[0]
+
+
+def draw_each(source: VectorSource, limits: Sequence[int], seed: int) -> list[Sample]:
+    """Draws a sample for each limit, each row with the same chance; the larger ones hold the smaller ones.
 
     Args:
         source: the opened store, see `open_vectors`; it is read once, from its first row to its last.
-        limit: n, rows of the sample at most.
+        limits: n, rows of each sample at most; of a smaller store all rows.
         seed: of the draw.
 
     Raises:
         EmbInvError: a damaged store, or one without a usable vector.
     """
-    drawn, digest, total = RowSample(limit, seed), hashlib.blake2b(digest_size=16), 0
+    drawn, digest, total = RowSample(max(limits), seed), hashlib.blake2b(digest_size=16), 0
     for batch in source.batches(BATCH):
         total += len(batch.rows)
         digest.update(np.ascontiguousarray(batch.vectors, "<f4").tobytes() + repr(batch.ids).encode())
         drawn.add(batch)
-    rows = drawn.rows
-    has_texts = any(text.strip() for text in rows.texts or [])  # Chroma has documents, and none where none were added
-    return Sample(rows.vectors, rows.rows, rows.ids, rows.texts if has_texts else None, total, digest.hexdigest())
+    return [_sample(drawn.rows(limit), total, digest.hexdigest()) for limit in limits]
+
+
+def _sample(rows: VectorBatch, total: int, digest: str) -> Sample:
+    """Texts that are all empty are none: Chroma has documents, and none where none were added."""
+    has_texts = any(text.strip() for text in rows.texts or [])
+    return Sample(rows.vectors, rows.rows, rows.ids, rows.texts if has_texts else None, total, digest)
 
 
 def join(samples: Mapping[str, Sample], limit: int, seed: int) -> Sample:

@@ -9,7 +9,7 @@ from ..stores.locations import SeveralCollectionsError
 from ..stores.rows import Skipped
 from ..stores.vectors import VectorSource
 from .fingerprint import Origin, best, origin
-from .sample import Sample, draw, join
+from .sample import Sample, draw_each, join
 
 # the name of a collection, or None for a store that is one → the opened source
 Opener = Callable[[str | None], VectorSource]
@@ -21,7 +21,7 @@ class Part(NamedTuple):
     Attributes:
         name: None for a store that is one.
         path, column, id_column, text_column, skipped: as of `VectorSource`.
-        sample: of its rows.
+        samples: of its rows, one for each size that was asked for; the first is the one that is attacked.
     """
 
     name: str | None
@@ -30,41 +30,54 @@ class Part(NamedTuple):
     id_column: str | None
     text_column: str | None
     skipped: Skipped
-    sample: Sample
+    samples: list[Sample]
+
+    @property
+    def sample(self) -> Sample:
+        """The rows that are attacked, and that the checkpoint is compared with."""
+        return self.samples[0]
 
 
-def draw_parts(open_part: Opener, names: Sequence[str | None], limit: int, seed: int) -> list[Part]:
-    """Opens each collection in turn, and draws at most `limit` rows of it; empty ones are left out of several.
+def open_parts(open_part: Opener, limits: Sequence[int], seed: int) -> list[Part]:
+    """All collections of a store, or the one that `open_part` opens without a name.
+
+    Args:
+        open_part: opens one; it is read once, and closed before the next.
+        limits: rows of each sample of a collection, at most.
+        seed: of the draws.
 
     Raises:
-        EmbInvError: see `draw`.
+        EmbInvError: as `open_part` and `draw_each`, or where all collections are empty.
     """
+    try:
+        return _drawn(open_part, [None], limits, seed)
+    except SeveralCollectionsError as error:
+        return _drawn(open_part, error.names, limits, seed)
+
+
+def _drawn(open_part: Opener, names: Sequence[str | None], limits: Sequence[int], seed: int) -> list[Part]:
+    """A sample of each size of each collection; empty ones are left out of several."""
     parts = []
     for name in names:
         source = open_part(name)
         if len(names) == 1 or source.count():
-            sample = draw(source, limit, seed)
+            samples = draw_each(source, limits, seed)
             parts.append(
-                Part(name, source.path, source.column, source.id_column, source.text_column, source.skipped, sample)
+                Part(name, source.path, source.column, source.id_column, source.text_column, source.skipped, samples)
             )
     if not parts:
         raise EmbInvError("all collections of the store are empty.")
     return parts
 
 
-def open_parts(open_part: Opener, limit: int, seed: int) -> list[Part]:
-    """All collections of a store, or the one that `open_part` opens without a name, each with its sample."""
-    try:
-        return draw_parts(open_part, [None], limit, seed)
-    except SeveralCollectionsError as error:
-        return draw_parts(open_part, error.names, limit, seed)
-
-
-def join_parts(parts: Sequence[Part], limit: int, seed: int) -> Sample:
-    """The sample of all collections together, see `join`."""
+def join_parts(parts: Sequence[Part], limits: Sequence[int], seed: int) -> list[Sample]:
+    """The samples of all collections together, of each size, see `join`."""
     if len(parts) == 1:
-        return parts[0].sample
-    return join({str(part.name): part.sample for part in parts}, limit, seed)
+        return parts[0].samples
+    return [
+        join({str(part.name): part.samples[index] for part in parts}, limit, seed)
+        for index, limit in enumerate(limits)
+    ]
 
 
 def describe(parts: Sequence[Part], sample: Sample) -> dict[str, Any]:
@@ -126,7 +139,10 @@ def match(models: Mapping[str, EmbInvConfig], parts: Sequence[Part], force: bool
         if not nearest.has_width:
             raise EmbInvError(f"{nearest}. Another encoder needs another checkpoint (--model).")
         if not force:
-            raise EmbInvError(f"{nearest}. Name the right checkpoint with --model, or go on with --force.")
+            raise EmbInvError(
+                f"{nearest}. Name the right checkpoint with --model, give known texts and their vectors with --pairs, "
+                "or go on with --force."
+            )
         origins = found[nearest.model]
     kept, notes = [], []
     for part, one in zip(parts, origins, strict=True):

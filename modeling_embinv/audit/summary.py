@@ -1,8 +1,10 @@
 """An audit's findings in sentences, the same ones for the page, the terminal and code scanning."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from .alignment import Alignment
+from .defences import DefenceResult
 from .figures import Figure
 from .report import FEWEST, SENSITIVE, Report
 from .severity import KIND_LEVELS, severity
@@ -73,6 +75,27 @@ def sentence_of(figure: Figure, what: str) -> str:
     if figure.floors:
         text += "; floor " + ", ".join(f"{100 * value:.0f} % {name}" for name, value in figure.floors.items())
     return text + ")"
+
+
+def learned(alignment: Alignment) -> str:
+    """What known pairs taught, in words."""
+    taught = "no map of the vectors" if alignment.kind == "none" else f"a map ({alignment.kind})"
+    return (
+        f"{alignment.pairs:,} known pairs teach {taught}; the vectors then have a cosine of "
+        f"{alignment.cosine:.2f} with the encoder's"
+    )
+
+
+def matched(results: Sequence[DefenceResult]) -> Iterator[str]:
+    """A sentence for each defence whose recall noise was tried at: which of the two hides more?"""
+    bare = results[0].words.value
+    for one in results[1:]:
+        if one.noise_words is not None and bare:
+            ours, noise = (100 * max(1 - value / bare, 0) for value in (one.words.value, one.noise_words))
+            yield (
+                f"At the search quality of {one.name} (recall@10 {one.utility.recall:.2f}), noise hides {noise:.0f} % "
+                f"of the words that come back without a defence, and {one.name} hides {ours:.0f} %."
+            )
 
 
 def shown(figure: Figure) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from .named_words import LEAST, NamedWords
 from .report import Report
-from .summary import NAMES, shown
+from .summary import NAMES, learned, shown
 
 
 def lines(report: Report) -> Iterator[str]:
@@ -34,6 +34,8 @@ def lines(report: Report) -> Iterator[str]:
     for result in report.tiers if report.is_estimate else ():
         if result.expected is not None:
             yield f"{result.tier.name:<11} expects {shown(result.expected)} of its tokens to be right"
+    if report.alignment is not None:
+        yield f"pairs       {learned(report.alignment)}"
     if report.named_words is not None:
         yield f"words       {'; '.join(named_lines(report.named_words))}"
     if report.filled is not None and report.filled.expected is not None:
@@ -51,7 +53,10 @@ def lines(report: Report) -> Iterator[str]:
         )
     if report.defences is not None:
         for one in report.defences.results[1:]:
-            yield f"{one.name:<24} recall@10 {one.utility.recall:.2f}, content words {shown(one.words)}. {one.advice}"
+            yield (
+                f"{one.name:<24} recall@10 {one.utility.recall:.2f}, content words {shown(one.words)} "
+                f"({one.strongest}). {one.advice}"
+            )
     for note in report.warnings:
         yield f"note        {note}"
     yield f"severity    {report.severity or 'not measured'}"

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .rows import Skipped, VectorBatch
 
@@ -28,14 +29,18 @@ class RowSample:
         """Draws from these rows, too."""
         joined = batch if self._kept is None else VectorBatch.joined([self._kept, batch])
         keys = np.concatenate([self._keys, self._random.random(len(batch.rows))])
-        chosen = np.sort(np.argsort(keys, kind="stable")[: self._size])
+        chosen = _smallest(keys, self._size)
         self._kept, self._keys = joined.take(chosen), keys[chosen]
 
-    @property
-    def rows(self) -> VectorBatch:
-        """The sample of what was added, in its order; at least one batch must have been."""
+    def rows(self, size: int | None = None) -> VectorBatch:
+        """The sample of what was added, in its order; or a smaller one, of `size` rows of it."""
         assert self._kept is not None, "no batch was added"
-        return self._kept
+        return self._kept.take(_smallest(self._keys, self._size if size is None else size))
+
+
+def _smallest(keys: NDArray[np.float64], size: int) -> NDArray[np.int64]:
+    """The indices of the `size` smallest keys, ascending."""
+    return np.sort(np.argsort(keys, kind="stable")[:size])
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,6 @@ def _first(batches: Iterator[VectorBatch], limit: int, skipped: Skipped) -> Iter
 def _sampled(batches: Iterator[VectorBatch], size: int, sample: RowSample) -> Iterator[VectorBatch]:
     for batch in batches:
         sample.add(batch)
-    rows = sample.rows
+    rows = sample.rows()
     for start in range(0, len(rows.rows), size):
         yield rows.take(np.arange(start, min(start + size, len(rows.rows))))

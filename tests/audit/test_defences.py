@@ -3,21 +3,23 @@
 import numpy as np
 import pytest
 
-from modeling_embinv.audit.defences import (
+from modeling_embinv.audit.alignment import procrustes
+from modeling_embinv.audit.defences import DefenceResult, judged
+from modeling_embinv.audit.figures import Figure
+from modeling_embinv.audit.protections import (
     FAMILIES,
-    DefenceResult,
-    advice,
+    Defence,
     binary,
     defences,
     first_dimensions,
     int8,
     noise,
     parse_families,
-    procrustes,
+    product_quantisation,
     rotation,
 )
-from modeling_embinv.audit.figures import Figure
-from modeling_embinv.audit.retrieval import Utility, nearest, utility
+from modeling_embinv.audit.retrieval import LabelledSet, Utility, at_recall, labelled_texts, nearest, utility
+from modeling_embinv.audit.summary import matched
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.vectors_embinv import unit_rows
 
@@ -75,21 +77,95 @@ def test_quantised_and_cut_vectors():
     assert np.std(noise(0.05)(plain, generator) - plain) == pytest.approx(0.05, rel=0.05)
 
 
+def test_product_quantisation_loses_more_with_fewer_bytes():
+    """Codes of other vectors, or bytes that are counted as numbers, give nothing of a vector back."""
+    pytest.importorskip("faiss")
+    plain, generator = vectors(3000), np.random.default_rng(0)
+    fine, coarse = (product_quantisation(plain, size)(plain[:200], generator) for size in (6, 3))
+    cosines = [(unit_rows(one)[0] * plain[:200]).sum(axis=1).mean() for one in (fine, coarse)]
+    assert 0.8 < cosines[0] < 0.999 and cosines[0] > cosines[1] + 0.02
+    assert len(np.unique(coarse[:, :8], axis=0)) <= 256
+
+
+def test_product_quantisation_is_left_out_where_it_cannot_be_learned(monkeypatch):
+    """A store that is too small, or a missing library, ended the whole audit."""
+    pytest.importorskip("faiss")
+    tried, left_out = defences(("pq", "int8"), vectors(100), 0)
+    assert [one.name for one in tried] == ["int8"] and "2,560" in left_out["product quantisation"]
+    assert "pieces of 8" in defences(("pq",), vectors(2600, 20), 0).left_out["product quantisation"]
+    assert len(defences(("pq",), vectors(2600, 16), 0).tried) == 2
+    monkeypatch.setitem(__import__("sys").modules, "faiss", None)
+    assert "embinv[faiss]" in defences(("pq",), vectors(2600, 16), 0).left_out["product quantisation"]
+
+
 def test_families_of_the_command():
     """A mistyped defence was left out, and the report looked complete."""
     assert parse_families("all") == FAMILIES and parse_families("int8, noise") == ("int8", "noise")
-    assert {one.family for one in defences(("noise", "rotation"), WIDTH, 0)} == {"noise", "rotation"}
-    assert {one.family for one in defences(FAMILIES, WIDTH, 0)} == set(FAMILIES)
+    stored = vectors(100)
+    assert {one.family for one in defences(("noise", "rotation"), stored, 0).tried} == {"noise", "rotation"}
+    tried, left_out = defences(FAMILIES, stored, 0)
+    assert {one.family for one in tried} == set(FAMILIES) - {"pq"} and list(left_out) == ["product quantisation"]
     with pytest.raises(EmbInvError, match="nosie"):
         parse_families("nosie")
 
 
-def test_advice_follows_the_measurement():
-    """A defence that hides nothing is not praised for keeping search whole."""
-    bare = DefenceResult("none", "none", Utility(1, 1), Figure(0.6, 0.5, 0.7, 6, 10), 1.0, "")
-    hidden, half, leaky = Figure(0.02, 0.0, 0.05, 0, 10), Figure(0.4, 0.3, 0.45, 4, 10), Figure(0.5, 0.4, 0.6, 5, 10)
-    assert advice("int8", Utility(0.99, 0.99), leaky, bare).startswith("Does not help")
-    assert "spoils search" in advice("noise", Utility(0.3, 0.3), hidden, bare)
-    assert "pairs" in advice("rotation", Utility(1, 1), hidden, bare)
-    assert advice("noise", Utility(0.9, 0.9), half, bare).startswith("Helps a little")
-    assert advice("noise", Utility(0.9, 0.9), hidden, bare).startswith("Helps against this attacker")
+def test_the_labelled_set_is_whole():
+    """A line without its tab, or a query that stands in its own passage, makes search look perfect."""
+    queries, passages = labelled_texts()
+    assert len(queries) == len(passages) == len(set(queries)) == 300
+    assert all(query not in passage and len(passage) >= 100 for query, passage in zip(queries, passages, strict=True))
+
+
+def test_labelled_search_of_constructed_vectors():
+    """Passages must be defended and queries treated as their own side is: a rotation of one alone spoils search."""
+    passages, generator = vectors(40), np.random.default_rng(0)
+    labelled, turn = LabelledSet(passages, passages), rotation(WIDTH, 1)
+    both = Defence("turned", "rotation", lambda rows, _: rows @ turn, lambda rows: rows @ turn)
+    assert labelled.utility(both, generator) == (1, 1)
+    one_side = Defence("turned", "rotation", lambda rows, _: rows @ turn)
+    assert labelled.utility(one_side, generator).recall < 0.6
+    second = LabelledSet(np.roll(passages, 1, axis=0) + 0.6 * passages, passages)
+    assert second.utility(both, generator).ndcg == pytest.approx(1 / np.log2(3), abs=0.05)
+
+
+def test_a_value_at_a_recall_lies_between_its_neighbours():
+    """Beyond the noise that was tried nothing is known, and nothing may be claimed."""
+    points = [(1.0, 0.6), (0.5, 0.2), (0.9, 0.5)]
+    assert at_recall(0.95, points) == pytest.approx(0.55) and at_recall(0.5, points) == pytest.approx(0.2)
+    assert at_recall(0.4, points) is None and at_recall(0.4, []) is None
+
+
+def result(name, family, recall, cosine=1.0, **words) -> DefenceResult:
+    attacks = {who.replace("_", "-"): Figure(share, share - 0.05, share + 0.05, 1, 2) for who, share in words.items()}
+    return DefenceResult(name, family, Utility(recall, recall), None, attacks, cosine, None)
+
+
+def test_advice_follows_the_strongest_attacker():
+    """A defence that hides nothing is not praised for keeping search whole, nor one that a few pairs undo."""
+    found = judged(
+        [
+            result("none", "none", 1.0, released=0.6), result("noise 0.02", "noise", 0.9, released=0.3, adapted=0.4),
+            result("noise 0.05", "noise", 0.5, released=0.0, adapted=0.1), result("int8", "int8", 0.99, released=0.58),
+            result("secret rotation", "rotation", 1.0, released=0.0, adapted=0.61),
+            result("binary", "binary", 0.7, released=0.0, adapted=0.1, re_trained=0.05),
+        ]
+    )  # fmt: skip
+    by_name = {one.name: one for one in found}
+    assert [one.utility.recall for one in found] == [1.0, 1.0, 0.99, 0.9, 0.7, 0.5]
+    assert by_name["secret rotation"].advice.startswith("Does not help against who knows pairs")
+    assert by_name["secret rotation"].strongest == "adapted" and by_name["secret rotation"].words.value == 0.61
+    assert by_name["int8"].advice.startswith("Does not help.")
+    assert by_name["noise 0.02"].advice.startswith("Helps a little")
+    assert "spoils search" in by_name["binary"].advice and "spoils search" in by_name["noise 0.05"].advice
+    assert by_name["binary"].noise_words == pytest.approx(0.25) and by_name["noise 0.02"].noise_words is None
+    alone = judged([result("none", "none", 1.0, released=0.6), result("secret rotation", "rotation", 1.0, released=0)])
+    assert "pairs" in alone[1].advice
+    better = judged([result("none", "none", 1.0, released=0.6), result("x", "noise", 0.9, released=0.0, adapted=0.1)])
+    assert better[1].advice.startswith("Helps against the attackers")
+
+
+def test_noise_at_the_same_search_quality_is_told_in_words():
+    """A share of the words that come back is not the share that is hidden."""
+    results = [result("none", "none", 1.0, released=0.6), result("noise 1", "noise", 0.5, released=0.2)]
+    (sentence,) = matched(judged([*results, result("binary", "binary", 0.75, released=0.3)]))
+    assert "recall@10 0.75), noise hides 33 %" in sentence and "binary hides 50 %" in sentence

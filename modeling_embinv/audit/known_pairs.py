@@ -1,0 +1,110 @@
+"""The attacker who knows some texts of a store, or of one that is defended alike, beside their vectors."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors_embinv import EmbInvError
+from .alignment import Alignment, align
+from .attack import Attacker, Recovered, Tier
+from .kinds import KindFinder
+from .public import public_sentences
+from .retrieval import labelled_texts
+from .sample import Sample
+from .tiers import TierResult, run_tier
+
+# pairs that are used at most, and that are needed at least
+MOST, FEWEST = 5000, 20
+
+
+class KnownPairs(NamedTuple):
+    """Texts and their vectors.
+
+    Attributes:
+        texts: m texts.
+        held: (m, D) as the store holds them.
+        true: (m, D) as the encoder makes them.
+    """
+
+    texts: Sequence[str]
+    held: np.ndarray
+    true: np.ndarray
+
+
+def known_pairs(pairs: Sample, attacked: Sample, encode: Callable[..., Any]) -> KnownPairs:
+    """Pairs that an attacker knows, without those of the rows that are attacked.
+
+    Args:
+        pairs: with texts.
+        attacked: rows of the store.
+        encode: N texts → (N, D).
+
+    Raises:
+        EmbInvError: fewer than `FEWEST` are left, or vectors of another width than the store's.
+    """
+    if pairs.vectors.shape[1] != attacked.vectors.shape[1]:
+        raise EmbInvError(
+            f"--pairs: vectors of {pairs.vectors.shape[1]} numbers, the store's have {attacked.vectors.shape[1]}; "
+            "give texts with their vectors as the store holds them."
+        )
+    own, held = set(attacked.texts or []), {row.tobytes() for row in attacked.vectors}
+    texts = pairs.texts or []
+    kept = [index for index, row in enumerate(pairs.vectors) if row.tobytes() not in held and texts[index] not in own]
+    if len(kept) < FEWEST:
+        raise EmbInvError(
+            f"--pairs: {len(kept)} pairs of other texts than those that are attacked; at least {FEWEST} are needed."
+        )
+    chosen = [texts[index] for index in kept]
+    return KnownPairs(chosen, pairs.vectors[kept], np.asarray(encode(chosen), dtype=np.float32))
+
+
+def public_texts(attacked: Sequence[str]) -> list[str]:
+    """The 1,200 public texts of the package, without those that are attacked."""
+    own = set(attacked)
+    return [text for text in (*public_sentences(), *sum(labelled_texts(), ())) if text not in own]
+
+
+def run_pairs_tier(
+    attacker: Attacker, sample: Sample, pairs: KnownPairs, limit: int, finder: KindFinder | None
+) -> tuple[TierResult, Alignment]:
+    """Aligns the sample by the pairs, fine-tunes the checkpoint on them where that is wanted, and attacks.
+
+    Args:
+        attacker: with the encoder.
+        sample: the rows.
+        pairs: none of these rows.
+        limit: rows that are attacked.
+        finder: of entities.
+    """
+    alignment = align(pairs.held, pairs.true, attacker.seed)
+    if attacker.retrain is not None:
+        attacker = attacker.trained_on(pairs.texts, alignment.apply(pairs.held), "pairs")
+    holds = f"a copy of the vectors, the encoder, and {len(pairs.texts):,} known pairs of text and vector"
+    aligned = sample._replace(vectors=alignment.apply(sample.vectors))
+    return run_tier(attacker, aligned, Tier("pairs", holds, "encoder", limit=limit), finder), alignment
+
+
+def recover(
+    attacker: Attacker, leaked: Sample, pairs: KnownPairs, name: str
+) -> tuple[Alignment, dict[str, Recovered]]:
+    """What comes back from defended vectors by what pairs teach: a linear map, and a checkpoint that is fine-tuned.
+
+    Args:
+        attacker: judges by the checkpoint's surrogate.
+        leaked: the defended rows.
+        pairs: of other texts, defended alike.
+        name: of the files of unfinished work.
+
+    Returns:
+        The map; and "adapted", unless the map leaves the vectors as they are, and "re-trained", where that is wanted.
+    """
+    alignment, tier = align(pairs.held, pairs.true, attacker.seed), attacker.vectors_tier
+    aligned, found = leaked._replace(vectors=alignment.apply(leaked.vectors)), {}
+    if alignment.kind != "none":
+        found["adapted"] = attacker.invert(aligned, f"{name}-adapted", tier)
+    if attacker.retrain is not None:
+        label = f"{name}-re-trained"
+        trained = attacker.trained_on(pairs.texts, alignment.apply(pairs.held), label)
+        found["re-trained"] = trained.invert(aligned, label, tier)
+    return alignment, found

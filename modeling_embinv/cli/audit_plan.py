@@ -1,0 +1,150 @@
+"""The flags of `embinv audit`, and what they ask for."""
+
+import argparse
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..audit.attackers import FLAGS, NEEDY, TIERS, parse_tiers
+from ..data.flags import number
+from ..errors_embinv import EmbInvError
+from .checks import check_model, check_seed
+from .options import MODEL, add_computation, add_encoder, add_source_columns, count, messages_on_stderr
+
+if TYPE_CHECKING:
+    from ..audit.run import Plan
+    from ..audit.sample import Sample
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """All flags but the source and `--out`."""
+    add_source_columns(parser)
+    parser.add_argument("--text_column", help="column of their texts; without it the usual names are tried")
+    parser.add_argument("--strict", action="store_true", help="stop at the first row without a usable vector")
+    group = parser.add_argument_group("what is tried")
+    group.add_argument(
+        "--tiers",
+        metavar="NAMES",
+        help=f"the attackers, of {', '.join(TIERS)}, with commas (all that can be tried)",
+    )
+    group.add_argument("--limit", type=count, default=200, help="rows that are attacked, drawn at random")
+    group.add_argument(
+        "--encoder_limit", type=count, default=50, help="of them, rows for the attacker with the encoder"
+    )
+    group.add_argument("--no_encoder", action="store_true", help="the same as --tiers with all but encoder")
+    group.add_argument("--candidates", help="text file of a guess a line: which of them are in the store?")
+    group.add_argument(
+        "--template", help='the redacted text of every row, as "Dear <NAME>, you owe ▇▇▇."; without it texts of the '
+        "store that hold such marks are filled",
+    )  # fmt: skip
+    group.add_argument(
+        "--defences", help="all, or some of noise, int8, binary, pq, dimensions, rotation, combinations, with commas"
+    )
+    group.add_argument(
+        "--pairs", help="file or store of known texts with their vectors, as the store holds them, even if it is "
+        "defended; columns are called as the store's",
+    )  # fmt: skip
+    group.add_argument(
+        "--train_texts", help="texts that the attackers on defences know: txt, jsonl or parquet (1,200 public ones)"
+    )
+    group.add_argument(
+        "--train_steps", type=number(int, 0, 10**9), default=0,
+        help="updates by which these attackers, and the one with --pairs, fine-tune the checkpoint first",
+    )  # fmt: skip
+    group.add_argument("--seed", type=int, default=0, help="of the sample and of every draw")
+    group = parser.add_argument_group("the report")
+    group.add_argument(
+        "--fail_over", action="append", default=[], metavar="FIGURE=SHARE",
+        help="end with status 3 where a figure is above a share, as words=0.3; again, or with commas, for more",
+    )  # fmt: skip
+    group.add_argument("--reveal", action="store_true", help="show recovered words in the report's files")
+    group = parser.add_argument_group("the checkpoint")
+    group.add_argument(
+        "--model", action="append", help=f"folder or Hub id of an inverter; of several, the one that fits ({MODEL})"
+    )
+    group.add_argument("--force", action="store_true", help="go on with vectors that look like another encoder's")
+    add_encoder(parser)
+    add_computation(parser, 16, "vectors in one forward pass, at most 16")
+
+
+def checked(options: argparse.Namespace) -> tuple[dict[str, float], "Plan"]:
+    """The thresholds and the plan, after all flags that can be checked before anything is loaded.
+
+    Raises:
+        EmbInvError: for the first impossible one.
+    """
+    from ..audit.kinds import KINDS
+    from ..audit.protections import parse_families
+    from ..audit.run import Plan
+    from ..audit.severity import parse_limits
+    from ..data.word_lists import word_list
+
+    tiers = _tiers(options)
+    limits = parse_limits(options.fail_over, ("words", "f1", "exact", *KINDS))
+    check_seed(options.seed)
+    if Path(options.out).exists() and not Path(options.out).is_dir():
+        raise EmbInvError(f"--out {options.out} is a file; give the folder of the report.")
+    for model in options.model or [MODEL]:
+        check_model(model)
+    if options.candidates and not Path(options.candidates).is_file():
+        raise EmbInvError(f"--candidates {options.candidates}: no such file.")
+    return limits, Plan(
+        tiers,
+        options.tiers is not None,
+        options.encoder_limit,
+        word_list(options.candidates) if options.candidates else (),
+        options.template,
+        parse_families(options.defences) if options.defences else (),
+        train_texts=_train_texts(options),
+    )
+
+
+def _tiers(options: argparse.Namespace) -> tuple[str, ...]:
+    """The attackers that are tried.
+
+    Raises:
+        EmbInvError: one that is named and cannot be tried, or a flag of one that is not named.
+    """
+    if options.tiers is None:
+        return tuple(name for name in TIERS if not (options.no_encoder and name == "encoder"))
+    tiers = parse_tiers(options.tiers)
+    if options.no_encoder and "encoder" in tiers:
+        raise EmbInvError("--no-encoder contradicts --tiers, which names encoder.")
+    for name, flag in FLAGS.items():
+        if name in NEEDY and name in tiers and not getattr(options, flag):
+            raise EmbInvError(f"--tiers {name} needs --{flag}.")
+        if name not in tiers and getattr(options, flag):
+            raise EmbInvError(f"--{flag} is for the attacker {name}: name it in --tiers, or leave out --tiers.")
+    return tiers
+
+
+def _train_texts(options: argparse.Namespace) -> list[str]:
+    """The texts of `--train-texts`; none without it."""
+    if not options.train_texts:
+        return []
+    from ..audit.known_pairs import FEWEST, MOST
+    from ..data.sources import read_texts
+
+    if not options.defences:
+        raise EmbInvError("--train-texts is for --defences; known texts of the store and their vectors are --pairs.")
+    documents = read_texts(options.train_texts, options.text_column or "text")
+    texts = list(islice(dict.fromkeys(document.text for document in documents), MOST))
+    if len(texts) < FEWEST:
+        raise EmbInvError(f"--train-texts {options.train_texts}: {len(texts)} texts; at least {FEWEST} are needed.")
+    return texts
+
+
+def known_rows(options: argparse.Namespace) -> "Sample | None":
+    """The rows of `--pairs`; None without it."""
+    if not options.pairs:
+        return None
+    from ..audit.known_pairs import MOST
+    from ..audit.sample import draw
+    from ..stores.vectors import open_vectors
+
+    with messages_on_stderr():
+        source = open_vectors(
+            options.pairs, options.column, None, options.text_column or True, strict=options.strict,
+            trust=options.trust_source,
+        )  # fmt: skip
+        return draw(source, MOST, options.seed)

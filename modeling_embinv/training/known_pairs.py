@@ -1,0 +1,65 @@
+"""A short fine-tuning of a finished inverter on known pairs of text and vector."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from ..configuration_embinv import EmbInvConfig
+from ..data.encoders import Encoder
+from ..data.files import write_text
+from ..data.pairs import load_pairs
+from ..data.prepare import prepare
+from ..data.sources import Document
+from .assemble import train
+from .config import TrainingConfig
+
+# share of the pairs that decide which weights are kept
+VALIDATION_SHARE = 0.2
+BATCH = 64
+
+
+def fine_tune(
+    model: str, config: EmbInvConfig, encoder: Encoder, texts: Sequence[str], vectors: np.ndarray, folder: Path,
+    steps: int, seed: int = 0,
+) -> Path:  # fmt: skip
+    """Trains projector and modulation on pairs; killed and called again, it goes on from its newest checkpoint.
+
+    The trunk and the token embeddings stay as they are, so that the surrogate goes on fitting them.
+
+    Args:
+        model: folder or Hub id of the inverter; `config` is its configuration.
+        encoder: whose vectors it inverts.
+        texts: m texts; those longer than the inverter writes are left out.
+        vectors: (m, D) their vectors as the attacker holds them.
+        folder: of the pairs, the checkpoints and the trained inverter.
+        steps: updates, of 64 texts each, or of all there are.
+        seed: of the training.
+
+    Returns:
+        The folder of the weights that were best on the pairs held out.
+
+    Raises:
+        EmbInvError: pairs that are too few, or of another width.
+    """
+    best, length = folder / "run" / "best", config.max_sequence_length
+    if (folder / "run" / "last").exists():
+        return best
+    pairs = (Document(text, text, vector) for text, vector in zip(texts, vectors, strict=True))
+    prepare(pairs, encoder, folder / "pairs", length, validation_share=VALIDATION_SHARE, show_progress=False)
+    settings = {name: value for name, value in asdict(encoder.config).items() if value is not None}
+    write_text(folder / "encoder.yaml", yaml.safe_dump(settings))
+    batch_size = min(BATCH, len(load_pairs(folder / "pairs", "train")))
+    train(
+        TrainingConfig(
+            output_dir=str(folder / "run"), encoder=str(folder / "encoder.yaml"), pairs=str(folder / "pairs"),
+            init_from=model, max_sequence_length=length, causal_share=config.causal_share, freeze_backbone=True,
+            embedding_rate=0, max_steps=steps, batch_size=batch_size,
+            learning_rate=1e-4, warmup_steps=min(20, steps // 2), ema_decay=0.98, loss_weight="none",
+            full_mask_share=0.15, validation_size=64, generation_size=1, eval_steps=50, save_steps=50,
+            keep_checkpoints=1, seed=seed,
+        )
+    )  # fmt: skip
+    return best

@@ -1,0 +1,62 @@
+"""What pairs of held and true vectors teach."""
+
+import numpy as np
+import pytest
+
+from modeling_embinv.audit.alignment import align
+from modeling_embinv.audit.protections import binary, first_dimensions, noise, rotation
+from modeling_embinv.vectors_embinv import unit_rows
+
+WIDTH = 24
+
+
+def vectors(count: int, seed: int = 1) -> np.ndarray:
+    """Unit vectors whose last numbers follow from the first ones, as an encoder's do in part."""
+    free = np.random.default_rng(seed).standard_normal((count, WIDTH // 2))
+    mixed = free @ np.random.default_rng(9).standard_normal((WIDTH // 2, WIDTH))
+    return unit_rows(mixed)[0].astype(np.float64)
+
+
+def cosine(one: np.ndarray, other: np.ndarray) -> float:
+    return float((unit_rows(one)[0] * other).sum(axis=1).mean())
+
+
+def test_a_rotation_is_undone_by_pairs_of_other_vectors():
+    """The map was fitted and judged on the same pairs, so that a useless one looked perfect."""
+    turn, known, others = rotation(WIDTH, 0), vectors(200), vectors(100, seed=2)
+    found = align(known @ turn, known)
+    assert found.kind != "none" and found.pairs == 200 and found.cosine > 0.99
+    assert abs(cosine(others @ turn, others)) < 0.5 < 0.99 < cosine(found.apply(others @ turn), others)
+
+
+@pytest.mark.parametrize("protect", [noise(0.3), binary, first_dimensions(8)], ids=["noise", "binary", "cut"])
+def test_a_linear_map_brings_defended_vectors_nearer(protect):
+    """An attacker who takes defended vectors as they are makes the defence look better than it is."""
+    generator = np.random.default_rng(0)
+    known, others = vectors(400), vectors(100, seed=2)
+    held, leaked = protect(known, generator), protect(others, generator)
+    found = align(held, known)
+    assert found.kind.endswith("linear")
+    assert cosine(found.apply(leaked), others) > cosine(leaked, others) + 0.02
+    assert found.cosine == pytest.approx(cosine(found.apply(leaked), others), abs=0.03)
+    assert np.allclose(np.linalg.norm(found.apply(leaked), axis=1), 1, atol=1e-5)
+
+
+def test_vectors_that_need_no_map_keep_theirs():
+    """A map that was fitted to the noise of a few pairs spoils vectors that were right."""
+    known = vectors(60)
+    found = align(3 * known, known)
+    assert found.kind == "none" and np.allclose(found.apply(5 * known), known, atol=1e-6)
+
+
+def test_a_few_pairs_are_enough_for_a_small_change():
+    """Plain regression on fewer pairs than numbers shrinks vectors to their mean, and looked worse than no map."""
+    generator = np.random.default_rng(0)
+    cut, known, others = first_dimensions(16), vectors(20), vectors(100, seed=2)
+    found = align(cut(known, generator), known)
+    assert cosine(found.apply(cut(others, generator)), others) > cosine(cut(others, generator), others) + 0.01
+
+
+def test_unrelated_vectors_teach_nothing():
+    """Pairs that do not belong together must not look like a broken defence."""
+    assert align(vectors(100, seed=5), np.random.default_rng(3).permutation(vectors(100))).cosine < 0.5
