@@ -68,7 +68,7 @@ def test_sarif_holds_what_the_format_requires(result):
 def test_the_report_says_how_it_was_made(result):
     """Without seed, sample and versions nobody can repeat it."""
     document = report_of(result, limits={"words": 0.3}).as_dict()
-    assert document["schema"] == "embinv-audit/1" and document["severity"] == "critical"
+    assert document["schema"] == "embinv-audit/2" and document["severity"] == "critical"
     assert document["sample"] == {"rows": 12, "of": 12, "seed": 0}
     assert {"embinv", "python", "torch"} <= set(document["versions"])
     (tier,) = document["tiers"]
