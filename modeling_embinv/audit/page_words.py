@@ -3,10 +3,8 @@
 from collections.abc import Iterator
 from html import escape
 
-from .figures import Figure
-from .html import bar, table
+from .html import cell, table
 from .report import Report
-from .summary import shown
 
 
 def named_words(report: Report) -> Iterator[str]:
@@ -19,24 +17,18 @@ def named_words(report: Report) -> Iterator[str]:
     figures = report.named_words.figures
     if all(one.precision is None for one in figures):
         yield "<p>The store holds no texts: how many should be there is an <strong>estimate</strong>.</p>"
-        rows = [(f"{100 * one.threshold:.0f} %", f"{one.named:,}", _cell(one.expected)) for one in figures]
+        rows = [(f"{100 * one.threshold:.0f} %", f"{one.named:,}", cell(one.expected)) for one in figures]
         yield table(("Probability from", "Content words named", "Should be there"), rows)
         return
     cells = [
         (
-            escape(one.texts),
-            f"{one.rows:,}",
-            f"{100 * one.threshold:.0f} %",
-            f"{one.named:,}",
-            _cell(one.expected),
-            _cell(one.precision),
-            _cell(one.recall),
-            "" if one.recall is None else bar(one.recall),
+            f"{escape(one.texts)} ({one.rows:,})", f"{100 * one.threshold:.0f} %", f"{one.named:,}",
+            cell(one.expected), cell(one.precision, with_floor=True), cell(one.recall, with_floor=True),
         )
         for one in figures
-    ]
-    head = ("Texts", "Rows", "Probability from", "Words named", "Should be there", "Are there", "Of all content words")
-    yield table((*head, ""), cells)
+    ]  # fmt: skip
+    head = ("Texts", "Probability from", "Words named", "Should be there", "Are there", "Of all content words")
+    yield table(head, cells)
 
 
 def collections(report: Report) -> Iterator[str]:
@@ -47,13 +39,6 @@ def collections(report: Report) -> Iterator[str]:
     yield "<h2>By collection</h2><p>The sample is stratified: each collection has its share of the rows.</p>"
     found = {} if not report.measured else report.by_collection(report.measured[0])
     rows = [
-        (escape(one["name"]), f"{one['rows']:,}", f"{one['drawn']:,}", _cell(found.get(one["name"]))) for one in parts
+        (escape(one["name"]), f"{one['rows']:,}", f"{one['drawn']:,}", cell(found.get(one["name"]))) for one in parts
     ]
     yield table(("Collection", "Vectors", "Drawn", "Content words that came back"), rows)
-
-
-def _cell(figure: Figure | None) -> str:
-    if figure is None:
-        return ""
-    floor = f"<br><small class=soft>floor {100 * max(figure.floors.values()):.0f} %</small>" if figure.floors else ""
-    return shown(figure) + floor
