@@ -7,7 +7,9 @@
 The first folder holds parquet files with a column of vectors. All other columns, such as an id, are copied to the
 results; the order of the rows is not kept. An actor that dies is started again, and so is its batch.
 
-MEMORY
+Memory, measured with the released checkpoint on a CPU: an actor takes 0.6 GB with the model alone, 0.9 GB with batches
+of 64 and the preset quick, 1.4 GB with batches of 16 and the preset standard, which keeps several candidates for each
+vector. On a GPU take larger batches. The vectors need not fit into memory: Ray reads and writes them in blocks.
 """
 
 import argparse
@@ -40,7 +42,7 @@ parser.add_argument("--column", default="embedding", help="column of the vectors
 parser.add_argument("--model", default="checkpoints/embinv-minilm", help="folder that all nodes see, or a Hub id")
 parser.add_argument("--preset", default="standard", help="quick, standard or thorough")
 parser.add_argument("--actors", type=int, default=2, help="copies of the model")
-parser.add_argument("--batch-size", type=int, default=64, help="vectors in one forward pass")
+parser.add_argument("--batch-size", type=int, default=16, help="vectors in one forward pass")
 parser.add_argument("--gpus", type=float, default=0, help="of each actor; 0.5 puts two on a card")
 options = parser.parse_args()
 model = str(Path(options.model).resolve()) if Path(options.model).exists() else options.model

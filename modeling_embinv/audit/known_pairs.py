@@ -1,6 +1,7 @@
 """The attacker who knows some texts of a store, or of one that is defended alike, beside their vectors."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -82,7 +83,9 @@ def run_pairs_tier(
         attacker = attacker.trained_on(pairs.texts, alignment.apply(pairs.held), "pairs")
     holds = f"a copy of the vectors, the encoder, and {len(pairs.texts):,} known pairs of text and vector"
     aligned = sample._replace(vectors=alignment.apply(sample.vectors))
-    return run_tier(attacker, aligned, Tier("pairs", holds, "encoder", limit=limit), finder), alignment
+    result = run_tier(attacker, aligned, Tier("pairs", holds, "encoder", limit=limit), finder)
+    # a checkpoint that was fine-tuned has no calibration: its confidence is no estimate
+    return result if attacker.retrain is None else replace(result, expected=None), alignment
 
 
 def recover(

@@ -11,7 +11,8 @@ _WIDTH, _HEIGHT, _MARGIN = 640, 360, 48
 def trade_off(results: Sequence[DefenceResult]) -> str:
     """A point for each defence: recall@10 to the right, content words that come back upwards, with intervals.
 
-    Points are numbered, and a list below names them: names beside points overlap.
+    The words are those of the strongest attacker. Points are numbered, and a list below names them: names beside
+    points overlap.
     """
     top = max((one.words.high for one in results), default=1.0) or 1.0
     points = "".join(_point(number, one, top) for number, one in enumerate(results, 1))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -121,7 +121,7 @@ def product_quantisation(stored: np.ndarray, size: int) -> Protect:
     """Vectors as `size` bytes each give them back, whose codes are learned from a store's vectors (N, D)."""
     import faiss
 
-    quantiser = faiss.ProductQuantizer(stored.shape[1], size, 8)
+    quantiser: Any = faiss.ProductQuantizer(stored.shape[1], size, 8)  # its types are those of C++
     quantiser.cp.min_points_per_centroid = 1  # the library warns of fewer than 39, the report of fewer than 10
     quantiser.train(np.ascontiguousarray(stored, np.float32))
 

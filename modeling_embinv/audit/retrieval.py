@@ -92,4 +92,5 @@ def at_recall(recall: float, points: Sequence[tuple[float, float]]) -> float | N
     ordered = sorted(points)
     if not ordered or not ordered[0][0] <= recall <= ordered[-1][0]:
         return None
-    return float(np.interp(recall, *zip(*ordered, strict=True)))
+    recalls, values = np.array(ordered).T
+    return float(np.interp(recall, recalls, values))

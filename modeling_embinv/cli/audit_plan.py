@@ -86,6 +86,8 @@ def checked(options: argparse.Namespace) -> tuple[dict[str, float], "Plan"]:
         raise EmbInvError(f"--out {options.out} is a file; give the folder of the report.")
     for model in options.model or [MODEL]:
         check_model(model)
+    if options.train_steps and not (options.defences or options.pairs):
+        raise EmbInvError("--train-steps is for the attackers of --defences and --pairs; give one of these.")
     if options.candidates and not Path(options.candidates).is_file():
         raise EmbInvError(f"--candidates {options.candidates}: no such file.")
     return limits, Plan(

@@ -19,13 +19,15 @@ from .config import TrainingConfig
 # share of the pairs that decide which weights are kept
 VALIDATION_SHARE = 0.2
 BATCH = 64
+# updates between checkpoints: what a kill loses at most
+SAVE_STEPS = 25
 
 
 def fine_tune(
     model: str, config: EmbInvConfig, encoder: Encoder, texts: Sequence[str], vectors: np.ndarray, folder: Path,
     steps: int, seed: int = 0,
 ) -> Path:  # fmt: skip
-    """Trains projector and modulation on pairs; killed and called again, it goes on from its newest checkpoint.
+    """Trains projector, modulation and output layer on pairs; killed and called again, it goes on where it was.
 
     The trunk and the token embeddings stay as they are, so that the surrogate goes on fitting them.
 
@@ -58,7 +60,7 @@ def fine_tune(
             init_from=model, max_sequence_length=length, causal_share=config.causal_share, freeze_backbone=True,
             embedding_rate=0, max_steps=steps, batch_size=batch_size,
             learning_rate=1e-4, warmup_steps=min(20, steps // 2), ema_decay=0.98, loss_weight="none",
-            full_mask_share=0.15, validation_size=64, generation_size=1, eval_steps=50, save_steps=50,
+            full_mask_share=0.15, validation_size=64, generation_size=1, eval_steps=SAVE_STEPS, save_steps=SAVE_STEPS,
             keep_checkpoints=1, seed=seed,
         )
     )  # fmt: skip

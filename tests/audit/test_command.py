@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from modeling_embinv.audit.guesses import rank_guesses
-from modeling_embinv.audit.sample import Sample, draw, subset
+from modeling_embinv.audit.public import public_sentences
+from modeling_embinv.audit.sample import Sample, draw, draw_each, subset
 from modeling_embinv.cli.main import main
 from modeling_embinv.cli.options import CHECKPOINT
 from modeling_embinv.configuration_embinv import EmbInvConfig
@@ -152,6 +153,78 @@ def test_defences_are_tried_on_the_store(capsys, model, vectors, tmp_path):
     assert code == 2 and "more than 10" in err
 
 
+def test_known_pairs_break_a_rotated_store(capsys, model, encoder, vectors, tmp_path):
+    """A secret rotation looks like a perfect defence, until somebody knows texts of the store."""
+    turn = np.linalg.qr(np.random.default_rng(0).standard_normal((384, 384)))[0]
+    known = [*public_sentences()[:500], *TEXTS]
+    source = write(tmp_path / "dump.parquet", np.tile(vectors @ turn, (20, 1)), text=TEXTS * 20)
+    pairs = write(tmp_path / "pairs.parquet", encoder.encode(known).numpy() @ turn, text=known)
+    arguments = (source, "--model", model, "--limit", 3, "--encoder-limit", 2, "--out", tmp_path / "r")
+    code, _, err = run(capsys, *arguments)
+    assert code == 2 and "rotated" in err and "--pairs" in err
+    code, printed, err = run(capsys, *arguments, "--pairs", pairs)
+    assert code == 0, err
+    report = json.loads((tmp_path / "r" / "report.json").read_text(encoding="utf-8"))
+    taught = report["pairs"]
+    assert taught["map"].startswith("rotation") and taught["cosine"] > 0.95
+    rows = [json.loads(line)["row"] for line in (tmp_path / "r" / "hits.jsonl").read_text("utf-8").splitlines()]
+    assert taught["known"] == 508 - len({row % 8 for row in rows})  # none of the texts that are attacked
+    by_name = {tier["name"]: tier for tier in report["tiers"]}
+    assert by_name["pairs"]["rows"] == 2 and not report["origin"]["fits"]
+    assert "known pairs teach" in printed and "cosine of" in (tmp_path / "r" / "index.html").read_text("utf-8")
+    few = write(tmp_path / "few.parquet", vectors, text=TEXTS)
+    code, _, err = run(capsys, *arguments, "--pairs", few)
+    assert code == 2 and "at least 20" in err
+    narrow = write(tmp_path / "narrow.parquet", np.ones((60, 30), np.float32), text=known[:60])
+    code, _, err = run(capsys, *arguments, "--pairs", narrow)
+    assert code == 2 and "numbers" in err
+
+
+def test_a_killed_re_training_resumes(capsys, model, encoder, vectors, tmp_path, monkeypatch):
+    """An attacker who trains on defended vectors takes minutes for each defence: nothing of it may be lost."""
+    from modeling_embinv.training import known_pairs
+    from modeling_embinv.training.loop import Run
+
+    monkeypatch.setattr(known_pairs, "SAVE_STEPS", 1)
+    update, steps = Run.update, []
+
+    def killed(self, step, causal=False):
+        steps.append(step)
+        if len(steps) == 2:
+            raise KeyboardInterrupt
+        return update(self, step, causal)
+
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(public_sentences()[:40]), encoding="utf-8")
+    source = write(tmp_path / "dump.parquet", np.tile(vectors, (2, 1)), text=TEXTS * 2)
+    arguments = (
+        source, "--model", model, "--force", "--no-encoder", "--limit", 2, "--out", tmp_path / "r",
+        "--defences", "binary", "--train-texts", texts, "--train-steps", 3,
+    )  # fmt: skip
+    monkeypatch.setattr(Run, "update", killed)
+    code, _, err = run(capsys, *arguments)
+    assert code == 130 and "resume" in err
+    code, printed, err = run(capsys, *arguments)
+    assert code == 0, err
+    assert steps == [0, 1, 1, 2]
+    assert "mixed precision" not in printed  # what training says goes to stderr
+    defences = json.loads((tmp_path / "r" / "report.json").read_text(encoding="utf-8"))["defences"]
+    bare, signs = defences["results"]
+    assert set(bare["attacks"]) == {"released"} and {"released", "re-trained"} <= set(signs["attacks"])
+    assert defences["known"] == 40 and 0.5 < signs["labelled"]["recall"] < bare["labelled"]["recall"] + 0.02
+    assert 0.7 < bare["labelled"]["recall"] < 0.95  # the encoder's own: a set on which all is right shows no loss
+    assert signs["aligned"] >= signs["cosine"] - 0.02 and not (tmp_path / "r" / ".unfinished").exists()
+
+
+def test_samples_of_two_sizes_are_drawn_in_one_pass(store):
+    """The rows that are attacked must be those of an audit without defences."""
+    source = open_vectors(store, "embedding", "ticket", "body")
+    few, many = draw_each(source, [3, 6], 0)
+    assert set(few.rows) < set(many.rows) and len(many.rows) == 6
+    alone = draw(source, 3, 0)
+    assert (few.rows == alone.rows).all() and few.texts == alone.texts and (few.vectors == alone.vectors).all()
+
+
 def test_an_interrupted_audit_resumes(capsys, model, store, tmp_path, monkeypatch):
     """Hours of inversion were lost to a Ctrl-C, or another audit's texts were taken over."""
     import modeling_embinv.audit.run as steps
@@ -178,7 +251,8 @@ def test_an_interrupted_audit_resumes(capsys, model, store, tmp_path, monkeypatc
     [
         ("rotated", "rotated"), ("narrow", "384"), ("column", "no column 'nothing'"), ("bad", "usable vector"),
         ("empty", "no vectors"), ("file", "is a file"), ("threshold", "figures: words"), ("defence", "unknown"),
-        ("candidates", "no such file"),
+        ("candidates", "no such file"), ("pairs", "no such file"), ("train_texts", "no such file"),
+        ("train_texts_alone", "is for --defences"), ("train_steps_alone", "--pairs"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line(capsys, model, vectors, tmp_path, case, words):
@@ -191,6 +265,10 @@ def test_bad_input_is_one_line(capsys, model, vectors, tmp_path, case, words):
     more = {
         "column": ("--column", "nothing"), "threshold": ("--fail-over", "word=0.1"), "defence": ("--defences", "x"),
         "candidates": ("--candidates", tmp_path / "none.txt"),
+        "pairs": ("--pairs", tmp_path / "none.parquet"),
+        "train_texts": ("--defences", "int8", "--train-texts", tmp_path / "none.txt"),
+        "train_steps_alone": ("--train-steps", 5),
+        "train_texts_alone": ("--train-texts", tmp_path / "dump.parquet"),
     }.get(case, ())  # fmt: skip
     code, printed, err = run(capsys, source, "--model", model, "--out", out, *more)
     assert code == 2 and words in err.splitlines()[-1] and not printed

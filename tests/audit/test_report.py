@@ -5,9 +5,13 @@ import re
 
 import pytest
 
+from modeling_embinv.audit.alignment import Alignment
+from modeling_embinv.audit.defences import DefenceReport, DefenceResult, judged
+from modeling_embinv.audit.figures import Figure
 from modeling_embinv.audit.files import write_report
 from modeling_embinv.audit.hits import redacted
 from modeling_embinv.audit.page import page
+from modeling_embinv.audit.retrieval import Utility
 from modeling_embinv.audit.sarif import sarif
 from modeling_embinv.audit.terminal import lines
 from modeling_embinv.audit.words import content_words
@@ -76,6 +80,29 @@ def test_the_report_says_how_it_was_made(result):
     assert document["thresholds"]["fail_over"]["words"] == {"limit": 0.3, "over": True}
     ids = {one["id"] for one in document["standards"]}
     assert {"OWASP LLM08:2025", "MITRE ATLAS AML.T0024.001", "CWE-200"} <= ids
+
+
+def test_defences_stand_in_every_form_of_the_report(result):
+    """A figure that the page has and the JSON has not is copied by hand."""
+    figure = {share: Figure(share, share - 0.1, share + 0.1, 5, 10) for share in (0.6, 0.3, 0.5)}
+    bare = DefenceResult("none", "none", Utility(1, 1), Utility(0.8, 0.7), {"released": figure[0.6]}, 1.0, None)
+    noise = DefenceResult("noise 1", "noise", Utility(0.5, 0.6), None, {"released": figure[0.3]}, 0.4, 0.5)
+    attacks = {"released": figure[0.3], "adapted": figure[0.5]}
+    signs = DefenceResult("signs", "binary", Utility(0.75, 0.8), Utility(0.7, 0.6), attacks, 0.6, 0.9)
+    found = DefenceReport(
+        judged([bare, noise, signs]), 12, 90, 40, [(24, 0.5)], {"product quantisation": "needs FAISS"}
+    )
+    report = report_of(result, defences=found, alignment=Alignment("rotation", lambda rows: rows, 40, 0.93))
+    document = json.loads(json.dumps(report.as_dict()))
+    one = document["defences"]["results"][1]
+    assert one["name"] == "signs" and one["strongest"] == "adapted" and one["words"]["value"] == 0.5
+    assert one["noise_words"] == pytest.approx(0.45) and one["labelled"] == {"recall": 0.7, "ndcg": 0.6}
+    assert document["defences"]["pairs"] == [{"pairs": 24, "cosine": 0.5}]
+    assert document["pairs"] == {"known": 40, "map": "rotation", "cosine": 0.93}
+    text, printed = page(report), "\n".join(lines(report))
+    for piece in ("50 % [40, 60]", "45 %", "0.90", "noise hides 25 %", "needs FAISS", "40 other texts"):
+        assert piece in text, piece
+    assert "(adapted). Does not help against who knows pairs" in printed and "40 known pairs" in printed
 
 
 def test_few_entities_make_no_severity():

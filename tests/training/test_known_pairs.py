@@ -1,0 +1,59 @@
+"""The short fine-tuning of an attacker who knows pairs."""
+
+import numpy as np
+import pytest
+import torch
+
+import modeling_embinv.training.known_pairs as known_pairs
+from modeling_embinv.loading import load_inverter
+from modeling_embinv.training.backbone import prepare_tokenizer
+from modeling_embinv.training.checkpoints import export
+from modeling_embinv.training.loop import Run
+from modeling_embinv.vectors_embinv import unit_rows
+from tests.hub.tiny_folder import new_tiny_inverter
+from tests.training.tiny_runs import weights
+
+TEXTS = [
+    f"A {noun} {verb}." for noun in ("dog", "king", "bird", "child") for verb in ("sings", "waits", "runs", "eats")
+]
+
+
+@pytest.fixture(scope="module")
+def model(encoder, tmp_path_factory):
+    """A folder of a checkpoint with a surrogate."""
+    torch.manual_seed(0)
+    sizes = {"embedding_dim": 384, "encoder_id": "sentence-transformers/all-MiniLM-L6-v2", "canvas_lengths": [6, 12]}
+    inverter = new_tiny_inverter(encoder.tokenizer, surrogate_rank=2, **sizes)
+    return export(inverter, prepare_tokenizer(encoder.tokenizer), tmp_path_factory.mktemp("tiny") / "model")
+
+
+def tune(model, encoder, folder, steps=4):
+    vectors = unit_rows(np.random.default_rng(0).standard_normal((len(TEXTS), 384)))[0]
+    config = load_inverter(str(model))[0].config
+    return known_pairs.fine_tune(str(model), config, encoder, TEXTS, vectors, folder, steps)
+
+
+def test_a_killed_training_goes_on_and_leaves_the_surrogate_its_trunk(model, encoder, tmp_path, monkeypatch):
+    """Resuming must give what an uninterrupted run gives; a surrogate beside another trunk judges at random."""
+    monkeypatch.setattr(known_pairs, "SAVE_STEPS", 1)
+    whole = weights(tune(model, encoder, tmp_path / "whole"))
+    before = weights(model)
+    changed = {name.partition(".")[0] for name in before if not torch.equal(before[name], whole[name])}
+    assert changed == {"projector", "modulation", "head", "decoder"} and set(before) == set(whole)
+
+    update, steps = Run.update, []
+
+    def killed(self, step, causal=False):
+        steps.append(step)
+        if len(steps) == 3:
+            raise KeyboardInterrupt
+        return update(self, step, causal)
+
+    monkeypatch.setattr(Run, "update", killed)
+    with pytest.raises(KeyboardInterrupt):
+        tune(model, encoder, tmp_path / "killed")
+    resumed = weights(tune(model, encoder, tmp_path / "killed"))
+    assert steps == [0, 1, 2, 2, 3]  # the third update was lost, the first two were not
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    tune(model, encoder, tmp_path / "killed")
+    assert len(steps) == 5  # finished work is not done again
