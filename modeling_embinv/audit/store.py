@@ -150,6 +150,6 @@ def match(models: Mapping[str, EmbInvConfig], parts: Sequence[Part], force: bool
             kept.append((part, one))
             notes += [note for note in one.notes if note not in notes]
         else:
-            notes.append(f"the collection {part.name} is left out: {one}")
+            notes.append(f"the collection {part.name} is left out: {one.looks_like}")
     largest_part = max(kept, key=lambda pair: pair[0].sample.total)
     return Match(largest_part[1], [part for part, _ in kept], notes)

@@ -83,7 +83,8 @@ def _open(options: argparse.Namespace, collection: str | None) -> "VectorSource"
     try:
         return opened(options.text_column or True)
     except NoTextsError as error:
-        print(f"embinv: {error}; --text-column names another one", file=sys.stderr)
+        if error.others:
+            print(f"embinv: {error}; name theirs with --text-column", file=sys.stderr)
         return opened(False)
 
 

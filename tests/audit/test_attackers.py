@@ -63,7 +63,9 @@ def test_nothing_to_score_against_is_said(capsys, model, vectors, tmp_path):  # 
     source = write(tmp_path / "bare.parquet", vectors, body=[""] * len(vectors))
     arguments = (source, "--text-column", "body", "--model", model, "--limit", 3, "--out", tmp_path / "r")
     code, _, err = run(capsys, *arguments, "--encoder", tmp_path / "none", "--tiers", "vectors")
-    assert code == 2 and "none" in err
+    assert code == 2 and "none" in err and "--text-column" not in err
+    code, _, err = run(capsys, source, "--model", model, "--out", tmp_path / "r", "--encoder", tmp_path / "none")
+    assert code == 2 and "columns: embedding, body; name theirs with --text-column" in err
     plain = report_of(tier_result(["one text"], ["one"]))
     bare = plain.sample._replace(texts=None)
     empty = type(plain)(plain.source, plain.checkpoint, plain.origin, bare, 0)

@@ -74,6 +74,9 @@ def test_named_words_are_hidden_unless_they_are_revealed(reveal, tmp_path):
     assert shown == ({"money", "bank", "river", "train"} if reveal else {"▇▇▇"})
     figures = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["named_words"]["figures"]
     assert figures[0]["precision"]["hits"] == 3 and "river" not in json.dumps(figures)
+    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert ("named by the word head: money 90 %, bank 40 %, river 30 %" in text) == reveal
+    assert ("3 named by the word head" in text) == (not reveal) and ("river" in text) == reveal
 
 
 def test_page_and_terminal_say_what_is_measured_and_what_is_an_estimate():
