@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import redirect_stdout
+from dataclasses import replace
 from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
@@ -52,34 +53,31 @@ class Bench:
         self.model.eval()
         self.encoder = load_encoder(EncoderConfig.of_inverter(self.model.config))
         self.encoder.read_whole_texts()
+        self.attacker = Attacker(self.model, self.tokenizer, work, self.encoder.encode)
 
     def measure(self, name: str, parts: list[str]) -> dict[str, Any]:
         """One store's tables."""
+        folder, steps = self.work / name.replace(" ", "-"), self.experiment["train_steps"]
+        store, held_out = self.store(name, parts, folder.with_suffix(".npy"))
+        picked = np.random.default_rng(0).permutation(held_out)[: self.experiment["attacked"]]
+        sample = store.take(np.sort(picked))
+        open_work(folder, sample, {"train_steps": steps, "model": self.experiment["model"]})
+        attacker = replace(self.attacker, work=folder, retrain=self.retrain if steps else None)
+        known = public_texts(sample.texts or [])
+        return tables(compare(attacker, sample, store, parse_families(self.experiment["defences"]), known))
+
+    def store(self, name: str, parts: list[str], cache: Path) -> tuple[Sample, int]:
+        """The store, and how many of its texts, the first ones, are held out; its vectors are kept in `cache`."""
+        rows = self.experiment["rows"]
         held_out, others = (
-            list(dict.fromkeys(islice(self._lines(parts, is_held_out), self.experiment["rows"])))
-            for is_held_out in (True, False)
+            dict.fromkeys(islice(self._lines(parts, is_held_out), rows)) for is_held_out in (True, False)
         )
-        texts = list(dict.fromkeys(held_out + others))[: self.experiment["rows"]]
-        folder = self.work / name.replace(" ", "-")
-        cache = folder.with_suffix(".npy")
-        if cache.exists() and len(stored := np.load(cache)) == len(texts):
-            vectors = stored
-        else:
+        texts = list(held_out | others)[:rows]
+        if not cache.exists() or len(np.load(cache)) != len(texts):
             vectors = self.encoder.encode(texts).numpy()
             cache.parent.mkdir(parents=True, exist_ok=True)
             np.save(cache, vectors)
-        store = Sample(vectors, np.arange(len(texts)), None, texts, len(texts), f"{name} {len(texts)}")
-        sample = store.take(np.arange(min(len(held_out), len(texts))))
-        picked = np.random.default_rng(0).permutation(len(sample.rows))[: self.experiment["attacked"]]
-        sample = sample.take(np.sort(picked))
-        steps = self.experiment["train_steps"]
-        open_work(folder, sample, {"train_steps": steps, "model": self.experiment["model"]})
-        attacker = Attacker(
-            self.model, self.tokenizer, folder, self.encoder.encode, self.retrain if steps else None
-        )  # fmt: skip
-        known = public_texts(sample.texts or [])
-        report = compare(attacker, sample, store, parse_families(self.experiment["defences"]), known)
-        return tables(report)
+        return Sample(np.load(cache), np.arange(len(texts)), None, texts, len(texts), name), min(len(held_out), rows)
 
     def retrain(self, texts: list[str], vectors: np.ndarray, folder: Path) -> Any:
         """The checkpoint, fine-tuned on pairs; what training prints goes to stderr."""

@@ -80,6 +80,7 @@ class Attacker:
         batch_size: vectors in one forward pass, at most `PART_ROWS`.
         seed: of sampling.
         show_progress: whether to show bars.
+        seen: text → (D,) its vector, of those that were embedded.
     """
 
     model: EmbInvForMaskedDiffusion
@@ -90,11 +91,19 @@ class Attacker:
     batch_size: int = PART_ROWS
     seed: int = 0
     show_progress: bool = True
+    seen: dict[str, np.ndarray] = field(default_factory=dict)
 
     @cached_property
     def public_vectors(self) -> np.ndarray | None:
         """(600, D) the vectors of the public sentences; None without the encoder."""
-        return None if self.encode is None else np.asarray(self.encode(list(public_sentences())), dtype=np.float32)
+        return None if self.encode is None else self.embedded(public_sentences())
+
+    def embedded(self, texts: Sequence[str]) -> np.ndarray:
+        """(N, D) the encoder's vectors of texts; each is embedded once."""
+        assert self.encode is not None, "this needs the encoder"
+        if new := [text for text in dict.fromkeys(texts) if text not in self.seen]:
+            self.seen.update(zip(new, np.asarray(self.encode(new), dtype=np.float32), strict=True))
+        return np.stack([self.seen[text] for text in texts])
 
     @property
     def vectors_tier(self) -> Tier:

@@ -18,7 +18,7 @@ from .figures import Figure
 from .findings import measure
 from .known_pairs import KnownPairs, recover
 from .protections import BARE, Defence, defences, rotation
-from .retrieval import TOP, LabelledSet, Utility, at_recall, nearest, utility
+from .retrieval import TOP, LabelledSet, Utility, at_recall, labelled_texts, nearest, utility
 from .sample import Sample, subset
 
 # rows that are attacked under each defence, and that utility is measured on
@@ -121,8 +121,8 @@ def compare(
     if attacker.encode is None:
         left_out |= dict.fromkeys(("attackers with known pairs", "the labelled set"), "needs the encoder")
     else:
-        known = np.asarray(attacker.encode(list(texts)), dtype=np.float64)
-        labelled = LabelledSet.embedded(attacker.encode)
+        known = attacker.embedded(texts).astype(np.float64)
+        labelled = LabelledSet(*(attacker.embedded(one).astype(np.float64) for one in labelled_texts()))
     trial = _Trial(attacker, part, vectors, texts, known, labelled)
     results = [trial.run(defence) for defence in (BARE, *tried)]
     pairs = trial.rotation_pairs() if "rotation" in families else []

@@ -1,10 +1,10 @@
 """How well a store still searches: its own ranking beside the undefended one, and a labelled set."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -45,11 +45,6 @@ class LabelledSet:
 
     queries: np.ndarray
     passages: np.ndarray
-
-    @classmethod
-    def embedded(cls, encode: Callable[..., Any]) -> "LabelledSet":
-        """By an encoder, N texts → (N, D)."""
-        return cls(*(np.asarray(encode(list(texts)), dtype=np.float64) for texts in labelled_texts()))
 
     def utility(self, defence: Defence, generator: np.random.Generator) -> Utility:
         """How often the passage is among the ten nearest to its query, and how high; passages are defended."""

@@ -53,9 +53,10 @@ def lines(report: Report) -> Iterator[str]:
         )
     if report.defences is not None:
         for one in report.defences.results[1:]:
+            noise = "" if one.noise_words is None else f"; noise of this recall {100 * one.noise_words:.0f} %"
             yield (
                 f"{one.name:<24} recall@10 {one.utility.recall:.2f}, content words {shown(one.words)} "
-                f"({one.strongest}). {one.advice}"
+                f"({one.strongest}{noise}). {one.advice}"
             )
     for note in report.warnings:
         yield f"note        {note}"

@@ -13,6 +13,7 @@ from ..data.files import write_text
 from ..data.pairs import load_pairs
 from ..data.prepare import prepare
 from ..data.sources import Document
+from ..errors_embinv import EmbInvError
 from .assemble import train
 from .config import TrainingConfig
 
@@ -50,7 +51,11 @@ def fine_tune(
     if (folder / "run" / "last").exists():
         return best
     pairs = (Document(text, text, vector) for text, vector in zip(texts, vectors, strict=True))
-    prepare(pairs, encoder, folder / "pairs", length, validation_share=VALIDATION_SHARE, show_progress=False)
+    try:
+        prepare(pairs, encoder, folder / "pairs", length, validation_share=VALIDATION_SHARE, show_progress=False)
+    except EmbInvError as error:
+        message = f"these pairs cannot be trained on, texts of at most {length - 1} tokens can be: {error}"
+        raise EmbInvError(message) from error
     settings = {name: value for name, value in asdict(encoder.config).items() if value is not None}
     write_text(folder / "encoder.yaml", yaml.safe_dump(settings))
     batch_size = min(BATCH, len(load_pairs(folder / "pairs", "train")))

@@ -102,7 +102,10 @@ def test_defences_stand_in_every_form_of_the_report(result):
     text, printed = page(report), "\n".join(lines(report))
     for piece in ("50 % [40, 60]", "45 %", "0.90", "noise hides 25 %", "needs FAISS", "40 other texts"):
         assert piece in text, piece
-    assert "(adapted). Does not help against who knows pairs" in printed and "40 known pairs" in printed
+    assert (
+        "(adapted; noise of this recall 45 %). Does not help against who knows pairs" in printed
+        and "40 known pairs" in printed
+    )
 
 
 def test_few_entities_make_no_severity():

@@ -139,3 +139,27 @@ def test_verdicts_say_what_was_measured(judge):
         for verdict, found in by_verdict.items()
     }
     assert share["gist"] < 0.4 < 0.6 < share["close"]
+
+
+def test_defences_become_a_table(monkeypatch):
+    """A defence that an attacker was not tried on must leave a gap, not a zero; a column that nobody fills goes."""
+    import measured
+    from defences import tables
+    from tables import table
+
+    from modeling_embinv.audit.defences import DefenceReport, DefenceResult
+    from modeling_embinv.audit.figures import Figure
+    from modeling_embinv.audit.retrieval import Utility
+
+    share = Figure(0.5, 0.4, 0.6, 5, 10)
+    bare = DefenceResult("none", "none", Utility(1, 1), None, {"released": share}, 1.0, None)
+    signs = DefenceResult("signs", "binary", Utility(0.75, 0.8), None, {"released": share, "adapted": share}, 0.6, 0.9)
+    made = json.loads(json.dumps(tables(DefenceReport([bare, signs], 10, 900, 40, [(24, 0.5)], {}))))
+    assert (
+        "re-trained %" not in made["defences"]["columns"] and "labelled recall@10" not in made["defences"]["columns"]
+    )
+    monkeypatch.setattr(measured, "results", lambda name: made)
+    printed = table({"of": "defences | defences"}).splitlines()
+    assert printed[0] == "|  | recall@10 | nDCG@10 | cosine | after the map | released % | adapted % |"
+    assert printed[2] == "| none | 1 | 1 | 1 |  | 50 [40, 60] |  |"
+    assert printed[3] == "| signs | 0.75 | 0.8 | 0.6 | 0.9 | 50 [40, 60] | 50 [40, 60] |"
