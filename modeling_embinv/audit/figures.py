@@ -57,6 +57,9 @@ def share(
     beside = {name: float(np.sum(values) / counts.sum()) for name, values in (floors or {}).items()}
     value = float(found.sum() / counts.sum())
     # resamples of rows that are all alike have no spread; of n rows the exact bound is that of n coins
-    bound = TAIL ** (1 / int((counts > 0).sum()))
+    rows = int((counts > 0).sum())
+    bound = TAIL ** (1 / rows)
     low, high = (bound if value == 1 else low), (1 - bound if value == 0 else high)
+    if rows == 1 and 0 < value < 1:
+        low, high = 0.0, 1.0  # one row says nothing of how rows differ
     return Figure(value, float(low), float(high), float(found.sum()), int(counts.sum()), beside)
