@@ -19,6 +19,8 @@ from .words import content_words, words
 # from the least probability on a word is listed; figures are given for each
 THRESHOLDS = (0.2, 0.5)
 LEAST = min(THRESHOLDS)
+# fewer long texts say too little to be counted apart
+FEWEST = 5
 Words = list[tuple[str, float]]
 
 
@@ -88,7 +90,7 @@ def _groups(sample: Sample, tokenizer: PreTrainedTokenizerBase, longest: int) ->
     yield "all", every
     sizes = [len(ids) for ids in tokenize(tokenizer, sample.texts or [])]
     long = [row for row, size in enumerate(sizes) if size > longest]
-    if 0 < len(long) < len(every):
+    if FEWEST <= len(long) < len(every):
         yield f"longer than {longest} tokens", long
 
 

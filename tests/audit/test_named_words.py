@@ -46,16 +46,18 @@ def inverter(encoder):
 def test_each_row_has_the_words_of_its_own_vector(inverter, encoder):
     """Another row's words, stop words, or words below the least probability."""
     model, tokenizer = inverter
-    texts = ["The train to Oslo was late.", "word " * 30]
-    sample = Sample(3 * encoder.encode(texts).numpy(), np.array([4, 9]), None, texts, 2, "")
+    texts = ["The train to Oslo was late.", *(f"word{number} " * 30 for number in range(5))]
+    sample = Sample(3 * encoder.encode(texts).numpy(), np.array([4, 9, 10, 11, 12, 13]), None, texts, 6, "")
     found = name_words(model, tokenizer, sample)
-    assert list(found.by_row) == [(None, 4), (None, 9)]
+    assert list(found.by_row) == [(None, row) for row in (4, 9, 10, 11, 12, 13)]
     (alone,) = name_words(model, tokenizer, sample.take(np.array([1]))).by_row.values()
     by_word = {key: dict(words) for key, words in found.by_row.items()}
     assert by_word[None, 9] == pytest.approx(dict(alone)) and by_word[None, 4].keys() != by_word[None, 9].keys()
     assert alone and min(dict(alone).values()) >= LEAST and not {"the", "to", "was"} & dict(alone).keys()
     assert [one.texts for one in found.figures] == ["all"] * 2 + ["longer than 11 tokens"] * 2
-    assert [one.rows for one in found.figures] == [2, 2, 1, 1]
+    assert [one.rows for one in found.figures] == [6, 6, 5, 5]
+    few = name_words(model, tokenizer, sample.take(np.arange(3)))  # two long texts say too little
+    assert [one.texts for one in few.figures] == ["all"] * 2
 
 
 def report(reveal: bool, texts=TEXTS) -> Report:
