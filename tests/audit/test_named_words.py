@@ -52,7 +52,8 @@ def test_each_row_has_the_words_of_its_own_vector(inverter, encoder):
     assert list(found.by_row) == [(None, row) for row in (4, 9, 10, 11, 12, 13)]
     (alone,) = name_words(model, tokenizer, sample.take(np.array([1]))).by_row.values()
     by_word = {key: dict(words) for key, words in found.by_row.items()}
-    assert by_word[None, 9] == pytest.approx(dict(alone), abs=1e-4) and by_word[None, 4].keys() != by_word[None, 9].keys()
+    assert by_word[None, 9] == pytest.approx(dict(alone), abs=1e-4)
+    assert by_word[None, 4].keys() != by_word[None, 9].keys()
     assert alone and min(dict(alone).values()) >= LEAST and not {"the", "to", "was"} & dict(alone).keys()
     assert [one.texts for one in found.figures] == ["all"] * 2 + ["longer than 11 tokens"] * 2
     assert [one.rows for one in found.figures] == [6, 6, 5, 5]
