@@ -12,7 +12,7 @@ from torch import Tensor
 from words import WORD
 
 from modeling_embinv.errors_embinv import EmbInvError
-from modeling_embinv.filling_embinv import VERDICTS, FilledText
+from modeling_embinv.filling_embinv import FilledText
 
 BAR = "▇▇▇"
 MAX_GAPS, MAX_GAP_TOKENS = 6, 6
@@ -123,22 +123,7 @@ class Attack:
             "redacted": self.redacted.text, "cosines": self.cosines, "seconds": round(self.seconds, 3),
             "hidden_words": total, "words_back": found, "is_done": self.is_done, **self.calls,
         }  # fmt: skip
-        if self.filled is None:
-            return known
-        gaps = [
-            {
-                **_told(gap, "text", "probability"),
-                "alternatives": [_told(one, "text", "probability", "cosine") for one in gap.alternatives],
-            }
-            for gap in self.filled.gaps
-        ]
-        verdict = self.filled.verdict
-        whole = {"text": self.filled.text, "cosine": self.filled.cosine, "gaps": gaps}
-        return known | whole | {"verdict": verdict, "verdict_in_words": VERDICTS[verdict]}
-
-
-def _told(item: Any, *names: str) -> dict[str, Any]:
-    return {name: getattr(item, name) for name in names}
+        return known if self.filled is None else known | self.filled.as_dict()
 
 
 def _parts(text: str) -> Counter[str]:

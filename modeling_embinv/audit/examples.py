@@ -8,7 +8,8 @@ from .report import Report
 from .tiers import TierResult
 from .words import WORD, content_words, words
 
-COUNT = 5
+# rows, and words of each that the word head names
+COUNT, NAMED = 5, 12
 
 
 def examples(report: Report) -> Iterator[str]:
@@ -21,7 +22,8 @@ def examples(report: Report) -> Iterator[str]:
         name = result.sample.ids[hit.position] if result.sample.ids else result.sample.rows[hit.position]
         yield (
             f"{_original(result, hit.position, report.reveal)}<br><small class=soft>row {escape(str(name))}: "
-            f"{hit.recovered} of {hit.wanted} content words{_below(result, hit.position, report.reveal)}</small>"
+            f"{hit.recovered} of {hit.wanted} content words{_below(result, hit.position, report.reveal)}"
+            f"{_named(report, result, hit.position)}</small>"
         )
 
 
@@ -38,6 +40,15 @@ def _original(result: TierResult, index: int, reveal: bool) -> str:
         pieces.append(f"<mark>{shown}</mark>" if is_back else f'<span class="lost">{shown}</span>')
         position = piece.end()
     return "".join(pieces) + (escape(text[position:]) if reveal else "")
+
+
+def _named(report: Report, result: TierResult, index: int) -> str:
+    """The words that the word head names in the row's vector, or how many."""
+    by_row = {} if report.named_words is None or report.is_estimate else report.named_words.by_row
+    named = by_row.get(result.sample.row_keys()[index], [])
+    if not report.reveal or not named:
+        return f"; {len(named)} named by the word head" if named else ""
+    return "; named by the word head: " + ", ".join(f"{escape(word)} {100 * p:.0f} %" for word, p in named[:NAMED])
 
 
 def _below(result: TierResult, index: int, reveal: bool) -> str:

@@ -1,6 +1,6 @@
 """Figures with their bootstrap intervals."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,7 +36,7 @@ class Figure:
 
 def share(
     hits: Sequence[float] | NDArray[np.floating], totals: Sequence[int] | NDArray[np.integer] | None = None,
-    floors: dict[str, Sequence[float]] | None = None, seed: int = 0,
+    floors: Mapping[str, Sequence[float]] | None = None, seed: int = 0,
 ) -> Figure | None:  # fmt: skip
     """Σ hits / Σ totals over rows, whose interval draws whole rows; None where there is nothing to count.
 
@@ -57,6 +57,9 @@ def share(
     beside = {name: float(np.sum(values) / counts.sum()) for name, values in (floors or {}).items()}
     value = float(found.sum() / counts.sum())
     # resamples of rows that are all alike have no spread; of n rows the exact bound is that of n coins
-    bound = TAIL ** (1 / int((counts > 0).sum()))
+    rows = int((counts > 0).sum())
+    bound = TAIL ** (1 / rows)
     low, high = (bound if value == 1 else low), (1 - bound if value == 0 else high)
+    if rows == 1 and 0 < value < 1:
+        low, high = 0.0, 1.0  # one row says nothing of how rows differ
     return Figure(value, float(low), float(high), float(found.sum()), int(counts.sum()), beside)

@@ -14,6 +14,13 @@ def write_report(report: Report, folder: Path) -> None:
     """Writes index.html, report.json, hits.jsonl and report.sarif."""
     write_json(folder / "report.json", report.as_dict())
     write_json(folder / "report.sarif", sarif(report))
-    rows = (row for result in (*report.tiers, *report.planted) for row in hit_rows(result, report.reveal))
+    named = {} if report.named_words is None else report.named_words.by_row
+    # known pairs change the vectors that their attacker inverts, and the words are those of the vectors as they are
+    rows = [
+        row
+        for result in report.tiers
+        for row in hit_rows(result, report.reveal, named if result.tier.name != "pairs" else None)
+    ]
+    rows += [row for result in report.planted for row in hit_rows(result, report.reveal)]
     write_text(folder / "hits.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     write_text(folder / "index.html", page(report))

@@ -29,7 +29,7 @@ def measure(
     """Figures of n recovered texts; capitals and punctuation do not count.
 
     Args:
-        originals: n texts.
+        originals: n texts; those without a word do not count.
         recovered: n texts.
         floors: name → n texts that are measured in place of the recovered ones.
         cosines: n cosines of the recovered texts' vectors with the originals'.
@@ -40,6 +40,7 @@ def measure(
         "exact" (texts of which every word came back, in order, and no other) and "cosine", where they are measured.
     """
     wanted = [content_words(text) for text in originals]
+    has_words = [int(bool(words(text))) for text in originals]
 
     def hits(texts: Sequence[str]) -> list[float]:
         return [float(len(one & set(words(text)))) for one, text in zip(wanted, texts, strict=True)]
@@ -54,7 +55,8 @@ def measure(
     totals = [len(one) for one in wanted]
     figures = {"words": share(hits(recovered), totals, {name: hits(texts) for name, texts in floors.items()}, seed)}
     for name, score in (("f1", f1), ("exact", exact)):
-        figures[name] = share(score(recovered), None, {name: score(texts) for name, texts in floors.items()}, seed)
+        beside = {floor: score(texts) for floor, texts in floors.items()}
+        figures[name] = share(score(recovered), has_words, beside, seed)
     figures["cosine"] = None if cosines is None else share(cosines, None, seed=seed)
     return {name: figure for name, figure in figures.items() if figure is not None}
 

@@ -9,6 +9,7 @@ import numpy as np
 from ..vectors_embinv import unit_rows
 from .hits import redacted
 from .public import public_sentences
+from .sample import Sample
 from .words import words
 
 # share of decoys that may raise an alarm, and how many decoys and members of each length are tried
@@ -48,7 +49,7 @@ class Guess:
         number: of the guess in the given list, from 1, which names it where its text is hidden.
         text: as it was given.
         cosine: with the nearest vector of the sample.
-        row, id: of that vector.
+        collection, row, id: of that vector; see `Sample`.
         is_alarm: whether the cosine reaches the threshold of its class.
         chance: the share of decoys that come as near.
     """
@@ -56,6 +57,7 @@ class Guess:
     number: int
     text: str
     cosine: float
+    collection: str | None
     row: int
     id: str | None
     is_alarm: bool
@@ -79,10 +81,9 @@ class Guesses:
 
 
 def rank_guesses(
-    guesses: Sequence[str], encode: Callable[..., Any], vectors: np.ndarray, rows: np.ndarray,
-    ids: Sequence[str | None] | None, texts: Sequence[str] | None, seed: int,
+    guesses: Sequence[str], encode: Callable[..., Any], sample: Sample, seed: int
 ) -> Guesses:  # fmt: skip
-    """Embeds the guesses and compares each with all vectors.
+    """Embeds the guesses and compares each with all vectors of a sample.
 
     The threshold of a class is the cosine that 1 % of its decoys reach: pieces of as many words from public sentences.
     Where the texts are known, pieces of them show how many true guesses raise an alarm.
@@ -90,11 +91,10 @@ def rank_guesses(
     Args:
         guesses: texts.
         encode: N texts → (N, D).
-        vectors: (n, D). rows: (n,) their numbers in the store. ids: n, or None.
-        texts: n, or None.
+        sample: the vectors, and their texts where there are any.
         seed: of the pieces.
     """
-    unit = unit_rows(vectors)[0]
+    unit, keys = unit_rows(sample.vectors)[0], sample.row_keys()
     generator = np.random.default_rng(seed)
     lengths = np.array([len(words(guess)) for guess in guesses])
     nearest = np.asarray(encode(list(guesses)), dtype=np.float32) @ unit.T
@@ -105,7 +105,7 @@ def rank_guesses(
             continue
         sizes = lengths[own]
         decoys, _ = _scores(_pieces(public_sentences(), sizes, generator), encode, unit)
-        members, others = _scores(_pieces(texts or (), sizes, generator), encode, unit)
+        members, others = _scores(_pieces(sample.texts or (), sizes, generator), encode, unit)
         threshold = float(np.quantile(decoys, 1 - FALSE_ALARMS, method="higher"))
         found.append(
             Rates(
@@ -118,8 +118,8 @@ def rank_guesses(
             row = int(nearest[index].argmax())
             cosine = float(nearest[index, row])
             chance = float((decoys >= cosine).mean())
-            name = None if ids is None else ids[row]
-            ranking.append(Guess(index + 1, guesses[index], cosine, int(rows[row]), name, cosine > threshold, chance))
+            name = None if sample.ids is None else sample.ids[row]
+            ranking.append(Guess(index + 1, guesses[index], cosine, *keys[row], name, cosine > threshold, chance))
     ranking.sort(key=lambda guess: (guess.chance, -guess.cosine))
     return Guesses(ranking, found, len(unit))
 

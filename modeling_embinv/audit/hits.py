@@ -1,9 +1,10 @@
 """What came back of each row; the words themselves only where they are asked for."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from .findings import found_whole
+from .named_words import Words
 from .tiers import TierResult
 from .words import WORD, content_words, words
 
@@ -46,25 +47,33 @@ def redacted(text: str) -> str:
     return " ".join([BAR] * len(WORD.findall(text)))
 
 
-def hit_rows(result: TierResult, reveal: bool) -> Iterator[dict[str, Any]]:
+def hit_rows(
+    result: TierResult, reveal: bool, named: Mapping[tuple[str | None, int], Words] | None = None
+) -> Iterator[dict[str, Any]]:
     """The rows of hits.jsonl.
 
     Args:
         result: of a tier.
-        reveal: whether the recovered text may stand there; else a bar for each word.
+        reveal: whether the recovered words may stand there; else a bar for each.
+        named: the words that the word head names, by the row's key.
     """
     found = {hit.position: hit for hit in hits(result)}
     cosines = result.recovered.cosine
-    for index, row in enumerate(result.sample.rows.tolist()):
+    for index, (collection, row) in enumerate(result.sample.row_keys()):
         text = result.recovered.texts[index]
-        line = {
+        line: dict[str, Any] = {
             "tier": result.tier.name,
+            **({} if collection is None else {"collection": collection}),
             "row": row,
             "id": None if result.sample.ids is None else result.sample.ids[index],
             "cosine": None if cosines is None else cosines[index],
             "confidence": result.recovered.confidence[index],
             "text": text if reveal else redacted(text),
         }
+        if named:
+            line["named_words"] = [
+                {"word": word if reveal else BAR, "probability": round(p, 3)} for word, p in named[collection, row]
+            ]
         if hit := found.get(index):
             line["words"] = {"recovered": hit.recovered, "of": hit.wanted}
             line["exact"] = hit.exact

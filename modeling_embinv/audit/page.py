@@ -2,73 +2,36 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
+from pathlib import Path
 from string import Template
 from typing import Any
 
 from .defences import ATTACKERS, DefenceResult
 from .examples import examples
 from .figures import Figure
+from .html import badge, bar, cell, floors, interval, table
+from .page_words import collections, named_words
 from .plot import trade_off
 from .report import STANDARDS, Report
 from .severity import KIND_LEVELS, LEVELS
 from .summary import CAREFUL, NAMES, findings, learned, matched, shown
 
-_PAGE = Template(
-    """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>embinv audit: $title</title>
-<style>
-:root { color-scheme: light dark; --ink: #1b1f24; --soft: #57606a; --paper: #fff; --line: #d0d7de; --bar: #0f766e;
-  --floor: #8c959f; --wash: #f6f8fa; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --soft: #9da7b3; --paper: #0d1117; --line: #30363d;
-  --bar: #2dd4bf; --floor: #768390; --wash: #161b22; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 60rem; background: var(--paper); color: var(--ink);
-  font: 1rem/1.55 system-ui, sans-serif; }
-h1 { font-size: 1.6rem; margin: 0 0 .25rem; } h2 { font-size: 1.2rem; margin: 2.5rem 0 .5rem; }
-p, li { max-width: 46rem; } .soft { color: var(--soft); }
-table { border-collapse: collapse; width: 100%; margin: .75rem 0; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .35rem .75rem .35rem 0; border-bottom: 1px solid var(--line);
-  vertical-align: top; }
-th { color: var(--soft); font-weight: 600; } .wide { overflow-x: auto; }
-.badge { display: inline-block; padding: .15rem .7rem; border-radius: 1rem; font-weight: 700; color: #fff; }
-.critical { background: #a40e26; } .high { background: #bc4c00; } .medium { background: #7d4e00; }
-.low { background: #0a5ec0; } .none { background: #57606a; }
-.track { position: relative; height: .7rem; min-width: 9rem; background: var(--wash); border: 1px solid var(--line); }
-.track i { position: absolute; inset: 0 auto 0 0; background: var(--bar); }
-.track b { position: absolute; top: -3px; bottom: -3px; width: 2px; background: var(--floor); }
-.text { padding: .6rem .8rem; margin: .6rem 0; background: var(--wash); border-left: 3px solid var(--line); }
-mark { background: none; color: var(--bar); font-weight: 700; text-decoration: underline; }
-.lost { color: var(--soft); } code { font-size: .9em; overflow-wrap: anywhere; }
-svg { max-width: 100%; height: auto; } svg text { fill: var(--ink); font: 12px system-ui, sans-serif; }
-@media print { :root { --ink: #000; --soft: #444; --paper: #fff; --line: #bbb; --bar: #0f766e; --floor: #666;
-  --wash: #fff; } body { max-width: none; padding: 0; font-size: 10pt; } h2 { break-after: avoid; }
-  table, .text, svg { break-inside: avoid; } .badge, .track i { print-color-adjust: exact; } }
-</style>
-</head>
-<body>
-$body
-</body>
-</html>
-"""
-)
+_PAGE = Path(__file__).with_name("page.html")
 
 
 def page(report: Report) -> str:
     """The file."""
-    parts = (_head, _findings, _figures, _kinds, _examples, _guesses, _context, _defences, _method)
+    parts = (
+        _head, _findings, _figures, collections, _kinds, named_words, _examples, _guesses, _context, _defences, _method
+    )  # fmt: skip
     body = "\n".join(piece for part in parts for piece in part(report))
-    return _PAGE.substitute(title=escape(report.source["name"]), body=body)
+    return Template(_PAGE.read_text(encoding="utf-8")).substitute(title=escape(report.source["name"]), body=body)
 
 
 def _head(report: Report) -> Iterator[str]:
     sample, fits = report.sample, report.origin.looks_like is None
     yield f"<h1>What this vector store leaks</h1><p class=soft>{escape(report.source['name'])}</p>"
-    yield f'<p>Severity: <span class="badge {report.severity}">{report.severity}</span></p>'
+    yield f"<p>Severity: {badge(report.severity)}</p>"
     yield f"<p>{sample.total:,} vectors of {sample.vectors.shape[1]} numbers, of which {len(sample.rows):,} were "
     yield f"drawn at random (seed {report.seed}). "
     yield f"{'' if fits else '<strong>'}{escape(_sentence(str(report.origin)))}."
@@ -87,7 +50,7 @@ def _findings(report: Report) -> Iterator[str]:
         yield "<h2>Findings</h2><p>None could be measured: see the notes.</p>"
         return
     yield "<h2>Findings</h2>"
-    rows = [(f'<span class="badge {one.severity}">{one.severity}</span>', escape(one.sentence)) for one in found]
+    rows = [(badge(one.severity), escape(one.sentence)) for one in found]
     yield table(("Severity", "What was measured"), rows)
     yield f"<p><strong>What to do.</strong> {escape(found[0].advice)}</p>"
 
@@ -95,7 +58,12 @@ def _findings(report: Report) -> Iterator[str]:
 def _figures(report: Report) -> Iterator[str]:
     for result in report.measured:
         title = f"Attacker: {result.tier.name}"
-        yield f"<h2>{escape(title)}</h2><p>Holds {escape(result.tier.holds)}; {len(result.sample.rows):,} rows.</p>"
+        yield f"<h2>{escape(title)}</h2><p>Holds {escape(result.tier.holds)}; {len(result.sample.rows):,} rows."
+        same = report.same_rows(result)
+        if same is not None:
+            yield f" Of these rows, the attacker {escape(report.measured[0].tier.name)} recovers "
+            yield f"{shown(same)} of the content words."
+        yield "</p>"
         if result.tier.name == "pairs" and report.alignment is not None:
             yield f"<p>{escape(learned(report.alignment))}.</p>"
         if report.is_estimate:
@@ -113,16 +81,7 @@ def _figures(report: Report) -> Iterator[str]:
 
 
 def _row(name: str, figure: Figure) -> tuple[str, ...]:
-    floors = "; ".join(f"{escape(floor)} {100 * value:.0f} %" for floor, value in figure.floors.items())
-    interval = f"{100 * figure.low:.0f}–{100 * figure.high:.0f} %"
-    return escape(name), f"{100 * figure.value:.0f} %", interval, floors, bar(figure)
-
-
-def bar(figure: Figure) -> str:
-    """A share as a bar, with a tick at its highest floor."""
-    width = 100 * min(max(figure.value, 0), 1)
-    tick = f'<b style="left:{100 * max(figure.floors.values()):.1f}%"></b>' if figure.floors else ""
-    return f'<div class="track"><i style="width:{width:.1f}%"></i>{tick}</div>'
+    return escape(name), f"{100 * figure.value:.0f} %", interval(figure), floors(figure), bar(figure)
 
 
 def _kinds(report: Report) -> Iterator[str]:
@@ -134,8 +93,8 @@ def _kinds(report: Report) -> Iterator[str]:
             (
                 escape(kind),
                 f"{one.whole.hits:.0f} of {one.whole.count}",
-                shown(one.whole),
-                shown(one.words),
+                cell(one.whole),
+                cell(one.words),
                 bar(one.whole),
             )
             for kind, one in result.kinds.items()
@@ -167,12 +126,13 @@ def _guesses(report: Report) -> Iterator[str]:
     yield table(("Words", "Threshold (cosine)", "False alarms", "On the store's subject", "True alarms"), rates)
     listed = report.guesses.as_dict(report.reveal)["ranking"][:30]
     rows = [
-        (str(one["number"]), escape(one["text"]), f"{one['cosine']:.3f}",
+        (str(one["number"]), *((escape(one["text"]),) if report.reveal else ()), f"{one['cosine']:.3f}",
          escape(str(one["row"] if one["id"] is None else one["id"])), "yes" if one["is_alarm"] else "",
          f"{100 * one['chance']:.1f} %")
         for one in listed
     ]  # fmt: skip
-    yield table(("", "Guess", "Cosine", "Nearest row", "Alarm", "Decoys as near"), rows)
+    text = ("Guess",) if report.reveal else ()
+    yield table(("Line of the list", *text, "Cosine", "Nearest row", "Alarm", "Decoys as near"), rows)
 
 
 def _context(report: Report) -> Iterator[str]:
@@ -200,11 +160,12 @@ def _defences(report: Report) -> Iterator[str]:
     yield "The table is ordered by search quality.</p>"
     yield trade_off(found.results)
     yield table(
-        ("Defence", "Recall@10", "nDCG@10", "Labelled recall@10", "Labelled nDCG@10", "Cosine", "after the map",
-         *(f"Words: {who}" for who in ATTACKERS), "Noise of this recall", "Advice"),
+        ("Defence", "Search: recall, nDCG", "Labelled search", "Cosine, after the map",
+         *(f"Words: {who}" for who in ATTACKERS), "Noise of this recall"),
         [_defence(one) for one in found.results],
     )  # fmt: skip
-    yield "".join(f"<p>{escape(sentence)}</p>" for sentence in matched(found.results))
+    yield "<ul>" + "".join(f"<li>{escape(one.name)}: {escape(one.advice)}</li>" for one in found.results[1:])
+    yield "".join(f"<li>{escape(sentence)}</li>" for sentence in matched(found.results)) + "</ul>"
     if found.pairs:
         yield "<p>A secret rotation falls to an attacker who knows some pairs of text and vector (Procrustes):</p>"
         yield table(
@@ -215,18 +176,19 @@ def _defences(report: Report) -> Iterator[str]:
 
 
 def _defence(one: DefenceResult) -> tuple[str, ...]:
-    labelled = ("", "") if one.labelled is None else (f"{value:.2f}" for value in one.labelled)
-    words = (shown(one.attacks[who]) if who in one.attacks else "" for who in ATTACKERS)
+    def pair(values: Sequence[float | None] | None) -> str:
+        return ", ".join(f"{value:.2f}" for value in values or () if value is not None)
+
     return (
-        escape(one.name), *(f"{value:.2f}" for value in one.utility), *labelled, f"{one.cosine:.2f}",
-        "" if one.aligned is None else f"{one.aligned:.2f}", *words,
-        "" if one.noise_words is None else f"{100 * one.noise_words:.0f} %", escape(one.advice),
+        escape(one.name), pair(one.utility), pair(one.labelled), pair((one.cosine, one.aligned)),
+        *(cell(one.attacks.get(who)) for who in ATTACKERS),
+        "" if one.noise_words is None else f"{100 * one.noise_words:.0f} %",
     )  # fmt: skip
 
 
 def _method(report: Report) -> Iterator[str]:
     content = report.as_dict()
-    source = {**content["source"], "skipped": content["source"]["skipped"]["count"]}
+    source = {**content["source"], "skipped": content["source"]["skipped"]["count"], "collections": None}
     yield "<h2>How this was measured</h2><ul>"
     yield f"<li>Checkpoint: {_listed(content['checkpoint'])}</li><li>Source: {_listed(source)}</li>"
     for result in (*report.tiers, *report.planted):
@@ -258,10 +220,3 @@ def _listed(values: Mapping[str, Any]) -> str:
         for name, value in flat.items()
         if value is not None
     )
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of cells that are HTML already."""
-    top = "".join(f"<th>{cell}</th>" for cell in head)
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'

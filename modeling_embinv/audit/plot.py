@@ -31,8 +31,9 @@ def trade_off(results: Sequence[DefenceResult]) -> str:
         for share in (0, top / 2, top)
     )
     return (
-        f'<figure><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="Leak against search for each defence">'
-        f"{axes}{ticks}{points}</svg><figcaption class=soft>{names}</figcaption></figure>"
+        f'<figure><div class="wide"><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
+        'aria-label="Leak against search for each defence">'
+        f"{axes}{ticks}{points}</svg></div><figcaption class=soft>{names}</figcaption></figure>"
     )
 
 

@@ -11,8 +11,10 @@ from .alignment import Alignment
 from .context import Filled
 from .defences import DefenceReport
 from .figures import Figure
+from .findings import measure
 from .fingerprint import Origin
 from .guesses import Guesses
+from .named_words import NamedWords
 from .sample import Sample
 from .severity import KIND_LEVELS, LEVELS, ORDER, exceeded, severity
 from .tiers import TierResult
@@ -51,6 +53,7 @@ class Report:
         filled: redacted texts whose gaps were filled.
         defences: what each defence costs and buys.
         alignment: what known pairs taught their attacker.
+        named_words: which words are in the vectors, by the word head.
         libraries: what found which kinds of personal data.
         limits: thresholds by figure, see `--fail-over`.
         warnings: sentences for the reader.
@@ -68,6 +71,7 @@ class Report:
     filled: Filled | None = None
     defences: DefenceReport | None = None
     alignment: Alignment | None = None
+    named_words: NamedWords | None = None
     libraries: Mapping[str, str] = field(default_factory=dict)
     limits: Mapping[str, float] = field(default_factory=dict)
     warnings: Sequence[str] = ()
@@ -95,14 +99,39 @@ class Report:
         return found
 
     @property
-    def severity(self) -> str:
-        """The worst of the share of words, and of the sensitive kinds that there are enough of."""
+    def severity(self) -> str | None:
+        """The worst of the share of words, and of the sensitive kinds that there are enough of; None: not measured."""
         figures = self.figures
-        found = [severity(figures["words"])] if "words" in figures else []
+        if "words" not in figures:
+            return None
+        found = [severity(figures["words"])]
         for kind in SENSITIVE:
             if kind in figures and figures[kind].count >= FEWEST:
                 found.append(severity(figures[kind], KIND_LEVELS))
-        return max(found, key=ORDER.index, default="none")
+        return max(found, key=ORDER.index)
+
+    def same_rows(self, result: TierResult) -> Figure | None:
+        """Content words that the first attacker recovers of a later one's rows: what the later one gained."""
+        if not result.figures or result.sample.texts is None or result is self.measured[0]:
+            return None
+        first = self.measured[0]
+        texts = dict(zip(first.sample.row_keys(), first.recovered.texts, strict=True))
+        ours = [texts.get(key) for key in result.sample.row_keys()]
+        known = [text for text in ours if text is not None]
+        if len(known) < len(ours):
+            return None
+        return measure(result.sample.texts, known, {}, seed=self.seed).get("words")
+
+    def by_collection(self, result: TierResult) -> dict[str, Figure]:
+        """Content words that came back of each collection's rows, where the store has several and holds texts."""
+        sample, found = result.sample, {}
+        for name in dict.fromkeys(sample.collections or []):
+            rows = [row for row, own in enumerate(sample.collections or []) if own == name]
+            texts = [(sample.texts or [])[row] for row in rows]
+            figures = measure(texts, [result.recovered.texts[row] for row in rows], {}, seed=self.seed)
+            if "words" in figures:
+                found[name] = figures["words"]
+        return found
 
     def over(self) -> dict[str, bool]:
         """Name of each threshold → whether it is exceeded; see `exceeded`."""
@@ -118,12 +147,13 @@ class Report:
             "checkpoint": self.checkpoint,
             "origin": {"fits": self.origin.looks_like is None, **asdict(self.origin)},
             "sample": {"rows": len(self.sample.rows), "of": self.sample.total, "seed": self.seed},
-            "tiers": [_tier(result) for result in self.tiers],
-            "planted": [_tier(result) for result in self.planted],
+            "tiers": [self._tier(result) for result in self.tiers],
+            "planted": [self._tier(result) for result in self.planted],
             "guesses": None if self.guesses is None else self.guesses.as_dict(self.reveal),
             "context": None if self.filled is None else self.filled.as_dict(),
             "defences": None if self.defences is None else self.defences.as_dict(),
             "pairs": None if self.alignment is None else self.alignment.as_dict(),
+            "named_words": None if self.named_words is None else self.named_words.as_dict(),
             "thresholds": {
                 "severity_by_words": _named(LEVELS), "severity_by_kind": _named(KIND_LEVELS),
                 "kinds_with_severity": list(SENSITIVE), "fewest_of_a_kind": FEWEST,
@@ -136,6 +166,27 @@ class Report:
             "redacted": not self.reveal,
         }  # fmt: skip
 
+    def _tier(self, result: TierResult) -> dict[str, Any]:
+        tier, same = result.tier, self.same_rows(result)
+        return {
+            "name": tier.name,
+            "holds": tier.holds,
+            "feedback": tier.feedback,
+            "settings": tier.settings,
+            "rows": len(result.sample.rows),
+            "seconds": None if result.recovered.seconds is None else round(result.recovered.seconds, 1),
+            "first_on_these_rows": None if same is None else asdict(same),
+            "collections": {name: asdict(figure) for name, figure in self.by_collection(result).items()}
+            if result.figures
+            else {},
+            "figures": {name: asdict(figure) for name, figure in result.figures.items()},
+            "kinds": {
+                kind: {"whole": asdict(figures.whole), "words": asdict(figures.words)}
+                for kind, figures in result.kinds.items()
+            },
+            "expected_token_accuracy": None if result.expected is None else asdict(result.expected),
+        }
+
 
 def versions() -> dict[str, str]:
     """Of this package, of Python and of the libraries that decide on the figures."""
@@ -146,24 +197,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _tier(result: TierResult) -> dict[str, Any]:
-    tier = result.tier
-    return {
-        "name": tier.name,
-        "holds": tier.holds,
-        "feedback": tier.feedback,
-        "settings": tier.settings,
-        "rows": len(result.sample.rows),
-        "seconds": None if result.recovered.seconds is None else round(result.recovered.seconds, 1),
-        "figures": {name: asdict(figure) for name, figure in result.figures.items()},
-        "kinds": {
-            kind: {"whole": asdict(figures.whole), "words": asdict(figures.words)}
-            for kind, figures in result.kinds.items()
-        },
-        "expected_token_accuracy": None if result.expected is None else asdict(result.expected),
-    }
 
 
 def _named(levels: tuple[tuple[float, str], ...]) -> dict[str, float]:

@@ -11,12 +11,14 @@ from ..data.files import write_json
 from ..data.tokens import tokenize
 from .alignment import Alignment
 from .attack import ENCODER, STANDARD, Attacker
+from .attackers import TIERS
 from .canaries import plant
 from .context import Filled, fill_sample, without_marks
 from .defences import DefenceReport, compare
 from .guesses import Guesses, rank_guesses
 from .kinds import KindFinder
 from .known_pairs import known_pairs, public_texts, run_pairs_tier
+from .named_words import NamedWords, name_words
 from .sample import Sample
 from .tiers import TierResult, run_tier
 from .words import stop_share
@@ -32,7 +34,7 @@ class Plan:
     """What an audit does.
 
     Attributes:
-        has_encoder_tier: whether the attacker with the encoder is tried, too. encoder_rows: on how many rows.
+        tiers: the attackers, see `TIERS`. is_chosen: whether they were named. encoder_rows: rows for "encoder".
         candidates: guesses that are looked for in the store.
         template: the redacted text of every row; None = the rows' own texts, where they hold marks.
         families: of defences.
@@ -40,7 +42,8 @@ class Plan:
         train_texts: that the attackers on defences know with their vectors; none = the package's public ones.
     """
 
-    has_encoder_tier: bool = True
+    tiers: Sequence[str] = TIERS
+    is_chosen: bool = False
     encoder_rows: int = 50
     candidates: Sequence[str] = ()
     template: str | None = None
@@ -59,6 +62,7 @@ class Outcome:
     filled: Filled | None
     defences: DefenceReport | None
     alignment: Alignment | None = None
+    named_words: NamedWords | None = None
 
 
 def run(attacker: Attacker, sample: Sample, stored: Sample | None, plan: Plan, finder: KindFinder | None) -> Outcome:
@@ -74,33 +78,34 @@ def run(attacker: Attacker, sample: Sample, stored: Sample | None, plan: Plan, f
     Raises:
         EmbInvError: guesses without the encoder, a template that cannot be filled, or no Faker for planted texts.
     """
-    tiers = [attacker.vectors_tier]
-    if plan.has_encoder_tier and attacker.encode is not None:
+    tiers = [attacker.vectors_tier] if "vectors" in plan.tiers else []
+    if "encoder" in plan.tiers and attacker.encode is not None:
         tiers.append(replace(ENCODER, limit=plan.encoder_rows))
     texts = sample.texts
     measured = sample._replace(texts=None if texts is None else [without_marks(text) for text in texts])
     results = [run_tier(attacker, measured, tier, finder) for tier in tiers]
+    named = name_words(attacker.model, attacker.tokenizer, measured, attacker.seed) if tiers else None
     alignment = None
-    if plan.pairs is not None and attacker.encode is not None:
+    if "pairs" in plan.tiers and plan.pairs is not None and attacker.encode is not None:
         known = known_pairs(plan.pairs, sample, attacker.encode)
         found, alignment = run_pairs_tier(attacker, measured, known, plan.encoder_rows, finder)
         results.append(found)
     planted: list[TierResult] = []
-    if sample.texts is None and attacker.encode is not None:
+    if sample.texts is None and attacker.encode is not None and (tiers or plan.families):
         measured = plant(PLANTED, attacker.encode, attacker.seed)
         planted = [run_tier(attacker, measured, tier, finder, f"planted-{tier.name}") for tier in tiers]
     guesses = None
-    if plan.candidates and attacker.encode is not None:
-        guesses = rank_guesses(
-            plan.candidates, attacker.encode, sample.vectors, sample.rows, sample.ids, sample.texts, attacker.seed
-        )
-    filled = fill_sample(attacker, sample, plan.template) if attacker.model.surrogate is not None else None
+    if "guesses" in plan.tiers and plan.candidates and attacker.encode is not None:
+        guesses = rank_guesses(plan.candidates, attacker.encode, sample, attacker.seed)
+    filled = None
+    if "context" in plan.tiers and attacker.model.surrogate is not None:
+        filled = fill_sample(attacker, sample, plan.template)
     defences = None
     if plan.families and stored is not None and measured.texts is not None:
         own = set(measured.texts)
         texts = [text for text in plan.train_texts if text not in own] or public_texts(measured.texts)
         defences = compare(attacker, measured, stored, plan.families, texts)
-    return Outcome(results, planted, guesses, filled, defences, alignment)
+    return Outcome(results, planted, guesses, filled, defences, alignment, named)
 
 
 def open_work(folder: Path, sample: Sample, identity: dict[str, Any]) -> bool:
@@ -114,7 +119,7 @@ def open_work(folder: Path, sample: Sample, identity: dict[str, Any]) -> bool:
     Returns:
         Whether an earlier run of the same audit left something there.
     """
-    now = {"source": sample.digest, "rows": sample.rows.tolist(), "settings": STANDARD, **identity}
+    now = {"source": sample.digest, "rows": sample.row_keys(), "settings": STANDARD, **identity}
     record = folder / "audit.json"
     try:
         is_same = json.loads(record.read_text(encoding="utf-8")) == json.loads(json.dumps(now))
@@ -144,6 +149,8 @@ def sample_notes(sample: Sample, tokenizer: Any, longest: int, languages: Sequen
         )
     if sample.texts is None:
         return notes
+    if empty := sum(not text.strip() for text in sample.texts):
+        notes.append(f"{empty:,} of {len(sample.texts):,} rows have no text: they count for nothing")
     long = sum(len(ids) > longest for ids in tokenize(tokenizer, sample.texts))
     if long:
         notes.append(
@@ -153,6 +160,16 @@ def sample_notes(sample: Sample, tokenizer: Any, longest: int, languages: Sequen
     shares = sorted(share for text in sample.texts if (share := stop_share(text)) is not None)
     if list(languages) == ["en"] and len(shares) >= JUDGED and shares[len(shares) // 2] < ENGLISH:
         notes.append("the texts do not look like English, the only language that this checkpoint writes")
+    return notes
+
+
+def step_notes(outcome: Outcome, plan: Plan) -> list[str]:
+    """What could not be tried: a sentence each, without its full stop."""
+    notes = []
+    if outcome.tiers and outcome.named_words is None:
+        notes.append("the checkpoint has no word head, so that no single words are named")
+    if plan.is_chosen and "context" in plan.tiers and outcome.filled is None:
+        notes.append("no text of the sample holds a gap that this checkpoint can fill (attacker: context)")
     return notes
 
 

@@ -1,7 +1,7 @@
 """The rows of a store that an audit looks at: drawn at random by a seed, in flat memory."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..stores.vectors import VectorBatch, VectorSource
+from ..data.files import short_names
+from ..errors_embinv import EmbInvError
+from ..stores.rows import VectorBatch
+from ..stores.selection import RowSample
+from ..stores.vectors import VectorSource
 
 BATCH = 4096
 
@@ -21,9 +25,10 @@ class Sample(NamedTuple):
         vectors: (n, D) float32, as the store holds them.
         rows: (n,) int64, their numbers in the store, ascending.
         ids: n ids; None where the store has none.
-        texts: n texts; None where the store has none.
+        texts: n texts, "" for a row without one; None where the store has none.
         total: rows of the store that hold a vector.
         digest: of all vectors and ids of the store.
+        collections: n names, of the collection that each row is of; None where the store is one.
     """
 
     vectors: np.ndarray
@@ -32,6 +37,12 @@ class Sample(NamedTuple):
     texts: list[str] | None
     total: int
     digest: str
+    collections: list[str] | None = None
+
+    def row_keys(self) -> list[tuple[str | None, int]]:
+        """(collection, number in it) of each row, which no other row of the store has."""
+        names: Sequence[str | None] = self.collections or [None] * len(self.rows)
+        return list(zip(names, self.rows.tolist(), strict=True))
 
     def take(self, indices: np.ndarray) -> "Sample":
         """The rows at these indices (m,) of the sample."""
@@ -40,6 +51,7 @@ class Sample(NamedTuple):
             rows=self.rows[indices],
             ids=None if self.ids is None else [self.ids[index] for index in indices],
             texts=None if self.texts is None else [self.texts[index] for index in indices],
+            collections=None if self.collections is None else [self.collections[index] for index in indices],
         )
 
     def save(self, path: Path) -> None:
@@ -67,24 +79,67 @@ def draw_each(source: VectorSource, limits: Sequence[int], seed: int) -> list[Sa
     Raises:
         EmbInvError: a damaged store, or one without a usable vector.
     """
-    generator, digest, total = np.random.default_rng(seed), hashlib.blake2b(digest_size=16), 0
-    kept: VectorBatch | None = None
-    keys = np.empty(0)  # the rows with the smallest keys are the sample
+    drawn, digest, total = RowSample(max(limits), seed), hashlib.blake2b(digest_size=16), 0
     for batch in source.batches(BATCH):
         total += len(batch.rows)
         digest.update(np.ascontiguousarray(batch.vectors, "<f4").tobytes() + repr(batch.ids).encode())
-        kept = batch if kept is None else VectorBatch.joined([kept, batch])
-        keys = np.concatenate([keys, generator.random(len(batch.rows))])
-        chosen = _smallest(keys, max(limits))
-        kept, keys = kept.take(chosen), keys[chosen]
-    assert kept is not None  # a source without a usable vector raises
-    largest = Sample(kept.vectors, kept.rows, kept.ids, kept.texts, total, digest.hexdigest())
-    return [largest.take(_smallest(keys, limit)) for limit in limits]
+        drawn.add(batch)
+    return [_sample(drawn.rows(limit), total, digest.hexdigest()) for limit in limits]
 
 
-def _smallest(keys: np.ndarray, limit: int) -> np.ndarray:
-    """The indices of the `limit` smallest keys, ascending."""
-    return np.sort(np.argsort(keys, kind="stable")[:limit])
+def _sample(rows: VectorBatch, total: int, digest: str) -> Sample:
+    """Texts that are all empty are none: Chroma has documents, and none where none were added."""
+    has_texts = any(text.strip() for text in rows.texts or [])
+    return Sample(rows.vectors, rows.rows, rows.ids, rows.texts if has_texts else None, total, digest)
+
+
+def join(samples: Mapping[str, Sample], limit: int, seed: int) -> Sample:
+    """One sample of several collections, stratified: each has the share of the rows that it has of the store.
+
+    Args:
+        samples: of each collection, by its name, with `limit` rows or all of it.
+        limit: n, rows together at most.
+        seed: of what is left out.
+
+    Raises:
+        EmbInvError: some collections hold texts and others none.
+    """
+    with_texts = {name for name, one in samples.items() if one.texts is not None}
+    if with_texts and len(with_texts) < len(samples):
+        raise EmbInvError(
+            f"only some collections hold texts: {short_names(sorted(with_texts))}; audit them apart (--collection)."
+        )
+    totals = [one.total for one in samples.values()]
+    parts = [
+        one.take(subset(len(one.rows), size, seed))
+        for one, size in zip(samples.values(), allotted(totals, limit), strict=True)
+    ]
+    has_ids = any(one.ids is not None for one in parts)
+    return Sample(
+        np.concatenate([one.vectors for one in parts]),
+        np.concatenate([one.rows for one in parts]),
+        [name for one in parts for name in one.ids or [None] * len(one.rows)] if has_ids else None,
+        [text for one in parts for text in one.texts or []] if with_texts else None,
+        sum(totals),
+        hashlib.blake2b("".join(one.digest for one in parts).encode(), digest_size=16).hexdigest(),
+        [name for name, one in zip(samples, parts, strict=True) for _ in one.rows],
+    )
+
+
+def allotted(totals: Sequence[int], limit: int) -> list[int]:
+    """How many of `limit` rows each collection of `totals` rows gives: its share of them, and at least one.
+
+    Shares are rounded down, and the largest remainders get what is left. Of fewer rows than collections some get none.
+    """
+    whole = min(limit, sum(totals))
+    least = 1 if whole >= len(totals) else 0
+    exact = [whole * total / sum(totals) for total in totals]
+    sizes = [max(int(share), least) for share in exact]
+    while sum(sizes) != whole:
+        step = 1 if sum(sizes) < whole else -1
+        able = [index for index, size in enumerate(sizes) if least <= size + step <= totals[index]]
+        sizes[max(able, key=lambda index: step * (exact[index] - sizes[index]))] += step
+    return sizes
 
 
 def subset(count: int, limit: int, seed: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from .named_words import LEAST, NamedWords
 from .report import Report
 from .summary import NAMES, learned, shown
 
@@ -11,14 +12,19 @@ def lines(report: Report) -> Iterator[str]:
     sample = report.sample
     yield f"source      {report.source['name']}: {sample.total:,} vectors of {sample.vectors.shape[1]} numbers"
     yield f"vectors     {report.origin}"
-    texts = "scored against the store's texts" if not report.is_estimate else "the store holds no texts: an estimate"
-    yield f"sample      {len(sample.rows):,} rows, seed {report.seed}; {texts}"
+    texts = "scored against the store's texts"
+    if sample.texts is None:
+        texts = f"the store holds no texts: {'an estimate' if report.is_estimate else 'nothing to score against'}"
+    parts = "" if sample.collections is None else f" of {len(set(sample.collections))} collections"
+    yield f"sample      {len(sample.rows):,} rows{parts}, seed {report.seed}; {texts}"
     for result in report.measured:
         figures = "; ".join(
             f"{NAMES[name]} {shown(result.figures[name])}" for name in ("words", "exact") if name in result.figures
         )
         floors = result.figures["words"].floors if "words" in result.figures else {}
         beside = f"; floor {100 * max(floors.values()):.0f} % of words" if floors else ""
+        same = report.same_rows(result)
+        beside += "" if same is None else f"; on these rows {report.measured[0].tier.name} {100 * same.value:.0f} %"
         yield f"{result.tier.name:<11} {figures}{beside}"
         if result.kinds:
             kinds = (
@@ -30,6 +36,8 @@ def lines(report: Report) -> Iterator[str]:
             yield f"{result.tier.name:<11} expects {shown(result.expected)} of its tokens to be right"
     if report.alignment is not None:
         yield f"pairs       {learned(report.alignment)}"
+    if report.named_words is not None:
+        yield f"words       {'; '.join(named_lines(report.named_words))}"
     if report.filled is not None and report.filled.expected is not None:
         yield (
             f"context     {report.filled.gaps:,} gaps of {report.filled.rows:,} redacted texts filled, of which "
@@ -52,4 +60,19 @@ def lines(report: Report) -> Iterator[str]:
             )
     for note in report.warnings:
         yield f"note        {note}"
-    yield f"severity    {report.severity}"
+    yield f"severity    {report.severity or 'not measured'}"
+
+
+def named_lines(named: NamedWords) -> Iterator[str]:
+    """What the word head names, of all texts and of long ones."""
+    for one in named.figures:
+        if one.threshold != LEAST or one.expected is None:
+            continue
+        if one.precision is None or one.recall is None:
+            yield (
+                f"{one.named:,} content words named with {100 * one.threshold:.0f} % or more, of which "
+                f"{shown(one.expected)} should be there"
+            )
+            continue
+        texts = "" if one.texts == "all" else f"texts {one.texts}: "
+        yield f"{texts}{shown(one.recall)} of content words named; of the named, {shown(one.precision)} are there"

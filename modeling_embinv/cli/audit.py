@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -22,10 +22,10 @@ from .options import (
 from .outcome import epilog, on_interrupt
 
 if TYPE_CHECKING:
-    from ..audit.fingerprint import Origin
     from ..audit.report import Report
     from ..audit.run import Plan
     from ..audit.sample import Sample
+    from ..audit.store import Match, Part
     from ..data.encoders import Encoder
     from ..stores.vectors import VectorSource
 
@@ -50,81 +50,77 @@ def add_audit(commands: Commands) -> None:
 
 def _audit(options: argparse.Namespace) -> int:
     limits, plan = checked(options)
-    source = _open(options)
     from ..audit.defences import STORED
-    from ..audit.sample import draw_each
+    from ..audit.store import open_parts
 
+    sizes = [options.limit, STORED][: 2 if plan.families else 1]
     with messages_on_stderr():
-        sample, *stored = draw_each(source, [options.limit, STORED][: 2 if plan.families else 1], options.seed)
-    report_skipped(source.path, source.skipped)
-    found = _origin(options, sample)
+        parts = open_parts(lambda name: _open(options, name), sizes, options.seed)
+    for part in parts:
+        report_skipped(part.path if part.name is None else f"{part.path}, {part.name}", part.skipped)
+    found = _match(options, parts)
     plan = replace(plan, pairs=known_rows(options))
-    options.model = found.model
+    options.model = found.origin.model
     work = Path(options.out) / _WORK
     with on_interrupt(
         lambda: f"What is done lies in {work}; run the same command to resume." if work.exists() else ""
     ):
-        report = _report(options, source, sample, next(iter(stored), None), found, plan, limits)
+        report = _report(options, found, sizes, plan, limits)
     return _end(report)
 
 
-def _open(options: argparse.Namespace) -> "VectorSource":
-    """The store, with its texts where it has any."""
+def _open(options: argparse.Namespace, collection: str | None) -> "VectorSource":
+    """A collection of the store, with its texts where it has any."""
     from ..stores.columns import NoTextsError
     from ..stores.vectors import open_vectors
 
     def opened(texts: str | bool) -> "VectorSource":
         return open_vectors(
             options.source, options.column, options.id_column, texts, strict=options.strict,
-            collection=options.collection, trust=options.trust_source,
+            collection=collection or options.collection, trust=options.trust_source,
         )  # fmt: skip
 
-    with messages_on_stderr():
-        try:
-            return opened(options.text_column or True)
-        except NoTextsError:
-            return opened(False)
+    try:
+        return opened(options.text_column or True)
+    except NoTextsError as error:
+        if error.others:
+            print(f"embinv: {error}; name theirs with --text-column", file=sys.stderr)
+        return opened(False)
 
 
-def _origin(options: argparse.Namespace, sample: "Sample") -> "Origin":
+def _match(options: argparse.Namespace, parts: "Sequence[Part]") -> "Match":
     """Which checkpoint's vectors these are.
 
     Raises:
-        EmbInvError: none fits, and `--force` was not given; or of another width, which nothing can force.
+        EmbInvError: none fits, and neither `--force` nor `--pairs` was given; or of another width.
     """
-    from ..audit.fingerprint import best, origin
+    from ..audit.store import match
     from ..configuration_embinv import EmbInvConfig
 
-    origins = []
+    configs = {}
     for name in options.model or [MODEL]:
         path, _, revision = (name, "", "") if Path(name).exists() else name.partition("@")
-        config = EmbInvConfig.from_pretrained(path, revision=revision or "main")
-        origins.append(origin(name, config, sample.vectors))
-    found = best(origins)
-    if found.looks_like is not None and not found.has_width:
-        raise EmbInvError(f"{found}. Another encoder needs another checkpoint (--model).")
-    if found.looks_like is not None and not options.force and not options.pairs:
-        raise EmbInvError(
-            f"{found}. Name the right checkpoint with --model, give known texts and their vectors with --pairs, or go "
-            "on with --force."
-        )
-    return found
+        configs[name] = EmbInvConfig.from_pretrained(path, revision=revision or "main")
+    return match(configs, parts, bool(options.force or options.pairs))
 
 
 def _report(
-    options: argparse.Namespace, source: "VectorSource", sample: "Sample", stored: "Sample | None", found: "Origin",
-    plan: "Plan", limits: dict[str, float],
-) -> "Report":  # fmt: skip
-    """Runs the audit and writes its files."""
+    options: argparse.Namespace, found: "Match", sizes: Sequence[int], plan: "Plan", limits: dict[str, float]
+) -> "Report":
+    """Runs the audit and writes its files; `sizes` are those of the samples of each collection."""
+    from ..audit.store import describe, join_parts
+
+    sample, *stored = join_parts(found.parts, sizes, options.seed)
     model, tokenizer = load_model(options)
-    encoder = None if options.no_encoder and not _needs_encoder(options, sample) else _encoder(options, model)
+    needs_encoder = "encoder" in plan.tiers or _needs_encoder(options, sample)
+    encoder = _encoder(options, model) if needs_encoder else None
     encode = None if encoder is None else encoder.encode
     import shutil
 
     from ..audit.attack import Attacker
     from ..audit.files import write_report
     from ..audit.report import Report
-    from ..audit.run import finder_or_note, open_work, run, sample_notes
+    from ..audit.run import finder_or_note, open_work, run, sample_notes, step_notes
 
     for flag in ("candidates", "pairs"):
         if getattr(options, flag) and encode is None:
@@ -141,19 +137,18 @@ def _report(
     finder, missing = finder_or_note() if sample.texts is not None or encode is not None else (None, None)
     retrain = None if encoder is None or not options.train_steps else _retrain(options, model, encoder)
     attacker = Attacker(model, tokenizer, work, encode, retrain, options.batch_size, options.seed)
-    outcome = run(attacker, sample, stored, plan, finder)
+    outcome = run(attacker, sample, next(iter(stored), None), plan, finder)
     notes = [
         *found.notes,
-        *([] if found.looks_like is None else ["attackers without known pairs take these vectors as they are"]),
+        *([] if found.origin.looks_like is None else ["attackers without known pairs take these vectors as they are"]),
         *sample_notes(sample, tokenizer, model.config.max_sequence_length - 1, _languages(options.model)),
+        *step_notes(outcome, plan),
         *([missing] if missing else []),
     ]
     report = Report(
-        source={"name": source.path, "column": source.column, "id_column": source.id_column,
-                "text_column": source.text_column, "rows": sample.total, "digest": sample.digest,
-                "skipped": {"count": source.skipped.count, "examples": source.skipped.examples}},
+        source=describe(found.parts, sample),
         checkpoint={"name": options.model, "encoder": model.config.encoder_id, "checksums": model.config.checksums},
-        origin=found, sample=sample, seed=options.seed, limits=limits, warnings=notes, reveal=options.reveal,
+        origin=found.origin, sample=sample, seed=options.seed, limits=limits, warnings=notes, reveal=options.reveal,
         libraries={} if finder is None else finder.libraries, **vars(outcome),
     )  # fmt: skip
     write_report(report, Path(options.out))
@@ -171,7 +166,7 @@ def _encoder(options: argparse.Namespace, model: Any) -> "Encoder | None":
     try:
         encoder = encoder_of(model, options)
     except (EmbInvError, OSError) as error:
-        if options.encoder:
+        if options.encoder or "encoder" in (options.tiers or ""):
             raise
         print(f"embinv: the encoder is not at hand, its attacker is left out: {error}", file=sys.stderr)
         return None

@@ -5,6 +5,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..audit.attackers import FLAGS, NEEDY, TIERS, parse_tiers
 from ..data.flags import number
 from ..errors_embinv import EmbInvError
 from .checks import check_model, check_seed
@@ -21,11 +22,16 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text_column", help="column of their texts; without it the usual names are tried")
     parser.add_argument("--strict", action="store_true", help="stop at the first row without a usable vector")
     group = parser.add_argument_group("what is tried")
+    group.add_argument(
+        "--tiers",
+        metavar="NAMES",
+        help=f"the attackers, of {', '.join(TIERS)}, with commas (all that can be tried)",
+    )
     group.add_argument("--limit", type=count, default=200, help="rows that are attacked, drawn at random")
     group.add_argument(
         "--encoder_limit", type=count, default=50, help="of them, rows for the attacker with the encoder"
     )
-    group.add_argument("--no_encoder", action="store_true", help="leave out the attacker who has the encoder")
+    group.add_argument("--no_encoder", action="store_true", help="the same as --tiers with all but encoder")
     group.add_argument("--candidates", help="text file of a guess a line: which of them are in the store?")
     group.add_argument(
         "--template", help='the redacted text of every row, as "Dear <NAME>, you owe ▇▇▇."; without it texts of the '
@@ -73,6 +79,7 @@ def checked(options: argparse.Namespace) -> tuple[dict[str, float], "Plan"]:
     from ..audit.severity import parse_limits
     from ..data.word_lists import word_list
 
+    tiers = _tiers(options)
     limits = parse_limits(options.fail_over, ("words", "f1", "exact", *KINDS))
     check_seed(options.seed)
     if Path(options.out).exists() and not Path(options.out).is_dir():
@@ -84,13 +91,33 @@ def checked(options: argparse.Namespace) -> tuple[dict[str, float], "Plan"]:
     if options.candidates and not Path(options.candidates).is_file():
         raise EmbInvError(f"--candidates {options.candidates}: no such file.")
     return limits, Plan(
-        not options.no_encoder,
+        tiers,
+        options.tiers is not None,
         options.encoder_limit,
         word_list(options.candidates) if options.candidates else (),
         options.template,
         parse_families(options.defences) if options.defences else (),
         train_texts=_train_texts(options),
     )
+
+
+def _tiers(options: argparse.Namespace) -> tuple[str, ...]:
+    """The attackers that are tried.
+
+    Raises:
+        EmbInvError: one that is named and cannot be tried, or a flag of one that is not named.
+    """
+    if options.tiers is None:
+        return tuple(name for name in TIERS if not (options.no_encoder and name == "encoder"))
+    tiers = parse_tiers(options.tiers)
+    if options.no_encoder and "encoder" in tiers:
+        raise EmbInvError("--no-encoder contradicts --tiers, which names encoder.")
+    for name, flag in FLAGS.items():
+        if name in NEEDY and name in tiers and not getattr(options, flag):
+            raise EmbInvError(f"--tiers {name} needs --{flag}.")
+        if name not in tiers and getattr(options, flag):
+            raise EmbInvError(f"--{flag} is for the attacker {name}: name it in --tiers, or leave out --tiers.")
+    return tiers
 
 
 def _train_texts(options: argparse.Namespace) -> list[str]:

@@ -84,10 +84,7 @@ def _invert_typed(options: argparse.Namespace, settings: dict[str, Any]) -> None
 def _invert_file(options: argparse.Namespace, settings: dict[str, Any]) -> int | None:
     began = time.time()
     source = open_source(options)
-    from ..inversion.selection import SelectedVectors
-
-    if options.limit is not None or options.sample is not None:
-        source = SelectedVectors(source, options.limit, options.sample, options.seed)
+    source.select(options.limit, options.sample, options.seed)
     with on_interrupt(lambda: saved_parts(options.out, source.count(), began)):
         model, tokenizer = load_model(options)
         from ..inversion.dumps import invert_file

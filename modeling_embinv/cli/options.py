@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from ..data.encoders import Encoder
     from ..modeling_embinv import EmbInvForMaskedDiffusion
-    from ..stores.vectors import Skipped, VectorSource
+    from ..stores.rows import Skipped
+    from ..stores.vectors import VectorSource
 
 CHECKPOINT = Path(__file__).parents[2] / "checkpoints" / "embinv-minilm"
 # in a clone of the project the checkpoint lies beside the package; an installed package takes it from the Hub

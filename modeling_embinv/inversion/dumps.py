@@ -10,7 +10,8 @@ from rich.console import Console
 from transformers import PreTrainedTokenizerBase
 
 from ..modeling_embinv import EmbInvForMaskedDiffusion
-from ..stores.vectors import VectorBatch, VectorSource
+from ..stores.rows import VectorBatch
+from ..stores.vectors import VectorSource
 from ..vectors_embinv import unit_rows
 from .jobs import FileJob, check_one_terminal
 from .progress import VectorBar

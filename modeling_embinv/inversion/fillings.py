@@ -16,7 +16,8 @@ from ..filling_embinv import check_reach
 from ..gap_marks_embinv import MARKS, GapReader
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..settings_embinv import FillSettings
-from ..stores.vectors import Skipped, VectorBatch, VectorSource
+from ..stores.rows import Skipped, VectorBatch
+from ..stores.vectors import VectorSource
 from ..vectors_embinv import unit_rows
 from .jobs import FileJob, check_one_terminal
 from .terminal import print_fillings

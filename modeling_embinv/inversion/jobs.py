@@ -22,10 +22,10 @@ from ..errors_embinv import EmbInvError
 from ..int8_embinv import Int8Linear
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..runtime import process_state
-from ..stores.vectors import VectorBatch, VectorSource
+from ..stores.rows import VectorBatch
+from ..stores.vectors import VectorSource
 from .parts import ResultParts
 from .progress import VectorBar
-from .selection import SelectedVectors
 
 # in place of a file's name: standard output
 STANDARD = "-"
@@ -137,7 +137,7 @@ class FileJob(ABC):
         """What a run and its resume have in common. Not the batch size: memory may be why the run stopped."""
         return {
             "source": self.source.identity,
-            "rows": self.source.selection if isinstance(self.source, SelectedVectors) else "all",
+            "rows": str(self.source.selection),
             "column": self.source.column,
             "id_column": self.source.id_column,
             "fields": self.schema.names,

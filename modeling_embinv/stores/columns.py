@@ -15,7 +15,15 @@ _NUMBERED = re.compile(r"(.*?)(\d{1,9})", re.DOTALL)
 
 
 class NoTextsError(EmbInvError):
-    """A file has no column of texts under a usual name."""
+    """A file has no column of texts under a usual name.
+
+    Attributes:
+        others: its columns that hold neither vectors nor ids: one of them may be the texts'.
+    """
+
+    def __init__(self, message: str, others: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.others = others
 
 
 class Table(NamedTuple):
@@ -64,9 +72,9 @@ def choose_columns(
     ids = _named(where, table, id_column) if id_column else _usual(table.columns, ID_NAMES)
     text = _named(where, table, text_column) if isinstance(text_column, str) else None
     if text_column is True and (text := _usual(table.columns, TEXT_NAMES)) is None:
-        raise NoTextsError(
-            f"{where}: holds no texts; columns: {short_names([name for name in table.columns if name])}"
-        )
+        message = f"{where}: holds no texts; columns: {short_names([name for name in table.columns if name])}"
+        others = [name for name in table.columns if name and name not in (*table.vector_columns, ids)]
+        raise NoTextsError(message, others)
     return Columns(_vectors(where, table, column), ids, text)
 
 

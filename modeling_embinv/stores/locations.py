@@ -19,6 +19,18 @@ _SERVERS, REMOTE = ("postgresql", "postgres"), ("hf", "s3")
 _SCHEME = re.compile(r"([a-z][a-z0-9+-]+):(.*)", re.DOTALL | re.IGNORECASE)
 
 
+class SeveralCollectionsError(EmbInvError):
+    """A store has several collections, and none was named.
+
+    Attributes:
+        names: theirs.
+    """
+
+    def __init__(self, message: str, names: Sequence[str]) -> None:
+        super().__init__(message)
+        self.names = names
+
+
 class Location(NamedTuple):
     """A source of vectors.
 
@@ -118,7 +130,7 @@ def choose_collection(location: Location, present: Sequence[str], what: str = "c
         what: what the store calls them.
 
     Raises:
-        EmbInvError: there is none of this name, none at all, or a choice.
+        EmbInvError: there is none of this name, none at all, or a choice (`SeveralCollectionsError`).
     """
     if location.collection in present:
         return str(location.collection)
@@ -129,7 +141,8 @@ def choose_collection(location: Location, present: Sequence[str], what: str = "c
             f"{location.shown}: no {what} {short_names([location.collection])!r}; present: {short_names(present)}"
         )
     if len(present) > 1:
-        raise EmbInvError(f"{location.shown}: several {what}s; name one with --{what}: {short_names(present)}")
+        message = f"{location.shown}: several {what}s; name one with --{what}: {short_names(present)}"
+        raise SeveralCollectionsError(message, present)
     return present[0]
 
 

@@ -14,12 +14,11 @@ Stores, by the scheme of a URL: see `readers`. Nothing is written to a source.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..data.files import PARQUET_ROWS, check_text, one_line, short_names
 from ..data.sources import Document
@@ -29,68 +28,14 @@ from .columns import Columns, Table, choose_columns
 from .copies import changed_message, file_version
 from .locations import Location, locate
 from .readers import open_table
+from .rows import Skipped, VectorBatch
+from .selection import Selection
 from .values import Parsed, parse_values
 
 logger = logging.getLogger(__name__)
 
-# Rows that decide on the width, and skipped rows that are kept, and that are listed in one line.
-_PEEK, _KEPT, _LISTED = 100, 20, 5
-
-
-class VectorBatch(NamedTuple):
-    """The good vectors of consecutive rows.
-
-    Attributes:
-        vectors: (n, D) float32, as they are in the file.
-        rows: (n,) int64, their numbers in the file, from 0.
-        ids: n ids, text or None; None where the file has none.
-        texts: n texts; None where they were not asked for.
-    """
-
-    vectors: np.ndarray
-    rows: np.ndarray
-    ids: list[str | None] | None
-    texts: list[str] | None
-
-    def take(self, index: NDArray[np.int64] | slice) -> "VectorBatch":
-        """The vectors at `index`."""
-        ids, texts = (None if one is None else np.array(one, object)[index].tolist() for one in (self.ids, self.texts))
-        return VectorBatch(self.vectors[index], self.rows[index], ids, texts)
-
-    @classmethod
-    def joined(cls, batches: Sequence["VectorBatch"]) -> "VectorBatch":
-        """All vectors of batches of one source, one batch after another."""
-        if len(batches) == 1:
-            return batches[0]
-        vectors, rows = (np.concatenate([batch[index] for batch in batches]) for index in (0, 1))
-        has_ids, has_texts = batches[0].ids is not None, batches[0].texts is not None
-        ids = [name for batch in batches for name in batch.ids or []] if has_ids else None
-        texts = [text for batch in batches for text in batch.texts or []] if has_texts else None
-        return cls(vectors, rows, ids, texts)
-
-
-class Skipped:
-    """The rows of a file that hold no vector.
-
-    Attributes:
-        count: how many.
-        examples: the first few as (row, reason).
-    """
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.examples: list[tuple[int, str]] = []
-
-    def add(self, row: int, reason: str) -> None:
-        """Count a row, and keep why it is none if it is one of the first."""
-        self.count += 1
-        if len(self.examples) < _KEPT:
-            self.examples.append((row, reason))
-
-    def __str__(self) -> str:
-        listed = "; ".join(f"row {row} {reason}" for row, reason in self.examples[:_LISTED])
-        more = f"; and {self.count - _LISTED:,} more" if self.count > _LISTED else ""
-        return f"{self.count:,} {'row' if self.count == 1 else 'rows'} without a usable vector: {listed}{more}"
+# rows that decide on the width
+_PEEK = 100
 
 
 class VectorSource:
@@ -103,6 +48,7 @@ class VectorSource:
         id_column, text_column: where ids and texts are, or None.
         width: D, numbers of a vector.
         is_strict: whether a row without a usable vector is an error.
+        selection: which of the rows `batches` gives.
         skipped: the rows that `batches` has left out, since it was called last.
     """
 
@@ -112,7 +58,7 @@ class VectorSource:
         self._version = table.version or (lambda: file_version(Path(location.path)))
         self.column = _span(columns.vectors)
         self.id_column, self.text_column = columns.id, columns.text
-        self.skipped = Skipped()
+        self.selection, self.skipped = Selection(), Skipped()
         self._widths = self._count_widths()
         self.width = max(self._widths, key=lambda width: self._widths[width], default=1)
 
@@ -130,6 +76,16 @@ class VectorSource:
             raise EmbInvError(f"{self.path}: {width_message(self.width, dim, encoder)}")
         self.width = dim
 
+    def select(self, limit: int | None = None, sample: int | None = None, seed: int = 0) -> None:
+        """From now on `batches` gives some of the rows alone, which keep their numbers.
+
+        Args:
+            limit: the first rows with a usable vector, at most so many.
+            sample: so many of them, drawn without replacement, in the order of the file; they are held in memory.
+            seed: of the sample.
+        """
+        self.selection = Selection(limit, sample, seed)
+
     def describe(self) -> str:
         """What is read, in a line."""
         parts = {"vectors": self.column, "ids": self.id_column, "texts": self.text_column}
@@ -138,11 +94,13 @@ class VectorSource:
         return "; ".join([*whole, f"vectors of {self.width} numbers", *chosen])
 
     def count(self) -> int:
-        """The number of rows, those without a usable vector included."""
-        return self._table.count(self._columns.vectors[0])
+        """Rows that are read, at most: those without a usable vector are included."""
+        return self.selection.count(self._table.count(self._columns.vectors[0]))
 
     def batches(self, batch_size: int = 1024) -> Iterator[VectorBatch]:
         """Batch k holds the good vectors of rows k · batch_size to (k + 1) · batch_size; it is empty if all are bad.
+
+        Of a sample, batch k holds its rows k · batch_size to (k + 1) · batch_size.
 
         Raises:
             EmbInvError: a damaged source, no good vector in all of it, (strict) a bad row or, behind the last batch, a
@@ -150,7 +108,12 @@ class VectorSource:
         """
         if batch_size < 1:
             raise EmbInvError(f"batch_size must be at least 1, got {batch_size}")
-        self.skipped, total, version = Skipped(), 0, self._version()
+        self.skipped = Skipped()
+        return self.selection.of(self._whole(batch_size), batch_size, self.skipped)
+
+    def _whole(self, batch_size: int) -> Iterator[VectorBatch]:
+        """The batches of all rows."""
+        total, version = 0, self._version()
         for batch in _windows(self._pieces(batch_size), batch_size):
             total += len(batch.rows)
             yield batch

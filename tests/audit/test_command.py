@@ -10,7 +10,7 @@ import torch
 
 from modeling_embinv.audit.guesses import rank_guesses
 from modeling_embinv.audit.public import public_sentences
-from modeling_embinv.audit.sample import draw, draw_each, subset
+from modeling_embinv.audit.sample import Sample, draw, draw_each, subset
 from modeling_embinv.cli.main import main
 from modeling_embinv.cli.options import CHECKPOINT
 from modeling_embinv.configuration_embinv import EmbInvConfig
@@ -293,7 +293,8 @@ def test_guesses_are_told_from_strangers(encoder):
     members = [f"Our office in {city} {fault}, please tell Mrs Tanaka." for city in cities for fault in faults]
     vectors = encoder.encode(members).numpy()
     guesses = [members[3], members[14], "Quarterly figures of the shipping division fell by a third in spring"]
-    found = rank_guesses(guesses, encoder.encode, vectors, np.arange(15) + 100, None, members, 0)
+    sample = Sample(vectors, np.arange(15) + 100, None, members, 15, "")
+    found = rank_guesses(guesses, encoder.encode, sample, 0)
     by_text = {guess.text: guess for guess in found.ranking}
     assert all(guesses[guess.number - 1] == guess.text for guess in found.ranking)
     assert by_text[members[3]].is_alarm and by_text[members[3]].row == 103 and by_text[members[3]].cosine > 0.999

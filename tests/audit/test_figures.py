@@ -30,6 +30,8 @@ def test_nothing_of_few_rows_is_not_certainly_nothing():
     assert share([0, 0, 0], [4, 4, 4]).high == pytest.approx(1 - 0.025 ** (1 / 3))
     assert share([1]).low == pytest.approx(0.025) and share([1] * 100).low > 0.96
     assert share([0, 0], [4, 0]).high == pytest.approx(0.975)  # a row without words says nothing
+    for one in (share([1], [4]), share([1, 0], [4, 0])):  # resamples of one row are all alike
+        assert (one.value, one.low, one.high) == (0.25, 0, 1)
 
 
 def test_floors_are_measured_on_the_same_totals():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from modeling_embinv.audit.fingerprint import best, origin
 from modeling_embinv.audit.public import public_sentences
@@ -48,6 +49,20 @@ def test_strangers_are_named(config, own, kind, words):
     found = origin("m", config, changed.astype(np.float32))
     assert found.looks_like and words in found.looks_like and "all-MiniLM-L6-v2" in str(found)
     assert found.has_width == (kind != "narrow")
+
+
+@pytest.mark.parametrize("kind", ["first token", "word vectors"])
+def test_real_vectors_of_another_encoder_do_not_fit(config, encoder, kind):
+    """Only random and turned vectors were told apart; these are of real texts, by the same network used otherwise."""
+    model = encoder._model
+    tokens = model.tokenizer(list(public_sentences()[:120]), padding=True, return_tensors="pt")
+    mask = tokens["attention_mask"]
+    with torch.no_grad():
+        layers = model[0].auto_model(tokens["input_ids"], mask, output_hidden_states=True).hidden_states
+    mean = (layers[0] * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+    vectors = {"first token": layers[-1][:, 0], "word vectors": mean}[kind].numpy()
+    for some in (vectors, vectors[:40]):
+        assert "another encoder of 384 numbers" in origin("m", config, some).looks_like
 
 
 def test_cut_and_centred_vectors_are_noted(config, own):

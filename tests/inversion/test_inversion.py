@@ -30,7 +30,6 @@ from modeling_embinv.inversion.dumps import invert_file
 from modeling_embinv.inversion.progress import VectorBar
 from modeling_embinv.inversion.rates import speed
 from modeling_embinv.inversion.rows import Inversion, invert_vectors
-from modeling_embinv.inversion.selection import SelectedVectors
 from modeling_embinv.inversion.terminal import LEVELS, legend, print_inversions, tinted
 from modeling_embinv.loading import load_inverter
 from modeling_embinv.stores.vectors import open_vectors
@@ -507,6 +506,12 @@ def test_tints_are_colours_that_every_terminal_has():
 # Some of the rows
 
 
+def selected(path, **rows):
+    source = open_vectors(path)
+    source.select(**rows)
+    return source
+
+
 def rows_read(source, size):
     parts = list(source.batches(size))
     assert all(len(part.rows) == len(part.vectors) for part in parts)
@@ -531,7 +536,7 @@ def spoilt(tmp_path):
 )
 def test_the_first_vectors(spoilt, limit, rows, skipped):
     """A limit that counts bad rows, that reads on, or that reports bad rows which nobody asked for."""
-    source = SelectedVectors(open_vectors(spoilt), limit=limit)
+    source = selected(spoilt, limit=limit)
     whole = [[0, 1, 3, 4], [5, 7, 8, 9], [10, 11, 13]]
     assert rows_read(source, 5) == (rows or whole)
     assert source.skipped.count == skipped and source.count() == min(limit, ROWS)
@@ -539,7 +544,7 @@ def test_the_first_vectors(spoilt, limit, rows, skipped):
 
 def test_a_sample_is_drawn_from_all_rows_and_keeps_their_numbers(spoilt):
     """A sample of the first rows, one that another batch size changes, or ids that slip."""
-    open_sample = lambda count, seed=0: SelectedVectors(open_vectors(spoilt), sample=count, seed=seed)  # noqa: E731
+    open_sample = lambda count, seed=0: selected(spoilt, sample=count, seed=seed)  # noqa: E731
     (rows,) = rows_read(open_sample(4), 5)
     assert rows == sorted(set(rows)) and len(rows) == 4 and not {2, 6, 12} & set(rows)
     assert rows_read(open_sample(4), 3) == [rows[:3], rows[3:]]
@@ -557,8 +562,9 @@ def test_a_sampled_run_resumes_and_no_other_sample_does(inverter, source, tmp_pa
     out = tmp_path / "out.jsonl"
 
     def run(seed):
-        selected = SelectedVectors(open_vectors(source), sample=8, seed=seed)
-        return invert_file(*inverter, selected, out, 2, EULER, part_rows=3, show_progress=False)
+        return invert_file(
+            *inverter, selected(source, sample=8, seed=seed), out, 2, EULER, part_rows=3, show_progress=False
+        )
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         kill_after(patch, 2)
@@ -567,7 +573,7 @@ def test_a_sampled_run_resumes_and_no_other_sample_does(inverter, source, tmp_pa
         run(1)
     stats = run(0)
     assert (stats["vectors"], stats["resumed"]) == (8, 3)
-    assert [row["row"] for row in rows_of(out)] == all_rows(SelectedVectors(open_vectors(source), sample=8))
+    assert [row["row"] for row in rows_of(out)] == all_rows(selected(source, sample=8))
 
 
 # What is printed, masked and shown while it runs

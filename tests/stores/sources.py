@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from modeling_embinv.stores.vectors import VectorBatch, open_vectors
+from modeling_embinv.stores.rows import VectorBatch
+from modeling_embinv.stores.vectors import open_vectors
 
 ROWS, DIM = 300, 16
 VECTORS = np.random.default_rng(0).normal(size=(ROWS, DIM)).astype(np.float32)

@@ -19,7 +19,8 @@ from safetensors.numpy import save_file
 
 from modeling_embinv.data.vector_checks import sample_warnings, width_message
 from modeling_embinv.errors_embinv import EmbInvError
-from modeling_embinv.stores.vectors import VectorBatch, open_vectors, vector_documents
+from modeling_embinv.stores.rows import VectorBatch
+from modeling_embinv.stores.vectors import open_vectors, vector_documents
 
 DIM = 24
 VECTORS = np.random.default_rng(0).normal(size=(7, DIM)).astype(np.float32)

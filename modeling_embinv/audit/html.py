@@ -1,0 +1,51 @@
+"""Pieces of the page: tables, bars and badges."""
+
+from collections.abc import Sequence
+from html import escape
+
+from .figures import Figure
+from .summary import shown
+
+UNMEASURED = "not measured"
+# rows of a table that is not torn apart between two pages of paper
+SHORT = 6
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of cells that are HTML already; on a narrow screen it scrolls by itself."""
+    top = "".join(f"<th>{cell}</th>" for cell in head)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    short = " class=short" if len(rows) <= SHORT else ""
+    return f'<div class="wide"><table{short}><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def bar(figure: Figure) -> str:
+    """A share as a bar, with a tick at its highest floor."""
+    width = 100 * min(max(figure.value, 0), 1)
+    tick = f'<b style="left:{100 * max(figure.floors.values()):.1f}%"></b>' if figure.floors else ""
+    return f'<div class="track"><i style="width:{width:.1f}%"></i>{tick}</div>'
+
+
+def cell(figure: Figure | None, with_floor: bool = False) -> str:
+    """A share and its interval on one line, and its highest floor below; nothing where it was not measured."""
+    if figure is None:
+        return ""
+    below = ""
+    if with_floor and figure.floors:
+        below = f"<br><small class=soft>floor {100 * max(figure.floors.values()):.0f} %</small>"
+    return f"<span class=one>{shown(figure)}</span>{below}"
+
+
+def badge(severity: str | None) -> str:
+    """The severity in its colour."""
+    return f'<span class="badge {severity or "none"}">{severity or UNMEASURED}</span>'
+
+
+def interval(figure: Figure) -> str:
+    """The bounds in percent."""
+    return f"{100 * figure.low:.0f}–{100 * figure.high:.0f} %"
+
+
+def floors(figure: Figure) -> str:
+    """The floors by their names, in percent."""
+    return "; ".join(f"{escape(name)} {100 * value:.0f}\N{NO-BREAK SPACE}%" for name, value in figure.floors.items())

@@ -1,0 +1,155 @@
+"""The store that is audited: its collections, a sample of each, and the checkpoint that their vectors fit."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ..configuration_embinv import EmbInvConfig
+from ..errors_embinv import EmbInvError
+from ..stores.locations import SeveralCollectionsError
+from ..stores.rows import Skipped
+from ..stores.vectors import VectorSource
+from .fingerprint import Origin, best, origin
+from .sample import Sample, draw_each, join
+
+# the name of a collection, or None for a store that is one → the opened source
+Opener = Callable[[str | None], VectorSource]
+
+
+class Part(NamedTuple):
+    """A collection, or a store that is one.
+
+    Attributes:
+        name: None for a store that is one.
+        path, column, id_column, text_column, skipped: as of `VectorSource`.
+        samples: of its rows, one for each size that was asked for; the first is the one that is attacked.
+    """
+
+    name: str | None
+    path: str
+    column: str
+    id_column: str | None
+    text_column: str | None
+    skipped: Skipped
+    samples: list[Sample]
+
+    @property
+    def sample(self) -> Sample:
+        """The rows that are attacked, and that the checkpoint is compared with."""
+        return self.samples[0]
+
+
+def open_parts(open_part: Opener, limits: Sequence[int], seed: int) -> list[Part]:
+    """All collections of a store, or the one that `open_part` opens without a name.
+
+    Args:
+        open_part: opens one; it is read once, and closed before the next.
+        limits: rows of each sample of a collection, at most.
+        seed: of the draws.
+
+    Raises:
+        EmbInvError: as `open_part` and `draw_each`, or where all collections are empty.
+    """
+    try:
+        return _drawn(open_part, [None], limits, seed)
+    except SeveralCollectionsError as error:
+        return _drawn(open_part, error.names, limits, seed)
+
+
+def _drawn(open_part: Opener, names: Sequence[str | None], limits: Sequence[int], seed: int) -> list[Part]:
+    """A sample of each size of each collection; empty ones are left out of several."""
+    parts = []
+    for name in names:
+        source = open_part(name)
+        if len(names) == 1 or source.count():
+            samples = draw_each(source, limits, seed)
+            parts.append(
+                Part(name, source.path, source.column, source.id_column, source.text_column, source.skipped, samples)
+            )
+    if not parts:
+        raise EmbInvError("all collections of the store are empty.")
+    return parts
+
+
+def join_parts(parts: Sequence[Part], limits: Sequence[int], seed: int) -> list[Sample]:
+    """The samples of all collections together, of each size, see `join`."""
+    if len(parts) == 1:
+        return parts[0].samples
+    return [
+        join({str(part.name): part.samples[index] for part in parts}, limit, seed)
+        for index, limit in enumerate(limits)
+    ]
+
+
+def describe(parts: Sequence[Part], sample: Sample) -> dict[str, Any]:
+    """The store as the report has it."""
+    first = parts[0]
+    return {
+        "name": first.path, "column": first.column, "id_column": first.id_column, "text_column": first.text_column,
+        "rows": sample.total, "digest": sample.digest, "skipped": _skipped(parts),
+        "collections": None if sample.collections is None else [
+            {"name": part.name, "rows": part.sample.total, "drawn": sample.collections.count(str(part.name))}
+            for part in parts
+        ],
+    }  # fmt: skip
+
+
+def _skipped(parts: Sequence[Part]) -> dict[str, Any]:
+    examples = [
+        (row, reason if part.name is None else f"{reason} ({part.name})")
+        for part in parts
+        for row, reason in part.skipped.examples
+    ]
+    return {"count": sum(part.skipped.count for part in parts), "examples": examples}
+
+
+class Match(NamedTuple):
+    """A checkpoint, and the collections that it can be tried on.
+
+    Attributes:
+        origin: of the vectors of the largest collection.
+        parts: the collections.
+        notes: what is odd about their vectors, and which collections are left out.
+    """
+
+    origin: Origin
+    parts: list[Part]
+    notes: list[str]
+
+
+def match(models: Mapping[str, EmbInvConfig], parts: Sequence[Part], force: bool) -> Match:
+    """The checkpoint whose encoder most of the rows fit, the first of several alike.
+
+    Args:
+        models: the configurations of the checkpoints, by name.
+        parts: the collections.
+        force: whether vectors of the right width are taken that look like another encoder's.
+
+    Raises:
+        EmbInvError: no collection fits any of them; another width cannot be forced.
+    """
+    found = {name: [origin(name, config, part.sample.vectors) for part in parts] for name, config in models.items()}
+
+    def rows(origins: Sequence[Origin]) -> int:
+        return sum(part.sample.total for part, one in zip(parts, origins, strict=True) if one.looks_like is None)
+
+    origins = max(found.values(), key=rows)
+    if not rows(origins):
+        largest = max(range(len(parts)), key=lambda index: parts[index].sample.total)
+        nearest = best([own[largest] for own in found.values()])
+        if not nearest.has_width:
+            raise EmbInvError(f"{nearest}. Another encoder needs another checkpoint (--model).")
+        if not force:
+            raise EmbInvError(
+                f"{nearest}. Name the right checkpoint with --model, give known texts and their vectors with --pairs, "
+                "or go on with --force."
+            )
+        origins = found[nearest.model]
+    kept, notes = [], []
+    for part, one in zip(parts, origins, strict=True):
+        if one.looks_like is None or (force and one.has_width):
+            kept.append((part, one))
+            notes += [note for note in one.notes if note not in notes]
+        else:
+            notes.append(f"the collection {part.name} is left out: {one.looks_like}")
+    largest_part = max(kept, key=lambda pair: pair[0].sample.total)
+    return Match(largest_part[1], [part for part, _ in kept], notes)

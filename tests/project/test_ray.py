@@ -1,0 +1,97 @@
+"""The example for a cluster, on a local Ray of two workers."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from transformers import pipeline
+
+from modeling_embinv.training.backbone import prepare_tokenizer
+from modeling_embinv.training.checkpoints import export
+from tests.conftest import unit_vectors
+from tests.hub.tiny_folder import new_tiny_inverter
+
+pytest.importorskip("ray", reason="Ray has no wheel for this Python")
+
+ROOT = Path(__file__).parents[2]
+ROWS, WORKER = 60, "ray::MapWorker(MapBatches(Inverter))"
+DRIVER = """
+import runpy, sys, ray
+ray.init(num_cpus=3, object_store_memory=80_000_000, include_dashboard=False, _temp_dir=sys.argv.pop(1))
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.fixture
+def cluster():
+    """Starts Ray with arguments of the example; nothing of it is left behind."""
+    folder = Path(tempfile.mkdtemp(prefix="ray"))  # sockets lie in it, whose paths must be short
+    environment = os.environ | {
+        "RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+        "RAY_AUTH_MODE": "disabled",
+    }  # fmt: skip
+    started = []
+
+    def start(*arguments) -> subprocess.Popen:
+        command = [sys.executable, "-c", DRIVER, str(folder / "r"), "examples/invert_with_ray.py"]
+        with (folder / "log").open("w") as log:
+            started.append(subprocess.Popen(
+                [*command, *map(str, arguments)], cwd=ROOT, env=environment, stdout=log, stderr=log,
+            ))  # fmt: skip
+        return started[-1]
+
+    start.log = folder / "log"
+    yield start
+    for driver in started:
+        own = [driver, *(psutil.Process(driver.pid).children(recursive=True) if driver.poll() is None else [])]
+        for process in own:
+            process.kill()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def workers(driver: subprocess.Popen) -> dict[int, str]:
+    """The processes of the actors, and what each does."""
+    found = {}
+    for process in psutil.Process(driver.pid).children(recursive=True):
+        try:
+            found[process.pid] = process.cmdline()[0]
+        except (psutil.Error, IndexError):  # it has ended meanwhile
+            continue
+    return {pid: title for pid, title in found.items() if title.startswith(WORKER)}
+
+
+@pytest.mark.slow
+def test_a_killed_worker_loses_no_row(encoder, tmp_path, cluster):
+    """An actor that is killed takes its batch with it, or its rows are written twice; texts that slip to other ids."""
+    model = export(new_tiny_inverter(encoder.tokenizer), prepare_tokenizer(encoder.tokenizer), tmp_path / "model")
+    vectors = unit_vectors(ROWS).numpy()
+    (tmp_path / "in").mkdir()
+    for start in range(0, ROWS, 4):
+        part = pa.array(list(vectors[start : start + 4]), pa.list_(pa.float32()))
+        table = pa.table({"ticket": [f"T-{row}" for row in range(start, start + 4)], "embedding": part})
+        pq.write_table(table, tmp_path / "in" / f"{start}.parquet")
+    driver = cluster(tmp_path / "in", tmp_path / "out", "--model", model, "--preset", "quick", "--batch-size", 1)
+    victim = None
+    while driver.poll() is None and victim is None:
+        busy = [pid for pid, title in workers(driver).items() if title.endswith(".submit")]
+        if len(workers(driver)) == 2 and busy:
+            victim = psutil.Process(busy[0])
+            victim.kill()
+        time.sleep(0.02)
+    assert victim is not None, cluster.log.read_text()[-3000:]
+    assert driver.wait(900) == 0, cluster.log.read_text()[-3000:]
+    rows = pq.read_table(tmp_path / "out").to_pylist()
+    assert sorted(row["ticket"] for row in rows) == sorted(f"T-{row}" for row in range(ROWS))
+    invert = pipeline("embedding-inversion", model=str(model), trust_remote_code=True)
+    for row in rows:
+        alone = invert(vectors[int(row["ticket"].removeprefix("T-"))], preset="quick")
+        assert row["text"] == alone["text"] and row["confidence"] == pytest.approx(alone["confidence"], abs=1e-4)
