@@ -5,8 +5,8 @@
 A thousand requests one after the other, then 32 clients with five requests each, none of which waits in between.
 
 Every request is the quick preset of the tab Recover, on the released checkpoint, over HTTP. The server is a process of
-its own. Memory is what it holds (VmRSS, MB) after the first 20 requests, which fill caches, and after every 50 more. CPU
-seconds are the server's; what clients wait depends on what else the machine does, which `load` says.
+its own. Memory is what it holds (VmRSS, MB) after the first 20 requests, which fill caches, and after every 50 more.
+The CPU seconds are the server's. What clients wait depends on what else the machine does, which `load` says.
 """
 
 import argparse

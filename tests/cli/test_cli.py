@@ -92,9 +92,9 @@ def test_a_ladder_on_a_terminal(searching, encoder):
         assert original in " ".join(whole.split())
 
 
-def test_demo_says_what_it_cut(capsys, checkpoint):
+def test_demo_says_what_it_cut(capsys, searching):
     """The whole original above the text of its first tokens: recovered words were counted of what nobody embedded."""
-    code, out, err = run(capsys, "demo", "It flies. " * 12, "--model", checkpoint)
+    code, out, err = run(capsys, "demo", "It flies. " * 12, "--preset", "quick", "--model", searching)
     assert code == 0 and "(cut to its first 9 of 36 tokens" in out, err
     assert out.splitlines()[0].split(maxsplit=1)[1] == "It flies. It flies. It flies."
 

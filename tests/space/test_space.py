@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import httpx
 import pytest
 import torch
 
-from tests.space.conftest import call, go_to
+from tests.space.conftest import call, go_to, running
 from tests.space.test_space_limits import INVERT
 
 gradio_client = pytest.importorskip("gradio_client", reason="the Space needs gradio: pip install 'embinv[space]'")
@@ -112,6 +113,33 @@ def test_32_clients_at_once_lose_nothing(url, app):
 
     with ThreadPoolExecutor(32) as pool:
         assert list(pool.map(ask, texts)) == list(zip(texts, expected, strict=True))
+
+
+@pytest.mark.slow
+def test_who_waits_sees_for_how_long(url, app, visit, hold, monkeypatch):
+    """A page that stands still while others are served looks broken: a place in the queue and an estimate are shown."""
+    page = visit("Recover", 390, 844)
+    go, done = page.get_by_role("button", name="Recover it"), page.locator(".recovery[data-done=true]")
+    page.get_by_label("quick").locator("visible=true").check()
+    go.click()
+    done.locator("text=Content words").wait_for()  # the estimate is made of the runs before
+    generate = app.inverter.generate
+
+    def held(*arguments, **settings):
+        hold.wait(60)
+        return generate(*arguments, **settings)
+
+    monkeypatch.setattr(app.inverter, "generate", held)
+    with ThreadPoolExecutor(2) as pool:
+        others = [pool.submit(call, url.rstrip("/"), "recover", [SENTENCE, "quick", "surrogate"]) for _ in range(2)]
+        deadline = time.time() + 60
+        while len(running()) < 2 and time.time() < deadline:
+            time.sleep(0.05)
+        go.click()
+        page.get_by_text(re.compile(r"queue: 1/1 \|\s*[\d.]+/[\d.]+s")).wait_for()
+        hold.set()
+        done.wait_for()
+        assert [other.result()[0] for other in others] == ["complete"] * 2
 
 
 @pytest.mark.slow
