@@ -117,7 +117,7 @@ def test_32_clients_at_once_lose_nothing(url, app):
 
 @pytest.mark.slow
 def test_who_waits_sees_for_how_long(url, app, visit, hold, monkeypatch):
-    """A page that stands still while others are served looks broken: a place in the queue and an estimate are shown."""
+    """A page that stands still while others are served looks broken: it shows a place in the queue and an estimate."""
     page = visit("Recover", 390, 844)
     go, done = page.get_by_role("button", name="Recover it"), page.locator(".recovery[data-done=true]")
     page.get_by_label("quick").locator("visible=true").check()
