@@ -8,6 +8,7 @@ from recover_html import WITH_ENCODER, marked_html, percent_of
 from words import LEAKED, content_words
 
 from modeling_embinv.audit.figures import Figure
+from modeling_embinv.audit.report import FEWEST
 
 WORDS = FIGURES["words"]
 FLOOR = (
@@ -70,12 +71,14 @@ def _figures(leaks: Leaks) -> str:
         floor = max((value for figure in own if figure for value in figure.floors.values()), default=0.0)
         rows.append([name.capitalize(), *map(_cell, own), percent_of(floor)])
     columns = ["Came back", *(ATTACKERS[judge] for judge in leaks.recovered), "without the vector"]
-    return table_html("What came back, with 95 % intervals", columns, rows) + FLOOR
+    return table_html(f"What came back, with 95 % intervals from {FEWEST} on", columns, rows) + FLOOR
 
 
 def _cell(figure: Figure | None) -> str:
     if figure is None:
         return "–"
+    if figure.count < FEWEST:
+        return f"{figure.hits:.0f} of {figure.count}"
     interval = f"{100 * figure.low:.0f} to {100 * figure.high:.0f}"
     return f"{figure.hits:.0f} of {figure.count}, {percent_of(figure.value)} ({interval})"
 

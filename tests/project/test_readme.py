@@ -36,7 +36,7 @@ def commands(text: str) -> list[list[str]]:
 def test_readme_commands_run_as_printed(encoder, tmp_path, monkeypatch, capsys):
     """A flag that was renamed would stand in the README for good.
 
-    The demos run on one of their six sentences, of which all take minutes; `embinv evaluate` needs a corpus, so that it
+    The demos run on one of their six sentences, as all take minutes; `embinv evaluate` needs a corpus, so that it
     exists must do; `embinv audit` runs without the slower of its attackers.
     """
     monkeypatch.chdir(tmp_path)

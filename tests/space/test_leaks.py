@@ -78,8 +78,12 @@ def test_figures_are_the_audits():
         "Anna Berg paid 40 dollars.", "anna paid", "anna berg paid", names="Anna Berg", money="40 dollars"
     )
     html = shown(leaks_html(found))
-    assert "Content words 2 of 5, 40 % (" in html and "Names 0 of 1, 0 % (" in html and "1 of 1, 100 % (" in html
-    assert re.search(r"Content words .*?\) 3 of 5, 60 % \(\d+ to \d+\) 20 %", html)  # "paid" stands in the guess
+    assert "Content words 2 of 5 3 of 5 20 %" in html  # "paid" stands in the guess
+    assert "Names 0 of 1 1 of 1 0 %" in html
+    many = " ".join(f"word{number}" for number in range(10))
+    assert re.search(
+        r"Content words 0 of 10, 0 % \(0 to \d+\) 10 of 10, 100 % \(", shown(leaks_html(leaks_of(many, "", many)))
+    )
     told = found.as_json()["attackers"]
     assert list(told) == [ALONE, WITH_ENCODER] and told[WITH_ENCODER]["figures"]["names"]["hits"] == 1
     assert told[ALONE]["holds"] == TIERS["surrogate"].holds and told[ALONE]["figures"]["whole lines"]["hits"] == 0
