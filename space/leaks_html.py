@@ -10,6 +10,8 @@ from words import LEAKED, content_words
 from modeling_embinv.audit.figures import Figure
 from modeling_embinv.audit.report import FEWEST
 
+# by judge and name
+Figures = dict[str, dict[str, Figure]]
 WORDS = FIGURES["words"]
 FLOOR = (
     '<p class="legend">Without the vector: the better of two guesses, another line’s recovered text and the nearest '
@@ -24,9 +26,10 @@ LEGEND = (
 
 def leaks_html(leaks: Leaks) -> str:
     """All of it, as far as it has come."""
-    parts = [_headline(leaks), f'<p class="search">{search_text(leaks)}</p>']
+    figures = {judge: leaks.figures(judge) for judge in leaks.recovered}
+    parts = [_headline(leaks, figures), f'<p class="search">{search_text(leaks)}</p>']
     if leaks.steps[0]:
-        parts += [_figures(leaks), LEGEND, _lines(leaks)]
+        parts += [_figures(figures), LEGEND, _lines(leaks)]
     if leaks.is_done:
         parts.append(f'<p class="costs">{leaks.seconds:.1f} seconds.</p>')
     return f'<section class="leaks" data-done="{str(leaks.is_done).lower()}">{"".join(parts)}</section>'
@@ -51,9 +54,9 @@ def search_text(leaks: Leaks) -> str:
     )
 
 
-def _headline(leaks: Leaks) -> str:
+def _headline(leaks: Leaks, figures: Figures) -> str:
     """The two numbers."""
-    words = {judge: leaks.figures(judge).get(WORDS) for judge in leaks.recovered}
+    words = {judge: found.get(WORDS) for judge, found in figures.items()}
     parts = [
         f"{ATTACKERS[judge]} <b>{figure.hits:.0f} of {figure.count}</b>" for judge, figure in words.items() if figure
     ]
@@ -62,15 +65,14 @@ def _headline(leaks: Leaks) -> str:
     return f'<p class="headline">Content words that come back: {"; ".join(parts)}.</p>'
 
 
-def _figures(leaks: Leaks) -> str:
+def _figures(figures: Figures) -> str:
     """A row for each figure: both attackers, with the audit's intervals, and the best guess without the vector."""
-    by_judge = {judge: leaks.figures(judge) for judge in leaks.recovered}
     rows = []
-    for name in dict.fromkeys(name for found in by_judge.values() for name in found):
-        own = [found.get(name) for found in by_judge.values()]
+    for name in dict.fromkeys(name for found in figures.values() for name in found):
+        own = [found.get(name) for found in figures.values()]
         floor = max((value for figure in own if figure for value in figure.floors.values()), default=0.0)
         rows.append([name.capitalize(), *map(_cell, own), percent_of(floor)])
-    columns = ["Came back", *(ATTACKERS[judge] for judge in leaks.recovered), "without the vector"]
+    columns = ["Came back", *(ATTACKERS[judge] for judge in figures), "without the vector"]
     return table_html(f"What came back, with 95 % intervals from {FEWEST} on", columns, rows) + FLOOR
 
 
