@@ -1,10 +1,12 @@
 """The Space under load: the memory of its server over many requests, and how long many clients wait.
 
-    python benchmarks/space_load.py                        # 300 requests one after the other, then 32 clients × 5
-    python benchmarks/space_load.py --requests 1000 --json space_load.json
+    python benchmarks/space_load.py --json benchmarks/results/space_load.json    # about six minutes of one core
+
+A thousand requests one after the other, then 32 clients with five requests each, none of which waits in between.
 
 Every request is the quick preset of the tab Recover, on the released checkpoint, over HTTP. The server is a process of
-its own. Memory is what it holds (VmRSS, MB) after the first 20 requests, which fill caches, and at the end.
+its own. Memory is what it holds (VmRSS, MB) after the first 20 requests, which fill caches, and after every 50 more.
+The CPU seconds are the server's. What clients wait depends on what else the machine does, which `load` says.
 """
 
 import argparse
@@ -23,13 +25,13 @@ import httpx
 from modeling_embinv.data.files import write_json
 
 ROOT = Path(__file__).parents[1]
-WARM_UP, POINTS = 20, 6  # requests before the first figure; figures in between
+WARM_UP, EVERY = 20, 50  # requests before the first figure, and between two
 WORDS = ("dog", "king", "teacher", "letter", "garden", "storm", "doctor", "bridge", "song", "train")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--requests", type=int, default=300)
+    parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--each", type=int, default=5, help="requests of each client")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
@@ -42,7 +44,11 @@ def main() -> None:
     try:
         url = f"http://127.0.0.1:{port}"
         wait_for(url)
-        found = {"memory": memory_over(url, server.pid, args.requests), **waits(url, args.clients, args.each)}
+        found = {"load": os.getloadavg()[0], "cores": len(os.sched_getaffinity(0))}
+        found["memory"] = memory_over(url, server.pid, args.requests)
+        before = cpu_seconds(server.pid)
+        found |= {"clients": args.clients, **waits(url, args.clients, args.each)}
+        found["cpu_s_a_request"] = round((cpu_seconds(server.pid) - before) / (args.clients * args.each), 3)
         found["memory_after_clients"] = memory(server.pid)
     finally:
         server.terminate()
@@ -68,13 +74,18 @@ def memory(pid: int) -> float:
     return round(int(status.partition("VmRSS:")[2].split()[0]) / 1024, 1)
 
 
+def cpu_seconds(pid: int) -> float:
+    """That a process has taken."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def memory_over(url: str, pid: int, requests: int) -> dict[int, float]:
-    """Number of requests → MB, at some of them."""
+    """Number of requests → MB, at every `EVERY` of them."""
     found = {}
-    steps = {WARM_UP + round(requests * part / POINTS) for part in range(POINTS + 1)}
     for number in range(1, WARM_UP + requests + 1):
         ask(url, number)
-        if number in steps:
+        if number >= WARM_UP and (number - WARM_UP) % EVERY == 0:
             found[number - WARM_UP] = memory(pid)
     return found
 

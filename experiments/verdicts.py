@@ -1,6 +1,6 @@
 """What a cosine says of a text: how many texts are exact, and which share of the content words is right, by cosine.
 
-    python experiments/verdicts.py ../shared/corpus/heldout/en/*.txt    # 10 minutes of one core, in int8
+    python experiments/verdicts.py HELD_OUT/*.txt    # the eight parts of `make checkpoint`; minutes of a core, in int8
 
 Writes `results/verdicts.json`, a row for each text of the preset "standard": its cosine by the surrogate, which judged
 it, and by the encoder; and the same of vectors that are no text's (every fourth one, rotated). `verdicts_embinv.py`

@@ -45,7 +45,7 @@ class Number(Bound):
     @property
     def _range(self) -> str:
         kind = "a whole number" if isinstance(self.step, int) else "a number"
-        return f"{self.label}: {kind} from {self.low} to {self.high} is wanted."
+        return f"{self.label}: give {kind} from {self.low} to {self.high}."
 
     def check(self, value: Any) -> float:
         """The number, an int if the step is one."""
@@ -92,7 +92,7 @@ class Choice(Bound):
         if value is None:
             return self.default
         if not isinstance(value, str) or value not in self.choices:
-            raise ValueError(f"{self.label}: one of {', '.join(self.choices)} is wanted.")
+            raise ValueError(f"{self.label}: choose one of {', '.join(self.choices)}.")
         return value
 
     def control(self, kind: type[T] = gr.Dropdown, **looks: Any) -> T:
@@ -132,7 +132,7 @@ class Text(Bound):
         if value is None:
             return ""
         if not isinstance(value, str):
-            raise ValueError(f"{self.label}: a text is wanted.")
+            raise ValueError(f"{self.label}: give a text.")
         if len(value) > self.characters:
             raise ValueError(f"{self.label}: this has {len(value)} characters; at most {self.characters} are read.")
         num_lines = sum(bool(line.strip()) for line in value.splitlines())
@@ -160,7 +160,7 @@ class Upload(Bound):
         path, name = (value.get("path"), value.get("orig_name")) if isinstance(value, dict) else (None, None)
         # gradio would fetch an address of any size and keep it
         if not isinstance(path, str) or "://" in path or not isinstance(name, str | None):
-            raise ValueError(f"{self.label}: a file that was uploaded to this page is wanted.")
+            raise ValueError(f"{self.label}: upload the file to this page.")
         if len(path) > 4096 or "\0" in path:
             raise ValueError(f"{self.label}: this path names no file.")
         return {"path": path, "orig_name": name, "meta": {"_type": "gradio.FileData"}}

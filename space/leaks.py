@@ -1,23 +1,34 @@
-"""What leaks: which content words of some lines come back out of their stored vectors, by two attackers."""
+"""What leaks: two attackers read the stored vectors of some lines; the audit's code measures what came back."""
 
+import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import torch
 from inverter import ADVICE, Inverter
-from protection import Protection, background, recall
+from protection import Protection, public_vectors, recall
 from streaming import Clock, streamed
 from texts import Reading, read_text, vectors_of
 from torch import Tensor
-from words import ContentWord, by_kind, content_words
 
+from modeling_embinv.audit.attack import ENCODER, VECTORS
+from modeling_embinv.audit.figures import Figure
+from modeling_embinv.audit.findings import measure, measure_kinds, other_texts
+from modeling_embinv.audit.kinds import Entity, KindFinder
+from modeling_embinv.audit.public import nearest_texts, public_sentences
+from modeling_embinv.audit.run import finder_or_note
+from modeling_embinv.audit.tiers import OTHER_TEXT, PUBLIC_TEXT
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.presets_embinv import PRESETS
 
 MAX_LINES = 50
 AT_ONCE = 4  # lines, after which the page shows more
-# what judges the search of each attacker, and what the attacker has
+# the audit's attackers by what judges their search, and what each has
+TIERS = {tier.feedback: tier for tier in (VECTORS, ENCODER)}
 ATTACKERS = {"surrogate": "from the vectors alone", "encoder": "with the public encoder"}
+# of the audit's figures, those that are shown; kinds come behind them
+FIGURES = {"words": "content words", "exact": "whole lines"}
 
 
 @dataclass
@@ -26,15 +37,19 @@ class Leaks:
 
     Attributes:
         lines: as they were embedded.
-        recall: recall@10 of the store, in [0, 1]. num_background: sentences beside the lines.
+        entities: names, numbers and the like in each line; none where no finder is installed.
+        public: for each line the public sentence whose vector is nearest: a guess that inverts nothing.
+        recall: recall@10 of the store, in [0, 1]. num_public: sentences in it beside the lines.
         cosine: mean cosine of the stored vectors with the true ones.
         recovered: the texts so far by judge, one for each of the first lines.
         seconds: of the model, so far.
     """
 
     lines: list[Reading]
+    entities: list[list[Entity]]
+    public: list[str]
     recall: float
-    num_background: int
+    num_public: int
     cosine: float
     recovered: dict[str, list[str]] = field(default_factory=dict)
     seconds: float = 0.0
@@ -49,30 +64,34 @@ class Leaks:
         """Lines recovered so far by all attackers, of how many."""
         return sum(map(len, self.recovered.values())), len(self.lines) * len(self.recovered)
 
-    def words(self, judge: str) -> list[list[ContentWord]]:
-        """The content words of each line that this attacker has tried."""
-        pairs = zip(self.lines, self.recovered[judge], strict=False)
-        return [content_words(line.text, text) for line, text in pairs]
-
-    def counts(self, judge: str) -> tuple[int, int]:
-        """Content words that this attacker has recovered, of those in the lines that were tried."""
-        kinds = by_kind(self.words(judge)).values()
-        return sum(found for found, _ in kinds), sum(total for _, total in kinds)
+    def figures(self, judge: str) -> dict[str, Figure]:
+        """Of the lines that this attacker has tried, by the names of `FIGURES`, then by kind (came back whole)."""
+        texts = self.recovered[judge]
+        if not texts:
+            return {}
+        floors = {PUBLIC_TEXT: self.public[: len(texts)]}
+        if len(texts) > 1:
+            floors[OTHER_TEXT] = other_texts(texts)
+        found = measure([line.text for line in self.lines[: len(texts)]], texts, floors)
+        kinds = measure_kinds(self.entities[: len(texts)], texts, floors)
+        shown = {label: found[name] for name, label in FIGURES.items() if name in found}
+        return shown | {kind: figures.whole for kind, figures in kinds.items()}
 
     def as_json(self) -> dict[str, Any]:
         """For the API."""
-        attackers = {
-            ATTACKERS[judge]: {
-                "words_recovered": self.counts(judge)[0],
-                "content_words": self.counts(judge)[1],
-                "by_kind": {kind: {"recovered": a, "of": b} for kind, (a, b) in by_kind(self.words(judge)).items()},
-                "texts": texts,
-            }
-            for judge, texts in self.recovered.items()
-        }
+        attackers = {}
+        for judge, texts in self.recovered.items():
+            figures = {name: asdict(figure) for name, figure in self.figures(judge).items()}
+            attackers[ATTACKERS[judge]] = {"holds": TIERS[judge].holds, "figures": figures, "texts": texts}
         lines = [line.text for line in self.lines]
-        search = {"recall_at_10": self.recall, "background_sentences": self.num_background, "cosine": self.cosine}
+        search = {"recall_at_10": self.recall, "public_sentences": self.num_public, "cosine": self.cosine}
         return {"lines": lines, **search, "attackers": attackers, "is_done": self.is_done, "seconds": self.seconds}
+
+
+@functools.cache
+def finder() -> KindFinder | None:
+    """The audit's finder of names, numbers and the like; None where `embinv[audit]` is not installed."""
+    return finder_or_note()[0]
 
 
 def leak(inverter: Inverter, text: str, protection: Protection, preset: str) -> Iterator[Leaks | None]:
@@ -89,17 +108,12 @@ def leak(inverter: Inverter, text: str, protection: Protection, preset: str) -> 
     Raises:
         EmbInvError: for no line, too many lines, or a line without a known word.
     """
-    lines = read_lines(inverter, text)
-    vectors = vectors_of(inverter, lines)
-    stored = protection.stored(vectors)
-    others = background(inverter)
-    found = Leaks(lines, recall(vectors, others, protection), len(others), float((stored * vectors).sum(dim=1).mean()))
-    found.recovered = {judge: [] for judge in ATTACKERS if judge in inverter.judges}
+    found, stored = store(inverter, read_lines(inverter, text), protection)
     yield found
 
     def work(put: Callable[[Any], None]) -> None:
         clock = Clock()
-        for rows in range(0, len(lines), AT_ONCE):
+        for rows in range(0, len(found.lines), AT_ONCE):
             for judge in found.recovered:
                 put((judge, _attacked(inverter, stored[rows : rows + AT_ONCE], judge, preset, protection), clock()))
 
@@ -108,6 +122,18 @@ def leak(inverter: Inverter, text: str, protection: Protection, preset: str) -> 
             judge, texts, found.seconds = item
             found.recovered[judge] += texts
         yield None if item is None else found
+
+
+def store(inverter: Inverter, lines: list[Reading], protection: Protection) -> tuple[Leaks, Tensor]:
+    """What is known of the lines before any attack, and their vectors (N, D) as they are stored."""
+    vectors, others = vectors_of(inverter, lines).numpy(), public_vectors(inverter)
+    stored = protection.stored(vectors)
+    entities = [[]] * len(lines) if (kinds := finder()) is None else kinds.find([line.text for line in lines])
+    found = Leaks(
+        lines, entities, nearest_texts(others, stored), recall(vectors, others, protection), len(public_sentences()),
+        float((stored * vectors).sum(axis=1).mean()), {judge: [] for judge in ATTACKERS if judge in inverter.judges},
+    )  # fmt: skip
+    return found, torch.from_numpy(stored)
 
 
 def read_lines(inverter: Inverter, text: str) -> list[Reading]:
@@ -134,7 +160,7 @@ def _attacked(inverter: Inverter, stored: Tensor, judge: str, preset: str, prote
     """The texts of some stored vectors. Who has the encoder cuts its vectors as the store does."""
 
     def cut(texts: list[str]) -> Tensor:
-        return protection.cut(inverter.embed(texts))
+        return torch.from_numpy(protection.cut(inverter.embed(texts).numpy()))
 
     chosen = PRESETS[preset]
     feedback = None if chosen.feedback is None else cut if judge == "encoder" else "surrogate"

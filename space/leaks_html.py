@@ -2,11 +2,21 @@
 
 from html import escape
 
-from leaks import ATTACKERS, Leaks
+from leaks import ATTACKERS, FIGURES, Leaks
 from parts import table_html
 from recover_html import WITH_ENCODER, marked_html, percent_of
-from words import LEAKED, by_kind
+from words import LEAKED, content_words
 
+from modeling_embinv.audit.figures import Figure
+from modeling_embinv.audit.report import FEWEST
+
+# by judge and name
+Figures = dict[str, dict[str, Figure]]
+WORDS = FIGURES["words"]
+FLOOR = (
+    '<p class="legend">Without the vector: the better of two guesses, another line’s recovered text and the nearest '
+    "public sentence.</p>"
+)
 LEGEND = (
     '<p class="legend"><mark class="leaked">leaked</mark> by the vector alone; <mark class="leaked-encoder">leaked'
     '</mark> with the encoder only; <mark class="close">close</mark>, another form of the word; '
@@ -16,9 +26,10 @@ LEGEND = (
 
 def leaks_html(leaks: Leaks) -> str:
     """All of it, as far as it has come."""
-    parts = [_headline(leaks), f'<p class="search">{search_text(leaks)}</p>']
+    figures = {judge: leaks.figures(judge) for judge in leaks.recovered}
+    parts = [_headline(leaks, figures), f'<p class="search">{search_text(leaks)}</p>']
     if leaks.steps[0]:
-        parts += [_kinds(leaks), LEGEND, _lines(leaks)]
+        parts += [_figures(figures), LEGEND, _lines(leaks)]
     if leaks.is_done:
         parts.append(f'<p class="costs">{leaks.seconds:.1f} seconds.</p>')
     return f'<section class="leaks" data-done="{str(leaks.is_done).lower()}">{"".join(parts)}</section>'
@@ -38,31 +49,40 @@ def search_text(leaks: Leaks) -> str:
     """What the protection costs the search that the vectors were made for."""
     return (
         f"What the stored vectors are still good for: of the ten texts nearest to each line, a search finds "
-        f"<b>{percent_of(leaks.recall)}</b> (recall@10, among {leaks.num_background:,} other sentences; mean cosine "
+        f"<b>{percent_of(leaks.recall)}</b> (recall@10, among {leaks.num_public:,} public sentences; mean cosine "
         f"with the true vectors {leaks.cosine:.3f})."
     )
 
 
-def _headline(leaks: Leaks) -> str:
+def _headline(leaks: Leaks, figures: Figures) -> str:
     """The two numbers."""
-    parts = []
-    for judge in leaks.recovered:
-        found, total = leaks.counts(judge)
-        parts.append(f"{ATTACKERS[judge]} <b>{found} of {total}</b>")
-    if not any(leaks.counts(judge)[1] for judge in leaks.recovered):
+    words = {judge: found.get(WORDS) for judge, found in figures.items()}
+    parts = [
+        f"{ATTACKERS[judge]} <b>{figure.hits:.0f} of {figure.count}</b>" for judge, figure in words.items() if figure
+    ]
+    if not parts:
         return f'<p class="headline">{"There are no content words in this text." * bool(leaks.steps[0])}</p>'
     return f'<p class="headline">Content words that come back: {"; ".join(parts)}.</p>'
 
 
-def _kinds(leaks: Leaks) -> str:
-    by_judge = {judge: by_kind(leaks.words(judge)) for judge in leaks.recovered}
-    kinds = dict.fromkeys(kind for found in by_judge.values() for kind in found)
+def _figures(figures: Figures) -> str:
+    """A row for each figure: both attackers, with the audit's intervals, and the best guess without the vector."""
     rows = []
-    for kind in kinds:
-        cells = [by_judge[judge].get(kind, (0, 0)) for judge in leaks.recovered]
-        rows.append([kind, *(f"{found} of {total}" for found, total in cells)])
-    columns = ["Words", *(ATTACKERS[judge] for judge in leaks.recovered)]
-    return table_html("Recovered content words by kind", columns, rows)
+    for name in dict.fromkeys(name for found in figures.values() for name in found):
+        own = [found.get(name) for found in figures.values()]
+        floor = max((value for figure in own if figure for value in figure.floors.values()), default=0.0)
+        rows.append([name.capitalize(), *map(_cell, own), percent_of(floor)])
+    columns = ["Came back", *(ATTACKERS[judge] for judge in figures), "without the vector"]
+    return table_html(f"What came back, with 95 % intervals from {FEWEST} on", columns, rows) + FLOOR
+
+
+def _cell(figure: Figure | None) -> str:
+    if figure is None:
+        return "–"
+    if figure.count < FEWEST:
+        return f"{figure.hits:.0f} of {figure.count}"
+    interval = f"{100 * figure.low:.0f} to {100 * figure.high:.0f}"
+    return f"{figure.hits:.0f} of {figure.count}, {percent_of(figure.value)} ({interval})"
 
 
 def _lines(leaks: Leaks) -> str:
@@ -72,7 +92,7 @@ def _lines(leaks: Leaks) -> str:
         texts = {judge: found[index] for judge, found in leaks.recovered.items() if index < len(found)}
         if not texts:
             break
-        words = {judge: leaks.words(judge)[index] for judge in texts}
+        words = {judge: content_words(line.text, text) for judge, text in texts.items()}
         first, *rest = words.values()
         if rest:  # what the encoder alone brings is marked by itself
             first = [

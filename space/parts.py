@@ -12,6 +12,7 @@ from gradio.context import get_blocks_context
 INSTANT: dict[str, Any] = dict(api_visibility="private", queue=False, show_progress="hidden")
 # of events that the model works for: they wait in one queue, and the wait is told beside the input
 QUEUED: dict[str, Any] = dict(api_visibility="private", preprocess=False, concurrency_id="model", concurrency_limit=2)
+LINE = 64  # pixels above a result that a phone leaves in view
 STOPPED = '<p class="note">Stopped.</p>'
 # the least confidence of each tint; the underline says the same without colour
 TINTS = ((0.75, "p3"), (0.25, "p2"), (0.0, "p1"))
@@ -28,10 +29,11 @@ LIVE = """() => document.querySelectorAll(".message:not(.block)").forEach(
 def to_result(name: str) -> str:
     """JavaScript before an event: on a phone, go to the part of this id, and hand the arguments on.
 
-    Not smoothly, and a little later: new content would end a scrolling that is under way.
+    The line above it stays in view, for it tells one's place in the queue. Not smoothly, and a little later: new
+    content would end a scrolling that is under way.
     """
     return f"""(...given) => {{
-  const scroll = () => document.querySelector("#{name}").scrollIntoView();
+  const scroll = () => {{ document.querySelector("#{name}").scrollIntoView(); window.scrollBy(0, -{LINE}); }};
   if (window.innerWidth < 700) setTimeout(scroll, 400);
   return given;
 }}"""

@@ -6,8 +6,8 @@ from typing import Any
 
 from inverter import Draft, Inverter, Result
 from texts import Reading, read_text
-from words import content_words, counts
 
+from modeling_embinv.data.content_words import count_recovered
 from modeling_embinv.presets_embinv import PRESETS
 from modeling_embinv.verdicts_embinv import TEXT_VERDICTS
 
@@ -41,7 +41,7 @@ class Recovery:
     @property
     def came_back(self) -> tuple[int, int]:
         """How many content words of the original stand in the recovered text, of how many."""
-        return counts(content_words(self.original.text, self.text))
+        return count_recovered(self.original.text, self.text)
 
     def as_json(self) -> dict[str, Any]:
         """For the API."""

@@ -9,12 +9,13 @@ from typing import Any
 from inverter import Inverter
 from streaming import Clock, streamed
 from torch import Tensor
-from words import WORD
 
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.filling_embinv import FilledText
 
 BAR = "▇▇▇"
+# letters and digits, also with marks between them: 4,500, o'neil, 2024-03-01, anna@example.org
+WORD = re.compile(r"[^\W_]+(?:['’.,:/@&_-][^\W_]+)*")
 MAX_GAPS, MAX_GAP_TOKENS = 6, 6
 # whose vectors the control takes; the second one serves a visitor who types something like the first
 CONTROLS = ("The Nile flows through eleven countries in Africa.", "My neighbour repairs old bicycles.")

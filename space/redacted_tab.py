@@ -39,7 +39,7 @@ class Keys(Bound):
             return []
         fits = isinstance(value, list) and len(value) <= MAX_CHARACTERS
         if not fits or not all(isinstance(key, str) and len(key) <= MAX_CHARACTERS for key in value):
-            raise ValueError(f"{self.label}: a list of words is wanted.")
+            raise ValueError(f"{self.label}: give a list of words.")
         return value
 
 

@@ -4,6 +4,7 @@ import argparse
 import re
 import sys
 import time
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..data.flags import Commands
@@ -12,6 +13,8 @@ from .options import add_encoder, add_model, checked_settings, chosen_settings, 
 from .outcome import epilog
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from ..data.encoders import Encoder
     from .ladder import Ladder
 
@@ -31,6 +34,8 @@ DEMO_SENTENCES = (
 )
 # what hides a word, and a text of fewer words has nothing to hide
 BARS, SHORTEST = "▇▇▇", 5
+# of a sentence that is left out: characters that are shown, and parts that the tokenizer does not know
+SHOWN, FEW = 40, 3
 
 
 def add_demo(commands: Commands) -> None:
@@ -61,7 +66,37 @@ def _demo(options: argparse.Namespace) -> None:
     started = time.perf_counter()
     from rich.console import Console
 
-    from ..inversion.terminal import legend
+    console = Console(highlight=False)
+    with _loading(console):
+        ladder, sentences, feedback = _ladder(options, settings, console)
+    encoder = ladder.encoder
+    for sentence in sentences:
+        ladder.climb(sentence.original, encoder.encode([sentence.text]), sentence.note)
+    _fill(ladder, [one.original for one in sentences], feedback)
+    seconds = time.perf_counter() - started
+    count = f"{len(sentences)} {'vector' if len(sentences) == 1 else 'vectors'}"
+    console.print(f"{count} in {seconds:.0f} s: {ladder.costs}.", soft_wrap=not console.is_terminal)
+    if console.is_terminal and console.color_system and not console.no_color:
+        from ..inversion.terminal import legend
+
+        console.print(legend())
+
+
+def _loading(console: "Console") -> AbstractContextManager[Any]:
+    """A line that stands on a terminal while seconds pass without another."""
+    if not console.is_terminal or console.is_dumb_terminal:
+        return nullcontext()
+    from rich.live import Live
+    from rich.text import Text
+
+    line = Text("Loading the checkpoint and the encoder …", style="dim")
+    return Live(line, console=console, transient=True, auto_refresh=False)
+
+
+def _ladder(
+    options: argparse.Namespace, settings: dict[str, Any], console: "Console"
+) -> tuple["Ladder", list["_Sentence"], Any]:
+    """The ladder, the sentences to climb it for, and what judges their texts."""
     from .ladder import Ladder, rungs
 
     model, tokenizer = load_model(options)
@@ -70,14 +105,8 @@ def _demo(options: argparse.Namespace) -> None:
     encoder = encoder_of(model, options)
     feedback = feedback_of(judge, model, options, encoder)
     sentences = _embedded(list(options.sentences), encoder, model.config.max_sequence_length)
-    console = Console(highlight=False)
-    ladder = Ladder(model, tokenizer, encoder, rungs(model, settings, judge, feedback, options.seed), console)
-    for sentence in sentences:
-        ladder.climb(sentence.original, encoder.encode([sentence.text]), sentence.note)
-    _fill(ladder, [one.original for one in sentences], feedback)
-    seconds = time.perf_counter() - started
-    count = f"{len(sentences)} {'vector' if len(sentences) == 1 else 'vectors'}"
-    console.print(f"{count} in {seconds:.0f} s: {ladder.costs}.", *[legend()] * console.is_terminal, soft_wrap=True)
+    steps = rungs(model, settings, judge, feedback, options.seed)
+    return Ladder(model, tokenizer, encoder, steps, console), sentences, feedback
 
 
 class _Sentence(NamedTuple):
@@ -101,9 +130,13 @@ def _embedded(sentences: list[str], encoder: "Encoder", length: int) -> list[_Se
     from ..data.canvas import canvas_of_rows
 
     encoded = encoder.tokenizer(sentences, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    rows, most = encoded["input_ids"], length - 1
+    rows, most, unknown_id = encoded["input_ids"], length - 1, encoder.tokenizer.unk_token_id
     canvas = canvas_of_rows(encoder.vocabulary, [row[:most] for row in rows], length)
-    _report_left_out(sentences, canvas.kept)
+    unknown = [
+        list(dict.fromkeys(text[slice(*span)] for token, span in zip(row, spans, strict=True) if token == unknown_id))
+        for text, row, spans in zip(sentences, rows, encoded["offset_mapping"], strict=True)
+    ]
+    _report_left_out(sentences, canvas.kept, unknown)
     found = []
     for index, text in zip(canvas.kept, canvas.texts, strict=True):
         original, note = sentences[index], ""
@@ -125,30 +158,29 @@ def _fill(ladder: "Ladder", sentences: list[str], feedback: Any) -> None:
     redacted = text
     for word in sorted(words, key=len)[-2:]:
         redacted = re.sub(rf"\b{word}\b", BARS, redacted, count=1)
+    ladder.show("redacted", redacted)
     encode = ladder.encoder.encode
     judge = feedback or (encode if ladder.model.surrogate is None else "surrogate")
     output = ladder.model.fill(encode([text]), [redacted], ladder.tokenizer, judge)
     ladder.costs.add(output)
     row = output.texts[0].as_dict()
-    ladder.show("redacted", redacted)
     ladder.show("filled", filled(row), row["cosine"])
     ladder.show("", f"{row['verdict']}: {row['verdict_in_words']}")
     ladder.console.print()
 
 
-def _report_left_out(sentences: list[str], kept: list[int]) -> None:
-    """Says on stderr which sentences the tokenizer cannot write.
+def _report_left_out(sentences: list[str], kept: list[int], unknown: list[list[str]]) -> None:
+    """Says on stderr which sentences the tokenizer cannot write, and by which parts of them it fails.
 
     Raises:
         EmbInvError: it can write none of them.
     """
-    left_out = [repr(text[:40]) for index, text in enumerate(sentences) if index not in set(kept)]
-    if left_out and not kept:
-        raise EmbInvError(
-            f"there is nothing to invert: the tokenizer does not know the characters of {', '.join(left_out)}."
-        )
-    if left_out:
-        print(
-            f"embinv: warning: left out, because the tokenizer does not know the characters: {', '.join(left_out)}",
-            file=sys.stderr,
-        )
+    named = []
+    for index in sorted(set(range(len(sentences))) - set(kept)):
+        text = sentences[index] if len(sentences[index]) <= SHOWN else f"{sentences[index][:SHOWN]}…"
+        parts = "".join(f" {part}" for part in unknown[index][:FEW])
+        named.append(f"{text!r} (it does not know{parts})" if parts else repr(text))
+    if named and not kept:
+        raise EmbInvError(f"there is nothing to invert: the tokenizer cannot write {', '.join(named)}.")
+    if named:
+        print(f"embinv: warning: left out, as the tokenizer cannot write it: {', '.join(named)}", file=sys.stderr)

@@ -41,7 +41,9 @@ def add_invert(commands: Commands) -> None:
     parser.add_argument("--sample", type=count, help="use N vectors drawn at random, by --seed", metavar="N")
     parser.add_argument("--strict", action="store_true", help="stop at the first row without a usable vector")
     parser.add_argument(
-        "--redact", action="store_true", help="show only the first letter of every content word, and no digit"
+        "--redact",
+        action="store_true",
+        help="show only the first letter of every word but short stop words, and no digit",
     )
     add_model(parser)
     add_encoder(parser)

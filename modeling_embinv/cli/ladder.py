@@ -1,6 +1,7 @@
 """The ladder of the demo: one text from its vector, with more effort on each rung, live on a terminal."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,6 @@ from torch import Tensor
 
 from ..data.content_words import count_recovered
 from ..evaluation import metrics
-from ..generation_embinv import EmbInvGenerationOutput
 from ..hypotheses_embinv import SearchRound
 from ..inversion.terminal import printable, tinted
 from ..settings_embinv import SearchSettings
@@ -120,25 +120,32 @@ class Ladder:
         if note:
             self.show("", note)
         for number, rung in enumerate(self.rungs, start=1):
-            output = self._generate(rung, vector)
-            self.costs.add(output)
-            end = self.model.config.eos_token_id
-            (text,) = written_texts(self.tokenizer, output.sequences.cpu(), output.confidence, end)
-            cosine = metrics.cosine(self.encoder.encode([text.text]), vector).item()
+            with self._watched(rung) as on_round:  # which stays until the line that takes its place is ready
+                text, cosine = self._inverted(rung, vector, on_round)
             is_last = number == len(self.rungs)
             self.show(rung.name, self._tinted(text) if is_last else text.text, cosine)
         self.show("", _headline(original, text.text, cosine))
         self.console.print()
 
-    def _generate(self, rung: Rung, vector: Tensor) -> EmbInvGenerationOutput:
-        """The output of a rung; on a terminal, each round of a search is shown while it runs."""
-        arguments: dict[str, Any] = {
-            "generator": rung.generator,
-            "feedback": rung.feedback,
-            "tokenizer": self.tokenizer,
-        }
-        if not self.console.is_terminal:
-            return self.model.generate(vector, **arguments, **rung.settings)
+    def _inverted(
+        self, rung: Rung, vector: Tensor, on_round: Callable[[SearchRound], None] | None
+    ) -> tuple[WrittenText, float]:
+        """The text of a rung, and its cosine by the encoder."""
+        output = self.model.generate(
+            vector, generator=rung.generator, feedback=rung.feedback, tokenizer=self.tokenizer, on_round=on_round,
+            **rung.settings,
+        )  # fmt: skip
+        self.costs.add(output)
+        end = self.model.config.eos_token_id
+        (text,) = written_texts(self.tokenizer, output.sequences.cpu(), output.confidence, end)
+        return text, metrics.cosine(self.encoder.encode([text.text]), vector).item()
+
+    @contextmanager
+    def _watched(self, rung: Rung) -> Iterator[Callable[[SearchRound], None] | None]:
+        """What shows each round of a rung's search while it runs, on a terminal that can erase it again."""
+        if not self.console.is_terminal or self.console.is_dumb_terminal:
+            yield None
+            return
         with Live(console=self.console, transient=True, auto_refresh=False) as live:
 
             def show(one: SearchRound) -> None:
@@ -147,7 +154,7 @@ class Ladder:
                 status = f"round {one.number} of {one.total}"
                 live.update(Text("\n").join([*lines, *self._lines("", Text(status, style="dim"))]), refresh=True)
 
-            return self.model.generate(vector, on_round=show, **arguments, **rung.settings)
+            yield show
 
     def _tinted(self, text: WrittenText) -> Text:
         return tinted(self.tokenizer, text.ids, text.token_confidence)

@@ -2,49 +2,60 @@
 
 import re
 import unicodedata
+from functools import cache
 
 # runs of letters and digits: 4,500 is two, as the model writes it
 WORD = re.compile(r"[^\W_]+")
-# English words that every text has; they count for nothing
-COMMON = frozenset(
-    """
-    a about above after again all also am an and any are as at be because been before being below between both but
-    by can could d did do does doing down during each even every few for from further get go got had has have having
-    he her here hers him his how i if in into is it its itself just let like ll m made make many may me might more
-    most much must my no nor not now of off on once one only or other our out over own re s said same she should so
-    some such t than that the their them then there these they this those through to too under until up us ve very
-    was we well were what when where which while who whom why will with would yes you your
-    """.split()  # noqa: SIM905  # words are easier to read without quotes around each
-)
+# letters of the longest word that a mask leaves: among the longer stop words are "fire", "bill" and "five"
+LONGEST_READABLE = 3
 _MASK = "***"
 
 
-def content_words(text: str) -> list[str]:
-    """The content words of a text, in its order, in lower case and in compatibility form; each once."""
-    found = (_plain(word) for word in WORD.findall(text))
-    return list(dict.fromkeys(word for word in found if _is_content(word)))
+@cache
+def stop_words() -> frozenset[str]:
+    """scikit-learn's English stop words, which every text has; they count for nothing."""
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS  # the import takes a second
+
+    return frozenset(ENGLISH_STOP_WORDS)
+
+
+def plain(text: str) -> str:
+    """The text in lower case and in compatibility form."""
+    return unicodedata.normalize("NFKC", text).casefold()
+
+
+def words(text: str) -> list[str]:
+    """The runs of letters and digits of a text, in its order, plain."""
+    return WORD.findall(plain(text))
+
+
+def is_content(word: str) -> bool:
+    """Whether a plain word says something: no stop word, and no single letter."""
+    return word not in stop_words() and (len(word) > 1 or not word.isascii() or word.isdigit())
+
+
+def content_words(text: str) -> set[str]:
+    """The plain content words of a text."""
+    return set(filter(is_content, words(text)))
 
 
 def count_recovered(original: str, recovered: str) -> tuple[int, int]:
-    """How many content words of the original stand in the recovered text, and how many there are."""
-    words, found = content_words(original), set(map(_plain, WORD.findall(recovered)))
-    return sum(word in found for word in words), len(words)
+    """How many distinct content words of the original stand in the recovered text, and how many there are."""
+    wanted = content_words(original)
+    return len(wanted & set(words(recovered))), len(wanted)
 
 
 def masked(text: str) -> str:
-    """The text with every content word cut to its first letter, and every number to none: "my p*** is ***"."""
+    """The text with its words cut to their first letters, and its numbers to none: "my p*** is ***".
+
+    Stop words of up to `LONGEST_READABLE` letters stay, and so do single letters.
+    """
     return WORD.sub(lambda match: _mask(match.group()), text)
 
 
 def _mask(word: str) -> str:
-    if len(word) == 1 or any(character.isdigit() for character in word):
-        return _MASK if _is_content(_plain(word)) else word
-    return word[0] + _MASK if _is_content(_plain(word)) else word
-
-
-def _plain(word: str) -> str:
-    return unicodedata.normalize("NFKC", word).casefold()
-
-
-def _is_content(word: str) -> bool:
-    return word not in COMMON and (len(word) > 1 or not word.isascii() or word.isdigit())
+    if any(character.isdigit() for character in word):
+        return _MASK
+    if len(word) <= LONGEST_READABLE and not is_content(plain(word)):
+        return word
+    return word[0] * (len(word) > 1) + _MASK

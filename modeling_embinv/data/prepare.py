@@ -1,4 +1,4 @@
-"""Documents to (input_ids, embedding) pairs on disk; killed and called again, it goes on where it was."""
+"""Documents to (input_ids, embedding) pairs on disk; killed and called again, it resumes."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -36,7 +36,7 @@ def prepare(
     spans_per_document: str = "first",
     show_progress: bool = True,
 ) -> dict[str, Any]:
-    """Embeds documents and writes (input_ids, embedding) pairs; killed and called again, it goes on where it was.
+    """Embeds documents and writes (input_ids, embedding) pairs; killed and called again, it resumes.
 
     A resumed run writes the same files as an uninterrupted one. Rows with equal ids are written once over all splits.
 

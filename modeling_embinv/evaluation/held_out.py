@@ -173,7 +173,9 @@ class HeldOut:
         return Recovered(ids, self._decode(ids))
 
     def nearest_training_text(self, pairs: Any, chunk_size: int = 16384) -> Recovered:
-        """Floor: the training text whose vector is nearest by cosine; who does not beat it has memorised.
+        """Floor: the training text whose vector is nearest by cosine.
+
+        A method that does not beat it has memorised, not inverted.
 
         Args:
             pairs: training pairs, see `data.load_pairs`.

@@ -48,7 +48,7 @@ def invert_file(
     feedback: Callable[..., Any] | str | None = None,
     redact: bool = False,
 ) -> dict[str, Any]:
-    """Inverts all vectors of a file, in flat memory; killed and called again, it goes on where it was.
+    """Inverts all vectors of a file, in flat memory; killed and called again, it resumes.
 
         source = open_vectors("vectors.parquet", dim=model.config.embedding_dim)
         invert_file(model, tokenizer, source, "texts.jsonl")

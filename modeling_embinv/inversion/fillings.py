@@ -94,7 +94,7 @@ def fill_file(
     feedback: Callable[..., Any] | str = "surrogate",
     longest: int | None = None,
 ) -> dict[str, Any]:
-    """Fills the gaps of all texts of a file; killed and called again, it goes on where it was, as `invert_file` does.
+    """Fills the gaps of all texts of a file; killed and called again, it resumes, as `invert_file` does.
 
         source = open_vectors("redacted.jsonl", text_column="redacted", dim=model.config.embedding_dim)
         fill_file(model, tokenizer, source, "filled.jsonl")

@@ -13,9 +13,9 @@ from .rows import Inversion
 # (lowest confidence, name, style). The colours are the terminal's own, which its theme makes legible, and which one of
 # eight colours has. The lowest level is in italics too, so that it stands out without colours.
 LEVELS = (
-    (0.9, "at least 90 % sure", "green"),
-    (0.5, "at least 50 %", "yellow"),
-    (0.0, "below 50 %", "italic red"),
+    (0.9, "at least 90\u00a0% sure", "green"),
+    (0.5, "at least 50\u00a0%", "yellow"),
+    (0.0, "below 50\u00a0%", "italic red"),
 )
 
 

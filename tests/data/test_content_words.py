@@ -2,22 +2,32 @@
 
 import pytest
 
-from modeling_embinv.data.content_words import content_words, count_recovered, masked
+from modeling_embinv.data.content_words import content_words, count_recovered, masked, stop_words
 
 
 @pytest.mark.parametrize(
-    "text, words",
+    "text, expected",
     [
-        ("Server password: hunter2", ["server", "password", "hunter2"]),
-        ("It is what it is.", []),
-        ("She paid 4,500 to Maria; Maria's brother got 7.", ["paid", "4", "500", "maria", "brother", "7"]),
-        ("The CAFÉ, the café", ["café"]),
-        ("", []),
+        ("Server password: hunter2", {"server", "password", "hunter2"}),
+        ("It is what it is.", set()),
+        ("She paid 4,500 to Maria; Maria's brother got 7.", {"paid", "4", "500", "maria", "brother", "got", "7"}),
+        ("The CAFÉ, the café", {"café"}),
+        ("我 and I", {"我"}),
+        ("", set()),
     ],
 )
-def test_content_words(text, words):
+def test_content_words(text, expected):
     """A word that is counted twice, a name that capitals hide, or a digit that is taken for a letter."""
-    assert content_words(text) == words
+    assert content_words(text) == expected
+
+
+def test_there_is_one_list_of_stop_words():
+    """A word of the list by hand counted in the audit and not in the demo, and the other way round."""
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+    from modeling_embinv.audit import words
+
+    assert stop_words() == ENGLISH_STOP_WORDS and words.content_words is content_words
 
 
 def test_recovered_words_are_whole_words():
@@ -29,6 +39,11 @@ def test_recovered_words_are_whole_words():
 
 def test_a_mask_leaves_the_first_letter_and_no_digit():
     """A mask that keeps the length of a password, a number's first digit, or a name in capitals."""
-    assert masked("my password is hunter2, said Anna") == "my p*** is ***, said A***"
+    assert masked("my password is hunter2, said Anna") == "my p*** is ***, s*** A***"
     assert masked("call 555-0199 or 24 5th st.") == "c*** ***-*** or *** *** s***."
-    assert masked("it is what it is") == "it is what it is"
+    assert masked("我 is here, I see it") == "*** is h***, I see it"
+
+
+def test_a_mask_hides_content_words_of_the_list():
+    """The words "fire", "bill" and "five" are stop words of scikit-learn's, and say something all the same."""
+    assert masked("Bill has five fire alarms") == "B*** has f*** f*** a***"

@@ -1,5 +1,6 @@
 """The examples, run as their first lines say."""
 
+import json
 import os
 import runpy
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from modeling_embinv.cli.main import main
 from modeling_embinv.training.backbone import prepare_tokenizer
 from modeling_embinv.training.checkpoints import export
 from tests.hub.tiny_folder import new_tiny_inverter
@@ -57,12 +59,20 @@ def test_gaps_are_filled_and_the_rest_stays(run):
     assert gap.startswith("  station ") and "; else " in gap
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "examples").glob("*.[ps][yh]")))
-def test_without_arguments_an_example_says_how_it_is_used(name):
-    """An IndexError behind seconds of loading, or bash's word for an unset variable."""
-    command = [sys.executable if name.endswith(".py") else "bash", f"examples/{name}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 2 and done.stdout == "" and name in done.stderr and len(done.stderr) < 600
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "examples").glob("*.py")))
+def test_without_arguments_an_example_says_how_it_is_used(run, capsys, name):
+    """An IndexError behind seconds of loading."""
+    with pytest.raises(SystemExit) as end:
+        run(name)
+    said = capsys.readouterr()
+    assert end.value.code == 2 and said.out == "" and name in said.err and len(said.err) < 600
+
+
+def test_without_arguments_the_script_says_how_it_is_used():
+    """bash's word for an unset variable."""
+    done = subprocess.run(["bash", "examples/finetune.sh"], cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 2 and done.stdout == "" and len(done.stderr) < 600
+    assert "usage: examples/finetune.sh" in done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -76,22 +86,37 @@ def released(encoder, tmp_path_factory) -> Path:
     return export(model, prepare_tokenizer(encoder.tokenizer), tmp_path_factory.mktemp("released") / "model")
 
 
+# what stands for a command of the script: it writes down its arguments, a line of JSON
+RECORD = """#!{python} -S
+import json, sys
+open({path!r}, "a").write(json.dumps(sys.argv[1:]) + "\\n")
+"""
+
+
 @pytest.mark.slow
-def test_fine_tuning_runs_to_its_second_table(released, tmp_path):
-    """Flags of the script and of the commands that it calls drift apart unseen."""
-    texts = tmp_path / "texts.txt"
+def test_fine_tuning_runs_to_its_second_table(released, tmp_path, monkeypatch, capsys):
+    """Flags of the script and of the commands that it calls drift apart unseen.
+
+    This process runs them, as each one of its own would import the libraries again.
+    """
+    texts, calls, programs = tmp_path / "texts.txt", tmp_path / "calls.jsonl", tmp_path / "bin"
     names = ("valve", "pump", "filter", "gasket", "sensor", "relay", "motor", "fan", "hose", "lamp", "belt", "gear")
     texts.write_text(
         "".join(f"Replace the {a} before you test the {b} again.\n" for a in names for b in names if a != b)
     )
-    environment = {
-        **os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "UPDATES": "2",
-        "SHARE": "0.1", "MODEL": str(released),
-    }  # fmt: skip
-    done = subprocess.run(
-        ["bash", "examples/finetune.sh", str(texts), str(tmp_path / "out")],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900,
-    )  # fmt: skip
+    programs.mkdir()
+    for name in ("embinv", "accelerate"):
+        (programs / name).write_text(RECORD.format(python=sys.executable, path=str(calls)))
+        (programs / name).chmod(0o755)
+    path = os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]])
+    script = ["bash", "examples/finetune.sh", str(texts), str(tmp_path / "out")]
+    environment = {**os.environ, "PATH": path, "UPDATES": "2", "SHARE": "0.1", "MODEL": str(released)}
+    done = subprocess.run(script, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("nearest training text") == 2
+    prepare, before, launch, after = map(json.loads, calls.read_text().splitlines())
+    monkeypatch.chdir(ROOT)
+    assert launch[:2] == ["launch", "--config_file"] and Path(launch[2]).is_file() and launch[3] == "train.py"
+    for command in (prepare, before, ["train", *launch[4:]], after):
+        assert main(command) == 0, command
+    assert capsys.readouterr().out.count("nearest training text") == 2
     assert (tmp_path / "out" / "best" / "config.json").exists()

@@ -1,13 +1,19 @@
 """The tab "What leaks": two attackers, what protects against them, and what the protection costs the search."""
 
+import re
+from html import unescape
+
+import leaks as leaks_module
+import numpy as np
 import pytest
-import torch
-from leaks import ATTACKERS, Leaks, leak
+from leaks import ATTACKERS, TIERS, Leaks, leak, store
 from leaks_html import leaks_html
-from protection import Protection, background, background_texts, recall
+from protection import Protection, public_vectors, recall
 from texts import Reading
 
+from modeling_embinv.audit import defences
 from modeling_embinv.errors_embinv import EmbInvError
+from tests.audit.conftest import entities
 from tests.space.conftest import all_stopped
 
 gradio_client = pytest.importorskip("gradio_client", reason="the Space needs gradio: pip install 'embinv[space]'")
@@ -15,45 +21,45 @@ ALONE, WITH_ENCODER = ATTACKERS.values()
 LINES = "The transfer of 4,500 dollars failed.\n\nMy son is afraid of dogs."
 
 
-def leaks_of(text: str, alone: str, with_encoder: str) -> Leaks:
-    """A line that both attackers have tried."""
-    found = Leaks([Reading(text, [1], ())], 0.93, 988, 0.997)
+def leaks_of(text: str, alone: str, with_encoder: str, **kinds: str) -> Leaks:
+    """A line that both attackers have tried; its entities as kind="words"."""
+    found = Leaks([Reading(text, [1], ())], [entities(text, **kinds)], ["Dogs paid."], 0.93, 600, 0.997)
     found.recovered = {"surrogate": [alone], "encoder": [with_encoder]}
     return found
 
 
+def shown(html: str) -> str:
+    """HTML as a reader sees it."""
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", html)).split())
+
+
+def vectors_of(app, *texts: str) -> np.ndarray:
+    return app.inverter.embed(list(texts)).numpy()
+
+
 def test_noise_rounding_and_cutting_do_what_they_say(app):
     """A slider that changes nothing would tell visitors that noise is no use."""
-    vectors = app.inverter.embed(["We will meet at the station on Friday evening.", "The dog slept."])
+    vectors = vectors_of(app, "We will meet at the station on Friday evening.", "The dog slept.")
 
     def cosine(protection: Protection) -> float:
-        return float((protection.stored(vectors) * vectors).sum(dim=1).mean())
+        return float((protection.stored(vectors) * vectors).sum(axis=1).mean())
 
     cosines = [cosine(Protection(noise)) for noise in (0.0, 0.01, 0.05, 0.1)]
     assert cosines[0] > 0.9999 and cosines == sorted(cosines, reverse=True) and cosines[-1] < 0.6
     assert 0.999 < cosine(Protection(is_int8=True)) < 1 - 1e-7
     cut = Protection(0.01, True, 96).stored(vectors)
-    assert (cut[:, 96:] == 0).all() and torch.allclose(cut.norm(dim=1), torch.ones(2))
+    assert (cut[:, 96:] == 0).all() and np.allclose(np.linalg.norm(cut, axis=1), 1)
+    audits = defences.noise(0.03)(vectors, np.random.default_rng(0))
+    assert np.allclose(Protection(0.03).stored(vectors), audits / np.linalg.norm(audits, axis=1, keepdims=True))
 
 
 def test_recall_is_measured(app):
     """That the search gets worse "the further below 1" was a remark; it is a number, and noise must lower it."""
-    others = background(app.inverter)
-    lines = app.inverter.embed(["The ship sank in the storm.", "She likes to read old books."])
+    others = public_vectors(app.inverter)
+    lines = vectors_of(app, "The ship sank in the storm.", "She likes to read old books.")
     found = [recall(lines, others, Protection(noise)) for noise in (0.0, 0.02, 0.1)]
     assert found[0] == 1.0 and found == sorted(found, reverse=True) and found[-1] < 0.5
     assert recall(lines, others, Protection(dims=96)) < 1.0
-    # in two dimensions, by hand: of the ten nearest to a query along the first axis, cut to it
-    angles = torch.linspace(0, 1.5, 30)
-    store = torch.stack([angles.cos(), angles.sin()], dim=1)
-    assert recall(store[:1], store[1:], Protection(dims=1)) <= 1.0
-    assert recall(store[:1], store[1:], Protection()) == 1.0
-
-
-def test_the_background_is_held_out_and_says_where_it_is_from():
-    """Its first line is a licence, no sentence; sentences that came twice would be each other's neighbours."""
-    texts = background_texts()
-    assert len(texts) == len(set(texts)) > 500 and not any(text.startswith("#") or not text.strip() for text in texts)
 
 
 def test_two_numbers_stand_there():
@@ -64,6 +70,36 @@ def test_two_numbers_stand_there():
     assert '<mark class="lost">dollars' in html
     assert "<script>" not in leaks_html(leaks_of("<script>x</script>", "<script>", "<b>"))
     assert "no content words" in leaks_html(leaks_of("It is on.", "on", "on"))
+
+
+def test_figures_are_the_audits():
+    """Figures of the page's own would contradict `embinv audit`: intervals, guesses without the vector, kinds."""
+    found = leaks_of(
+        "Anna Berg paid 40 dollars.", "anna paid", "anna berg paid", names="Anna Berg", money="40 dollars"
+    )
+    html = shown(leaks_html(found))
+    assert "Content words 2 of 5 3 of 5 20 %" in html  # "paid" stands in the guess
+    assert "Names 0 of 1 1 of 1 0 %" in html
+    many = " ".join(f"word{number}" for number in range(10))
+    assert re.search(
+        r"Content words 0 of 10, 0 % \(0 to \d+\) 10 of 10, 100 % \(", shown(leaks_html(leaks_of(many, "", many)))
+    )
+    told = found.as_json()["attackers"]
+    assert list(told) == [ALONE, WITH_ENCODER] and told[WITH_ENCODER]["figures"]["names"]["hits"] == 1
+    assert told[ALONE]["holds"] == TIERS["surrogate"].holds and told[ALONE]["figures"]["whole lines"]["hits"] == 0
+
+
+def test_kinds_are_found_where_a_finder_is_installed(app, monkeypatch):
+    """A Space without Presidio that does not start, or one with it that shows no kinds."""
+
+    class Names:
+        def find(self, texts):
+            return [entities(text, names="Anna") for text in texts]
+
+    for finder, count in ((Names(), 1), (None, 0)):
+        monkeypatch.setattr(leaks_module, "finder", lambda found=finder: found)
+        found, stored = store(app.inverter, [Reading("Anna paid.", [1], ())], Protection())
+        assert [len(line) for line in found.entities] == [count] and stored.shape == (1, 384)
 
 
 @pytest.mark.parametrize(
@@ -91,11 +127,13 @@ def test_the_encoder_helps_and_noise_protects(url):
     assert last["lines"] == [line for line in LINES.splitlines() if line] and last["recall_at_10"] == 1.0
     assert list(attackers) == [ALONE, WITH_ENCODER] and last["is_done"] and not frames[0]["is_done"]
     for found in attackers.values():
-        assert found["content_words"] == 7 and found["words_recovered"] >= 4 and "dogs" in found["texts"][1]
-        assert sum(kind["of"] for kind in found["by_kind"].values()) == 7
+        words = found["figures"]["content words"]
+        assert words["count"] == 8 and words["hits"] >= 4 and "dogs" in found["texts"][1]
+        assert max(words["floors"].values()) < words["value"]
     assert attackers[ALONE]["texts"] != attackers[WITH_ENCODER]["texts"]
     noised = client.predict(LINES, 0.1, "int8", "384", "quick", api_name="/leaks")
-    assert noised["attackers"][ALONE]["words_recovered"] < attackers[ALONE]["words_recovered"]
+    words = [answer["attackers"][ALONE]["figures"]["content words"]["hits"] for answer in (noised, last)]
+    assert words[0] < words[1]
     assert noised["recall_at_10"] < 0.6
 
 

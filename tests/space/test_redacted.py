@@ -216,4 +216,4 @@ def test_a_visitor_hides_words_and_sees_them_come_back(app, visit, hold, monkeyp
     text.fill("Maria Lopez und ich sind nicht mit dem Auto gefahren.")
     page.wait_for_function("document.querySelectorAll('.words input').length == 10")
     go.click()
-    page.get_by_text("This looks like German").wait_for()
+    page.get_by_text("This does not look like English").wait_for()

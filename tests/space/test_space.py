@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import httpx
 import pytest
 import torch
 
-from tests.space.conftest import call, go_to
+from tests.space.conftest import call, go_to, running
 from tests.space.test_space_limits import INVERT
 
 gradio_client = pytest.importorskip("gradio_client", reason="the Space needs gradio: pip install 'embinv[space]'")
@@ -112,6 +113,47 @@ def test_32_clients_at_once_lose_nothing(url, app):
 
     with ThreadPoolExecutor(32) as pool:
         assert list(pool.map(ask, texts)) == list(zip(texts, expected, strict=True))
+
+
+# whether the queue's line lies within what may cut it off, and on the screen
+IN_VIEW = """() => {
+  const line = document.querySelector("#recover-message .progress-text");
+  if (!line) return false;
+  const box = line.getBoundingClientRect(), around = line.closest(".wrap").getBoundingClientRect();
+  const top = Math.max(around.top, 0), bottom = Math.min(around.bottom, window.innerHeight);
+  return box.height > 10 && box.top >= top - 2 && box.bottom <= bottom + 2;
+}"""
+
+
+@pytest.mark.slow
+def test_who_waits_sees_for_how_long(url, app, visit, hold, monkeypatch):
+    """A page that stands still while others are served looks broken: it shows a place in the queue and an estimate."""
+    data = [SENTENCE, "quick", "surrogate"]
+    call(url.rstrip("/"), "recover", data)  # the estimate is made of the runs before
+    page = visit("Recover", 390, 844)
+    go, done = page.get_by_role("button", name="Recover it"), page.locator(".recovery[data-done=true]")
+    page.get_by_label("quick").locator("visible=true").check()
+    page.get_by_label("Sentence").fill("The dog slept.")
+    go.click()
+    done.locator(".original", has_text="dog").wait_for()
+    page.locator("#recover-message [data-testid=status-tracker].hide").wait_for(state="attached")
+    generate = app.inverter.generate
+
+    def held(*arguments, **settings):
+        hold.wait(240)
+        return generate(*arguments, **settings)
+
+    monkeypatch.setattr(app.inverter, "generate", held)
+    with ThreadPoolExecutor(2) as pool:
+        others = [pool.submit(call, url.rstrip("/"), "recover", data) for _ in range(2)]
+        deadline = time.time() + 60
+        while len(running()) < 2 and time.time() < deadline:
+            time.sleep(0.05)
+        go.click()
+        page.get_by_text(re.compile(r"queue: 1/1 \|\s*[\d.]+/[\d.]+s")).wait_for()
+        page.wait_for_function(IN_VIEW)  # it was cut off by what stands around it, and on a phone above the screen
+        hold.set()
+        assert [other.result()[0] for other in others] == ["complete"] * 2
 
 
 @pytest.mark.slow

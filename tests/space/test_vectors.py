@@ -163,7 +163,8 @@ def test_a_visitor_uploads_and_errs(app, visit, tmp_path):
     rows = app.inverter.embed(TEXTS).numpy()
     np.save(tmp_path / "some.npy", np.concatenate([rows, np.full((1, DIM), np.nan, "f4")]))
     page.locator("#vectors-file input[type=file]").set_input_files(tmp_path / "some.npy")
-    page.get_by_text("some.npy").first.wait_for()
+    # its name stands there from the beginning of the upload on, this table at its end
+    page.locator("#vectors-file .file-preview", has_text="some").wait_for()
     go.click()
     done.wait_for()
     message = page.locator("#vectors-message .message").inner_text()
@@ -175,7 +176,8 @@ def test_a_visitor_uploads_and_errs(app, visit, tmp_path):
     assert [row["row"] for row in saved] == [0, 1] and download.value.suggested_filename == "recovered.jsonl"
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.get_by_role("button", name="Use a sample vector").click()
-    page.wait_for_function("!document.querySelector('#vectors-file').innerText.includes('some.npy')")
+    page.locator("#vectors-file .file-preview").wait_for(state="detached")
+    page.wait_for_function("[...document.querySelectorAll('textarea')].some(box => box.value.length > 3000)")
     go.click()
     page.locator(".vectors caption", has_text="Texts of the pasted vectors").wait_for()
     assert "file is read" not in page.locator("#vectors-message").inner_text()
