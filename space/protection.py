@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from inverter import Inverter
 
-from modeling_embinv.audit import defences
+from modeling_embinv.audit import protections
 from modeling_embinv.audit.public import public_sentences
 from modeling_embinv.audit.retrieval import nearest, utility
 from modeling_embinv.vectors_embinv import unit_rows
@@ -30,13 +30,13 @@ class Protection:
         """(N, D) with the first `dims` numbers alone, at unit length again; whoever queries does this as well."""
         if self.dims is None:
             return vectors
-        return unit_rows(defences.first_dimensions(self.dims)(vectors, _generator(0)))[0]
+        return unit_rows(protections.first_dimensions(self.dims)(vectors, _generator(0)))[0]
 
     def stored(self, vectors: np.ndarray, seed: int = 0) -> np.ndarray:
         """The vectors (N, D) as they are stored, at unit length."""
         generator = _generator(seed)
-        kept = self.cut(defences.noise(self.noise)(self.cut(vectors), generator))  # what is cut off gets no noise
-        return unit_rows(defences.int8(kept, generator) if self.is_int8 else kept)[0]
+        kept = self.cut(protections.noise(self.noise)(self.cut(vectors), generator))  # what is cut off gets no noise
+        return unit_rows(protections.int8(kept, generator) if self.is_int8 else kept)[0]
 
 
 def _generator(seed: int) -> np.random.Generator:

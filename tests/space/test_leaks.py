@@ -11,7 +11,7 @@ from leaks_html import leaks_html
 from protection import Protection, public_vectors, recall
 from texts import Reading
 
-from modeling_embinv.audit import defences
+from modeling_embinv.audit import protections
 from modeling_embinv.errors_embinv import EmbInvError
 from tests.audit.conftest import entities
 from tests.space.conftest import all_stopped
@@ -49,7 +49,7 @@ def test_noise_rounding_and_cutting_do_what_they_say(app):
     assert 0.999 < cosine(Protection(is_int8=True)) < 1 - 1e-7
     cut = Protection(0.01, True, 96).stored(vectors)
     assert (cut[:, 96:] == 0).all() and np.allclose(np.linalg.norm(cut, axis=1), 1)
-    audits = defences.noise(0.03)(vectors, np.random.default_rng(0))
+    audits = protections.noise(0.03)(vectors, np.random.default_rng(0))
     assert np.allclose(Protection(0.03).stored(vectors), audits / np.linalg.norm(audits, axis=1, keepdims=True))
 
 
