@@ -134,7 +134,7 @@ class Text(Bound):
         if not isinstance(value, str):
             raise ValueError(f"{self.label}: give a text.")
         if len(value) > self.characters:
-            raise ValueError(f"{self.label}: this has {len(value)} characters; at most {self.characters} are read.")
+            raise ValueError(f"{self.label}: at most {self.characters:,} characters are read; this has more.")
         num_lines = sum(bool(line.strip()) for line in value.splitlines())
         if self.num_lines and num_lines > self.num_lines:
             raise ValueError(f"{self.label}: this has {num_lines} lines; at most {self.num_lines} are read at once.")
@@ -142,8 +142,8 @@ class Text(Bound):
         return value.encode("utf-8", "replace").decode("utf-8")
 
     def control(self, value: str = "", **looks: Any) -> gr.Textbox:
-        """A box for the text, which begins with `value`."""
-        return self.bind(gr.Textbox(value, label=self.label, **looks))
+        """A box for the text, which begins with `value`; of a longer one it keeps enough for `check` to refuse it."""
+        return self.bind(gr.Textbox(value, label=self.label, max_length=self.characters + 1, **looks))
 
 
 @dataclass(frozen=True)

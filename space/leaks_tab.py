@@ -82,7 +82,7 @@ def _page(first: str, kept: Choice, show: Callable[..., Any]) -> None:
     )
     with gr.Row(equal_height=False):
         with gr.Column(scale=3):
-            text = TEXT.control(EXAMPLE, lines=5, max_lines=12, max_length=TEXT.characters)
+            text = TEXT.control(EXAMPLE, lines=5, max_lines=12)
             preset = PRESET.control(gr.Radio)
         with gr.Column(scale=2, min_width=280):
             noise = NOISE.control()

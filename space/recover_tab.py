@@ -83,7 +83,7 @@ def _page(first: str, judges: Choice, show: Callable[..., Any]) -> None:
     gr.Markdown("The page embeds a sentence; the attack is given **the vector**, nothing else.")
     with gr.Row(equal_height=False):
         with gr.Column(scale=3):
-            text = TEXT.control(EXAMPLES[0][1], max_lines=3, max_length=MAX_CHARACTERS)
+            text = TEXT.control(EXAMPLES[0][1], max_lines=3)
             with gr.Row(elem_classes="samples"):
                 samples = [gr.Button(name, size="sm", min_width=60) for name, _ in EXAMPLES]
             with gr.Row():

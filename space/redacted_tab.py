@@ -110,7 +110,7 @@ def _page(first: str, judges: Choice, show: Callable[..., Any]) -> None:
     )
     with gr.Row(equal_height=False):
         with gr.Column(scale=3):
-            text = TEXT.control(sentence, max_lines=3, max_length=MAX_CHARACTERS)
+            text = TEXT.control(sentence, max_lines=3)
             choices = [(word.text, word.key) for word in words_of(sentence)]
             words = gr.CheckboxGroup(
                 choices, value=list(hidden), label="Words to hide: click them", elem_classes="words"

@@ -114,7 +114,7 @@ def _settings_tab(inverter: Inverter, bounds: dict[str, Bound], guarded: Callabl
             yield {**found, "steps": [*found["steps"]]}  # a new one, as gradio sends what has changed
 
     gr.Markdown("A sentence, embedded and recovered by settings of your own. The tab Recover has good ones.")
-    text = TEXT.control(SENTENCE, max_lines=3, max_length=MAX_CHARACTERS)
+    text = TEXT.control(SENTENCE, max_lines=3)
     with gr.Row():
         made = {name: bounds[name].control() for name in CONTROLS[:3]}
     with gr.Row():
@@ -153,7 +153,7 @@ def _compare_tab(inverter: Inverter, bounds: dict[str, Bound], guarded: Callable
 
     gr.Markdown("The same vector by each order of writing, without a search. Some sample, and need more passes.")
     with gr.Row():
-        text = TEXT.control(SENTENCE, scale=3, max_lines=3, max_length=MAX_CHARACTERS)
+        text = TEXT.control(SENTENCE, scale=3, max_lines=3)
         steps = steps_bound.control()
         seed = SEED.box()
     _run("compare", "Compare", show, [text, steps, seed])
@@ -181,8 +181,8 @@ def _mix_tab(inverter: Inverter, guarded: Callable[..., Any]) -> None:
 
     gr.Markdown("Texts on the great circle between two vectors: what lies between two sentences.")
     with gr.Row():
-        first = FIRST.control("The dog slept in front of the fire.", max_lines=3, max_length=MAX_CHARACTERS)
-        second = SECOND.control("The train leaves at seven in the morning.", max_lines=3, max_length=MAX_CHARACTERS)
+        first = FIRST.control("The dog slept in front of the fire.", max_lines=3)
+        second = SECOND.control("The train leaves at seven in the morning.", max_lines=3)
     points = POINTS.control()
     _run("mix", "Mix", show, [first, second, points])
     endpoint("mix", mixed, FIRST, SECOND, POINTS)

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from tests.space.conftest import JSON, all_stopped, call, running
 
 httpx = pytest.importorskip("httpx")
@@ -275,3 +274,15 @@ def test_no_odd_value_gives_a_raw_error(url, capfd):
             assert "noted" not in message_of(outcome), (name, data)
     assert "".join(capfd.readouterr()) == ""
     assert call(url, "invert", INVERT)[0] == "complete"
+
+
+def test_a_text_that_is_pasted_too_long_is_refused_and_not_cut():
+    """A browser that keeps exactly as many characters as are read cuts a pasted text in silence."""
+    from bounds import Text  # imports gradio, which not everybody has
+
+    text = Text("Text to redact", 600)
+    box = text.control()
+    pasted = ("word " * 200)[: box.max_length]
+    with pytest.raises(ValueError, match="at most 600 characters are read; this has more"):
+        text.check(pasted)
+    assert text.check(pasted[:600]) == pasted[:600]
