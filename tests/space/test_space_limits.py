@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from tests.space.conftest import JSON, all_stopped, call, running
 
 httpx = pytest.importorskip("httpx")
