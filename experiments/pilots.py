@@ -28,7 +28,7 @@ from modeling_embinv.data.batches import PairBatches, held_out_pairs
 from modeling_embinv.data.encoder_config import EncoderConfig
 from modeling_embinv.data.encoders import load_encoder
 from modeling_embinv.data.files import write_json
-from modeling_embinv.data.noise import causal_batch, is_causal_update, noise_batch
+from modeling_embinv.data.noise import causal_batch, kind_of_update, noise_batch
 from modeling_embinv.data.pairs import load_pairs
 from modeling_embinv.diffusion_embinv import Canvas, remask_step, text_positions
 from modeling_embinv.evaluation.held_out import HeldOut, Recovered, Score
@@ -140,7 +140,7 @@ def updates_for(config: TrainingConfig, operations: float) -> tuple[int, dict]:
     masked, causal = update_operations(load_inverter(config.init_from)[0], config)
     updates = causal_updates = 0
     while (updates - causal_updates) * masked + causal_updates * causal < operations:
-        causal_updates += is_causal_update(config.causal_share, config.seed, updates)
+        causal_updates += kind_of_update(config.causal_share, 0.0, config.seed, updates) == "causal"
         updates += 1
     teraflop = ((updates - causal_updates) * masked + causal_updates * causal) / 1e12
     return updates, {"updates": updates, "causal_updates": causal_updates, "teraflop": teraflop}

@@ -66,7 +66,7 @@ def _accelerator(config: TrainingConfig, lines: JSONLinesTracker) -> Accelerator
     """
     trackers = [lines if name == "jsonl" else name for name in config.trackers]
     steps = config.gradient_accumulation_steps
-    AcceleratorState._reset_state()  # an earlier run in this process may have had another precision
+    AcceleratorState._reset_state()  # somebody else in this process may have had another precision
     try:
         accelerator = Accelerator(
             mixed_precision=precision_of(config.mixed_precision),
@@ -94,6 +94,7 @@ def _in_group(config: TrainingConfig, accelerator: Accelerator, lines: JSONLines
         # and waits for a thread of gloo that wants this lock
         accelerator.free_memory()
         accelerator.end_training()
+        AcceleratorState._reset_state()  # whoever trains next in this process may want another precision
 
 
 def _run(config: TrainingConfig, accelerator: Accelerator, lines: JSONLinesTracker) -> Path:

@@ -87,8 +87,9 @@ def test_the_demo_in_a_terminal(searching, columns):
     text = " ".join(" ".join(last).split())
     assert "Loading" not in text and "round" not in text  # both are erased
     assert f"original {SENTENCE}" in text  # between its words alone is a text wrapped
+    # a model of random weights writes characters whose width terminals disagree on, so a line may break anywhere
     for part in ("content words recovered", "1 vector in", "Colours: at least 90 % sure, at least 50 %, below 50 %."):
-        assert part in text
+        assert part.replace(" ", "") in text.replace(" ", "")
     labels = [line.split()[0] for line in last if not line.startswith(" ")]
     order = [label for label in labels if label in ("original", "draft", "refined", "surrogate", "redacted", "filled")]
     assert order[:6] == ["original", "draft", "refined", "surrogate", "redacted", "filled"]

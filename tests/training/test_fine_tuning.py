@@ -185,12 +185,12 @@ def test_more_condition_tokens_leave_the_text_where_it_was(name, before):
     ids, vectors = torch.randint(4, VOCAB, (3, 6), generator=torch.Generator().manual_seed(0)), unit_vectors(3)
     embeds = model.get_input_embeddings()(ids)
     positions = getattr(model.trunk.embeddings, "position_embeddings", None)
-    kept = None if positions is None else model.trunk.embeddings(embeds, first=before)
+    kept = None if positions is None else model.trunk.embeddings(embeds, torch.arange(6) + before)
     prefix = model.condition(vectors).prefix
     grow_prefix(model, 4)
     assert model.config.num_condition_tokens == 4
     if positions is not None:
-        assert torch.equal(model.trunk.embeddings(embeds, first=4), kept)
+        assert torch.equal(model.trunk.embeddings(embeds, torch.arange(6) + 4), kept)
     grown = model.condition(vectors).prefix
     assert grown.shape[1] == 4
     if before:
