@@ -111,9 +111,7 @@ def _page(inverter: Inverter, first: str, bounds: tuple[Text, Upload, Choice], s
     )
     with gr.Row(equal_height=False):
         with gr.Column(scale=3):
-            pasted = pasted_bound.control(
-                sample_vector(inverter), lines=3, max_lines=3, max_length=pasted_bound.characters
-            )
+            pasted = pasted_bound.control(sample_vector(inverter), lines=3, max_lines=3)
             sample = gr.Button("Use a sample vector", size="sm")
             file = file_bound.control(height=120, elem_id="vectors-file")
         with gr.Column(scale=2, min_width=280):
