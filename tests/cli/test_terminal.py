@@ -33,6 +33,9 @@ def searching(tmp_path_factory, encoder) -> str:
     name = "sentence-transformers/all-MiniLM-L6-v2"
     model = new_inverter(tokenizer, TINY_TRUNK, embedding_dim=384, max_sequence_length=16, encoder_id=name)
     model.add_surrogate(2)
+    # terminals disagree on the width of other characters, which a trained English model hardly writes
+    odd = [index for token, index in tokenizer.get_vocab().items() if not token.isascii()]
+    model.generation_config.suppress_tokens = sorted(odd)
     return str(export(awaken(model).eval(), tokenizer, tmp_path_factory.mktemp("terminal") / "model"))
 
 
@@ -87,9 +90,8 @@ def test_the_demo_in_a_terminal(searching, columns):
     text = " ".join(" ".join(last).split())
     assert "Loading" not in text and "round" not in text  # both are erased
     assert f"original {SENTENCE}" in text  # between its words alone is a text wrapped
-    # a model of random weights writes characters whose width terminals disagree on, so a line may break anywhere
     for part in ("content words recovered", "1 vector in", "Colours: at least 90 % sure, at least 50 %, below 50 %."):
-        assert part.replace(" ", "") in text.replace(" ", "")
+        assert part in text
     labels = [line.split()[0] for line in last if not line.startswith(" ")]
     order = [label for label in labels if label in ("original", "draft", "refined", "surrogate", "redacted", "filled")]
     assert order[:6] == ["original", "draft", "refined", "surrogate", "redacted", "filled"]
