@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 from transformers import BertConfig, BertModel
 
-from modeling_embinv.conditioning_embinv import Hypothesis
 from modeling_embinv.configuration_embinv import EmbInvConfig
 from modeling_embinv.data.noise import (
     CausalBatch,
@@ -37,7 +36,7 @@ from modeling_embinv.modeling_embinv import EmbInvForMaskedDiffusion
 from modeling_embinv.runtime import generator_for
 from modeling_embinv.training.backbone import load_backbone
 from modeling_embinv.training.config import TrainingConfig
-from modeling_embinv.training.corrections import write_hypotheses, writing_operations
+from modeling_embinv.training.corrections import added_positions, write_hypotheses, writing_operations
 from modeling_embinv.training.drafts import draft_operations, write_drafts
 from modeling_embinv.training.flops import matmul_rate, training_flops
 from modeling_embinv.training.optimizers import new_optimizers
@@ -183,17 +182,13 @@ class GPURun:
             ids = batch.input_ids.to(device)
             hypothesis = batch.hypothesis
             loss = self.model(ids, batch.embedding, None, **where, causal=True, hypothesis=hypothesis).loss
-            return loss, training_flops(self.model, rows, self.before(hypothesis) + length - 1, count)
+            return loss, training_flops(self.model, rows, added_positions(self.model, hypothesis) + length - 1, count)
         write_drafts(self.model, self.model, batch)
         weights = loss_weights(self.config.loss_weight, batch.timestep, batch.masked, self.noise.schedule)
         weights = weights[batch.positions // length] * batch.position_weights
         ids, timestep = batch.noised_ids.to(device), batch.timestep.to(device)
         loss = self.model(ids, batch.embedding, timestep, **where, target_weights=weights.to(device)).loss
         return loss, training_flops(self.model, rows, length, count) + draft_operations(self.model, batch)
-
-    def before(self, hypothesis: Hypothesis | None) -> int:
-        """Positions that a hypothesis adds to the prefix."""
-        return 0 if hypothesis is None else hypothesis.ids.shape[1] + 2 * self.config.num_condition_tokens
 
     def rate_factor(self) -> float:
         """Linear warm-up by updates, then constant, then a line down to 0 over the last share of the seconds."""

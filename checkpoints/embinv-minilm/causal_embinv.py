@@ -11,6 +11,10 @@ from .errors_embinv import EmbInvError
 from .diffusion_embinv import text_positions
 
 
+# from left to right, one text for each vector, whatever a checkpoint's own settings are
+PLAINLY = {"strategy": "autoregressive", "guidance_scale": 1.0, "num_draft_beams": 1}
+
+
 def check_prefix(config: Any) -> None:
     """Raises EmbInvError for a model that has nothing to predict the first token from."""
     if not config.num_condition_tokens:

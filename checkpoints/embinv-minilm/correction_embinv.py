@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .causal_embinv import PLAINLY
 from .causal_embinv import check_corrector
 from .conditioning_embinv import Condition
 from .conditioning_embinv import Hypothesis
@@ -23,6 +24,20 @@ class CorrectionTokens(nn.Module):
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
         self.segments = nn.Parameter(torch.zeros(3, hidden_size))
+
+
+def write_plainly(
+    model: Any,
+    embeddings: Tensor,
+    length: int,
+    temperature: float = 0.0,
+    generator: torch.Generator | None = None,
+    hypothesis: Hypothesis | None = None,
+) -> Tensor:
+    """(B, length) texts from left to right with ends behind them: drafts, or corrections of a hypothesis."""
+    config = model.generation_config.with_changes(**PLAINLY, temperature=temperature, max_length=length)
+    generators = [generator] * len(embeddings)
+    return Sampler(model, embeddings, config, generators, hypothesis=hypothesis).run().ids
 
 
 class CorrectionMixin:
@@ -60,16 +75,8 @@ class CorrectionMixin:
         Raises:
             EmbInvError: for a model without a corrector.
         """
-        config = self.generation_config.with_changes(
-            strategy="autoregressive",
-            temperature=temperature,
-            max_length=hypothesis_ids.shape[1],
-            guidance_scale=1.0,
-            num_draft_beams=1,
-        )
         hypothesis = Hypothesis(hypothesis_ids, hypothesis_vectors)
-        generators = [generator] * len(embeddings)
-        return Sampler(self, embeddings, config, generators, hypothesis=hypothesis).run().ids
+        return write_plainly(self, embeddings, hypothesis_ids.shape[1], temperature, generator, hypothesis)
 
     def _correction_condition(self, condition: Condition, embedding: Tensor, hypothesis: Hypothesis) -> Condition:
         """The condition of e with the prefix of a correction."""

@@ -84,30 +84,21 @@ class Denoiser:
         changes: dict[str, Any],
         draft_ids: Tensor | None = None,
         barred_ids: Tensor | None = None,
+        hypothesis: Hypothesis | None = None,
     ) -> Tensor:
-        """Texts (R, L) for targets, with `changes` of the settings; the ids (R, L) are as in `Sampler`."""
+        """Texts (R, L) for targets, with `changes` of the settings; the ids (R, L) and texts are as in `Sampler`."""
         config = self.config.with_changes(**changes)
         samplers, ids = [], []
         for rows in torch.arange(len(targets)).split(_rows_at_a_time(config)):
             part = targets.rows(rows)
             draft, barred = (None if given is None else given[rows] for given in (draft_ids, barred_ids))
-            samplers.append(Sampler(self.model, part.vectors, config, part.generators, None, draft, barred))
+            corrected = None if hypothesis is None else hypothesis.rows(rows)
+            samplers.append(
+                Sampler(self.model, part.vectors, config, part.generators, None, draft, barred, hypothesis=corrected)
+            )
             ids.append(samplers[-1].run().ids)
         self.num_forward_passes += max(sampler.num_forward_passes for sampler in samplers)
         return torch.cat(ids)
-
-    def rewrite(self, targets: Targets, ids: Tensor, vectors: Tensor) -> Tensor:
-        """Texts (R, L) by the corrector for targets, beside hypotheses (R, L) with vectors (R, D)."""
-        changes = {"strategy": "autoregressive", "temperature": self.config.search.candidate_temperature}
-        config = self.config.with_changes(**changes, guidance_scale=1.0, num_draft_beams=1)
-        texts, passes = [], 0
-        for rows in torch.arange(len(targets)).split(_rows_at_a_time(config)):
-            part, hypothesis = targets.rows(rows), Hypothesis(ids[rows], vectors[rows])
-            sampler = Sampler(self.model, part.vectors, config, part.generators, hypothesis=hypothesis)
-            texts.append(sampler.run().ids)
-            passes = max(passes, sampler.num_forward_passes)
-        self.num_forward_passes += passes
-        return torch.cat(texts)
 
     def token_log_likelihood(self, ids: Tensor, embeddings: Tensor) -> Tensor:
         """(R, L) of each token of ids (R, L), given its vector of embeddings (R, D)."""

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .causal_embinv import PLAINLY
+from .conditioning_embinv import Hypothesis
 from .diffusion_embinv import text_positions
 from .edits_embinv import NUM_DRAWS
 from .edits_embinv import random_edits
@@ -182,9 +184,10 @@ class ClosedLoop:
         count = self.settings.num_rewrites
         if not count:
             return []
-        ids, vectors = _copies(state.ids, count), _copies(state.vectors, count)
+        hypothesis = Hypothesis(_copies(state.ids, count), _copies(state.vectors, count))
         rows = targets.copies(state.ids.shape[1] * count)
-        return [self.denoiser.rewrite(rows, ids, vectors).view(shape)]
+        changes = {**PLAINLY, "temperature": self.settings.candidate_temperature}
+        return [self.denoiser.write(rows, changes, hypothesis=hypothesis).view(shape)]
 
     def promising(self, state: Hypotheses, targets: Targets) -> Tensor:
         """(A, num_beams · num_checked, L): what the scout ranks first of edits, and of edits of the best of them."""

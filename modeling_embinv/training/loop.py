@@ -15,7 +15,6 @@ from torch.optim.lr_scheduler import LRScheduler
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from ..conditioning_embinv import Hypothesis
 from ..data.batches import Batches, embed_rows
 from ..data.encoders import Encoder
 from ..data.noise import (
@@ -34,7 +33,7 @@ from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..runtime import generator_for
 from .checkpoints import EMA, Progress, export, in_all, load_newest, save_checkpoint
 from .config import TrainingConfig
-from .corrections import write_hypotheses, writing_operations
+from .corrections import added_positions, write_hypotheses, writing_operations
 from .drafts import draft_operations, write_drafts
 from .flops import matmul_rate, training_flops
 from .validation import ValidationSet, causal_score, correction_scores, generation_scores, masked_scores
@@ -270,11 +269,8 @@ class Run:
         for part in batch.by_length(LENGTH_PARTS):
             (rows, length), positions = part.input_ids.shape, part.positions
             count = len(positions)
-            hypothesis, before = None, 0
-            if part.hypothesis is not None:
-                hypothesis = Hypothesis(*(value.to(device) for value in part.hypothesis))
-                before = hypothesis.ids.shape[1] + 2 * self.bare_model.config.num_condition_tokens
-            self.flops += training_flops(self.bare_model, rows, before + length - 1, count)  # the last is no input
+            inputs = added_positions(self.bare_model, part.hypothesis) + length - 1  # the last token is no input
+            self.flops += training_flops(self.bare_model, rows, inputs, count)
             loss = (
                 loss
                 + self.model(
@@ -286,7 +282,7 @@ class Run:
                     targets=part.targets.to(device),
                     target_weights=torch.full((count,), 1 / tokens, device=device) * part.factor,
                     causal=True,
-                    hypothesis=hypothesis,
+                    hypothesis=part.hypothesis,
                 ).loss
             )
         return loss

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ..correction_embinv import write_plainly
 from ..data.batches import embed_rows
 from ..data.encoders import Encoder
 from ..data.noise import Noise, noise_batch
@@ -15,7 +16,6 @@ from ..evaluation.held_out import HeldOut, Measures, Recovered
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..runtime import generator_for
 from ..texts_embinv import decode_rows
-from .corrections import sampled_drafts
 
 _BATCH = 64
 
@@ -87,7 +87,7 @@ def correction_scores(
     target_ids = held_out.input_ids[: held_out.generation_size]
     embeddings, ids = held_out.embedding[: held_out.generation_size], []
     for part in embeddings.to(model.device).split(_BATCH):
-        drafts = sampled_drafts(model, part, target_ids.shape[1])
+        drafts = write_plainly(model, part, target_ids.shape[1])
         ids.append(model.correct(part, drafts, embed_rows(encoder, drafts.cpu()).to(model.device)).cpu())
     end, corrected = model.config.eos_token_id, torch.cat(ids)
     original = decode_rows(tokenizer, target_ids, end)

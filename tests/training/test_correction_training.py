@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from modeling_embinv.conditioning_embinv import Hypothesis
+from modeling_embinv.correction_embinv import write_plainly
 from modeling_embinv.data.batches import embed_rows
 from modeling_embinv.data.canvas import encode_canvas
 from modeling_embinv.data.noise import causal_batch, kind_of_update
@@ -14,7 +15,7 @@ from modeling_embinv.loading import load_inverter
 from modeling_embinv.runtime import generator_for
 from modeling_embinv.training.assemble import train
 from modeling_embinv.training.backbone import new_inverter
-from modeling_embinv.training.corrections import sampled_drafts, write_hypotheses
+from modeling_embinv.training.corrections import write_hypotheses
 from tests.conftest import END, VOCAB, texts, tiny_model, unit_vectors
 from tests.training.tiny_runs import SENTENCES, TINY_TRUNK, in_two_forks, settings, weights
 
@@ -89,7 +90,7 @@ def test_hypotheses_are_texts_of_the_model_with_the_encoder_s_vectors(encoder):
         generator = generator_for(seed)
         torch.rand((), generator=generator)
         model.eval()
-        kinds.add(torch.equal(found.ids, sampled_drafts(model, e, 16, 0.7, generator)))
+        kinds.add(torch.equal(found.ids, write_plainly(model, e, 16, 0.7, generator)))
         model.train()
     assert kinds == {True, False}  # drafts, and corrections of drafts
 
