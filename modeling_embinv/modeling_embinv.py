@@ -100,8 +100,9 @@ class EmbInvPreTrainedModel(CheckedLoading, PreTrainedModel):
             for down, up in zip(module.down, module.up, strict=True):
                 init.normal_(down, std=down.shape[1] ** -0.5)
                 init.zeros_(up)
-            init.eye_(module.dense.weight)  # an encoder's own trunk starts as that encoder
-            init.zeros_(module.dense.bias)
+            for dense in [module.dense, *[module.tokens] * (module.tokens is not None)]:
+                init.eye_(dense.weight)  # an encoder's own trunk starts as that encoder
+                init.zeros_(dense.bias)
         elif isinstance(module, CorrectionTokens):
             init.normal_(module.segments, std=std)
         elif isinstance(module, WordHead):

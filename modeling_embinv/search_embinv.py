@@ -18,6 +18,7 @@ from .causal_embinv import PLAINLY
 from .conditioning_embinv import Hypothesis
 from .diffusion_embinv import text_positions
 from .edits_embinv import NUM_DRAWS
+from .edits_embinv import opened_behind
 from .edits_embinv import random_edits
 from .hypotheses_embinv import Hypotheses
 from .hypotheses_embinv import SearchRound
@@ -91,11 +92,11 @@ class ClosedLoop:
         # without a surrogate each edit costs a call of the encoder
         chooses = scout is not None or (judge is not None and judge.kind == "surrogate")
         self.num_proposals = settings.num_proposals if chooses else self.num_checked
+        self.num_texts = self.num_proposals + settings.num_continuations + settings.num_rewrites  # of each hypothesis
 
     def run(self, targets: Targets) -> Hypotheses:
         """The best text of each target, (B, 1, …); as many targets at a time as memory holds."""
-        proposals = self.num_proposals + self.settings.num_rewrites
-        edits = self.settings.num_beams * proposals * self.settings.num_hops
+        edits = self.settings.num_beams * self.num_texts * self.settings.num_hops
         texts = max(self.settings.num_candidates, edits)  # of each target
         parts = torch.arange(len(targets)).split(max(1, TEXTS // texts))
         return Hypotheses.joined([self.searches(targets.rows(part)) for part in parts], dim=0)
@@ -163,9 +164,9 @@ class ClosedLoop:
         return torch.cat([greedy[:, None], sampled.view(len(greedy), samples, -1)], dim=1)
 
     def propose(self, state: Hypotheses, targets: Targets) -> Tensor:
-        """(A, num_beams · (num_proposals + num_rewrites), L): every hypothesis edited and corrected.
+        """(A, num_beams · num_texts, L): every hypothesis edited, continued and corrected.
 
-        Edits are filled in given e + α(e − ê).
+        Edits are filled in given e + α(e − ê), and so are continuations.
         """
         count, target = self.num_proposals, targets.vectors[:, None]
         aim = torch.nn.functional.normalize(target + self.settings.overshoot * (target - state.vectors), dim=-1)
@@ -176,8 +177,19 @@ class ClosedLoop:
         changes = {"temperature": self.settings.candidate_temperature, "num_steps": 1, "strategy": "confidence"}
         filled = self.denoiser.write(targets.copies(edits, _copies(aim, count)), changes, drafts, barred)
         shape = *state.ids.shape[:2], -1, ids.shape[1]  # (A, num_beams, …, L)
-        texts = torch.cat([filled.view(shape), *self.rewrites(state, targets, shape)], dim=2)
-        return texts.flatten(1, 2)
+        others = [*self.continuations(state, targets, aim, shape), *self.rewrites(state, targets, shape)]
+        return torch.cat([filled.view(shape), *others], dim=2).flatten(1, 2)
+
+    def continuations(self, state: Hypotheses, targets: Targets, aim: Tensor, shape: tuple[int, ...]) -> list[Tensor]:
+        """Every hypothesis kept up to a random place and written on from left to right, in `shape`; or nothing."""
+        count = self.settings.num_continuations
+        if not count:
+            return []
+        texts = state.ids.shape[1] * count  # of each target
+        draws = targets.draws(texts, 1)
+        drafts, barred = opened_behind(_copies(state.ids, count), self.mask, self.end, draws)
+        changes = {**PLAINLY, "temperature": self.settings.candidate_temperature}
+        return [self.denoiser.write(targets.copies(texts, _copies(aim, count)), changes, drafts, barred).view(shape)]
 
     def rewrites(self, state: Hypotheses, targets: Targets, shape: tuple[int, ...]) -> list[Tensor]:
         """What the corrector writes of every hypothesis, in `shape`; nothing where it is not asked."""
@@ -208,8 +220,7 @@ class ClosedLoop:
         ids = self.propose(state, targets)
         vectors, _ = self.scout.vectors(torch.cat([state.ids, ids], dim=1))
         of_state, of_edits = vectors.split([state.ids.shape[1], ids.shape[1]], dim=1)
-        of_each = self.num_proposals + self.settings.num_rewrites
-        error = (of_state - state.vectors).repeat_interleave(of_each, dim=1)
+        error = (of_state - state.vectors).repeat_interleave(self.num_texts, dim=1)
         vectors = torch.nn.functional.normalize(of_edits - error, dim=-1)
         return Hypotheses.of(ids, vectors, (vectors * targets.vectors[:, None]).sum(dim=-1))
 

@@ -247,6 +247,10 @@ class SearchSettings(Settings):
         3, "edits chained before each call of the encoder", 1, 100,
         detail="The surrogate's best edits are edited again. 1 is faster, and recovers less with as many calls.",
     )  # fmt: skip
+    num_continuations: int = setting(
+        0, "continuations of each surviving text in a round: kept up to a place, then written on from left to right",
+        0, 10_000, detail="Beside the edits. Of a checkpoint that was trained with causal_share above 0.",
+    )  # fmt: skip
     num_rewrites: int = setting(
         0, "texts that the corrector writes for each surviving text in a round, beside its edits", 0, 10_000,
         detail="Of a checkpoint that was trained with correction_share above 0.",

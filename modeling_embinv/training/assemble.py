@@ -35,7 +35,7 @@ from .backbone import new_inverter, prepare_tokenizer
 from .bag_of_words import warm_up_on_words
 from .checkpoints import checkpoints, remove_unfinished, step_of
 from .config import TrainingConfig, read_sizes
-from .distillation import Distillation
+from .distillation import Distillation, start_from_table
 from .fine_tuning import adopt_encoder, drop_stale, grow_prefix, set_corrector
 from .loop import Run
 from .machine import attention_of, precision_of
@@ -110,6 +110,8 @@ def _run(config: TrainingConfig, accelerator: Accelerator, lines: JSONLinesTrack
     lines.rewind(step_of(newest) if newest else -1)
     if config.bag_of_words_steps and not newest:
         warm_up_on_words(model, batches, config.word_warm_up(), accelerator)
+    if config.surrogate_rank and not newest:
+        start_from_table(model, batches, config.batch_size, encoder.weights, tokenizer.cls_token_id)
     if config.word_head_size and not newest:
         start_from_counts(model, batches, config.batch_size, WordVocabulary.of(tokenizer))
     if config.gradient_checkpointing:

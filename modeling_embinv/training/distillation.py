@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..data.batches import embed_rows
+from ..data.batches import Batches, embed_rows
 from ..data.noise import UpdateKind
 from ..diffusion_embinv import text_positions
 from ..evaluation.metrics import rank_correlation
@@ -18,6 +18,8 @@ from .part import PartRun
 
 # held-out vectors, and texts that the inverter writes for each: the surrogate must rank these as the encoder does
 RANKED_VECTORS, RANKED_TEXTS = 32, 16
+# batches whose tokens are counted for the surrogate's start
+COUNTED_BATCHES = 256
 
 
 class Distillation(PartRun):
@@ -59,6 +61,27 @@ class Distillation(PartRun):
             # texts that are all alike have no order
             scores["rank_correlation"] = float(ranking(self.bare_model, target, *self.ranked).nanmean())
         return scores, []
+
+
+@torch.no_grad()
+def start_from_table(
+    model: EmbInvForMaskedDiffusion, batches: Batches, batch_size: int, weights: dict[str, Tensor], first_token_id: int
+) -> None:
+    """Let an untrained surrogate of full rank take back what the inverter's training did to the token embeddings.
+
+    weights: the encoder's, by the library's names; one with other tokens, or of another width, changes nothing.
+    first_token_id: what the encoder reads before a text.
+    """
+    surrogate, own = model.surrogate, model.get_input_embeddings().weight
+    name = next(name for name, weight in model.trunk.named_parameters() if weight is own)
+    if surrogate is None or surrogate.tokens is None or name not in weights or weights[name].shape != own.shape:
+        return
+    if torch.equal(surrogate.tokens.weight, torch.eye(len(surrogate.start)).to(surrogate.tokens.weight)):
+        ids = (batches.ids(index, batch_size).flatten() for index in range(COUNTED_BATCHES))
+        counts = sum(torch.bincount(rows, minlength=len(own)) for rows in ids)
+        table = weights[name].to(own)
+        surrogate.fit_tokens(model.trunk, table, torch.as_tensor(counts))
+        surrogate.start.copy_(table[first_token_id])
 
 
 @torch.no_grad()

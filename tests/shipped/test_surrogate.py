@@ -84,6 +84,27 @@ def test_it_starts_from_the_encoder(family):
     assert torch.allclose(model.embed(ids), torch.nn.functional.normalize(mean, dim=-1), atol=1e-4)
 
 
+def test_token_embeddings_that_moved_are_mapped_back():
+    """What training did to the tokens alike is linear: left in, a surrogate of full rank is another encoder.
+
+    Rare tokens must not outweigh those that texts consist of.
+    """
+    model, encoder = awaken(tiny_model()), awaken(tiny_model(seed=1)).trunk
+    table = encoder.token_embeddings.weight
+    own = model.get_input_embeddings().weight
+    turn = torch.eye(own.shape[1]) + 0.1 * torch.randn(own.shape[1], own.shape[1])
+    with torch.no_grad():
+        own.copy_(table @ turn + 0.05)
+        own[:9] += torch.randn(9, own.shape[1])  # these occur nowhere
+    counts = torch.full((VOCAB,), 1000.0)
+    counts[:9] = 0
+    model.add_surrogate(model.config.hidden_size, 7, dict(encoder.named_parameters()))
+    model.surrogate.fit_tokens(model.trunk, table.detach(), counts)
+    mapped = model.surrogate.tokens(own)
+    assert torch.allclose(mapped[9:], table[9:], atol=0.02)
+    assert (own[9:] - table[9:]).abs().mean() > 10 * (mapped[9:] - table[9:]).abs().mean()
+
+
 def test_of_low_rank_it_starts_nearer_and_without_a_fitting_encoder_as_the_trunk():
     """Weights of another depth must not be mixed in halfway; directions that matter little must not come first."""
     model, encoder = tiny_model(), tiny_model(seed=1)
