@@ -57,22 +57,6 @@ def random_edits(ids: Tensor, log_p: Tensor, mask: int, end: int, draws: Tensor)
     return result, torch.where((result == mask) & hidden & (rank == 0), ids, -1)
 
 
-def opened_behind(ids: Tensor, mask: int, end: int, draws: Tensor) -> tuple[Tensor, Tensor]:
-    """Texts (R, L), masked from a place of each on, which is drawn uniformly from its tokens and its end.
-
-    Args:
-        draws: (R, 1) uniform in [0, 1).
-
-    Returns:
-        (R, L) what is left of them, and (R, L) tokens that a [MASK] must not become, −1 for none: what stood first
-        behind the place.
-    """
-    size = text_positions(ids, end).sum(dim=1, keepdim=True)
-    place = (draws * size).long()
-    column = torch.arange(ids.shape[1], device=ids.device)[None]
-    return ids.masked_fill(column >= place, mask), torch.where(column == place, ids, -1)
-
-
 def _swap_order(size: Tensor, draws: Tensor, length: int) -> Tensor:
     """(R, L) positions to read from when the spans [a, b) and [b, c) of each text change places.
 

@@ -18,7 +18,6 @@ from .causal_embinv import PLAINLY
 from .conditioning_embinv import Hypothesis
 from .diffusion_embinv import text_positions
 from .edits_embinv import NUM_DRAWS
-from .edits_embinv import opened_behind
 from .edits_embinv import random_edits
 from .hypotheses_embinv import Hypotheses
 from .hypotheses_embinv import SearchRound
@@ -88,16 +87,17 @@ class ClosedLoop:
         self.denoiser, self.settings = denoiser, settings
         self.judge, self.scout, self.on_round = judge, scout, on_round
         self.end, self.mask = denoiser.model.config.eos_token_id, denoiser.model.config.mask_token_id
+        self.num_drafts = settings.drafts_of(denoiser.model.config)
         self.num_checked = min(settings.num_checked, settings.num_proposals)
         # without a surrogate each edit costs a call of the encoder
         chooses = scout is not None or (judge is not None and judge.kind == "surrogate")
         self.num_proposals = settings.num_proposals if chooses else self.num_checked
-        self.num_texts = self.num_proposals + settings.num_continuations + settings.num_rewrites  # of each hypothesis
+        self.num_texts = self.num_proposals + settings.num_rewrites  # of each hypothesis
 
     def run(self, targets: Targets) -> Hypotheses:
         """The best text of each target, (B, 1, …); as many targets at a time as memory holds."""
         edits = self.settings.num_beams * self.num_texts * self.settings.num_hops
-        texts = max(self.settings.num_candidates, edits)  # of each target
+        texts = max(self.settings.num_candidates + self.num_drafts, edits)  # of each target
         parts = torch.arange(len(targets)).split(max(1, TEXTS // texts))
         return Hypotheses.joined([self.searches(targets.rows(part)) for part in parts], dim=0)
 
@@ -154,19 +154,17 @@ class ClosedLoop:
             self.on_round(SearchRound(number, total, targets.index, *best, kind))
 
     def candidates(self, targets: Targets) -> Tensor:
-        """(B, num_candidates, L): the text of temperature 0, and samples."""
-        greedy = self.denoiser.write(targets, {"temperature": 0.0})
-        samples = self.settings.num_candidates - 1
-        if not samples:
-            return greedy[:, None]
-        changes = {"temperature": self.settings.candidate_temperature}
-        sampled = self.denoiser.write(targets.copies(samples), changes)
-        return torch.cat([greedy[:, None], sampled.view(len(greedy), samples, -1)], dim=1)
+        """(B, num_candidates + num_drafts, L): the text of temperature 0, and samples."""
+        texts, warm = [self.denoiser.write(targets, {"temperature": 0.0})], self.settings.candidate_temperature
+        for count, changes in ((self.settings.num_candidates - 1, {}), (self.num_drafts, PLAINLY)):
+            if count:
+                texts.append(self.denoiser.write(targets.copies(count), {**changes, "temperature": warm}))
+        return torch.cat([rows.view(len(targets), -1, rows.shape[1]) for rows in texts], dim=1)
 
     def propose(self, state: Hypotheses, targets: Targets) -> Tensor:
-        """(A, num_beams · num_texts, L): every hypothesis edited, continued and corrected.
+        """(A, num_beams · num_texts, L): every hypothesis edited and corrected.
 
-        Edits are filled in given e + α(e − ê), and so are continuations.
+        Edits are filled in given e + α(e − ê).
         """
         count, target = self.num_proposals, targets.vectors[:, None]
         aim = torch.nn.functional.normalize(target + self.settings.overshoot * (target - state.vectors), dim=-1)
@@ -177,19 +175,8 @@ class ClosedLoop:
         changes = {"temperature": self.settings.candidate_temperature, "num_steps": 1, "strategy": "confidence"}
         filled = self.denoiser.write(targets.copies(edits, _copies(aim, count)), changes, drafts, barred)
         shape = *state.ids.shape[:2], -1, ids.shape[1]  # (A, num_beams, …, L)
-        others = [*self.continuations(state, targets, aim, shape), *self.rewrites(state, targets, shape)]
-        return torch.cat([filled.view(shape), *others], dim=2).flatten(1, 2)
-
-    def continuations(self, state: Hypotheses, targets: Targets, aim: Tensor, shape: tuple[int, ...]) -> list[Tensor]:
-        """Every hypothesis kept up to a random place and written on from left to right, in `shape`; or nothing."""
-        count = self.settings.num_continuations
-        if not count:
-            return []
-        texts = state.ids.shape[1] * count  # of each target
-        draws = targets.draws(texts, 1)
-        drafts, barred = opened_behind(_copies(state.ids, count), self.mask, self.end, draws)
-        changes = {**PLAINLY, "temperature": self.settings.candidate_temperature}
-        return [self.denoiser.write(targets.copies(texts, _copies(aim, count)), changes, drafts, barred).view(shape)]
+        texts = torch.cat([filled.view(shape), *self.rewrites(state, targets, shape)], dim=2)
+        return texts.flatten(1, 2)
 
     def rewrites(self, state: Hypotheses, targets: Targets, shape: tuple[int, ...]) -> list[Tensor]:
         """What the corrector writes of every hypothesis, in `shape`; nothing where it is not asked."""

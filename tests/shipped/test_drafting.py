@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from tests.conftest import END, MASK, PAD, awaken, tiny_config, tiny_model, unit_vectors
+from tests.conftest import END, MASK, PAD, awaken, bag_of_tokens, tiny_config, tiny_model, unit_vectors
 from tests.shipped.test_causal import L, causal_model
 
 BEAMS = dict(strategy="autoregressive", num_draft_beams=4)
@@ -249,3 +249,44 @@ def test_two_stage_needs_what_its_draft_needs():
         masked.generate(unit_vectors(2), strategy="two_stage", draft="autoregressive")
     with pytest.raises(ValueError, match="not trained from left to right"):
         tiny_model(num_condition_tokens=2).generate(unit_vectors(2), strategy="two_stage", draft="autoregressive")
+
+
+def test_a_search_starts_from_drafts_of_both_orders():
+    """Drafts that are left out, that take the masked candidates' place, or that depend on the rest of the batch."""
+    model, vectors, calls = ending_model(), unit_vectors(5), []
+
+    def search(count: int | None, rows=vectors, **more):
+        calls.clear()
+        search = {"num_candidates": 4, "num_drafts": count, **more}
+        generator = torch.Generator().manual_seed(0)
+        output = model.generate(rows, feedback=bag_of_tokens(calls), search=search, generator=generator)
+        return output, sum(calls)
+
+    (masked, few), (both, many), (usual, as_many) = search(0), search(12), search(None)
+    assert 30 < many - few <= 5 * 12 and many == as_many  # equal texts are judged once
+    assert torch.equal(usual.sequences, both.sequences)
+    assert (both.cosine >= masked.cosine - 1e-6).all() and (both.cosine > masked.cosine + 1e-3).any()
+    assert torch.equal(search(12, vectors[:1])[0].sequences[0], both.sequences[0])
+    assert search(3, num_candidates=1)[1] > search(None, num_candidates=1)[1]
+
+
+def test_a_checkpoint_without_the_causal_order_has_no_drafts():
+    """Its causal pass never learned anything; asked for drafts, it must say so before it works."""
+    model, vectors, encode = awaken(tiny_model()), unit_vectors(2), bag_of_tokens([])
+    for count in (None, 0):
+        model.generate(vectors, feedback=encode, search={"num_candidates": 2, "num_drafts": count})
+    with pytest.raises(ValueError, match="not trained from left to right|num_condition_tokens"):
+        model.generate(vectors, feedback=encode, search={"num_candidates": 2, "num_drafts": 1})
+
+
+def test_given_tokens_take_no_logits(monkeypatch):
+    """The output layer is a third of a draft's work: of a text that is known up to a place, it is asked behind it."""
+    model, vectors = ending_model(), unit_vectors(6)
+    whole = with_ends(model.generate(vectors, strategy="autoregressive", suppress_tokens=[END]).sequences)
+    known = whole.clone()
+    known[:3, L // 2 :], known[3:, 2:] = MASK, MASK
+    asked, plain = [], model.decoder.forward
+    monkeypatch.setattr(model.decoder, "forward", lambda states: (asked.append(states.numel()), plain(states))[1])
+    again = model.generate(vectors, strategy="autoregressive", suppress_tokens=[END], draft_ids=known)
+    assert torch.equal(with_ends(again.sequences), whole)
+    assert sum(asked) == int((known == MASK).sum()) * model.config.hidden_size
