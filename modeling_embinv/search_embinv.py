@@ -154,9 +154,14 @@ class ClosedLoop:
             self.on_round(SearchRound(number, total, targets.index, *best, kind))
 
     def candidates(self, targets: Targets) -> Tensor:
-        """(B, num_candidates + num_drafts, L): the text of temperature 0, and samples."""
+        """(B, num_candidates + num_drafts, L): the text of temperature 0, and samples.
+
+        Beside drafts from left to right, the others are written in the masked order: both find what the other misses.
+        """
         texts, warm = [self.denoiser.write(targets, {"temperature": 0.0})], self.settings.candidate_temperature
-        for count, changes in ((self.settings.num_candidates - 1, {}), (self.num_drafts, PLAINLY)):
+        is_causal = self.denoiser.config.strategy == "autoregressive"
+        masked = {"strategy": "confidence"} if self.num_drafts and is_causal else {}
+        for count, changes in ((self.settings.num_candidates - 1, masked), (self.num_drafts, PLAINLY)):
             if count:
                 texts.append(self.denoiser.write(targets.copies(count), {**changes, "temperature": warm}))
         return torch.cat([rows.view(len(targets), -1, rows.shape[1]) for rows in texts], dim=1)

@@ -232,7 +232,8 @@ class SearchSettings(Settings):
     num_drafts: int | None = setting(
         None, "candidates besides, sampled from left to right", 0, 10_000,
         none="three for each of several candidates, 0 for a checkpoint that was trained without causal_share",
-        detail="They take a fraction of the time of the others.",
+        detail="They take a fraction of the time of the others, which are then masked where `strategy` is "
+        "autoregressive, too.",
     )  # fmt: skip
     num_corrections: int = setting(0, "rounds of edits of the best texts, each checked by feedback", 0, 10_000)
     num_beams: int = setting(4, "texts of each vector that survive a round", 1, 1_000)

@@ -20,9 +20,9 @@ class Surrogate(nn.Module):
     stay as they are, so a surrogate is small and changes nothing in what the inverter writes. Encoders attend to their
     first token a lot, and the inverter's texts have none: without the start, no weights reach such an encoder.
 
-    From a rank of H on, the changes are whole matrices, the tables of positions and token types have some, too, and the
-    token embeddings go through a linear map. Where the encoder has the trunk's shape, such a surrogate is the encoder
-    but for its token embeddings.
+    From a rank of H on, the changes are whole matrices, the tables of positions and token types have some, too, and
+    the token embeddings go through a linear map. Where the encoder has the trunk's shape, such a surrogate is the
+    encoder but for its token embeddings.
     """
 
     def __init__(self, config: EmbInvConfig, trunk: Trunk) -> None:

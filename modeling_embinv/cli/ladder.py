@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.text import Text
 from torch import Tensor
 
+from ..causal_embinv import PLAINLY
 from ..data.content_words import count_recovered
 from ..evaluation import metrics
 from ..hypotheses_embinv import SearchRound
@@ -53,15 +54,19 @@ def rungs(
 ) -> list[Rung]:
     """From one pass to what `settings` ask for: draft, refined, and searches by the surrogate and by the encoder.
 
+    Of a checkpoint that writes from left to right, the first is greedy and the second is called "beams".
+
     Args:
         judge: the name of what `feedback` is.
     """
     single = {name: value for name, value in settings.items() if name not in SearchSettings.table()}
     length = {name: single[name] for name in ("max_length",) if name in single}
-    found = [
-        Rung("draft", {"strategy": "confidence", "num_steps": 1, **_NO_SEARCH, **length}),
-        Rung("refined", {**single, **_NO_SEARCH}, seed=seed),
-    ]
+    own = model._generation_settings(None, dict(single))
+    is_causal = own.strategy == "autoregressive"
+    first = PLAINLY if is_causal else {"strategy": "confidence", "num_steps": 1}
+    found = [Rung("draft", {**first, **_NO_SEARCH, **length})]
+    if not is_causal or own.num_draft_beams > 1:
+        found.append(Rung("beams" if is_causal else "refined", {**single, **_NO_SEARCH}, seed=seed))
     if not model._generation_settings(None, dict(settings)).search.is_search:
         return found
     if judge == "encoder" and model.surrogate is not None:

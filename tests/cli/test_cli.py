@@ -26,7 +26,7 @@ from modeling_embinv.generation_config_embinv import EmbInvGenerationConfig
 from modeling_embinv.loading import load_inverter
 from modeling_embinv.training.backbone import new_inverter, prepare_tokenizer
 from modeling_embinv.training.checkpoints import export
-from tests.conftest import awaken
+from tests.conftest import awaken, tiny_model
 from tests.training.tiny_runs import TINY_TRUNK
 
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
@@ -70,6 +70,20 @@ def test_demo_climbs_a_ladder(capsys, searching):
     code, out, err = run(capsys, "demo", "A red kite.", "--model", searching, *loop)
     rungs = re.findall(r"^(\w+) +-?\d\.\d{3}", out, flags=re.M)
     assert code == 0 and rungs[:4] == ["draft", "refined", "surrogate", "encoder"] and "encoder calls" in out, err
+
+
+def test_the_rungs_of_a_checkpoint_that_writes_from_left_to_right():
+    """One pass of masked writing, which is not what it does; a second line that is the first one again."""
+    model = awaken(tiny_model(num_condition_tokens=2, causal_share=0.5))
+    model.generation_config.strategy, model.generation_config.num_draft_beams = "autoregressive", 3
+    search = {"num_candidates": 2, "num_corrections": 1}
+    steps = rungs(model, search, "encoder", None, 0)
+    assert [rung.name for rung in steps] == ["draft", "beams", "encoder"]
+    written = [model._generation_settings(None, dict(rung.settings)) for rung in steps]
+    assert [config.strategy for config in written] == ["autoregressive"] * 3
+    assert [(config.num_draft_beams, config.search.is_search) for config in written[:2]] == [(1, False), (3, False)]
+    model.generation_config.num_draft_beams = 1
+    assert [rung.name for rung in rungs(model, search, "encoder", None, 0)] == ["draft", "encoder"]
 
 
 def test_a_ladder_on_a_terminal(searching, encoder):

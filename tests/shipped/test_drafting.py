@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from modeling_embinv.generation_embinv import Denoiser
 from tests.conftest import END, MASK, PAD, awaken, bag_of_tokens, tiny_config, tiny_model, unit_vectors
 from tests.shipped.test_causal import L, causal_model
 
@@ -268,6 +269,24 @@ def test_a_search_starts_from_drafts_of_both_orders():
     assert (both.cosine >= masked.cosine - 1e-6).all() and (both.cosine > masked.cosine + 1e-3).any()
     assert torch.equal(search(12, vectors[:1])[0].sequences[0], both.sequences[0])
     assert search(3, num_candidates=1)[1] > search(None, num_candidates=1)[1]
+
+
+@pytest.mark.parametrize("strategy", ["autoregressive", "confidence", "euler"])
+def test_the_orders_of_a_search_do_not_depend_on_the_strategy(strategy, monkeypatch):
+    """By a checkpoint whose strategy is autoregressive, all candidates would be of one order, and alike."""
+    model, write, written = ending_model(), Denoiser.write, []
+
+    def recorded(self, targets, changes, *rest, **more):
+        written.append((len(targets), self.config.with_changes(**changes)))
+        return write(self, targets, changes, *rest, **more)
+
+    monkeypatch.setattr(Denoiser, "write", recorded)
+    model.generate(unit_vectors(2), feedback=bag_of_tokens([]), num_candidates=3, strategy=strategy)
+    masked = "euler" if strategy == "euler" else "confidence"
+    assert [(rows, config.strategy) for rows, config in written] == [
+        (2, strategy), (4, masked), (18, "autoregressive")
+    ]  # fmt: skip
+    assert [config.temperature for _, config in written] == [0.0, 0.7, 0.7]
 
 
 def test_a_checkpoint_without_the_causal_order_has_no_drafts():

@@ -37,7 +37,11 @@ def test_old_files_load_to_the_same_settings(tmp_path):
     """A file from before the search had settings of its own must not fall back to the defaults."""
     (tmp_path / "generation_config.json").write_text(json.dumps({**OLD, "num_steps": 3, "transformers_version": "5"}))
     loaded = EmbInvGenerationConfig.from_pretrained(tmp_path)
-    assert set(OLD) == set(SearchSettings.table()) - {"num_rewrites", "num_drafts"} == set(SearchSettings(**OLD).changed())
+    assert (
+        set(OLD)
+        == set(SearchSettings.table()) - {"num_rewrites", "num_drafts"}
+        == set(SearchSettings(**OLD).changed())
+    )
     assert loaded.search == SearchSettings(**OLD) and loaded.num_steps == 3
     (tmp_path / "generation_config.json").write_text(json.dumps({"num_steps": 3, "search": OLD}))
     assert EmbInvGenerationConfig.from_pretrained(tmp_path) == loaded
