@@ -38,9 +38,8 @@ def test_an_encoder_of_other_tokens_changes_nothing():
     model = awaken(tiny_model())
     model.add_surrogate(model.config.hidden_size, 7)
     start = model.surrogate.start.clone()
-    name = next(
-        name for name, weight in model.trunk.named_parameters() if weight is model.get_input_embeddings().weight
-    )
+    tokens = model.get_input_embeddings().weight
+    name = next(name for name, weight in model.trunk.named_parameters() if weight is tokens)
     for weights in ({}, {name: torch.randn(VOCAB + 1, model.config.hidden_size)}):
         start_from_table(model, None, 32, weights, first_token_id=7)
         assert torch.equal(model.surrogate.tokens.weight, torch.eye(model.config.hidden_size))
