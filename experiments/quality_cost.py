@@ -1,7 +1,7 @@
 """Quality against cost of closing the loop: every method of quality_cost.yaml on the same held-out texts.
 
     python experiments/quality_cost.py                  # goes on where it was
-    python experiments/quality_cost.py --only "open loop, 8 passes"
+    python experiments/quality_cost.py --only "4 beams"
 
 Writes `results/quality_cost.json` and the plot `docs/images/quality_cost.png`.
 """
