@@ -93,15 +93,14 @@ def write_left_to_right(sampler: CausalSampler) -> None:
         if not going.all():
             passes.keep(going.nonzero().squeeze(1))
         states = passes.states(sampler.canvas.ids[passes.rows, position - 1] if position else None)
-        parts = [
-            _choose(sampler, passes.logits(states[:, part]), passes.rows[part], position)
-            for part in torch.arange(len(passes.rows), device=passes.device).split(LOGITS_ROWS)
-        ]
-        tokens, confidence = (torch.cat(values)[:, None] for values in zip(*parts, strict=True))
-        canvas = sampler.canvas.rows(passes.rows)
-        here = torch.arange(canvas.ids.shape[1], device=passes.device) == position
-        canvas = canvas.commit(tokens, confidence, here.expand_as(canvas.ids))
-        sampler.canvas.ids[passes.rows], sampler.canvas.confidence[passes.rows] = canvas.ids, canvas.confidence
+        is_open = sampler.canvas.masked[passes.rows, position].nonzero().squeeze(1)  # a given token needs no logits
+        for part in is_open.split(LOGITS_ROWS) if len(is_open) else []:
+            rows = passes.rows[part]
+            tokens, confidence = _choose(sampler, passes.logits(states[:, part]), rows, position)
+            canvas = sampler.canvas.rows(rows)
+            here = torch.arange(canvas.ids.shape[1], device=passes.device) == position
+            canvas = canvas.commit(tokens[:, None], confidence[:, None], here.expand_as(canvas.ids))
+            sampler.canvas.ids[rows], sampler.canvas.confidence[rows] = canvas.ids, canvas.confidence
         sampler._record()
 
 

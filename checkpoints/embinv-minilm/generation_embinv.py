@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers.utils.generic import ModelOutput
 
+from .causal_embinv import check_causal
 from .causal_embinv import check_corrector
 from .conditioning_embinv import Hypothesis
 from .diffusion_embinv import Canvas
@@ -180,6 +181,8 @@ class EmbInvGenerationMixin(GenerationConfigMixin):
                 unknown or impossible settings, and for vectors of another shape, NaN or infinite ones by `feedback`.
         """
         config = self._generation_settings(generation_config, kwargs)
+        if config.search.num_drafts:
+            check_causal(self.config)
         if config.search.num_rewrites:
             check_corrector(self.config)
         given, embeddings = embeddings, check_embeddings(embeddings, self.config.embedding_dim).to(self.device)

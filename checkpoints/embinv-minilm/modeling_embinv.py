@@ -100,8 +100,10 @@ class EmbInvPreTrainedModel(CheckedLoading, PreTrainedModel):
             for down, up in zip(module.down, module.up, strict=True):
                 init.normal_(down, std=down.shape[1] ** -0.5)
                 init.zeros_(up)
-            init.eye_(module.dense.weight)  # an encoder's own trunk starts as that encoder
-            init.zeros_(module.dense.bias)
+            own_maps = [module.dense] if module.tokens is None else [module.dense, module.tokens]
+            for own_map in own_maps:
+                init.eye_(own_map.weight)  # an encoder's own trunk starts as that encoder
+                init.zeros_(own_map.bias)
         elif isinstance(module, CorrectionTokens):
             init.normal_(module.segments, std=std)
         elif isinstance(module, WordHead):

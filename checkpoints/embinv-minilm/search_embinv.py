@@ -87,16 +87,17 @@ class ClosedLoop:
         self.denoiser, self.settings = denoiser, settings
         self.judge, self.scout, self.on_round = judge, scout, on_round
         self.end, self.mask = denoiser.model.config.eos_token_id, denoiser.model.config.mask_token_id
+        self.num_drafts = settings.drafts_of(denoiser.model.config)
         self.num_checked = min(settings.num_checked, settings.num_proposals)
         # without a surrogate each edit costs a call of the encoder
         chooses = scout is not None or (judge is not None and judge.kind == "surrogate")
         self.num_proposals = settings.num_proposals if chooses else self.num_checked
+        self.num_texts = self.num_proposals + settings.num_rewrites  # of each hypothesis
 
     def run(self, targets: Targets) -> Hypotheses:
         """The best text of each target, (B, 1, …); as many targets at a time as memory holds."""
-        proposals = self.num_proposals + self.settings.num_rewrites
-        edits = self.settings.num_beams * proposals * self.settings.num_hops
-        texts = max(self.settings.num_candidates, edits)  # of each target
+        edits = self.settings.num_beams * self.num_texts * self.settings.num_hops
+        texts = max(self.settings.num_candidates + self.num_drafts, edits)  # of each target
         parts = torch.arange(len(targets)).split(max(1, TEXTS // texts))
         return Hypotheses.joined([self.searches(targets.rows(part)) for part in parts], dim=0)
 
@@ -153,17 +154,20 @@ class ClosedLoop:
             self.on_round(SearchRound(number, total, targets.index, *best, kind))
 
     def candidates(self, targets: Targets) -> Tensor:
-        """(B, num_candidates, L): the text of temperature 0, and samples."""
-        greedy = self.denoiser.write(targets, {"temperature": 0.0})
-        samples = self.settings.num_candidates - 1
-        if not samples:
-            return greedy[:, None]
-        changes = {"temperature": self.settings.candidate_temperature}
-        sampled = self.denoiser.write(targets.copies(samples), changes)
-        return torch.cat([greedy[:, None], sampled.view(len(greedy), samples, -1)], dim=1)
+        """(B, num_candidates + num_drafts, L): the text of temperature 0, and samples.
+
+        Beside drafts from left to right, the others are written in the masked order: both find what the other misses.
+        """
+        texts, warm = [self.denoiser.write(targets, {"temperature": 0.0})], self.settings.candidate_temperature
+        is_causal = self.denoiser.config.strategy == "autoregressive"
+        masked = {"strategy": "confidence"} if self.num_drafts and is_causal else {}
+        for count, changes in ((self.settings.num_candidates - 1, masked), (self.num_drafts, PLAINLY)):
+            if count:
+                texts.append(self.denoiser.write(targets.copies(count), {**changes, "temperature": warm}))
+        return torch.cat([rows.view(len(targets), -1, rows.shape[1]) for rows in texts], dim=1)
 
     def propose(self, state: Hypotheses, targets: Targets) -> Tensor:
-        """(A, num_beams · (num_proposals + num_rewrites), L): every hypothesis edited and corrected.
+        """(A, num_beams · num_texts, L): every hypothesis edited and corrected.
 
         Edits are filled in given e + α(e − ê).
         """
@@ -208,8 +212,7 @@ class ClosedLoop:
         ids = self.propose(state, targets)
         vectors, _ = self.scout.vectors(torch.cat([state.ids, ids], dim=1))
         of_state, of_edits = vectors.split([state.ids.shape[1], ids.shape[1]], dim=1)
-        of_each = self.num_proposals + self.settings.num_rewrites
-        error = (of_state - state.vectors).repeat_interleave(of_each, dim=1)
+        error = (of_state - state.vectors).repeat_interleave(self.num_texts, dim=1)
         vectors = torch.nn.functional.normalize(of_edits - error, dim=-1)
         return Hypotheses.of(ids, vectors, (vectors * targets.vectors[:, None]).sum(dim=-1))
 

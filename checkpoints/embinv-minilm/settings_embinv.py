@@ -229,6 +229,12 @@ class SearchSettings(Settings):
     """
 
     num_candidates: int = setting(1, "drafts of each vector's text; the best one is kept", 1, 10_000)
+    num_drafts: int | None = setting(
+        None, "candidates besides, sampled from left to right", 0, 10_000,
+        none="three for each of several candidates, 0 for a checkpoint that was trained without causal_share",
+        detail="They take a fraction of the time of the others, which are then masked where `strategy` is "
+        "autoregressive, too.",
+    )  # fmt: skip
     num_corrections: int = setting(0, "rounds of edits of the best texts, each checked by feedback", 0, 10_000)
     num_beams: int = setting(4, "texts of each vector that survive a round", 1, 1_000)
     num_proposals: int = setting(
@@ -288,7 +294,13 @@ class SearchSettings(Settings):
     @property
     def is_search(self) -> bool:
         """Whether more than one text is written for a vector."""
-        return self.num_candidates > 1 or self.num_corrections > 0
+        return self.num_candidates > 1 or bool(self.num_drafts) or self.num_corrections > 0
+
+    def drafts_of(self, model_config: Any) -> int:
+        """`num_drafts`, or its default for a model of that configuration."""
+        if self.num_drafts is None:
+            return 3 * self.num_candidates if self.num_candidates > 1 and model_config.causal_share else 0
+        return self.num_drafts
 
     @property
     def scouted_rounds(self) -> int:

@@ -20,8 +20,9 @@ class Surrogate(nn.Module):
     stay as they are, so a surrogate is small and changes nothing in what the inverter writes. Encoders attend to their
     first token a lot, and the inverter's texts have none: without the start, no weights reach such an encoder.
 
-    From a rank of H on, the changes are whole matrices, and the tables of positions and token types have some, too.
-    Where the encoder has the trunk's shape, such a surrogate is the encoder but for its token embeddings.
+    From a rank of H on, the changes are whole matrices, the tables of positions and token types have some, too, and
+    the token embeddings go through a linear map. Where the encoder has the trunk's shape, such a surrogate is the
+    encoder but for its token embeddings.
     """
 
     def __init__(self, config: EmbInvConfig, trunk: Trunk) -> None:
@@ -31,6 +32,7 @@ class Surrogate(nn.Module):
         self.shifts = nn.ParameterList(torch.zeros_like(trunk.get_parameter(name)) for name in _vectors(trunk))
         self.down, self.up, self.whole = nn.ParameterList(), nn.ParameterList(), nn.ParameterList()
         is_whole = config.surrogate_rank >= config.hidden_size
+        self.tokens = nn.Linear(config.hidden_size, config.hidden_size) if is_whole else None
         for name in _tables(trunk) + _matrices(trunk) if is_whole else []:
             self.whole.append(torch.zeros_like(trunk.get_parameter(name)))
         for name in [] if is_whole else _matrices(trunk):
@@ -53,6 +55,7 @@ class Surrogate(nn.Module):
         width = int(text.sum(dim=1).max())
         ids, text = ids[:, :width], text[:, :width]
         tokens = trunk.token_embeddings(ids).detach()
+        tokens = tokens if self.tokens is None else self.tokens(tokens)
         tokens = torch.cat([self.start.expand(len(ids), 1, -1), tokens], dim=1)
         text = nn.functional.pad(text, (1, 0), value=True)
         inputs = tokens, tokens.new_zeros(len(ids), trunk.num_norms, 2, tokens.shape[-1]), text.long()
@@ -87,6 +90,23 @@ class Surrogate(nn.Module):
             rank, root = min(len(down), len(size)), size.sqrt()
             up[:, :rank].copy_((left * root)[:, :rank])
             down[:rank].copy_((root[:, None] * right)[:rank])
+
+    @torch.no_grad()
+    def fit_tokens(self, trunk: Trunk, table: Tensor, counts: Tensor) -> None:
+        """Map the trunk's token embeddings onto an encoder's `table` (V, H), by least squares.
+
+        Training moves all embeddings in common directions, which a linear map takes back.
+
+        Args:
+            counts: (V,) how often each token occurs in texts; every one counts for a twentieth more.
+        """
+        if self.tokens is None:
+            return
+        weights = (counts + 0.05).sqrt()[:, None].to(table)
+        own = nn.functional.pad(trunk.token_embeddings.weight.to(table), (0, 1), value=1.0)
+        fitted = torch.linalg.lstsq(own * weights, table * weights).solution
+        self.tokens.weight.copy_(fitted[:-1].T)
+        self.tokens.bias.copy_(fitted[-1])
 
     def _changes(self, trunk: Trunk) -> dict[str, Tensor | tuple[Tensor, Tensor]]:
         """What is added to the trunk's weights, by name: a tensor, or the two factors of a product."""
