@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 from bounds import Choice, Text
 from inverter import Inverter
+from links import link_button, offer_link
 from parts import INSTANT, QUEUED, STOPPED, endpoint, notes_html, refused_html, to_result
 from recover import recover
 from recover_html import recovery_html
@@ -87,8 +88,9 @@ def _page(first: str, judges: Choice, show: Callable[..., Any]) -> None:
             with gr.Row(elem_classes="samples"):
                 samples = [gr.Button(name, size="sm", min_width=60) for name, _ in EXAMPLES]
             with gr.Row():
-                go = gr.Button("Recover it", variant="primary", min_width=120)
+                go = gr.Button("Recover it", variant="primary", min_width=120, elem_id="recover-go")
                 stop = gr.Button("Stop", min_width=80, scale=0)
+                link = link_button()
         with gr.Column(scale=2, min_width=280):
             preset = PRESET.control(gr.Radio)
             judge = judges.control(gr.Radio)
@@ -101,3 +103,4 @@ def _page(first: str, judges: Choice, show: Callable[..., Any]) -> None:
         show_progress="minimal", show_progress_on=message, js=to_result("recover-result"), **QUEUED,
     )  # fmt: skip
     stop.click(lambda: STOPPED, None, message, cancels=[running], **INSTANT)
+    offer_link(link, "Recover", {"text": text, "preset": preset, "judge": judge}, message, go="recover-go")

@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 from bounds import Bound, Choice, Text
 from inverter import Inverter
+from links import link_button, offer_link
 from parts import INSTANT, QUEUED, STOPPED, endpoint, notes_html, refused_html, to_result
 from redacted import attack, redact, tidy, words_of
 from redacted_html import both_html, holds_html
@@ -119,8 +120,9 @@ def _page(first: str, judges: Choice, show: Callable[..., Any]) -> None:
         with gr.Column(scale=2, min_width=280):
             judge = judges.control(gr.Radio)
             with gr.Row():
-                go = gr.Button("Fill the gaps", variant="primary", min_width=120)
+                go = gr.Button("Fill the gaps", variant="primary", min_width=120, elem_id="redacted-go")
                 stop = gr.Button("Stop", min_width=80, scale=0)
+                link = link_button()
             with gr.Row(elem_classes="samples"):
                 samples = [gr.Button(name, size="sm", min_width=60) for name, *_ in EXAMPLES]
     holds = gr.HTML(holds_html(redact(sentence, hidden)), elem_id="redacted-holds", padding=False)
@@ -136,6 +138,7 @@ def _page(first: str, judges: Choice, show: Callable[..., Any]) -> None:
         show_progress="minimal", show_progress_on=message, js=to_result("redacted-holds"), **QUEUED,
     )  # fmt: skip
     stop.click(lambda: STOPPED, None, message, cancels=[filling], **INSTANT)
+    offer_link(link, "Redacted", {"text": text, "hidden": words, "judge": judge}, message, go="redacted-go")
 
 
 def _sample(text: str, hidden: tuple[str, ...]) -> tuple[str, Any, str]:
