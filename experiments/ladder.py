@@ -23,8 +23,8 @@ PICTURE = FOLDER.parent / "docs" / "images" / "ladder.svg"
 SENTENCE = "He sold his company to a bank for five million dollars."
 SEARCH = {"num_candidates": 16, "num_corrections": 10}
 RUNGS = {
-    "draft": {"num_steps": 1},
-    "refined": {},
+    "one draft": {"num_draft_beams": 1},
+    "4 beams": {},
     "with the surrogate": {**SEARCH, "feedback": "surrogate"},
     "with the encoder": {**SEARCH, "feedback": "encoder"},
 }
