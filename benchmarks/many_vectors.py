@@ -74,7 +74,7 @@ def trace(options, folder: Path) -> list[dict]:
     if not vectors.exists():
         write_vectors(vectors, options.texts, options.vectors, options.model)
     command = [sys.executable, "-m", "modeling_embinv.cli", "invert", vectors, "--out", out, "--model", options.model,
-               "--num_steps", options.num_steps, *options.flags]  # fmt: skip
+               "--strategy", "confidence", "--num_steps", options.num_steps, *options.flags]  # fmt: skip
     rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     while not out.exists():
         run = rows[-1]["run"] + 1 if rows else 0
