@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from modeling_embinv import generation_embinv
 from modeling_embinv.generation_embinv import Denoiser
 from tests.conftest import END, MASK, PAD, awaken, bag_of_tokens, tiny_config, tiny_model, unit_vectors
 from tests.shipped.test_causal import L, causal_model
@@ -287,6 +288,24 @@ def test_the_orders_of_a_search_do_not_depend_on_the_strategy(strategy, monkeypa
         (2, strategy), (4, masked), (18, "autoregressive")
     ]  # fmt: skip
     assert [config.temperature for _, config in written] == [0.0, 0.7, 0.7]
+
+
+def test_many_drafts_are_written_in_parts(monkeypatch):
+    """The cache of 4,096 drafts takes 3 GB, and twice that while it grows: a calibration was killed for 8 GB."""
+    model, vectors, seen = ending_model(), unit_vectors(3), []
+    settings = dict(feedback=bag_of_tokens([]), num_candidates=2, num_drafts=6)
+    whole = model.generate(vectors, generator=torch.Generator().manual_seed(0), **settings)
+    step = model.next_states
+    monkeypatch.setattr(
+        model, "next_states", lambda ids, *rest: (seen.append(len(rest[0].prefix)), step(ids, *rest))[1]
+    )
+    monkeypatch.setattr(generation_embinv, "CACHED_ROWS_CPU", 4)
+    parts = model.generate(vectors, generator=torch.Generator().manual_seed(0), **settings)
+    assert torch.equal(parts.sequences, whole.sequences) and max(seen) == 4
+    monkeypatch.setattr(generation_embinv, "CACHED_ROWS_CPU", 8)
+    seen.clear()
+    model.generate(vectors, **settings, strategy="two_stage", draft="autoregressive")
+    assert max(seen) == 8
 
 
 def test_a_checkpoint_without_the_causal_order_has_no_drafts():
