@@ -86,7 +86,8 @@ def write_left_to_right(sampler: CausalSampler) -> None:
     4. Texts with an end token leave, and their rows of the cache.
     """
     passes = CachedPasses(sampler)
-    for position in range(sampler.canvas.ids.shape[1]):
+    columns = torch.arange(sampler.canvas.ids.shape[1], device=passes.device)
+    for position in range(len(columns)):
         going = sampler.canvas.masked[passes.rows].any(dim=1)
         if not going.any():
             break
@@ -98,8 +99,7 @@ def write_left_to_right(sampler: CausalSampler) -> None:
             rows = passes.rows[part]
             tokens, confidence = _choose(sampler, passes.logits(states[:, part]), rows, position)
             canvas = sampler.canvas.rows(rows)
-            here = torch.arange(canvas.ids.shape[1], device=passes.device) == position
-            canvas = canvas.commit(tokens[:, None], confidence[:, None], here.expand_as(canvas.ids))
+            canvas = canvas.commit(tokens[:, None], confidence[:, None], (columns == position).expand_as(canvas.ids))
             sampler.canvas.ids[rows], sampler.canvas.confidence[rows] = canvas.ids, canvas.confidence
         sampler._record()
 

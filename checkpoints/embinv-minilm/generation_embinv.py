@@ -113,8 +113,8 @@ class Denoiser:
 def _rows_at_a_time(config: EmbInvGenerationConfig, device: torch.device) -> int:
     """Texts whose noise, conditions and caches fit into memory together."""
     passes, kinds, length = shape_of_draws(config)
-    is_cached = "autoregressive" in (config.strategy, config.draft if config.strategy == "two_stage" else None)
-    rows = CACHED_ROWS_CPU if is_cached and device.type == "cpu" else ROWS
+    first = config.draft if config.strategy == "two_stage" else config.strategy
+    rows = CACHED_ROWS_CPU if first == "autoregressive" and device.type == "cpu" else ROWS
     return max(1, min(rows // config.num_draft_beams, MAX_DRAWS // (passes * kinds * length)))
 
 

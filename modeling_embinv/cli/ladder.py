@@ -61,13 +61,13 @@ def rungs(
     """
     single = {name: value for name, value in settings.items() if name not in SearchSettings.table()}
     length = {name: single[name] for name in ("max_length",) if name in single}
-    own = model._generation_settings(None, dict(single))
-    is_causal = own.strategy == "autoregressive"
+    asked = model._generation_settings(None, dict(settings))
+    is_causal = asked.strategy == "autoregressive"
     first = PLAINLY if is_causal else {"strategy": "confidence", "num_steps": 1}
     found = [Rung("draft", {**first, **_NO_SEARCH, **length})]
-    if not is_causal or own.num_draft_beams > 1:
+    if not is_causal or asked.num_draft_beams > 1:
         found.append(Rung("beams" if is_causal else "refined", {**single, **_NO_SEARCH}, seed=seed))
-    if not model._generation_settings(None, dict(settings)).search.is_search:
+    if not asked.search.is_search:
         return found
     if judge == "encoder" and model.surrogate is not None:
         found.append(Rung("surrogate", settings, "surrogate", seed))

@@ -14,12 +14,10 @@ from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..runtime import generator_for
 from .flops import training_flops
 from .loop import LENGTH_PARTS
-from .part import PartRun
+from .part import COUNTED_BATCHES, PartRun
 
 # held-out vectors, and texts that the inverter writes for each: the surrogate must rank these as the encoder does
 RANKED_VECTORS, RANKED_TEXTS = 32, 16
-# batches whose tokens are counted for the surrogate's start
-COUNTED_BATCHES = 256
 
 
 class Distillation(PartRun):

@@ -4,6 +4,9 @@ from torch import Tensor
 
 from .loop import Run
 
+# batches whose tokens or words are counted for the start of a part
+COUNTED_BATCHES = 256
+
 
 class PartRun(Run):
     """A run for the surrogate, or for the word head."""

@@ -13,10 +13,8 @@ from ..evaluation.word_scores import average_precision
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..texts_embinv import decode_rows
 from ..vocabulary_embinv import WordVocabulary
-from .part import PartRun
+from .part import COUNTED_BATCHES, PartRun
 
-# batches whose words are counted for the head's start
-COUNTED_BATCHES = 256
 # held-out texts whose logits are computed at a time
 ROWS = 64
 

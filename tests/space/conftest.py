@@ -47,12 +47,15 @@ def visit(browser, url):
     """Opens the page at a tab, in a window of its own; waits long, as other work on the machine is no fault of it."""
     contexts = []
 
-    def open_at(tab: str, width: int = 1366, height: int = 900, theme: str = "light") -> Any:
+    def open_at(
+        tab: str | None, width: int = 1366, height: int = 900, theme: str = "light", fragment: str = ""
+    ) -> Any:
         contexts.append(browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme))
         page = contexts[-1].new_page()
         page.set_default_timeout(PATIENCE)
-        page.goto(f"{url}?__theme={theme}")
-        go_to(page, tab)
+        page.goto(f"{url}?__theme={theme}#{fragment}")
+        if tab is not None:  # else the address says it
+            go_to(page, tab)
         return page
 
     yield open_at

@@ -2,32 +2,12 @@
 
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-import pytest
 from links import COPIED
-
-from tests.space.conftest import PATIENCE
 
 SENTENCE = 'Anna & Li met "here" at 5 % off, didn\'t they?'
 
 
-@pytest.fixture
-def arrive(browser, url):
-    """Opens an address behind the page's own."""
-    contexts = []
-
-    def at(fragment: str):
-        contexts.append(browser.new_context(viewport={"width": 1366, "height": 900}))
-        page = contexts[-1].new_page()
-        page.set_default_timeout(PATIENCE)
-        page.goto(f"{url}#{fragment}")
-        return page
-
-    yield at
-    for context in contexts:
-        context.close()
-
-
-def test_a_link_brings_back_what_was_typed(visit, arrive):
+def test_a_link_brings_back_what_was_typed(visit):
     """Quotes, & and % that end the link early; another tab; words to hide that the new sentence's list drops."""
     page = visit("Redacted")
     page.get_by_label("Text to redact").locator("visible=true").fill(SENTENCE)
@@ -40,16 +20,16 @@ def test_a_link_brings_back_what_was_typed(visit, arrive):
     assert urlsplit(page.url).fragment == urlsplit(address).fragment
     told = parse_qs(urlsplit(address).fragment)
     assert told["tab"] == ["Redacted"] and SENTENCE in told["text"][0].replace("\\", "")
-    again = arrive(urlsplit(address).fragment)
+    again = visit(None, fragment=urlsplit(address).fragment)
     again.locator("#redacted-result", has_text="Li met").wait_for()
     assert again.get_by_label("Text to redact").locator("visible=true").input_value() == SENTENCE
     assert again.get_by_label("Anna", exact=True).is_checked()
 
 
-def test_a_link_opens_its_tab_and_takes_nothing_of_another_kind(arrive):
+def test_a_link_opens_its_tab_and_takes_nothing_of_another_kind(visit):
     """A link that somebody changed must leave the controls usable; markup in it must stay text."""
     text = '"<img src=x onerror=document.title=1> a red kite"'
-    page = arrive(urlencode({"tab": "Recover", "text": text, "preset": "[1]", "judge": "{"}))
+    page = visit(None, fragment=urlencode({"tab": "Recover", "text": text, "preset": "[1]", "judge": "{"}))
     page.locator("#recover-result", has_text="a red kite").wait_for()
     assert page.get_by_role("tab", name="Recover", exact=True).get_attribute("aria-selected") == "true"
     assert page.get_by_label("standard", exact=True).locator("visible=true").is_checked()
