@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from accelerate.logging import get_logger
 from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..causal_embinv import check_prefix
@@ -104,8 +105,7 @@ def _run(config: TrainingConfig, accelerator: Accelerator, lines: JSONLinesTrack
     model, tokenizer = build_model(config, encoder)
     batches, held_out = build_data(config, encoder, model)
     if not config.word_head_size:  # its texts are of other lengths than the inverter's
-        fingerprint = Fingerprint.of(held_out.embedding)
-        model.config.encoder_fingerprint = None if fingerprint is None else fingerprint.to_text()
+        model.config.encoder_fingerprint = fingerprint_of(held_out.embedding, model.config.encoder_fingerprint)
     newest = _newest(config, accelerator, output_dir)
     lines.rewind(step_of(newest) if newest else -1)
     if config.bag_of_words_steps and not newest:
@@ -134,6 +134,14 @@ def _run(config: TrainingConfig, accelerator: Accelerator, lines: JSONLinesTrack
         held_out=held_out,
     )
     return run.loop()
+
+
+def fingerprint_of(vectors: Tensor, inherited: str | None) -> str | None:
+    """The inherited fingerprint where vectors (N, D) fit it, as it may be of more of them; else their own."""
+    if inherited is not None and Fingerprint.from_text(inherited).mismatch(vectors) is None:
+        return inherited
+    own = Fingerprint.of(vectors)
+    return None if own is None else own.to_text()
 
 
 def _newest(config: TrainingConfig, accelerator: Accelerator, folder: Path) -> Path | None:

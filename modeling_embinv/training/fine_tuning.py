@@ -44,6 +44,7 @@ def adopt_encoder(model: EmbInvForMaskedDiffusion, tokenizer: PreTrainedTokenize
         model._init_weights(model.projector)
     for name, value in named.items():
         setattr(config, name, value)
+    config.encoder_fingerprint = None
     return True
 
 

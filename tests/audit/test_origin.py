@@ -65,6 +65,16 @@ def test_real_vectors_of_another_encoder_do_not_fit(config, encoder, kind):
         assert "another encoder of 384 numbers" in origin("m", config, some).looks_like
 
 
+LETTERS = ("Invoice {} was paid.", "Das Lager in Halle {} ist voll.", "The patient in bed {} has a fever.")
+
+
+@pytest.mark.parametrize("letters", [LETTERS, LETTERS[:1], ("one text, again and again",)])
+def test_form_letters_fit(config, encoder, letters):
+    """A store of one form letter varies in few directions, and was taken for another encoder's."""
+    vectors = encoder.encode([letters[n % len(letters)].format(n) for n in range(60)]).numpy()
+    assert origin("m", config, vectors).looks_like is None
+
+
 def test_cut_and_centred_vectors_are_noted(config, own):
     """They fit by their variances, and come back worse: the reader should know why."""
     cut = own * (np.arange(384) < 192)

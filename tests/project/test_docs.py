@@ -86,9 +86,8 @@ def test_the_settings_of_the_released_checkpoint_are_its_own():
     page = (DOCS / "differences_from_the_paper.md").read_text(encoding="utf-8")
     config = json.loads((ROOT / "checkpoints/embinv-minilm/config.json").read_text(encoding="utf-8"))
     rows = dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|;:]+?)(?:[;:][^|]*)? \|$", page, flags=re.M))
-    stored = {"causal_share": 0.0, **config}  # saved before there was one
-    found = {name: rows[name] for name in rows if name in stored}
-    assert len(found) == 6 and found == {name: str(stored[name]) for name in found}
+    found = {name: rows[name] for name in rows if name in config}
+    assert len(found) == 6 and found == {name: str(config[name]) for name in found}
 
 
 def test_release_files_name_one_version_and_one_address():

@@ -11,7 +11,7 @@ from modeling_embinv.configuration_embinv import EmbInvConfig
 from modeling_embinv.data.prepare import prepare
 from modeling_embinv.data.sources import Document
 from modeling_embinv.inputs_embinv import Fingerprint
-from modeling_embinv.training.assemble import train
+from modeling_embinv.training.assemble import fingerprint_of, train
 from modeling_embinv.training.config import TrainingConfig
 from tests.conftest import tiny_model
 
@@ -117,3 +117,12 @@ def test_training_takes_the_fingerprint_of_its_encoder(encoder, tmp_path):
     own = encoder.encode(texts[:40])
     assert Fingerprint.from_text(trained.encoder_fingerprint).mismatch(own) is None
     assert Fingerprint.from_text(trained.encoder_fingerprint).mismatch(own.roll(7, dims=1)) is not None
+
+
+def test_a_fingerprint_that_fits_is_kept(own):
+    """A small validation set of a later stage made a fingerprint that even the encoder's first token fits."""
+    inherited = Fingerprint.of(own).to_text()
+    assert fingerprint_of(own[:120], inherited) == inherited
+    assert fingerprint_of(own[:50], None) is None
+    rotated = own.roll(7, dims=1)
+    assert fingerprint_of(rotated, inherited) == Fingerprint.of(rotated).to_text()
