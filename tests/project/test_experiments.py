@@ -73,6 +73,18 @@ def test_every_method_has_its_place_in_the_plot(tmp_path):
     assert (tmp_path / "plot.png").stat().st_size > 10_000
 
 
+def test_hidden_words_are_plotted_from_what_is_measured(tmp_path):
+    """Rows that are not measured yet ended the plot in an error; a row of another name has no point in it."""
+    import fill_plot
+
+    found = json.loads((FOLDER / "results" / "fill.json").read_text())
+    assert fill_plot.numbered(found["gaps"]["rows"], r"(\d+) gaps?, encoder").keys() >= {1, 2}
+    few = {name: {"rows": {}} for name in ("gaps", "floors", "lengths")}
+    for results in (found, few):
+        fill_plot.plot(results, tmp_path / "plot.png")
+        assert (tmp_path / "plot.png").stat().st_size > 5_000
+
+
 def test_pilots_are_training_runs_whose_stages_add_up():
     """A misspelt setting would be found after the variants before it.
 
