@@ -39,11 +39,12 @@ def main() -> int:
         ids = sampled_texts(model, held_out.embeddings, SAMPLED)
         vectors = embed_rows(encoder, ids.flatten(0, 1)).unflatten(0, ids.shape[:2])
         for name, holder in surrogates.items():
+            ranks = ranking(holder, held_out.embeddings, ids, vectors)
             values = {
-                "cosine": agreement(holder, held_out.input_ids, held_out.embeddings).numpy(),
-                "rank correlation": ranking(holder, held_out.embeddings, ids, vectors).numpy(),
+                "cosine": agreement(holder, held_out.input_ids, held_out.embeddings),
+                "rank correlation": ranks[~ranks.isnan()],  # of a sure vector all sampled texts are the same
             }
-            scores = Measures(values).scores()
+            scores = {key: Measures({key: of_texts.numpy()}).scores()[key] for key, of_texts in values.items()}
             rows[f"texts of at most {length}{name}"] = {label: asdict(score) for label, score in scores.items()}
             print(length, name, {label: score.shown(3) for label, score in scores.items()}, flush=True)
     write_json(FOLDER / "results" / "surrogate.json", {"columns": list(values), "rows": rows})
