@@ -100,8 +100,8 @@ def test_32_clients_at_once_lose_nothing(url, app):
     """Shared state between visitors would give one the other's text; a short queue would turn some away."""
     texts = [f"The {animal} has {count} legs." for animal in ("dog", "cat", "cow", "bird") for count in range(2, 10)]
     expected = [
-        app.inverter.decode(app.inverter.generate(app.inverter.embed([text]), num_steps=4).sequences)[0]
-        for text in texts
+        app.inverter.decode(app.inverter.generate(vector, strategy="confidence", num_steps=4).sequences)[0]
+        for vector in (app.inverter.embed([text]) for text in texts)
     ]
     assert len(set(expected)) > 20
 
