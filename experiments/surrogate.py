@@ -47,7 +47,7 @@ def main() -> int:
             scores = {key: Measures({key: of_texts.numpy()}).scores()[key] for key, of_texts in values.items()}
             rows[f"texts of at most {length}{name}"] = {label: asdict(score) for label, score in scores.items()}
             print(length, name, {label: score.shown(3) for label, score in scores.items()}, flush=True)
-    write_json(FOLDER / "results" / "surrogate.json", {"columns": list(values), "rows": rows})
+    write_json(FOLDER / "results" / "surrogate.json", {"columns": list(values), "digits": 3, "rows": rows})
     return 0
 
 
