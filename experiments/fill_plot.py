@@ -1,6 +1,8 @@
 """How many hidden words come back, by the number of gaps and by the length of the text: docs/images/gaps.png.
 
-python experiments/fill_plot.py        # as the end of fill.py does
+    python experiments/fill_plot.py        # fill.py draws it, too
+
+From `results/fill.json`.
 """
 
 import re
@@ -36,7 +38,6 @@ def plot(found: dict, path: Path):
         points = sorted({x for line in panel.get_lines() for x in line.get_xdata()})
         panel.set_xticks(points, [str(int(x)) for x in points])
         panel.minorticks_off()
-    for panel in (gaps, lengths):
         panel.legend(fontsize="small", loc="center left")
     figure.savefig(path, dpi=120)
     plt.close(figure)
