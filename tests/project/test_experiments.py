@@ -144,9 +144,8 @@ def test_verdicts_say_what_was_measured(judge):
         by_verdict.setdefault(verdict_of(row[judge], judge), []).append(row)
     assert all(row["run"] == "another encoder's" for row in by_verdict.pop("unrelated"))
     assert all(row["run"] == "texts" for found in by_verdict.values() for row in found)
-    surest, least = ("verified", 1.0) if judge == "encoder" else ("likely", 0.9)
-    exact = [row["exact"] for row in by_verdict[surest]]
-    assert len(exact) >= 5 and sum(exact) >= least * len(exact)
+    surest = by_verdict["verified" if judge == "encoder" else "likely"]
+    assert len(surest) >= 5 and all(row["exact"] for row in surest)
     share = {
         verdict: sum(row["recovered"] for row in found) / sum(row["words"] for row in found)
         for verdict, found in by_verdict.items()
