@@ -38,7 +38,7 @@ def adaptive_norm(hidden: Tensor, norm: nn.LayerNorm, modulation: Tensor) -> Ten
     gamma = norm.weight + modulation[:, 0]
     beta = modulation[:, 1] if norm.bias is None else norm.bias + modulation[:, 1]
     normed = F.layer_norm(hidden, norm.normalized_shape, eps=norm.eps).to(hidden.dtype)
-    return torch.addcmul(beta[:, None], gamma[:, None], normed)
+    return torch.addcmul(beta[:, None], gamma[:, None], normed).to(hidden.dtype)
 
 
 class AdaptiveBertLayer(BertLayer):

@@ -47,11 +47,13 @@ class PackedEncoder:
         weights = {name: weight.float() for name, weight in load_file(folder / "encoder.safetensors").items()}
         self.network.load_state_dict(weights)
         self.network.to(device)
+        # on the device once: each copy of a few numbers makes the GPU wait
+        self.frame = [torch.tensor(self.about[name], device=device) for name in ("prefix", "suffix")]
 
     @torch.no_grad()
     def encode_ids(self, ids: Tensor, end: int) -> Tensor:
         """Canvas rows (B, L) → (B, D) float32 of length 1, as `SentenceEncoder.encode_ids`."""
-        prefix, suffix = (torch.tensor(self.about[name], device=ids.device) for name in ("prefix", "suffix"))
+        prefix, suffix = self.frame
         width = len(prefix) + ids.shape[1] + len(suffix)
         row = torch.zeros(len(ids), width, dtype=torch.long, device=ids.device)
         row[:, : len(prefix)] = prefix
@@ -60,6 +62,7 @@ class PackedEncoder:
         row.scatter_(1, behind + torch.arange(len(suffix), device=ids.device), suffix.expand(len(ids), -1))
         mask = torch.arange(width, device=ids.device) < behind + len(suffix)
         with torch.autocast(ids.device.type, torch.float16, enabled=ids.device.type == "cuda"):
-            states = self.network(row, attention_mask=mask.long()).last_hidden_state
+            # of four dimensions: the library would look into a mask of two, and wait for the GPU
+            states = self.network(row, attention_mask=mask[:, None, None].expand(-1, 1, width, -1)).last_hidden_state
         mean = (states.float() * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
         return torch.nn.functional.normalize(mean, dim=-1)

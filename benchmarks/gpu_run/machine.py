@@ -2,24 +2,21 @@
 
 python3 -m benchmarks.gpu_run.machine receive FOLDER
 python3 -m benchmarks.gpu_run.machine train --budget 500
-python3 -m benchmarks.gpu_run.machine send --out $OUT --first 0 --count 3
+python3 -m benchmarks.gpu_run.machine send --out $OUT --freeze --first 0 --count 4
 """
 
 import argparse
-import json
 import os
 import shutil
 import sys
 from pathlib import Path
-
-import torch
-from safetensors.torch import save
 
 from modeling_embinv.errors_embinv import EmbInvError
 
 from . import parcels
 
 DISK = Path(os.environ.get("EMBINV_DISK", "/root/embinv"))
+FROZEN = "frozen"
 
 
 def main(arguments: list[str]) -> int:
@@ -30,8 +27,9 @@ def main(arguments: list[str]) -> int:
     train = commands.add_parser("train", help="train, or go on training")
     train.add_argument("--budget", type=float, required=True, help="seconds of training in this command")
     train.add_argument("--updates", type=int, help="updates of this command at most")
-    send = commands.add_parser("send", help="the averaged weights in fp16, in parts")
+    send = commands.add_parser("send", help="the averaged weights in fp16, in parts; training may go on meanwhile")
     send.add_argument("--out", type=Path, required=True, help="the folder that comes back")
+    send.add_argument("--freeze", action="store_true", help="take the newest weights; else those of the last command")
     send.add_argument("--first", type=int, default=0, help="first part")
     send.add_argument("--count", type=int, default=3, help="how many parts; 16 MiB each, 64 MiB in one command")
     options = parser.parse_args(arguments)
@@ -43,6 +41,8 @@ def main(arguments: list[str]) -> int:
 
             GPURun(DISK).train(options.budget, options.updates)
         else:
+            if options.freeze:
+                freeze()
             print("sent", *send_parts(options.out, options.first, options.count))
     except EmbInvError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -50,31 +50,39 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def send_parts(out: Path, first: int, count: int) -> list[str]:
-    """Write some parts of the weights, the model's configuration and the log; returns the parts' names.
+def freeze() -> None:
+    """Keep the newest weights as they are, to be sent in several commands while training goes on.
 
     Raises:
         EmbInvError: when nothing was trained.
     """
-    from .run import LOG, STATE, GPURun
+    from .run import CONFIG, WEIGHTS
 
-    if not (DISK / STATE).exists():
-        raise EmbInvError(f"{DISK} holds no {STATE}: train first.")
-    run = GPURun(DISK)
-    run.validate()  # the fingerprint of the vectors
-    with run.averaged():
-        weights = {
-            name: weight.detach().to("cpu", torch.float16).contiguous()
-            for name, weight in run.model.state_dict().items() if name not in run.model._tied_weights_keys
-        }  # fmt: skip
-    parts = list(parcels.split(save(weights)))
+    if not (DISK / WEIGHTS).exists():
+        raise EmbInvError(f"{DISK} holds no {WEIGHTS}: train first.")
+    (DISK / FROZEN).mkdir(exist_ok=True)
+    for name in (WEIGHTS, CONFIG):
+        shutil.copyfile(DISK / name, DISK / FROZEN / name)
+
+
+def send_parts(out: Path, first: int, count: int) -> list[str]:
+    """Write some parts of the frozen weights, the model's configuration and the log; returns the parts' names.
+
+    Raises:
+        EmbInvError: when nothing was frozen.
+    """
+    from .run import CONFIG, LOG, WEIGHTS
+
+    if not (DISK / FROZEN).exists():
+        raise EmbInvError(f"{DISK} holds no frozen weights: send the first parts with --freeze.")
+    parts = list(parcels.split((DISK / FROZEN / WEIGHTS).read_bytes()))
     out.mkdir(parents=True, exist_ok=True)
     names = [f"weights-{number:02d}-of-{len(parts):02d}" for number in range(len(parts))]
     for name, part in list(zip(names, parts, strict=True))[first : first + count]:
         (out / name).write_bytes(part)
-    (out / "config.json").write_text(json.dumps(run.model.config.to_dict()))
-    if (DISK / LOG).exists():
-        shutil.copyfile(DISK / LOG, out / LOG)
+    for path in (DISK / FROZEN / CONFIG, DISK / LOG):
+        if path.exists():
+            shutil.copyfile(path, out / path.name)
     return names[first : first + count]
 
 

@@ -54,8 +54,11 @@ def pack(
     """Write both uploads; the bytes of every file.
 
     Raises:
-        EmbInvError: for an encoder that is no BERT with mean pooling, and for more text than an upload holds.
+        EmbInvError: for an encoder that is no BERT with mean pooling, for more text than an upload holds, and for
+            rows with drafts.
     """
+    if config.draft_share:
+        raise EmbInvError("a GPU run knows no draft_share: leave it at 0.")
     config = replace(config, init_from=None, backbone="encoder", backbone_config=None)
     encoder = load_encoder(EncoderConfig.from_yaml(config.encoder))
     first, second = (out / name for name in UPLOADS)

@@ -53,7 +53,8 @@ def rehearse(uploads: Path, clean: Path, budget: float, updates: int | None = No
     command(clean, None, train)
     back, number, parts = clean / "back", 0, 1
     while number < parts:
-        command(clean, None, ["send", "--out", str(back), "--first", str(number), "--count", "3"])
+        freeze = [] if number else ["--freeze"]
+        command(clean, None, ["send", "--out", str(back), *freeze, "--first", str(number), "--count", "3"])
         number, parts = number + 3, int(next(back.glob("weights-*")).name.rpartition("-")[2])
     if large := [path.name for path in back.iterdir() if path.stat().st_size > parcels.PART]:
         raise EmbInvError(f"{large[0]} is larger than the {parcels.PART // 2**20} MiB that come back in one file.")

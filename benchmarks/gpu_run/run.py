@@ -2,7 +2,7 @@
 
 It needs torch and transformers; no `datasets` and no encoder's package. What a batch is, its noise, the weights of the
 losses and the optimizers are the package's own. What is new here: batches are made by threads while the GPU computes,
-texts are embedded on it, and the rate falls by the clock.
+texts are embedded on it, hypotheses of the corrector are written thousands at a time, and the rate falls with time.
 """
 
 import json
@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import BertConfig, BertModel
 
+from modeling_embinv import cross_entropy_embinv
 from modeling_embinv.configuration_embinv import EmbInvConfig
 from modeling_embinv.data.noise import (
-    CausalBatch,
     NoisedBatch,
     UpdateKind,
     canvas_length,
-    causal_batch,
     kind_of_update,
     noise_batch,
 )
@@ -36,19 +36,29 @@ from modeling_embinv.modeling_embinv import EmbInvForMaskedDiffusion
 from modeling_embinv.runtime import generator_for
 from modeling_embinv.training.backbone import load_backbone
 from modeling_embinv.training.config import TrainingConfig
-from modeling_embinv.training.corrections import added_positions, write_hypotheses, writing_operations
-from modeling_embinv.training.drafts import draft_operations, write_drafts
-from modeling_embinv.training.flops import matmul_rate, training_flops
+from modeling_embinv.training.corrections import added_positions
+from modeling_embinv.training.flops import matmul_rate, synchronize, training_flops
 from modeling_embinv.training.optimizers import new_optimizers
 
 from . import corpus
 from .encoder import PackedEncoder
+from .hypotheses import uncompiled, write_pool
+from .muon import BatchedMuon
+from .scores import CORRECTIONS, held_out_scores
 
-STATE, LOG, SETTINGS = "state.pt", "log.jsonl", "run.json"
+STATE, LOG, SETTINGS, WEIGHTS, CONFIG = "state.pt", "log.jsonl", "run.json", "weights.safetensors", "config.json"
 # batches that are made ahead, and the threads that make them
-AHEAD, THREADS = 8, 4
+AHEAD, THREADS = 16, 8
 # seconds between two states on the disk, and updates between two lines of the log
-SAVE_SECONDS, LOG_UPDATES = 120, 50
+SAVE_SECONDS, LOG_UPDATES = 150, 100
+# updates of the corrector that share one pool of hypotheses: writing takes about as long for many as for few
+POOL = 4
+# held-out texts of each canvas that are drafted and corrected at a validation
+HELD_OUT = 512
+# what an update needs, by the names of the model's `forward`
+Part = dict[str, Any]
+# how far a run is
+NUMBERS = ("updates", "drawn", "texts", "spent")
 
 
 class GPURun:
@@ -71,89 +81,148 @@ class GPURun:
         self.noise = self.config.noise_of(self.model)
         self.rates = self.config.rates()
         self.optimizers = new_optimizers(self.model, self.rates)
+        if self.device.type == "cuda":
+            self.optimizers = [batched(optimizer) for optimizer in self.optimizers]
+            # halves the bytes of everything between two matrix products
+            self.model.trunk.embeddings.register_forward_hook(lambda _module, _inputs, hidden: hidden.bfloat16())
         self.live = [weight for weight in self.model.parameters() if weight.requires_grad]
         self.average = [weight.detach().clone() for weight in self.live]
-        self.updates, self.spent = 0, 0.0  # of all commands together
+        self.writing = 0.0  # seconds of hypotheses since the last line of the log
+        # updates, batches drawn, texts seen and seconds of all commands together
+        self.updates, self.drawn, self.texts, self.spent = 0, 0, 0, 0.0
         if (disk / STATE).exists():
             self.load(torch.load(disk / STATE, map_location=self.device, weights_only=True))
         if self.config.compile:
-            self.model.trunk.compile(dynamic=False)
+            torch._dynamo.config.recompile_limit = 64
+            for layer in self.model.trunk.layers:  # all share what is compiled for one
+                layer.compile(dynamic=False)
+            cross_entropy_embinv.differences = torch.compile(cross_entropy_embinv.differences)
 
     def sampler(self, name: str) -> SpanSampler:
-        """Texts of a split."""
+        """Texts of a split; held-out ones are whole."""
         config = self.config
-        texts = corpus.load(self.disk, name)
-        return SpanSampler(texts, config.max_sequence_length, config.seed, whole_share=config.whole_share)
+        share = config.whole_share if name == "train" else 1.0
+        return SpanSampler(corpus.load(self.disk, name), config.max_sequence_length, config.seed, whole_share=share)
 
     def train(self, budget: float, updates: int | None = None) -> dict[str, Any]:
         """Train until the budget or the run's seconds are spent, or for so many updates; what was reached.
 
         Args:
             budget: seconds from now, the saving and the validation at the end not counted.
-            updates: at most, in this command.
+            updates: no batch is begun in this command after so many.
         """
         start, before = time.monotonic(), self.spent
         dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
         limit, saved, first = matmul_rate(self.device, dtype), start, self.updates
-        last = self.updates + updates if updates is not None else None
-        since, texts, operations, losses = time.monotonic(), 0, 0.0, deque(maxlen=LOG_UPDATES)
+        last = self.updates + (10**9 if updates is None else updates)
+        since, texts, operations, losses = time.monotonic(), self.texts, 0.0, deque(maxlen=LOG_UPDATES)
         for kind, batch in self.batches():
             self.spent = before + time.monotonic() - start
-            if time.monotonic() - start >= budget or self.spent >= self.seconds or self.updates == last:
+            if time.monotonic() - start >= budget or self.spent >= self.seconds or self.updates >= last:
                 break
-            if kind == "correction" and self.spent < self.correction_start * self.seconds:
-                kind = "causal"  # drafts come first
-            loss, done = self.update(kind, batch)
-            losses.append((kind, loss))
-            texts, operations = texts + len(batch.input_ids), operations + done
-            if self.updates % LOG_UPDATES == 0:
-                seconds, since = time.monotonic() - since, time.monotonic()
-                self.log(losses, texts / seconds, operations / seconds / limit)
-                texts, operations = 0, 0.0
+            for part in self.parts(kind, batch):
+                self.spent = before + time.monotonic() - start
+                loss, done = self.update(part)
+                losses.append((kind_of(part), loss))
+                operations += done
+                if self.updates % LOG_UPDATES == 0:
+                    seconds = -since + (since := time.monotonic())
+                    self.log(losses, (self.texts - texts) / seconds, operations / seconds / limit, seconds)
+                    texts, operations = self.texts, 0.0
+            self.drawn += 1
             if time.monotonic() - saved >= SAVE_SECONDS:
                 self.save()
                 saved = time.monotonic()
+                self.write_line({"updates": self.updates, "texts": self.texts, **self.validate()})
+                since, texts, operations = time.monotonic(), self.texts, 0.0
         self.save()
-        reached = {"updates": self.updates, "of_this_command": self.updates - first, "spent": round(self.spent, 1),
-                   "of": self.seconds, "nats_a_token": self.validate()}  # fmt: skip
+        reached = {"updates": self.updates, "of_this_command": self.updates - first, "texts": self.texts,
+                   "spent": round(self.spent, 1), "of": self.seconds, **self.validate()}  # fmt: skip
         self.write_line(reached)
         return reached
 
-    def batches(self) -> Iterator[tuple[UpdateKind, NoisedBatch | CausalBatch]]:
-        """Batches from where the run stands, made ahead by threads; each is a function of (seed, update)."""
+    def batches(self) -> Iterator[tuple[UpdateKind, list[Part]]]:
+        """Batches from where the run stands, made ahead by threads; each is a function of (seed, number)."""
         with ThreadPoolExecutor(THREADS) as pool:
-            waiting = deque(pool.submit(self.batch, self.updates + ahead) for ahead in range(AHEAD))
+            waiting = deque(pool.submit(self.batch, self.drawn + ahead) for ahead in range(AHEAD))
             try:
-                for update in range(self.updates + AHEAD, 10**9):
+                for number in range(self.drawn + AHEAD, 10**9):
                     yield waiting.popleft().result()
-                    waiting.append(pool.submit(self.batch, update))
+                    waiting.append(pool.submit(self.batch, number))
             finally:
                 for future in waiting:
                     future.cancel()
 
-    def batch(self, update: int) -> tuple[UpdateKind, NoisedBatch | CausalBatch]:
-        """What an update learns, and its batch without its vectors, which the GPU makes."""
+    def batch(self, number: int) -> tuple[UpdateKind, list[Part]]:
+        """What is learned, and the texts of an update; of `POOL` updates where the corrector learns."""
         config = self.config
-        canvas = canvas_length(config.canvas_lengths or [config.max_sequence_length], config.seed, update)
-        kind = kind_of_update(config.causal_share, config.correction_share, config.seed, update)
+        canvas = canvas_length(config.canvas_lengths or [config.max_sequence_length], config.seed, number)
+        corrections = config.correction_share / POOL  # of the batches, not of the updates
+        rest = 1 - config.correction_share + corrections
+        kind = kind_of_update(config.causal_share / rest, corrections / rest, config.seed, number)
         rows = self.noise.texts_of(config.batch_size) if kind == "masked" else config.batch_size
-        ids, generator = self.train_texts.batch(update, rows, canvas), generator_for(config.seed, update)
-        nothing = torch.empty(rows, 0)
+        count, generator = POOL if kind == "correction" else 1, generator_for(config.seed, number)
+        ids = self.train_texts.batch(number, rows * count, canvas)
         if kind == "masked":
-            return kind, noise_batch(ids, nothing, self.noise, generator)
+            return kind, [self.masked_part(noise_batch(ids, torch.empty(rows, 0), self.noise, generator))]
         dropout = config.condition_dropout if kind == "causal" else 0.0
-        return kind, causal_batch(ids, nothing, self.noise.end, generator, dropout)
+        return kind, [self.causal_part(part, dropout, generator) for part in ids.split(rows)]
 
-    def update(self, kind: UpdateKind, batch: NoisedBatch | CausalBatch) -> tuple[Tensor, float]:
+    def masked_part(self, batch: NoisedBatch) -> Part:
+        """The tensors of an update that fills masks."""
+        weights = loss_weights(self.config.loss_weight, batch.timestep, batch.masked, self.noise.schedule)
+        weights = weights[batch.positions // batch.input_ids.shape[1]] * batch.position_weights
+        names = ("input_ids", "noised_ids", "timestep", "condition_mask", "positions", "targets")
+        return self.pinned({**{name: getattr(batch, name) for name in names}, "target_weights": weights})
+
+    def causal_part(self, ids: Tensor, dropout: float, generator: torch.Generator) -> Part:
+        """The tensors of an update from left to right; not cut, as a compiled layer should meet few widths."""
+        text = text_positions(ids, self.noise.end)
+        condition_mask = torch.rand(len(ids), generator=generator) >= dropout
+        positions = text.flatten().nonzero().squeeze(1)
+        return self.pinned(
+            {"input_ids": ids, "condition_mask": condition_mask, "positions": positions, "targets": ids[text]}
+        )
+
+    def pinned(self, part: Part) -> Part:
+        """In memory from where a GPU takes it without anybody waiting."""
+        return {name: value.pin_memory() for name, value in part.items()} if self.device.type == "cuda" else part
+
+    def parts(self, kind: UpdateKind, batch: list[Part]) -> Iterator[Part]:
+        """What each update needs, on the device: vectors too, and the hypotheses of a corrector."""
+        if kind == "correction" and self.spent < self.correction_start * self.seconds:
+            batch = batch[:1]  # drafts come first
+        batch = [{name: value.to(self.device, non_blocking=True) for name, value in part.items()} for part in batch]
+        ids = torch.cat([part["input_ids"] for part in batch])
+        vectors = self.embed(ids)
+        for part, own in zip(batch, vectors.split(self.config.batch_size), strict=True):
+            part["embedding"] = own
+        if len(batch) > 1:
+            torch.manual_seed(self.config.seed + self.drawn)
+            order = torch.randperm(len(ids), device=self.device)  # rows of a pool differ in kind
+            synchronize(self.device)
+            began = time.monotonic()
+            with self.autocast():
+                hypothesis = write_pool(self.model, self.embed, ids[order], vectors[order]).rows(order.argsort())
+            synchronize(self.device)
+            self.writing += time.monotonic() - began
+            for number, part in enumerate(batch):
+                rows = torch.arange(len(part["input_ids"]), device=self.device) + number * self.config.batch_size
+                part["hypothesis"] = hypothesis.rows(rows)
+        yield from batch
+
+    def autocast(self) -> torch.autocast:
+        """Matrix products in bf16 on a GPU. Weights that were cast without gradients must not be used with them."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+
+    def update(self, part: Part) -> tuple[Tensor, float]:
         """One update; its loss, which is not waited for, and its operations."""
         factor = self.rate_factor()
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
-        batch.embedding = self.encoder.encode_ids(batch.input_ids.to(self.device), self.noise.end)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            written = self.write_hypotheses(batch) if kind == "correction" and isinstance(batch, CausalBatch) else 0.0
-            loss, operations = self.loss(batch)
+        with self.autocast():
+            loss, operations = self.loss(part)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.live, self.config.max_grad_norm)
         for optimizer in self.optimizers:
@@ -161,34 +230,26 @@ class GPURun:
             optimizer.zero_grad()
         decay = min(self.config.ema_decay, (1 + self.updates) / (10 + self.updates))
         torch._foreach_lerp_(self.average, [weight.detach() for weight in self.live], 1 - decay)
-        self.updates += 1
-        return loss.detach(), operations + written
-
-    def write_hypotheses(self, batch: CausalBatch) -> float:
-        """Gives a batch what its texts correct; the operations of that."""
-        (rows, length), generator = batch.input_ids.shape, generator_for(self.config.seed, self.updates, 3)
-        batch.hypothesis = write_hypotheses(self.model, self.embed, batch.embedding, length, generator)
-        return writing_operations(self.model, rows, length)
+        self.updates, self.texts = self.updates + 1, self.texts + len(part["input_ids"])
+        return loss.detach(), operations
 
     def embed(self, ids: Tensor) -> Tensor:
         """(B, D) the encoder's vectors of texts (B, L)."""
         return self.encoder.encode_ids(ids, self.noise.end)
 
-    def loss(self, batch: NoisedBatch | CausalBatch) -> tuple[Tensor, float]:
-        """The loss of a batch as in `Run.loss` and `Run.causal_loss`, and its operations."""
-        (rows, length), count, device = batch.input_ids.shape, len(batch.positions), self.device
-        where = {name: getattr(batch, name).to(device) for name in ("condition_mask", "positions", "targets")}
-        if isinstance(batch, CausalBatch):
-            ids = batch.input_ids.to(device)
-            hypothesis = batch.hypothesis
-            loss = self.model(ids, batch.embedding, None, **where, causal=True, hypothesis=hypothesis).loss
-            return loss, training_flops(self.model, rows, added_positions(self.model, hypothesis) + length - 1, count)
-        write_drafts(self.model, self.model, batch)
-        weights = loss_weights(self.config.loss_weight, batch.timestep, batch.masked, self.noise.schedule)
-        weights = weights[batch.positions // length] * batch.position_weights
-        ids, timestep = batch.noised_ids.to(device), batch.timestep.to(device)
-        loss = self.model(ids, batch.embedding, timestep, **where, target_weights=weights.to(device)).loss
-        return loss, training_flops(self.model, rows, length, count) + draft_operations(self.model, batch)
+    def loss(self, part: Part) -> tuple[Tensor, float]:
+        """The loss as in `Run.loss` and `Run.causal_loss`, and the operations of both passes."""
+        (rows, length), count = part["input_ids"].shape, len(part["positions"])
+        rest = {name: part[name] for name in ("condition_mask", "positions", "targets")}
+        if kind_of(part) == "masked":
+            loss = self.model(
+                part["noised_ids"], part["embedding"], part["timestep"],
+                target_weights=part["target_weights"], **rest,
+            ).loss  # fmt: skip
+            return loss, training_flops(self.model, rows, length, count)
+        hypothesis = part.get("hypothesis")
+        loss = self.model(part["input_ids"], part["embedding"], None, causal=True, hypothesis=hypothesis, **rest).loss
+        return loss, training_flops(self.model, rows, added_positions(self.model, hypothesis) + length - 1, count)
 
     def rate_factor(self) -> float:
         """Linear warm-up by updates, then constant, then a line down to 0 over the last share of the seconds."""
@@ -196,20 +257,24 @@ class GPURun:
         return min(1.0, (self.updates + 1) / max(self.rates.warmup_steps, 1), left / max(self.decay_share, 1e-9))
 
     @torch.no_grad()
-    def validate(self) -> float | None:
-        """Mean −log p a token of held-out texts from left to right, by the averaged weights."""
-        if not self.config.causal_share:
-            return None
-        ids = self.validation_texts.batch(0, self.config.validation_size).to(self.device)
-        vectors = self.encoder.encode_ids(ids, self.noise.end)
+    def validate(self) -> dict[str, Any]:
+        """Of held-out texts, by the averaged weights: −log p a token from left to right, drafts, corrections."""
+        config, found = self.config, {}
+        if not config.causal_share:
+            return {}
+        is_correcting = config.correction_share and self.spent >= self.correction_start * self.seconds
+        with self.averaged(), self.autocast(), uncompiled(self.model):
+            for canvas in config.canvas_lengths or [config.max_sequence_length]:
+                ids = self.validation_texts.batch(0, config.validation_size, canvas).to(self.device)
+                vectors, count = self.embed(ids), int(text_positions(ids, self.noise.end).sum())
+                parts = zip(ids.split(256), vectors.split(256), strict=True)
+                total = sum(float(self.model.log_likelihood(*part).sum()) for part in parts)
+                scores = held_out_scores(self.model, self.encoder, ids[:HELD_OUT], CORRECTIONS if is_correcting else 0)
+                found |= {"nats_a_token" + f"_{canvas}": round(-total / count, 4)}
+                found |= {f"{name}_{canvas}": value for name, value in scores.items()}
         if fingerprint := Fingerprint.of(vectors):
             self.model.config.encoder_fingerprint = fingerprint.to_text()
-        with self.averaged(), torch.compiler.set_stance("force_eager"):
-            total = sum(
-                float(self.model.log_likelihood(*part).sum())
-                for part in zip(ids.split(256), vectors.split(256), strict=True)
-            )
-        return -total / int(text_positions(ids, self.noise.end).sum())
+        return found
 
     @contextmanager
     @torch.no_grad()
@@ -222,6 +287,15 @@ class GPURun:
         finally:
             torch._foreach_copy_(self.live, kept)
 
+    @torch.no_grad()
+    def snapshot(self) -> dict[str, Tensor]:
+        """The averaged weights in fp16."""
+        with self.averaged():
+            return {
+                name: weight.detach().to("cpu", torch.float16).contiguous()
+                for name, weight in self.model.state_dict().items() if name not in self.model._tied_weights_keys
+            }  # fmt: skip
+
     def save(self) -> None:
         """Write the state, whole or not at all.
 
@@ -230,34 +304,57 @@ class GPURun:
         """
         if not all(bool(weight.isfinite().all()) for weight in self.live):
             raise EmbInvError(f"update {self.updates}: the weights are not finite. The state before them is kept.")
-        state = {"updates": self.updates, "spent": self.spent, "model": self.live, "average": self.average,
+        numbers = {name: getattr(self, name) for name in NUMBERS}
+        state = {**numbers, "model": self.live, "average": self.average,
                  "optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}  # fmt: skip
         torch.save(state, self.disk / f"{STATE}.tmp")
         (self.disk / f"{STATE}.tmp").replace(self.disk / STATE)
+        save_file(self.snapshot(), self.disk / f"{WEIGHTS}.tmp")
+        (self.disk / f"{WEIGHTS}.tmp").replace(self.disk / WEIGHTS)
+        (self.disk / CONFIG).write_text(json.dumps(self.model.config.to_dict()))
 
     @torch.no_grad()
     def load(self, state: dict[str, Any]) -> None:
         """The inverse of `save`."""
-        self.updates, self.spent = state["updates"], state["spent"]
+        for name in NUMBERS:
+            setattr(self, name, state[name])
         torch._foreach_copy_(self.live, state["model"])
         torch._foreach_copy_(self.average, state["average"])
         for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(values)
 
-    def log(self, losses: "deque[tuple[UpdateKind, Tensor]]", texts: float, share: float) -> None:
+    def log(self, losses: "deque[tuple[UpdateKind, Tensor]]", texts: float, share: float, seconds: float) -> None:
         """A line of the mean losses and the speed."""
         means = {}
         for name in ("masked", "causal", "correction"):
             if mine := [loss for kind, loss in losses if kind == name]:
                 means["loss" if name == "masked" else f"loss_{name}"] = round(float(torch.stack(mine).mean()), 4)
         speed = {"texts_a_second": round(texts), "share_of_matmul_rate": round(share, 3)}
-        self.write_line({"updates": self.updates, "spent": round(self.spent, 1), **means, **speed})
+        speed["writing_share"], self.writing = round(self.writing / seconds, 3), 0.0
+        numbers = {"updates": self.updates, "texts": self.texts, "spent": round(self.spent, 1)}
+        self.write_line({**numbers, **means, **speed})
 
     def write_line(self, values: dict[str, Any]) -> None:
         """To the log on the disk and to the screen."""
         with (self.disk / LOG).open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
         print(json.dumps(values), flush=True)
+
+
+def kind_of(part: Part) -> UpdateKind:
+    """What an update learns."""
+    if "noised_ids" in part:
+        return "masked"
+    return "correction" if "hypothesis" in part else "causal"
+
+
+def batched(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Muon's matrices together; any other optimizer as it is."""
+    if type(optimizer) is not torch.optim.Muon:
+        return optimizer
+    group = optimizer.param_groups[0]
+    settings = {name: group[name] for name in ("lr", "weight_decay", "adjust_lr_fn")}
+    return BatchedMuon(group["params"], **settings)
 
 
 def new_model(config: TrainingConfig, encoder: PackedEncoder, vocabulary: Any) -> EmbInvForMaskedDiffusion:

@@ -57,14 +57,15 @@ def matmul_rate(device: torch.device, dtype: torch.dtype, seconds: float = 0.5) 
     out = left @ right
     best, start = 0.0, time.perf_counter()
     while time.perf_counter() - start < seconds:
-        _synchronize(device)
+        synchronize(device)
         began = time.perf_counter()
         torch.mm(left, right, out=out)
-        _synchronize(device)
+        synchronize(device)
         best = max(best, 2 * size**3 / (time.perf_counter() - began))
     return best
 
 
-def _synchronize(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
+    """Wait for a GPU to do what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
