@@ -7,6 +7,7 @@ modulation adds to them.
 A trunk attends in two orders: in full, or, with `causal`, each position to itself and what stands to its left.
 """
 
+import copy
 from typing import Any
 
 import torch
@@ -192,6 +193,17 @@ class BertTrunk(nn.Module):
             hidden = layer(hidden, part, attention_mask=mask, **order)
         return hidden
 
+    def first_layers(self, count: int) -> "BertTrunk":
+        """This trunk without its later layers; the weights are the same ones, not copies."""
+        if count == len(self.layers):
+            return self
+        short = _without_children(self, "encoder")
+        short.encoder = _without_children(self.encoder, "layer")
+        short.encoder.layer = nn.ModuleList(list(self.layers)[:count])
+        short.norms = self.norms[:count]
+        short.num_norms = 1 + sum(short.norms)
+        return short
+
 
 class ModernBertTrunkEmbeddings(nn.Module):
     """ModernBERT's embeddings under the library's names; their norm is applied by the trunk."""
@@ -252,6 +264,16 @@ class ModernBertTrunk(nn.Module):
             hidden = layer(hidden, part, attention_mask=masks[kind], position_embeddings=rotations[kind], **order)
         return adaptive_norm(hidden, self.final_norm, modulation[:, -1])
 
+    def first_layers(self, count: int) -> "ModernBertTrunk":
+        """This trunk without its later layers; the weights are the same ones, not copies."""
+        if count == len(self.layers):
+            return self
+        short = _without_children(self, "layers")
+        short.layers = nn.ModuleList(list(self.layers)[:count])
+        short.norms, short.kinds = self.norms[:count], self.kinds[:count]
+        short.num_norms = 2 + sum(short.norms)
+        return short
+
     def _attention_masks(self, hidden: Tensor, attention_mask: Tensor | None) -> dict[str, Mask]:
         kinds = sorted(set(self.kinds))
         if attention_mask is None and hidden.shape[1] <= self.config.sliding_window:
@@ -273,6 +295,13 @@ class ModernBertTrunk(nn.Module):
             within = sliding_window_bidirectional_overlay(window)
             masks["sliding_attention"] = create_causal_mask(*inputs, and_mask_function=within, **seen)
         return masks
+
+
+def _without_children(module: nn.Module, *names: str) -> Any:
+    """A shallow copy of a module, whose children of those names may be set without changing the module."""
+    shallow = copy.copy(module)
+    shallow._modules = {name: child for name, child in module._modules.items() if name not in names}
+    return shallow
 
 
 def _order(causal: bool, past_key_values: Cache | None) -> dict[str, Any]:

@@ -43,6 +43,8 @@ class EmbInvConfig(PreTrainedConfig):
         timestep_features: number of sinusoidal features φ(t) of the timestep.
         surrogate_rank: rank of the surrogate encoder's changes to the trunk (the last stage of training), 0 for none;
             from the trunk's width on they are whole matrices.
+        surrogate_layers: depth of the surrogate encoder, None for the trunk's.
+        surrogate_table: whether the surrogate encoder has a table of tokens of its own.
         word_head_size: width of the head that says which words are in a vector, 0 for none.
         encoder_id, encoder_revision, encoder_prompt: the encoder whose vectors this model inverts.
         encoder_fingerprint: mean and variance of that encoder's vectors, see `Fingerprint`; None where none was taken.
@@ -72,6 +74,8 @@ class EmbInvConfig(PreTrainedConfig):
     correction_share: float | int = 0.0
     timestep_features: int = 64
     surrogate_rank: int = 0
+    surrogate_layers: int | None = None
+    surrogate_table: bool = False
     word_head_size: int = 0
     encoder_id: str | None = None
     encoder_revision: str | None = None
@@ -149,6 +153,9 @@ class EmbInvConfig(PreTrainedConfig):
             raise EmbInvError(f"correction_share must be in [0, 1], got {self.correction_share}.")
         if self.surrogate_rank < 0:
             raise EmbInvError(f"surrogate_rank must be 0 or more, got {self.surrogate_rank}.")
+        if not 1 <= (self.surrogate_layers or 1) <= self.num_hidden_layers:
+            most = self.num_hidden_layers
+            raise EmbInvError(f"surrogate_layers must be 1 to {most}, the trunk's, got {self.surrogate_layers}.")
         if self.word_head_size < 0:
             raise EmbInvError(f"word_head_size must be 0 or more, got {self.word_head_size}.")
         if self.weight_bits not in (None, 8):

@@ -8,6 +8,20 @@ from torch import Tensor
 from .linear_embinv import linear
 
 
+# rows whose logits exist at a time: a CPU's caches want few, a GPU's processors many
+CHUNK_ROWS, CHUNK_ROWS_GPU = 1024, 8192
+
+
+def differences(logits: Tensor, targets: Tensor, wants_gradient: bool) -> tuple[Tensor, Tensor | None]:
+    """−log p (M,) of targets by logits (M, V), and its gradient p − onehot (M, V) in the dtype of the logits."""
+    log_p = logits.float().log_softmax(dim=-1)
+    losses = -log_p.gather(1, targets[:, None]).squeeze(1)
+    if not wants_gradient:
+        return losses, None
+    p = log_p.exp_().scatter_add_(1, targets[:, None], log_p.new_full((len(log_p), 1), -1.0))
+    return losses, p.to(logits.dtype)
+
+
 class _ChunkedCrossEntropy(torch.autograd.Function):
     """Σ weights · CE(hidden · Wᵀ + b, targets): logits of one chunk of rows exist at a time, and only once.
 
@@ -32,13 +46,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         compute_weight = weight.to(hidden.dtype)
         for first in range(0, hidden.shape[0], chunk_size):
             rows = slice(first, first + chunk_size)
-            log_p = linear(hidden[rows], compute_weight, bias.to(hidden.dtype)).float().log_softmax(dim=-1)
-            losses[rows] = -log_p.gather(1, targets[rows, None]).squeeze(1)
-            if any(needed):
+            logits = linear(hidden[rows], compute_weight, bias.to(hidden.dtype))
+            losses[rows], grad = differences(logits, targets[rows], any(needed))
+            if grad is not None:
                 # (p − onehot) · weight: the weight is applied to the narrow side of each product
                 row_weights = weights[rows, None].to(hidden.dtype)
-                grad = log_p.exp_().scatter_add_(1, targets[rows, None], log_p.new_full((len(log_p), 1), -1.0))
-                grad = grad.to(hidden.dtype)
                 if grad_hidden is not None:
                     grad_hidden[rows] = (grad @ compute_weight).mul_(row_weights)
                 if grad_weight is not None and weight.dtype == hidden.dtype:
@@ -58,18 +70,20 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
 
 def chunked_cross_entropy(
-    hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, weights: Tensor, chunk_size: int = 1024
+    hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, weights: Tensor, chunk_size: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """Weighted sum of cross entropies over a vocabulary of V tokens.
 
     Args:
         hidden: (M, H) in the dtype of computation. weight: (V, H). bias: (V,). targets: (M,) int64.
         weights: (M,) float, factor of each row's loss; no gradient flows to it.
-        chunk_size: rows whose logits exist at a time.
+        chunk_size: rows whose logits exist at a time; None = what suits the device.
 
     Returns:
         loss () float32, differentiable in hidden, weight and bias, and the rows' own losses (M,), which are not.
     """
+    if chunk_size is None:
+        chunk_size = CHUNK_ROWS if hidden.is_cpu else CHUNK_ROWS_GPU
     # torch gives `apply` no types
     loss, losses = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
         hidden, weight, bias, targets, weights.float(), chunk_size

@@ -37,6 +37,7 @@ from .linear_embinv import use_linear
 from .pipeline_embinv import EmbeddingInversionPipeline
 from .storage_embinv import add_peaks
 from .surrogate_embinv import Surrogate
+from .surrogate_embinv import fitting_layers
 from .trunk_embinv import Trunk
 from .trunk_embinv import adaptive_norm
 from .trunk_embinv import build_trunk
@@ -199,26 +200,37 @@ class EmbInvForMaskedDiffusion(
         self.get_input_embeddings().requires_grad_(True)
 
     def add_surrogate(
-        self, rank: int, first_token_id: int | None = None, weights: dict[str, Tensor] | None = None
+        self,
+        rank: int,
+        first_token_id: int | None = None,
+        weights: dict[str, Tensor] | None = None,
+        has_table: bool = False,
     ) -> None:
-        """Give the model a surrogate encoder, untrained; one of that rank stays as it is.
+        """Give the model a surrogate encoder, untrained; one of that rank and that kind stays as it is.
 
         Args:
             first_token_id: what the encoder reads before a text.
-            weights: the encoder's, by the library's names. Where they fit the trunk, the surrogate starts as near to
-                them as its rank allows, else as the trunk.
+            weights: the encoder's, by the library's names. Where they fit the trunk, or its first layers alone, the
+                surrogate has so many, and starts as near to them as its rank allows; else it starts as the trunk.
+            has_table: whether it has a table of tokens of its own.
         """
-        if self.config.surrogate_rank != rank:
-            self.config.surrogate_rank = rank
+        if (self.config.surrogate_rank, self.config.surrogate_table) != (rank, has_table):
+            self.config.surrogate_rank, self.config.surrogate_table = rank, has_table
+            self.config.surrogate_layers = fitting_layers(self.trunk, weights or {})
             self.surrogate = Surrogate(self.config, self.trunk).to(self.device, self.dtype)
             self.surrogate.apply(self._init_weights)
+            if self.surrogate.table is not None:
+                self.surrogate.table.load_state_dict(self.get_input_embeddings().state_dict())
             if first_token_id is not None:
-                self.surrogate.start.data.copy_(self.get_input_embeddings().weight[first_token_id])
+                table = (weights or {}).get(self.trunk.embedding_name) if has_table else None
+                table = self.get_input_embeddings().weight if table is None else table
+                self.surrogate.start.data.copy_(table[first_token_id])
             self.surrogate.approach(self.trunk, weights or {})
 
     def drop_surrogate(self) -> None:
         """Take the surrogate encoder away, as when the weights have changed that it shares with the trunk."""
         self.config.surrogate_rank, self.surrogate = 0, None
+        self.config.surrogate_layers, self.config.surrogate_table = None, False
 
     def embed(self, ids: Tensor) -> Tensor:
         """About the encoder's vectors (N, D) of texts, ids (N, L) with ends behind them, by the surrogate.

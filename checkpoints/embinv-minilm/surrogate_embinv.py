@@ -21,18 +21,23 @@ class Surrogate(nn.Module):
     first token a lot, and the inverter's texts have none: without the start, no weights reach such an encoder.
 
     From a rank of H on, the changes are whole matrices, the tables of positions and token types have some, too, and
-    the token embeddings go through a linear map. Where the encoder has the trunk's shape, such a surrogate is the
-    encoder but for its token embeddings.
+    the token embeddings go through a linear map, or are a table of the surrogate's own. Where the encoder's layers
+    have the shape of the trunk's, such a surrogate is the encoder but for its token embeddings; with its own table
+    it is the encoder. It may have fewer layers than the trunk.
     """
 
     def __init__(self, config: EmbInvConfig, trunk: Trunk) -> None:
         super().__init__()
         self.end_token_id = config.eos_token_id
+        self.depth = config.surrogate_layers or len(trunk.layers)
+        trunk = trunk.first_layers(self.depth)
         self.start = nn.Parameter(torch.zeros(config.hidden_size))  # stands for the embedding of a first token
         self.shifts = nn.ParameterList(torch.zeros_like(trunk.get_parameter(name)) for name in _vectors(trunk))
         self.down, self.up, self.whole = nn.ParameterList(), nn.ParameterList(), nn.ParameterList()
         is_whole = config.surrogate_rank >= config.hidden_size
-        self.tokens = nn.Linear(config.hidden_size, config.hidden_size) if is_whole else None
+        has_table = config.surrogate_table
+        self.table = nn.Embedding(config.vocab_size, config.hidden_size) if has_table else None
+        self.tokens = nn.Linear(config.hidden_size, config.hidden_size) if is_whole and not has_table else None
         for name in _tables(trunk) + _matrices(trunk) if is_whole else []:
             self.whole.append(torch.zeros_like(trunk.get_parameter(name)))
         for name in [] if is_whole else _matrices(trunk):
@@ -46,25 +51,28 @@ class Surrogate(nn.Module):
         """The trunk's forward pass with the changes as they are now, put together once for many calls."""
         if self._merged and self.start.is_cpu and not torch.is_grad_enabled():
             return self._merged[0]
-        weights = self._weights(trunk)
-        return lambda *inputs: functional_call(trunk, weights, inputs)
+        short = trunk.first_layers(self.depth)
+        weights = self._weights(short)
+        return lambda *inputs: functional_call(short, weights, inputs)
 
     def forward(self, trunk: Trunk, ids: Tensor, read: Callable[..., Tensor]) -> Tensor:
         """Canvas rows (N, L), ends behind the text → unit vectors (N, D) float32; `read` is the `reader`."""
         text = text_positions(ids, self.end_token_id)
         width = int(text.sum(dim=1).max())
         ids, text = ids[:, :width], text[:, :width]
-        tokens = trunk.token_embeddings(ids).detach()
+        tokens = trunk.token_embeddings(ids).detach() if self.table is None else self.table(ids)
         tokens = tokens if self.tokens is None else self.tokens(tokens)
         tokens = torch.cat([self.start.expand(len(ids), 1, -1), tokens], dim=1)
         text = nn.functional.pad(text, (1, 0), value=True)
-        inputs = tokens, tokens.new_zeros(len(ids), trunk.num_norms, 2, tokens.shape[-1]), text.long()
+        num_norms = trunk.first_layers(self.depth).num_norms
+        inputs = tokens, tokens.new_zeros(len(ids), num_norms, 2, tokens.shape[-1]), text.long()
         hidden = read(*inputs)
         mean = (hidden * text[..., None]).sum(dim=1) / text.sum(dim=1, keepdim=True)
         return nn.functional.normalize(self.dense(mean).float(), dim=-1)
 
     def merge(self, trunk: Trunk) -> Trunk:
         """A copy of the trunk that holds the changes, which reads texts from now on where no gradient is wanted."""
+        trunk = trunk.first_layers(self.depth)
         tokens = trunk.token_embeddings  # of no use in the copy, which is given their vectors
         merged = copy.deepcopy(trunk, {id(tokens): tokens})
         weights = self._weights(trunk)
@@ -77,9 +85,13 @@ class Surrogate(nn.Module):
     @torch.no_grad()
     def approach(self, trunk: Trunk, weights: dict[str, Tensor]) -> None:
         """Start as near to an encoder's `weights` as this rank allows, if there is one of every name and shape."""
+        trunk = trunk.first_layers(self.depth)
         own = {name: trunk.get_parameter(name) for name in self._changes(trunk)}
         if any(name not in weights or weights[name].shape != weight.shape for name, weight in own.items()):
             return
+        table = weights.get(trunk.embedding_name)
+        if self.table is not None and table is not None and table.shape == self.table.weight.shape:
+            self.table.weight.copy_(table)
         for name, change in self._changes(trunk).items():
             wanted = weights[name].to(own[name]) - own[name]
             if isinstance(change, Tensor):
@@ -120,6 +132,13 @@ class Surrogate(nn.Module):
         for name, change in self._changes(trunk).items():
             weights[name] = weights[name] + (change if isinstance(change, Tensor) else change[0] @ change[1])
         return weights
+
+
+def fitting_layers(trunk: Trunk, weights: dict[str, Tensor]) -> int | None:
+    """How many of the trunk's first layers an encoder's `weights` fill, where it has no more; None for all."""
+    depths = range(1, len(trunk.layers) + 1)
+    known = sum(all(name in weights for name in _matrices(trunk.first_layers(depth))) for depth in depths)
+    return known if 0 < known < len(trunk.layers) else None
 
 
 def _matrices(trunk: Trunk) -> list[str]:

@@ -194,7 +194,8 @@ def _only_part(
     """The part of a last stage, new where the model has none; nothing of the model trains."""
     _drop_stale(model, False, False, ["surrogate" if config.surrogate_rank else "words"])
     if config.surrogate_rank:
-        model.add_surrogate(config.surrogate_rank, tokenizer.cls_token_id, encoder.weights)
+        first = tokenizer.cls_token_id
+        model.add_surrogate(config.surrogate_rank, first, encoder.weights, has_table=config.surrogate_table)
     else:
         model.add_word_head(config.word_head_size)
     model.requires_grad_(False)

@@ -84,6 +84,33 @@ def test_it_starts_from_the_encoder(family):
     assert torch.allclose(model.embed(ids), torch.nn.functional.normalize(mean, dim=-1), atol=1e-4)
 
 
+@pytest.mark.parametrize("has_table", [False, True])
+def test_it_may_be_shallower_than_the_trunk(family, has_table, tmp_path):
+    """A surrogate as deep as a doubled trunk costs twice the encoder's time, and starts from none of its weights."""
+    model, encoder, ids = awaken(tiny_model(family)), awaken(tiny_model(family, seed=1)), texts(5)
+    if not has_table:
+        encoder.trunk.token_embeddings.load_state_dict(model.trunk.token_embeddings.state_dict())
+    depth = len(model.trunk.layers) - 1
+    short = encoder.trunk.first_layers(depth)
+    written = model(ids, unit_vectors(5), torch.full((5,), 0.5)).logits
+    model.add_surrogate(model.config.hidden_size, 7, dict(short.named_parameters()), has_table)
+    assert model.config.surrogate_layers == depth and len(model.trunk.layers) == depth + 1
+    framed = torch.cat([torch.full((5, 1), 7), ids], dim=1)
+    read = text_positions(framed, END)
+    tokens = short.token_embeddings(framed)
+    hidden = short(tokens, torch.zeros(5, short.num_norms, 2, tokens.shape[-1]), read.long())
+    mean = (hidden * read[..., None]).sum(dim=1) / read.sum(dim=1, keepdim=True)
+    wanted = torch.nn.functional.normalize(model.surrogate.dense(mean), dim=-1)
+    assert torch.allclose(model.embed(ids), wanted, atol=1e-4)
+    assert torch.equal(model(ids, unit_vectors(5), torch.full((5,), 0.5)).logits, written)
+    model.save_pretrained(tmp_path)
+    loaded = type(model).from_pretrained(tmp_path).eval()
+    assert torch.allclose(loaded.embed(ids), wanted, atol=1e-4)
+    if "onednn" in torch.backends.quantized.supported_engines:
+        with torch.no_grad():
+            assert float((loaded.to_int8().embed(ids) * wanted).sum(dim=1).min()) > 0.98
+
+
 def test_token_embeddings_that_moved_are_mapped_back():
     """What training did to the tokens alike is linear: left in, a surrogate of full rank is another encoder.
 
