@@ -44,7 +44,8 @@ class EmbInvConfig(PreTrainedConfig):
         surrogate_rank: rank of the surrogate encoder's changes to the trunk (the last stage of training), 0 for none;
             from the trunk's width on they are whole matrices.
         surrogate_layers: depth of the surrogate encoder, None for the trunk's.
-        surrogate_table: whether the surrogate encoder has a table of tokens of its own.
+        surrogate_table: whether the surrogate encoder adds a table of its own to the trunk's token embeddings; a
+            checkpoint in 8 bits stores it in 4.
         word_head_size: width of the head that says which words are in a vector, 0 for none.
         encoder_id, encoder_revision, encoder_prompt: the encoder whose vectors this model inverts.
         encoder_fingerprint: mean and variance of that encoder's vectors, see `Fingerprint`; None where none was taken.
@@ -156,6 +157,8 @@ class EmbInvConfig(PreTrainedConfig):
         if not 1 <= (self.surrogate_layers or 1) <= self.num_hidden_layers:
             most = self.num_hidden_layers
             raise EmbInvError(f"surrogate_layers must be 1 to {most}, the trunk's, got {self.surrogate_layers}.")
+        if self.surrogate_table and self.hidden_size % 2:
+            raise EmbInvError(f"surrogate_table needs a trunk of even width, got {self.hidden_size}.")
         if self.word_head_size < 0:
             raise EmbInvError(f"word_head_size must be 0 or more, got {self.word_head_size}.")
         if self.weight_bits not in (None, 8):

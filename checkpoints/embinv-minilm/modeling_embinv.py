@@ -36,6 +36,7 @@ from .integrity_embinv import CheckedLoading
 from .linear_embinv import use_linear
 from .pipeline_embinv import EmbeddingInversionPipeline
 from .storage_embinv import add_peaks
+from .storage_embinv import halve_table
 from .surrogate_embinv import Surrogate
 from .surrogate_embinv import fitting_layers
 from .trunk_embinv import Trunk
@@ -96,7 +97,8 @@ class EmbInvPreTrainedModel(CheckedLoading, PreTrainedModel):
                 init.normal_(dense.weight, std=dense.in_features**-0.5)  # keeps the variance of e's entries
                 init.zeros_(dense.bias)
         elif isinstance(module, Surrogate):
-            for zero in (module.start, *module.shifts.parameters()):
+            tables = [] if module.table is None else [module.table.weight]
+            for zero in (module.start, *module.shifts.parameters(), *tables):
                 init.zeros_(zero)
             for down, up in zip(module.down, module.up, strict=True):
                 init.normal_(down, std=down.shape[1] ** -0.5)
@@ -156,6 +158,9 @@ class EmbInvForMaskedDiffusion(
         backbone._attn_implementation = config._attn_implementation
         self.projector = ConditionProjector(config)
         self.timestep_features = TimestepFeatures(config)
+        # registered although it may be None: added later, it stands where loading puts it, and so do its row peaks
+        for name in ("condition_tokens", "correction_tokens", "trunk", "surrogate", "word_head"):
+            self.register_module(name, None)
         self.condition_tokens = ConditionTokens(config) if config.num_condition_tokens else None
         self.correction_tokens = CorrectionTokens(config.hidden_size) if config.correction_share else None
         self.trunk = build_trunk(backbone)
@@ -171,6 +176,7 @@ class EmbInvForMaskedDiffusion(
         self.post_init()  # type: ignore[no-untyped-call]
         if config.weight_bits:
             add_peaks(self)
+            halve_table(self)
 
     @property
     def noise_schedule(self) -> NoiseSchedule:
@@ -212,15 +218,13 @@ class EmbInvForMaskedDiffusion(
             first_token_id: what the encoder reads before a text.
             weights: the encoder's, by the library's names. Where they fit the trunk, or its first layers alone, the
                 surrogate has so many, and starts as near to them as its rank allows; else it starts as the trunk.
-            has_table: whether it has a table of tokens of its own.
+            has_table: whether a table of its own is added to the mapped token embeddings.
         """
         if (self.config.surrogate_rank, self.config.surrogate_table) != (rank, has_table):
             self.config.surrogate_rank, self.config.surrogate_table = rank, has_table
             self.config.surrogate_layers = fitting_layers(self.trunk, weights or {})
             self.surrogate = Surrogate(self.config, self.trunk).to(self.device, self.dtype)
             self.surrogate.apply(self._init_weights)
-            if self.surrogate.table is not None:
-                self.surrogate.table.load_state_dict(self.get_input_embeddings().state_dict())
             if first_token_id is not None:
                 table = (weights or {}).get(self.trunk.embedding_name) if has_table else None
                 table = self.get_input_embeddings().weight if table is None else table

@@ -21,9 +21,9 @@ class Surrogate(nn.Module):
     first token a lot, and the inverter's texts have none: without the start, no weights reach such an encoder.
 
     From a rank of H on, the changes are whole matrices, the tables of positions and token types have some, too, and
-    the token embeddings go through a linear map, or are a table of the surrogate's own. Where the encoder's layers
-    have the shape of the trunk's, such a surrogate is the encoder but for its token embeddings; with its own table
-    it is the encoder. It may have fewer layers than the trunk.
+    the token embeddings go through a linear map, to which a table of the surrogate's own may be added. Where the
+    encoder's layers have the shape of the trunk's, such a surrogate is the encoder but for its token embeddings; with
+    a table it is the encoder. It may have fewer layers than the trunk.
     """
 
     def __init__(self, config: EmbInvConfig, trunk: Trunk) -> None:
@@ -35,9 +35,8 @@ class Surrogate(nn.Module):
         self.shifts = nn.ParameterList(torch.zeros_like(trunk.get_parameter(name)) for name in _vectors(trunk))
         self.down, self.up, self.whole = nn.ParameterList(), nn.ParameterList(), nn.ParameterList()
         is_whole = config.surrogate_rank >= config.hidden_size
-        has_table = config.surrogate_table
-        self.table = nn.Embedding(config.vocab_size, config.hidden_size) if has_table else None
-        self.tokens = nn.Linear(config.hidden_size, config.hidden_size) if is_whole and not has_table else None
+        self.tokens = nn.Linear(config.hidden_size, config.hidden_size) if is_whole else None
+        self.table = nn.Embedding(config.vocab_size, config.hidden_size) if config.surrogate_table else None
         for name in _tables(trunk) + _matrices(trunk) if is_whole else []:
             self.whole.append(torch.zeros_like(trunk.get_parameter(name)))
         for name in [] if is_whole else _matrices(trunk):
@@ -60,8 +59,8 @@ class Surrogate(nn.Module):
         text = text_positions(ids, self.end_token_id)
         width = int(text.sum(dim=1).max())
         ids, text = ids[:, :width], text[:, :width]
-        tokens = trunk.token_embeddings(ids).detach() if self.table is None else self.table(ids)
-        tokens = tokens if self.tokens is None else self.tokens(tokens)
+        tokens = self._mapped(trunk.token_embeddings(ids).detach())
+        tokens = tokens if self.table is None else tokens + self.table(ids)
         tokens = torch.cat([self.start.expand(len(ids), 1, -1), tokens], dim=1)
         text = nn.functional.pad(text, (1, 0), value=True)
         num_norms = trunk.first_layers(self.depth).num_norms
@@ -89,9 +88,8 @@ class Surrogate(nn.Module):
         own = {name: trunk.get_parameter(name) for name in self._changes(trunk)}
         if any(name not in weights or weights[name].shape != weight.shape for name, weight in own.items()):
             return
-        table = weights.get(trunk.embedding_name)
-        if self.table is not None and table is not None and table.shape == self.table.weight.shape:
-            self.table.weight.copy_(table)
+        if self.table is not None and trunk.embedding_name in weights:
+            self._take_table(trunk, weights[trunk.embedding_name])
         for name, change in self._changes(trunk).items():
             wanted = weights[name].to(own[name]) - own[name]
             if isinstance(change, Tensor):
@@ -119,6 +117,19 @@ class Surrogate(nn.Module):
         fitted = torch.linalg.lstsq(own * weights, table * weights).solution
         self.tokens.weight.copy_(fitted[:-1].T)
         self.tokens.bias.copy_(fitted[-1])
+        if self.table is not None:
+            self._take_table(trunk, table)
+
+    def _mapped(self, tokens: Tensor) -> Tensor:
+        """The trunk's token embeddings (…, H) as near to an encoder's as a linear map brings them."""
+        return tokens if self.tokens is None else self.tokens(tokens)
+
+    def _take_table(self, trunk: Trunk, table: Tensor) -> None:
+        """Keep what the linear map leaves of an encoder's `table` (V, H), where there is room for it."""
+        assert self.table is not None
+        if table.shape == self.table.weight.shape:
+            own = self._mapped(trunk.token_embeddings.weight.detach())
+            self.table.weight.copy_(table.to(own) - own)
 
     def _changes(self, trunk: Trunk) -> dict[str, Tensor | tuple[Tensor, Tensor]]:
         """What is added to the trunk's weights, by name: a tensor, or the two factors of a product."""

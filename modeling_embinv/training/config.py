@@ -103,7 +103,9 @@ class TrainingConfig:
     surrogate_rank: Annotated[int, Bounds(0, 10_000)] = field(
         default=0, metadata={"help": "last stage: train nothing but a surrogate encoder of this rank"}
     )
-    surrogate_table: bool = field(default=False, metadata={"help": "give that surrogate a table of tokens of its own"})
+    surrogate_table: bool = field(
+        default=False, metadata={"help": "add a table of tokens of its own to that surrogate"}
+    )
     word_head_size: Annotated[int, Bounds(0, 10_000)] = field(
         default=0,
         metadata={"help": "last stage: train nothing but a word head of this width; texts are of 8 to 254 tokens"},

@@ -15,11 +15,13 @@ from tests.conftest import awaken, tiny_config, unit_vectors
 WEIGHTS = "model.safetensors"
 
 
-@pytest.fixture(params=[2, 16], ids=["low rank", "whole"])
+@pytest.fixture(params=[(2, False), (16, False), (16, True)], ids=["low rank", "whole", "table"])
 def model(request) -> EmbInvForMaskedDiffusion:
     """An inverter with a surrogate, condition tokens and a word head, none of whose weights is 0."""
     torch.manual_seed(0)
-    config = tiny_config(num_condition_tokens=2, word_head_size=8, surrogate_rank=request.param)
+    rank, has_table = request.param
+    sizes = {"surrogate_rank": rank, "surrogate_table": has_table}
+    config = tiny_config(num_condition_tokens=2, word_head_size=8, **sizes)
     model = awaken(EmbInvForMaskedDiffusion(config)).eval()
     with torch.no_grad():
         for weight in model.parameters():
@@ -40,9 +42,19 @@ def test_a_row_is_off_by_half_a_step_at_most(model, folder):
         change = (loaded[name] - weight).abs()
         if name in matrix_names(model):
             peak = weight.abs().amax(dim=1, keepdim=True)
-            assert (change <= peak * (0.5 / 127 + 2**-10)).all(), name  # and the peak's own rounding to 16 bits
+            steps = 7 if name == "surrogate.table.weight" else 127
+            assert (change <= peak * (0.5 / steps + 2**-10)).all(), name  # and the peak's own rounding to 16 bits
         else:
             assert (change <= weight.abs() * 2**-10 + 1e-7).all(), name
+
+
+def test_a_table_takes_half_a_byte_a_number(model, folder):
+    """Stored in 8 bits, a table of 30,522 tokens would take as much as all layers of the surrogate."""
+    stored = load_file(folder / WEIGHTS)
+    if model.surrogate.table is not None:
+        rows, width = model.surrogate.table.weight.shape
+        assert stored["surrogate.table.weight"].shape == (rows, width // 2)
+        assert stored["surrogate.table.weight"].dtype == torch.int8
 
 
 def test_a_loaded_model_is_like_any_other(model, folder, tmp_path):
@@ -113,3 +125,18 @@ def test_other_numbers_of_bits_are_refused(model, tmp_path):
     """Four bits would be written as eight."""
     with pytest.raises(ValueError, match="weight_bits must be 8"):
         model.save_pretrained(tmp_path, weight_bits=4)
+
+
+def test_parts_that_were_added_are_stored_with_their_own_peaks(tmp_path):
+    """A part that is added later stands behind all others, and loading puts it before them: rows get others' peaks."""
+    torch.manual_seed(0)
+    model = EmbInvForMaskedDiffusion(tiny_config(num_condition_tokens=2)).eval()
+    model.add_word_head(8)
+    model.add_surrogate(model.config.hidden_size, has_table=True)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight) * torch.rand(()))
+    model.save_pretrained(tmp_path, weight_bits=8)
+    loaded = dict(EmbInvForMaskedDiffusion.from_pretrained(tmp_path).named_parameters())
+    for name, weight in model.named_parameters():
+        assert (loaded[name] - weight).norm() <= 0.1 * weight.norm() + 1e-6, name

@@ -111,7 +111,8 @@ def test_it_may_be_shallower_than_the_trunk(family, has_table, tmp_path):
             assert float((loaded.to_int8().embed(ids) * wanted).sum(dim=1).min()) > 0.98
 
 
-def test_token_embeddings_that_moved_are_mapped_back():
+@pytest.mark.parametrize("has_table", [False, True])
+def test_token_embeddings_that_moved_are_mapped_back(has_table):
     """What training did to the tokens alike is linear: left in, a surrogate of full rank is another encoder.
 
     Rare tokens must not outweigh those that texts consist of.
@@ -125,10 +126,12 @@ def test_token_embeddings_that_moved_are_mapped_back():
         own[:9] += torch.randn(9, own.shape[1])  # these occur nowhere
     counts = torch.full((VOCAB,), 1000.0)
     counts[:9] = 0
-    model.add_surrogate(model.config.hidden_size, 7, dict(encoder.named_parameters()))
+    model.add_surrogate(model.config.hidden_size, 7, dict(encoder.named_parameters()), has_table)
     model.surrogate.fit_tokens(model.trunk, table.detach(), counts)
     mapped = model.surrogate.tokens(own)
     assert torch.allclose(mapped[9:], table[9:], atol=0.02)
+    if has_table:  # keeps what is left, of the rare ones, too
+        assert torch.allclose(mapped + model.surrogate.table.weight, table, atol=1e-5)
     assert (own[9:] - table[9:]).abs().mean() > 10 * (mapped[9:] - table[9:]).abs().mean()
 
 
