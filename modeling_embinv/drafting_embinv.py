@@ -59,9 +59,29 @@ class CachedPasses:
     def states(self, tokens: Tensor | None) -> Tensor:
         """The head's output (1 or 2, R, H) behind tokens (R,), or at the start, where there are none."""
         self.sampler.num_forward_passes += 1
-        ids = None if tokens is None else tokens.repeat(len(self.branches))[:, None]
-        states: Tensor = self.sampler.model.next_states(ids, self.condition, self.cache)
+        if tokens is None:
+            states = self._first_states()
+        else:
+            ids = tokens.repeat(len(self.branches))[:, None]
+            states = self.sampler.model.next_states(ids, self.condition, self.cache)
         return states.unflatten(0, (len(self.branches), -1))
+
+    def _first_states(self) -> Tensor:
+        """States behind the prefix, which is read once where the texts of neighbouring rows have the same.
+
+        A search writes several drafts for a vector, and several corrections of a hypothesis.
+        """
+        prefix = self.condition.prefix  # made of the vector and the hypothesis
+        is_new = torch.ones(len(prefix), dtype=torch.bool, device=self.device)
+        is_new[1:] = (prefix[1:] != prefix[:-1]).flatten(1).any(dim=1)
+        if is_new.all():
+            states: Tensor = self.sampler.model.next_states(None, self.condition, self.cache)
+            return states
+        number = is_new.cumsum(dim=0) - 1
+        condition = self.condition.rows(is_new.nonzero().squeeze(1))
+        states = self.sampler.model.next_states(None, condition, self.cache)
+        self.cache.batch_select_indices(number)
+        return states[number]
 
     def logits(self, states: Tensor) -> Tensor:
         """Logits (R, V) of the next token by states (1 or 2, R, H)."""
