@@ -2,37 +2,60 @@
 
     python -m benchmarks.gpu_run.back FOLDER [FOLDER ...] --out runs/gpu/model
 
-The parts may lie in several folders, one for each command that sent some.
+The parts may lie in several folders, one for each command that sent some. `--curve FILE` writes how held-out texts scored
+as training went, by the log that came with them.
 """
 
 import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load
 
 from modeling_embinv.configuration_embinv import EmbInvConfig
 from modeling_embinv.data.encoder_config import EncoderConfig
 from modeling_embinv.data.encoders import load_encoder
+from modeling_embinv.data.files import write_json
 from modeling_embinv.data.tokens import Vocabulary
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.modeling_embinv import EmbInvForMaskedDiffusion
 from modeling_embinv.training.backbone import prepare_tokenizer
 from modeling_embinv.training.checkpoints import export
 
+LOG = "log.jsonl"
+
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--curve", type=Path, help="JSON of the scores of held-out texts by texts seen")
     options = parser.parse_args(arguments)
     try:
         print(unpack(options.folders, options.out))
+        if options.curve:
+            write_json(options.curve, curve((options.folders[-1] / LOG).read_text().splitlines()))
     except EmbInvError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def curve(log: list[str]) -> dict[str, Any]:
+    """The lines of a log that have scores, as a table by millions of texts seen."""
+    names = ["nats_a_token", "draft_bleu", "draft_exact", "corrected_1_bleu", "corrected_1_exact", "corrected_3_bleu",
+             "corrected_3_exact"]  # fmt: skip
+    scored = [line for line in map(json.loads, log) if "nats_a_token_16" in line]
+    tables = {}
+    for canvas in (16, 32):
+        rows = {
+            f"{line['texts'] / 1e6:.1f} M": {name.replace("_", " "): line.get(f"{name}_{canvas}") for name in names}
+            for line in scored
+        }
+        tables[f"{canvas} tokens"] = {"columns": [name.replace("_", " ") for name in names], "rows": rows}
+    return tables
 
 
 def unpack(folders: list[Path], out: Path) -> Path:

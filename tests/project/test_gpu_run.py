@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from gpu_run import corpus, parcels
-from gpu_run.back import unpack
+from gpu_run.back import curve, unpack
 from gpu_run.encoder import PackedEncoder
 from gpu_run.hypotheses import changed, write, write_pool
 from gpu_run.muon import BatchedMuon
@@ -229,6 +229,10 @@ def test_the_whole_way(uploads, tmp_path, monkeypatch):
     back = rehearse(uploads[0], tmp_path, budget=1e6, updates=2)
     assert max(path.stat().st_size for path in back.iterdir()) <= parcels.PART
     folder = unpack([back], tmp_path / "model")
+    log = (back / "log.jsonl").read_text().splitlines()
+    lines = [json.dumps(json.loads(line) | {"nats_a_token_32": 3, "nats_a_token_16": 2.5}) for line in log]
+    tables = curve(lines)
+    assert tables["32 tokens"]["rows"].popitem()[1]["nats a token"] == 3 and "16 tokens" in tables
     model, tokenizer = load_inverter(folder)
     state = torch.load(tmp_path / "disk" / STATE, weights_only=True)
     assert state["updates"] == 4
