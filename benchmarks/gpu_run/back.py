@@ -2,8 +2,8 @@
 
     python -m benchmarks.gpu_run.back FOLDER [FOLDER ...] --out runs/gpu/model
 
-The parts may lie in several folders, one for each command that sent some. `--curve FILE` writes how held-out texts scored
-as training went, by the log that came with them.
+The parts may lie in several folders, one for each command that sent some. `--curve FILE` writes how held-out texts
+scored as training went, by the log that came with them.
 """
 
 import argparse
