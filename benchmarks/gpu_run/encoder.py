@@ -28,8 +28,9 @@ def save(folder: Path, encoder: SentenceEncoder) -> None:
         {name: weight for name, weight in weights.items() if "pooler" not in name}, folder / "encoder.safetensors"
     )
     prefix, suffix = encoder._frame
+    backbone = network.config.to_dict() | {"_name_or_path": ""}  # a folder of this machine says nothing elsewhere
     about = {"id": encoder.config.id, "revision": encoder.config.revision, "prompt": encoder.config.prompt,
-             "prefix": prefix, "suffix": suffix, "backbone": network.config.to_dict()}  # fmt: skip
+             "prefix": prefix, "suffix": suffix, "backbone": backbone}  # fmt: skip
     (folder / "encoder.json").write_text(json.dumps(about))
 
 
