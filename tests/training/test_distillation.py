@@ -1,5 +1,6 @@
 """The surrogate's stage: what it starts from."""
 
+import pytest
 import torch
 from datasets import Dataset
 
@@ -8,7 +9,8 @@ from modeling_embinv.training.distillation import start_from_table
 from tests.conftest import END, VOCAB, awaken, texts, tiny_model
 
 
-def test_the_surrogate_starts_from_the_tokens_of_the_texts():
+@pytest.mark.parametrize("has_table", [False, True])
+def test_the_surrogate_starts_from_the_tokens_of_the_texts(has_table):
     """A start that counts no texts fits tokens that occur nowhere; one that is made again forgets what was learned."""
     model, encoder = awaken(tiny_model()), awaken(tiny_model(seed=1)).trunk
     own, table = model.get_input_embeddings().weight, encoder.token_embeddings.weight
@@ -21,8 +23,10 @@ def test_the_surrogate_starts_from_the_tokens_of_the_texts():
         own[~used] += 5 * torch.randn_like(own[~used])
     vectors = torch.zeros(len(ids), 16).half()
     batches = PairBatches(Dataset.from_dict({"input_ids": ids.numpy(), "embedding": vectors.numpy()}), END, seed=0)
-    model.add_surrogate(model.config.hidden_size, 7, weights)
+    model.add_surrogate(model.config.hidden_size, 7, weights, has_table)
     start_from_table(model, batches, 32, weights, first_token_id=7)
+    if has_table:  # what the map leaves, of tokens that occur nowhere as well
+        assert torch.allclose(model.surrogate.tokens(own) + model.surrogate.table.weight, table, atol=1e-4)
     error = (model.surrogate.tokens(own) - table)[used].abs().mean()
     assert error < 0.05 * (own - table)[used].abs().mean()
     assert torch.equal(model.surrogate.start, table[7])

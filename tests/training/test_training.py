@@ -52,14 +52,15 @@ def test_resume_equals_no_interruption(pairs, tmp_path):
 def test_distillation_resumes_and_trains_the_surrogate_alone(pairs, tmp_path):
     """The last stage must not touch what those before have learned, and go on where it was killed."""
     start = train(settings(pairs, tmp_path / "start", max_steps=1))
-    third = dict(init_from=str(start), backbone_config=None, surrogate_rank=4, eval_steps=2, canvas_lengths=None)
+    third = dict(init_from=str(start), backbone_config=None, surrogate_rank=4, surrogate_table=True)
+    third |= dict(eval_steps=2, canvas_lengths=None)
     whole = weights(train(settings(pairs, tmp_path / "whole", **third)))
     train(settings(pairs, tmp_path / "parts", max_steps=3, **third))
     parts = weights(train(settings(pairs, tmp_path / "parts", **third)))
     for name, weight in weights(start).items():
         assert torch.equal(weight, whole[name]), name
     assert all(torch.equal(weight, parts[name]) for name, weight in whole.items())
-    assert whole["surrogate.up.0"].abs().max() > 0
+    assert whole["surrogate.up.0"].abs().max() > 0 and whole["surrogate.table.weight"].abs().max() > 0
     lines = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
     # nor what the inverter was trained on, which `generate` goes by
     assert EmbInvConfig.from_pretrained(tmp_path / "whole" / "last").canvas_lengths == [8, 16]
