@@ -226,9 +226,9 @@ class EmbInvForMaskedDiffusion(
             self.surrogate = Surrogate(self.config, self.trunk).to(self.device, self.dtype)
             self.surrogate.apply(self._init_weights)
             if first_token_id is not None:
-                table = (weights or {}).get(self.trunk.embedding_name) if has_table else None
-                table = self.get_input_embeddings().weight if table is None else table
-                self.surrogate.start.data.copy_(table[first_token_id])
+                own = self.get_input_embeddings().weight
+                table = (weights or {}).get(self.trunk.embedding_name, own) if has_table else own
+                self.surrogate.start.data.copy_((table if table.shape == own.shape else own)[first_token_id])
             self.surrogate.approach(self.trunk, weights or {})
 
     def drop_surrogate(self) -> None:
