@@ -147,9 +147,15 @@ class Surrogate(nn.Module):
 
 def fitting_layers(trunk: Trunk, weights: dict[str, Tensor]) -> int | None:
     """How many of the trunk's first layers an encoder's `weights` fill, where it has no more; None for all."""
+    shapes = {name: weight.shape for name, weight in weights.items()}
     depths = range(1, len(trunk.layers) + 1)
-    known = sum(all(name in weights for name in _matrices(trunk.first_layers(depth))) for depth in depths)
+    known = sum(_fits(trunk.first_layers(depth), shapes) for depth in depths)
     return known if 0 < known < len(trunk.layers) else None
+
+
+def _fits(trunk: Trunk, shapes: dict[str, torch.Size]) -> bool:
+    """Whether an encoder has a matrix of every name and shape of a trunk's layers."""
+    return all(shapes.get(name) == trunk.get_parameter(name).shape for name in _matrices(trunk))
 
 
 def _matrices(trunk: Trunk) -> list[str]:

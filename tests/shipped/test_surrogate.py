@@ -135,6 +135,15 @@ def test_token_embeddings_that_moved_are_mapped_back(has_table):
     assert (own[9:] - table[9:]).abs().mean() > 10 * (mapped[9:] - table[9:]).abs().mean()
 
 
+def test_an_encoder_of_another_width_decides_nothing():
+    """An encoder of fewer layers, whose names fit and whose shapes do not, would take layers from the surrogate."""
+    model, wider = tiny_model(), tiny_model(seed=1).trunk.first_layers(1)
+    weights = {name: weight.repeat(*(2,) * weight.ndim) for name, weight in wider.named_parameters()}
+    model.add_surrogate(model.config.hidden_size, 7, weights, has_table=True)
+    assert model.config.surrogate_layers is None
+    assert torch.equal(model.surrogate.start, model.get_input_embeddings().weight[7])
+
+
 def test_of_low_rank_it_starts_nearer_and_without_a_fitting_encoder_as_the_trunk():
     """Weights of another depth must not be mixed in halfway; directions that matter little must not come first."""
     model, encoder = tiny_model(), tiny_model(seed=1)
