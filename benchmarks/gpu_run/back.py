@@ -25,6 +25,12 @@ from modeling_embinv.training.backbone import prepare_tokenizer
 from modeling_embinv.training.checkpoints import export
 
 LOG = "log.jsonl"
+# what a table of scores shows, by the names in the log
+HEADS = {
+    "nats_a_token": "−log p a token", "draft_bleu": "draft, BLEU", "draft_exact": "draft, exact %",
+    "corrected_1_bleu": "corrected once, BLEU", "corrected_1_exact": "corrected once, exact %",
+    "corrected_3_bleu": "three times, BLEU", "corrected_3_exact": "three times, exact %",
+}  # fmt: skip
 
 
 def main(arguments: list[str]) -> int:
@@ -45,16 +51,14 @@ def main(arguments: list[str]) -> int:
 
 def curve(log: list[str]) -> dict[str, Any]:
     """The lines of a log that have scores, as a table by millions of texts seen."""
-    names = ["nats_a_token", "draft_bleu", "draft_exact", "corrected_1_bleu", "corrected_1_exact", "corrected_3_bleu",
-             "corrected_3_exact"]  # fmt: skip
     scored = [line for line in map(json.loads, log) if "nats_a_token_16" in line]
     tables = {}
     for canvas in (16, 32):
         rows = {
-            f"{line['texts'] / 1e6:.1f} M": {name.replace("_", " "): line.get(f"{name}_{canvas}") for name in names}
+            f"{line['texts'] / 1e6:.1f} M": {head: line.get(f"{name}_{canvas}") for name, head in HEADS.items()}
             for line in scored
         }
-        tables[f"{canvas} tokens"] = {"columns": [name.replace("_", " ") for name in names], "rows": rows}
+        tables[f"{canvas} tokens"] = {"columns": list(HEADS.values()), "rows": rows}
     return tables
 
 

@@ -232,7 +232,7 @@ def test_the_whole_way(uploads, tmp_path, monkeypatch):
     log = (back / "log.jsonl").read_text().splitlines()
     lines = [json.dumps(json.loads(line) | {"nats_a_token_32": 3, "nats_a_token_16": 2.5}) for line in log]
     tables = curve(lines)
-    assert tables["32 tokens"]["rows"].popitem()[1]["nats a token"] == 3 and "16 tokens" in tables
+    assert tables["32 tokens"]["rows"].popitem()[1]["−log p a token"] == 3 and "16 tokens" in tables
     model, tokenizer = load_inverter(folder)
     state = torch.load(tmp_path / "disk" / STATE, weights_only=True)
     assert state["updates"] == 4
