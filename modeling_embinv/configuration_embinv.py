@@ -154,7 +154,7 @@ class EmbInvConfig(PreTrainedConfig):
             raise EmbInvError(f"correction_share must be in [0, 1], got {self.correction_share}.")
         if self.surrogate_rank < 0:
             raise EmbInvError(f"surrogate_rank must be 0 or more, got {self.surrogate_rank}.")
-        if not 1 <= (self.surrogate_layers or 1) <= self.num_hidden_layers:
+        if self.surrogate_layers is not None and not 1 <= self.surrogate_layers <= self.num_hidden_layers:
             most = self.num_hidden_layers
             raise EmbInvError(f"surrogate_layers must be 1 to {most}, the trunk's, got {self.surrogate_layers}.")
         if self.surrogate_table and self.hidden_size % 2:

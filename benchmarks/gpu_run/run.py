@@ -274,6 +274,7 @@ class GPURun:
                 found |= {f"{name}_{canvas}": value for name, value in scores.items()}
         if fingerprint := Fingerprint.of(vectors):
             self.model.config.encoder_fingerprint = fingerprint.to_text()
+        self.save_config()  # with the fingerprint
         return found
 
     @contextmanager
@@ -311,6 +312,10 @@ class GPURun:
         (self.disk / f"{STATE}.tmp").replace(self.disk / STATE)
         save_file(self.snapshot(), self.disk / f"{WEIGHTS}.tmp")
         (self.disk / f"{WEIGHTS}.tmp").replace(self.disk / WEIGHTS)
+        self.save_config()
+
+    def save_config(self) -> None:
+        """Write what the weights belong to."""
         (self.disk / CONFIG).write_text(json.dumps(self.model.config.to_dict()))
 
     @torch.no_grad()
