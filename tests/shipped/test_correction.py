@@ -5,6 +5,7 @@ import torch
 from transformers import AutoModel
 
 from modeling_embinv.conditioning_embinv import Hypothesis
+from modeling_embinv.correction_embinv import write_plainly
 from modeling_embinv.generation_embinv import Denoiser
 from modeling_embinv.hypotheses_embinv import Hypotheses, Targets
 from modeling_embinv.search_embinv import ClosedLoop, Judge
@@ -187,3 +188,23 @@ def test_it_travels_with_the_checkpoint(tmp_path):
     model.save_pretrained(tmp_path)
     loaded = AutoModel.from_pretrained(tmp_path, trust_remote_code=True).eval()
     assert torch.equal(loaded.correct(unit_vectors(3), *given), model.correct(unit_vectors(3), *given))
+
+
+def test_a_prefix_that_several_texts_share_is_read_once(family, monkeypatch):
+    """Four corrections of each hypothesis would read its prefix four times; mixed up, they would be of others."""
+    model, given = corrector(family), hypothesis(rows=3)
+    vectors = unit_vectors(3)
+    rows = torch.tensor([0, 0, 1, 2, 2, 2])
+    alone = [
+        write_plainly(model, vectors[[row]], 12, hypothesis=given.rows(torch.tensor([row]))) for row in rows.tolist()
+    ]
+    read, original = [], model.next_states
+
+    def next_states(ids, condition, cache):
+        if ids is None:
+            read.append(len(condition.prefix))
+        return original(ids, condition, cache)
+
+    monkeypatch.setattr(model, "next_states", next_states)
+    together = write_plainly(model, vectors[rows], 12, hypothesis=given.rows(rows))
+    assert read == [3] and torch.equal(together, torch.cat(alone))
