@@ -206,9 +206,8 @@ class GPURun:
                 hypothesis = write_pool(self.model, self.embed, ids[order], vectors[order]).rows(order.argsort())
             synchronize(self.device)
             self.writing += time.monotonic() - began
-            for number, part in enumerate(batch):
-                rows = torch.arange(len(part["input_ids"]), device=self.device) + number * self.config.batch_size
-                part["hypothesis"] = hypothesis.rows(rows)
+            for part, rows in zip(batch, torch.arange(len(ids)).split(self.config.batch_size), strict=True):
+                part["hypothesis"] = hypothesis.rows(rows.to(self.device))
         yield from batch
 
     def autocast(self) -> torch.autocast:
@@ -270,7 +269,7 @@ class GPURun:
                 parts = zip(ids.split(256), vectors.split(256), strict=True)
                 total = sum(float(self.model.log_likelihood(*part).sum()) for part in parts)
                 scores = held_out_scores(self.model, self.encoder, ids[:HELD_OUT], CORRECTIONS if is_correcting else 0)
-                found |= {"nats_a_token" + f"_{canvas}": round(-total / count, 4)}
+                found[f"nats_a_token_{canvas}"] = round(-total / count, 4)
                 found |= {f"{name}_{canvas}": value for name, value in scores.items()}
         if fingerprint := Fingerprint.of(vectors):
             self.model.config.encoder_fingerprint = fingerprint.to_text()

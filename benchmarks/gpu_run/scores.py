@@ -28,7 +28,7 @@ def held_out_scores(
     """
     end = model.config.eos_token_id
     embedding = encoder.encode_ids(ids, end)
-    found, name, scores = None, "draft", {}
+    found, scores = None, {}
     with uncompiled(model):
         for number in range(1 + corrections):
             hypothesis = None if found is None else Hypothesis(found, encoder.encode_ids(found, end))

@@ -31,6 +31,7 @@ class Surrogate(nn.Module):
         self.end_token_id = config.eos_token_id
         self.depth = config.surrogate_layers or len(trunk.layers)
         trunk = trunk.first_layers(self.depth)
+        self.num_norms = trunk.num_norms
         self.start = nn.Parameter(torch.zeros(config.hidden_size))  # stands for the embedding of a first token
         self.shifts = nn.ParameterList(torch.zeros_like(trunk.get_parameter(name)) for name in _vectors(trunk))
         self.down, self.up, self.whole = nn.ParameterList(), nn.ParameterList(), nn.ParameterList()
@@ -63,8 +64,7 @@ class Surrogate(nn.Module):
         tokens = tokens if self.table is None else tokens + self.table(ids)
         tokens = torch.cat([self.start.expand(len(ids), 1, -1), tokens], dim=1)
         text = nn.functional.pad(text, (1, 0), value=True)
-        num_norms = trunk.first_layers(self.depth).num_norms
-        inputs = tokens, tokens.new_zeros(len(ids), num_norms, 2, tokens.shape[-1]), text.long()
+        inputs = tokens, tokens.new_zeros(len(ids), self.num_norms, 2, tokens.shape[-1]), text.long()
         hidden = read(*inputs)
         mean = (hidden * text[..., None]).sum(dim=1) / text.sum(dim=1, keepdim=True)
         return nn.functional.normalize(self.dense(mean).float(), dim=-1)

@@ -10,7 +10,7 @@ from redacted import BAR, Attack, Both, attack, checked, redact, words_of
 from redacted_html import both_html, holds_html
 
 from modeling_embinv.errors_embinv import EmbInvError
-from modeling_embinv.filling_embinv import NEAR, UNRELATED, VERDICTS, Alternative, FilledGap, FilledText
+from modeling_embinv.filling_embinv import NEAR, VERDICTS, Alternative, FilledGap, FilledText
 from tests.space.conftest import all_stopped, running
 
 gradio_client = pytest.importorskip("gradio_client", reason="the Space needs gradio: pip install 'embinv[space]'")
@@ -143,7 +143,7 @@ def test_the_endpoint_names_what_it_returns(url, judge):
     assert own["redacted"] == control["redacted"] == "My password is hidden under the ▇▇▇."
     assert own["text"] == SENTENCE and own["gaps"][0]["text"] == "keyboard"
     assert (own["words_back"], own["hidden_words"], control["words_back"]) == (1, 1, 0)
-    assert own["cosine"] > NEAR > UNRELATED > control["cosine"] and own["cosines"][-1] == own["cosine"]
+    assert own["cosine"] > NEAR > 0.6 > control["cosine"] and own["cosines"][-1] == own["cosine"]
     assert control["verdict"] == "unrelated" and own["verdict"] in ("verified", "likely", "undecided")
     assert own["verdict_in_words"] == VERDICTS[own["verdict"]]
     assert own[f"{judge}_calls"] > 0 and (own["encoder_calls"] > 0) == (judge == "encoder")
