@@ -92,7 +92,7 @@ class CausalMixin:
         embeds = condition.prefix if ids is None else self.trunk.token_embeddings(ids)
         first = None if ids is None else past_key_values.get_seq_length() - condition.prefix.shape[1]
         order = condition.order(self.config.num_condition_tokens, 0 if ids is None else ids.shape[1], first)
-        timestep = torch.zeros(len(embeds), device=embeds.device)
+        timestep = torch.zeros(1, device=embeds.device)  # the same for all rows, so its share is computed once
         modulation = condition.modulation + self.modulation.of_timestep(self.timestep_features(timestep))
         hidden = self.trunk(embeds, modulation[:, :-1], causal=True, past_key_values=past_key_values, **order)
         return self.head(hidden[:, -1:], modulation[:, -1])[:, 0]

@@ -16,21 +16,17 @@ from .conditioning_embinv import Hypothesis
 from .diffusion_embinv import Canvas
 from .diffusion_embinv import after_first
 from .errors_embinv import EmbInvError
-from .errors_embinv import shown
+from .favoured_embinv import Favoured
+from .fingerprint_embinv import FingerprintMixin
 from .generation_config_embinv import EmbInvGenerationConfig
 from .generation_config_embinv import GenerationConfigMixin
 from .hypotheses_embinv import SearchRound
 from .hypotheses_embinv import Targets
-from .inputs_embinv import BEAMS
-from .inputs_embinv import Fingerprint
-from .inputs_embinv import as_rows
 from .inputs_embinv import check_draft
-from .inputs_embinv import check_draft_beams
 from .inputs_embinv import check_embeddings
 from .inputs_embinv import check_feedback
 from .inputs_embinv import check_generator
 from .inputs_embinv import check_streamer
-from .inputs_embinv import check_suppressed
 from .inputs_embinv import checked_feedback
 from .likelihood_embinv import NUM_PASSES
 from .likelihood_embinv import ROWS
@@ -39,8 +35,10 @@ from .sampler_embinv import Sampler
 from .sampler_embinv import shape_of_draws
 from .search_embinv import ClosedLoop
 from .search_embinv import Judge
+from .settings_embinv import STOP_COSINE
 from .settings_embinv import SearchSettings
 from .texts_embinv import decode_rows
+
 
 # uniform draws at a time, 256 MiB
 MAX_DRAWS = 2**26
@@ -89,17 +87,18 @@ class Denoiser:
         draft_ids: Tensor | None = None,
         barred_ids: Tensor | None = None,
         hypothesis: Hypothesis | None = None,
+        favoured: Favoured | None = None,
     ) -> Tensor:
-        """Texts (R, L) for targets, with `changes` of the settings; the ids (R, L) and texts are as in `Sampler`."""
+        """Texts (R, L) for targets, with `changes` of the settings; the other arguments (R, …) are as in `Sampler`."""
         config = self.config.with_changes(**changes)
         samplers, ids = [], []
         for rows in torch.arange(len(targets)).split(_rows_at_a_time(config, targets.vectors.device)):
             part = targets.rows(rows)
             draft, barred = (None if given is None else given[rows] for given in (draft_ids, barred_ids))
             corrected = None if hypothesis is None else hypothesis.rows(rows)
-            samplers.append(
-                Sampler(self.model, part.vectors, config, part.generators, None, draft, barred, hypothesis=corrected)
-            )
+            words = None if favoured is None else favoured.rows(rows)
+            inputs = self.model, part.vectors, config, part.generators
+            samplers.append(Sampler(*inputs, draft_ids=draft, barred_ids=barred, hypothesis=corrected, favoured=words))
             ids.append(samplers[-1].run().ids)
         self.num_forward_passes += max(sampler.num_forward_passes for sampler in samplers)
         return torch.cat(ids)
@@ -118,7 +117,7 @@ def _rows_at_a_time(config: EmbInvGenerationConfig, device: torch.device) -> int
     return max(1, min(rows // config.num_draft_beams, MAX_DRAWS // (passes * kinds * length)))
 
 
-class EmbInvGenerationMixin(GenerationConfigMixin):
+class EmbInvGenerationMixin(FingerprintMixin, GenerationConfigMixin):
     """Gives a model `generate`."""
 
     # of the model that this goes into
@@ -185,8 +184,8 @@ class EmbInvGenerationMixin(GenerationConfigMixin):
             EmbInvError: for vectors of another width than `config.embedding_dim`, NaN, infinite or all-zero ones, for
                 unknown or impossible settings, and for vectors of another shape, NaN or infinite ones by `feedback`.
         """
-        config = self._generation_settings(generation_config, kwargs)
-        if config.search.num_drafts:
+        config = self.generation_settings(generation_config, kwargs)
+        if config.search.num_drafts or config.search.num_redrafts:
             check_causal(self.config)
         if config.search.num_rewrites:
             check_corrector(self.config)
@@ -203,7 +202,7 @@ class EmbInvGenerationMixin(GenerationConfigMixin):
         if config.search.num_corrections and feedback is None:
             raise EmbInvError('num_corrections needs feedback: "surrogate", or an encoder to check the text by.')
         if draft_ids is not None:
-            assert config.max_length is not None  # `_generation_settings` fills it in
+            assert config.max_length is not None  # `generation_settings` fills it in
             shape = torch.Size([len(embeddings), config.max_length])
             draft_ids = check_draft(draft_ids, shape, self.config.vocab_size, self.config.eos_token_id)
         judge, scout = self._judges(config.search, feedback, tokenizer)
@@ -233,28 +232,6 @@ class EmbInvGenerationMixin(GenerationConfigMixin):
             history=tuple(draft.ids for draft in drafts) if config.return_history else None,
             history_confidence=tuple(map(confidence_of, drafts)) if config.return_history else None,
         )
-
-    def mismatch(self, embeddings: Any) -> str | None:
-        """One line when vectors (N, D) look like none of the encoder that this model inverts, else None.
-
-        A first test, by the fingerprint in the configuration; without one, or for no vectors, it says nothing.
-
-        Raises:
-            EmbInvError: as `generate`, for vectors of another width, NaN, infinite or all-zero ones.
-        """
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that they are normalised is for `generate` to say
-            checked = check_embeddings(embeddings, self.config.embedding_dim)
-        return self._mismatch(embeddings, checked.shape)
-
-    def _mismatch(self, embeddings: Any, shape: torch.Size) -> str | None:
-        """`mismatch` of vectors that were checked, (N, D) in `shape`, as they came: their lengths count."""
-        if self.config.encoder_fingerprint is None or not shape[0]:
-            return None
-        vectors = as_rows(embeddings, "embeddings").reshape(shape)
-        looks = Fingerprint.from_text(self.config.encoder_fingerprint).mismatch(vectors)
-        encoder = self.config.encoder_id or "one encoder"
-        return looks and f"this model inverts vectors of {encoder}; these look like {looks}."
 
     def _closed_loop(
         self,
@@ -303,7 +280,8 @@ class EmbInvGenerationMixin(GenerationConfigMixin):
         return judge, self._surrogate_judge(search) if has_scout else None
 
     def _surrogate_judge(self, search: SearchSettings) -> Judge:
-        return Judge(self.embedder(), search.likelihood_weight_of("surrogate"), "surrogate")
+        stop_cosine = STOP_COSINE if search.stop_cosine is None else search.stop_cosine
+        return Judge(self.embedder(), search.likelihood_weight_of("surrogate"), "surrogate", stop_cosine)
 
     def _finish(self, ids: Tensor, confidence: Tensor, streamer: Any) -> tuple[Tensor, Tensor]:
         """ids (B, L) with padding behind the end, streamed, and their confidence, 0 there."""
@@ -317,28 +295,6 @@ class EmbInvGenerationMixin(GenerationConfigMixin):
     def _padded_sequences(self, ids: Tensor) -> Tensor:
         """ids (B, L) with padding behind the end."""
         return ids.masked_fill(after_first(ids == self.config.eos_token_id), self.config.pad_token_id)
-
-    def _generation_settings(self, generation_config: Any, overrides: dict[str, Any]) -> EmbInvGenerationConfig:
-        base = self.generation_config if generation_config is None else generation_config
-        if isinstance(base, type) or not callable(getattr(base, "settings", None)):
-            raise EmbInvError(
-                f"generation_config must be an EmbInvGenerationConfig, got {shown(base)}; "
-                "single settings are arguments of their own."
-            )
-        # a configuration of a checkpoint's own code is of another class
-        config = EmbInvGenerationConfig(**base.settings()).with_changes(**overrides)
-        if "num_beams" in overrides and "num_corrections" not in overrides and not config.search.is_search:
-            raise EmbInvError(BEAMS)
-        if "num_draft_beams" in overrides:  # a checkpoint's own are for its own strategy
-            check_draft_beams(config)
-        check_suppressed(config.suppress_tokens, self.config)
-        if config.max_length is None:
-            config.max_length = self.config.max_sequence_length
-        if config.max_length > self.config.max_sequence_length:
-            raise EmbInvError(
-                f"max_length {config.max_length} is more than this model's {self.config.max_sequence_length} tokens."
-            )
-        return config
 
 
 def _calls(*judges: Judge | None) -> dict[str, Any]:

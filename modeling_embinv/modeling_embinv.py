@@ -1,17 +1,12 @@
 """The conditional masked diffusion language model: noised tokens, a timestep and an embedding in, logits out."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerBase
-from transformers import initialization as init
 from transformers.activations import ACT2FN
-from transformers.models.modernbert.modeling_modernbert import ModernBertRotaryEmbedding
 from transformers.utils.generic import ModelOutput
 
 from .errors_embinv import EmbInvError
@@ -28,17 +23,16 @@ from .correction_embinv import CorrectionMixin
 from .correction_embinv import CorrectionTokens
 from .cross_entropy_embinv import chunked_cross_entropy
 from .diffusion_embinv import NoiseSchedule
-from .diffusion_embinv import text_positions
 from .filling_embinv import FillingMixin
 from .generation_config_embinv import EmbInvGenerationConfig
 from .generation_embinv import EmbInvGenerationMixin
-from .integrity_embinv import CheckedLoading
 from .linear_embinv import use_linear
 from .pipeline_embinv import EmbeddingInversionPipeline
+from .pretrained_embinv import EmbInvPreTrainedModel
 from .storage_embinv import add_peaks
 from .storage_embinv import halve_table
 from .surrogate_embinv import Surrogate
-from .surrogate_embinv import fitting_layers
+from .surrogate_embinv import SurrogateMixin
 from .trunk_embinv import Trunk
 from .trunk_embinv import adaptive_norm
 from .trunk_embinv import build_trunk
@@ -77,64 +71,14 @@ class PredictionHead(nn.Module):
         return adaptive_norm(self.act(self.dense(hidden)), self.norm, modulation)
 
 
-class EmbInvPreTrainedModel(CheckedLoading, PreTrainedModel):
-    """Loading, saving and initialisation."""
-
-    config_class = EmbInvConfig
-    base_model_prefix = "embinv"
-    main_input_name = "noised_ids"
-    supports_gradient_checkpointing = True
-    _supports_sdpa = True
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        std = self.config.initializer_range
-        if isinstance(module, Modulation):
-            init.zeros_(module.weight)  # the network starts as its backbone
-        elif isinstance(module, ConditionProjector):
-            init.normal_(module.null_condition, std=std)
-            for dense in (module.dense_in, module.dense_out):
-                init.normal_(dense.weight, std=dense.in_features**-0.5)  # keeps the variance of e's entries
-                init.zeros_(dense.bias)
-        elif isinstance(module, Surrogate):
-            tables = [] if module.table is None else [module.table.weight]
-            for zero in (module.start, *module.shifts.parameters(), *tables):
-                init.zeros_(zero)
-            for down, up in zip(module.down, module.up, strict=True):
-                init.normal_(down, std=down.shape[1] ** -0.5)
-                init.zeros_(up)
-            own_maps = [module.dense] if module.tokens is None else [module.dense, module.tokens]
-            for own_map in own_maps:
-                init.eye_(own_map.weight)  # an encoder's own trunk starts as that encoder
-                init.zeros_(own_map.bias)
-        elif isinstance(module, CorrectionTokens):
-            init.normal_(module.segments, std=std)
-        elif isinstance(module, WordHead):
-            init.normal_(module.dense_in.weight, std=module.dense_in.in_features**-0.5)
-            init.zeros_(module.bias)
-        elif isinstance(module, ModernBertRotaryEmbedding):
-            # not saved with the weights, so loading must compute them again
-            for kind in module.layer_types:
-                inv_freq, _ = module.compute_default_rope_parameters(module.config, layer_type=kind)
-                init.copy_(getattr(module, f"{kind}_inv_freq"), inv_freq)
-                init.copy_(getattr(module, f"{kind}_original_inv_freq"), inv_freq)
-        elif isinstance(module, (nn.Linear, nn.Embedding)):
-            init.normal_(module.weight, std=std)
-            if isinstance(module, nn.Linear) and module.bias is not None:
-                init.zeros_(module.bias)
-        elif isinstance(module, nn.LayerNorm):
-            init.ones_(module.weight)
-            if module.bias is not None:
-                init.zeros_(module.bias)
-
-
-# texts that the surrogate embeds at a time: few of them stay in a CPU's caches and have about one length, which halves
-# the time of 1,024 texts of 8 to 30 tokens; a GPU wants more work at once
-EMBEDDED_ROWS, EMBEDDED_ROWS_CPU = 1024, 128
-
-
 class EmbInvForMaskedDiffusion(
-    EmbInvPreTrainedModel, CausalMixin, CorrectionMixin, EmbInvGenerationMixin, FillingMixin, WordsMixin
+    EmbInvPreTrainedModel,
+    CausalMixin,
+    CorrectionMixin,
+    EmbInvGenerationMixin,
+    FillingMixin,
+    SurrogateMixin,
+    WordsMixin,
 ):
     """Masked diffusion language model conditioned on a sentence embedding by adaptive layer norms.
 
@@ -205,68 +149,6 @@ class EmbInvForMaskedDiffusion(
         self.trunk.requires_grad_(False)
         self.get_input_embeddings().requires_grad_(True)
 
-    def add_surrogate(
-        self,
-        rank: int,
-        first_token_id: int | None = None,
-        weights: dict[str, Tensor] | None = None,
-        has_table: bool = False,
-    ) -> None:
-        """Give the model a surrogate encoder, untrained; one of that rank and that kind stays as it is.
-
-        Args:
-            first_token_id: what the encoder reads before a text.
-            weights: the encoder's, by the library's names. Where they fit the trunk, or its first layers alone, the
-                surrogate has so many, and starts as near to them as its rank allows; else it starts as the trunk.
-            has_table: whether a table of its own is added to the mapped token embeddings.
-        """
-        if (self.config.surrogate_rank, self.config.surrogate_table) != (rank, has_table):
-            self.config.surrogate_rank, self.config.surrogate_table = rank, has_table
-            self.config.surrogate_layers = fitting_layers(self.trunk, weights or {})
-            self.surrogate = Surrogate(self.config, self.trunk).to(self.device, self.dtype)
-            self.surrogate.apply(self._init_weights)
-            if first_token_id is not None:
-                own = self.get_input_embeddings().weight
-                table = (weights or {}).get(self.trunk.embedding_name, own) if has_table else own
-                self.surrogate.start.data.copy_((table if table.shape == own.shape else own)[first_token_id])
-            self.surrogate.approach(self.trunk, weights or {})
-
-    def drop_surrogate(self) -> None:
-        """Take the surrogate encoder away, as when the weights have changed that it shares with the trunk."""
-        self.config.surrogate_rank, self.surrogate = 0, None
-        self.config.surrogate_layers, self.config.surrogate_table = None, False
-
-    def embed(self, ids: Tensor) -> Tensor:
-        """About the encoder's vectors (N, D) of texts, ids (N, L) with ends behind them, by the surrogate.
-
-        On a CPU, oneDNN keeps 2 MB for each new number of rows and tokens, up to 1,024 matrix products; no tensor
-        stays. LRU_CACHE_CAPACITY=1 and ONEDNN_PRIMITIVE_CACHE_CAPACITY=1 in the environment keep nothing.
-
-        Raises:
-            EmbInvError: for a model without a surrogate.
-        """
-        return self.embedder()(ids)
-
-    def embedder(self) -> Callable[[Tensor], Tensor]:
-        """`embed` for many calls, with the weights that the surrogate has now.
-
-        Raises:
-            EmbInvError: for a model without a surrogate.
-        """
-        if self.surrogate is None:
-            raise EmbInvError("this model has no surrogate encoder; give the encoder itself as feedback.")
-        return partial(self._embed, self.surrogate, self.surrogate.reader(self.trunk))
-
-    def _embed(self, surrogate: Surrogate, read: Callable[..., Tensor], ids: Tensor) -> Tensor:
-        if not len(ids):
-            return torch.zeros(0, self.config.embedding_dim, device=ids.device)
-        order = text_positions(ids, self.config.eos_token_id).sum(dim=1).argsort(stable=True)
-        vectors = [
-            surrogate(self.trunk, ids[part], read)
-            for part in order.split(EMBEDDED_ROWS_CPU if ids.is_cpu else EMBEDDED_ROWS)
-        ]
-        return torch.cat(vectors)[order.argsort()]
-
     def to_int8(self) -> "EmbInvForMaskedDiffusion":
         """Matrix products of `generate` and `embed` in int8, on the CPU, in place; float weights are kept and saved.
 
@@ -334,7 +216,7 @@ class EmbInvForMaskedDiffusion(
         batch_size, length = noised_ids.shape
         if causal:
             check_prefix(self.config)
-            timestep = torch.zeros(batch_size, device=noised_ids.device)
+            timestep = torch.zeros(1, device=noised_ids.device)
         if condition is None:
             if embedding is None:
                 raise EmbInvError("forward needs an embedding, or the condition that was made of one.")

@@ -7,6 +7,7 @@ judges and the model has a surrogate, the surrogate is its scout: it judges the 
 and later chooses the edits, and edits of the best of these, that the encoder embeds in one batch.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,16 +20,18 @@ from .conditioning_embinv import Hypothesis
 from .diffusion_embinv import text_positions
 from .edits_embinv import NUM_DRAWS
 from .edits_embinv import random_edits
+from .favoured_embinv import Favoured
 from .hypotheses_embinv import Hypotheses
 from .hypotheses_embinv import SearchRound
 from .hypotheses_embinv import Targets
 from .hypotheses_embinv import pick
 from .hypotheses_embinv import repeated
+from .settings_embinv import STOP_COSINE
 from .settings_embinv import TEXTS
 from .settings_embinv import SearchSettings
 
-# a vector leaves the search at this cosine, or after so many rounds without a better text
-ARRIVED, PATIENCE = 0.999, 5
+# a vector leaves the search after so many rounds without a better text
+PATIENCE = 5
 
 
 def _copies(values: Tensor, count: int) -> Tensor:
@@ -41,12 +44,14 @@ class Judge:
     """What embeds the texts of a search and so ranks them.
 
     embed: ids (N, L) → vectors (N, D). likelihood_weight: λ of the score; above 0 it keeps the search from texts that
-    are none and deceive a surrogate. kind: "encoder" or "surrogate". num_calls: texts embedded so far.
+    are none and deceive a surrogate. kind: "encoder" or "surrogate". stop_cosine: a vector whose text has this cosine
+    leaves the search. num_calls: texts embedded so far.
     """
 
     embed: Callable[[Tensor], Tensor]
     likelihood_weight: float
     kind: str = "encoder"
+    stop_cosine: float = STOP_COSINE
     num_calls: int = 0
 
     def vectors(self, ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,6 +67,11 @@ class Judge:
             return embeddings.new_zeros(0)
         vectors, _ = self.vectors(ids[:, None])
         return torch.nn.functional.cosine_similarity(vectors[:, 0], embeddings, dim=-1)
+
+
+def _stop_cosine(judge: Judge | None) -> float:
+    """The cosine of a text that has reached its vector; without a judge no cosine is known, and none has."""
+    return math.inf if judge is None else judge.stop_cosine
 
 
 class ClosedLoop:
@@ -92,6 +102,7 @@ class ClosedLoop:
         # without a surrogate each edit costs a call of the encoder
         chooses = scout is not None or (judge is not None and judge.kind == "surrogate")
         self.num_proposals = settings.num_proposals if chooses else self.num_checked
+        self.num_redrafts = settings.redrafts_of(denoiser.model.config, self.num_proposals)
         self.num_texts = self.num_proposals + settings.num_rewrites  # of each hypothesis
 
     def run(self, targets: Targets) -> Hypotheses:
@@ -105,7 +116,7 @@ class ClosedLoop:
         """The best text of each target, (B, 1, …), of several searches for those that no text has reached."""
         best = self.search(targets)
         for number in range(1, self.settings.num_searches):
-            missed = (best.cosine[:, 0] < ARRIVED).nonzero().squeeze(1)
+            missed = (best.cosine[:, 0] < _stop_cosine(self.judge)).nonzero().squeeze(1)
             if not len(missed):
                 break
             again = self.search(targets.rows(missed), number * self.settings.num_corrections)
@@ -131,7 +142,7 @@ class ClosedLoop:
             self._report(targets, state, judge, 0)
         stale = torch.zeros(len(targets), dtype=torch.long, device=texts.device)
         for number in range(first + 1, first + count + 1):
-            active = ((state.cosine[:, 0] < ARRIVED) & (stale < PATIENCE)).nonzero().squeeze(1)
+            active = ((state.cosine[:, 0] < _stop_cosine(judge)) & (stale < PATIENCE)).nonzero().squeeze(1)
             if not len(active):
                 break
             before, rows = state.rows(active), targets.rows(active)
@@ -167,31 +178,51 @@ class ClosedLoop:
         return torch.cat([rows.view(len(targets), -1, rows.shape[1]) for rows in texts], dim=1)
 
     def propose(self, state: Hypotheses, targets: Targets) -> Tensor:
-        """(A, num_beams · num_texts, L): every hypothesis edited and corrected.
+        """(A, num_beams · num_texts, L): every hypothesis edited, written anew, and corrected.
 
-        Edits are filled in given e + α(e − ê).
+        All but corrections are written given e + α(e − ê).
         """
-        count, target = self.num_proposals, targets.vectors[:, None]
+        target = targets.vectors[:, None]
         aim = torch.nn.functional.normalize(target + self.settings.overshoot * (target - state.vectors), dim=-1)
+        texts = *self.edits(state, targets, aim), *self.redrafts(state, targets, aim), *self.rewrites(state, targets)
+        return torch.cat([rows.view(*state.ids.shape[:2], -1, rows.shape[1]) for rows in texts], dim=2).flatten(1, 2)
+
+    def edits(self, state: Hypotheses, targets: Targets, aim: Tensor) -> list[Tensor]:
+        """Every hypothesis with a few words changed, given an aim (A, num_beams, D)."""
+        count = self.num_proposals - self.num_redrafts
+        if not count:
+            return []
+        rows = state.ids.shape[1] * count  # of each target
         ids, log_p = _copies(state.ids, count), _copies(state.log_p, count)
-        edits = state.ids.shape[1] * count  # of each target
-        draws = targets.draws(edits, NUM_DRAWS + ids.shape[1])
+        draws = targets.draws(rows, NUM_DRAWS + ids.shape[1])
         drafts, barred = random_edits(ids, log_p, self.mask, self.end, draws)
         changes = {"temperature": self.settings.candidate_temperature, "num_steps": 1, "strategy": "confidence"}
-        filled = self.denoiser.write(targets.copies(edits, _copies(aim, count)), changes, drafts, barred)
-        shape = *state.ids.shape[:2], -1, ids.shape[1]  # (A, num_beams, …, L)
-        texts = torch.cat([filled.view(shape), *self.rewrites(state, targets, shape)], dim=2)
-        return texts.flatten(1, 2)
+        return [self.denoiser.write(targets.copies(rows, _copies(aim, count)), changes, drafts, barred)]
 
-    def rewrites(self, state: Hypotheses, targets: Targets, shape: tuple[int, ...]) -> list[Tensor]:
-        """What the corrector writes of every hypothesis, in `shape`; nothing where it is not asked."""
+    def redrafts(self, state: Hypotheses, targets: Targets, aim: Tensor) -> list[Tensor]:
+        """Every hypothesis written anew from left to right, given an aim: its words have a bonus, their order is free.
+
+        The bonus grows evenly over the copies of a hypothesis, to twice `word_bonus`.
+        """
+        count = self.num_redrafts
+        if not count:
+            return []
+        rows = state.ids.shape[1] * count
+        steps = (torch.arange(count, device=aim.device) + 0.5) / count
+        bonus = (2 * self.settings.word_bonus * steps).repeat(len(targets) * state.ids.shape[1])
+        words = Favoured.of(_copies(state.ids, count), self.end, bonus)
+        changes = {**PLAINLY, "temperature": self.settings.candidate_temperature}
+        return [self.denoiser.write(targets.copies(rows, _copies(aim, count)), changes, favoured=words)]
+
+    def rewrites(self, state: Hypotheses, targets: Targets) -> list[Tensor]:
+        """What the corrector writes of every hypothesis; nothing where it is not asked."""
         count = self.settings.num_rewrites
         if not count:
             return []
         hypothesis = Hypothesis(_copies(state.ids, count), _copies(state.vectors, count))
         rows = targets.copies(state.ids.shape[1] * count)
         changes = {**PLAINLY, "temperature": self.settings.candidate_temperature}
-        return [self.denoiser.write(rows, changes, hypothesis=hypothesis).view(shape)]
+        return [self.denoiser.write(rows, changes, hypothesis=hypothesis)]
 
     def promising(self, state: Hypotheses, targets: Targets) -> Tensor:
         """(A, num_beams · num_checked, L): what the scout ranks first of edits, and of edits of the best of them."""

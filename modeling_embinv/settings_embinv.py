@@ -23,6 +23,8 @@ TEXTS = 2**17
 LIKELIHOOD_WEIGHT, SURROGATE_LIKELIHOOD_WEIGHT = 0.0, 0.006
 # the same for fillings of gaps, where the surrogate's error on the known words is the same for all of them
 FILL_LIKELIHOOD_WEIGHT = 0.003
+# the cosine by the encoder of a text that has reached its vector: others' are lower, but for rounding
+STOP_COSINE = 0.999
 # tokens of a gap; a search over more takes minutes
 GAP_TOKENS = 64
 
@@ -241,6 +243,15 @@ class SearchSettings(Settings):
         64, "edits of each surviving text in a round", 1, 10_000,
         detail="Without a surrogate to choose among them, no more than num_checked are made.",
     )  # fmt: skip
+    num_redrafts: int | None = setting(
+        None, "of num_proposals, texts that are written anew from left to right, in place of edits", 0, 10_000,
+        none="a quarter of num_proposals, 0 for a checkpoint that was trained without causal_share",
+        detail="The surviving text's words have a bonus; their order, and what stands between them, is free.",
+    )  # fmt: skip
+    word_bonus: float = setting(
+        3.0, "what is added to the log-probability of a surviving text's words, in nats, in the mean of its redrafts",
+        0.0, 100.0,
+    )  # fmt: skip
     num_checked: int = setting(
         8, "edits of each surviving text that the encoder judges in a round; the surrogate chooses them", 1, 10_000
     )
@@ -260,6 +271,11 @@ class SearchSettings(Settings):
     num_searches: int = setting(
         1, "searches, each from new drafts, while no text matches the vector; the best text is kept", 1, 1_000
     )
+    stop_cosine: float | None = setting(
+        None, "cosine by the surrogate at which a text is taken for the vector's own, and its search ends", -1.0, 1.0,
+        none=f"{STOP_COSINE:g}, as by the encoder, which a surrogate seldom gives",
+        detail="A checkpoint whose surrogate is close to the encoder has its own.",
+    )  # fmt: skip
     candidate_temperature: float = setting(
         0.7, "temperature at which candidates and edits are sampled", 0.001, 100.0, detail="Higher ones differ more."
     )
@@ -301,6 +317,12 @@ class SearchSettings(Settings):
         if self.num_drafts is None:
             return 3 * self.num_candidates if self.num_candidates > 1 and model_config.causal_share else 0
         return self.num_drafts
+
+    def redrafts_of(self, model_config: Any, num_proposals: int) -> int:
+        """`num_redrafts` of so many proposals, or its default for a model of that configuration."""
+        if self.num_redrafts is None:
+            return num_proposals // 4 if model_config.causal_share else 0
+        return min(self.num_redrafts, num_proposals)
 
     @property
     def scouted_rounds(self) -> int:

@@ -31,7 +31,7 @@ from modeling_embinv.data.noise import (
 from modeling_embinv.data.spans import SpanSampler
 from modeling_embinv.diffusion_embinv import loss_weights, text_positions
 from modeling_embinv.errors_embinv import EmbInvError
-from modeling_embinv.inputs_embinv import Fingerprint
+from modeling_embinv.fingerprint_embinv import Fingerprint
 from modeling_embinv.modeling_embinv import EmbInvForMaskedDiffusion
 from modeling_embinv.runtime import generator_for
 from modeling_embinv.training.backbone import load_backbone

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from transformers import initialization as init
 
 from .linear_embinv import Linear
 from .linear_embinv import linear
@@ -46,6 +47,13 @@ class ConditionProjector(nn.Module):
         self.dense_out = nn.Linear(config.hidden_size, config.hidden_size)
         self.null_condition = nn.Parameter(torch.zeros(config.hidden_size))
 
+    def initialize(self, std: float) -> None:
+        """The null condition at random; both layers keep the variance of e's entries."""
+        init.normal_(self.null_condition, std=std)
+        for dense in (self.dense_in, self.dense_out):
+            init.normal_(dense.weight, std=dense.in_features**-0.5)
+            init.zeros_(dense.bias)
+
     def forward(self, embedding: Tensor, condition_mask: Tensor | None = None) -> Tensor:
         """embedding e (B, D), condition_mask (B,) bool, false for the null condition → c (B, H)."""
         hidden = self.dense_in(embedding.to(self.dense_in.weight.dtype) * self.scale)
@@ -81,6 +89,10 @@ class Modulation(nn.Linear):
         super().__init__(config.timestep_features + config.hidden_size, num_norms * 2 * config.hidden_size, bias=False)
         self.shape = (num_norms, 2, config.hidden_size)
         self.scale = self.in_features**-0.5
+
+    def initialize(self, std: float) -> None:
+        """Zero, so that the network starts as its backbone."""
+        init.zeros_(self.weight)
 
     def of_timestep(self, features: Tensor) -> Tensor:
         """φ(t) (B, F) → its share of (Δγ, Δβ) (B, num_norms, 2, H)."""

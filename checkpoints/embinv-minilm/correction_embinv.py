@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import initialization as init
 
 from .causal_embinv import PLAINLY
 from .causal_embinv import check_corrector
@@ -24,6 +25,10 @@ class CorrectionTokens(nn.Module):
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
         self.segments = nn.Parameter(torch.zeros(3, hidden_size))
+
+    def initialize(self, std: float) -> None:
+        """At random."""
+        init.normal_(self.segments, std=std)
 
 
 def write_plainly(

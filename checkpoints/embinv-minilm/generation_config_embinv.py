@@ -17,6 +17,9 @@ from transformers import GenerationConfig
 from .diffusion_embinv import text_positions
 from .errors_embinv import EmbInvError
 from .errors_embinv import shown
+from .inputs_embinv import BEAMS
+from .inputs_embinv import check_draft_beams
+from .inputs_embinv import check_suppressed
 from .settings_embinv import SETTINGS
 from .settings_embinv import SamplerSettings
 from .settings_embinv import SearchSettings
@@ -207,7 +210,7 @@ def _calibrations(settings: dict[str, Any]) -> dict[str, dict[str, float]] | Non
 
 
 class GenerationConfigMixin:
-    """Gives a model the generation configuration of its folder."""
+    """Gives a model the generation configuration of its folder, and the settings of a call."""
 
     # of the model that this goes into
     config: Any
@@ -242,3 +245,30 @@ class GenerationConfigMixin:
                 if isinstance(error.__context__, (JSONDecodeError, UnicodeDecodeError)):
                     raise
                 # a folder without the file: the defaults stand
+
+    def generation_settings(self, generation_config: Any, overrides: dict[str, Any]) -> EmbInvGenerationConfig:
+        """The settings of a call of `generate`: a configuration, the model's own if None, with changes of single ones.
+
+        Raises:
+            EmbInvError: for unknown or impossible settings, and for those that do not fit this model.
+        """
+        base = self.generation_config if generation_config is None else generation_config
+        if isinstance(base, type) or not callable(getattr(base, "settings", None)):
+            raise EmbInvError(
+                f"generation_config must be an EmbInvGenerationConfig, got {shown(base)}; "
+                "single settings are arguments of their own."
+            )
+        # a configuration of a checkpoint's own code is of another class
+        config = EmbInvGenerationConfig(**base.settings()).with_changes(**overrides)
+        if "num_beams" in overrides and "num_corrections" not in overrides and not config.search.is_search:
+            raise EmbInvError(BEAMS)
+        if "num_draft_beams" in overrides:  # a checkpoint's own are for its own strategy
+            check_draft_beams(config)
+        check_suppressed(config.suppress_tokens, self.config)
+        if config.max_length is None:
+            config.max_length = self.config.max_sequence_length
+        if config.max_length > self.config.max_sequence_length:
+            raise EmbInvError(
+                f"max_length {config.max_length} is more than this model's {self.config.max_sequence_length} tokens."
+            )
+        return config

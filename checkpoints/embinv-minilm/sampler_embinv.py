@@ -19,6 +19,7 @@ from .diffusion_embinv import sequential_step
 from .diffusion_embinv import shortest_canvases
 from .drafting_embinv import write_beams
 from .drafting_embinv import write_left_to_right
+from .favoured_embinv import Favoured
 from .settings_embinv import SamplerSettings
 
 
@@ -39,6 +40,7 @@ class Sampler:
     draft_ids: (B, L), the canvas to start from.
     barred_ids: (B, L), a token that a position must not get, −1 for none.
     hypothesis: what the texts correct, with strategy "autoregressive" and without guidance.
+    favoured: words that get a bonus, with strategy "autoregressive" and without beams.
     keeps_draft: whether no end may be written before a token of the draft; edits of a search may be cut so.
 
     no_end: (B, L) bool, positions that must not get an end token.
@@ -55,9 +57,10 @@ class Sampler:
         barred_ids: Tensor | None = None,
         keeps_draft: bool = False,
         hypothesis: Hypothesis | None = None,
+        favoured: Favoured | None = None,
     ) -> None:
         self.model, self.embeddings, self.config, self.on_draft = model, embeddings, config, on_draft
-        self.hypothesis = hypothesis
+        self.hypothesis, self.favoured = hypothesis, favoured
         self.condition, self.barred_ids = self._condition(), barred_ids
         tokens = model.config.mask_token_id, model.config.eos_token_id
         _, _, length = shape_of_draws(config)

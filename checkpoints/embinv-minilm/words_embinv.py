@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import initialization as init
 
 from .configuration_embinv import EmbInvConfig
 from .errors_embinv import EmbInvError
@@ -31,6 +32,11 @@ class WordHead(nn.Module):
         self.dense_in = nn.Linear(config.embedding_dim, config.word_head_size)
         self.dense_out = nn.Linear(config.word_head_size, config.hidden_size)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+
+    def initialize(self, std: float) -> None:
+        """The first layer keeps the variance of e's entries."""
+        init.normal_(self.dense_in.weight, std=self.dense_in.in_features**-0.5)
+        init.zeros_(self.bias)
 
     def forward(self, embedding: Tensor, table: Tensor) -> Tensor:
         """Vectors (B, D) and the table (V, H) → logits (B, V)."""

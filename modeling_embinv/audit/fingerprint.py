@@ -8,7 +8,7 @@ import torch
 
 from ..configuration_embinv import EmbInvConfig
 from ..data.vector_checks import sample_warnings, width_message
-from ..inputs_embinv import Fingerprint
+from ..fingerprint_embinv import Fingerprint
 from ..vectors_embinv import unit_rows
 
 # of 200 vectors of all-MiniLM-L6-v2 the effective dimension is 0.4 of that of random ones; under

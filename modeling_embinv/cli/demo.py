@@ -101,7 +101,7 @@ def _ladder(
 
     model, tokenizer = load_model(options)
     settings, judge = chosen_settings(options, model, settings)
-    model._generation_settings(None, dict(settings))  # what cannot be is found before the encoder is loaded
+    model.generation_settings(None, dict(settings))  # what cannot be is found before the encoder is loaded
     encoder = encoder_of(model, options)
     feedback = feedback_of(judge, model, options, encoder)
     sentences = _embedded(list(options.sentences), encoder, model.config.max_sequence_length)

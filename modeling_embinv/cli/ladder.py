@@ -61,7 +61,7 @@ def rungs(
     """
     single = {name: value for name, value in settings.items() if name not in SearchSettings.table()}
     length = {name: single[name] for name in ("max_length",) if name in single}
-    asked = model._generation_settings(None, dict(settings))
+    asked = model.generation_settings(None, dict(settings))
     is_causal = asked.strategy == "autoregressive"
     first = PLAINLY if is_causal else {"strategy": "confidence", "num_steps": 1}
     found = [Rung("draft", {**first, **_NO_SEARCH, **length})]

@@ -101,7 +101,7 @@ class _Job(FileJob):
     schema = SCHEMA
 
     def __post_init__(self) -> None:
-        self.settings = self.model._generation_settings(None, self.settings).settings()
+        self.settings = self.model.generation_settings(None, self.settings).settings()
         super().__post_init__()
 
     def to_terminal(self) -> int:

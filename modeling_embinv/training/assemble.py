@@ -26,8 +26,8 @@ from ..data.pairs import load_pairs, read_manifest
 from ..data.sources import read_texts, texts_digest
 from ..data.spans import SpanSampler, TokenizedCorpus
 from ..errors_embinv import EmbInvError
+from ..fingerprint_embinv import Fingerprint
 from ..generation_config_embinv import KINDS
-from ..inputs_embinv import Fingerprint
 from ..loading import load_inverter
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..runtime import prepare_process

@@ -79,7 +79,7 @@ def test_the_rungs_of_a_checkpoint_that_writes_from_left_to_right():
     search = {"num_candidates": 2, "num_corrections": 1}
     steps = rungs(model, search, "encoder", None, 0)
     assert [rung.name for rung in steps] == ["draft", "beams", "encoder"]
-    written = [model._generation_settings(None, dict(rung.settings)) for rung in steps]
+    written = [model.generation_settings(None, dict(rung.settings)) for rung in steps]
     assert [config.strategy for config in written] == ["autoregressive"] * 3
     assert [(config.num_draft_beams, config.search.is_search) for config in written[:2]] == [(1, False), (3, False)]
     model.generation_config.num_draft_beams = 1

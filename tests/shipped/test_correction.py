@@ -164,7 +164,10 @@ def test_rewrites_stand_behind_the_edits_of_their_own_text():
     With all rewrites behind all edits, the second text's edits would get the first one's error.
     """
     model, e = corrector(surrogate_rank=4), unit_vectors(2)
-    changes = {"num_proposals": 6, "num_rewrites": 3, "num_beams": 2, "num_checked": 2, "num_corrections": 1}
+    changes = {
+        "num_proposals": 6, "num_redrafts": 0, "num_rewrites": 3, "num_beams": 2, "num_checked": 2,
+        "num_corrections": 1,
+    }  # fmt: skip
     config = model.generation_config.with_changes(**changes, max_length=L)
     scout = Judge(model.embedder(), 0.0, "surrogate")
     loop = ClosedLoop(Denoiser(model, config), config.search, Judge(bag_of_tokens([]), 0.0), scout)

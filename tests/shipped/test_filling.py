@@ -8,10 +8,10 @@ import torch
 
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.filling_embinv import NUM_ALTERNATIVES, VERDICTS
+from modeling_embinv.fingerprint_embinv import Fingerprint
 from modeling_embinv.gap_marks_embinv import GapReader
 from modeling_embinv.gap_proposals_embinv import Proposer, WindowDenoiser
 from modeling_embinv.gap_states_embinv import Gap, Hypothesis, Job, RedactedText, TextSearch
-from modeling_embinv.inputs_embinv import Fingerprint
 from tests.conftest import END, MASK, VOCAB, awaken, tiny_model, unit_vectors, with_surrogate
 from tests.shipped.test_gaps import SPECIAL, TOKENIZER, WORDS
 

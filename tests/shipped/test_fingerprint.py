@@ -10,7 +10,7 @@ from modeling_embinv.cli.options import CHECKPOINT
 from modeling_embinv.configuration_embinv import EmbInvConfig
 from modeling_embinv.data.prepare import prepare
 from modeling_embinv.data.sources import Document
-from modeling_embinv.inputs_embinv import Fingerprint
+from modeling_embinv.fingerprint_embinv import Fingerprint
 from modeling_embinv.training.assemble import fingerprint_of, train
 from modeling_embinv.training.config import TrainingConfig
 from tests.conftest import tiny_model

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from modeling_embinv import modeling_embinv
+from modeling_embinv import surrogate_embinv
 from modeling_embinv.diffusion_embinv import after_first, text_positions
 from modeling_embinv.evaluation import metrics
 from modeling_embinv.search_embinv import ClosedLoop
@@ -30,7 +30,7 @@ def test_parts_keep_the_order(monkeypatch):
     """Texts are read in parts of similar length; vectors that come back in that order belong to other texts."""
     model, ids = with_surrogate(), texts(9)
     vectors = model.embed(ids)
-    monkeypatch.setattr(modeling_embinv, "EMBEDDED_ROWS_CPU", 2)
+    monkeypatch.setattr(surrogate_embinv, "EMBEDDED_ROWS_CPU", 2)
     assert torch.allclose(model.embed(ids), vectors, atol=1e-5)
 
 
@@ -215,6 +215,36 @@ def test_it_spares_the_encoder():
     assert sum(calls) == output.num_feedback_calls <= 4 * (4 + 3 * 2 * 3) < output.num_surrogate_calls
     plain = awaken(tiny_model()).generate(vectors, feedback=bag_of_tokens(calls), **settings)
     assert plain.num_feedback_calls <= 4 * (4 + 3 * 2 * 3) and plain.num_surrogate_calls == 0
+
+
+def test_a_search_ends_at_its_own_cosine():
+    """A surrogate gives the text itself less than the encoder does, so texts that were found were searched on.
+
+    The bound of a surrogate must not end a search that the encoder judges.
+    """
+    model, vectors = with_surrogate(), unit_vectors(6)
+    settings = dict(num_candidates=4, num_corrections=4, num_beams=2, num_proposals=4)
+
+    def rounds_of(feedback, **changes):
+        seen = []
+        generator = torch.Generator().manual_seed(0)
+        output = model.generate(
+            vectors, feedback=feedback, generator=generator, on_round=seen.append, **{**settings, **changes}
+        )
+        return [one.number for one in seen], output
+
+    every, _ = rounds_of("surrogate")
+    first, drafts = rounds_of("surrogate", num_corrections=0)
+    low, high = float(drafts.cosine.min()), float(drafts.cosine.max())
+    assert every == [0, 1, 2, 3, 4] and first == [0] and low < high
+    ended, output = rounds_of("surrogate", stop_cosine=low)
+    assert ended == [0] and torch.equal(output.sequences, drafts.sequences)
+    some, output = rounds_of("surrogate", stop_cosine=high)
+    stays = drafts.cosine >= high
+    assert some[-1] > 0 and torch.equal(output.sequences[stays], drafts.sequences[stays])
+    assert (output.cosine[~stays] > drafts.cosine[~stays]).any()
+    by_encoder, _ = rounds_of(bag_of_tokens([]), stop_cosine=-1.0, num_scouted=0)
+    assert by_encoder == every
 
 
 def test_rounds_before_the_first_call():
