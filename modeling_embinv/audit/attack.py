@@ -14,14 +14,13 @@ from transformers import PreTrainedTokenizerBase
 
 from ..inversion.dumps import invert_file
 from ..modeling_embinv import EmbInvForMaskedDiffusion
-from ..presets_embinv import PRESETS
 from ..stores.vectors import open_vectors
 from ..vectors_embinv import unit_rows
 from .public import public_sentences
 from .sample import Sample
 
-# the closed loop that an audit runs
-STANDARD = dict(PRESETS["standard"].settings)
+# the closed loop that an audit runs: more than the preset standard, since an audit must not find less than an attacker
+SEARCH: dict[str, Any] = {"num_candidates": 8, "num_corrections": 5, "num_beams": 2, "num_proposals": 32}
 # rows of a part, which is what an interruption loses at most
 PART_ROWS = 16
 # (m texts, (m, D) vectors as the attacker holds them, a folder for the work) → a checkpoint, fine-tuned on them
@@ -43,7 +42,7 @@ class Tier:
     name: str
     holds: str
     feedback: str = "surrogate"
-    settings: dict[str, Any] = field(default_factory=lambda: dict(STANDARD))
+    settings: dict[str, Any] = field(default_factory=lambda: dict(SEARCH))
     limit: int | None = None
 
 

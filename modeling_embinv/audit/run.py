@@ -10,7 +10,7 @@ from typing import Any
 from ..data.files import write_json
 from ..data.tokens import tokenize
 from .alignment import Alignment
-from .attack import ENCODER, STANDARD, Attacker
+from .attack import ENCODER, SEARCH, Attacker
 from .attackers import TIERS
 from .canaries import plant
 from .context import Filled, fill_sample, without_marks
@@ -119,7 +119,7 @@ def open_work(folder: Path, sample: Sample, identity: dict[str, Any]) -> bool:
     Returns:
         Whether an earlier run of the same audit left something there.
     """
-    now = {"source": sample.digest, "rows": sample.row_keys(), "settings": STANDARD, **identity}
+    now = {"source": sample.digest, "rows": sample.row_keys(), "settings": SEARCH, **identity}
     record = folder / "audit.json"
     try:
         is_same = json.loads(record.read_text(encoding="utf-8")) == json.loads(json.dumps(now))
