@@ -5,8 +5,8 @@ inputs, rounds them and multiplies. With the API that stays, `onednn.qlinear_poi
 takes 1.0 to 1.5 times as long, 1.26 in the median (benchmarks/int8_kernels.py, one thread of an AMD EPYC).
 
 The surrogate judges texts that differ by a word, and int8 is too coarse for it: the released one's vectors then have a
-cosine of 0.996 with those in float32. It multiplies in bfloat16 where the processor does: 0.99998, in 1.5 times the time.
-Elsewhere the layers that round worst, those that narrow an MLP, stay in float32: 0.999, in 1.3 times the time.
+cosine of 0.996 with those in float32. It multiplies in bfloat16 where the processor does: 0.99998, in 1.5 times as
+long. Elsewhere the layers that round worst, those that narrow an MLP, stay in float32: 0.999, in 1.3 times as long.
 """
 
 import warnings
