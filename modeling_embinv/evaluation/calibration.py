@@ -14,15 +14,16 @@ from ..diffusion_embinv import text_positions
 from ..errors_embinv import EmbInvError
 from ..generation_config_embinv import Calibration, evidence
 from ..modeling_embinv import EmbInvForMaskedDiffusion
+from ..presets_embinv import PRESETS
 from ..runtime import generator_for
 
 BINS = 10
 CANDIDATES = {"num_candidates": 8}
 # searches of three strengths: texts that came near and texts that did not, as users will have them
-SEARCHES = (
-    {"num_candidates": 8, "num_corrections": 2},
-    {"num_candidates": 16, "num_corrections": 10, "num_beams": 2, "num_proposals": 32, "num_hops": 1},
-    {"num_candidates": 16, "num_corrections": 10},
+SEARCHES: tuple[dict[str, Any], ...] = (
+    dict(PRESETS["standard"].settings),
+    {"num_candidates": 8, "num_corrections": 5, "num_beams": 2, "num_proposals": 32},
+    dict(PRESETS["thorough"].settings),
 )
 
 
