@@ -81,7 +81,7 @@ def test_a_claim_that_fails_is_named(changed):
     """Claims that are looked up wrongly, or compared with themselves, would hold whatever the results are."""
 
     def edit(value):
-        value["16 tokens"]["5 narrow rounds, surrogate"]["scores"]["BLEU"] = {"mean": 10.0, "low": 9.0, "high": 11.0}
+        value["16 tokens"]["preset standard"]["scores"]["BLEU"] = {"mean": 10.0, "low": 9.0, "high": 11.0}
 
     changed("quality_cost", edit)
     broken = {name for name, _ in results.broken_claims()}
