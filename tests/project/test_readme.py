@@ -41,7 +41,7 @@ def test_readme_commands_run_as_printed(encoder, tmp_path, monkeypatch, capsys):
     `embinv audit` runs without the slower of its attackers.
     """
     monkeypatch.chdir(tmp_path)
-    sentences = DEMO_SENTENCES[:1]
+    sentences = ("He slept.",)
     monkeypatch.setattr(demo, "DEMO_SENTENCES", sentences)
     vectors = encoder.encode(list(sentences)).numpy()
     np.save("vectors.npy", vectors)
