@@ -1,5 +1,6 @@
 """Tiny models, toy encoders and the real one, shared by the tests; nothing here needs a network."""
 
+import gc
 import itertools
 import os
 from pathlib import Path
@@ -95,6 +96,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]):
     """Files with slow tests come first, so that of two processes neither ends with one of them alone."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish():
+    """What is imported stays: the end of each training run collects garbage, and would look through all of it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(params=list(BACKBONES))
