@@ -20,7 +20,7 @@ from modeling_embinv.training.assemble import build_data, build_model, train
 from modeling_embinv.training.backbone import new_inverter, prepare_tokenizer
 from modeling_embinv.training.checkpoints import checkpoints, export, remove_unfinished, save_checkpoint
 from modeling_embinv.training.loop import Run
-from tests.training.tiny_runs import ROOT, TINY_TRUNK, in_two_forks, log, settings, weights
+from tests.training.tiny_runs import ROOT, TINY_TRUNK, in_two_forks, log, settings, small_tokenizer, weights
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def exit_at(count: int, folder: Path):
 @pytest.mark.slow
 def test_a_kill_at_any_file_operation(encoder, tmp_path):
     """Half a checkpoint or export under a name that counts, a moment without the export, or leftovers for ever."""
-    tokenizer = prepare_tokenizer(encoder.tokenizer)
+    tokenizer = small_tokenizer(encoder)
     model = new_inverter(tokenizer, {**TINY_TRUNK, "hidden_size": 8}, embedding_dim=8, max_sequence_length=8)
     accelerator = Accelerator(cpu=True)
     model = accelerator.prepare(model)
@@ -108,7 +108,7 @@ def test_a_kill_at_any_file_operation(encoder, tmp_path):
 
 def test_systems_without_an_exchange(encoder, tmp_path, monkeypatch):
     """Windows: the new export must get there, and a kill between two renames must not lose the old one for good."""
-    tokenizer = prepare_tokenizer(encoder.tokenizer)
+    tokenizer = small_tokenizer(encoder)
     model = new_inverter(tokenizer, {**TINY_TRUNK, "hidden_size": 8}, embedding_dim=8, max_sequence_length=8)
     monkeypatch.setattr(folders, "_EXCHANGES", {})
     for _ in range(2):
