@@ -95,7 +95,7 @@ def with_surrogate(family: str = "bert", **overrides):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]):
-    """What takes longest comes first, so that neither of two processes ends with it alone: folders, then slow files."""
+    """What takes longest comes first, so that neither process ends with it alone: folders, then slow files."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: (not item.nodeid.startswith(TOGETHER), item.path not in slow))
 
