@@ -1,5 +1,6 @@
 """Tiny models, toy encoders and the real one, shared by the tests; nothing here needs a network."""
 
+import gc
 import itertools
 import os
 from pathlib import Path
@@ -25,6 +26,8 @@ BACKBONES = {
         cls_token_id=1, sep_token_id=2, pad_token_id=0,
     ),
 }  # fmt: skip
+# folders whose tests share what takes long to load: the Space's page with its examples, the audit's dictionaries
+TOGETHER = ("tests/space/", "tests/audit/")
 _SIZES = dict(
     vocab_size=VOCAB, hidden_size=32, num_attention_heads=4, intermediate_size=64, max_position_embeddings=40
 )
@@ -92,9 +95,27 @@ def with_surrogate(family: str = "bert", **overrides):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]):
-    """Files with slow tests come first, so that of two processes neither ends with one of them alone."""
+    """What takes longest comes first, so that neither process ends with it alone: folders, then slow files."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    items.sort(key=lambda item: (not item.nodeid.startswith(TOGETHER), item.path not in slow))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log):
+    """A file's tests stay in one process, as `--dist loadfile` has it; those of the folders in `TOGETHER` as well."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return next((folder for folder in TOGETHER if nodeid.startswith(folder)), super()._split_scope(nodeid))
+
+    return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+def pytest_collection_finish():
+    """What is imported stays: the end of each training run collects garbage, and would look through all of it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(params=list(BACKBONES))

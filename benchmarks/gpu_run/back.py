@@ -24,7 +24,8 @@ from modeling_embinv.modeling_embinv import EmbInvForMaskedDiffusion
 from modeling_embinv.training.backbone import prepare_tokenizer
 from modeling_embinv.training.checkpoints import export
 
-LOG = "log.jsonl"
+from .parcels import CONFIG, LOG
+
 # what a table of scores shows, by the names in the log
 HEADS = {
     "nats_a_token": "−log p a token", "draft_bleu": "draft, BLEU", "draft_exact": "draft, exact %",
@@ -76,7 +77,7 @@ def unpack(folders: list[Path], out: Path) -> Path:
     if missing := [name for name in names if name not in parts]:
         raise EmbInvError(f"missing: {', '.join(missing)}; send them, after no more training.")
     weights = load(b"".join(parts[name].read_bytes() for name in names))
-    config = EmbInvConfig.from_dict(json.loads((parts[names[0]].parent / "config.json").read_text()))
+    config = EmbInvConfig.from_dict(json.loads((parts[names[0]].parent / CONFIG).read_text()))
     model = EmbInvForMaskedDiffusion(config)
     absent = model.load_state_dict({name: weight.float() for name, weight in weights.items()}, strict=False)
     if absent.unexpected_keys or set(absent.missing_keys) - set(model._tied_weights_keys):

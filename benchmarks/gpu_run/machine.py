@@ -14,6 +14,7 @@ from pathlib import Path
 from modeling_embinv.errors_embinv import EmbInvError
 
 from . import parcels
+from .parcels import CONFIG, LOG, WEIGHTS
 
 DISK = Path(os.environ.get("EMBINV_DISK", "/root/embinv"))
 FROZEN = "frozen"
@@ -56,8 +57,6 @@ def freeze() -> None:
     Raises:
         EmbInvError: when nothing was trained.
     """
-    from .run import CONFIG, WEIGHTS
-
     if not (DISK / WEIGHTS).exists():
         raise EmbInvError(f"{DISK} holds no {WEIGHTS}: train first.")
     (DISK / FROZEN).mkdir(exist_ok=True)
@@ -71,8 +70,6 @@ def send_parts(out: Path, first: int, count: int) -> list[str]:
     Raises:
         EmbInvError: when nothing was frozen.
     """
-    from .run import CONFIG, LOG, WEIGHTS
-
     if not (DISK / FROZEN).exists():
         raise EmbInvError(f"{DISK} holds no frozen weights: send the first parts with --freeze.")
     parts = list(parcels.split((DISK / FROZEN / WEIGHTS).read_bytes()))

@@ -44,9 +44,10 @@ from . import corpus
 from .encoder import PackedEncoder
 from .hypotheses import uncompiled, write_pool
 from .muon import BatchedMuon
+from .parcels import CONFIG, LOG, WEIGHTS
 from .scores import CORRECTIONS, held_out_scores
 
-STATE, LOG, SETTINGS, WEIGHTS, CONFIG = "state.pt", "log.jsonl", "run.json", "weights.safetensors", "config.json"
+STATE, SETTINGS = "state.pt", "run.json"
 # batches that are made ahead, and the threads that make them
 AHEAD, THREADS = 16, 8
 # seconds between two states on the disk, and updates between two lines of the log

@@ -1,6 +1,8 @@
-"""Results of attacks as a test writes them down, without a model."""
+"""Results of attacks as a test writes them down, without a model; an encoder that remembers."""
 
 import numpy as np
+import pytest
+import torch
 
 from modeling_embinv.audit.attack import VECTORS, Recovered
 from modeling_embinv.audit.findings import measure, measure_kinds, other_texts
@@ -9,6 +11,7 @@ from modeling_embinv.audit.kinds import entity
 from modeling_embinv.audit.report import Report
 from modeling_embinv.audit.sample import Sample
 from modeling_embinv.audit.tiers import OTHER_TEXT, TierResult
+from modeling_embinv.data.encoders import SentenceEncoder
 
 
 def entities(text: str, **pieces):
@@ -39,3 +42,19 @@ def report_of(result: TierResult, **values) -> Report:
               "rows": 9, "digest": "d1235", "skipped": {"count": 0, "examples": []}}  # fmt: skip
     checkpoint = {"name": "model", "encoder": "a/b", "checksums": None}
     return Report(source, checkpoint, Origin("model", "a/b", None), result.sample, 0, [result], **values)
+
+
+@pytest.fixture(scope="package")
+def remembering():
+    """Encoders embed each text once for all tests: every audit embeds the same hundreds of public ones."""
+    encode, seen = SentenceEncoder.encode, {}
+
+    def remembered(self, texts, *options, **named):
+        keys = [(repr(self.config), text) for text in texts]
+        if new := [key for key in dict.fromkeys(keys) if key not in seen]:
+            seen.update(zip(new, encode(self, [text for _, text in new], *options, **named), strict=True))
+        return torch.stack([seen[key] for key in keys]) if keys else encode(self, texts)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SentenceEncoder, "encode", remembered)
+        yield

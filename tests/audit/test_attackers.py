@@ -13,6 +13,8 @@ from modeling_embinv.errors_embinv import EmbInvError
 from tests.audit.conftest import report_of, tier_result
 from tests.audit.test_command import TEXTS, model, run, store, vectors, write  # noqa: F401  (fixtures)
 
+pytestmark = pytest.mark.usefixtures("remembering")
+
 
 def report_in(folder) -> dict:
     return json.loads((folder / "report.json").read_text(encoding="utf-8"))

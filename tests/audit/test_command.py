@@ -24,6 +24,7 @@ TEXTS = [
     "Can I change my address online?", "My phone was stolen on Friday.", "The app rejects my fingerprint.",
     "How long does a refund take?", "Call Karen Miller at +1 212 555 0199 about her account.",
 ]  # fmt: skip
+pytestmark = pytest.mark.usefixtures("remembering")
 FIGURES = {"words", "f1", "exact", "cosine"}
 
 

@@ -1,6 +1,7 @@
 """A run on a rented GPU, rehearsed: what travels, what it weighs, and that training goes on and comes back."""
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,8 @@ from gpu_run.muon import BatchedMuon
 from gpu_run.pack import UPLOADS, pack
 from gpu_run.rehearse import rehearse
 from gpu_run.run import STATE, GPURun, kind_of
+from safetensors.torch import load_file, save_file
+from transformers import BertConfig, BertModel
 
 from modeling_embinv.conditioning_embinv import Hypothesis
 from modeling_embinv.correction_embinv import write_plainly
@@ -24,7 +27,7 @@ from modeling_embinv.data.tokens import tokenize
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.loading import load_inverter
 from modeling_embinv.training.config import TrainingConfig
-from tests.conftest import unit_vectors
+from tests.conftest import awaken, unit_vectors
 
 NOUNS = ("dog", "child", "king", "doctor", "bird", "teacher", "queen", "farmer", "sailor", "painter")
 VERBS = ("sleeps", "sings", "waits", "reads", "runs")
@@ -51,6 +54,45 @@ def on_disk(uploads, tmp_path):
     for name in UPLOADS:
         parcels.receive(uploads[0] / name, tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def tiny(uploads, tmp_path_factory):
+    """The disk of a machine, with an encoder of one narrow layer, which tells texts apart."""
+    disk = on_disk(uploads, tmp_path_factory.mktemp("tiny"))
+    about = json.loads((disk / "encoder.json").read_text())
+    about["backbone"] |= {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_hidden_layers": 1}
+    torch.manual_seed(0)
+    network = BertModel(BertConfig(**about["backbone"]), add_pooling_layer=False)
+    torch.nn.init.normal_(network.embeddings.word_embeddings.weight, std=0.5)
+    save_file({name: weight.half() for name, weight in network.state_dict().items()}, disk / "encoder.safetensors")
+    (disk / "encoder.json").write_text(json.dumps(about))
+    return disk
+
+
+def light(uploads, target):
+    """Uploads of short texts and an encoder of one layer, as held-out texts are drafted and embedded many times."""
+    first, second = (target / name for name in UPLOADS)
+    shutil.copytree(uploads, target)
+    settings = json.loads((first / "run.json").read_text())
+    settings["config"] |= {"max_sequence_length": 8, "canvas_lengths": [8]}
+    (first / "run.json").write_text(json.dumps(settings))
+    about = json.loads((second / "encoder.json").read_text())
+    about["backbone"]["num_hidden_layers"] = 1
+    (second / "encoder.json").write_text(json.dumps(about))
+    weights = load_file(second / "encoder.safetensors")
+    kept = {name: weight for name, weight in weights.items() if "layer." not in name or "layer.0." in name}
+    save_file(kept, second / "encoder.safetensors")
+    parcels.seal(second)
+    return target
+
+
+def copied(disk, target, **settings):
+    """A disk for one test, with other settings of the run."""
+    shutil.copytree(disk, target, dirs_exist_ok=True)
+    run = json.loads((disk / "run.json").read_text())
+    (target / "run.json").write_text(json.dumps(run | settings))
+    return target
 
 
 def test_a_corpus_comes_back_with_its_weights(uploads, encoder, tmp_path):
@@ -105,9 +147,9 @@ def test_damage_and_weight_are_seen(uploads, tmp_path):
     assert b"".join(parts) == bytes(range(256)) * 10 and [len(part) for part in parts] == [1000, 1000, 560]
 
 
-def test_a_run_goes_on_from_the_disk(uploads, tmp_path):
+def test_a_run_goes_on_from_the_disk(tiny, tmp_path):
     """A second command that begins anew, or repeats the batches of the first, spends its minutes twice."""
-    whole, parts = (on_disk(uploads, tmp_path / name) for name in ("whole", "parts"))
+    whole, parts = (copied(tiny, tmp_path / name) for name in ("whole", "parts"))
     reached = GPURun(whole).train(1e9, updates=6)
     assert reached["updates"] >= 6 and 0 < reached["nats_a_token_8"] < 20
     half = GPURun(parts).train(1e9, updates=2)["updates"]
@@ -122,12 +164,9 @@ def test_a_run_goes_on_from_the_disk(uploads, tmp_path):
     assert [line["updates"] for line in lines] == [half, half, reached["updates"]]
 
 
-def test_a_run_ends_with_its_seconds(uploads, tmp_path):
+def test_a_run_ends_with_its_seconds(tiny, tmp_path):
     """A rate that falls by updates would still be high when the lease is over."""
-    disk = on_disk(uploads, tmp_path)
-    settings = json.loads((disk / "run.json").read_text())
-    (disk / "run.json").write_text(json.dumps(settings | {"seconds": 100}))
-    run, factors = GPURun(disk), []
+    run, factors = GPURun(copied(tiny, tmp_path, seconds=100)), []
     for run.updates, run.spent in ((0, 0), (1, 1), (500, 79), (600, 90), (700, 99), (800, 101)):
         factors.append(run.rate_factor())
     assert factors == pytest.approx([0.5, 1, 1, 0.5, 0.05, 0])
@@ -135,11 +174,9 @@ def test_a_run_ends_with_its_seconds(uploads, tmp_path):
     assert run.train(1e9)["of_this_command"] == 0
 
 
-def test_drafts_are_learned_before_corrections(uploads, tmp_path):
+def test_drafts_are_learned_before_corrections(tiny, tmp_path):
     """A corrector that learns from the drafts of an untrained model learns nothing that helps later."""
-    disk = on_disk(uploads, tmp_path)
-    settings = json.loads((disk / "run.json").read_text())
-    (disk / "run.json").write_text(json.dumps(settings | {"seconds": 1e9, "correction_start": 0.5}))
+    disk = copied(tiny, tmp_path, correction_start=0.5)
     early, late = GPURun(disk), GPURun(disk)
     late.spent = 6e8
     early.log = late.log = lambda *_: None
@@ -156,9 +193,9 @@ def stop(run):
     return torch.zeros(()), 0.0
 
 
-def test_the_corrector_learns_in_a_share_of_the_updates(uploads, tmp_path):
+def test_the_corrector_learns_in_a_share_of_the_updates(tiny, tmp_path):
     """A pool serves several updates: drawn as often as a batch, it would take most of the time."""
-    run = GPURun(on_disk(uploads, tmp_path))
+    run = GPURun(copied(tiny, tmp_path))
     run.train_texts.batch = lambda number, rows, canvas: torch.full((rows, canvas), 1000)
     counts = Counter()
     for number in range(600):
@@ -186,18 +223,21 @@ def test_matrices_together_take_the_librarys_steps():
         assert (one - other).norm() < 0.02 * (one - begin).norm()  # products are in bf16
 
 
-def test_texts_of_a_pool(uploads, tmp_path):
+def test_texts_of_a_pool(tiny, tmp_path):
     """A cache that slips by a position writes other texts than the sampler does."""
-    run = GPURun(on_disk(uploads, tmp_path))
-    run.train(1e9, updates=40)
-    model, end = run.model.eval(), run.noise.end
+    run = GPURun(copied(tiny, tmp_path))
+    model, end = awaken(run.model.eval()), run.noise.end
     model.generation_config.suppress_tokens = None
+    with torch.no_grad():  # so that some texts end early
+        model.trunk.embeddings.word_embeddings.weight[end] *= 3
     ids = run.train_texts.batch(0, 64, 16)
     vectors = run.embed(ids)
     drafts = write(model, vectors, 16)
+    assert len({row.index(end) if end in row else 16 for row in drafts.tolist()}) >= 5
     assert torch.equal(drafts, write_plainly(model, vectors, 16))
     hypothesis = Hypothesis(drafts, run.embed(drafts))
-    assert torch.equal(write(model, vectors, 16, 0.0, hypothesis), model.correct(vectors, *hypothesis))
+    corrected = write(model, vectors, 16, 0.0, hypothesis)
+    assert torch.equal(corrected, model.correct(vectors, *hypothesis)) and not torch.equal(corrected, drafts)
     pool = write_pool(model, run.embed, ids, vectors)
     assert pool.ids.shape == ids.shape and model.training
     assert torch.equal(pool.vectors, run.embed(pool.ids))
@@ -224,9 +264,9 @@ def test_a_deeper_trunk_repeats_the_encoders_layers(uploads, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_whole_way(uploads, tmp_path, monkeypatch):
+def test_the_whole_way(uploads, tmp_path):
     """Two uploads, two commands of training, the weights in parts, in a clean folder without the absent packages."""
-    back = rehearse(uploads[0], tmp_path, budget=1e6, updates=2)
+    back = rehearse(light(uploads[0], tmp_path / "packed"), tmp_path, budget=1e6, updates=2)
     assert max(path.stat().st_size for path in back.iterdir()) <= parcels.PART
     folder = unpack([back], tmp_path / "model")
     log = (back / "log.jsonl").read_text().splitlines()

@@ -70,7 +70,7 @@ def test_settings_reach_the_model(url):
 def test_corrections_bring_the_text_nearer(url):
     """A control that is wired to nothing, or a loop that returns its first text."""
     client = gradio_client.Client(url, verbose=False)
-    text = "Nine lawyers from Osaka rejected the second appeal of his landlord."
+    text = "Hrolf Kraki owes Ottar 37 elks."  # too odd to be recovered whole, and short
     settings = (0, "confidence", 8, 1, "0", 0.05)
     first = client.predict(text, *settings, 1, 0, "encoder", api_name="/invert")
     loop = client.predict(text, *settings, 2, 1, "encoder", api_name="/invert")

@@ -66,21 +66,22 @@ def test_a_shared_link_shows_this_page(url, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width, height", [(1366, 900), (390, 844)])
-def test_everybody_can_use_the_page(visit, url, theme, width, height):
+def test_everybody_can_use_the_page(visit, url, theme):
     """White on teal of 1.9 : 1, tabs that were cut on a phone, a font of elsewhere that tells who reads here."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    page = visit("Redacted", width, height, theme)
-    requested = []
+    page, requested = visit("Redacted", 1366, 900, theme), []
     page.on("request", lambda request: requested.append(request.url))
-    page.reload()
-    for tab in TABS:
-        go_to(page, tab)
-        page.locator(".result").locator("visible=true").first.wait_for()
-        found = axe.run(page).response["violations"]
-        grave = [(one["id"], one["nodes"][0]["target"]) for one in found if one["impact"] in GRAVE]
-        assert not grave, (tab, grave)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, tab
+    for width in (1366, 390):
+        if width == 390:
+            page.set_viewport_size({"width": width, "height": 844})
+            page.reload()
+        for tab in TABS:
+            go_to(page, tab)
+            page.locator(".result").locator("visible=true").first.wait_for()
+            found = axe.run(page).response["violations"]
+            grave = [(one["id"], one["nodes"][0]["target"]) for one in found if one["impact"] in GRAVE]
+            assert not grave, (tab, grave)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, tab
     for name in ("Paper", "Code", "Model card", "Documentation"):
         assert page.get_by_role("link", name=name, exact=True).get_attribute("href").startswith("https://")
     assert "English, up to 31 tokens" in page.locator(".about").first.inner_text()
@@ -100,13 +101,13 @@ def test_32_clients_at_once_lose_nothing(url, app):
     """Shared state between visitors would give one the other's text; a short queue would turn some away."""
     texts = [f"The {animal} has {count} legs." for animal in ("dog", "cat", "cow", "bird") for count in range(2, 10)]
     expected = [
-        app.inverter.decode(app.inverter.generate(vector, strategy="confidence", num_steps=4).sequences)[0]
+        app.inverter.decode(app.inverter.generate(vector, strategy="confidence", num_steps=1).sequences)[0]
         for vector in (app.inverter.embed([text]) for text in texts)
     ]
     assert len(set(expected)) > 20
 
     def ask(text: str) -> tuple[str, str]:
-        event, data = call(url.rstrip("/"), "invert", [text, 0, "confidence", 4, *INVERT[4:]], session=text)
+        event, data = call(url.rstrip("/"), "invert", [text, 0, "confidence", 1, *INVERT[4:]], session=text)
         assert event == "complete", data
         (found,) = json.loads(data)
         return found["original"], found["text"]

@@ -1,6 +1,7 @@
 """What the training tests share: one loaded encoder and one measured speed for all runs of this process."""
 
 import functools
+import os
 
 import pytest
 
@@ -31,4 +32,12 @@ def the_speed_is_measured_once():
     """Each run measures this processor for half a second, more than its few updates take."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "matmul_rate", _matmul_rate)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_power_cut_comes():
+    """Each export waits for the disk once a file, dozens of times, and no test cuts the power to see what for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
         yield

@@ -12,10 +12,10 @@ from modeling_embinv.diffusion_embinv import NoiseSchedule
 from modeling_embinv.loading import load_inverter
 from modeling_embinv.runtime import generator_for
 from modeling_embinv.training.assemble import train
-from modeling_embinv.training.backbone import new_inverter, prepare_tokenizer
+from modeling_embinv.training.backbone import new_inverter
 from modeling_embinv.training.validation import ValidationSet, causal_score, generation_scores
 from tests.conftest import END, unit_vectors
-from tests.training.tiny_runs import SENTENCES, TINY_TRUNK, log, settings, weights
+from tests.training.tiny_runs import SENTENCES, TINY_TRUNK, log, settings, small_tokenizer, weights
 
 L = 12
 
@@ -97,7 +97,7 @@ def test_left_to_right_alone_is_judged_by_its_own_loss(pairs, tmp_path):
 
 def test_a_handful_of_sentences_is_over_fitted(encoder):
     """Condition, causal attention, loss and decoding together: if any is broken, eight sentences cannot be learned."""
-    tokenizer = prepare_tokenizer(encoder.tokenizer)
+    tokenizer = small_tokenizer(encoder)
     torch.manual_seed(0)
     trunk = {**TINY_TRUNK, "hidden_size": 64, "intermediate_size": 128}
     sizes = dict(embedding_dim=384, max_sequence_length=12, num_condition_tokens=2, causal_share=1.0)

@@ -12,11 +12,11 @@ from modeling_embinv.data.tokens import Vocabulary
 from modeling_embinv.diffusion_embinv import NoiseSchedule, text_positions
 from modeling_embinv.runtime import generator_for
 from modeling_embinv.training.assemble import train
-from modeling_embinv.training.backbone import new_inverter, prepare_tokenizer
+from modeling_embinv.training.backbone import new_inverter
 from modeling_embinv.training.drafts import write_drafts
 from tests.conftest import END, MASK, VOCAB, texts, unit_vectors
 from tests.shipped.test_causal import causal_model
-from tests.training.tiny_runs import SENTENCES, TINY_TRUNK, in_two_forks, log, settings, weights
+from tests.training.tiny_runs import SENTENCES, TINY_TRUNK, in_two_forks, log, settings, small_tokenizer, weights
 
 L = 12
 NOISE = Noise(NoiseSchedule("linear"), MASK, END, full_mask_share=0.1, condition_dropout=0.2, tail_share=0.5)
@@ -189,7 +189,7 @@ def test_fully_masked_rows_leave_their_partners_alone():
 @pytest.mark.slow
 def test_wrong_tokens_are_learned(encoder):
     """Whether a model that saw its own drafts puts a wrong visible word right: one that never did copies it."""
-    tokenizer = prepare_tokenizer(encoder.tokenizer)
+    tokenizer = small_tokenizer(encoder)
     canvas = encode_canvas(Vocabulary(tokenizer), SENTENCES, 12)
     ids, embedding, right = canvas.input_ids, encoder.encode(canvas.texts), {}
     for share in (0.0, 0.5):

@@ -32,7 +32,7 @@ from modeling_embinv.training.bag_of_words import bag_of_words_loss
 from modeling_embinv.training.config import TrainingConfig, parse_training_config
 from modeling_embinv.training.optimizers import new_optimizers
 from modeling_embinv.training.validation import ValidationSet, generation_scores
-from tests.training.tiny_runs import ROOT, SENTENCES, TINY_TRUNK, in_two_forks, log, settings, weights
+from tests.training.tiny_runs import ROOT, SENTENCES, TINY_TRUNK, in_two_forks, log, settings, small_tokenizer, weights
 
 
 def test_resume_equals_no_interruption(pairs, tmp_path):
@@ -102,7 +102,7 @@ def test_accumulation_equals_two_processes(pairs, tmp_path, flags):
 @pytest.mark.slow
 def test_a_handful_of_sentences_is_over_fitted(encoder):
     """Conditioning, masking, loss and decoding together: if any is broken, eight sentences cannot be learned."""
-    tokenizer = prepare_tokenizer(encoder.tokenizer)
+    tokenizer = small_tokenizer(encoder)
     torch.manual_seed(0)
     trunk = {**TINY_TRUNK, "hidden_size": 64, "intermediate_size": 128}
     model = new_inverter(tokenizer, trunk, embedding_dim=384, max_sequence_length=12)
@@ -110,7 +110,7 @@ def test_a_handful_of_sentences_is_over_fitted(encoder):
     embedding = encoder.encode(canvas.texts)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for step in range(150):
-        noise = Noise(NoiseSchedule(), 103, 102, full_mask_share=0.2)
+        noise = Noise(NoiseSchedule(), model.config.mask_token_id, model.config.eos_token_id, full_mask_share=0.2)
         batch = noise_batch(canvas.input_ids, embedding, noise, generator_for(step))
         loss = model(
             batch.noised_ids, embedding, batch.timestep, positions=batch.positions, targets=batch.targets

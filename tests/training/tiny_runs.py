@@ -11,8 +11,10 @@ import yaml
 from accelerate import PartialState, debug_launcher
 from accelerate.state import AcceleratorState, GradientState
 from safetensors.torch import load_file
+from transformers import PreTrainedTokenizerBase
 
 from modeling_embinv.training.assemble import train
+from modeling_embinv.training.backbone import prepare_tokenizer
 from modeling_embinv.training.config import TrainingConfig
 
 ROOT = Path(__file__).parents[2]
@@ -25,6 +27,11 @@ SENTENCES = [
     "The cat sat on the mat.", "Rain fell all night.", "He lost his keys again.", "Two trains left early.",
     "Our teacher likes old maps.", "Please close the window.", "The soup is too hot to eat.", "Nobody saw the thief.",
 ]  # fmt: skip
+
+
+def small_tokenizer(encoder) -> PreTrainedTokenizerBase:
+    """An inverter's tokenizer that knows the words of `SENTENCES`: a hundredth of the logits of the encoder's own."""
+    return prepare_tokenizer(encoder.tokenizer.train_new_from_iterator(SENTENCES, 300, show_progress=False))
 
 
 def settings(prepared: Path, output_dir: Path, **overrides) -> TrainingConfig:
