@@ -9,7 +9,6 @@ import json
 import time
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,47 +16,34 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import BertConfig, BertModel
 
 from modeling_embinv import cross_entropy_embinv
-from modeling_embinv.configuration_embinv import EmbInvConfig
 from modeling_embinv.data.noise import (
-    NoisedBatch,
     UpdateKind,
-    canvas_length,
-    kind_of_update,
-    noise_batch,
 )
 from modeling_embinv.data.spans import SpanSampler
-from modeling_embinv.diffusion_embinv import loss_weights, text_positions
+from modeling_embinv.diffusion_embinv import text_positions
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.fingerprint_embinv import Fingerprint
-from modeling_embinv.modeling_embinv import EmbInvForMaskedDiffusion
-from modeling_embinv.runtime import generator_for
-from modeling_embinv.training.backbone import load_backbone
 from modeling_embinv.training.config import TrainingConfig
 from modeling_embinv.training.corrections import added_positions
 from modeling_embinv.training.flops import matmul_rate, synchronize, training_flops
 from modeling_embinv.training.optimizers import new_optimizers
 
 from . import corpus
+from .batches import Batches, Part, kind_of
 from .encoder import PackedEncoder
 from .hypotheses import uncompiled, write_pool
 from .muon import BatchedMuon
 from .parcels import CONFIG, LOG, WEIGHTS
 from .scores import CORRECTIONS, held_out_scores
+from .start import new_model
 
 STATE, SETTINGS = "state.pt", "run.json"
-# batches that are made ahead, and the threads that make them
-AHEAD, THREADS = 16, 8
 # seconds between two states on the disk, and updates between two lines of the log
 SAVE_SECONDS, LOG_UPDATES = 150, 100
-# updates of the corrector that share one pool of hypotheses: writing takes about as long for many as for few
-POOL = 4
 # held-out texts of each canvas that are drafted and corrected at a validation
 HELD_OUT = 512
-# what an update needs, by the names of the model's `forward`
-Part = dict[str, Any]
 # how far a run is
 NUMBERS = ("updates", "drawn", "texts", "spent")
 
@@ -80,6 +66,7 @@ class GPURun:
         self.encoder = PackedEncoder(disk, self.device)
         self.model = new_model(self.config, self.encoder, self.vocabulary).to(self.device).train()
         self.noise = self.config.noise_of(self.model)
+        self.batches = Batches(self.config, self.train_texts, self.noise, is_pinned=self.device.type == "cuda")
         self.rates = self.config.rates()
         self.optimizers = new_optimizers(self.model, self.rates)
         if self.device.type == "cuda":
@@ -117,7 +104,7 @@ class GPURun:
         limit, saved, first = matmul_rate(self.device, dtype), start, self.updates
         last = self.updates + (10**9 if updates is None else updates)
         since, texts, operations, losses = time.monotonic(), self.texts, 0.0, deque(maxlen=LOG_UPDATES)
-        for kind, batch in self.batches():
+        for kind, batch in self.batches.from_number(self.drawn):
             self.spent = before + time.monotonic() - start
             if time.monotonic() - start >= budget or self.spent >= self.seconds or self.updates >= last:
                 break
@@ -141,53 +128,6 @@ class GPURun:
                    "spent": round(self.spent, 1), "of": self.seconds, **self.validate()}  # fmt: skip
         self.write_line(reached)
         return reached
-
-    def batches(self) -> Iterator[tuple[UpdateKind, list[Part]]]:
-        """Batches from where the run stands, made ahead by threads; each is a function of (seed, number)."""
-        with ThreadPoolExecutor(THREADS) as pool:
-            waiting = deque(pool.submit(self.batch, self.drawn + ahead) for ahead in range(AHEAD))
-            try:
-                for number in range(self.drawn + AHEAD, 10**9):
-                    yield waiting.popleft().result()
-                    waiting.append(pool.submit(self.batch, number))
-            finally:
-                for future in waiting:
-                    future.cancel()
-
-    def batch(self, number: int) -> tuple[UpdateKind, list[Part]]:
-        """What is learned, and the texts of an update; of `POOL` updates where the corrector learns."""
-        config = self.config
-        canvas = canvas_length(config.canvas_lengths or [config.max_sequence_length], config.seed, number)
-        corrections = config.correction_share / POOL  # of the batches, not of the updates
-        rest = 1 - config.correction_share + corrections
-        kind = kind_of_update(config.causal_share / rest, corrections / rest, config.seed, number)
-        rows = self.noise.texts_of(config.batch_size) if kind == "masked" else config.batch_size
-        count, generator = POOL if kind == "correction" else 1, generator_for(config.seed, number)
-        ids = self.train_texts.batch(number, rows * count, canvas)
-        if kind == "masked":
-            return kind, [self.masked_part(noise_batch(ids, torch.empty(rows, 0), self.noise, generator))]
-        dropout = config.condition_dropout if kind == "causal" else 0.0
-        return kind, [self.causal_part(part, dropout, generator) for part in ids.split(rows)]
-
-    def masked_part(self, batch: NoisedBatch) -> Part:
-        """The tensors of an update that fills masks."""
-        weights = loss_weights(self.config.loss_weight, batch.timestep, batch.masked, self.noise.schedule)
-        weights = weights[batch.positions // batch.input_ids.shape[1]] * batch.position_weights
-        names = ("input_ids", "noised_ids", "timestep", "condition_mask", "positions", "targets")
-        return self.pinned({**{name: getattr(batch, name) for name in names}, "target_weights": weights})
-
-    def causal_part(self, ids: Tensor, dropout: float, generator: torch.Generator) -> Part:
-        """The tensors of an update from left to right; not cut, as a compiled layer should meet few widths."""
-        text = text_positions(ids, self.noise.end)
-        condition_mask = torch.rand(len(ids), generator=generator) >= dropout
-        positions = text.flatten().nonzero().squeeze(1)
-        return self.pinned(
-            {"input_ids": ids, "condition_mask": condition_mask, "positions": positions, "targets": ids[text]}
-        )
-
-    def pinned(self, part: Part) -> Part:
-        """In memory from where a GPU takes it without anybody waiting."""
-        return {name: value.pin_memory() for name, value in part.items()} if self.device.type == "cuda" else part
 
     def parts(self, kind: UpdateKind, batch: list[Part]) -> Iterator[Part]:
         """What each update needs, on the device: vectors too, and the hypotheses of a corrector."""
@@ -346,13 +286,6 @@ class GPURun:
         print(json.dumps(values), flush=True)
 
 
-def kind_of(part: Part) -> UpdateKind:
-    """What an update learns."""
-    if "noised_ids" in part:
-        return "masked"
-    return "correction" if "hypothesis" in part else "causal"
-
-
 def batched(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     """Muon's matrices together; any other optimizer as it is."""
     if type(optimizer) is not torch.optim.Muon:
@@ -360,33 +293,3 @@ def batched(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     group = optimizer.param_groups[0]
     settings = {name: group[name] for name in ("lr", "weight_decay", "adjust_lr_fn")}
     return BatchedMuon(group["params"], **settings)
-
-
-def new_model(config: TrainingConfig, encoder: PackedEncoder, vocabulary: Any) -> EmbInvForMaskedDiffusion:
-    """An inverter whose trunk starts as the encoder's; a deeper one repeats its stack of layers (arXiv 2405.15319)."""
-    torch.manual_seed(config.seed)
-    about = encoder.about
-    backbone = BertConfig(**about["backbone"])
-    own, depth = backbone.num_hidden_layers, config.num_hidden_layers or backbone.num_hidden_layers
-    backbone.num_hidden_layers = depth
-    backbone.hidden_dropout_prob = backbone.attention_probs_dropout_prob = 0.0
-    model = EmbInvForMaskedDiffusion(EmbInvConfig(
-        backbone_config=backbone, embedding_dim=backbone.hidden_size, vocab_size=backbone.vocab_size,
-        max_sequence_length=config.max_sequence_length, canvas_lengths=config.canvas_lengths,
-        num_condition_tokens=config.num_condition_tokens, causal_share=config.causal_share,
-        correction_share=config.correction_share,
-        noise_schedule=config.noise_schedule, noise_lambda=config.noise_lambda,
-        mask_token_id=vocabulary.mask, eos_token_id=vocabulary.end, pad_token_id=vocabulary.pad,
-        encoder_id=about["id"], encoder_revision=about["revision"], encoder_prompt=about["prompt"],
-    ))  # fmt: skip
-    source, weights = BertModel(backbone, add_pooling_layer=False), encoder.network.state_dict()
-    for layer in range(own, depth):
-        begin = f"encoder.layer.{layer % own}."
-        weights |= {
-            name.replace(begin, f"encoder.layer.{layer}.", 1): weight
-            for name, weight in encoder.network.state_dict().items()
-            if name.startswith(begin)
-        }
-    source.load_state_dict({name: weights[name] for name in source.state_dict()})
-    load_backbone(model, source)
-    return model

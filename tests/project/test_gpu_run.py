@@ -11,12 +11,13 @@ import pytest
 import torch
 from gpu_run import corpus, parcels
 from gpu_run.back import curve, unpack
+from gpu_run.batches import kind_of
 from gpu_run.encoder import PackedEncoder
 from gpu_run.hypotheses import changed, write, write_pool
 from gpu_run.muon import BatchedMuon
 from gpu_run.pack import UPLOADS, pack
 from gpu_run.rehearse import rehearse
-from gpu_run.run import STATE, GPURun, kind_of
+from gpu_run.run import STATE, GPURun
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel
 
@@ -199,7 +200,7 @@ def test_the_corrector_learns_in_a_share_of_the_updates(tiny, tmp_path):
     run.train_texts.batch = lambda number, rows, canvas: torch.full((rows, canvas), 1000)
     counts = Counter()
     for number in range(600):
-        kind, parts = run.batch(number)
+        kind, parts = run.batches.batch(number)
         counts[kind] += len(parts)
     shares = {kind: count / sum(counts.values()) for kind, count in counts.items()}
     assert shares == pytest.approx({"causal": 0.4, "correction": 0.4, "masked": 0.2}, abs=0.05)
