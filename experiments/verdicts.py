@@ -2,9 +2,9 @@
 
     python experiments/verdicts.py HELD_OUT/*.txt    # the eight parts of `make checkpoint`; minutes of a core, in int8
 
-Writes `results/verdicts.json`, a row for each text of the preset "standard": its cosine by the surrogate, which judged
-it, and by the encoder; and the same of vectors that are no text's (every fourth one, rotated). `verdicts_embinv.py`
-has its thresholds from it.
+Writes `results/verdicts.json`, a row for each text of the presets "standard" and "quick": its cosine by the surrogate,
+which judged it, and by the encoder; and the same of vectors that are no text's (every fourth one, rotated). Drafts are
+among them because a search leaves few texts that have the gist alone. `verdicts_embinv.py` has its thresholds from it.
 """
 
 import sys
@@ -44,9 +44,10 @@ def main(paths: list[str]) -> int:
         "another encoder's": ([""] * len(texts[::4]), torch.nn.functional.normalize(vectors[::4] @ rotation, dim=-1)),
     }
     rows = [
-        {"run": name, **row}
+        {"run": name, "preset": preset, **row}
+        for preset in ("standard", "quick")
         for name, (originals, targets) in runs.items()
-        for row in inverted(model, tokenizer, encoder, originals, targets)
+        for row in inverted(model, tokenizer, encoder, originals, targets, preset)
     ]
     write_json(FOLDER / "results" / "verdicts.json", {"rows": rows})
     return 0
@@ -64,12 +65,12 @@ def drawn(path: Path, tokenizer, most: int) -> list[str]:
     return fitting[:: max(1, len(fitting) // OF_EACH_FILE)][:OF_EACH_FILE]
 
 
-def inverted(model, tokenizer, encoder, originals, targets) -> list[dict]:
+def inverted(model, tokenizer, encoder, originals, targets, preset) -> list[dict]:
     """A row for each text: its cosine by the surrogate and by the encoder, whether it is exact, its content words."""
     rows, end = [], model.config.eos_token_id
     for start in range(0, len(targets), BATCH):
         part = targets[start : start + BATCH]
-        output = model.generate(part, generator=generator(start), feedback="surrogate", **PRESETS["standard"].settings)
+        output = model.generate(part, generator=generator(start), feedback="surrogate", **PRESETS[preset].settings)
         texts = decode_rows(tokenizer, output.sequences, end)
         written = decode(tokenizer, tokenize(tokenizer, originals[start : start + BATCH]))
         cosines = metrics.cosine(encoder.encode(texts), part)
