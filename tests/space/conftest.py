@@ -13,6 +13,8 @@ import streaming
 
 CHROMIUM = Path("/usr/bin/chromium")
 PATIENCE = 120_000  # milliseconds
+# no search finds it, so each goes on to its last round unless somebody stops it
+ENDLESS = "Nine lawyers from Osaka rejected the second appeal of his landlord."
 JSON = {"Content-Type": "application/json"}
 # one for all calls, since each new client reads the certificates again, which takes longer than most answers
 _http = httpx.Client(timeout=120, limits=httpx.Limits(max_keepalive_connections=0))

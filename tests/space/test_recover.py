@@ -16,7 +16,7 @@ from modeling_embinv.audit.findings import measure
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.presets_embinv import PRESETS
 from modeling_embinv.verdicts_embinv import TEXT_VERDICTS
-from tests.space.conftest import all_stopped, running
+from tests.space.conftest import ENDLESS, all_stopped, running
 
 gradio_client = pytest.importorskip("gradio_client", reason="the Space needs gradio: pip install 'embinv[space]'")
 SENTENCE = "We will meet at the station on Friday evening."
@@ -121,7 +121,7 @@ def test_what_a_text_cannot_be_is_told(app):
 def test_a_visitor_who_leaves_stops_the_search(app):
     """The thread of a visitor who is gone went on to the end of the search."""
     before = running()
-    steps = recover(app.inverter, SENTENCE, "thorough", "surrogate")
+    steps = recover(app.inverter, ENDLESS, "thorough", "surrogate")
     next(steps)
     (thread,) = running() - before
     passes = []
@@ -188,7 +188,7 @@ def test_a_visitor_recovers_stops_and_replays(app, visit, hold, monkeypatch):
             hold.wait(60)
 
     monkeypatch.setattr(inverter_module._Streamer, "put_round", held)
-    text.fill(SENTENCE)
+    text.fill(ENDLESS)
     text.press("Enter")
     first = f"round 1 of {PRESETS['standard'].settings['num_corrections']}"
     page.locator(".counter", has_text=f"{first}, cosine 0.").wait_for()

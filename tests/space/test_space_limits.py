@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.space.conftest import JSON, all_stopped, call, running
+from tests.space.conftest import ENDLESS, JSON, all_stopped, call, running
 
 httpx = pytest.importorskip("httpx")
 gradio_client = pytest.importorskip("gradio_client", reason="the Space needs gradio: pip install 'embinv[space]'")
@@ -225,7 +225,7 @@ def _abandon_upload(url: str):
 def test_a_visitor_who_hangs_up_frees_the_queue(url):
     """The page's answer was one long pause during a search, in which gradio did not see that nobody listens."""
     before = running()
-    answer = httpx.post(f"{url}/gradio_api/call/recover", json={"data": [SENTENCE, "thorough", "surrogate"]}).json()
+    answer = httpx.post(f"{url}/gradio_api/call/recover", json={"data": [ENDLESS, "thorough", "surrogate"]}).json()
     with httpx.stream("GET", f"{url}/gradio_api/call/recover/{answer['event_id']}", timeout=60) as stream:
         next(line for line in stream.iter_lines() if "best candidate" in line)  # the search begins
         assert len(running() - before) == 1
