@@ -97,6 +97,7 @@ class ClosedLoop:
         self.denoiser, self.settings = denoiser, settings
         self.judge, self.scout, self.on_round = judge, scout, on_round
         self.end, self.mask = denoiser.model.config.eos_token_id, denoiser.model.config.mask_token_id
+        self.left_to_right = {**PLAINLY, "temperature": settings.candidate_temperature}
         self.num_drafts = settings.drafts_of(denoiser.model.config)
         self.num_checked = min(settings.num_checked, settings.num_proposals)
         # without a surrogate each edit costs a call of the encoder
@@ -171,10 +172,10 @@ class ClosedLoop:
         """
         texts, warm = [self.denoiser.write(targets, {"temperature": 0.0})], self.settings.candidate_temperature
         is_causal = self.denoiser.config.strategy == "autoregressive"
-        masked = {"strategy": "confidence"} if self.num_drafts and is_causal else {}
-        for count, changes in ((self.settings.num_candidates - 1, masked), (self.num_drafts, PLAINLY)):
+        masked = {**({"strategy": "confidence"} if self.num_drafts and is_causal else {}), "temperature": warm}
+        for count, changes in ((self.settings.num_candidates - 1, masked), (self.num_drafts, self.left_to_right)):
             if count:
-                texts.append(self.denoiser.write(targets.copies(count), {**changes, "temperature": warm}))
+                texts.append(self.denoiser.write(targets.copies(count), changes))
         return torch.cat([rows.view(len(targets), -1, rows.shape[1]) for rows in texts], dim=1)
 
     def propose(self, state: Hypotheses, targets: Targets) -> Tensor:
@@ -211,8 +212,8 @@ class ClosedLoop:
         steps = (torch.arange(count, device=aim.device) + 0.5) / count
         bonus = (2 * self.settings.word_bonus * steps).repeat(len(targets) * state.ids.shape[1])
         words = Favoured.of(_copies(state.ids, count), self.end, bonus)
-        changes = {**PLAINLY, "temperature": self.settings.candidate_temperature}
-        return [self.denoiser.write(targets.copies(rows, _copies(aim, count)), changes, favoured=words)]
+        aims = targets.copies(rows, _copies(aim, count))
+        return [self.denoiser.write(aims, self.left_to_right, favoured=words)]
 
     def rewrites(self, state: Hypotheses, targets: Targets) -> list[Tensor]:
         """What the corrector writes of every hypothesis; nothing where it is not asked."""
@@ -221,8 +222,7 @@ class ClosedLoop:
             return []
         hypothesis = Hypothesis(_copies(state.ids, count), _copies(state.vectors, count))
         rows = targets.copies(state.ids.shape[1] * count)
-        changes = {**PLAINLY, "temperature": self.settings.candidate_temperature}
-        return [self.denoiser.write(rows, changes, hypothesis=hypothesis)]
+        return [self.denoiser.write(rows, self.left_to_right, hypothesis=hypothesis)]
 
     def promising(self, state: Hypotheses, targets: Targets) -> Tensor:
         """(A, num_beams · num_checked, L): what the scout ranks first of edits, and of edits of the best of them."""

@@ -240,7 +240,7 @@ class SearchSettings(Settings):
     num_corrections: int = setting(0, "rounds of edits of the best texts, each checked by feedback", 0, 10_000)
     num_beams: int = setting(4, "texts of each vector that survive a round", 1, 1_000)
     num_proposals: int = setting(
-        64, "edits of each surviving text in a round", 1, 10_000,
+        64, "texts made of each surviving text in a round: edits, and num_redrafts of them redrafts", 1, 10_000,
         detail="Without a surrogate to choose among them, no more than num_checked are made.",
     )  # fmt: skip
     num_redrafts: int | None = setting(
@@ -334,6 +334,10 @@ class SearchSettings(Settings):
         """λ for a judge, "encoder" or "surrogate"."""
         usual = SURROGATE_LIKELIHOOD_WEIGHT if judge == "surrogate" else LIKELIHOOD_WEIGHT
         return usual if self.likelihood_weight is None else self.likelihood_weight
+
+    def stop_cosine_of(self, judge: str) -> float:
+        """The cosine by a judge, "encoder" or "surrogate", of a text that is taken for the vector's own."""
+        return STOP_COSINE if judge == "encoder" or self.stop_cosine is None else self.stop_cosine
 
 
 @documented

@@ -18,9 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from modeling_embinv import cross_entropy_embinv
-from modeling_embinv.data.noise import (
-    UpdateKind,
-)
+from modeling_embinv.data.noise import UpdateKind
 from modeling_embinv.data.spans import SpanSampler
 from modeling_embinv.diffusion_embinv import text_positions
 from modeling_embinv.errors_embinv import EmbInvError

@@ -25,9 +25,9 @@ class Favoured(NamedTuple):
         return Favoured(self.ids[index], self.bonus[index])
 
     def added(self, logits: Tensor, written: Tensor) -> Tensor:
-        """Logits (B, V) of the next token with the bonus of every word that texts (B, n) do not hold yet."""
+        """Logits (B, V) of the next token, changed in place: a bonus for every word that texts (B, n) lack yet."""
         same = self.ids[:, :, None] == self.ids[:, None, :]
         number = same.tril(-1).sum(dim=2)  # of a word: how often it stands further left
         used = (self.ids[:, :, None] == written[:, None, :]).sum(dim=2)
         is_next = (self.ids >= 0) & (number == used)  # one of equal words, so that none gets the bonus twice
-        return logits.float().scatter_add(1, self.ids.clamp_min(0), is_next * self.bonus[:, None])
+        return logits.float().scatter_add_(1, self.ids.clamp_min(0), is_next * self.bonus[:, None])

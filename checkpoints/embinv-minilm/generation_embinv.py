@@ -35,7 +35,6 @@ from .sampler_embinv import Sampler
 from .sampler_embinv import shape_of_draws
 from .search_embinv import ClosedLoop
 from .search_embinv import Judge
-from .settings_embinv import STOP_COSINE
 from .settings_embinv import SearchSettings
 from .texts_embinv import decode_rows
 
@@ -269,19 +268,15 @@ class EmbInvGenerationMixin(FingerprintMixin, GenerationConfigMixin):
         if feedback is None:
             return None, None
         if isinstance(feedback, str):  # "surrogate", the one word that `check_feedback` allows
-            return self._surrogate_judge(search), None
+            return _judge(self.embedder(), search, "surrogate"), None
 
         def embed(ids: Tensor) -> Tensor:
             inputs = ids if tokenizer is None else decode_rows(tokenizer, ids, self.config.eos_token_id)
             return checked_feedback(feedback, inputs, len(ids), self.config.embedding_dim)
 
-        judge = Judge(embed, search.likelihood_weight_of("encoder"))
         has_scout = self.surrogate is not None and search.num_checked < search.num_proposals
-        return judge, self._surrogate_judge(search) if has_scout else None
-
-    def _surrogate_judge(self, search: SearchSettings) -> Judge:
-        stop_cosine = STOP_COSINE if search.stop_cosine is None else search.stop_cosine
-        return Judge(self.embedder(), search.likelihood_weight_of("surrogate"), "surrogate", stop_cosine)
+        scout = _judge(self.embedder(), search, "surrogate") if has_scout else None
+        return _judge(embed, search, "encoder"), scout
 
     def _finish(self, ids: Tensor, confidence: Tensor, streamer: Any) -> tuple[Tensor, Tensor]:
         """ids (B, L) with padding behind the end, streamed, and their confidence, 0 there."""
@@ -295,6 +290,11 @@ class EmbInvGenerationMixin(FingerprintMixin, GenerationConfigMixin):
     def _padded_sequences(self, ids: Tensor) -> Tensor:
         """ids (B, L) with padding behind the end."""
         return ids.masked_fill(after_first(ids == self.config.eos_token_id), self.config.pad_token_id)
+
+
+def _judge(embed: Callable[[Tensor], Tensor], search: SearchSettings, kind: str) -> Judge:
+    """What embeds texts, with the settings for a judge of its kind."""
+    return Judge(embed, search.likelihood_weight_of(kind), kind, search.stop_cosine_of(kind))
 
 
 def _calls(*judges: Judge | None) -> dict[str, Any]:

@@ -74,7 +74,7 @@ class RoundedLinear(Linear):
 
 
 class BFloat16Linear(RoundedLinear):
-    """A linear layer whose product runs in bfloat16; sums are in float32, and so is its output."""
+    """A linear layer whose product runs in bfloat16; sums are in float32, the output is rounded once."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__(linear)

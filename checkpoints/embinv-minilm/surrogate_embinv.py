@@ -7,14 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import initialization as init
 from torch.func import functional_call
+from transformers import initialization as init
 
 from .configuration_embinv import EmbInvConfig
 from .diffusion_embinv import text_positions
 from .errors_embinv import EmbInvError
 from .trunk_embinv import Trunk
-
 
 # texts that the surrogate embeds at a time: few of them stay in a CPU's caches and have about one length, which halves
 # the time of 1,024 texts of 8 to 30 tokens; a GPU wants more work at once
