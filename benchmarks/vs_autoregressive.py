@@ -116,7 +116,8 @@ def closest(ids: torch.Tensor, vectors: torch.Tensor, embed) -> torch.Tensor:
 
 def methods(ours: HeldOut, theirs: AutoregressiveInverter) -> dict:
     """name → vectors (B, D) → ids (B, L)."""
-    end, check = ours.end, {"num_candidates": 4, "feedback": ours.encoder.encode, "tokenizer": ours.tokenizer}
+    search = {"num_candidates": 4, "num_drafts": 0}
+    end, check = ours.end, {"search": search, "feedback": ours.encoder.encode, "tokenizer": ours.tokenizer}
 
     def written(vectors, **settings):
         sequences = ours.model.generate(vectors, generator=generator_for(0), **settings).sequences

@@ -45,8 +45,8 @@ METHODS = {
     "8 passes": dict(num_steps=8),
     "10 lightest corrections": dict(num_corrections=10, num_hops=1, num_beams=1, num_proposals=4),
     "10 light corrections": dict(num_corrections=10, num_hops=1, num_beams=1, num_proposals=8),
-    "10 narrow corrections": dict(num_candidates=16, num_corrections=10, num_hops=1, num_beams=2, num_proposals=32),
-    "10 corrections": dict(num_candidates=16, num_corrections=10, num_hops=1),
+    "10 narrow corrections": dict(num_candidates=32, num_corrections=10, num_hops=1, num_beams=2, num_proposals=32),
+    "10 corrections": dict(num_candidates=32, num_corrections=10, num_hops=1),
 }
 SURROGATE_RANK = 80
 

@@ -1,12 +1,14 @@
 """The second order: the same weights from left to right, for drafts and for the exact likelihood of a text."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import Cache
 
+from .conditioning_embinv import Condition
 from .errors_embinv import EmbInvError
 from .diffusion_embinv import text_positions
 
@@ -80,19 +82,26 @@ class CausalMixin:
         losses = self(ids, embeddings, None, positions=positions, targets=ids.flatten()[positions], causal=True).losses
         return losses.new_zeros(len(ids)).index_add_(0, positions // ids.shape[1], -losses)
 
-    def next_states(self, ids: Tensor | None, condition: Any, past_key_values: Cache) -> Tensor:
+    def causal_condition(self, condition: Condition) -> Condition:
+        """A condition for `next_states`: with the share of t, which is 0 from left to right."""
+        timestep = torch.zeros(1, device=condition.modulation.device)  # the same for all rows
+        share = self.modulation.of_timestep(self.timestep_features(timestep))
+        return replace(condition, modulation=condition.modulation + share)
+
+    def next_states(self, ids: Tensor | None, condition: Condition, past_key_values: Cache) -> Tensor:
         """The head's output (B, H) from which `decoder` predicts the next token.
 
         Args:
             ids: (B, n) int64, the tokens that follow those of the cache; None at the start, where the condition
                 tokens are read.
-            condition: what `condition(embedding, …)` returned, the same at every step.
+            condition: what `causal_condition` returned, the same at every step.
             past_key_values: keys and values of all that was read before; is given those of `ids`.
         """
+        assert condition.prefix is not None  # `check_causal` asks for it
         embeds = condition.prefix if ids is None else self.trunk.token_embeddings(ids)
         first = None if ids is None else past_key_values.get_seq_length() - condition.prefix.shape[1]
         order = condition.order(self.config.num_condition_tokens, 0 if ids is None else ids.shape[1], first)
-        timestep = torch.zeros(1, device=embeds.device)  # the same for all rows, so its share is computed once
-        modulation = condition.modulation + self.modulation.of_timestep(self.timestep_features(timestep))
-        hidden = self.trunk(embeds, modulation[:, :-1], causal=True, past_key_values=past_key_values, **order)
-        return self.head(hidden[:, -1:], modulation[:, -1])[:, 0]
+        modulation, cache = condition.modulation, past_key_values
+        hidden = self.trunk(embeds, modulation[:, :-1], causal=True, past_key_values=cache, **order)
+        states: Tensor = self.head(hidden[:, -1:], modulation[:, -1])[:, 0]
+        return states

@@ -1,5 +1,6 @@
 """Cross entropy of a large vocabulary in chunks, with the gradient taken on the way forward."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,6 +21,23 @@ def differences(logits: Tensor, targets: Tensor, wants_gradient: bool) -> tuple[
         return losses, None
     p = log_p.exp_().scatter_add_(1, targets[:, None], log_p.new_full((len(log_p), 1), -1.0))
     return losses, p.to(logits.dtype)
+
+
+def cross_entropies(
+    decoder: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor, chunk_size: int | None = None
+) -> Tensor:
+    """−log p (M,) float32 of targets (M,) by the logits of hidden (M, H), chunk by chunk; no gradient flows.
+
+    decoder: the output layer, which may compute in int8: (…, H) → (…, V). chunk_size: as of `chunked_cross_entropy`.
+    """
+    chunks = zip(*(values.split(chunk_size or _chunk_size(hidden)) for values in (hidden, targets)), strict=True)
+    losses = [differences(decoder(few), wanted, wants_gradient=False)[0] for few, wanted in chunks]
+    return torch.cat(losses)
+
+
+def _chunk_size(hidden: Tensor) -> int:
+    """What suits the device."""
+    return CHUNK_ROWS if hidden.is_cpu else CHUNK_ROWS_GPU
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -82,8 +100,7 @@ def chunked_cross_entropy(
     Returns:
         loss () float32, differentiable in hidden, weight and bias, and the rows' own losses (M,), which are not.
     """
-    if chunk_size is None:
-        chunk_size = CHUNK_ROWS if hidden.is_cpu else CHUNK_ROWS_GPU
+    chunk_size = chunk_size or _chunk_size(hidden)
     # torch gives `apply` no types
     loss, losses = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
         hidden, weight, bias, targets, weights.float(), chunk_size

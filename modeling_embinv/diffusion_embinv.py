@@ -12,6 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+# tokens whose probabilities are summed at once where one is drawn
+BLOCK = 256
+
 
 @dataclass(frozen=True)
 class NoiseSchedule:
@@ -214,11 +217,30 @@ def lowest(scores: Tensor, eligible: Tensor, count: Tensor) -> Tensor:
 
 
 def sample_tokens(logits: Tensor, draws: Tensor) -> Tensor:
-    """Tokens (M,) from softmax(logits) (M, V) by inverting its distribution function at uniform draws (M,)."""
-    cumulative = logits.softmax(dim=-1).cumsum(dim=-1)
+    """Tokens (M,) from softmax(logits) (M, V) by inverting its distribution function at uniform draws (M,).
+
+    The function is summed block by block, and token by token in the block that a draw falls into alone: sums of all
+    tokens of a row, one after another, take as long as all the rest.
+    """
+    probabilities = logits.softmax(dim=-1)
+    count = probabilities.shape[1] // BLOCK
+    whole, rest = probabilities.split([count * BLOCK, probabilities.shape[1] - count * BLOCK], dim=1)
+    blocks = torch.cat([whole.unflatten(1, (count, BLOCK)).sum(dim=2), rest.sum(dim=1, keepdim=True)], dim=1)
+    sums = blocks.cumsum(dim=1)
     # the last sum may fall short of 1 by rounding: a draw is scaled into what is there
-    tokens = torch.searchsorted(cumulative, draws[:, None] * cumulative[:, -1:], right=True).squeeze(1)
-    return tokens.clamp_max(logits.shape[-1] - 1)
+    draws = draws[:, None] * sums[:, -1:]
+    block = _first_above(sums, draws)
+    before = torch.where(block > 0, sums.gather(1, (block - 1).clamp_min(0)), 0.0)
+    tokens = block * BLOCK + torch.arange(BLOCK, device=logits.device)
+    inside = probabilities.gather(1, tokens.clamp_max(logits.shape[1] - 1)).masked_fill(tokens >= logits.shape[1], 0.0)
+    sums = inside.cumsum(dim=1)
+    return tokens.gather(1, _first_above(sums, draws - before)).squeeze(1)
+
+
+def _first_above(sums: Tensor, draws: Tensor) -> Tensor:
+    """(M, 1) the first column of rising sums (M, K) above draws (M, 1), the last that adds something where none is."""
+    last = torch.searchsorted(sums, sums[:, -1:].contiguous())
+    return torch.minimum(torch.searchsorted(sums, draws, right=True), last).clamp_max(sums.shape[1] - 1)
 
 
 def sequential_step(canvas: Canvas, tokens: Tensor, confidence: Tensor) -> Canvas:

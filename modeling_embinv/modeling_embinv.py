@@ -22,6 +22,7 @@ from .configuration_embinv import EmbInvConfig
 from .correction_embinv import CorrectionMixin
 from .correction_embinv import CorrectionTokens
 from .cross_entropy_embinv import chunked_cross_entropy
+from .cross_entropy_embinv import cross_entropies
 from .diffusion_embinv import NoiseSchedule
 from .filling_embinv import FillingMixin
 from .generation_config_embinv import EmbInvGenerationConfig
@@ -250,6 +251,9 @@ class EmbInvForMaskedDiffusion(
             return EmbInvOutput(logits=self.decoder(hidden))
         if target_weights is None:
             target_weights = torch.full(targets.shape, 1 / max(targets.shape[0], 1), device=targets.device)
+        if not torch.is_grad_enabled():
+            losses = cross_entropies(self.decoder, hidden, targets)
+            return EmbInvOutput(loss=(losses * target_weights).sum(), losses=losses)
         loss, losses = chunked_cross_entropy(
             self._compute_dtype(hidden), self.decoder.weight, self.decoder.bias, targets, target_weights
         )

@@ -109,7 +109,7 @@ class ClosedLoop:
     def run(self, targets: Targets) -> Hypotheses:
         """The best text of each target, (B, 1, …); as many targets at a time as memory holds."""
         edits = self.settings.num_beams * self.num_texts * self.settings.num_hops
-        texts = max(self.settings.num_candidates + self.num_drafts, edits)  # of each target
+        texts = max(self.settings.num_candidates, edits)  # of each target
         parts = torch.arange(len(targets)).split(max(1, TEXTS // texts))
         return Hypotheses.joined([self.searches(targets.rows(part)) for part in parts], dim=0)
 
@@ -166,14 +166,12 @@ class ClosedLoop:
             self.on_round(SearchRound(number, total, targets.index, *best, kind))
 
     def candidates(self, targets: Targets) -> Tensor:
-        """(B, num_candidates + num_drafts, L): the text of temperature 0, and samples.
-
-        Beside drafts from left to right, the others are written in the masked order: both find what the other misses.
-        """
+        """(B, num_candidates, L): the text of temperature 0, and samples, of which num_drafts from left to right."""
         texts, warm = [self.denoiser.write(targets, {"temperature": 0.0})], self.settings.candidate_temperature
         is_causal = self.denoiser.config.strategy == "autoregressive"
-        masked = {**({"strategy": "confidence"} if self.num_drafts and is_causal else {}), "temperature": warm}
-        for count, changes in ((self.settings.num_candidates - 1, masked), (self.num_drafts, self.left_to_right)):
+        masked = {**({"strategy": "confidence"} if is_causal else {}), "temperature": warm}
+        others = self.settings.num_candidates - 1 - self.num_drafts
+        for count, changes in ((others, masked), (self.num_drafts, self.left_to_right)):
             if count:
                 texts.append(self.denoiser.write(targets.copies(count), changes))
         return torch.cat([rows.view(len(targets), -1, rows.shape[1]) for rows in texts], dim=1)

@@ -44,7 +44,7 @@ def write(
 ) -> Tensor:
     """(B, length) texts from left to right with ends behind them, as `write_plainly`; no row leaves before the end."""
     config, cache = model.config, DynamicCache()
-    condition = model.condition(embedding, None, hypothesis)
+    condition = model.causal_condition(model.condition(embedding, None, hypothesis))
     ids = torch.full((len(embedding), length), config.eos_token_id, device=embedding.device)
     is_done, token = torch.zeros(len(embedding), dtype=torch.bool, device=embedding.device), None
     for position in range(length):

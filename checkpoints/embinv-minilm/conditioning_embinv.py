@@ -117,6 +117,13 @@ class Hypothesis(NamedTuple):
         return Hypothesis(self.ids[index], self.vectors[index])
 
 
+def runs(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Neighbouring equal rows of (B, …): the first of each run, (U,) indexes, and the run of each row, (B,)."""
+    is_first = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+    is_first[1:] = (rows[1:] != rows[:-1]).flatten(1).any(dim=1)
+    return is_first.nonzero().squeeze(1), is_first.cumsum(dim=0) - 1
+
+
 @dataclass
 class Condition:
     """What does not change from pass to pass: what e tells the network.
@@ -146,6 +153,13 @@ class Condition:
         text = torch.arange(count, device=self.positions.device) + num_condition_tokens + (first or 0)
         positions = torch.cat([self.positions, text]) if first is None else text
         return {"positions": positions, "num_seen": len(self.positions)}
+
+
+def condition_of_copies(model: Any, embeddings: Tensor) -> Condition:
+    """What e (B, D) tells a model, once for neighbouring equal rows: a search writes many texts for a vector."""
+    first, number = runs(embeddings)
+    condition: Condition = model.condition(embeddings[first])
+    return condition if len(first) == len(number) else condition.rows(number)
 
 
 class ConditionTokens(Linear):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from .conditioning_embinv import runs
 from .diffusion_embinv import Canvas
 from .favoured_embinv import Favoured
 
@@ -47,7 +48,8 @@ class CachedPasses:
     """
 
     def __init__(self, sampler: CausalSampler) -> None:
-        self.sampler, self.cache, self.condition = sampler, DynamicCache(), sampler.condition
+        self.sampler, self.cache = sampler, DynamicCache()
+        self.start = self.condition = sampler.model.causal_condition(sampler.condition)
         self.count, self.device = len(sampler.canvas.ids), sampler.canvas.ids.device
         branches = len(sampler.condition.modulation) // max(self.count, 1)
         self.branches = torch.arange(branches, device=self.device)
@@ -58,7 +60,7 @@ class CachedPasses:
         self.cache.batch_select_indices((index + len(self.rows) * self.branches[:, None]).flatten())
         if not torch.equal(self.rows[index], self.rows):
             self.rows = self.rows[index]
-            self.condition = self.sampler.condition.rows((self.rows + self.count * self.branches[:, None]).flatten())
+            self.condition = self.start.rows((self.rows + self.count * self.branches[:, None]).flatten())
 
     def states(self, tokens: Tensor | None) -> Tensor:
         """The head's output (1 or 2, R, H) behind tokens (R,), or at the start, where there are none."""
@@ -75,15 +77,11 @@ class CachedPasses:
 
         A search writes several drafts for a vector, and several corrections of a hypothesis.
         """
-        prefix = self.condition.prefix  # made of the vector and the hypothesis
-        is_new = torch.ones(len(prefix), dtype=torch.bool, device=self.device)
-        is_new[1:] = (prefix[1:] != prefix[:-1]).flatten(1).any(dim=1)
-        if is_new.all():
+        first, number = runs(self.condition.prefix)  # made of the vector and the hypothesis
+        if len(first) == len(number):
             states: Tensor = self.sampler.model.next_states(None, self.condition, self.cache)
             return states
-        number = is_new.cumsum(dim=0) - 1
-        condition = self.condition.rows(is_new.nonzero().squeeze(1))
-        states = self.sampler.model.next_states(None, condition, self.cache)
+        states = self.sampler.model.next_states(None, self.condition.rows(first), self.cache)
         self.cache.batch_select_indices(number)
         return states[number]
 

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .conditioning_embinv import condition_of_copies
 from .diffusion_embinv import shortest_canvases
 from .diffusion_embinv import text_positions
 
@@ -31,7 +32,7 @@ def _half_masked(model: Any, ids: Tensor, embeddings: Tensor) -> Tensor:
     rows, length = ids.shape
     text = text_positions(ids, model.config.eos_token_id)
     log_p = torch.zeros(rows * length, device=ids.device)
-    condition = model.condition(embeddings)
+    condition = condition_of_copies(model, embeddings)
     for parity in range(NUM_PASSES):
         hidden = text & (torch.arange(length, device=ids.device) % NUM_PASSES == parity)
         noised = ids.masked_fill(hidden, model.config.mask_token_id)

@@ -9,6 +9,7 @@ from torch import Tensor
 from .causal_embinv import check_causal
 from .conditioning_embinv import Condition
 from .conditioning_embinv import Hypothesis
+from .conditioning_embinv import condition_of_copies
 from .diffusion_embinv import Canvas
 from .diffusion_embinv import after_first
 from .diffusion_embinv import confidence_step
@@ -224,7 +225,7 @@ class Sampler:
         if draws is None or self.temperature == 0:
             chosen_p, chosen = probabilities.max(dim=-1)
             return chosen, chosen_p
-        chosen = sample_tokens(logits / max(self.temperature, COLDEST), draws)
+        chosen = sample_tokens(logits.div_(max(self.temperature, COLDEST)), draws)
         return chosen, probabilities.gather(1, chosen[:, None]).squeeze(1)
 
     def _allowed(self, logits: Tensor, no_end: Tensor, barred: Tensor | None) -> Tensor:
@@ -240,7 +241,9 @@ class Sampler:
         """What e tells the model, computed once; with guidance, the null condition's rows follow."""
         rows, device = len(self.embeddings), self.embeddings.device
         if self.config.guidance_scale == 1.0:
-            return self.model.condition(self.embeddings, hypothesis=self.hypothesis)
+            if self.hypothesis is not None:  # of copies of a vector, each has its own
+                return self.model.condition(self.embeddings, hypothesis=self.hypothesis)
+            return condition_of_copies(self.model, self.embeddings)
         conditional = torch.arange(2 * rows, device=device) < rows
         return self.model.condition(self.embeddings.repeat(2, 1), conditional)
 

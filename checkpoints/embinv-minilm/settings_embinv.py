@@ -230,12 +230,14 @@ class SearchSettings(Settings):
     of a vector in one round.
     """
 
-    num_candidates: int = setting(1, "drafts of each vector's text; the best one is kept", 1, 10_000)
+    num_candidates: int = setting(
+        1, "texts that are written for each vector at first; the best one is kept", 1, 10_000,
+        detail="One at temperature 0, num_drafts of them from left to right, the others in the masked order.",
+    )  # fmt: skip
     num_drafts: int | None = setting(
-        None, "candidates besides, sampled from left to right", 0, 10_000,
-        none="three for each of several candidates, 0 for a checkpoint that was trained without causal_share",
-        detail="They take a fraction of the time of the others, which are then masked where `strategy` is "
-        "autoregressive, too.",
+        None, "of num_candidates, texts that are sampled from left to right", 0, 10_000,
+        none="all but the first, 0 for a checkpoint that was trained without causal_share",
+        detail="They take a fraction of the time of the others.",
     )  # fmt: skip
     num_corrections: int = setting(0, "rounds of edits of the best texts, each checked by feedback", 0, 10_000)
     num_beams: int = setting(4, "texts of each vector that survive a round", 1, 1_000)
@@ -310,13 +312,14 @@ class SearchSettings(Settings):
     @property
     def is_search(self) -> bool:
         """Whether more than one text is written for a vector."""
-        return self.num_candidates > 1 or bool(self.num_drafts) or self.num_corrections > 0
+        return self.num_candidates > 1 or self.num_corrections > 0
 
     def drafts_of(self, model_config: Any) -> int:
-        """`num_drafts`, or its default for a model of that configuration."""
+        """`num_drafts`, or its default for a model of that configuration; the first candidate is never one of them."""
+        others = self.num_candidates - 1
         if self.num_drafts is None:
-            return 3 * self.num_candidates if self.num_candidates > 1 and model_config.causal_share else 0
-        return self.num_drafts
+            return others if model_config.causal_share else 0
+        return min(self.num_drafts, others)
 
     def redrafts_of(self, model_config: Any, num_proposals: int) -> int:
         """`num_redrafts` of so many proposals, or its default for a model of that configuration."""

@@ -18,11 +18,11 @@ from ..presets_embinv import PRESETS
 from ..runtime import generator_for
 
 BINS = 10
-CANDIDATES = {"num_candidates": 8}
+CANDIDATES = {"num_candidates": 32}
 # searches of three strengths: texts that came near and texts that did not, as users will have them
 SEARCHES: tuple[dict[str, Any], ...] = (
     dict(PRESETS["standard"].settings),
-    {"num_candidates": 8, "num_corrections": 5, "num_beams": 2, "num_proposals": 32},
+    {"num_candidates": 24, "num_corrections": 5, "num_beams": 2, "num_proposals": 32},
     dict(PRESETS["thorough"].settings),
 )
 

@@ -140,7 +140,7 @@ def test_cache_equals_no_cache(family):
     """Positions that start anew at each step, or keys rotated twice, change every token but the first."""
     model, cache, steps = causal_model(family), DynamicCache(), []
     with torch.no_grad():
-        condition = model.condition(unit_vectors(3))
+        condition = model.causal_condition(model.condition(unit_vectors(3)))
         for place in range(L):
             before = IDS[:, place - 1 : place] if place else None
             steps.append(model.decoder(model.next_states(before, condition, cache)))

@@ -11,6 +11,7 @@ from modeling_embinv.diffusion_embinv import (
     loss_weights,
     mask_tokens,
     sample_timesteps,
+    sample_tokens,
     shortest_canvases,
 )
 
@@ -142,3 +143,26 @@ def test_bad_names_raise():
         loss_weights("1/t", torch.ones(1), torch.ones(1, 1, dtype=torch.bool), NoiseSchedule())
     with pytest.raises(ValueError, match="no ELBO weight"):
         loss_weights("elbo", torch.ones(1), torch.ones(1, 1).bool(), NoiseSchedule("fixed", mask_ratio=0.4))
+
+
+@pytest.mark.parametrize("vocabulary", [5, 256, 257, 1000])
+def test_drawn_tokens_have_their_probabilities(vocabulary):
+    """A block that is left out, counted twice, or of which the wrong end is taken."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(3, vocabulary, generator=generator)
+    logits[1, :2], logits[2, 2:] = -torch.inf, -torch.inf
+    draws = (torch.arange(100_000) + 0.5) / 100_000
+    for row in logits:
+        tokens = torch.cat([sample_tokens(row.expand(1000, -1), part) for part in draws.split(1000)])
+        assert (tokens.diff() >= 0).all()  # they follow the distribution function
+        share = torch.bincount(tokens, minlength=vocabulary) / len(draws)
+        assert torch.allclose(share, row.softmax(dim=0), atol=3e-5)
+
+
+def test_no_draw_falls_on_a_token_of_probability_zero():
+    """Rounded sums fall short of 1: the last draws would get the last token, which may be barred."""
+    logits = torch.full((4, 700), -torch.inf)
+    logits[:, 300:600] = torch.randn(300, generator=torch.Generator().manual_seed(0))
+    draws = torch.tensor([0.0, 1e-9, 1 - 2**-24, 1.0])
+    tokens = sample_tokens(logits, draws)
+    assert ((tokens >= 300) & (tokens < 600)).all() and tokens[0] == 300 and tokens[3] == 599

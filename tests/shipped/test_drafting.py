@@ -254,22 +254,27 @@ def test_two_stage_needs_what_its_draft_needs():
 
 
 def test_a_search_starts_from_drafts_of_both_orders():
-    """Drafts that are left out, that take the masked candidates' place, or that depend on the rest of the batch."""
+    """Drafts that are left out, that come on top of what was asked for, or that depend on the rest of the batch."""
     model, vectors, calls = ending_model(), unit_vectors(5), []
 
     def search(count: int | None, rows=vectors, **more):
         calls.clear()
-        search = {"num_candidates": 4, "num_drafts": count, **more}
+        search = {"num_candidates": 16, "num_drafts": count, **more}
         generator = torch.Generator().manual_seed(0)
         output = model.generate(rows, feedback=bag_of_tokens(calls), search=search, generator=generator)
         return output, sum(calls)
 
-    (masked, few), (both, many), (usual, as_many) = search(0), search(12), search(None)
-    assert 30 < many - few <= 5 * 12 and many == as_many  # equal texts are judged once
-    assert torch.equal(usual.sequences, both.sequences)
-    assert (both.cosine >= masked.cosine - 1e-6).all() and (both.cosine > masked.cosine + 1e-3).any()
+    (few, fewest), (both, many), (drafts, most), (usual, as_many) = (
+        search(0, num_candidates=4),
+        search(12),
+        search(15),
+        search(None),
+    )
+    assert 30 < many - fewest <= 5 * 12 and many < most <= 5 * 16 and most == as_many  # equal texts are judged once
+    assert torch.equal(usual.sequences, drafts.sequences) and torch.equal(search(99)[0].sequences, drafts.sequences)
+    assert (both.cosine >= few.cosine - 1e-6).all() and (both.cosine > few.cosine + 1e-3).any()
     assert torch.equal(search(12, vectors[:1])[0].sequences[0], both.sequences[0])
-    assert search(3, num_candidates=1)[1] > search(None, num_candidates=1)[1]
+    assert search(3, num_candidates=1)[1] == search(None, num_candidates=1)[1] <= 5
 
 
 @pytest.mark.parametrize("strategy", ["autoregressive", "confidence", "euler"])
@@ -282,18 +287,23 @@ def test_the_orders_of_a_search_do_not_depend_on_the_strategy(strategy, monkeypa
         return write(self, targets, changes, *rest, **more)
 
     monkeypatch.setattr(Denoiser, "write", recorded)
-    model.generate(unit_vectors(2), feedback=bag_of_tokens([]), num_candidates=3, strategy=strategy)
+
+    def orders(count: int | None) -> list[tuple[int, str, float]]:
+        written.clear()
+        search = {"num_candidates": 12, "num_drafts": count}
+        model.generate(unit_vectors(2), feedback=bag_of_tokens([]), search=search, strategy=strategy)
+        return [(rows, config.strategy, config.temperature) for rows, config in written]
+
     masked = "euler" if strategy == "euler" else "confidence"
-    assert [(rows, config.strategy) for rows, config in written] == [
-        (2, strategy), (4, masked), (18, "autoregressive")
-    ]  # fmt: skip
-    assert [config.temperature for _, config in written] == [0.0, 0.7, 0.7]
+    assert orders(9) == [(2, strategy, 0.0), (4, masked, 0.7), (18, "autoregressive", 0.7)]
+    assert orders(0) == [(2, strategy, 0.0), (22, masked, 0.7)]
+    assert orders(None) == [(2, strategy, 0.0), (22, "autoregressive", 0.7)]
 
 
 def test_many_drafts_are_written_in_parts(monkeypatch):
     """The cache of 4,096 drafts takes 3 GB, and twice that while it grows: a calibration was killed for 8 GB."""
     model, vectors, seen = ending_model(), unit_vectors(3), []
-    settings = dict(feedback=bag_of_tokens([]), num_candidates=2, num_drafts=6)
+    settings = dict(feedback=bag_of_tokens([]), num_candidates=8, num_drafts=6)
     whole = model.generate(vectors, generator=torch.Generator().manual_seed(0), **settings)
     step = model.next_states
     monkeypatch.setattr(

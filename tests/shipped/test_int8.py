@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import multiprocessing
 from torch.func import functional_call
+from torch.nn.functional import cross_entropy
 
 from modeling_embinv import int8_embinv
 from modeling_embinv.cli.demo import DEMO_SENTENCES
@@ -98,7 +99,10 @@ def test_a_model_reads_the_same_in_int8(family, has_bfloat16, monkeypatch):
         logits, close = (m(ids, vectors[:16], timestep).logits for m in (model, packed))
         assert 0.999 < torch.cosine_similarity(logits, close, dim=-1).mean() < 1 - 1e-7
         similarity = torch.cosine_similarity(model.embed(ids), packed.embed(ids))
+        losses = packed(ids, vectors[:16], timestep, targets=ids.flatten()).losses
     assert 0.999 < similarity.mean() < 1 - 1e-7
+    # a search's likelihoods took the float output layer, and six times as long
+    assert torch.allclose(losses, cross_entropy(close.flatten(0, 1), ids.flatten(), reduction="none"), atol=1e-5)
     loop = packed.generate(vectors[:2], num_candidates=2, num_corrections=1, num_proposals=8, feedback="surrogate")
     assert loop.cosine.shape == (2,)
 

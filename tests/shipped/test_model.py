@@ -1,5 +1,7 @@
 """The network: it starts as its backbone, listens to e and t, and computes only what is asked."""
 
+import itertools
+
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -8,7 +10,8 @@ from transformers.models.bert.modeling_bert import BertForMaskedLM, BertModel
 from transformers.models.modernbert.modeling_modernbert import ModernBertForMaskedLM
 
 from modeling_embinv import EmbInvConfig, EmbInvForMaskedDiffusion
-from modeling_embinv.cross_entropy_embinv import chunked_cross_entropy
+from modeling_embinv.conditioning_embinv import condition_of_copies
+from modeling_embinv.cross_entropy_embinv import chunked_cross_entropy, cross_entropies
 from modeling_embinv.training.backbone import load_backbone
 from tests.conftest import MASK, VOCAB, awaken, tiny_config, tiny_model, unit_vectors
 
@@ -39,6 +42,18 @@ def test_a_condition_computed_once_serves_every_pass(family):
             told = model(ids, None, timestep, condition=kept).logits
             expected = logits_of(model, ids, e[order], timestep, condition_mask=mask[order])
             assert torch.allclose(told, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("copies", [[0, 0, 0, 1, 2, 2], [0, 1, 0, 1], [1, 1], [2, 0, 1], []])
+def test_copies_of_a_vector_are_told_once(copies):
+    """A search writes two dozen texts for a vector; a run's rows that are mixed up would be texts of other vectors."""
+    model, e, told = awaken(tiny_model(num_condition_tokens=2)), unit_vectors(3)[copies], []
+    expected = model.condition(e)
+    model.projector.register_forward_hook(lambda module, args, output: told.append(len(args[0])))
+    found = condition_of_copies(model, e)
+    assert torch.allclose(found.modulation, expected.modulation, atol=1e-6)
+    assert torch.allclose(found.prefix, expected.prefix, atol=1e-6)
+    assert told == [len(list(itertools.groupby(copies)))]
 
 
 def test_starts_as_its_backbone(family):
@@ -208,15 +223,31 @@ def test_no_masked_position_costs_nothing():
     assert output.loss == 0 and output.losses.shape == (0,)
     assert all(weight.grad is None or not weight.grad.any() for weight in model.parameters())
     assert model(IDS, unit_vectors(3), T, positions=none).logits.shape == (0, VOCAB)
+    with torch.no_grad():
+        output = model(IDS, unit_vectors(3), T, positions=none, targets=none)
+    assert output.loss == 0 and output.losses.shape == (0,)
 
 
 def test_loss_equals_cross_entropy_of_the_logits(family):
     """The training path must score the very distribution that generation samples from."""
     model = awaken(tiny_model(family))
     positions, targets = torch.tensor([1, 5, 20]), torch.tensor([7, 8, 9])
-    output = model(IDS, unit_vectors(3), T, positions=positions, targets=targets)
-    expected = torch.nn.functional.cross_entropy(logits_of(model, positions=positions), targets)
-    assert float(output.loss.detach()) == pytest.approx(float(expected), rel=1e-5)
+    expected = torch.nn.functional.cross_entropy(logits_of(model, positions=positions), targets, reduction="none")
+    for wants_gradient in (True, False):  # one path each
+        with torch.set_grad_enabled(wants_gradient):
+            output = model(IDS, unit_vectors(3), T, positions=positions, targets=targets)
+        assert float(output.loss.detach()) == pytest.approx(float(expected.mean()), rel=1e-5)
+        assert torch.allclose(output.losses, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 10, 37, 100])
+def test_losses_without_a_gradient_are_those_of_the_whole(chunk_size):
+    """A chunk that is left out, or whose targets are another's."""
+    hidden, decoder = torch.randn(37, 8, generator=torch.Generator().manual_seed(0)), torch.nn.Linear(8, 50)
+    targets = torch.arange(37)
+    losses = cross_entropies(decoder, hidden, targets, chunk_size)
+    expected = torch.nn.functional.cross_entropy(decoder(hidden), targets, reduction="none")
+    assert torch.allclose(losses, expected, atol=1e-5)
 
 
 def test_frozen_backbone_trains_the_rest():

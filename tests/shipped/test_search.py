@@ -177,7 +177,7 @@ def test_many_candidates_are_written_in_parts(monkeypatch):
     settings = dict(feedback=bag_of_tokens([]), num_candidates=5, num_corrections=2, num_proposals=4)
     whole = model.generate(vectors, generator=torch.Generator().manual_seed(0), **settings)
     seen = []
-    model.projector.register_forward_hook(lambda module, args, output: seen.append(len(args[0])))
+    model.trunk.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
     monkeypatch.setattr(likelihood_embinv, "ROWS", 4)
     monkeypatch.setattr(generation_embinv, "ROWS", 4)
     parts = model.generate(vectors, generator=torch.Generator().manual_seed(0), **settings)
