@@ -10,6 +10,7 @@ vector of another text, no vector (the denoiser's null condition), and the word 
 """
 
 import argparse
+import copy
 import json
 import random
 import re
@@ -18,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
@@ -37,6 +39,7 @@ from modeling_embinv.filling_embinv import LIKELY, NEAR, UNRELATED
 from modeling_embinv.gap_marks_embinv import CALENDAR
 from modeling_embinv.generation_config_embinv import Calibration, evidence
 from modeling_embinv.loading import load_inverter
+from modeling_embinv.modeling_embinv import EmbInvForMaskedDiffusion
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results" / "fill.json"
@@ -87,6 +90,11 @@ class Bench:
         self.encoder = load_encoder(EncoderConfig.of_inverter(self.model.config))
         self.encoder.read_whole_texts()  # an inverter's encoder is cut at the inverter's length
         self.is_kind = kinds()
+
+    @cached_property
+    def rounded(self) -> EmbInvForMaskedDiffusion:
+        """The inverter as `--int8` computes it."""
+        return copy.deepcopy(self.model).to_int8()
 
     def tokens(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
@@ -162,8 +170,16 @@ def kinds() -> dict:
     }
 
 
-def measure(bench: Bench, texts: list[Hidden], feedback: str, vectors: np.ndarray, is_known: bool = False) -> dict:
+def measure(
+    bench: Bench,
+    texts: list[Hidden],
+    feedback: str,
+    vectors: np.ndarray,
+    is_known: bool = False,
+    is_rounded: bool = False,
+) -> dict:
     """Recall of the hidden words, with calls and seconds a gap; of known token counts where `is_known`."""
+    model = bench.rounded if is_rounded else bench.model
     judge = bench.encoder.encode if feedback == "encoder" else feedback
     order = sorted(range(len(texts)), key=lambda index: len(texts[index].text))
     filled, calls, passes = {}, 0, 0
@@ -171,7 +187,7 @@ def measure(bench: Bench, texts: list[Hidden], feedback: str, vectors: np.ndarra
     for first in range(0, len(order), BATCH):
         rows = order[first : first + BATCH]
         given = [known_counts(bench, texts[row]) if is_known else texts[row].redacted for row in rows]
-        output = bench.model.fill(vectors[rows], given, tokenizer=bench.tokenizer, feedback=judge)
+        output = model.fill(vectors[rows], given, tokenizer=bench.tokenizer, feedback=judge)
         filled |= dict(zip(rows, output.texts, strict=True))
         calls += output.num_feedback_calls if feedback == "encoder" else output.num_surrogate_calls
         passes += output.num_forward_passes
@@ -275,9 +291,9 @@ def rows(bench: Bench) -> Iterator[tuple[str, str, callable]]:
     experiment = bench.experiment
     number = experiment["texts_a_part"] * len(experiment["parts"])
 
-    def run(texts: list[Hidden], feedback: str, is_known: bool = False, roll: int = 0, **defence) -> dict:
-        vectors = defended(bench.encoder.encode([text.text for text in texts]), **defence)
-        return measure(bench, texts, feedback, np.roll(vectors, roll, axis=0), is_known)
+    def run(texts: list[Hidden], feedback: str, roll: int = 0, defence: dict | None = None, **how: bool) -> dict:
+        vectors = defended(bench.encoder.encode([text.text for text in texts]), **(defence or {}))
+        return measure(bench, texts, feedback, np.roll(vectors, roll, axis=0), **how)
 
     for count in experiment["gaps"]:
         texts = bench.hide("other", count, 8, 31, number)
@@ -285,6 +301,7 @@ def rows(bench: Bench) -> Iterator[tuple[str, str, callable]]:
         name = f"{count} gap{'s' * (count > 1)}"
         for feedback in ("surrogate", "encoder"):
             yield "gaps", f"{name}, {feedback}", lambda t=texts, f=feedback: run(t, f)
+            yield "gaps", f"{name}, {feedback}, int8", lambda t=texts, f=feedback: run(t, f, is_rounded=True)
         yield "gaps", f"{name}, surrogate, token counts known", lambda t=texts: run(t, "surrogate", is_known=True)
         yield "floors", f"{name}, no vector, token counts known", lambda t=texts: without_vector(bench, t)
         if count == 1:
@@ -307,7 +324,7 @@ def rows(bench: Bench) -> Iterator[tuple[str, str, callable]]:
         yield "lengths", f"{size} tokens, encoder", lambda t=texts: run(t, "encoder")
     texts = bench.hide("other", 1, 8, 31, experiment["texts_a_defence"])
     for name, defence in experiment["defences"].items():
-        yield "defences", f"{name}, encoder", lambda d=defence, t=texts: run(t, "encoder", **d)
+        yield "defences", f"{name}, encoder", lambda d=defence, t=texts: run(t, "encoder", defence=d)
 
 
 def fit(bench: Bench) -> dict:
