@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import initialization as init
 
+from .diffusion_embinv import runs
 from .linear_embinv import Linear
 from .linear_embinv import linear
 
@@ -115,13 +116,6 @@ class Hypothesis(NamedTuple):
     def rows(self, index: Tensor) -> "Hypothesis":
         """Those of the rows `index`."""
         return Hypothesis(self.ids[index], self.vectors[index])
-
-
-def runs(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Neighbouring equal rows of (B, …): the first of each run, (U,) indexes, and the run of each row, (B,)."""
-    is_first = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
-    is_first[1:] = (rows[1:] != rows[:-1]).flatten(1).any(dim=1)
-    return is_first.nonzero().squeeze(1), is_first.cumsum(dim=0) - 1
 
 
 @dataclass

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
-from .conditioning_embinv import Condition
 from .errors_embinv import EmbInvError
 from .diffusion_embinv import text_positions
 
@@ -82,13 +81,13 @@ class CausalMixin:
         losses = self(ids, embeddings, None, positions=positions, targets=ids.flatten()[positions], causal=True).losses
         return losses.new_zeros(len(ids)).index_add_(0, positions // ids.shape[1], -losses)
 
-    def causal_condition(self, condition: Condition) -> Condition:
+    def causal_condition(self, condition: Any) -> Any:
         """A condition for `next_states`: with the share of t, which is 0 from left to right."""
         timestep = torch.zeros(1, device=condition.modulation.device)  # the same for all rows
         share = self.modulation.of_timestep(self.timestep_features(timestep))
         return replace(condition, modulation=condition.modulation + share)
 
-    def next_states(self, ids: Tensor | None, condition: Condition, past_key_values: Cache) -> Tensor:
+    def next_states(self, ids: Tensor | None, condition: Any, past_key_values: Cache) -> Tensor:
         """The head's output (B, H) from which `decoder` predicts the next token.
 
         Args:
@@ -97,7 +96,6 @@ class CausalMixin:
             condition: what `causal_condition` returned, the same at every step.
             past_key_values: keys and values of all that was read before; is given those of `ids`.
         """
-        assert condition.prefix is not None  # `check_causal` asks for it
         embeds = condition.prefix if ids is None else self.trunk.token_embeddings(ids)
         first = None if ids is None else past_key_values.get_seq_length() - condition.prefix.shape[1]
         order = condition.order(self.config.num_condition_tokens, 0 if ids is None else ids.shape[1], first)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from .conditioning_embinv import runs
 from .diffusion_embinv import Canvas
+from .diffusion_embinv import runs
 from .favoured_embinv import Favoured
 
 # texts whose logits exist at a time

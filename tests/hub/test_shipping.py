@@ -157,7 +157,7 @@ def invert(encoder):
     model = new_tiny_inverter(encoder.tokenizer)
     model.add_surrogate(2)
     with torch.no_grad():
-        model.decoder.weight.mul_(10)  # over thirty thousand equal words, rounding decides on the one that is drawn
+        model.decoder.weight.mul_(50)  # over thirty thousand equal words, rounding decides on the one that is drawn
     return pipeline("embedding-inversion", model=model.eval(), tokenizer=tokenizer)
 
 
