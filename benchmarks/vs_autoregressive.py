@@ -116,8 +116,8 @@ def closest(ids: torch.Tensor, vectors: torch.Tensor, embed) -> torch.Tensor:
 
 def methods(ours: HeldOut, theirs: AutoregressiveInverter) -> dict:
     """name → vectors (B, D) → ids (B, L)."""
-    search = {"num_candidates": 4, "num_drafts": 0}
-    end, check = ours.end, {"search": search, "feedback": ours.encoder.encode, "tokenizer": ours.tokenizer}
+    end, encode = ours.end, ours.encoder.encode
+    check = {"num_candidates": 4, "num_drafts": 0, "feedback": encode, "tokenizer": ours.tokenizer}
 
     def written(vectors, **settings):
         sequences = ours.model.generate(vectors, generator=generator_for(0), **settings).sequences
@@ -125,7 +125,7 @@ def methods(ours: HeldOut, theirs: AutoregressiveInverter) -> dict:
 
     def picked(vectors):
         beams = theirs.generate(vectors, num_beams=4, num_texts=4).unflatten(0, (-1, 4))
-        return closest(beams, vectors, lambda ids: ours.encoder.encode(decode_rows(ours.tokenizer, ids, end)))
+        return closest(beams, vectors, lambda ids: encode(decode_rows(ours.tokenizer, ids, end)))
 
     return {
         "masked diffusion, 4 passes": lambda vectors: written(vectors, num_steps=4),

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from transformers import initialization as init
 
-from .diffusion_embinv import runs
 from .linear_embinv import Linear
 from .linear_embinv import linear
 
@@ -151,9 +150,9 @@ class Condition:
 
 def condition_of_copies(model: Any, embeddings: Tensor) -> Condition:
     """What e (B, D) tells a model, once for neighbouring equal rows: a search writes many texts for a vector."""
-    first, number = runs(embeddings)
-    condition: Condition = model.condition(embeddings[first])
-    return condition if len(first) == len(number) else condition.rows(number)
+    different, number = torch.unique_consecutive(embeddings, return_inverse=True, dim=0)
+    condition: Condition = model.condition(different)
+    return condition if len(different) == len(number) else condition.rows(number)
 
 
 class ConditionTokens(Linear):

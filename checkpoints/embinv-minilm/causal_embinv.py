@@ -99,7 +99,6 @@ class CausalMixin:
         embeds = condition.prefix if ids is None else self.trunk.token_embeddings(ids)
         first = None if ids is None else past_key_values.get_seq_length() - condition.prefix.shape[1]
         order = condition.order(self.config.num_condition_tokens, 0 if ids is None else ids.shape[1], first)
-        modulation, cache = condition.modulation, past_key_values
-        hidden = self.trunk(embeds, modulation[:, :-1], causal=True, past_key_values=cache, **order)
-        states: Tensor = self.head(hidden[:, -1:], modulation[:, -1])[:, 0]
-        return states
+        modulation = condition.modulation
+        hidden = self.trunk(embeds, modulation[:, :-1], causal=True, past_key_values=past_key_values, **order)
+        return self.head(hidden[:, -1:], modulation[:, -1])[:, 0]

@@ -182,13 +182,6 @@ class Canvas:
         return Canvas(ids, self.confidence.masked_fill(where, 0.0), self.mask_token_id, self.end_token_id)
 
 
-def runs(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Neighbouring equal rows of (B, …): the first of each run, (U,) indexes, and the run of each row, (B,)."""
-    is_first = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
-    is_first[1:] = (rows[1:] != rows[:-1]).flatten(1).any(dim=1)
-    return is_first.nonzero().squeeze(1), is_first.cumsum(dim=0) - 1
-
-
 def after_first(flags: Tensor) -> Tensor:
     """(…, L) bool, true behind the first true position of each row of `flags` (…, L)."""
     counts = flags.long().cumsum(dim=-1)

@@ -10,7 +10,6 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from .diffusion_embinv import Canvas
-from .diffusion_embinv import runs
 from .favoured_embinv import Favoured
 
 # texts whose logits exist at a time
@@ -45,11 +44,12 @@ class CachedPasses:
     """The causal passes of a `Sampler`'s texts, one token of each a pass.
 
     rows: (R,) the text that each row of the cache belongs to. Guidance has a second branch, behind all rows.
+    conditions: of all texts. condition: of the rows.
     """
 
     def __init__(self, sampler: CausalSampler) -> None:
         self.sampler, self.cache = sampler, DynamicCache()
-        self.start = self.condition = sampler.model.causal_condition(sampler.condition)
+        self.conditions = self.condition = sampler.model.causal_condition(sampler.condition)
         self.count, self.device = len(sampler.canvas.ids), sampler.canvas.ids.device
         branches = len(sampler.condition.modulation) // max(self.count, 1)
         self.branches = torch.arange(branches, device=self.device)
@@ -60,7 +60,7 @@ class CachedPasses:
         self.cache.batch_select_indices((index + len(self.rows) * self.branches[:, None]).flatten())
         if not torch.equal(self.rows[index], self.rows):
             self.rows = self.rows[index]
-            self.condition = self.start.rows((self.rows + self.count * self.branches[:, None]).flatten())
+            self.condition = self.conditions.rows((self.rows + self.count * self.branches[:, None]).flatten())
 
     def states(self, tokens: Tensor | None) -> Tensor:
         """The head's output (1 or 2, R, H) behind tokens (R,), or at the start, where there are none."""
@@ -77,10 +77,12 @@ class CachedPasses:
 
         A search writes several drafts for a vector, and several corrections of a hypothesis.
         """
-        first, number = runs(self.condition.prefix)  # made of the vector and the hypothesis
-        if len(first) == len(number):
+        prefix = self.condition.prefix  # made of the vector and the hypothesis
+        _, number, counts = torch.unique_consecutive(prefix, return_inverse=True, return_counts=True, dim=0)
+        if len(counts) == len(number):
             states: Tensor = self.sampler.model.next_states(None, self.condition, self.cache)
             return states
+        first = counts.cumsum(dim=0) - counts
         states = self.sampler.model.next_states(None, self.condition.rows(first), self.cache)
         self.cache.batch_select_indices(number)
         return states[number]

@@ -47,6 +47,8 @@ PRESETS = {
         ),
     )
 }
+# a search between standard and thorough: what an audit runs, and one of those that the calibration is fitted on
+NARROW: Mapping[str, int] = {"num_candidates": 24, "num_corrections": 5, "num_beams": 2, "num_proposals": 32}
 # of the commands `invert` and `demo`, the pipeline and the Space
 DEFAULT_PRESET = "standard"
 

@@ -168,8 +168,8 @@ class ClosedLoop:
     def candidates(self, targets: Targets) -> Tensor:
         """(B, num_candidates, L): the text of temperature 0, and samples, of which num_drafts from left to right."""
         texts, warm = [self.denoiser.write(targets, {"temperature": 0.0})], self.settings.candidate_temperature
-        is_causal = self.denoiser.config.strategy == "autoregressive"
-        masked = {**({"strategy": "confidence"} if is_causal else {}), "temperature": warm}
+        strategy = self.denoiser.config.strategy
+        masked = {"strategy": "confidence" if strategy == "autoregressive" else strategy, "temperature": warm}
         others = self.settings.num_candidates - 1 - self.num_drafts
         for count, changes in ((others, masked), (self.num_drafts, self.left_to_right)):
             if count:

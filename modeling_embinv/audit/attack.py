@@ -14,13 +14,14 @@ from transformers import PreTrainedTokenizerBase
 
 from ..inversion.dumps import invert_file
 from ..modeling_embinv import EmbInvForMaskedDiffusion
+from ..presets_embinv import NARROW
 from ..stores.vectors import open_vectors
 from ..vectors_embinv import unit_rows
 from .public import public_sentences
 from .sample import Sample
 
 # the closed loop that an audit runs: more than the preset standard, since an audit must not find less than an attacker
-SEARCH: dict[str, Any] = {"num_candidates": 24, "num_corrections": 5, "num_beams": 2, "num_proposals": 32}
+SEARCH: dict[str, Any] = dict(NARROW)
 # rows of a part, which is what an interruption loses at most
 PART_ROWS = 16
 # (m texts, (m, D) vectors as the attacker holds them, a folder for the work) → a checkpoint, fine-tuned on them

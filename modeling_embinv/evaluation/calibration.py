@@ -14,7 +14,7 @@ from ..diffusion_embinv import text_positions
 from ..errors_embinv import EmbInvError
 from ..generation_config_embinv import Calibration, evidence
 from ..modeling_embinv import EmbInvForMaskedDiffusion
-from ..presets_embinv import PRESETS
+from ..presets_embinv import NARROW, PRESETS
 from ..runtime import generator_for
 
 BINS = 10
@@ -22,7 +22,7 @@ CANDIDATES = {"num_candidates": 32}
 # searches of three strengths: texts that came near and texts that did not, as users will have them
 SEARCHES: tuple[dict[str, Any], ...] = (
     dict(PRESETS["standard"].settings),
-    {"num_candidates": 24, "num_corrections": 5, "num_beams": 2, "num_proposals": 32},
+    dict(NARROW),
     dict(PRESETS["thorough"].settings),
 )
 
