@@ -230,8 +230,8 @@ class FillingMixin:
         """The judge that `feedback` is, and the surrogate, `embed`, as the scout of an encoder."""
         surrogate = None
         if embed is not None:
-            weight = search.likelihood_weight_of("surrogate")
-            surrogate = TextJudge(lambda items: embed(self._canvases(items)), "surrogate", weight)
+            weight, stop = search.likelihood_weight_of("surrogate"), self.generation_config.search.stop_cosine
+            surrogate = TextJudge(lambda items: embed(self._canvases(items)), "surrogate", weight, stop)
         if isinstance(feedback, str):  # "surrogate", the one word that `check_feedback` allows
             assert surrogate is not None  # `embedder` refuses a model without one
             return surrogate, None
@@ -243,7 +243,7 @@ class FillingMixin:
                 inputs = [text.text(tokenizer, fillings) for text, fillings in items]
             return checked_feedback(feedback, inputs, len(inputs), self.config.embedding_dim)
 
-        return TextJudge(by_encoder, "encoder", search.likelihood_weight_of("encoder")), surrogate
+        return TextJudge(by_encoder, "encoder", search.likelihood_weight_of("encoder"), EXACT), surrogate
 
     def _canvases(self, items: list[tuple[RedactedText, Fillings]]) -> Tensor:
         """(N, L) ids of whole texts, ends behind them."""

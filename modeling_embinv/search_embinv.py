@@ -26,12 +26,16 @@ from .hypotheses_embinv import SearchRound
 from .hypotheses_embinv import Targets
 from .hypotheses_embinv import pick
 from .hypotheses_embinv import repeated
+from .moves_embinv import likely_moves
+from .moves_embinv import num_draws
 from .settings_embinv import STOP_COSINE
 from .settings_embinv import TEXTS
 from .settings_embinv import SearchSettings
 
 # a vector leaves the search after so many rounds without a better text
 PATIENCE = 5
+# of so many moves, one leaves a word out; the others swap two spans
+DELETIONS = 3
 
 
 def _copies(values: Tensor, count: int) -> Tensor:
@@ -104,6 +108,7 @@ class ClosedLoop:
         chooses = scout is not None or (judge is not None and judge.kind == "surrogate")
         self.num_proposals = settings.num_proposals if chooses else self.num_checked
         self.num_redrafts = settings.redrafts_of(denoiser.model.config, self.num_proposals)
+        self.num_moves = settings.moves_of(denoiser.model.config, self.num_proposals)
         self.num_texts = self.num_proposals + settings.num_rewrites  # of each hypothesis
 
     def run(self, targets: Targets) -> Hypotheses:
@@ -177,18 +182,19 @@ class ClosedLoop:
         return torch.cat([rows.view(len(targets), -1, rows.shape[1]) for rows in texts], dim=1)
 
     def propose(self, state: Hypotheses, targets: Targets) -> Tensor:
-        """(A, num_beams · num_texts, L): every hypothesis edited, written anew, and corrected.
+        """(A, num_beams · num_texts, L): every hypothesis edited, reordered, written anew, and corrected.
 
-        All but corrections are written given e + α(e − ê).
+        Edits and redrafts are written given e + α(e − ê).
         """
         target = targets.vectors[:, None]
         aim = torch.nn.functional.normalize(target + self.settings.overshoot * (target - state.vectors), dim=-1)
-        texts = *self.edits(state, targets, aim), *self.redrafts(state, targets, aim), *self.rewrites(state, targets)
+        texts = [*self.edits(state, targets, aim), *self.moves(state, targets)]
+        texts += [*self.redrafts(state, targets, aim), *self.rewrites(state, targets)]
         return torch.cat([rows.view(*state.ids.shape[:2], -1, rows.shape[1]) for rows in texts], dim=2).flatten(1, 2)
 
     def edits(self, state: Hypotheses, targets: Targets, aim: Tensor) -> list[Tensor]:
         """Every hypothesis with a few words changed, given an aim (A, num_beams, D)."""
-        count = self.num_proposals - self.num_redrafts
+        count = self.num_proposals - self.num_redrafts - self.num_moves
         if not count:
             return []
         rows = state.ids.shape[1] * count  # of each target
@@ -197,6 +203,18 @@ class ClosedLoop:
         drafts, barred = random_edits(ids, log_p, self.mask, self.end, draws)
         changes = {"temperature": self.settings.candidate_temperature, "num_steps": 1, "strategy": "confidence"}
         return [self.denoiser.write(targets.copies(rows, _copies(aim, count)), changes, drafts, barred)]
+
+    def moves(self, state: Hypotheses, targets: Targets) -> list[Tensor]:
+        """Every hypothesis with two spans swapped, or with a word less, as the causal order likes them best."""
+        count = self.num_moves
+        if not count:
+            return []
+        num_beams, ids = state.ids.shape[1], state.ids.flatten(0, 1)
+        follow = self.denoiser.follow_logits(ids, targets.copies(num_beams).vectors)
+        num_deletions = count // DELETIONS
+        draws = targets.draws(num_beams, num_draws(ids.shape[1]))
+        moved = likely_moves(ids, follow, self.end, count - num_deletions, num_deletions, draws)
+        return [torch.cat(moved, dim=1).flatten(0, 1)]
 
     def redrafts(self, state: Hypotheses, targets: Targets, aim: Tensor) -> list[Tensor]:
         """Every hypothesis written anew from left to right, given an aim: its words have a bonus, their order is free.

@@ -242,12 +242,17 @@ class SearchSettings(Settings):
     num_corrections: int = setting(0, "rounds of edits of the best texts, each checked by feedback", 0, 10_000)
     num_beams: int = setting(4, "texts of each vector that survive a round", 1, 1_000)
     num_proposals: int = setting(
-        64, "texts made of each surviving text in a round: edits, and num_redrafts of them redrafts", 1, 10_000,
+        64, "texts made of each surviving text in a round: edits, num_moves moves, num_redrafts redrafts", 1, 10_000,
         detail="Without a surrogate to choose among them, no more than num_checked are made.",
+    )  # fmt: skip
+    num_moves: int | None = setting(
+        None, "of num_proposals, texts with two spans of words swapped, or a word less, in place of edits", 0, 10_000,
+        none="half of num_proposals, 0 for a checkpoint that was trained without causal_share",
+        detail="Of all such changes those that suit the words around them best, given the vector.",
     )  # fmt: skip
     num_redrafts: int | None = setting(
         None, "of num_proposals, texts that are written anew from left to right, in place of edits", 0, 10_000,
-        none="a quarter of num_proposals, 0 for a checkpoint that was trained without causal_share",
+        none="an eighth of num_proposals, 0 for a checkpoint that was trained without causal_share",
         detail="The surviving text's words have a bonus; their order, and what stands between them, is free.",
     )  # fmt: skip
     word_bonus: float = setting(
@@ -323,9 +328,14 @@ class SearchSettings(Settings):
 
     def redrafts_of(self, model_config: Any, num_proposals: int) -> int:
         """`num_redrafts` of so many proposals, or its default for a model of that configuration."""
-        if self.num_redrafts is None:
-            return num_proposals // 4 if model_config.causal_share else 0
-        return min(self.num_redrafts, num_proposals)
+        usual = num_proposals // 8 if model_config.causal_share else 0
+        return min(usual if self.num_redrafts is None else self.num_redrafts, num_proposals)
+
+    def moves_of(self, model_config: Any, num_proposals: int) -> int:
+        """The same of `num_moves`; what redrafts leave."""
+        usual = num_proposals // 2 if model_config.causal_share else 0
+        others = num_proposals - self.redrafts_of(model_config, num_proposals)
+        return min(usual if self.num_moves is None else self.num_moves, others)
 
     @property
     def scouted_rounds(self) -> int:
@@ -356,8 +366,8 @@ class FillSettings(Settings):
         "times that the search goes over all gaps",
         1,
         1_000,
-        detail="It ends earlier where no text improves. With the encoder, a sweep of four times as many proposals "
-        "follows first.",
+        detail="It ends earlier where no text improves. One whose cosine says that a word is wrong gets a sweep of "
+        "four times as many proposals first.",
     )
     num_beams: int = setting(6, "whole fillings of a text that survive a gap", 1, 1_000)
     num_proposals: int = setting(96, "fillings of each gap that are tried in a sweep", 1, 10_000)

@@ -87,6 +87,18 @@ class CausalMixin:
         share = self.modulation.of_timestep(self.timestep_features(timestep))
         return replace(condition, modulation=condition.modulation + share)
 
+    def causal_states(self, ids: Tensor, condition: Any) -> Tensor:
+        """The head's output (B, L, H) of texts (B, L): from row i, `decoder` predicts token i.
+
+        condition: what `causal_condition` returned.
+        """
+        prefix = condition.prefix.shape[1]
+        embeds = torch.cat([condition.prefix, self.trunk.token_embeddings(ids[:, :-1])], dim=1)
+        order = condition.order(self.config.num_condition_tokens, ids.shape[1] - 1)
+        hidden = self.trunk(embeds, condition.modulation[:, :-1], causal=True, **order)
+        states: Tensor = self.head(hidden[:, prefix - 1 :], condition.modulation[:, -1])
+        return states
+
     def next_states(self, ids: Tensor | None, condition: Any, past_key_values: Cache) -> Tensor:
         """The head's output (B, H) from which `decoder` predicts the next token.
 

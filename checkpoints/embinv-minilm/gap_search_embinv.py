@@ -25,7 +25,7 @@ from .gap_states_embinv import spliced
 from .settings_embinv import FillSettings
 
 
-# times as many proposals are tried, and checked, once a sweep with the encoder has not found the text
+# times as many proposals are tried, and checked, once a sweep has not found the text, where the judge can tell
 WIDER = 4
 
 
@@ -36,12 +36,14 @@ class TextJudge:
     Attributes:
         embed: texts and the fillings of each → unit vectors (N, D). kind: "encoder" or "surrogate".
         likelihood_weight: λ of the score.
+        stop_cosine: of a text that is taken for the vector's own; None where the judge cannot tell.
         num_calls: texts embedded so far.
     """
 
     embed: Callable[[list[tuple[RedactedText, Fillings]]], Tensor]
     kind: str
     likelihood_weight: float
+    stop_cosine: float | None = None
     num_calls: int = 0
 
     def vectors(self, texts: list[tuple[RedactedText, Fillings]]) -> Tensor:
@@ -85,11 +87,13 @@ class GapSearch:
                     self.step(active)
                     if on_step is not None:
                         on_step()
+            stop = self.judge.stop_cosine
             for search, score in zip(searches, before, strict=True):
                 if search.best.score <= score:
-                    # an encoder that judges gives the right text exactly the vector e, so this one is not it
-                    search.is_done |= self.judge.kind != "encoder" or search.width > 1
+                    search.is_done |= stop is None or search.width > 1
                     search.width = WIDER
+                # after a whole sweep alone: a gap that none has filled yet may have a better word
+                search.is_done |= stop is not None and search.best.cosine >= stop
             if all(search.is_done for search in searches):
                 break
 

@@ -30,6 +30,7 @@ from .inputs_embinv import check_streamer
 from .inputs_embinv import checked_feedback
 from .likelihood_embinv import NUM_PASSES
 from .likelihood_embinv import ROWS
+from .likelihood_embinv import follow_logits
 from .likelihood_embinv import token_log_likelihood
 from .sampler_embinv import Sampler
 from .sampler_embinv import shape_of_draws
@@ -106,6 +107,11 @@ class Denoiser:
         """(R, L) of each token of ids (R, L), given its vector of embeddings (R, D)."""
         self.num_forward_passes += NUM_PASSES
         return token_log_likelihood(self.model, ids, embeddings)
+
+    def follow_logits(self, ids: Tensor, embeddings: Tensor) -> Tensor:
+        """(R, L, L) how well each word of texts would stand in the place of each other one."""
+        self.num_forward_passes += 1
+        return follow_logits(self.model, ids, embeddings)
 
 
 def _rows_at_a_time(config: EmbInvGenerationConfig, device: torch.device) -> int:
@@ -184,7 +190,7 @@ class EmbInvGenerationMixin(FingerprintMixin, GenerationConfigMixin):
                 unknown or impossible settings, and for vectors of another shape, NaN or infinite ones by `feedback`.
         """
         config = self.generation_settings(generation_config, kwargs)
-        if config.search.num_drafts or config.search.num_redrafts:
+        if config.search.num_drafts or config.search.num_redrafts or config.search.num_moves:
             check_causal(self.config)
         if config.search.num_rewrites:
             check_corrector(self.config)

@@ -1,4 +1,4 @@
-"""How likely each token of a text is, given the vector and about half of the other tokens."""
+"""How likely each token of a text is, given the vector and other tokens: half of them, or those before a place."""
 
 from typing import Any
 
@@ -25,6 +25,22 @@ def token_log_likelihood(model: Any, ids: Tensor, embeddings: Tensor) -> Tensor:
         for part in rows.split(ROWS):
             log_p[part, :length] = _half_masked(model, ids[part, :length], embeddings[part])
     return log_p
+
+
+def follow_logits(model: Any, ids: Tensor, embeddings: Tensor) -> Tensor:
+    """(R, L, L) how well each word of texts (R, L) would stand in the place of each other one, in one causal pass.
+
+    At [r, i, j] is the logit of token j of text r at place i, given e and the tokens before i. Those of one place can
+    be compared.
+    """
+    decoder = model.get_output_embeddings()
+    found = []
+    for part in torch.arange(len(ids)).split(ROWS):
+        condition = model.causal_condition(condition_of_copies(model, embeddings[part]))
+        states = model.causal_states(ids[part], condition)
+        weight = decoder.weight[ids[part]].to(states.dtype)  # (R, L, H)
+        found.append((states @ weight.transpose(1, 2)).float() + decoder.bias[ids[part]][:, None])
+    return torch.cat(found)
 
 
 def _half_masked(model: Any, ids: Tensor, embeddings: Tensor) -> Tensor:

@@ -306,6 +306,21 @@ def test_a_search_that_has_not_found_the_text_widens():
     assert wide.num_feedback_calls > 14 + 2  # one sweep of that width was not enough
 
 
+def test_a_surrogate_widens_below_its_stop_cosine_alone():
+    """The cosine of a right text by the surrogate is known, too: at 0.99 a word is wrong, and nothing looked on.
+
+    A surrogate without such a cosine cannot tell, and one that has reached it must not work on.
+    """
+    row, calls = [*TEXT[:3], MASK, *TEXT[4:6], MASK], {}
+    for stop in (None, 1.0, -1.0):
+        model = with_surrogate()
+        model.generation_config = type(model.generation_config)(search={"stop_cosine": stop})
+        output = model.fill(vector_of(TEXT), [row], num_proposals=5, num_sweeps=9)
+        calls[stop] = output.num_surrogate_calls
+        assert stop == -1.0 or (output.texts[0].cosine < 1.0)
+    assert calls[-1.0] < calls[None] < calls[1.0]
+
+
 def test_the_aim_of_a_window_is_in_proportion():
     """Of 60 tokens one hidden word changes the vector little; a window of 11 is written for five times that change.
 

@@ -58,7 +58,7 @@ def loop_of(model, **changes):
 def test_redrafts_are_of_their_own_text_and_vector():
     """Redrafts put behind another text's edits get its error by the scout, and another vector's aim."""
     model, e = causal_model(), unit_vectors(2)
-    loop = loop_of(model, num_beams=2, num_proposals=7, num_redrafts=4, word_bonus=100.0)
+    loop = loop_of(model, num_beams=2, num_proposals=7, num_redrafts=4, num_moves=0, word_bonus=100.0)
     ids = torch.stack([torch.arange(4, 4 + L), torch.arange(30, 30 + L)]).expand(2, -1, -1).clone()
     vectors = torch.stack([unit_vectors(2, seed=4), unit_vectors(2, seed=5)])
     state = Hypotheses.of(ids, vectors, torch.zeros(2, 2))
@@ -91,8 +91,8 @@ def test_the_bonus_grows_over_the_copies():
 def test_who_has_no_causal_order_has_no_redrafts():
     """A causal pass that never learned anything writes noise; asked for it, the model must say so before it works."""
     plain, causal = awaken(tiny_model()), causal_model()
-    settings = SearchSettings(num_proposals=9)
-    assert settings.redrafts_of(plain.config, 9) == 0 and settings.redrafts_of(causal.config, 9) == 2
+    settings = SearchSettings(num_proposals=17)
+    assert settings.redrafts_of(plain.config, 17) == 0 and settings.redrafts_of(causal.config, 17) == 2
     assert SearchSettings(num_redrafts=20).redrafts_of(causal.config, 9) == 9
     asked = {"num_corrections": 1, "num_redrafts": 1}
     with pytest.raises(ValueError, match="not trained from left to right|num_condition_tokens"):

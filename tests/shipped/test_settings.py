@@ -39,7 +39,8 @@ def test_old_files_load_to_the_same_settings(tmp_path):
     loaded = EmbInvGenerationConfig.from_pretrained(tmp_path)
     assert (
         set(OLD)
-        == set(SearchSettings.table()) - {"num_rewrites", "num_drafts", "num_redrafts", "word_bonus", "stop_cosine"}
+        == set(SearchSettings.table())
+        - {"num_rewrites", "num_drafts", "num_moves", "num_redrafts", "word_bonus", "stop_cosine"}
         == set(SearchSettings(**OLD).changed())
     )
     assert loaded.search == SearchSettings(**OLD) and loaded.num_steps == 3
