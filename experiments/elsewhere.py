@@ -35,12 +35,13 @@ TRAINING = FOLDER.parent.parent / "shared" / "corpus" / "en"
 # a text is looked for in the corpus by its first words
 SHINGLE = 6
 SHORT, LONG = (4, 15), (16, 31)  # fewest and most tokens
-# (table, beginning of the row, tokens, preset, texts of each kind)
+FLOOR = "floor: vector of another text"
+# (table, beginning of the row, tokens, preset or floor, texts of each kind)
 MEASURED = [
     ("kinds", "", SHORT, "quick", 150),
     ("kinds", "", SHORT, "standard", 60),
-    *(("lengths", "at most 15 tokens", SHORT, preset, 16) for preset in PRESETS),
-    *(("lengths", "16 to 31 tokens", LONG, preset, 16) for preset in PRESETS),
+    *(("lengths", "at most 15 tokens", SHORT, method, 12) for method in (*PRESETS, FLOOR)),
+    *(("lengths", "16 to 31 tokens", LONG, method, 12) for method in (*PRESETS, FLOOR)),
 ]
 COLUMNS = ["texts", "token F1 %", "exact %", "BLEU", "cosine"]
 
@@ -96,11 +97,15 @@ def known(texts: Iterable[str], corpus: Path) -> set[str]:
     return found
 
 
-def measured(held_out: HeldOut, preset: str) -> dict:
-    """Scores of a preset, in the names of `COLUMNS`."""
-    chosen = PRESETS[preset]
-    settings = {**chosen.settings, **({"feedback": chosen.feedback} if chosen.feedback else {})}
-    scores = held_out.measure(held_out.invert(**settings)).scores()
+def measured(held_out: HeldOut, method: str) -> dict:
+    """Scores of a preset or of the floor, in the names of `COLUMNS`."""
+    if method == FLOOR:
+        recovered = held_out.other_text()
+    else:
+        chosen = PRESETS[method]
+        settings = {**chosen.settings, **({"feedback": chosen.feedback} if chosen.feedback else {})}
+        recovered = held_out.invert(**settings)
+    scores = held_out.measure(recovered).scores()
     named = {f"{name} %" if name in ("token F1", "exact") else name: asdict(score) for name, score in scores.items()}
     return {"texts": len(held_out.texts), **{name: named[name] for name in COLUMNS[1:]}}
 
@@ -119,7 +124,7 @@ def main(arguments: list[str]) -> int:
     new = {kind: [text for text in texts if text not in seen] for kind, texts in every.items()}
     sizes = {kind: [len(ids) for ids in tokenize(encoder.tokenizer, texts)] for kind, texts in new.items()}
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for table, start, (fewest, most), preset, number in MEASURED:
+    for table, start, (fewest, most), method, number in MEASURED:
         rows = found.setdefault(table, {"columns": COLUMNS, "digits": 1, "rows": {}})["rows"]
         chosen = {
             kind: [text for text, size in zip(texts, sizes[kind], strict=True) if fewest <= size <= most][:number]
@@ -128,8 +133,8 @@ def main(arguments: list[str]) -> int:
         if start:
             chosen = {start: [text for texts in chosen.values() for text in texts]}
         for name, texts in chosen.items():
-            if (row := f"{name}, {preset}") not in rows:
-                rows[row] = measured(HeldOut.of_texts(model, tokenizer, encoder, texts)[0], preset)
+            if (row := f"{name}, {method}") not in rows:
+                rows[row] = measured(HeldOut.of_texts(model, tokenizer, encoder, texts)[0], method)
                 print(table, row, json.dumps(rows[row]), flush=True)
                 write_json(RESULTS, found)
     return 0

@@ -61,7 +61,8 @@ def _moves(
     )
     behind = torch.nn.functional.pad(ids[:, 1:], (0, 1), value=end)[:, None]
     shorter = torch.where(place >= gone[..., None], behind, ids[:, None])
-    return _where(is_there, swapped, ids), _where(may_go, shorter, ids)
+    ids = ids[:, None]
+    return torch.where(is_there[..., None], swapped, ids), torch.where(may_go[..., None], shorter, ids)
 
 
 @lru_cache(maxsize=8)
@@ -95,7 +96,3 @@ def _swapped(ids: Tensor, start: Tensor, middle: Tensor, stop: Tensor) -> Tensor
     moved = torch.where(place < start + second, place + middle - start, place - second)
     source = torch.where((place >= start) & (place < stop), moved, place)
     return ids[:, None].expand(-1, source.shape[1], -1).gather(2, source)
-
-
-def _where(possible: Tensor, moved: Tensor, ids: Tensor) -> Tensor:
-    return torch.where(possible[..., None], moved, ids[:, None])

@@ -210,7 +210,7 @@ class ClosedLoop:
         if not count:
             return []
         num_beams, ids = state.ids.shape[1], state.ids.flatten(0, 1)
-        follow = self.denoiser.follow_logits(ids, targets.copies(num_beams).vectors)
+        follow = self.denoiser.follow_logits(ids, targets.vectors.repeat_interleave(num_beams, dim=0))
         num_deletions = count // DELETIONS
         draws = targets.draws(num_beams, num_draws(ids.shape[1]))
         moved = likely_moves(ids, follow, self.end, count - num_deletions, num_deletions, draws)

@@ -1,6 +1,7 @@
 """The experiments' files: what their tables need before hours of training are spent on them."""
 
 import json
+import lzma
 from dataclasses import fields
 from pathlib import Path
 from typing import Literal, get_args, get_origin
@@ -175,3 +176,14 @@ def test_defences_become_a_table(monkeypatch):
     assert printed[0] == "|  | recall@10 | nDCG@10 | cosine | after the map | released % | adapted % |"
     assert printed[2] == "| none | 1 | 1 | 1 |  | 50 [40, 60] |  |"
     assert printed[3] == "| signs | 0.75 | 0.8 | 0.6 | 0.9 | 50 [40, 60] | 50 [40, 60] |"
+
+
+def test_texts_of_the_corpus_are_left_out_elsewhere(tmp_path):
+    """A text that was trained on, inside a longer line or with other marks, would make other collections look easy."""
+    from elsewhere import known
+
+    lines = "He said: “The cat sat, on the mat” today.\nWho was he?\n"
+    (tmp_path / "part.txt.xz").write_bytes(lzma.compress(lines.encode()))
+    there = {"the cat sat on the mat", "Who was he ?", "was he"}
+    others = {"the cat sat on the hat", "The cat sat on the mat yesterday", "today who was he"}
+    assert known(there | others, tmp_path) == there
