@@ -68,11 +68,13 @@ def _moves(
 @lru_cache(maxsize=8)
 def _pairs(length: int) -> tuple[Tensor, Tensor, Tensor]:
     """Start, middle and stop (T,) of all pairs of neighbouring spans: the places a to b − 1, and b to c − 1."""
-    edges = torch.arange(length + 1)
-    start, middle, stop = torch.meshgrid(edges, edges, edges, indexing="ij")
-    first, second = middle - start, stop - middle
-    possible = (first > 0) & (second > 0) & (torch.minimum(first, second) <= LONGEST)
-    return start[possible], middle[possible], stop[possible]
+    words = range(1, length)
+    sizes = [(one, other) for one in words for other in words if min(one, other) <= LONGEST]
+    first, second = torch.tensor(sizes, dtype=torch.long).view(-1, 2).T
+    start = torch.arange(length)[:, None]
+    middle, stop = start + first, start + first + second  # (L, sizes)
+    possible = stop <= length
+    return start.expand_as(stop)[possible], middle[possible], stop[possible]
 
 
 def _seam(follow: Tensor, place: Tensor, word: Tensor) -> Tensor:
