@@ -399,7 +399,8 @@ def main(arguments: list[str]) -> int:
     bench = Bench(experiment)
     if options.fit:
         config = bench.model.generation_config
-        config.calibration = {**(config.calibration or {}), **fit(bench, options.fit)}
+        both = {name: asdict(calibration) for name, calibration in bench.calibrations.items()}
+        config.calibration = {**(config.calibration or {}), **both, **fit(bench, options.fit)}
         config.save_pretrained(experiment["model"])
         return 0
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
