@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .errors_embinv import EmbInvError
 from .gap_states_embinv import EXACT
+from .gap_states_embinv import UNRELATED
 from .gap_states_embinv import Fillings
 from .gap_states_embinv import TextSearch
 from .gap_proposals_embinv import Proposer
@@ -41,9 +42,6 @@ VERDICTS = {
 }
 # a text is likely when all of its gaps are right with this probability, and it is as near to the vector as NEAR
 LIKELY, NEAR = 0.75, 0.9
-# farther from a vector than this, a text does not belong to it. Texts had 0.94 and more with their own vectors, and at
-# most 0.76 with others (gaps of many tokens come near to any); of one bit a dimension a right text has 0.8
-UNRELATED = 0.75
 # two fillings whose vectors differ by less have the same vector
 SAME = 1e-6
 # nats for each unit of score: how fast the probability of a filling falls behind the best one

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from .gap_states_embinv import UNRELATED
 from .gap_states_embinv import Candidate
 from .gap_states_embinv import Fillings
 from .gap_states_embinv import Hypothesis
@@ -90,7 +91,8 @@ class GapSearch:
             stop = self.judge.stop_cosine
             for search, score in zip(searches, before, strict=True):
                 if search.best.score <= score:
-                    search.is_done |= stop is None or search.width > 1
+                    # of a vector that belongs to another text no filling is right, however many are tried
+                    search.is_done |= stop is None or search.width > 1 or search.best.cosine < UNRELATED
                     search.width = WIDER
                 # after a whole sweep alone: a gap that none has filled yet may have a better word
                 search.is_done |= stop is not None and search.best.cosine >= stop

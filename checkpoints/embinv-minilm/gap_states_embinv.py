@@ -13,6 +13,9 @@ from .texts_embinv import decode
 
 # a cosine that only rounding keeps from 1, of vectors in float32 or float16: the text is the vector's own
 EXACT = 1 - 1e-6
+# farther from a vector than this, a text does not belong to it. Texts had 0.94 and more with their own vectors, and at
+# most 0.76 with others (gaps of many tokens come near to any); of one bit a dimension a right text has 0.8
+UNRELATED = 0.75
 # nats by which a hypothesis' proposals fall behind for each unit of score that it falls behind the best one
 SCORE_TO_NATS = 100.0
 # log p that a mark is given as part of the text itself, and a move of words between gaps: enough to be tried

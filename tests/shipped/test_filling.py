@@ -315,10 +315,22 @@ def test_a_surrogate_widens_below_its_stop_cosine_alone():
     for stop in (None, 1.0, -1.0):
         model = with_surrogate()
         model.generation_config = type(model.generation_config)(search={"stop_cosine": stop})
-        output = model.fill(vector_of(TEXT), [row], num_proposals=5, num_sweeps=9)
+        own = model.embed(torch.tensor([[*TEXT, END]])) + 0.2 * unit_vectors(1, seed=9)
+        output = model.fill(torch.nn.functional.normalize(own, dim=-1), [row], num_proposals=5, num_sweeps=9)
         calls[stop] = output.num_surrogate_calls
         assert stop == -1.0 or (output.texts[0].cosine < 1.0)
     assert calls[-1.0] < calls[None] < calls[1.0]
+
+
+def test_another_texts_vector_is_not_searched_for_longer():
+    """More fillings come nearer to any vector: the control would look less unlike, and take four times as long."""
+    row, calls = [*TEXT[:3], MASK, *TEXT[4:]], []
+    for other in (0.4, 3.0):  # of the text's own vector, and of none of its fillings
+        target = torch.nn.functional.normalize(vector_of(TEXT) + other * unit_vectors(1, seed=9), dim=-1)
+        output = MODEL.fill(target, [row], feedback=encode_ids, num_proposals=5, num_sweeps=9)
+        calls.append(output.num_feedback_calls)
+        assert (output.texts[0].verdict == "unrelated") == (other > 1)
+    assert calls[1] <= 2 + 2 * 5 < calls[0]
 
 
 def test_the_aim_of_a_window_is_in_proportion():
