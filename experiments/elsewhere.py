@@ -43,7 +43,7 @@ MEASURED = [
     *(("lengths", "at most 15 tokens", SHORT, method, 12) for method in (*PRESETS, FLOOR)),
     *(("lengths", "16 to 31 tokens", LONG, method, 12) for method in (*PRESETS, FLOOR)),
 ]
-COLUMNS = ["texts", "token F1 %", "exact %", "BLEU", "cosine"]
+COLUMNS = ["texts", "token F1", "exact", "BLEU", "cosine"]
 
 
 def labelled(path: Path) -> Iterable[str]:
@@ -98,16 +98,13 @@ def known(texts: Iterable[str], corpus: Path) -> set[str]:
 
 
 def measured(held_out: HeldOut, method: str) -> dict:
-    """Scores of a preset or of the floor, in the names of `COLUMNS`."""
+    """Scores of a preset or of the floor."""
     if method == FLOOR:
         recovered = held_out.other_text()
     else:
-        chosen = PRESETS[method]
-        settings = {**chosen.settings, **({"feedback": chosen.feedback} if chosen.feedback else {})}
-        recovered = held_out.invert(**settings)
+        recovered = held_out.invert(**PRESETS[method].settings, feedback=PRESETS[method].feedback)
     scores = held_out.measure(recovered).scores()
-    named = {f"{name} %" if name in ("token F1", "exact") else name: asdict(score) for name, score in scores.items()}
-    return {"texts": len(held_out.texts), **{name: named[name] for name in COLUMNS[1:]}}
+    return {"texts": len(held_out.texts), **{name: asdict(scores[name]) for name in COLUMNS[1:]}}
 
 
 def main(arguments: list[str]) -> int:

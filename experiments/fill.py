@@ -405,7 +405,9 @@ def main(arguments: list[str]) -> int:
         config.save_pretrained(experiment["model"])
         return 0
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    order: dict[str, list[str]] = {}
     for table, name, measurement in rows(bench):
+        order.setdefault(table, []).append(name)
         entry = found.setdefault(table, {"columns": COLUMNS[table], "digits": 1, "rows": {}})
         is_wanted = table in options.only or name.startswith(tuple(options.only))
         if name not in entry["rows"] and is_wanted:
@@ -416,9 +418,9 @@ def main(arguments: list[str]) -> int:
         if is_wanted:
             print(table, name, json.dumps({key: value for key, value in row.items() if key != "filled"}), flush=True)
         write_json(RESULTS, found)
-    for table, entry in found.items():  # in the order of `rows`, whatever was measured first
-        order = [name for where, name, _ in rows(bench) if where == table]
-        entry["rows"] = {name: entry["rows"][name] for name in order if name in entry["rows"]}
+    for table, names in order.items():  # in the order of `rows`, whatever was measured first
+        measured = found[table]["rows"]
+        found[table]["rows"] = {name: measured[name] for name in names if name in measured}
     found["calibration"] = {"columns": COLUMNS["calibration"], "digits": 1, "rows": {}}
     for judge, name in zip(("surrogate", "encoder"), FITTED, strict=True):
         found["calibration"]["rows"][judge] = of_all(found, judge, bench.calibrations[name])

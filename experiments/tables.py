@@ -71,14 +71,14 @@ def _score_lines(results: dict, entry: dict) -> list[list[str]]:
     """Scores of any kind with their intervals, and plain numbers; a row may lack one."""
     columns, digits = results["columns"], results.get("digits", 2)
 
-    def cell(value: object) -> str:
+    def cell(column: str, value: object) -> str:
         if value is None:
             return ""
         if isinstance(value, dict):
-            return Score(**value).shown(digits)
+            return Score(**value).shown(max(digits, 2) if column == "cosine" else digits)
         return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
 
-    lines = [[name, *(cell(row.get(column)) for column in columns)] for name, row in results["rows"].items()]
+    lines = [[name, *(cell(column, row.get(column)) for column in columns)] for name, row in results["rows"].items()]
     return [["", *columns], *lines]
 
 

@@ -19,6 +19,8 @@ from .causal_embinv import PLAINLY
 from .conditioning_embinv import Hypothesis
 from .diffusion_embinv import text_positions
 from .edits_embinv import NUM_DRAWS
+from .edits_embinv import likely_moves
+from .edits_embinv import num_draws
 from .edits_embinv import random_edits
 from .favoured_embinv import Favoured
 from .hypotheses_embinv import Hypotheses
@@ -26,8 +28,6 @@ from .hypotheses_embinv import SearchRound
 from .hypotheses_embinv import Targets
 from .hypotheses_embinv import pick
 from .hypotheses_embinv import repeated
-from .moves_embinv import likely_moves
-from .moves_embinv import num_draws
 from .settings_embinv import STOP_COSINE
 from .settings_embinv import TEXTS
 from .settings_embinv import SearchSettings

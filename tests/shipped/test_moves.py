@@ -3,14 +3,13 @@
 import pytest
 import torch
 
-from modeling_embinv.generation_embinv import Denoiser
+from modeling_embinv.edits_embinv import LONGEST, likely_moves, num_draws
 from modeling_embinv.hypotheses_embinv import Hypotheses, Targets
 from modeling_embinv.likelihood_embinv import follow_logits
-from modeling_embinv.moves_embinv import LONGEST, likely_moves, num_draws
-from modeling_embinv.search_embinv import ClosedLoop, Judge
 from modeling_embinv.settings_embinv import SearchSettings
 from tests.conftest import END, awaken, bag_of_tokens, texts, tiny_model, unit_vectors
 from tests.shipped.test_causal import causal_model
+from tests.shipped.test_redrafts import loop_of
 
 L = 12
 TEXT = list(range(10, 19))  # nine different words
@@ -85,12 +84,6 @@ def test_logits_of_a_texts_own_words(family):
     found = follow_logits(model, ids, e)
     whole = model(ids, e, None, causal=True).logits
     assert torch.allclose(found, whole.gather(2, ids[:, None].expand(-1, L, -1)), atol=1e-4)
-
-
-def loop_of(model, **changes):
-    settings = SearchSettings(**changes)
-    config = model.generation_config.with_changes(search=settings, max_length=L)
-    return ClosedLoop(Denoiser(model, config), settings, Judge(bag_of_tokens([]), 0.0, "surrogate"))
 
 
 def test_moves_stand_behind_the_edits_of_their_own_text():
