@@ -45,6 +45,7 @@ from modeling_embinv.modeling_embinv import EmbInvForMaskedDiffusion
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results" / "fill.json"
 MARK = "▇▇▇"
+JUDGES = ("surrogate", "encoder")
 FITTED = ("fill_surrogate", "fill_encoder")
 # texts that are searched side by side, and draws of words that are no neighbours
 BATCH, TRIES = 8, 20
@@ -183,10 +184,10 @@ def measure(
     feedback: str,
     vectors: np.ndarray,
     is_known: bool = False,
-    is_rounded: bool = False,
+    is_float: bool = False,
 ) -> dict:
     """Recall of the hidden words, with calls and seconds a gap; of known token counts where `is_known`."""
-    model = bench.rounded if is_rounded else bench.model
+    model = bench.model if is_float else bench.rounded
     judge = bench.encoder.encode if feedback == "encoder" else feedback
     order = sorted(range(len(texts)), key=lambda index: len(texts[index].text))
     filled, calls, passes = {}, 0, 0
@@ -235,7 +236,7 @@ def calibrated(text: dict, calibration: Calibration) -> torch.Tensor:
 
 
 def of_all(found: dict, judge: str, calibration: Calibration) -> dict:
-    """The error of a judge's probabilities over all gaps of unknown length and untouched vectors, in float32.
+    """The error of a judge's probabilities over all gaps of unknown length and untouched vectors, in int8.
 
     A few dozen gaps have an ECE of some points even where every probability is exact: the last column says how large
     it would be on average if these were.
@@ -244,7 +245,7 @@ def of_all(found: dict, judge: str, calibration: Calibration) -> dict:
         text
         for table in ("gaps", "kinds", "lengths")
         for name, row in found[table]["rows"].items()
-        if judge in name and "known" not in name and "int8" not in name
+        if judge in name and "known" not in name and "float32" not in name
         for text in row["filled"]
     ]
     p = torch.cat([calibrated(text, calibration) for text in texts])
@@ -335,44 +336,51 @@ def rows(bench: Bench) -> Iterator[tuple[str, str, callable]]:
     for count in experiment["gaps"]:
         texts = bench.hide("other", count, 8, 31, number)
         words = Counter(word.lower() for text in texts for word in text.words)
+        share = 100 * words.most_common(1)[0][1] / sum(words.values())
         name = f"{count} gap{'s' * (count > 1)}"
-        for feedback in ("surrogate", "encoder"):
+        for feedback in JUDGES:
             yield "gaps", f"{name}, {feedback}", lambda t=texts, f=feedback: run(t, f)
-            yield "gaps", f"{name}, {feedback}, int8", lambda t=texts, f=feedback: run(t, f, is_rounded=True)
-        yield "gaps", f"{name}, surrogate, token counts known", lambda t=texts: run(t, "surrogate", is_known=True)
-        yield "floors", f"{name}, no vector, token counts known", lambda t=texts: without_vector(bench, t)
-        if count == 1:
-            yield "floors", f"{name}, another text's vector, surrogate", lambda t=texts: run(t, "surrogate", roll=1)
-            yield "floors", f"{name}, another text's vector, encoder", lambda t=texts: run(t, "encoder", roll=1)
-            share = 100 * words.most_common(1)[0][1] / sum(words.values())
             yield (
-                "floors",
-                f"{name}, the word hidden most often",
-                lambda s=share, t=texts: {"texts": len(t), "words %": {"mean": s, "low": s, "high": s}},
+                "gaps",
+                f"{name}, {feedback}, token counts known",
+                lambda t=texts, f=feedback: run(t, f, is_known=True),
             )
+            if count in experiment["gaps_in_float32"]:
+                yield "gaps", f"{name}, {feedback}, float32", lambda t=texts, f=feedback: run(t, f, is_float=True)
+            if count in experiment["gaps_of_others"]:
+                other = f"{name}, another text's vector, {feedback}"
+                yield "floors", other, lambda t=texts, f=feedback: run(t, f, roll=1)
+        yield "floors", f"{name}, no vector, token counts known", lambda t=texts: without_vector(bench, t)
+        yield (
+            "floors",
+            f"{name}, the word hidden most often",
+            lambda s=share, t=texts: {"texts": len(t), "words %": {"mean": s, "low": s, "high": s}},
+        )
     for kind, number in experiment["kinds"].items():
         texts = bench.hide(kind, 1, 8, 31, number)
-        for feedback in ("surrogate", "encoder"):
+        for feedback in JUDGES:
             yield "kinds", f"{kind}, {feedback}", lambda t=texts, f=feedback: run(t, f)
     for size, number in experiment["lengths"].items():
         texts = (
             bench.hide("other", 1, max(4, size - 5), size, number) if size <= 31 else bench.long_texts(size, number)
         )
-        yield "lengths", f"{size} tokens, encoder", lambda t=texts: run(t, "encoder")
+        for feedback in JUDGES:
+            yield "lengths", f"{size} tokens, {feedback}", lambda t=texts, f=feedback: run(t, f)
     texts = bench.hide("other", 1, 8, 31, experiment["texts_a_defence"])
     for name, defence in experiment["defences"].items():
-        yield "defences", f"{name}, encoder", lambda d=defence, t=texts: run(t, "encoder", defence=d)
+        for feedback in JUDGES:
+            yield "defences", f"{name}, {feedback}", lambda d=defence, t=texts, f=feedback: run(t, f, defence=d)
 
 
 def fit(bench: Bench, judges: list[str]) -> dict:
-    """Calibrations of judges, fitted on other texts than those that the tables are of, in int8, which is faster."""
+    """Calibrations of judges, fitted on other texts than those that the tables are of."""
     found = {}
     for feedback in judges:
         parts = []
         for count in bench.experiment["gaps"]:
             texts = bench.hide("other", count, 8, 31, FITTED_TEXTS, is_test=False)
             vectors = bench.encoder.encode([text.text for text in texts])
-            parts += measure(bench, texts, feedback, vectors, is_rounded=True)["filled"]
+            parts += measure(bench, texts, feedback, vectors)["filled"]
             print(feedback, count, len(parts), flush=True)
         of_gaps = [
             (p, ok, one["cosine"], len(one["p"]))
@@ -392,7 +400,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--fit",
         nargs="+",
-        choices=("surrogate", "encoder"),
+        choices=JUDGES,
         help="fit calibrations, and write them into the checkpoint",
     )
     options = parser.parse_args(arguments)
@@ -422,7 +430,7 @@ def main(arguments: list[str]) -> int:
         measured = found[table]["rows"]
         found[table]["rows"] = {name: measured[name] for name in names if name in measured}
     found["calibration"] = {"columns": COLUMNS["calibration"], "digits": 1, "rows": {}}
-    for judge, name in zip(("surrogate", "encoder"), FITTED, strict=True):
+    for judge, name in zip(JUDGES, FITTED, strict=True):
         found["calibration"]["rows"][judge] = of_all(found, judge, bench.calibrations[name])
     write_json(RESULTS, found)
     plot(found, PLOT)

@@ -44,6 +44,7 @@ class EmbInvConfig(PreTrainedConfig):
         surrogate_rank: rank of the surrogate encoder's changes to the trunk (the last stage of training), 0 for none;
             from the trunk's width on they are whole matrices.
         surrogate_layers: depth of the surrogate encoder, None for the trunk's.
+        surrogate_length: tokens of the longest texts that the surrogate encoder judges, None for those of the canvas.
         surrogate_table: whether the surrogate encoder adds a table of its own to the trunk's token embeddings; a
             checkpoint in 8 bits stores it in 4.
         word_head_size: width of the head that says which words are in a vector, 0 for none.
@@ -76,6 +77,7 @@ class EmbInvConfig(PreTrainedConfig):
     timestep_features: int = 64
     surrogate_rank: int = 0
     surrogate_layers: int | None = None
+    surrogate_length: int | None = None
     surrogate_table: bool = False
     word_head_size: int = 0
     encoder_id: str | None = None
@@ -133,6 +135,11 @@ class EmbInvConfig(PreTrainedConfig):
         return self._trunk.num_hidden_layers
 
     @property
+    def longest_judged(self) -> int:
+        """Tokens of the longest texts that the surrogate encoder judges."""
+        return self.surrogate_length or self.max_sequence_length - 1
+
+    @property
     def _trunk(self) -> Any:
         """The trunk's configuration, an object since construction; what it holds depends on the family."""
         return self.backbone_config
@@ -157,6 +164,8 @@ class EmbInvConfig(PreTrainedConfig):
         if self.surrogate_layers is not None and not 1 <= self.surrogate_layers <= self.num_hidden_layers:
             most = self.num_hidden_layers
             raise EmbInvError(f"surrogate_layers must be 1 to {most}, the trunk's, got {self.surrogate_layers}.")
+        if self.surrogate_length is not None and self.surrogate_length < 1:
+            raise EmbInvError(f"surrogate_length must be at least 1, got {self.surrogate_length}.")
         if self.surrogate_table and self.hidden_size % 2:
             raise EmbInvError(f"surrogate_table needs a trunk of even width, got {self.hidden_size}.")
         if self.word_head_size < 0:

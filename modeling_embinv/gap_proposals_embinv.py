@@ -1,7 +1,9 @@
 """Proposals for the gaps of texts: what the denoiser would write there, given the vector and the words around."""
 
+import math
 from collections.abc import Callable
 from collections.abc import Sequence
+from heapq import nlargest
 from typing import Any
 
 import torch
@@ -67,18 +69,17 @@ class Proposer:
     """Writes fillings of gaps.
 
     Args:
-        model: the inverter. count: fillings of each gap, at most. overshoot: α in e + α(e − ê).
+        model: the inverter. overshoot: α in e + α(e − ê).
         embed: rows of token ids → vectors (N, D), the surrogate; None where there is none.
     """
 
     def __init__(
         self,
         model: Any,
-        count: int,
         overshoot: float,
         embed: Callable[[list[list[int]]], Tensor] | None = None,
     ) -> None:
-        self.denoiser, self.count, self.overshoot, self.embed = WindowDenoiser(model), count, overshoot, embed
+        self.denoiser, self.overshoot, self.embed = WindowDenoiser(model), overshoot, embed
         self.mask = model.config.mask_token_id
 
     def propose(self, jobs: Sequence[Job]) -> list[list[Proposal]]:
@@ -102,8 +103,28 @@ class Proposer:
                     following[index, canvas] = fillings[:PARTIAL]
                 else:
                     done[index] += fillings
-            partial = following
+            partial = self._promising(jobs, done, following)
         return done
+
+    def _promising(
+        self, jobs: Sequence[Job], done: list[list[Proposal]], partial: dict[tuple[int, Filling], list[Proposal]]
+    ) -> dict[tuple[int, Filling], list[Proposal]]:
+        """The partial fillings that can still be among the first ones of their text: more tokens only lower log p."""
+        complete: dict[int, list[float]] = {}
+        for job, proposals in zip(jobs, done, strict=True):
+            new = (job.candidate(*one) for one in proposals)
+            priorities = [one.priority for one in new if job.search.is_new(one.fillings)]
+            complete.setdefault(id(job.search), []).extend(priorities)
+        floors = {}
+        for job in jobs:
+            found = complete[id(job.search)]
+            floors[id(job.search)] = min(nlargest(job.count, found)) if len(found) >= job.count else -math.inf
+        kept = {}
+        for key, fillings in partial.items():
+            job = jobs[key[0]]
+            if good := [one for one in fillings if job.priority(one[1]) >= floors[id(job.search)]]:
+                kept[key] = good
+        return kept
 
     def _aims(self, jobs: Sequence[Job]) -> list[Tensor]:
         """(D,) for each job: the vector that its gap is written for.
@@ -125,6 +146,8 @@ class Proposer:
 
     def _listed(self, job: Job, aim: Tensor) -> list[Proposal]:
         """The likeliest phrases of a list with about their log p: each token's, all of the gap being hidden."""
+        if job.is_open and job.parent is not job.search.best:  # as for a free gap: it is filled for the best one alone
+            return []
         choices = job.choices or {}
         lengths = sorted({len(one) for one in choices})
         rows: list[list[int]] = []
@@ -140,7 +163,7 @@ class Proposer:
             by_offset = torch.stack([next(log_p) for _ in range(length)]).cpu()  # (length, V)
             total = by_offset.gather(1, torch.tensor(listed).T).sum(dim=0).tolist()
             proposals += zip(listed, total, strict=True)
-        return sorted(proposals, key=lambda one: -one[1])[: self.count * job.search.width]
+        return sorted(proposals, key=lambda one: -one[1])[: job.count]
 
     def _row(self, job: Job, filling: Filling) -> tuple[list[int], int]:
         """The text's ids with `filling` in the gap and [MASK] in those that are open, and where the gap begins."""
@@ -163,7 +186,7 @@ class Proposer:
                 allowed.append(jobs[index].search.allowed[jobs[index].gap])
         log_p = self.denoiser.log_p(rows, positions, torch.stack(vectors))
         log_p = log_p.masked_fill(~torch.stack(allowed), -torch.inf)
-        most = self.count * max(job.search.width for job in jobs)
+        most = max(job.count for job in jobs)
         values, tokens = log_p.topk(min(most, log_p.shape[1]), dim=-1)
         tops = zip(tokens.tolist(), values.tolist(), strict=True)  # of each row, in the order of `partial`
         grown = {}
@@ -175,5 +198,5 @@ class Proposer:
                 if value > -torch.inf
             ]
             if longer:
-                grown[key] = sorted(longer, key=lambda one: -one[1])[: self.count * jobs[key[0]].search.width]
+                grown[key] = sorted(longer, key=lambda one: -one[1])[: jobs[key[0]].count]
         return grown

@@ -28,6 +28,9 @@ from .settings_embinv import FillSettings
 
 # times as many proposals are tried, and checked, once a sweep has not found the text, where the judge can tell
 WIDER = 4
+# a gap's first step tries a half of the proposals, as the words around it are first guesses; once the text is found, a
+# quarter of them show how far the runners-up fall behind
+FIRST_PART, FOUND_PART = 2, 4
 
 
 @dataclass
@@ -37,14 +40,12 @@ class TextJudge:
     Attributes:
         embed: texts and the fillings of each → unit vectors (N, D). kind: "encoder" or "surrogate".
         likelihood_weight: λ of the score.
-        stop_cosine: of a text that is taken for the vector's own; None where the judge cannot tell.
         num_calls: texts embedded so far.
     """
 
     embed: Callable[[list[tuple[RedactedText, Fillings]]], Tensor]
     kind: str
     likelihood_weight: float
-    stop_cosine: float | None = None
     num_calls: int = 0
 
     def vectors(self, texts: list[tuple[RedactedText, Fillings]]) -> Tensor:
@@ -88,14 +89,11 @@ class GapSearch:
                     self.step(active)
                     if on_step is not None:
                         on_step()
-            stop = self.judge.stop_cosine
             for search, score in zip(searches, before, strict=True):
                 if search.best.score <= score:
-                    # of a vector that belongs to another text no filling is right, however many are tried
-                    search.is_done |= stop is None or search.width > 1 or search.best.cosine < UNRELATED
+                    # if the vector belongs to another text, more proposals cannot help
+                    search.is_done |= search.stop_cosine is None or search.width > 1 or search.best.cosine < UNRELATED
                     search.width = WIDER
-                # after a whole sweep alone: a gap that none has filled yet may have a better word
-                search.is_done |= stop is not None and search.best.cosine >= stop
             if all(search.is_done for search in searches):
                 break
 
@@ -162,29 +160,43 @@ class GapSearch:
 
     def step(self, active: list[tuple[TextSearch, int]]) -> None:
         """One gap of each text: fillings proposed for every hypothesis of its beam, judged, and the best kept."""
-        jobs = [Job(search, gap, one, gap in search.open) for search, gap in active for one in search.beam]
+        jobs = [job for search, gap in active for job in self._jobs(search, gap)]
+        candidates: dict[int, dict[Fillings, Candidate]] = {id(search): {} for search, _ in active}
+        counts = {id(job.search): job.count for job in jobs}
         for search, gap in active:
             search.open.discard(gap)
-        candidates: dict[int, dict[Fillings, Candidate]] = {id(search): {} for search, _ in active}
         for job, proposals in zip(jobs, self.proposer.propose(jobs), strict=True):
             mine = candidates[id(job.search)]
             for new in [job.candidate(filling, log_p) for filling, log_p in proposals] + job.moves():
                 is_better = new.fillings not in mine or mine[new.fillings].priority < new.priority
                 if is_better and job.search.is_new(new.fillings):
                     mine[new.fillings] = new
-        chosen = [(search, one) for search, _ in active for one in self._first(search, candidates[id(search)])]
+        chosen = []
+        for search, _ in active:
+            first = self._first(search, candidates[id(search)], counts[id(search)])
+            chosen += [(search, one) for one in first]
         scouted = [one for one in chosen if one[0].has_scout]
         if scouted:
             chosen = [one for one in chosen if not one[0].has_scout] + self._promising(scouted)
         self._judge([(search, one.fillings, one.log_p) for search, one in chosen])
         for search, _ in active:
             search.rank(self.settings.num_beams)
+            # a gap that no step has filled yet may have a better word
+            search.is_done |= not search.open and search.is_found
 
-    def _first(self, search: TextSearch, candidates: dict[Fillings, Candidate]) -> list[Candidate]:
+    def _jobs(self, search: TextSearch, gap: int) -> list[Job]:
+        """What a step does with a gap: for each hypothesis of the beam, and how widely."""
+        count, is_open = self.settings.num_proposals, gap in search.open
+        if search.is_found:
+            return [Job(search, gap, search.best, False, max(count // FOUND_PART, 1))]
+        if is_open:  # of a list all entries are judged once
+            count = max(count // FIRST_PART, len(search.text.gaps[gap].choices or ()), 1)
+        return [Job(search, gap, one, is_open, count * search.width) for one in search.beam]
+
+    def _first(self, search: TextSearch, candidates: dict[Fillings, Candidate], count: int) -> list[Candidate]:
         """The first candidates by priority, without those whose tokens the tokenizer would not give their text."""
         ranked = sorted(candidates.values(), key=lambda one: -one.priority)
         first: list[Candidate] = []
-        count = self.settings.num_proposals * search.width
         for start in range(0, len(ranked), count):
             part = ranked[start : start + count]
             texts = [(search.text, one.fillings) for one in part]

@@ -102,12 +102,16 @@ class Surrogate(nn.Module):
         return merged
 
     @torch.no_grad()
-    def approach(self, trunk: Trunk, weights: dict[str, Tensor]) -> None:
-        """Start as near to an encoder's `weights` as this rank allows, if there is one of every name and shape."""
+    def approach(self, trunk: Trunk, weights: dict[str, Tensor]) -> bool:
+        """Start as near to an encoder's `weights` as this rank allows, if there is one of every name and shape.
+
+        Returns:
+            Whether the layers and the table of positions are the encoder's own now.
+        """
         trunk = trunk.first_layers(self.depth)
         own = {name: trunk.get_parameter(name) for name in self._changes(trunk)}
         if any(name not in weights or weights[name].shape != weight.shape for name, weight in own.items()):
-            return
+            return False
         if self.table is not None and trunk.embedding_name in weights:
             self._take_table(trunk, weights[trunk.embedding_name])
         for name, change in self._changes(trunk).items():
@@ -120,6 +124,7 @@ class Surrogate(nn.Module):
             rank, root = min(len(down), len(size)), size.sqrt()
             up[:, :rank].copy_((left * root)[:, :rank])
             down[:rank].copy_((root[:, None] * right)[:rank])
+        return len(self.whole) > 0
 
     @torch.no_grad()
     def fit_tokens(self, trunk: Trunk, table: Tensor, counts: Tensor) -> None:
@@ -183,6 +188,7 @@ class SurrogateMixin:
         first_token_id: int | None = None,
         weights: dict[str, Tensor] | None = None,
         has_table: bool = False,
+        length: int | None = None,
     ) -> None:
         """Give the model a surrogate encoder, untrained; one of that rank and that kind stays as it is.
 
@@ -191,6 +197,8 @@ class SurrogateMixin:
             weights: the encoder's, by the library's names. Where they fit the trunk, or its first layers alone, the
                 surrogate has so many, and starts as near to them as its rank allows; else it starts as the trunk.
             has_table: whether a table of its own is added to the mapped token embeddings.
+            length: tokens of the longest texts that the encoder embeds. A surrogate of its own layers and positions
+                judges texts of this length, whatever it is trained on; another one judges what the canvas holds.
         """
         if (self.config.surrogate_rank, self.config.surrogate_table) != (rank, has_table):
             self.config.surrogate_rank, self.config.surrogate_table = rank, has_table
@@ -201,12 +209,13 @@ class SurrogateMixin:
                 own = self.get_input_embeddings().weight
                 table = (weights or {}).get(self.trunk.embedding_name, own) if has_table else own
                 self.surrogate.start.data.copy_((table if table.shape == own.shape else own)[first_token_id])
-            self.surrogate.approach(self.trunk, weights or {})
+            is_encoder = self.surrogate.approach(self.trunk, weights or {})
+            self.config.surrogate_length = length if is_encoder else None
 
     def drop_surrogate(self) -> None:
         """Take the surrogate encoder away, as when the weights have changed that it shares with the trunk."""
         self.config.surrogate_rank, self.surrogate = 0, None
-        self.config.surrogate_layers, self.config.surrogate_table = None, False
+        self.config.surrogate_layers, self.config.surrogate_length, self.config.surrogate_table = None, None, False
 
     def embed(self, ids: Tensor) -> Tensor:
         """About the encoder's vectors (N, D) of texts, ids (N, L) with ends behind them, by the surrogate.

@@ -188,28 +188,29 @@ class FillingMixin:
         reader = GapReader(
             tokenizer, self.config.mask_token_id, marks, choices or {}, search.max_gap_tokens, num_tokens
         )
+        reach = self.config.longest_judged
         redacted = [reader.read(text, row) for row, text in enumerate(given, first_row)]
         if isinstance(feedback, str):
             for row, text in enumerate(redacted, first_row):
-                check_reach(text, row, self.config.max_sequence_length - 1)
+                check_reach(text, row, reach)
         # put together once: without merged weights each call of `embedder` multiplies all its matrices
         embed = self.embedder() if isinstance(feedback, str) or self.surrogate is not None else None
         judge, scout = self._text_judges(search, feedback, tokenizer, embed)
         allowed = self._allowed(tokenizer, redacted)
-        reach = self.config.max_sequence_length - 1  # of the surrogate
         searches = [
             TextSearch(
                 text,
                 vector,
                 [allowed[gap.kind] for gap in text.gaps],
                 most=reach if isinstance(feedback, str) else None,
+                stop_cosine=self._stop_cosine(judge.kind, text),
                 has_scout=scout is not None and text.num_tokens_at_least <= reach,
             )
             for text, vector in zip(redacted, vectors, strict=True)
         ]
         finish = _Finish(tokenizer, judge.kind, self._fill_calibration(judge.kind))
         embed_rows = None if embed is None else lambda rows: embed(self._padded(rows))
-        proposer = Proposer(self, search.num_proposals, search.overshoot, embed_rows)
+        proposer = Proposer(self, search.overshoot, embed_rows)
         gap_search = GapSearch(proposer, search, judge, scout, reader.are_canonical)
         if searches:
             show = None if on_step is None else lambda: on_step([finish(one) for one in searches])
@@ -228,8 +229,8 @@ class FillingMixin:
         """The judge that `feedback` is, and the surrogate, `embed`, as the scout of an encoder."""
         surrogate = None
         if embed is not None:
-            weight, stop = search.likelihood_weight_of("surrogate"), self.generation_config.search.stop_cosine
-            surrogate = TextJudge(lambda items: embed(self._canvases(items)), "surrogate", weight, stop)
+            weight = search.likelihood_weight_of("surrogate")
+            surrogate = TextJudge(lambda items: embed(self._canvases(items)), "surrogate", weight)
         if isinstance(feedback, str):  # "surrogate", the one word that `check_feedback` allows
             assert surrogate is not None  # `embedder` refuses a model without one
             return surrogate, None
@@ -241,7 +242,18 @@ class FillingMixin:
                 inputs = [text.text(tokenizer, fillings) for text, fillings in items]
             return checked_feedback(feedback, inputs, len(inputs), self.config.embedding_dim)
 
-        return TextJudge(by_encoder, "encoder", search.likelihood_weight_of("encoder"), EXACT), surrogate
+        return TextJudge(by_encoder, "encoder", search.likelihood_weight_of("encoder")), surrogate
+
+    def _stop_cosine(self, judge: str, text: RedactedText) -> float | None:
+        """The cosine of a text that is the vector's own.
+
+        A wrong word of a long text costs less than the surrogate errs; the checkpoint's value is of short ones.
+        """
+        if judge == "encoder":
+            return EXACT
+        is_short = text.num_tokens_at_least < self.config.max_sequence_length
+        stop: float | None = self.generation_config.search.stop_cosine
+        return stop if is_short else None
 
     def _canvases(self, items: list[tuple[RedactedText, Fillings]]) -> Tensor:
         """(N, L) ids of whole texts, ends behind them."""

@@ -153,6 +153,7 @@ class TextSearch:
     Attributes:
         text: with its gaps. target: e (D,). allowed: for each gap (V,) bool, the tokens that may fill it.
         most: tokens that the whole text may have; None for any number.
+        stop_cosine: of a text that the judge takes for the vector's own; None where the judge cannot tell.
         has_scout: whether the scout chooses which of its candidates the judge embeds.
         tried: the fillings that the judge has embedded. scouted: vectors (D,) by the scout.
         beam: the best hypotheses, the best first. order: the gaps, the most certain first.
@@ -164,6 +165,7 @@ class TextSearch:
     target: Tensor
     allowed: list[Tensor]
     most: int | None = None
+    stop_cosine: float | None = None
     has_scout: bool = False
     tried: dict[Fillings, Hypothesis] = field(default_factory=dict)
     scouted: dict[Fillings, Tensor] = field(default_factory=dict)
@@ -177,6 +179,11 @@ class TextSearch:
     def best(self) -> Hypothesis:
         """The best hypothesis so far."""
         return self.beam[0]
+
+    @property
+    def is_found(self) -> bool:
+        """Whether the judge takes the best hypothesis for the vector's own text."""
+        return self.stop_cosine is not None and self.best.cosine >= self.stop_cosine
 
     def is_new(self, fillings: Fillings) -> bool:
         """Whether they were not tried and are not too long."""
@@ -194,18 +201,20 @@ class Job:
 
     Attributes:
         is_open: whether no step has filled it yet.
+        count: fillings that are wanted, at most.
     """
 
     search: TextSearch
     gap: int
     parent: Hypothesis
     is_open: bool
+    count: int
 
     def candidate(self, filling: Filling, log_p: float) -> Candidate:
         """The hypothesis with another filling of the gap."""
         here = self.gap, self.gap + 1
         fillings = spliced(self.parent.fillings, *here, filling)
-        return Candidate(fillings, spliced(self.parent.log_p, *here, log_p), self._priority(log_p), self.parent)
+        return Candidate(fillings, spliced(self.parent.log_p, *here, log_p), self.priority(log_p), self.parent)
 
     def moves(self) -> list[Candidate]:
         """Words that change gaps: a token of another gap goes to this one, or the two exchange their fillings.
@@ -227,14 +236,15 @@ class Job:
                 if self._may_hold(self.gap, here) and self._may_hold(other, there):
                     fillings = spliced(parent.fillings, self.gap, self.gap + 1, here)
                     fillings = spliced(fillings, other, other + 1, there)
-                    moved.append(Candidate(fillings, parent.log_p, self._priority(MOVED), parent))
+                    moved.append(Candidate(fillings, parent.log_p, self.priority(MOVED), parent))
         return moved
 
     def _may_hold(self, gap: int, filling: Filling) -> bool:
         allowed = self.search.allowed[gap]
         return len(filling) in self.search.text.gaps[gap].lengths and bool(allowed[list(filling)].all())
 
-    def _priority(self, log_p: float) -> float:
+    def priority(self, log_p: float) -> float:
+        """Of a filling with this log p, among the candidates of all hypotheses of the text."""
         return log_p + SCORE_TO_NATS * (self.parent.score - self.search.best.score)
 
     @property

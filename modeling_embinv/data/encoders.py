@@ -43,6 +43,7 @@ class SentenceEncoder:
         tokenizer: the fast tokenizer that the inverter writes with: the encoder's, or the one its config names.
         vocabulary: what that tokenizer knows.
         embedding_dim: D, the width of its vectors.
+        longest: tokens of a text that its network reads at most, its prompt and special tokens not counted.
         calls: number of texts encoded so far.
     """
 
@@ -61,11 +62,11 @@ class SentenceEncoder:
         # The library's limit counts everything that the network reads, ours only the text.
         overhead = len(self._model.tokenizer(self._prompt)["input_ids"])
         native = self._model.max_seq_length
-        self._overhead, self._longest = overhead, _UNLIMITED if native is None else native - overhead
-        if self.config.max_length > self._longest:
+        self._overhead, self.longest = overhead, _UNLIMITED if native is None else native - overhead
+        if self.config.max_length > self.longest:
             raise EmbInvError(
                 f"{self.config.id} reads at most {native} tokens, {overhead} of them its prompt and special tokens: "
-                f"max_length must be at most {self._longest}, not {self.config.max_length}"
+                f"max_length must be at most {self.longest}, not {self.config.max_length}"
             )
         self._model.max_seq_length = self.config.max_length + overhead
 
@@ -75,11 +76,11 @@ class SentenceEncoder:
         An inverter's encoder is loaded with the inverter's length, and cuts longer texts.
 
         Returns:
-            The most tokens of a text that it reads, its prompt and special tokens not counted.
+            `longest`.
         """
-        self._model.max_seq_length = self._longest + self._overhead
-        self.config = replace(self.config, max_length=self._longest)
-        return self._longest
+        self._model.max_seq_length = self.longest + self._overhead
+        self.config = replace(self.config, max_length=self.longest)
+        return self.longest
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -196,6 +197,7 @@ class AbsentEncoder:
         self.tokenizer = load_tokenizer(config.tokenizer)
         self.vocabulary = Vocabulary(self.tokenizer)
         self.embedding_dim: int = config.embedding_dim or 0
+        self.longest = config.max_length  # nothing else is known of this encoder
 
     def encode(self, texts: list[str], batch_size: int = 128, show_progress: bool = False) -> Tensor:
         """(0, D) for no texts.
@@ -210,8 +212,8 @@ class AbsentEncoder:
         return torch.empty(0, self.embedding_dim)
 
     def read_whole_texts(self) -> int:
-        """What the configuration says; nothing else is known of this encoder."""
-        return self.config.max_length
+        """What the configuration says."""
+        return self.longest
 
 
 Encoder = SentenceEncoder | AbsentEncoder

@@ -189,7 +189,7 @@ class _FillJob(FileJob):
         """Raises EmbInvError for a text without gaps, one of gaps alone, and one that is too long."""
         redacted = self.gap_reader.read(text, row)
         if self.feedback == "surrogate":
-            check_reach(redacted, row, self.model.config.max_sequence_length - 1)
+            check_reach(redacted, row, self.model.config.longest_judged)
         elif self.longest is not None and redacted.num_tokens_at_least > self.longest:
             raise EmbInvError(
                 f"text {row} has at least {redacted.num_tokens_at_least} tokens; the encoder reads {self.longest}."

@@ -195,7 +195,8 @@ def _only_part(
     _drop_stale(model, False, False, ["surrogate" if config.surrogate_rank else "words"])
     if config.surrogate_rank:
         first = tokenizer.cls_token_id
-        model.add_surrogate(config.surrogate_rank, first, encoder.weights, has_table=config.surrogate_table)
+        table, longest = config.surrogate_table, encoder.longest
+        model.add_surrogate(config.surrogate_rank, first, encoder.weights, has_table=table, length=longest)
     else:
         model.add_word_head(config.word_head_size)
     model.requires_grad_(False)

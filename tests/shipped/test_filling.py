@@ -153,7 +153,7 @@ def test_a_long_text_takes_no_scout_from_the_others():
     model, short = with_surrogate(), [*TEXT[:3], MASK, *TEXT[4:]]
     target = torch.nn.functional.normalize(vector_of(TEXT) + 0.3 * unit_vectors(1, seed=4), dim=-1)
     long = [*range(5, 17), MASK]
-    settings = {"num_checked": 4, "num_sweeps": 1, "num_proposals": 20}
+    settings = {"num_checked": 4, "num_sweeps": 1, "num_proposals": 40}
     alone = [model.fill(target, [row], feedback=encode_ids, **settings) for row in (short, long)]
     both = model.fill(target.repeat(2, 1), [short, long], feedback=encode_ids, **settings)
     assert [one.ids for one in both.texts] == [one.texts[0].ids for one in alone]
@@ -212,26 +212,26 @@ def search_of(fillings: tuple, lengths: tuple, **arguments) -> TextSearch:
 def test_words_move_between_gaps():
     """A word that the first gap took from the second comes back by no change of one gap alone."""
     search = search_of(((10, 11), (12,)), (1, 2, 3))
-    moved = {one.fillings for one in Job(search, 1, search.beam[0], False).moves()}
+    moved = {one.fillings for one in Job(search, 1, search.beam[0], False, 5).moves()}
     assert moved == {
         ((12,), (10, 11)), ((11,), (10, 12)), ((11,), (12, 10)), ((10,), (11, 12)), ((10,), (12, 11)),
     }  # fmt: skip
     search.allowed[1][11] = False  # such as a word in a gap of numbers
-    moved = {one.fillings for one in Job(search, 1, search.beam[0], False).moves()}
+    moved = {one.fillings for one in Job(search, 1, search.beam[0], False, 5).moves()}
     assert moved == {((11,), (10, 12)), ((11,), (12, 10))}
-    assert Job(search, 1, search.beam[0], True).moves() == []
+    assert Job(search, 1, search.beam[0], True, 5).moves() == []
 
 
 def test_a_filled_gap_is_edited():
     """A length that only the first step tries is never corrected: tokens are replaced, removed and inserted."""
     search = search_of(((10, 11),), (1, 2, 3))
-    job = Job(search, 0, search.beam[0], False)
+    job = Job(search, 0, search.beam[0], False, 5)
     canvases = {canvas for canvas, _ in job.canvases(MASK)}
     assert canvases == {
         (MASK, MASK), (MASK, 11), (10, MASK), (MASK, 10, 11), (10, MASK, 11), (10, 11, MASK),
     }  # fmt: skip
     assert {filling for filling, _ in job.without_denoiser()} == {(10,), (11,)}
-    opened = Job(search, 0, search.beam[0], True)
+    opened = Job(search, 0, search.beam[0], True, 5)
     assert [canvas for canvas, _ in opened.canvases(MASK)] == [(MASK,), (MASK,) * 2, (MASK,) * 3]
 
 
@@ -316,7 +316,7 @@ def test_a_surrogate_widens_below_its_stop_cosine_alone():
         model = with_surrogate()
         model.generation_config = type(model.generation_config)(search={"stop_cosine": stop})
         own = model.embed(torch.tensor([[*TEXT, END]])) + 0.2 * unit_vectors(1, seed=9)
-        output = model.fill(torch.nn.functional.normalize(own, dim=-1), [row], num_proposals=5, num_sweeps=9)
+        output = model.fill(torch.nn.functional.normalize(own, dim=-1), [row], num_proposals=12, num_sweeps=9)
         calls[stop] = output.num_surrogate_calls
         assert stop == -1.0 or (output.texts[0].cosine < 1.0)
     assert calls[-1.0] < calls[None] < calls[1.0]
@@ -345,10 +345,108 @@ def test_the_aim_of_a_window_is_in_proportion():
     (whole,), (filled,) = mean([[*known, hidden, *known]]), mean([[*known, wrong, *known]])
     search = TextSearch(text, whole, [torch.ones(VOCAB, dtype=torch.bool)])
     search.beam = [Hypothesis(((wrong,),), (0.0,), filled, 0.9, 0.9)]
-    job = Job(search, 0, search.beam[0], False)
-    (aim,) = Proposer(MODEL, 5, 0.0, mean)._aims([job])
+    job = Job(search, 0, search.beam[0], False, 5)
+    (aim,) = Proposer(MODEL, 0.0, mean)._aims([job])
     _, window = WindowDenoiser(MODEL).window([*known, hidden, *known], 30)
     assert hidden in window and len(window) == 11
     assert torch.allclose(aim, torch.nn.functional.normalize(mean([window])[0], dim=-1), atol=1e-5)
-    (unaware,) = Proposer(MODEL, 5, 0.0)._aims([job])
+    (unaware,) = Proposer(MODEL, 0.0)._aims([job])
     assert torch.allclose(unaware, torch.nn.functional.normalize(whole, dim=-1), atol=1e-5)
+
+
+def test_a_found_text_is_looked_at_no_wider():
+    """A text that the surrogate is sure of got as many proposals as one that is wrong: three quarters of the time.
+
+    Each gap still gets runners-up, which its probability is made of.
+    """
+    row, calls = [*TEXT[:3], MASK, *TEXT[4:6], MASK], []
+    for stop in (1.0, -1.0):
+        model = with_surrogate()
+        model.generation_config = type(model.generation_config)(search={"stop_cosine": stop})
+        own = model.embed(torch.tensor([[*TEXT, END]])) + 0.2 * unit_vectors(1, seed=9)
+        output = model.fill(torch.nn.functional.normalize(own, dim=-1), [row], num_proposals=16, num_sweeps=1)
+        calls.append(output.num_surrogate_calls)
+        assert all(gap.alternatives for gap in output.texts[0].gaps)
+    assert calls[1] <= 3 + 2 * 4 < 2 * 8 <= calls[0]
+
+
+def test_a_found_text_ends_its_sweep():
+    """Gaps that are left in a later sweep would be searched four times as widely for a text that is right already."""
+    row, model = [MASK, *TEXT[1:3], MASK, *TEXT[4:6], MASK], with_surrogate()
+
+    def cosines(target: torch.Tensor, stop: float | None) -> list[float]:
+        seen: list[float] = []
+        model.generation_config = type(model.generation_config)(search={"stop_cosine": stop})
+        model.fill(target, [row], num_proposals=6, num_sweeps=4, on_step=lambda texts: seen.append(texts[0].cosine))
+        return seen
+
+    num_ended = 0
+    for seed in range(8):
+        target, seen = unit_vectors(1, seed=seed), []
+        seen = cosines(target, None)
+        for step in range(3, len(seen) - 1):
+            if seen[step] > seen[step - 1] + 1e-4 and step % 3 < 2:  # not with the last gap of a sweep
+                assert len(cosines(target, seen[step] - 1e-5)) == step + 1
+                num_ended += 1
+    assert num_ended
+
+
+@pytest.mark.parametrize("judge", ["surrogate", "encoder"])
+def test_every_word_of_a_list_is_judged(judge):
+    """A list is an attack of its own: the denoiser's favourites alone were judged, and others were never tried."""
+    names = ["anna", "li", "you", "owe", "us", "dear"]
+    output = (with_surrogate() if judge == "surrogate" else MODEL).fill(
+        unit_vectors(1),
+        ["dear <NAME> you"],
+        TOKENIZER,
+        "surrogate" if judge == "surrogate" else encode_texts,
+        choices={"NAME": names},
+        num_proposals=2,
+        num_sweeps=1,
+    )
+    assert max(output.num_surrogate_calls, output.num_feedback_calls) >= len(names)
+
+
+def test_words_of_a_list_that_are_too_long_are_told():
+    """An entry of more tokens than a gap may have was left out in silence, and its absence looked like a result."""
+    with pytest.warns(UserWarning, match="1 of 2 choices of NAME are left out, such as 'li you'"):
+        GapReader(TOKENIZER, MASK, choices={"NAME": ["anna", "li you"]}, max_gap_tokens=1)
+
+
+@pytest.mark.parametrize("judge", ["surrogate", "encoder"])
+def test_a_surrogate_judges_texts_longer_than_the_canvas(judge):
+    """One that is the encoder itself reads as far as that: it was cut at the canvas, and nothing but 31 tokens filled.
+
+    Of a long text a wrong word costs less than the surrogate errs, so a cosine alone must not end the search.
+    """
+    model, long = with_surrogate(), [*range(5, 17), MASK, *range(20, 26)]
+    model.generation_config = type(model.generation_config)(search={"stop_cosine": -1.0})
+    with pytest.raises(EmbInvError, match="the surrogate judges 11 at most"):
+        model.fill(unit_vectors(1), [long])
+    model.config.surrogate_length = 19
+    settings = {"num_proposals": 16, "num_checked": 2, "num_sweeps": 1}
+    if judge == "surrogate":
+        output = model.fill(unit_vectors(1), [long], **settings)
+        assert len(output.texts[0].ids) == 19 and 8 <= output.num_surrogate_calls <= 2 + 8
+    else:
+        output = model.fill(unit_vectors(1), [long], feedback=encode_ids, **settings)
+        assert output.num_feedback_calls <= 2 + 2 < 8 <= output.num_surrogate_calls
+    with pytest.raises(EmbInvError, match="text 0 has at least 20 tokens; the surrogate judges 19 at most"):
+        model.fill(unit_vectors(1), [[*long, 7]])
+
+
+def test_a_partial_filling_that_cannot_win_is_dropped():
+    """Gaps of several tokens cost a pass each: those that are less likely already than enough whole ones cost it, too.
+
+    What can still win must stay, and what was tried before must not count as whole.
+    """
+    search = search_of(((10,),), (1, 2))
+    jobs = [Job(search, 0, search.beam[0], True, 2)]
+    done = [[((11,), -1.0), ((12,), -2.0), ((13,), -9.0)]]
+    two, three = (0, (MASK, MASK)), (0, (MASK,) * 3)
+    partial = {two: [((14, MASK), -1.5), ((15, MASK), -2.5)], three: [((16, MASK, MASK), -3.0)]}
+    proposer = Proposer(MODEL, 0.0)
+    assert proposer._promising(jobs, done, partial) == {two: [((14, MASK), -1.5)]}
+    search.tried[((12,),)] = search.beam[0]
+    assert proposer._promising(jobs, done, partial) == partial
+    assert proposer._promising([replace(jobs[0], count=4)], done, partial) == partial
