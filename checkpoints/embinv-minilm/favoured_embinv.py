@@ -1,4 +1,4 @@
-"""Words that a text is to be written of: a bonus for each of them until it stands there."""
+"""Wanted tokens of a text: a bonus on the log-probability of each until the text contains it."""
 
 from typing import NamedTuple
 

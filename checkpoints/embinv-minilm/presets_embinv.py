@@ -73,7 +73,7 @@ def choose(model: Any, name: str | None, given: Mapping[str, Any]) -> Chosen:
     """The settings of a preset, where one is named or nothing else is given, and of what is given beside it.
 
     1. A named preset is taken; what is given beside it wins. A whole `search` replaces the preset's.
-    2. Without a name, single settings change the model's own, as ever: no preset is taken. Nor is one for a model
+    2. Without a name, single settings override the model's own, and no preset is taken. Nor is one for a model
        whose own settings search.
     3. Without both, the preset is "standard". `feedback` alone names its judge, and None leaves "quick".
     4. A model without a surrogate falls back from "standard" to "quick", and `note` says so.

@@ -64,7 +64,7 @@ def add_fill(commands: Commands) -> None:
     group.add_argument(
         "--num_tokens",
         type=number(int, 1, GAP_TOKENS),
-        help="tokens of each gap, where that is known (default: any number)",
+        help="tokens of each gap, where that is known (default: 1 to --max-gap-tokens)",
     )
     add_model_folder(parser, _BATCH, f"texts that are searched side by side, at most {_BATCH}")
     add_encoder(parser)

@@ -1,6 +1,9 @@
 """The versions in pyproject.toml, constraints.txt and constraints-oldest.txt agree."""
 
+import ast
 import sys
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -69,3 +72,24 @@ def test_next_major_versions_are_not_allowed():
         if name in CAPPED:
             capped[name] = f"{newest[name].major + 1}.0" in requirement.specifier
     assert capped == dict.fromkeys(CAPPED, False)
+
+
+def imported(path: Path) -> Iterator[str]:
+    """What a file imports from elsewhere, by its first name."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (name.name.partition(".")[0] for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield str(node.module).partition(".")[0]
+
+
+def test_what_is_imported_is_required():
+    """httpx came with an older huggingface_hub alone: after `pip install embinv` no command could load a model."""
+    required, owners = {canonicalize_name(one.name) for one in REQUIREMENTS}, packages_distributions()
+    missing = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in (ROOT / "modeling_embinv").rglob("*.py")
+        for name in set(imported(path)) - sys.stdlib_module_names - {"modeling_embinv"}
+        if not required & {canonicalize_name(owner) for owner in owners.get(name, [name])}
+    }
+    assert not missing

@@ -82,3 +82,13 @@ def test_the_command_is_installed(installed, tmp_path):
     """An entry point that names no function is found by whoever types `embinv`."""
     assert python(installed, tmp_path, str(installed / "bin" / "embinv"), "--version").split()[0] == "embinv"
     assert "usage: embinv" in python(installed, tmp_path, "-m", "modeling_embinv.cli", "--help")
+
+
+@pytest.mark.slow
+def test_a_hub_that_cannot_be_reached_is_told_in_one_line(tmp_path):
+    """The library that speaks to the Hub changed with its version, and so did its errors: a traceback."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "modeling_embinv.cli", "invert", "[0.1, 0.2]", "--model", "nosuch/model"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "nosuch/model is not a folder here, and the Hub cannot be reached" in done.stderr

@@ -93,8 +93,9 @@ def test_it_may_be_shallower_than_the_trunk(family, has_table, tmp_path):
     depth = len(model.trunk.layers) - 1
     short = encoder.trunk.first_layers(depth)
     written = model(ids, unit_vectors(5), torch.full((5,), 0.5)).logits
-    model.add_surrogate(model.config.hidden_size, 7, dict(short.named_parameters()), has_table)
+    model.add_surrogate(model.config.hidden_size, 7, dict(short.named_parameters()), has_table, length=20)
     assert model.config.surrogate_layers == depth and len(model.trunk.layers) == depth + 1
+    assert model.config.longest_judged == 20 > model.config.max_sequence_length  # as the encoder, whose layers it has
     framed = torch.cat([torch.full((5, 1), 7), ids], dim=1)
     read = text_positions(framed, END)
     tokens = short.token_embeddings(framed)
@@ -105,7 +106,7 @@ def test_it_may_be_shallower_than_the_trunk(family, has_table, tmp_path):
     assert torch.equal(model(ids, unit_vectors(5), torch.full((5,), 0.5)).logits, written)
     model.save_pretrained(tmp_path)
     loaded = type(model).from_pretrained(tmp_path).eval()
-    assert torch.allclose(loaded.embed(ids), wanted, atol=1e-4)
+    assert torch.allclose(loaded.embed(ids), wanted, atol=1e-4) and loaded.config.longest_judged == 20
     if "onednn" in torch.backends.quantized.supported_engines:
         with torch.no_grad():
             assert float((loaded.to_int8().embed(ids) * wanted).sum(dim=1).min()) > 0.98
@@ -155,7 +156,8 @@ def test_of_low_rank_it_starts_nearer_and_without_a_fitting_encoder_as_the_trunk
     lost = torch.linalg.svdvals(wanted - own)[3:].square().sum()
     assert torch.allclose((wanted - found).square().sum(), lost, rtol=1e-3)
     weights.pop(list(weights)[-1])
-    model.add_surrogate(2, weights=weights)
+    model.add_surrogate(2, weights=weights, length=20)
+    assert model.config.longest_judged == model.config.max_sequence_length - 1  # no encoder: what it learns decides
     assert all(not weight.any() for weight in (*model.surrogate.up, *model.surrogate.shifts))
 
 
