@@ -5,7 +5,7 @@ TEXT_VERDICTS = {
     "verified": "almost certainly the exact text",
     "likely": "probably the exact text",
     "close": "most content words are right",
-    "gist": "the subject is right, and about half of the words",
+    "gist": "the subject is right, and some of the words",
     "unrelated": "the vector is another encoder's, or of a text that this model cannot write",
 }
 # the least cosine of each verdict, by the judge, as experiments/verdicts.py found it

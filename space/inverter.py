@@ -10,6 +10,7 @@ from streaming import Clock, Watch, streamed
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 from transformers.utils import ModelOutput
+from transformers.utils.logging import disable_progress_bar
 
 from modeling_embinv.data.encoder_config import EncoderConfig
 from modeling_embinv.data.encoders import load_encoder
@@ -88,6 +89,7 @@ class Inverter:
 
     def __init__(self, path: str, device: str = "cpu") -> None:
         name, _, revision = path.partition("@") if not Path(path).exists() else (path, "", "")
+        disable_progress_bar()  # "Loading weights" says nothing of use in a log
         hub = {"trust_remote_code": True, "revision": revision or "main"}
         model = AutoModel.from_pretrained(name, **hub).to(device).eval()
         self.model = in_int8(model) if device == "cpu" else model

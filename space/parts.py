@@ -13,6 +13,8 @@ INSTANT: dict[str, Any] = dict(api_visibility="private", queue=False, show_progr
 # of events that the model works for: they wait in one queue, and the wait is told beside the input
 QUEUED: dict[str, Any] = dict(api_visibility="private", preprocess=False, concurrency_id="model", concurrency_limit=2)
 LINE = 64  # pixels above a result that a phone leaves in view
+# what the two judges are, beside the choice between them
+JUDGES = "surrogate: a copy of the encoder in the checkpoint; encoder: the one that made the vector"
 STOPPED = '<p class="note">Stopped.</p>'
 # the least confidence of each tint; the underline says the same without colour
 TINTS = ((0.75, "p3"), (0.25, "p2"), (0.0, "p1"))
@@ -21,9 +23,13 @@ TINT_LEGEND = (
     '<mark class="p2">25 % and more</mark> <mark class="p1">less</mark></p>'
 )
 # new parts of the page are read aloud, and nothing else is
-LIVE = """() => document.querySelectorAll(".message:not(.block)").forEach(
-  part => part.setAttribute("aria-live", "polite")
-)"""
+LIVE = """() => {
+  const mark = () => document.querySelectorAll(".message:not(.block):not([aria-live])").forEach(
+    part => part.setAttribute("aria-live", "polite")
+  );
+  mark();  // the other tabs come into the page when they are opened
+  new MutationObserver(mark).observe(document.body, { childList: true, subtree: true });
+}"""
 
 
 def to_result(name: str) -> str:

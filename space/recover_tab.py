@@ -9,7 +9,7 @@ import gradio as gr
 from bounds import Choice, Text
 from inverter import Inverter
 from links import link_button, offer_link
-from parts import INSTANT, QUEUED, STOPPED, endpoint, notes_html, refused_html, to_result
+from parts import INSTANT, JUDGES, QUEUED, STOPPED, endpoint, notes_html, refused_html, to_result
 from recover import recover
 from recover_html import recovery_html
 
@@ -46,7 +46,7 @@ def recover_tab(inverter: Inverter, guarded: Callable[..., Any]) -> None:
     Args:
         guarded: makes a handler of the page from a function: its errors are one line.
     """
-    judges = Choice("Judged by", inverter.judges)
+    judges = Choice("Judged by", inverter.judges, JUDGES)
 
     @guarded
     def show(text: str, preset: str, judge: str) -> Iterator[list[Any]]:

@@ -9,7 +9,7 @@ import gradio as gr
 from bounds import Bound, Choice, Text
 from inverter import Inverter
 from links import link_button, offer_link
-from parts import INSTANT, QUEUED, STOPPED, endpoint, notes_html, refused_html, to_result
+from parts import INSTANT, JUDGES, QUEUED, STOPPED, endpoint, notes_html, refused_html, to_result
 from redacted import attack, redact, tidy, words_of
 from redacted_html import both_html, holds_html
 from texts import notes_of
@@ -73,7 +73,7 @@ def redacted_tab(inverter: Inverter, guarded: Callable[..., Any]) -> None:
     Args:
         guarded: makes a handler of the page from a function: its errors are one line.
     """
-    judges = Choice("Judged by", inverter.judges)
+    judges = Choice("Judged by", inverter.judges, JUDGES)
 
     @guarded
     def show(text: str, hidden: list[str], judge: str) -> Iterator[list[Any]]:

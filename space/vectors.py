@@ -57,7 +57,7 @@ def parse_pasted(text: str, dim: int, most: int, encoder: str = "this encoder") 
             rows = [float(part) for part in text.strip("[]").replace(",", " ").split()]
         except ValueError:
             raise EmbInvError(
-                "This is no vector: numbers separated by commas are wanted, as in [0.01, -0.2, …]."
+                "This is not a vector: give numbers with commas between them, such as [0.01, -0.2, 0.03]."
             ) from None
     return _checked(rows, dim, most, encoder)
 

@@ -9,7 +9,7 @@ import gradio as gr
 import recover_tab
 from bounds import Choice, Text, Upload
 from inverter import Inverter
-from parts import INSTANT, QUEUED, STOPPED, endpoint, refused_html, to_result
+from parts import INSTANT, JUDGES, QUEUED, STOPPED, endpoint, refused_html, to_result
 from recover_tab import PRESET
 from vector_table import MOST, invert
 from vectors import KINDS, Given, parse_file, parse_pasted
@@ -53,14 +53,16 @@ def vectors_tab(inverter: Inverter, guarded: Callable[..., Any]) -> None:
     dim, encoder = inverter.embedding_dim, inverter.model.config.encoder_id or "its own encoder"
     pasted_bound = Text(f"Vectors of {dim} numbers (JSON)", 400_000)
     file_bound = Upload("or a file", KINDS)
-    judges = Choice("Judged by", inverter.judges)
+    judges = Choice("Judged by", inverter.judges, JUDGES)
 
     def given_by(pasted: str, file: dict[str, Any] | None, preset: str) -> tuple[Given, list[str]]:
         """The vectors, and which of two sources they are."""
         if not file:
             return parse_pasted(pasted, dim, MOST[preset], encoder), []
         name = file["orig_name"] or file["path"].rpartition("/")[2]
-        return parse_file(file["path"], name, dim, MOST[preset], encoder), [BOTH] * bool(pasted.strip())
+        return parse_file(file["path"], name, dim, MOST[preset], encoder), [BOTH] * (
+            pasted.strip() not in ("", sample_vector(inverter))
+        )
 
     @guarded
     def show(pasted: str, file: dict[str, Any] | None, preset: str, judge: str) -> Iterator[list[Any]]:

@@ -22,6 +22,8 @@ def parse_vector(text: str, embedding_dim: int | None) -> np.ndarray:
     Raises:
         EmbInvError: no JSON list of `embedding_dim` numbers.
     """
+    if "…" in text or "..." in text:
+        raise EmbInvError("the vector is cut: give all of its numbers in place of the ellipsis (… or ...).")
     try:
         values = parse_json(text, parse_int=float)
     except ValueError as error:

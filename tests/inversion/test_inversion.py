@@ -419,6 +419,8 @@ def test_a_typed_vector():
     "text, message",
     [
         ("[0.1, 0.2", "is not JSON"),
+        ("[0.1, 0.2, …]", "is cut: give all of its numbers"),
+        ("[0.1, ..., 0.2]", "is cut: give all of its numbers"),
         ("0.1", "must be a JSON list of numbers"),
         ('{"embedding": [1]}', "must be a JSON list of numbers"),
         ('[0.1, "a"]', "must be a JSON list of numbers"),

@@ -21,12 +21,13 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_readme_code_runs(encoder, monkeypatch):
-    """The first thing a user pastes must run."""
+    """The first thing a user pastes must run, with nothing but what is pasted; the encoder lies elsewhere here."""
     monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("sentence_transformers.SentenceTransformer", {"all-MiniLM-L6-v2": encoder._model}.__getitem__)
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.S)
-    scope = {"vectors": encoder.encode(list(DEMO_SENTENCES))}
+    scope: dict = {}
     exec(code, scope)
-    assert len(scope["texts"]) == len(DEMO_SENTENCES) and all(scope["texts"])
+    assert len(scope["texts"]) == 1 and "station" in scope["texts"][0]
 
 
 def commands(text: str) -> list[list[str]]:

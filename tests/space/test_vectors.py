@@ -32,7 +32,7 @@ def table_of(cosines, bad=(), total=None, mismatch=None) -> Table:
     "text, message",
     [
         ("", "Paste a vector"),
-        ("hello", "This is no vector"),
+        ("hello", "This is not a vector"),
         ("[1, 2, 3]", "has 3 numbers; this model reads vectors of 384, by all-MiniLM"),
         (json.dumps([0.0] * DIM), "The vector is all zeros"),
         ("[" + "1e400," * 383 + "1]", "NaN or infinity"),
