@@ -81,7 +81,7 @@ class GapSearch:
     def run(self, searches: list[TextSearch], on_step: Callable[[], None] | None = None) -> None:
         """Search for all texts side by side; `on_step` is called after each gap."""
         self.start(searches)
-        for _ in range(self.settings.num_sweeps):
+        for sweep in range(self.settings.num_sweeps):
             before = [search.best.score for search in searches]
             for step in range(max(len(search.order) for search in searches)):
                 active = [(one, one.order[step]) for one in searches if step < len(one.order) and not one.is_done]
@@ -90,9 +90,11 @@ class GapSearch:
                     if on_step is not None:
                         on_step()
             for search, score in zip(searches, before, strict=True):
+                # if the vector belongs to another text, neither more proposals nor more sweeps can help
+                is_unrelated = search.best.cosine < UNRELATED
+                search.is_done |= is_unrelated and sweep > 0
                 if search.best.score <= score:
-                    # if the vector belongs to another text, more proposals cannot help
-                    search.is_done |= search.stop_cosine is None or search.width > 1 or search.best.cosine < UNRELATED
+                    search.is_done |= search.stop_cosine is None or search.width > 1 or is_unrelated
                     search.width = WIDER
             if all(search.is_done for search in searches):
                 break

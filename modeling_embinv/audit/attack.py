@@ -48,7 +48,12 @@ class Tier:
 
 
 VECTORS = Tier("vectors", "a copy of the vectors, and a public checkpoint")
-ENCODER = Tier("encoder", "the same, and the encoder, to embed texts of the attacker's own", "encoder", limit=50)
+ENCODER = Tier(
+    "encoder",
+    "a copy of the vectors, a public checkpoint, and the encoder, to embed texts of their own",
+    "encoder",
+    limit=50,
+)
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,11 @@ def page(report: Report) -> str:
 
 def _head(report: Report) -> Iterator[str]:
     sample, fits = report.sample, report.origin.looks_like is None
-    yield f"<h1>What this vector store leaks</h1><p class=soft>{escape(report.source['name'])}</p>"
-    yield f"<p>Severity: {badge(report.severity)}</p>"
+    collection = report.source.get("collection")
+    name = report.source["name"] + ("" if collection is None else f", collection {collection}")
+    yield f"<h1>What this vector store leaks</h1><p class=soft>{escape(name)}</p>"
+    estimate = " (an estimate: the store holds no texts)" if report.is_estimate and report.severity else ""
+    yield f"<p>Severity: {badge(report.severity)}{estimate}</p>"
     yield f"<p>{sample.total:,} vectors of {sample.vectors.shape[1]} numbers, of which {len(sample.rows):,} were "
     yield f"drawn at random (seed {report.seed}). "
     yield f"{'' if fits else '<strong>'}{escape(_sentence(str(report.origin)))}."
@@ -56,6 +59,10 @@ def _findings(report: Report) -> Iterator[str]:
 
 
 def _figures(report: Report) -> Iterator[str]:
+    if report.measured:
+        yield "<p class=soft>Content words are all but function words such as “the” and “of”. F1 counts all words: the "
+        yield "right ones against missed and invented ones. The cosine is 1 where a recovered text has exactly the stored "
+        yield "vector. A floor is what a guess scores that never sees the row's vector.</p>"
     for result in report.measured:
         title = f"Attacker: {result.tier.name}"
         yield f"<h2>{escape(title)}</h2><p>Holds {escape(result.tier.holds)}; {len(result.sample.rows):,} rows."
@@ -68,7 +75,8 @@ def _figures(report: Report) -> Iterator[str]:
             yield f"<p>{escape(learned(report.alignment))}.</p>"
         if report.is_estimate:
             yield "<p>The store holds no texts. These figures are an <strong>estimate</strong>: sentences with "
-            yield "invented secrets were embedded by the encoder and inverted by the same attack.</p>"
+            yield "invented secrets were embedded by the encoder and inverted by the same attack. What comes back of "
+            yield "the store's own texts may differ by more than the intervals.</p>"
         yield table(
             ("", "Share", "95 % interval", "Floors", ""),
             [_row(NAMES[name], one) for name, one in result.figures.items()],
@@ -106,9 +114,10 @@ def _examples(report: Report) -> Iterator[str]:
     shown_rows = list(examples(report))
     if shown_rows:
         yield "<h2>Examples</h2>"
-        hidden = "Each bar is a word of the original; underlined words came back." if not report.reveal else (
+        hidden = "Each bar is a word of the original; underlined ones came back." if not report.reveal else (
             "The originals; underlined words came back. Below each stands what was recovered."
         )  # fmt: skip
+        hidden = f"The rows of which most came back. {hidden}"
         yield f"<p class=soft>{hidden}</p>" + "".join(f'<div class="text">{row}</div>' for row in shown_rows)
 
 

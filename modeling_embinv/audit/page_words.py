@@ -13,7 +13,8 @@ def named_words(report: Report) -> Iterator[str]:
         return
     yield "<h2>Words in the vectors</h2><p>Besides whole texts, the checkpoint names single words that a vector "
     yield "holds, each with its probability, also of texts that are longer than it writes. A rare word that its "
-    yield "vocabulary does not hold is never named. The words of each row are in <code>hits.jsonl</code>.</p>"
+    where = " The words of each row are in <code>hits.jsonl</code>." if report.reveal else ""
+    yield f"vocabulary does not hold is never named.{where}</p>"
     figures = report.named_words.figures
     if all(one.precision is None for one in figures):
         yield "<p>The store holds no texts: how many should be there is an <strong>estimate</strong>.</p>"

@@ -4,20 +4,26 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 from .report import Report
 from .summary import Finding, findings
 
 VERSION = "2.1.0"
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
-_LEVEL = {"critical": "error", "high": "error", "medium": "warning", "low": "note", "none": "none"}
+_LEVEL = {
+    "critical": "error",
+    "high": "error",
+    "medium": "warning",
+    "low": "note",
+}
 # GitHub's scale of 0 to 10
-_SCORE = {"critical": "9.5", "high": "8.0", "medium": "5.0", "low": "2.0", "none": "0.0"}
+_SCORE = {"critical": "9.5", "high": "8.0", "medium": "5.0", "low": "2.0"}
 
 
 def sarif(report: Report) -> dict[str, Any]:
     """The document."""
-    found = list(findings(report))
+    found = [one for one in findings(report) if one.severity != "none"]
     driver = {
         "name": "embinv audit",
         "version": report.as_dict()["versions"]["embinv"],
@@ -43,14 +49,25 @@ def _rule(finding: Finding) -> dict[str, Any]:
         "defaultConfiguration": {"level": _LEVEL[finding.severity]},
         "properties": {
             "security-severity": _SCORE[finding.severity],
-            "tags": ["security", "privacy", "external/cwe/cwe-200", "OWASP-LLM08-2025", "AML.T0024.001"],
+            "tags": [
+                "security",
+                "privacy",
+                "external/cwe/cwe-200",
+                "OWASP-LLM08-2025",
+                "OWASP-LLM09-2026",
+                "AML.T0024.001",
+                "AISVS-C8",
+            ],
         },
     }
 
 
 def _results(report: Report, found: list[Finding]) -> Iterator[dict[str, Any]]:
+    name, collection = report.source["name"], report.source.get("collection")
     for index, finding in enumerate(found):
-        mark = hashlib.blake2b(f"{finding.rule} {report.source['name']}".encode(), digest_size=16).hexdigest()
+        # two collections of one store are two places
+        place = f"{finding.rule} {name}" + (f" {collection}" if collection else "")
+        mark = hashlib.blake2b(place.encode(), digest_size=16).hexdigest()
         yield {
             "ruleId": finding.rule,
             "ruleIndex": index,
@@ -59,7 +76,7 @@ def _results(report: Report, found: list[Finding]) -> Iterator[dict[str, Any]]:
             "locations": [
                 {
                     "physicalLocation": {
-                        "artifactLocation": {"uri": _uri(report.source["name"])},
+                        "artifactLocation": {"uri": _uri(name)},
                         "region": {"startLine": 1},
                     }
                 }
@@ -70,11 +87,17 @@ def _results(report: Report, found: list[Finding]) -> Iterator[dict[str, Any]]:
 
 
 def _uri(name: str) -> str:
-    """A path relative to the working folder where it lies below it, as code scanning wants it; else what was given."""
-    path = Path(name)
-    if "://" in name or not path.exists():
-        return name
-    here = Path.cwd()
-    return (
-        path.resolve().relative_to(here).as_posix() if path.resolve().is_relative_to(here) else path.resolve().as_uri()
-    )
+    """A source as a relative path; GitHub refuses a whole file in which a place has another scheme than its checkout.
+
+    Args:
+        name: a path, or a store's URL without its password.
+    """
+    scheme, has_scheme, rest = name.partition(":")
+    if "://" in name:
+        parts = urlsplit(name)
+        path = f"{parts.hostname or ''}{parts.path}"
+    else:
+        path = rest if has_scheme and rest and scheme.isidentifier() and not Path(name).exists() else name
+        if Path(path).resolve().is_relative_to(Path.cwd()):
+            path = Path(path).resolve().relative_to(Path.cwd()).as_posix()
+    return quote(Path(path).as_posix().lstrip("/"))

@@ -20,12 +20,13 @@ class Part(NamedTuple):
 
     Attributes:
         name: None for a store that is one.
-        path, column, id_column, text_column, skipped: as of `VectorSource`.
+        path, collection, column, id_column, text_column, skipped: as of `VectorSource`.
         samples: of its rows, one for each size that was asked for; the first is the one that is attacked.
     """
 
     name: str | None
     path: str
+    collection: str | None
     column: str
     id_column: str | None
     text_column: str | None
@@ -62,9 +63,8 @@ def _drawn(open_part: Opener, names: Sequence[str | None], limits: Sequence[int]
         source = open_part(name)
         if len(names) == 1 or source.count():
             samples = draw_each(source, limits, seed)
-            parts.append(
-                Part(name, source.path, source.column, source.id_column, source.text_column, source.skipped, samples)
-            )
+            columns = source.column, source.id_column, source.text_column
+            parts.append(Part(name, source.path, source.collection, *columns, source.skipped, samples))
     if not parts:
         raise EmbInvError("all collections of the store are empty.")
     return parts
@@ -85,6 +85,7 @@ def describe(parts: Sequence[Part], sample: Sample) -> dict[str, Any]:
     first = parts[0]
     return {
         "name": first.path, "column": first.column, "id_column": first.id_column, "text_column": first.text_column,
+        "collection": first.collection if len(parts) == 1 else None,
         "rows": sample.total, "digest": sample.digest, "skipped": _skipped(parts),
         "collections": None if sample.collections is None else [
             {"name": part.name, "rows": part.sample.total, "drawn": sample.collections.count(str(part.name))}

@@ -10,13 +10,18 @@ from .summary import NAMES, learned, shown
 def lines(report: Report) -> Iterator[str]:
     """The lines: no recovered word stands in them."""
     sample = report.sample
-    yield f"source      {report.source['name']}: {sample.total:,} vectors of {sample.vectors.shape[1]} numbers"
+    collection = report.source.get("collection")
+    name = report.source["name"] + ("" if collection is None else f", collection {collection}")
+    yield f"source      {name}: {sample.total:,} vectors of {sample.vectors.shape[1]} numbers"
     yield f"vectors     {report.origin}"
     texts = "scored against the store's texts"
     if sample.texts is None:
         texts = f"the store holds no texts: {'an estimate' if report.is_estimate else 'nothing to score against'}"
     parts = "" if sample.collections is None else f" of {len(set(sample.collections))} collections"
     yield f"sample      {len(sample.rows):,} rows{parts}, seed {report.seed}; {texts}"
+    if report.is_estimate and report.measured:
+        rows = max(len(result.sample.rows) for result in report.measured)
+        yield f"planted     {rows:,} sentences with invented secrets, which the figures below are of"
     for result in report.measured:
         figures = "; ".join(
             f"{NAMES[name]} {shown(result.figures[name])}" for name in ("words", "exact") if name in result.figures
@@ -60,7 +65,8 @@ def lines(report: Report) -> Iterator[str]:
             )
     for note in report.warnings:
         yield f"note        {note}"
-    yield f"severity    {report.severity or 'not measured'}"
+    estimate = " (an estimate)" if report.is_estimate and report.severity else ""
+    yield f"severity    {report.severity or 'not measured'}{estimate}"
 
 
 def named_lines(named: NamedWords) -> Iterator[str]:

@@ -44,6 +44,7 @@ class VectorSource:
     Attributes:
         path: what was opened, for messages; without a password.
         identity: the same for every run over this source, wherever it starts.
+        collection: the store's collection or table that is read; None for a file, and where there are none.
         column: where the vectors are; "" where the file is nothing but vectors.
         id_column, text_column: where ids and texts are, or None.
         width: D, numbers of a vector.
@@ -56,6 +57,7 @@ class VectorSource:
         self.path, self._table, self._columns, self.is_strict = location.shown, table, columns, strict
         self.identity = location.identity + (f"#{table.collection}" if table.collection is not None else "")
         self._version = table.version or (lambda: file_version(Path(location.path)))
+        self.collection = table.collection
         self.column = _span(columns.vectors)
         self.id_column, self.text_column = columns.id, columns.text
         self.selection, self.skipped = Selection(), Skipped()

@@ -69,6 +69,25 @@ def test_sarif_holds_what_the_format_requires(result):
     assert all(0 <= float(rule["properties"]["security-severity"]) <= 10 for rule in driver["rules"])
 
 
+@pytest.mark.parametrize(
+    "name, uri",
+    [
+        ("chroma:./store", "store"), ("faiss:my exports/v.npy", "my%20exports/v.npy"), ("./v.npy", "v.npy"),
+        ("postgresql://reader@db.example:5432/app?table=notes", "db.example/app"), ("/data/v.npy", "data/v.npy"),
+    ],
+)  # fmt: skip
+def test_code_scanning_takes_every_place(result, name, uri):
+    """GitHub refuses the whole file for one URL of another scheme, or a blank in a path."""
+    report = report_of(result)
+    report.source.update(name=name, collection="notes")
+    (run,) = sarif(report)["runs"]
+    assert {one["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] for one in run["results"]} == {uri}
+    marks = [one["partialFingerprints"] for one in run["results"]]
+    report.source.update(collection="mail")  # another collection of the same store is no duplicate
+    (run,) = sarif(report)["runs"]
+    assert all(one["partialFingerprints"] not in marks for one in run["results"])
+
+
 def test_the_report_says_how_it_was_made(result):
     """Without seed, sample and versions nobody can repeat it."""
     document = report_of(result, limits={"words": 0.3}).as_dict()

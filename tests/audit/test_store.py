@@ -60,7 +60,7 @@ def test_rows_keep_their_collection():
 
 
 def part(name: str, one: Sample) -> Part:
-    return Part(name, "store", "embedding", "id", None, Skipped(), [one])
+    return Part(name, "store", name, "embedding", "id", None, Skipped(), [one])
 
 
 def test_collections_that_do_not_fit_are_left_out_and_named(encoder):
