@@ -60,9 +60,9 @@ def _findings(report: Report) -> Iterator[str]:
 
 def _figures(report: Report) -> Iterator[str]:
     if report.measured:
-        yield "<p class=soft>Content words are all but function words such as “the” and “of”. F1 counts all words: the "
-        yield "right ones against missed and invented ones. The cosine is 1 where a recovered text has exactly the stored "
-        yield "vector. A floor is what a guess scores that never sees the row's vector.</p>"
+        yield "<p class=soft>Content words are all but function words such as “the” and “of”. F1 counts all words: "
+        yield "the right ones against missed and invented ones. The cosine is 1 where a recovered text has exactly "
+        yield "the stored vector. A floor is what a guess scores that never sees the row's vector.</p>"
     for result in report.measured:
         title = f"Attacker: {result.tier.name}"
         yield f"<h2>{escape(title)}</h2><p>Holds {escape(result.tier.holds)}; {len(result.sample.rows):,} rows."
