@@ -195,7 +195,7 @@ class FillingMixin:
                 check_reach(text, row, reach)
         # put together once: without merged weights each call of `embedder` multiplies all its matrices
         embed = self.embedder() if isinstance(feedback, str) or self.surrogate is not None else None
-        judge, scout = self._text_judges(search, feedback, tokenizer, embed)
+        judge, scout = self._text_judges(feedback, tokenizer, embed)
         allowed = self._allowed(tokenizer, redacted)
         searches = [
             TextSearch(
@@ -203,12 +203,15 @@ class FillingMixin:
                 vector,
                 [allowed[gap.kind] for gap in text.gaps],
                 most=reach if isinstance(feedback, str) else None,
+                likelihood_weight=search.likelihood_weight_of(judge.kind, self._is_long(text)),
                 stop_cosine=self._stop_cosine(judge.kind, text),
                 has_scout=scout is not None and text.num_tokens_at_least <= reach,
             )
             for text, vector in zip(redacted, vectors, strict=True)
         ]
-        finish = _Finish(tokenizer, judge.kind, self._fill_calibration(judge.kind))
+        finish = _Finish(
+            tokenizer, judge.kind, self._fill_calibration(judge.kind), self.config.max_sequence_length - 1
+        )
         embed_rows = None if embed is None else lambda rows: embed(self._padded(rows))
         proposer = Proposer(self, search.overshoot, embed_rows)
         gap_search = GapSearch(proposer, search, judge, scout, reader.are_canonical)
@@ -224,13 +227,12 @@ class FillingMixin:
         )
 
     def _text_judges(
-        self, search: FillSettings, feedback: Any, tokenizer: Any, embed: Callable[[Tensor], Tensor] | None
+        self, feedback: Any, tokenizer: Any, embed: Callable[[Tensor], Tensor] | None
     ) -> tuple[TextJudge, TextJudge | None]:
         """The judge that `feedback` is, and the surrogate, `embed`, as the scout of an encoder."""
         surrogate = None
         if embed is not None:
-            weight = search.likelihood_weight_of("surrogate")
-            surrogate = TextJudge(lambda items: embed(self._canvases(items)), "surrogate", weight)
+            surrogate = TextJudge(lambda items: embed(self._canvases(items)), "surrogate")
         if isinstance(feedback, str):  # "surrogate", the one word that `check_feedback` allows
             assert surrogate is not None  # `embedder` refuses a model without one
             return surrogate, None
@@ -242,7 +244,7 @@ class FillingMixin:
                 inputs = [text.text(tokenizer, fillings) for text, fillings in items]
             return checked_feedback(feedback, inputs, len(inputs), self.config.embedding_dim)
 
-        return TextJudge(by_encoder, "encoder", search.likelihood_weight_of("encoder")), surrogate
+        return TextJudge(by_encoder, "encoder"), surrogate
 
     def _stop_cosine(self, judge: str, text: RedactedText) -> float | None:
         """The cosine of a text that is the vector's own.
@@ -251,9 +253,12 @@ class FillingMixin:
         """
         if judge == "encoder":
             return EXACT
-        is_short = text.num_tokens_at_least < self.config.max_sequence_length
         stop: float | None = self.generation_config.search.stop_cosine
-        return stop if is_short else None
+        return None if self._is_long(text) else stop
+
+    def _is_long(self, text: RedactedText) -> bool:
+        """Whether the canvas does not hold a text."""
+        return text.num_tokens_at_least >= self.config.max_sequence_length
 
     def _canvases(self, items: list[tuple[RedactedText, Fillings]]) -> Tensor:
         """(N, L) ids of whole texts, ends behind them."""
@@ -289,11 +294,12 @@ def check_reach(text: RedactedText, row: int, most: int) -> None:
 
 @dataclass
 class _Finish:
-    """Makes the result of a search, at any time of it."""
+    """Makes the result of a search, at any time of it; `canvas` is the number of tokens that it holds."""
 
     tokenizer: Any
     judge: str
     calibration: Calibration
+    canvas: int
 
     def __call__(self, search: TextSearch) -> FilledText:
         best, text = search.best, search.text
@@ -303,7 +309,7 @@ class _Finish:
         gaps = []
         for index, (gap, ranking) in enumerate(zip(text.gaps, rankings, strict=True)):
             filling = best.fillings[index]
-            chances = self._chances(ranking, filling, len(text.gaps))
+            chances = self._chances(ranking, filling, len(text.gaps), len(text.ids(best.fillings)))
             others = sorted((one for one in ranking if one != filling), key=lambda one: -ranking[one][0])
             alternatives = tuple(
                 Alternative(gap.word(self.tokenizer, one), one, ranking[one][1], chances[one])
@@ -335,14 +341,16 @@ class _Finish:
         return spans
 
     def _chances(
-        self, ranking: dict[Filling, tuple[float, float]], best: Filling, num_gaps: int
+        self, ranking: dict[Filling, tuple[float, float]], best: Filling, num_gaps: int, num_tokens: int
     ) -> dict[Filling, float]:
         """The probability of each filling; that of the best one is calibrated, and the others share the rest.
 
-        Of an unrelated vector no filling is right.
+        Of an unrelated vector no filling is right. One of N tokens moves a mean of states by 1 / N, and the cosine by
+        1 / N²: so much less in a long text, which the calibration has not seen.
         """
+        nats = NATS[self.judge] * max(1.0, num_tokens / self.canvas) ** 2
         scores = torch.tensor([score for score, _ in ranking.values()], dtype=torch.float64)
-        raw = dict(zip(ranking, (scores * NATS[self.judge]).softmax(dim=0).tolist(), strict=True))
+        raw = dict(zip(ranking, (scores * nats).softmax(dim=0).tolist(), strict=True))
         p = min(max(raw[best], 1e-6), 1 - 1e-6)
         cosine = ranking[best][1]
         given = evidence(torch.tensor([p]), torch.tensor([num_gaps]), torch.tensor([cosine]))

@@ -385,7 +385,7 @@ class FillSettings(Settings):
     )  # fmt: skip
     likelihood_weight: float | None = setting(
         None, "weight λ in the score of a text: cosine + λ · log p(the fillings | e, the rest)", 0.0, 1_000.0,
-        none=f"0 for the encoder and {FILL_LIKELIHOOD_WEIGHT:g} for the surrogate",
+        none=f"{FILL_LIKELIHOOD_WEIGHT:g} for the surrogate and texts that the canvas holds, else 0",
     )  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -400,9 +400,12 @@ class FillSettings(Settings):
         """
         return cls(**cls.checked_names(values, "fill"))
 
-    def likelihood_weight_of(self, judge: str) -> float:
-        """λ for a judge, "encoder" or "surrogate"."""
-        usual = FILL_LIKELIHOOD_WEIGHT if judge == "surrogate" else 0.0
+    def likelihood_weight_of(self, judge: str, is_long: bool) -> float:
+        """λ for a judge, "encoder" or "surrogate".
+
+        In a text longer than the canvas a word changes the cosine by so little that λ · log p would decide alone.
+        """
+        usual = FILL_LIKELIHOOD_WEIGHT if judge == "surrogate" and not is_long else 0.0
         return usual if self.likelihood_weight is None else self.likelihood_weight
 
 

@@ -39,13 +39,11 @@ class TextJudge:
 
     Attributes:
         embed: texts and the fillings of each → unit vectors (N, D). kind: "encoder" or "surrogate".
-        likelihood_weight: λ of the score.
         num_calls: texts embedded so far.
     """
 
     embed: Callable[[list[tuple[RedactedText, Fillings]]], Tensor]
     kind: str
-    likelihood_weight: float
     num_calls: int = 0
 
     def vectors(self, texts: list[tuple[RedactedText, Fillings]]) -> Tensor:
@@ -240,5 +238,5 @@ class GapSearch:
         targets = torch.stack([search.target for search, _, _ in texts]).cpu()
         cosines = (vectors.double() * targets).sum(dim=-1).tolist()
         for (search, fillings, log_p), vector, cosine in zip(texts, vectors, cosines, strict=True):
-            score = cosine + self.judge.likelihood_weight * sum(log_p)
+            score = cosine + search.likelihood_weight * sum(log_p)
             search.tried[fillings] = Hypothesis(fillings, log_p, vector, cosine, score)

@@ -153,6 +153,7 @@ class TextSearch:
     Attributes:
         text: with its gaps. target: e (D,). allowed: for each gap (V,) bool, the tokens that may fill it.
         most: tokens that the whole text may have; None for any number.
+        likelihood_weight: λ of the score.
         stop_cosine: of a text that the judge takes for the vector's own; None where the judge cannot tell.
         has_scout: whether the scout chooses which of its candidates the judge embeds.
         tried: the fillings that the judge has embedded. scouted: vectors (D,) by the scout.
@@ -165,6 +166,7 @@ class TextSearch:
     target: Tensor
     allowed: list[Tensor]
     most: int | None = None
+    likelihood_weight: float = 0.0
     stop_cosine: float | None = None
     has_scout: bool = False
     tried: dict[Fillings, Hypothesis] = field(default_factory=dict)

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from modeling_embinv.errors_embinv import EmbInvError
-from modeling_embinv.filling_embinv import NUM_ALTERNATIVES, VERDICTS
+from modeling_embinv.filling_embinv import NUM_ALTERNATIVES, VERDICTS, _Finish
 from modeling_embinv.fingerprint_embinv import Fingerprint
 from modeling_embinv.gap_marks_embinv import GapReader
 from modeling_embinv.gap_proposals_embinv import Proposer, WindowDenoiser
 from modeling_embinv.gap_states_embinv import Gap, Hypothesis, Job, RedactedText, TextSearch
+from modeling_embinv.generation_config_embinv import Calibration
 from tests.conftest import END, MASK, VOCAB, awaken, tiny_model, unit_vectors, with_surrogate
 from tests.shipped.test_gaps import SPECIAL, TOKENIZER, WORDS
 
@@ -461,3 +462,21 @@ def test_a_partial_filling_that_cannot_win_is_dropped():
     search.tried[((12,),)] = search.beam[0]
     assert proposer._promising(jobs, done, partial) == partial
     assert proposer._promising([replace(jobs[0], count=4)], done, partial) == partial
+
+
+def test_in_a_long_text_the_cosine_ranks_alone_and_small_differences_count():
+    """λ · log p outweighed what one of 60 tokens changes: the denoiser's first choice stood, whatever the vector said.
+
+    The probability was that of a short text, too, where the same difference in cosine means little.
+    """
+    model, long = with_surrogate(), [*range(5, 17), MASK, *range(20, 26)]
+    model.config.surrogate_length = 19
+    target = model.embed(torch.tensor([[*range(5, 17), 40, *range(20, 26), END]]))
+    (filled,) = model.fill(target, [long], num_proposals=2 * VOCAB, num_sweeps=1).texts
+    assert filled.ids[12] == 40 and filled.cosine > 0.9999
+    (weighed,) = model.fill(target, [long], num_proposals=2 * VOCAB, num_sweeps=1, likelihood_weight=10.0).texts
+    assert weighed.ids[12] != 40
+    ranking = {(1,): (0.5, 0.9), (2,): (0.499, 0.9)}
+    finish = _Finish(None, "surrogate", Calibration(), 11)
+    short, same, twice = (finish._chances(ranking, (1,), 1, count)[(1,)] for count in (5, 11, 22))
+    assert short == same < twice
