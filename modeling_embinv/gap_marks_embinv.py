@@ -3,7 +3,6 @@
 import calendar
 import re
 import unicodedata
-import warnings
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -163,22 +162,16 @@ class GapReader:
         return Gap(mark, tag, KIND_OF_TAG.get(tag, "free"), self.lengths, choices, tuple(self._tokenize(mark)))
 
     def _entries(self, tag: str, words: Sequence[str]) -> dict[Filling, str]:
-        """A list's entries by their token ids, each once, without those that are too long for a gap."""
+        """A list's entries by their token ids, each once and of any length."""
         if isinstance(words, str) or not words:
             raise EmbInvError(f"the choices of {tag or 'a mark'} must be a list of words, got {shown(words)}.")
         if self.tokenizer is None:
             raise EmbInvError("choices need the model's tokenizer: give it as tokenizer.")
-        entries = list(zip(map(tuple, self._tokenize(list(words))), words, strict=True))
-        fitting = {ids: word for ids, word in entries if 0 < len(ids) <= self.max_gap_tokens}
-        if not fitting:
-            raise EmbInvError(f"no choice of {tag or 'a mark'} has at most {self.max_gap_tokens} tokens.")
-        if left_out := [word for ids, word in entries if len(ids) > self.max_gap_tokens]:
-            warnings.warn(
-                f"{len(left_out)} of {len(words)} choices of {tag or 'a mark'} are left out, such as "
-                f"{shown(left_out[0])}: they have more tokens than max_gap_tokens, {self.max_gap_tokens}.",
-                stacklevel=2,
-            )
-        return fitting
+        entries = zip(map(tuple, self._tokenize(list(words))), words, strict=True)
+        known = {ids: word for ids, word in entries if ids}
+        if not known:
+            raise EmbInvError(f"the choices of {tag or 'a mark'} are all empty.")
+        return known
 
     def _tokenize(self, text: Any) -> Any:
         """The ids of a text, or of each of several."""

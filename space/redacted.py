@@ -194,7 +194,7 @@ def checked(inverter: Inverter, text: str, keys: Sequence[str], judge: str) -> t
 
 
 def _room(inverter: Inverter, redacted: Redacted, judge: str) -> int:
-    """How many tokens may be tried in each gap: the surrogate judges texts up to the length that it was trained on.
+    """How many tokens may be tried in each gap: the surrogate judges no text of any length.
 
     Raises:
         EmbInvError: where the hidden words need more.
@@ -214,12 +214,13 @@ def _room(inverter: Inverter, redacted: Redacted, judge: str) -> int:
         )
     size = len(tokens(redacted.original))
     known = size - sum(map(len, hidden))
-    room: int = min(MAX_GAP_TOKENS, (inverter.max_tokens - known) // len(hidden))
+    most = inverter.model.config.longest_judged
+    room: int = min(MAX_GAP_TOKENS, (most - known) // len(hidden))
     if judge != "surrogate":
         return MAX_GAP_TOKENS
     if room < longest:
         raise EmbInvError(
-            f"This text has {size} tokens; the surrogate judges {inverter.max_tokens} at most, and must be able to "
+            f"This text has {size} tokens; the surrogate judges {most} at most, and must be able to "
             "try longer words: shorten it, or choose the encoder."
         )
     return room

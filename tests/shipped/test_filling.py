@@ -419,10 +419,14 @@ def test_every_word_of_a_list_is_judged(judge):
     assert max(output.num_surrogate_calls, output.num_feedback_calls) >= len(names)
 
 
-def test_words_of_a_list_that_are_too_long_are_told():
-    """An entry of more tokens than a gap may have was left out in silence, and its absence looked like a result."""
-    with pytest.warns(UserWarning, match="1 of 2 choices of NAME are left out, such as 'li you'"):
-        GapReader(TOKENIZER, MASK, choices={"NAME": ["anna", "li you"]}, max_gap_tokens=1)
+def test_words_of_a_list_may_be_long():
+    """An entry of more tokens than a free gap may have was left out in silence, which looked like a result."""
+    names = ["anna", "li you owe us", "us"]
+    target = encode_texts(["dear li you owe us you"])
+    (filled,) = MODEL.fill(
+        target, ["dear <NAME> you"], TOKENIZER, encode_texts, choices={"NAME": names}, max_gap_tokens=2
+    ).texts
+    assert filled.gaps[0].text == "li you owe us" and filled.verdict == "verified"
 
 
 @pytest.mark.parametrize("judge", ["surrogate", "encoder"])

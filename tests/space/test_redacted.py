@@ -93,7 +93,7 @@ def test_the_result_says_how_sure_it_is_in_words():
         ("The word 犇犇犇 is odd.", ["犇犇犇"], "surrogate", "does not know"),
         ("See hippopotomonstrosesquippedaliophobia there.", ["hippopotomonstrosesquippedaliophobia"], "encoder",
          "at most 6 are tried"),
-        ("the dog and the cat and " * 5 + "Anna left.", ["Anna"], "surrogate", "33 tokens; the surrogate judges 31"),
+        ("the dog and the cat and " * 42 + "Anna left.", ["Anna"], "surrogate", "255 tokens; the surrogate .* 254"),
         ("a b c d e f g h i j k l m n", list("acegikm"), "encoder", "7 gaps; at most 6"),
     ],
 )  # fmt: skip
@@ -106,7 +106,7 @@ def test_what_cannot_be_filled_is_one_line(app, text, keys, judge, message):
 
 def test_the_surrogate_tries_no_longer_words_than_it_can_judge(app):
     """With six tokens for each gap it would refuse sentences that it judges well; the encoder reads longer ones."""
-    text = "the dog and the cat and " * 4 + "Anna left."
+    text = "the dog and the cat and " * 41 + "Anna left."
     assert checked(app.inverter, text, ["Anna", "cat"], "surrogate")[1] == 3
     assert checked(app.inverter, text, ["Anna", "cat"], "encoder")[1] == 6
 
