@@ -56,7 +56,7 @@ COSTS = ["ECE %", "calls a gap", "seconds a gap"]
 COLUMNS = {
     "floors": ["texts", "words %"],
     **dict.fromkeys(("gaps", "kinds", "lengths", "defences"), SCORES + COSTS),
-    "calibration": ["gaps", "mean probability %", "words %", "ECE %", "ECE % of exact ones"],
+    "calibration": ["gaps", "mean probability %", "words %", "ECE %", "ECE % expected of perfect calibration"],
 }
 
 
@@ -249,7 +249,8 @@ def of_all(found: dict, judge: str, calibration: Calibration) -> dict:
         "mean probability %": 100 * float(p.mean()),
         "words %": 100 * float(right.double().mean()),
         "ECE %": 100 * expected_calibration_error(p, right),
-        "ECE % of exact ones": 100 * float(np.mean([expected_calibration_error(p, one < p) for one in draws])),
+        "ECE % expected of perfect calibration": 100
+        * float(np.mean([expected_calibration_error(p, one < p) for one in draws])),
     }
 
 

@@ -31,7 +31,9 @@ def plot(found: dict, path: Path):
     for judge, colour in JUDGES.items():
         draw(gaps, numbered(found["gaps"]["rows"], rf"(\d+) gaps?, {judge}"), f"the {judge} judges", colour)
     draw(gaps, numbered(found["floors"]["rows"], r"(\d+) gaps?, no vector.*"), "no vector", "0.6")
-    draw(lengths, numbered(found["lengths"]["rows"], r"(\d+) tokens, encoder"), "one gap, the encoder judges", "C0")
+    for judge, colour in JUDGES.items():
+        rows = numbered(found["lengths"]["rows"], rf"(\d+) tokens, {judge}")
+        draw(lengths, rows, f"one gap, the {judge} judges", colour)
     gaps.set(xlabel="gaps of one word", ylabel="hidden words that come back, %", ylim=(0, 105))
     lengths.set(xlabel="tokens of the text", xscale="log")
     for panel in (gaps, lengths):

@@ -192,13 +192,13 @@ def _retrain(options: argparse.Namespace, model: Any, encoder: "Encoder") -> Cal
 
 
 def _languages(model: str) -> list[str]:
-    """The languages that a checkpoint's model card names; none where there is no card in its folder."""
+    """The languages that a checkpoint's model card names, in its folder or on the Hub; none where there is no card."""
     from huggingface_hub import ModelCard
 
-    card = Path(model) / "README.md"
+    folder = Path(model)
     try:
-        languages = ModelCard.load(card).data.language if card.is_file() else None
-    except (OSError, ValueError):
+        languages = ModelCard.load(folder / "README.md" if folder.is_dir() else model.partition("@")[0]).data.language
+    except Exception:  # no card, a damaged one, or a Hub that cannot be reached
         return []
     return [languages] if isinstance(languages, str) else list(languages or [])
 
