@@ -228,7 +228,7 @@ def calibrated(text: dict, calibration: Calibration) -> torch.Tensor:
     return mine * (text["cosine"] >= UNRELATED)
 
 
-def of_all(found: dict, judge: str, calibration: Calibration) -> dict:
+def of_all(found: dict, judge: str, calibration: Calibration) -> dict | None:
     """The error of a judge's probabilities over all gaps of unknown length and untouched vectors, in int8.
 
     A few dozen gaps have an ECE of some points even where every probability is exact: the last column says how large
@@ -241,6 +241,8 @@ def of_all(found: dict, judge: str, calibration: Calibration) -> dict:
         if judge in name and "known" not in name and "float32" not in name
         for text in row["filled"]
     ]
+    if not texts:
+        return None
     p = torch.cat([calibrated(text, calibration) for text in texts])
     right = torch.tensor([one for text in texts for one in text["right"]])
     draws = torch.rand(1000, len(p), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -434,7 +436,8 @@ def main(arguments: list[str]) -> int:
         found[table]["rows"] = {name: measured[name] for name in names if name in measured}
     found["calibration"] = {"columns": COLUMNS["calibration"], "digits": 1, "rows": {}}
     for judge, name in zip(JUDGES, FITTED, strict=True):
-        found["calibration"]["rows"][judge] = of_all(found, judge, bench.calibrations[name])
+        if row := of_all(found, judge, bench.calibrations[name]):
+            found["calibration"]["rows"][judge] = row
     write_json(RESULTS, found)
     plot(found, PLOT)
     return 0
