@@ -35,7 +35,7 @@ from modeling_embinv.data.encoders import load_encoder
 from modeling_embinv.data.files import write_json
 from modeling_embinv.data.settings import load_yaml
 from modeling_embinv.evaluation.calibration import WrittenTokens, expected_calibration_error, fit_calibration
-from modeling_embinv.filling_embinv import LIKELY, NEAR
+from modeling_embinv.filling_embinv import LIKELY, LONGEST, NEAR
 from modeling_embinv.gap_marks_embinv import CALENDAR
 from modeling_embinv.gap_states_embinv import UNRELATED
 from modeling_embinv.generation_config_embinv import Calibration, evidence
@@ -49,6 +49,8 @@ JUDGES = ("surrogate", "encoder")
 FITTED = ("fill_surrogate", "fill_encoder")
 # texts that are searched side by side, and draws of words that are no neighbours
 BATCH, TRIES = 8, 20
+# tokens on the released checkpoint's canvas
+CANVAS = 31
 # of each number of gaps, for a calibration
 FITTED_TEXTS = 32
 SCORES = ["texts", "words %", "texts whole %"]
@@ -212,6 +214,7 @@ def measure(
             {
                 "verdict": filled[row].verdict,
                 "cosine": filled[row].cosine,
+                "tokens": len(filled[row].ids),
                 "p": [gap.probability for gap in filled[row].gaps],
                 "right": right[row],
             }
@@ -220,11 +223,13 @@ def measure(
     }
 
 
-def calibrated(text: dict, calibration: Calibration) -> torch.Tensor:
-    """(G,) the calibrated probabilities of a filled text."""
+def calibrated(text: dict, calibration: Calibration, judge: str = "encoder") -> torch.Tensor:
+    """(G,) the calibrated probabilities of a filled text, as `fill` gives them."""
     size, cosine = torch.tensor(len(text["p"])), torch.tensor(text["cosine"])
     raw = torch.tensor(text["p"]).double().clamp(1e-6, 1 - 1e-6)
     mine = calibration.weigh(evidence(raw, size.expand_as(raw), cosine.expand_as(raw)))
+    if judge == "surrogate" and text.get("tokens", 0) > LONGEST * CANVAS:
+        mine = torch.minimum(mine, raw)
     return mine * (text["cosine"] >= UNRELATED)
 
 
@@ -243,7 +248,7 @@ def of_all(found: dict, judge: str, calibration: Calibration) -> dict | None:
     ]
     if not texts:
         return None
-    p = torch.cat([calibrated(text, calibration) for text in texts])
+    p = torch.cat([calibrated(text, calibration, judge) for text in texts])
     right = torch.tensor([one for text in texts for one in text["right"]])
     draws = torch.rand(1000, len(p), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     return {
@@ -262,11 +267,11 @@ def percent(shares: list[float]) -> dict:
     return {"mean": 100 * figure.value, "low": 100 * figure.low, "high": 100 * figure.high}
 
 
-def finished(row: dict, calibration: Calibration) -> dict:
+def finished(row: dict, calibration: Calibration, judge: str = "encoder") -> dict:
     """A row with its scores, the error of its calibrated probabilities and its verdicts under that calibration."""
     p, right, verdicts, whole = [], [], Counter(), Counter()
     for text in row["filled"]:
-        mine = calibrated(text, calibration)
+        mine = calibrated(text, calibration, judge)
         verdict = text["verdict"]
         if text["cosine"] < UNRELATED:
             verdict = "unrelated"
@@ -427,7 +432,8 @@ def main(arguments: list[str]) -> int:
             entry["rows"][name] = measurement()
         row = entry["rows"].get(name, {})
         if "filled" in row:
-            entry["rows"][name] = row = finished(row, bench.calibrations[FITTED["encoder" in name]])
+            judge = JUDGES["encoder" in name]
+            entry["rows"][name] = row = finished(row, bench.calibrations[f"fill_{judge}"], judge)
         if is_wanted:
             print(table, name, json.dumps({key: value for key, value in row.items() if key != "filled"}), flush=True)
         write_json(RESULTS, found)

@@ -46,6 +46,8 @@ LIKELY, NEAR = 0.75, 0.9
 SAME = 1e-6
 # nats for each unit of score: how fast the probability of a filling falls behind the best one
 NATS = {"surrogate": 150.0, "encoder": 400.0}
+# canvases of text for which a cosine by the surrogate says how sure its words are
+LONGEST = 4
 NUM_ALTERNATIVES = 5
 
 
@@ -346,7 +348,8 @@ class _Finish:
         """The probability of each filling; that of the best one is calibrated, and the others share the rest.
 
         Of an unrelated vector no filling is right. One of N tokens moves a mean of states by 1 / N, and the cosine by
-        1 / N²: so much less in a long text, which the calibration has not seen.
+        1 / N²: so much less in a long text, which the calibration has not seen. Of a text that is longer than LONGEST
+        canvases the surrogate's cosine says nothing, and the scores alone count.
         """
         nats = NATS[self.judge] * max(1.0, num_tokens / self.canvas) ** 2
         scores = torch.tensor([score for score, _ in ranking.values()], dtype=torch.float64)
@@ -355,6 +358,8 @@ class _Finish:
         cosine = ranking[best][1]
         given = evidence(torch.tensor([p]), torch.tensor([num_gaps]), torch.tensor([cosine]))
         calibrated = float(self.calibration.weigh(given)) if cosine >= UNRELATED else 0.0
+        if self.judge == "surrogate" and num_tokens > LONGEST * self.canvas:
+            calibrated = min(calibrated, p)
         if self.judge == "encoder" and cosine >= EXACT:
             calibrated = max(calibrated, p)
         rest = (1 - calibrated) / max(1 - raw[best], 1e-9) if cosine >= UNRELATED else 0.0

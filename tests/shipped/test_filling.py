@@ -484,3 +484,6 @@ def test_in_a_long_text_the_cosine_ranks_alone_and_small_differences_count():
     finish = _Finish(None, "surrogate", Calibration(), 11)
     short, same, twice = (finish._chances(ranking, (1,), 1, count)[(1,)] for count in (5, 11, 22))
     assert short == same < twice
+    sure = _Finish(None, "surrogate", Calibration(bias=20.0), 11)
+    far, farther = (sure._chances({(1,): (0.5, 0.9), (2,): (0.5, 0.9)}, (1,), 1, count)[(1,)] for count in (44, 45))
+    assert far > 0.99 and farther == pytest.approx(0.5)
