@@ -223,12 +223,14 @@ def measure(
     }
 
 
-def calibrated(text: dict, calibration: Calibration, judge: str = "encoder") -> torch.Tensor:
+def calibrated(text: dict, calibration: Calibration, judge: str) -> torch.Tensor:
     """(G,) the calibrated probabilities of a filled text, as `fill` gives them."""
     size, cosine = torch.tensor(len(text["p"])), torch.tensor(text["cosine"])
     raw = torch.tensor(text["p"]).double().clamp(1e-6, 1 - 1e-6)
     mine = calibration.weigh(evidence(raw, size.expand_as(raw), cosine.expand_as(raw)))
-    if judge == "surrogate" and text.get("tokens", 0) > LONGEST * CANVAS:
+    if (
+        judge == "surrogate" and text.get("tokens", 0) > LONGEST * CANVAS
+    ):  # rows of short texts were measured without "tokens"
         mine = torch.minimum(mine, raw)
     return mine * (text["cosine"] >= UNRELATED)
 
@@ -267,7 +269,7 @@ def percent(shares: list[float]) -> dict:
     return {"mean": 100 * figure.value, "low": 100 * figure.low, "high": 100 * figure.high}
 
 
-def finished(row: dict, calibration: Calibration, judge: str = "encoder") -> dict:
+def finished(row: dict, calibration: Calibration, judge: str) -> dict:
     """A row with its scores, the error of its calibrated probabilities and its verdicts under that calibration."""
     p, right, verdicts, whole = [], [], Counter(), Counter()
     for text in row["filled"]:
@@ -346,7 +348,7 @@ def rows(bench: Bench) -> Iterator[tuple[str, str, callable]]:
     for count in experiment["gaps"]:
         texts = bench.hide("other", count, 8, 31, number)
         words = Counter(word.lower() for text in texts for word in text.words)
-        share = 100 * words.most_common(1)[0][1] / sum(words.values())
+        most_common = 100 * words.most_common(1)[0][1] / sum(words.values())
         name = f"{count} gap{'s' * (count > 1)}"
         for feedback in JUDGES:
             yield "gaps", f"{name}, {feedback}", lambda t=texts, f=feedback: run(t, f)
@@ -364,7 +366,7 @@ def rows(bench: Bench) -> Iterator[tuple[str, str, callable]]:
         yield (
             "floors",
             f"{name}, the word hidden most often",
-            lambda s=share, t=texts: {"texts": len(t), "words %": {"mean": s, "low": s, "high": s}},
+            lambda s=most_common, t=texts: {"texts": len(t), "words %": {"mean": s, "low": s, "high": s}},
         )
     for kind, number in experiment["kinds"].items():
         texts = bench.hide(kind, 1, 8, 31, number)

@@ -17,6 +17,7 @@ import fill
 import numpy as np
 import torch
 from quality_cost import FOLDER, held_out_texts
+from torch.nn.utils.rnn import pad_sequence
 
 from modeling_embinv.data.batches import embed_rows
 from modeling_embinv.data.encoder_config import EncoderConfig
@@ -40,9 +41,8 @@ def of_long_texts(model: EmbInvForMaskedDiffusion, tokenizer: Any) -> Iterator[t
         if size >= model.config.max_sequence_length:
             texts = [hidden.text for hidden in bench.long_texts(size, LONG_TEXTS)]
             rows = tokenizer(texts, add_special_tokens=False)["input_ids"]
-            ids = torch.full((len(rows), size + 1), model.config.eos_token_id)
-            for index, row in enumerate(rows):
-                ids[index, : len(row)] = torch.tensor(row)
+            end = model.config.eos_token_id
+            ids = pad_sequence([torch.tensor([*row, end]) for row in rows], batch_first=True, padding_value=end)
             yield f"texts of about {size} tokens", agreement(model, ids, bench.encoder.encode(texts)).numpy()
 
 

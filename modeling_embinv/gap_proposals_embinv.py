@@ -103,7 +103,7 @@ class Proposer:
                     following[index, canvas] = fillings[:PARTIAL]
                 else:
                     done[index] += fillings
-            partial = self._promising(jobs, done, following)
+            partial = self._promising(jobs, done, following) if following else {}
         return done
 
     def _promising(

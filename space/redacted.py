@@ -194,7 +194,7 @@ def checked(inverter: Inverter, text: str, keys: Sequence[str], judge: str) -> t
 
 
 def _room(inverter: Inverter, redacted: Redacted, judge: str) -> int:
-    """How many tokens may be tried in each gap: the surrogate judges no text of any length.
+    """How many tokens may be tried in each gap: the surrogate judges texts up to its own length.
 
     Raises:
         EmbInvError: where the hidden words need more.

@@ -30,9 +30,7 @@ def page(report: Report) -> str:
 
 def _head(report: Report) -> Iterator[str]:
     sample, fits = report.sample, report.origin.looks_like is None
-    collection = report.source.get("collection")
-    name = report.source["name"] + ("" if collection is None else f", collection {collection}")
-    yield f"<h1>What this vector store leaks</h1><p class=soft>{escape(name)}</p>"
+    yield f"<h1>What this vector store leaks</h1><p class=soft>{escape(report.place)}</p>"
     estimate = " (an estimate: the store holds no texts)" if report.is_estimate and report.severity else ""
     yield f"<p>Severity: {badge(report.severity)}{estimate}</p>"
     yield f"<p>{sample.total:,} vectors of {sample.vectors.shape[1]} numbers, of which {len(sample.rows):,} were "

@@ -88,6 +88,12 @@ class Report:
         return self.planted or [result for result in self.tiers if result.figures]
 
     @property
+    def place(self) -> str:
+        """What was read: the source, and its collection where one was chosen."""
+        collection = self.source.get("collection")
+        return f"{self.source['name']}{'' if collection is None else f', collection {collection}'}"
+
+    @property
     def figures(self) -> dict[str, Figure]:
         """Those of each attacker together, the largest of each name; kinds by the share that came back whole."""
         found: dict[str, Figure] = {}

@@ -98,6 +98,6 @@ def _uri(name: str) -> str:
         path = f"{parts.hostname or ''}{parts.path}"
     else:
         path = rest if has_scheme and rest and scheme.isidentifier() and not Path(name).exists() else name
-        if Path(path).resolve().is_relative_to(Path.cwd()):
-            path = Path(path).resolve().relative_to(Path.cwd()).as_posix()
+        whole = Path(path).resolve()
+        path = str(whole.relative_to(Path.cwd()) if whole.is_relative_to(Path.cwd()) else path)
     return quote(Path(path).as_posix().lstrip("/"))

@@ -10,9 +10,7 @@ from .summary import NAMES, learned, shown
 def lines(report: Report) -> Iterator[str]:
     """The lines: no recovered word stands in them."""
     sample = report.sample
-    collection = report.source.get("collection")
-    name = report.source["name"] + ("" if collection is None else f", collection {collection}")
-    yield f"source      {name}: {sample.total:,} vectors of {sample.vectors.shape[1]} numbers"
+    yield f"source      {report.place}: {sample.total:,} vectors of {sample.vectors.shape[1]} numbers"
     yield f"vectors     {report.origin}"
     texts = "scored against the store's texts"
     if sample.texts is None:

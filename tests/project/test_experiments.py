@@ -130,9 +130,9 @@ def test_rows_of_fillings_get_their_calibration_afterwards():
 
     near, far = {"verdict": "undecided", "cosine": 0.97}, {"verdict": "undecided", "cosine": 0.6}
     row = {"filled": [{**near, "p": [0.5], "right": [True]}, {**far, "p": [0.5], "right": [False]}]}
-    done = finished(row, Calibration(bias=20.0))
+    done = finished(row, Calibration(bias=20.0), "encoder")
     assert done["verdicts"] == {"likely": [1, 1], "unrelated": [0, 1]} and done["ECE %"] == pytest.approx(0, abs=1e-3)
-    plain = finished(row, Calibration())
+    plain = finished(row, Calibration(), "encoder")
     assert plain["verdicts"] == {"undecided": [1, 1], "unrelated": [0, 1]} and plain["ECE %"] == pytest.approx(25)
 
 
