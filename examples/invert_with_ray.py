@@ -16,9 +16,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import ray
-
 
 class Inverter:
     """An actor's copy of the model, which is loaded once."""
@@ -30,28 +27,36 @@ class Inverter:
         self.invert = pipeline("embedding-inversion", model=model, trust_remote_code=True)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        import numpy as np
+
         vectors = np.stack(batch.pop(self.column))
         found = self.invert(vectors, batch_size=len(vectors), preset=self.preset)
         return batch | {name: np.array([row[name] for row in found]) for name in ("text", "confidence")}
 
 
-parser = argparse.ArgumentParser(description="Invert vectors on a cluster with Ray Data.")
-parser.add_argument("vectors", help="folder of parquet files, or one file; also s3:// and gs://")
-parser.add_argument("out", help="folder of the results")
-parser.add_argument("--column", default="embedding", help="column of the vectors")
-parser.add_argument("--model", default="checkpoints/embinv-minilm", help="folder that all nodes see, or a Hub id")
-parser.add_argument("--preset", default="standard", help="quick, standard or thorough")
-parser.add_argument("--actors", type=int, default=2, help="copies of the model")
-parser.add_argument("--batch-size", type=int, default=16, help="vectors in one forward pass")
-parser.add_argument("--gpus", type=float, default=0, help="of each actor; 0.5 puts two on a card")
-options = parser.parse_args()
-model = str(Path(options.model).resolve()) if Path(options.model).exists() else options.model
+def invert(options: argparse.Namespace) -> None:
+    """Read, invert and write on all nodes."""
+    import ray
 
-ray.init(ignore_reinit_error=True)
-cpus = int(ray.cluster_resources().get("CPU", 0))
-if options.actors >= cpus:  # Ray would wait for ever
-    parser.error(f"{cpus} CPUs: give --actors fewer, as each takes one, and reading and writing another")
-ray.data.read_parquet(options.vectors).map_batches(
-    Inverter, fn_constructor_args=(model, options.preset, options.column), batch_size=options.batch_size,
-    compute=ray.data.ActorPoolStrategy(size=options.actors), num_cpus=1, num_gpus=options.gpus,
-).write_parquet(options.out)  # fmt: skip
+    model = str(Path(options.model).resolve()) if Path(options.model).exists() else options.model
+    ray.init(ignore_reinit_error=True)
+    cpus = int(ray.cluster_resources().get("CPU", 0))
+    if options.actors >= cpus:  # Ray would wait for ever
+        parser.error(f"{cpus} CPUs: give --actors fewer, as each takes one, and reading and writing another")
+    ray.data.read_parquet(options.vectors).map_batches(
+        Inverter, fn_constructor_args=(model, options.preset, options.column), batch_size=options.batch_size,
+        compute=ray.data.ActorPoolStrategy(size=options.actors), num_cpus=1, num_gpus=options.gpus,
+    ).write_parquet(options.out)  # fmt: skip
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Invert vectors on a cluster with Ray Data.")
+    parser.add_argument("vectors", help="folder of parquet files, or one file; also s3:// and gs://")
+    parser.add_argument("out", help="folder of the results")
+    parser.add_argument("--column", default="embedding", help="column of the vectors")
+    parser.add_argument("--model", default="checkpoints/embinv-minilm", help="folder that all nodes see, or a Hub id")
+    parser.add_argument("--preset", default="standard", help="quick, standard or thorough")
+    parser.add_argument("--actors", type=int, default=2, help="copies of the model")
+    parser.add_argument("--batch-size", type=int, default=16, help="vectors in one forward pass")
+    parser.add_argument("--gpus", type=float, default=0, help="of each actor; 0.5 puts two on a card")
+    invert(parser.parse_args())

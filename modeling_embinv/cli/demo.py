@@ -34,6 +34,7 @@ DEMO_SENTENCES = (
 )
 # what hides a word, and a text of fewer words has nothing to hide
 BARS, SHORTEST = "▇▇▇", 5
+_FILLING = "filling the gaps …"
 # of a sentence that is left out: characters that are shown, and parts that the tokenizer does not know
 SHOWN, FEW = 40, 3
 
@@ -161,7 +162,13 @@ def _fill(ladder: "Ladder", sentences: list[str], feedback: Any) -> None:
     ladder.show("redacted", redacted)
     encode = ladder.encoder.encode
     judge = feedback or (encode if ladder.model.surrogate is None else "surrogate")
-    output = ladder.model.fill(encode([text]), [redacted], ladder.tokenizer, judge)
+    with ladder.watched("filled") as show:
+        if show is not None:
+            show(redacted, None, _FILLING)
+        output = ladder.model.fill(
+            encode([text]), [redacted], ladder.tokenizer, judge,
+            on_step=show and (lambda texts: show(filled(texts[0].as_dict()), texts[0].cosine, _FILLING)),
+        )  # fmt: skip
     ladder.costs.add(output)
     row = output.texts[0].as_dict()
     ladder.show("filled", filled(row), row["cosine"])

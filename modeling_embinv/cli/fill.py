@@ -21,6 +21,7 @@ from .options import (
     load_model,
     messages_on_stderr,
     open_source,
+    refuse_overwriting,
 )
 from .outcome import INCOMPLETE, epilog, on_interrupt, saved_parts, summary
 
@@ -117,6 +118,7 @@ def _open(options: argparse.Namespace) -> "VectorSource":
 
 def _fill_file(options: argparse.Namespace, settings: dict[str, Any], choices: dict[str, list[str]]) -> int | None:
     began, source = time.time(), _open(options)
+    refuse_overwriting(options, source)
     with on_interrupt(lambda: saved_parts(options.out, source.count(), began)):
         return _fill_source(options, source, settings, choices)
 

@@ -20,6 +20,7 @@ from .options import (
     load_model,
     messages_on_stderr,
     open_source,
+    refuse_overwriting,
     report_skipped,
 )
 from .outcome import INCOMPLETE, epilog, on_interrupt, saved_parts, summary
@@ -87,6 +88,7 @@ def _invert_file(options: argparse.Namespace, settings: dict[str, Any]) -> int |
     began = time.time()
     source = open_source(options)
     source.select(options.limit, options.sample, options.seed)
+    refuse_overwriting(options, source)
     with on_interrupt(lambda: saved_parts(options.out, source.count(), began)):
         model, tokenizer = load_model(options)
         from ..inversion.dumps import invert_file

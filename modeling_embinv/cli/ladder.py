@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -125,7 +126,8 @@ class Ladder:
         if note:
             self.show("", note)
         for number, rung in enumerate(self.rungs, start=1):
-            with self._watched(rung) as on_round:  # which stays until the line that takes its place is ready
+            with self.watched(rung.name) as show:  # which stays until the line that takes its place is ready
+                on_round = show and partial(self._show_round, show)
                 text, cosine = self._inverted(rung, vector, on_round)
             is_last = number == len(self.rungs)
             self.show(rung.name, self._tinted(text) if is_last else text.text, cosine)
@@ -146,27 +148,30 @@ class Ladder:
         return text, metrics.cosine(self.encoder.encode([text.text]), vector).item()
 
     @contextmanager
-    def _watched(self, rung: Rung) -> Iterator[Callable[[SearchRound], None] | None]:
-        """What shows each round of a rung's search while it runs, on a terminal that can erase it again."""
+    def watched(self, label: str) -> Iterator[Callable[[str | Text, float | None, str], None] | None]:
+        """What shows a text, its cosine and a status while a search runs, on a terminal that can erase them again."""
         if not self.console.is_terminal or self.console.is_dumb_terminal:
             yield None
             return
         with Live(console=self.console, transient=True, auto_refresh=False) as live:
 
-            def show(one: SearchRound) -> None:
-                (text,) = decode_rows(self.tokenizer, one.sequences, self.model.config.eos_token_id)
-                lines = self._lines(rung.name, Text(printable(text)), one.cosine[0].item())
-                status = f"round {one.number} of {one.total}"
-                live.update(Text("\n").join([*lines, *self._lines("", Text(status, style="dim"))]), refresh=True)
+            def show(text: str | Text, cosine: float | None, status: str) -> None:
+                lines = [*self._lines(label, _as_text(text), cosine), *self._lines("", Text(status, style="dim"))]
+                live.update(Text("\n").join(lines), refresh=True)
 
             yield show
+
+    def _show_round(self, show: Callable[[str, float, str], None], one: SearchRound) -> None:
+        """Show the best text of a round, see `watched`."""
+        (text,) = decode_rows(self.tokenizer, one.sequences, self.model.config.eos_token_id)
+        show(text, one.cosine[0].item(), f"round {one.number} of {one.total}")
 
     def _tinted(self, text: WrittenText) -> Text:
         return tinted(self.tokenizer, text.ids, text.token_confidence)
 
     def show(self, label: str, text: str | Text, cosine: float | None = None) -> None:
         """Print a label, a cosine and a text."""
-        for line in self._lines(label, Text(printable(text)) if isinstance(text, str) else text, cosine):
+        for line in self._lines(label, _as_text(text), cosine):
             self.console.print(line, soft_wrap=True, highlight=False)
 
     def _lines(self, label: str, text: Text, cosine: float | None = None) -> list[Text]:
@@ -182,6 +187,10 @@ class Ladder:
         if is_narrow:
             return [*[Text(head.rstrip())] * bool(head.strip()), *wrapped]
         return [Text(head if number == 0 else " " * indent) + line for number, line in enumerate(wrapped)]
+
+
+def _as_text(text: str | Text) -> Text:
+    return Text(printable(text)) if isinstance(text, str) else text
 
 
 def _headline(original: str, text: str, cosine: float) -> str:

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from .. import __version__
-from ..data.flags import CommandParser
+from ..data.flags import CommandParser, add_settings
 from .audit import add_audit
 from .calibrate import add_calibrate
 from .demo import add_demo
@@ -43,8 +43,9 @@ def _run(arguments: list[str], words: list[str]) -> int | None:
     if words[:1] == ["train"]:  # its flags are the fields of a dataclass
         run_train(words[1:], "embinv train")
         return None
-    parser = _parser()
-    _complete(parser)
+    if "_ARGCOMPLETE" in os.environ and find_spec("argcomplete") is not None:
+        _complete()
+    parser, _ = _parsers()
     if not words:
         parser.print_help()
         return None
@@ -55,23 +56,27 @@ def _run(arguments: list[str], words: list[str]) -> int | None:
     return options.run(options)
 
 
-def _complete(parser: CommandParser) -> None:
-    """Answers the shell, where it asks for completions and argcomplete is installed; the process ends there."""
-    if "_ARGCOMPLETE" in os.environ and find_spec("argcomplete") is not None:
-        import argcomplete
+def _complete() -> None:
+    """Answers the shell, which asks for completions; the process ends there."""
+    import argcomplete
 
-        argcomplete.autocomplete(parser)
+    from ..training.config import TrainingConfig
+
+    parser, train = _parsers()
+    train.add_argument("config", nargs="?")
+    add_settings(train, TrainingConfig)
+    argcomplete.autocomplete(parser)
 
 
-def _parser() -> CommandParser:
+def _parsers() -> tuple[CommandParser, CommandParser]:
+    """The parser of all commands, and that of `train`, whose flags are the fields of a dataclass."""
     parser = CommandParser(prog="embinv", description="Read the text back out of sentence embeddings.")
     parser.epilog = epilog(_EXAMPLES, "rows were left out, or an audit is over its thresholds")
     parser.add_argument("--version", "-V", action=_Version, nargs=0, help="show the versions and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for add in (add_demo, add_invert, add_fill, add_audit, add_prepare, add_evaluate, add_calibrate, add_push):
         add(commands)
-    commands.add_parser("train", help="train an inverter")
-    return parser
+    return parser, commands.add_parser("train", help="train an inverter")
 
 
 class _Version(argparse.Action):

@@ -56,7 +56,8 @@ def add_model(parser: argparse.ArgumentParser, sweep: bool = False) -> None:
     """Flags of the model and its settings; with `sweep`, each takes several values, to run every combination."""
     add_model_folder(parser)
     several: dict[str, Any] = {"nargs": "+"} if sweep else {}
-    parser.add_argument("--preset", type=_preset, metavar="NAME", help=_preset_help(sweep))
+    preset = parser.add_argument("--preset", type=_preset, metavar="NAME", help=_preset_help(sweep))
+    _complete_by(preset, tuple(PRESETS))
     about = "these win over --preset; their defaults are those without one, and a checkpoint may have others"
     about += "; of several values, every combination is tried" if sweep else ""
     for title, table in (("generation", SamplerSettings.table()), ("search", SearchSettings.table())):
@@ -99,8 +100,7 @@ def open_source(options: argparse.Namespace, text_column: str | bool = False) ->
         text_column: as of `open_vectors`.
 
     Raises:
-        EmbInvError: an output of another kind or one that exists already, no such file or column, or vectors of
-            another width.
+        EmbInvError: an output of another kind, no such file or column, or vectors of another width.
     """
     from ..inversion.parts import check_out
     from ..stores.vectors import open_vectors
@@ -116,21 +116,44 @@ def open_source(options: argparse.Namespace, text_column: str | bool = False) ->
         )  # fmt: skip
     if options.source == STANDARD:
         source.path = source.identity = STANDARD  # so it is called in messages, and a run is resumed
-    if options.out and options.out != STANDARD and Path(options.out).exists() and not options.overwrite:
-        from ..inversion.parts import count_rows
-
-        held = f"with {texts(count_rows(Path(options.out)))} for {source.count():,} vectors"
-        raise EmbInvError(
-            f"{options.out} exists already, {held}: give --overwrite to write it anew, or another --out."
-        )
     return source
+
+
+def refuse_overwriting(options: argparse.Namespace, source: "VectorSource") -> None:
+    """Says what an output holds that exists already, once it is known which rows are read.
+
+    Args:
+        options: with the flags of `add_vector_columns`.
+        source: with its selection of rows.
+
+    Raises:
+        EmbInvError: the output exists, and `--overwrite` was not given.
+    """
+    from ..inversion.parts import count_rows
+
+    if not options.out or options.out == STANDARD or options.overwrite or not Path(options.out).exists():
+        return
+    held, rows = count_rows(Path(options.out)), source.count()
+    of = f"{texts(held)} for {rows:,} {'vector' if rows == 1 else 'vectors'}"
+    note = " (a row that was left out has no text)" * (held < rows)
+    raise EmbInvError(
+        f"{options.out} exists already, with {of}{note}: give --overwrite to write it anew, or another --out."
+    )
 
 
 def add_table(group: argparse._ArgumentGroup, table: dict[str, Setting], **options: Any) -> None:
     """A flag for each setting of a table that one word or number gives; `options` are argparse's, for all of them."""
     for setting in filter(lambda setting: setting.is_flag, table.values()):
         metavar = {int: "N", float: "X"}.get(setting.kind, "NAME")
-        group.add_argument(f"--{setting.name}", type=setting.kind, metavar=metavar, help=_help(setting), **options)
+        flag = group.add_argument(
+            f"--{setting.name}", type=setting.kind, metavar=metavar, help=_help(setting), **options
+        )
+        _complete_by(flag, setting.choices)
+
+
+def _complete_by(flag: argparse.Action, words: tuple[str, ...]) -> None:
+    """Has the shell propose these words for a flag, or no files where there are none."""
+    flag.completer = lambda **_: words  # type: ignore[attr-defined]  # argcomplete's own way
 
 
 def _preset(name: str) -> str:

@@ -23,7 +23,9 @@ def check_out(out: Path) -> None:
     Raises:
         EmbInvError: `out` ends in neither `.jsonl` nor `.parquet`, or is a folder.
     """
-    if out.suffix not in _OUT_KINDS or out.is_dir():
+    if out.is_dir():
+        raise EmbInvError(f"{out} is a folder: give the name of a {' or '.join(_OUT_KINDS)} file.")
+    if out.suffix not in _OUT_KINDS:
         raise EmbInvError(f"the output must end in {' or '.join(_OUT_KINDS)}, got {out}.")
 
 

@@ -25,7 +25,7 @@ class VectorBar(_Bar):
     """
 
     def __init__(self, total: int, show: bool, leave: bool = True) -> None:
-        self.round, self.reached = "", 0
+        self.round, self.reached = ", starting", 0
         # smoothing=0: the mean since the start, which neither resumed parts nor those of other processes make jump
         super().__init__(
             total=max(total, 1), leave=leave, smoothing=0, miniters=1, bar_format=_FORMAT, dynamic_ncols=True,
@@ -43,7 +43,7 @@ class VectorBar(_Bar):
 
     def resume(self, count: int) -> None:
         """Say that the first `count` vectors were inverted before; they count for no rate."""
-        self.initial = count
+        self.initial, self.round = count, ""
         self.reach(count)
 
     def reach(self, count: int) -> None:

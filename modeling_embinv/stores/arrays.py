@@ -125,6 +125,9 @@ def _archive(path: Path) -> zipfile.ZipFile:
 
 def _header(path: Path, file: IO[bytes]) -> Header:
     """Reads an npy header. numpy evaluates its text as a literal, and raises what Python does for a bad one."""
+    if file.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
+        raise EmbInvError(f"{path}: is no .npy file: it does not begin as one")
+    file.seek(0)
     try:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0

@@ -7,11 +7,14 @@ from typing import Any, NamedTuple
 
 from ..data.files import check_column, short_names
 from ..errors_embinv import EmbInvError
+from .values import parse_values
 
 VECTOR_NAMES = ("embedding", "embeddings", "vector", "vectors", "values", "emb")
 ID_NAMES = ("id", "ids", "_id", "uuid", "doc_id", "index", "rowid")
 TEXT_NAMES = ("text", "texts", "content", "document", "documents", "sentence", "chunk", "passage")
 _NUMBERED = re.compile(r"(.*?)(\d{1,9})", re.DOTALL)
+# rows that decide on the width of a column
+PEEK = 100
 
 
 class NoTextsError(EmbInvError):
@@ -56,7 +59,12 @@ class Columns(NamedTuple):
 
 
 def choose_columns(
-    where: str | Path, table: Table, column: str | None, id_column: str | None, text_column: str | bool
+    where: str | Path,
+    table: Table,
+    column: str | None,
+    id_column: str | None,
+    text_column: str | bool,
+    dim: int | None = None,
 ) -> Columns:
     """The columns that are named, or else those of the usual names.
 
@@ -65,6 +73,7 @@ def choose_columns(
         table: what was opened.
         column, id_column: names, or None = the usual ones; a file may have no ids.
         text_column: a name; True = one of the usual names, which must be there; False = no texts.
+        dim: D, the width expected: where several columns hold vectors, those of another width are not meant.
 
     Raises:
         EmbInvError: no such column, none that holds vectors, or several that could be meant.
@@ -75,7 +84,28 @@ def choose_columns(
         message = f"{where}: holds no texts; columns: {short_names([name for name in table.columns if name])}"
         others = [name for name in table.columns if name and name not in (*table.vector_columns, ids)]
         raise NoTextsError(message, others)
-    return Columns(_vectors(where, table, column), ids, text)
+    return Columns(_vectors(where, _of_width(table, dim, column), column), ids, text)
+
+
+def _of_width(table: Table, dim: int | None, column: str | None) -> Table:
+    """The table with only those columns of vectors that have `dim` numbers, if there are any.
+
+    A column that is named stays, and so do all others unless it holds several.
+    """
+    candidates = [name for name in table.vector_columns if column is None or name.startswith(f"{column}.")]
+    if dim is None or len(candidates) < 2 or column in table.columns:
+        return table
+    fitting = [name for name in candidates if _fits(table, name, dim)]
+    return table._replace(vector_columns=fitting) if fitting else table
+
+
+def _fits(table: Table, name: str, dim: int) -> bool:
+    """Whether one of the first rows has `dim` numbers; a column that cannot be read is told of where it is chosen."""
+    try:
+        first: dict[str, Any] = next(iter(table.read([name], PEEK)), {name: []})
+        return dim in parse_values(first[name]).lengths
+    except (ValueError, UnicodeDecodeError):
+        return True
 
 
 def _vectors(where: str | Path, table: Table, column: str | None) -> list[str]:

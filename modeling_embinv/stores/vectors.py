@@ -24,7 +24,7 @@ from ..data.files import PARQUET_ROWS, check_text, one_line, short_names
 from ..data.sources import Document
 from ..data.vector_checks import width_message
 from ..errors_embinv import EmbInvError
-from .columns import Columns, Table, choose_columns
+from .columns import PEEK, Columns, Table, choose_columns
 from .copies import changed_message, file_version
 from .locations import Location, locate
 from .readers import open_table
@@ -33,9 +33,6 @@ from .selection import Selection
 from .values import Parsed, parse_values
 
 logger = logging.getLogger(__name__)
-
-# rows that decide on the width
-_PEEK = 100
 
 
 class VectorSource:
@@ -163,11 +160,11 @@ class VectorSource:
         """Width → how many of the first rows have it."""
         found: dict[int, int] = {}
         rows = 0
-        for count, parsed, _, _ in self._read(_PEEK):
+        for count, parsed, _, _ in self._read(PEEK):
             for width in parsed.lengths[parsed.lengths > 0].tolist():
                 found[width] = found.get(width, 0) + 1
             rows += count
-            if found and rows >= _PEEK:
+            if found and rows >= PEEK:
                 break
         return found
 
@@ -193,7 +190,7 @@ def open_vectors(
             (`?collection=…&column=…`) count where the arguments here are not given. A `Path` is never taken as a URL.
         column: where the vectors are: a name, or a dotted path (`vector.default`) within JSON objects and structs.
             None = the usual names (embedding, embeddings, vector, vectors, values, emb), else the only column of
-            vectors; `VectorSource.column` says which, and so does a logged line.
+            vectors, among those of `dim` numbers; `VectorSource.column` says which, and so does a logged line.
         id_column: where their ids are. None = what the format calls id, where there is one.
         text_column: where their texts are; True = a usual name (text, content, document, …), False = not wanted.
         dim: D, the width expected; None = that of most of the first rows.
@@ -211,7 +208,7 @@ def open_vectors(
     if text_column is True:
         text_column = given.get("text_column", True)
     columns = choose_columns(
-        location.shown, table, column or given.get("column"), id_column or given.get("id_column"), text_column
+        location.shown, table, column or given.get("column"), id_column or given.get("id_column"), text_column, dim
     )
     source = VectorSource(location, table, columns, strict)
     if dim is not None:

@@ -367,6 +367,9 @@ def test_an_output_that_exists_is_kept(capsys, checkpoint, tmp_path, encoder):
         assert code == 2 and "exists already, with 2 texts for 2 vectors: give --overwrite" in err
         assert out.read_bytes() == before
         assert run(capsys, *command, "--overwrite")[0] == 0
+    assert "with 2 texts for 1 vector: give" in run(capsys, *command, "--limit", "1")[2]
+    np.save(tmp_path / "v.npy", np.concatenate([np.load(tmp_path / "v.npy"), np.zeros((1, 384), np.float32)]))
+    assert "with 2 texts for 3 vectors (a row that was left out has no text)" in run(capsys, *command)[2]
     out.write_text("no parquet")
     assert "is no parquet file" in run(capsys, *command)[2] and out.read_text() == "no parquet"
 

@@ -46,6 +46,7 @@ WITHOUT_TORCH = [
     (["invert", VECTOR, "--seed", str(10**30)], "--seed must be from 0"),
     (["invert", VECTOR, "--model", "a/b/c"], "a/b/c: no such folder, and not"),
     (["invert", TEXTS, "--out", "x.csv"], "the output must end in .jsonl or .parquet, got x.csv"),
+    (["invert", TEXTS, "--out", "docs"], "docs is a folder: give the name of a .jsonl or .parquet file"),
     (["invert", TEXTS], "constraints.txt: unknown kind of file"),
     (["invert", "milvus:x"], "milvus:x: no such file, and no kind of store; known: chroma:, "),
     (["invert", "chroma:missing", "--table", "x"], "chroma:missing: no such file or folder"),

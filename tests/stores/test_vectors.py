@@ -241,6 +241,19 @@ def test_the_choice_of_a_column_is_said(tmp_path, caplog):
     assert np.array_equal(read_vectors(tmp_path / "two.parquet", column="values").vectors, VECTORS)
 
 
+def test_of_several_columns_the_one_of_the_expected_width_is_read(tmp_path):
+    """Catches a question which column is meant where only one has the encoder's width, and a refusal by its name."""
+    wide, dim = [[0.5] * 9] * 7, len(LISTS[0])
+    pq.write_table(pa.table({"title_vec": wide, "body_vec": LISTS}), tmp_path / "two.parquet")
+    assert open_vectors(tmp_path / "two.parquet", dim=dim).column == "body_vec"
+    with pytest.raises(ValueError, match="several columns hold vectors: title_vec, body_vec; name one"):
+        open_vectors(tmp_path / "two.parquet", dim=dim + 1)
+    pq.write_table(pa.table({"embedding": wide, "mini": LISTS}), tmp_path / "usual.parquet")
+    assert open_vectors(tmp_path / "usual.parquet", dim=dim).column == "mini"
+    lines({"vector": {"title": v, "body": w}} for v, w in zip(LISTS, wide, strict=True))(tmp_path / "v.jsonl")
+    assert open_vectors(tmp_path / "v.jsonl", column="vector", dim=9).column == "vector.body"
+
+
 def test_columns_that_could_be_meant(tmp_path):
     """Catches a guess between two columns, and an error that does not say which ones there are."""
     path = tmp_path / "v.jsonl"
@@ -413,6 +426,13 @@ def test_truncated_vectors(tmp_path, name, message):
     with pytest.raises(ValueError, match=f"{name}: {message}") as caught:
         read_vectors(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_of_another_kind_under_the_name_of_npy(tmp_path):
+    """A message of numpy's about its magic string, which says nothing to most people."""
+    (tmp_path / "v.npy").write_text("id,embedding")
+    with pytest.raises(ValueError, match=r"v.npy: is no .npy file: it does not begin as one"):
+        read_vectors(tmp_path / "v.npy")
 
 
 @pytest.mark.parametrize("name", ["matrix.csv", "semicolons.csv", "copy_to.tsv"])
