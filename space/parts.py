@@ -15,7 +15,7 @@ QUEUED: dict[str, Any] = dict(api_visibility="private", preprocess=False, concur
 LINE = 64  # pixels above a result that a phone leaves in view
 # what the two judges are, beside the choice between them
 JUDGES = "surrogate: a copy of the encoder in the checkpoint; encoder: the one that made the vector"
-STOPPED = '<p class="note">Stopped.</p>'
+STOPPED = '<p class="note stopped">Stopped.</p>'
 # the least confidence of each tint; the underline says the same without colour
 TINTS = ((0.75, "p3"), (0.25, "p2"), (0.0, "p1"))
 TINT_LEGEND = (
@@ -65,6 +65,11 @@ def refused_html(error: object) -> str:
 def notes_html(notes: Iterable[str]) -> str:
     """Lines that a visitor should know, beside the input."""
     return "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
+
+
+def done_html(said: str = "The result stands below.") -> str:
+    """For those who hear the page, that a run has ended, and what came of it."""
+    return f'<p class="heard">Done. {escape(said)}</p>'
 
 
 def climb_html(cosines: Sequence[float]) -> str:

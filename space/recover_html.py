@@ -39,6 +39,13 @@ def recovery_html(recovery: Recovery) -> str:
     return f'<section class="recovery" data-done="{str(is_done).lower()}">{"".join(parts)}</section>'
 
 
+def said(recovery: Recovery) -> str:
+    """The result, for those who hear the page."""
+    found, total = recovery.came_back
+    assert recovery.result is not None
+    return f"Content words recovered: {found} of {total}. Verdict: {recovery.result.verdict}."
+
+
 def marked_html(text: str, words: Sequence[ContentWord]) -> str:
     """A text with its content words marked by whether they came back, in words for those who hear it."""
     parts, position = [], 0

@@ -9,9 +9,9 @@ import gradio as gr
 from bounds import Choice, Text
 from inverter import Inverter
 from links import link_button, offer_link
-from parts import INSTANT, JUDGES, QUEUED, STOPPED, endpoint, notes_html, refused_html, to_result
+from parts import INSTANT, JUDGES, QUEUED, STOPPED, done_html, endpoint, notes_html, refused_html, to_result
 from recover import recover
-from recover_html import recovery_html
+from recover_html import recovery_html, said
 
 from modeling_embinv.presets_embinv import DEFAULT_PRESET, PRESETS
 
@@ -58,7 +58,9 @@ def recover_tab(inverter: Inverter, guarded: Callable[..., Any]) -> None:
                     yield [gr.skip(), gr.skip()]
                     continue
                 yield [notes_html(recovery.original.notes), recovery_html(recovery)]
-                if not recovery.rounds:
+                if recovery.result is not None:
+                    yield [notes_html(recovery.original.notes) + done_html(said(recovery)), gr.skip()]
+                elif not recovery.rounds:
                     time.sleep(FRAME_SECONDS)  # the model works on meanwhile
         except ValueError as error:
             yield [refused_html(error), ""]

@@ -22,6 +22,11 @@ def both_html(both: Both) -> str:
     return f'<div class="attacks">{own}{_attack_html(both.control, "Control: with another vector", told)}</div>'
 
 
+def said(both: Both) -> str:
+    """The results of both, for those who hear the page."""
+    return f"{_came_back(both.own)} With another vector: {_came_back(both.control)}"
+
+
 def _attack_html(attack: Attack, title: str, note: str) -> str:
     filling = _barred(attack.redacted) if attack.filled is None else _filling(attack)
     parts = [f"<h2>{title}</h2>", f'<p class="vector-of">{note}</p>', f'<p class="filling">{filling}</p>']
@@ -59,11 +64,16 @@ def _gap(gap: FilledGap, belongs: bool) -> str:
 def _verdict(attack: Attack) -> str:
     assert attack.filled is not None
     if not attack.is_done:
-        return f'<p class="headline">Searching: {attack.seconds:.1f} seconds so far.</p>'
-    found, total = attack.came_back
+        return f'<p class="headline searching">Searching: {attack.seconds:.1f} seconds so far.</p>'
     name = attack.filled.verdict
-    back = f"<b>{found} of {total}</b> hidden word{'s' * (total != 1)} came back."
-    return f'<p class="headline">{back} Verdict: <b class="verdict">{name}</b>: {VERDICTS[name]}.</p>'
+    back, verdict = _came_back(attack, "<b>{}</b>"), f'<b class="verdict">{name}</b>: {VERDICTS[name]}'
+    return f'<p class="headline">{back} Verdict: {verdict}.</p>'
+
+
+def _came_back(attack: Attack, shown: str = "{}") -> str:
+    """How many words came back; `shown` is where the counts stand."""
+    found, total = attack.came_back
+    return f"{shown.format(f'{found} of {total}')} hidden word{'s' * (total != 1)} came back."
 
 
 def _climb(attack: Attack) -> str:

@@ -9,9 +9,9 @@ import gradio as gr
 from bounds import Bound, Choice, Text
 from inverter import Inverter
 from links import link_button, offer_link
-from parts import INSTANT, JUDGES, QUEUED, STOPPED, endpoint, notes_html, refused_html, to_result
+from parts import INSTANT, JUDGES, QUEUED, STOPPED, done_html, endpoint, notes_html, refused_html, to_result
 from redacted import attack, redact, tidy, words_of
-from redacted_html import both_html, holds_html
+from redacted_html import both_html, holds_html, said
 from texts import notes_of
 
 MAX_CHARACTERS = 600
@@ -78,11 +78,13 @@ def redacted_tab(inverter: Inverter, guarded: Callable[..., Any]) -> None:
     @guarded
     def show(text: str, hidden: list[str], judge: str) -> Iterator[list[Any]]:
         """Message and both attacks, as they grow; an error takes the place of the old result."""
-        notes = notes_html(notes_of(inverter, tidy(text)))
+        notes, latest = notes_html(notes_of(inverter, tidy(text))), None
         yield [notes, ""]
         try:
             for both in attack(inverter, text, hidden, judge):
+                latest = both or latest
                 yield [gr.skip(), gr.skip() if both is None else both_html(both)]
+            yield [notes + done_html(said(latest)), gr.skip()]
         except ValueError as error:
             yield [notes + refused_html(error), ""]
 

@@ -8,7 +8,7 @@ import gradio as gr
 from bounds import Bound, Choice, Number, Text, choice_of, number_of
 from comparing import compare, mix
 from inverter import Draft, Inverter
-from parts import INSTANT, QUEUED, STOPPED, endpoint, notes_html, refused_html, to_result
+from parts import INSTANT, QUEUED, STOPPED, done_html, endpoint, notes_html, refused_html, to_result
 from recover_tab import MAX_CHARACTERS
 from researchers_html import comparison_html, inverted_html, mixed_html
 from texts import read_text
@@ -16,7 +16,7 @@ from texts import read_text
 from modeling_embinv.settings_embinv import FEEDBACK, SETTINGS
 
 SENTENCE = "We will meet at the station on Friday evening."
-TEMPERATURES = ("the strategy's own", "0", "0.5", "0.7", "1")
+TEMPERATURES = ("default", "0", "0.5", "0.7", "1")
 TEXT, FIRST, SECOND = (Text(name, MAX_CHARACTERS) for name in ("Text", "From", "To"))
 SEED, POINTS = Number("Seed", 0, 2**32 - 1, 0), Number("Points on the way", 3, 15, 7)
 # the controls of `generate`'s settings, in the order of the events' arguments
@@ -83,7 +83,8 @@ def _settings_tab(inverter: Inverter, bounds: dict[str, Bound], guarded: Callabl
                     result = None
                 else:
                     result, item.accuracy = item, inverter.accuracy(reading.ids, item.ids)
-                yield [notes_html(reading.notes), inverted_html(drafts, result)]
+                done = "" if result is None else done_html()
+                yield [notes_html(reading.notes) + done, inverted_html(drafts, result)]
         except ValueError as error:
             yield [refused_html(error), ""]
 
@@ -136,10 +137,13 @@ def _compare_tab(inverter: Inverter, bounds: dict[str, Bound], guarded: Callable
     @guarded
     def show(text: str, steps: int, seed: int) -> Iterator[list[Any]]:
         """Message and table, as it grows; an error takes the place of the old result."""
+        latest: Any = None
         yield ["", ""]
         try:
             for found in compare(inverter, text, steps, seed, strategies):
                 yield [gr.skip()] * 2 if found is None else [notes_html(found.notes), comparison_html(found)]
+                latest = found or latest
+            yield [notes_html(latest.notes) + done_html(), gr.skip()]
         except ValueError as error:
             yield [refused_html(error), ""]
 
@@ -169,7 +173,7 @@ def _mix_tab(inverter: Inverter, guarded: Callable[..., Any]) -> None:
         yield ["", ""]
         try:
             for rows in mix(inverter, first, second, points):
-                yield [gr.skip()] * 2 if rows is None else ["", mixed_html(rows)]
+                yield [gr.skip()] * 2 if rows is None else [done_html(), mixed_html(rows)]
         except ValueError as error:
             yield [refused_html(error), ""]
 

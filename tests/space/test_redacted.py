@@ -197,6 +197,9 @@ def test_a_visitor_hides_words_and_sees_them_come_back(app, visit, hold, monkeyp
     cosines = [float(re.search(r"Cosine with the vector: (\d\.\d+)", part).group(1)) for part in (own, control)]
     assert cosines[0] > 0.9 > 0.5 > cosines[1]
     assert 0 <= page.locator(".attack").first.bounding_box()["y"] < 400  # the page has gone there
+    heard = page.locator("#redacted-message [aria-live=polite] .heard")
+    heard.wait_for(state="attached")
+    assert heard.inner_text() == "Done. 1 of 1 hidden word came back. With another vector: 0 of 1 hidden word came back."
 
     fill = app.inverter.model.fill  # the search is over before a busy browser shows that it began, unless it is held
 
@@ -210,6 +213,7 @@ def test_a_visitor_hides_words_and_sees_them_come_back(app, visit, hold, monkeyp
     page.get_by_text("Searching").first.wait_for()
     page.get_by_role("button", name="Stop").locator("visible=true").click()
     page.get_by_text("Stopped.").wait_for()
+    assert not page.get_by_text("Searching").locator("visible=true").count()  # it does not any more
     hold.set()
     assert all_stopped()
     assert "▇▇▇" in page.locator(".attack").nth(1).inner_text()  # the control had not begun

@@ -18,7 +18,7 @@ SENTENCE = "We will meet at the station on Friday evening."
 PART = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.npy"\r\n\r\n'
 META = {"meta": {"_type": "gradio.FileData"}}  # by which gradio knows a file
 SECRET = "xyzzy-of-a-visitor"
-INVERT = [SENTENCE, 0, "confidence", 2, 1, "the strategy's own", 0.05, 1, 0, "encoder", 1]
+INVERT = [SENTENCE, 0, "confidence", 2, 1, "default", 0.05, 1, 0, "encoder", 1]
 VECTORS = ["[1, 2]", None, "quick", "surrogate"]
 GOOD = {
     "redacted": ["The dog slept in Paris.", ["Paris"], "surrogate"],
