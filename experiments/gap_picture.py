@@ -13,7 +13,7 @@ from pathlib import Path
 from ladder import TEXT, picture
 
 from modeling_embinv.data.files import write_json, write_text
-from modeling_embinv.filling_embinv import VERDICTS
+from modeling_embinv.filled_embinv import VERDICTS
 
 FOLDER = Path(__file__).resolve().parent
 RESULTS = FOLDER / "results" / "gap_picture.json"

@@ -21,8 +21,6 @@ from .errors_embinv import shown
 TEXTS = 2**17
 # λ by default, tuned on validation texts: the encoder's cosine needs no help, the surrogate is deceived without it
 LIKELIHOOD_WEIGHT, SURROGATE_LIKELIHOOD_WEIGHT = 0.0, 0.006
-# the same for fillings of gaps, where the surrogate's error on the known words is the same for all of them
-FILL_LIKELIHOOD_WEIGHT = 0.003
 # the cosine by the encoder of a text that has reached its vector: others' are lower, but for rounding
 STOP_COSINE = 0.999
 # tokens of a gap; a search over more takes minutes
@@ -383,9 +381,9 @@ class FillSettings(Settings):
         2.0, "factor α in e + α(e − ê), the vector for which fillings are proposed, ê being that of the text so far",
         0.0, 100.0,
     )  # fmt: skip
-    likelihood_weight: float | None = setting(
-        None, "weight λ in the score of a text: cosine + λ · log p(the fillings | e, the rest)", 0.0, 1_000.0,
-        none=f"{FILL_LIKELIHOOD_WEIGHT:g} for the surrogate and texts that the canvas holds, else 0",
+    likelihood_weight: float = setting(
+        0.1, "weight λ in the score of a text: cosine + λ · (1 − cosine) · log p(the fillings | e, the rest)",
+        0.0, 1_000.0, detail="The farther the text is from the vector, the less its cosine tells.",
     )  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -399,14 +397,6 @@ class FillSettings(Settings):
             EmbInvError: for unknown names, and for impossible values.
         """
         return cls(**cls.checked_names(values, "fill"))
-
-    def likelihood_weight_of(self, judge: str, is_long: bool) -> float:
-        """λ for a judge, "encoder" or "surrogate".
-
-        In a text longer than the canvas a word changes the cosine by so little that λ · log p would decide alone.
-        """
-        usual = FILL_LIKELIHOOD_WEIGHT if judge == "surrogate" and not is_long else 0.0
-        return usual if self.likelihood_weight is None else self.likelihood_weight
 
 
 # all settings of `generate` by name

@@ -11,7 +11,7 @@ from streaming import Clock, streamed
 from torch import Tensor
 
 from modeling_embinv.errors_embinv import EmbInvError
-from modeling_embinv.filling_embinv import FilledText
+from modeling_embinv.filled_embinv import FilledText
 
 BAR = "▇▇▇"
 # letters and digits, also with marks between them: 4,500, o'neil, 2024-03-01, anna@example.org

@@ -5,7 +5,7 @@ from html import escape
 from parts import climb_html, percent, tint_of
 from redacted import BAR, Attack, Both, Redacted
 
-from modeling_embinv.filling_embinv import VERDICTS, FilledGap
+from modeling_embinv.filled_embinv import VERDICTS, FilledGap
 
 FEW = 3  # runners-up that are shown
 

@@ -4,124 +4,32 @@ import warnings
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .errors_embinv import EmbInvError
+from .filled_embinv import NATS
+from .filled_embinv import FilledText
+from .filled_embinv import FillingOutput
+from .filled_embinv import Finish
 from .gap_states_embinv import EXACT
-from .gap_states_embinv import UNRELATED
 from .gap_states_embinv import Fillings
 from .gap_states_embinv import TextSearch
 from .gap_proposals_embinv import Proposer
 from .gap_search_embinv import GapSearch
 from .gap_search_embinv import TextJudge
 from .gap_marks_embinv import MARKS
-from .gap_states_embinv import Filling
 from .gap_marks_embinv import GapReader
 from .gap_states_embinv import RedactedText
 from .gap_marks_embinv import allowed_tokens
-from .generation_config_embinv import Calibration
 from .generation_config_embinv import evidence
 from .inputs_embinv import check_embeddings
 from .inputs_embinv import check_feedback
 from .inputs_embinv import check_texts
 from .inputs_embinv import checked_feedback
 from .settings_embinv import FillSettings
-
-# what a verdict says, by its name
-VERDICTS = {
-    "verified": "the text with these words has exactly this vector",
-    "likely": "these words are probably right",
-    "undecided": "other words fit the vector about as well",
-    "unrelated": "this vector does not belong to this text, whatever is hidden",
-    "literal": "the mark is part of the text that this vector was made of: nothing is hidden there",
-    "unread": "the vector says nothing of this gap: the encoder does not read that far",
-}
-# a text is likely when all of its gaps are right with this probability, and it is as near to the vector as NEAR
-LIKELY, NEAR = 0.75, 0.9
-# two fillings whose vectors differ by less have the same vector
-SAME = 1e-6
-# nats for each unit of score: how fast the probability of a filling falls behind the best one
-NATS = {"surrogate": 150.0, "encoder": 400.0}
-# canvases of text for which a cosine by the surrogate says how sure its words are
-LONGEST = 4
-NUM_ALTERNATIVES = 5
-
-
-@dataclass(frozen=True)
-class Alternative:
-    """Words that may stand in a gap: with the cosine of the best text that has them, and their probability."""
-
-    text: str
-    ids: Filling
-    cosine: float
-    probability: float
-
-
-@dataclass(frozen=True)
-class FilledGap:
-    """What stands in a gap.
-
-    Attributes:
-        text, ids: the words, as text and as token ids. start, end: their characters in the filled text.
-        mark: what stood there, and kind: of its words.
-        probability: calibrated, that they are right.
-        alternatives: the runners-up, the best first.
-    """
-
-    text: str
-    ids: Filling
-    start: int
-    end: int
-    mark: str
-    kind: str
-    probability: float
-    alternatives: tuple[Alternative, ...]
-
-
-@dataclass(frozen=True)
-class FilledText:
-    """A redacted text, filled.
-
-    Attributes:
-        text: the whole text; empty where token ids and no tokenizer were given. ids: its token ids.
-        gaps: from left to right. cosine: of its vector, by the judge, with the given one.
-        verdict: a key of `VERDICTS`.
-    """
-
-    text: str
-    ids: tuple[int, ...]
-    gaps: tuple[FilledGap, ...]
-    cosine: float
-    verdict: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """As JSON has it, without token ids."""
-        gaps = [
-            {
-                **{name: getattr(gap, name) for name in ("text", "start", "end", "mark", "kind", "probability")},
-                "alternatives": [
-                    {name: getattr(one, name) for name in ("text", "cosine", "probability")}
-                    for one in gap.alternatives
-                ],
-            }
-            for gap in self.gaps
-        ]
-        verdict = {"verdict": self.verdict, "verdict_in_words": VERDICTS[self.verdict]}
-        return {"text": self.text, "cosine": self.cosine, **verdict, "gaps": gaps}
-
-
-@dataclass(frozen=True)
-class FillingOutput:
-    """What `fill` returns: the texts in their order, and what they cost together."""
-
-    texts: list[FilledText]
-    num_forward_passes: int
-    num_feedback_calls: int
-    num_surrogate_calls: int
 
 
 class FillingMixin:
@@ -199,21 +107,22 @@ class FillingMixin:
         embed = self.embedder() if isinstance(feedback, str) or self.surrogate is not None else None
         judge, scout = self._text_judges(feedback, tokenizer, embed)
         allowed = self._allowed(tokenizer, redacted)
-        searches = [
-            TextSearch(
-                text,
-                vector,
-                [allowed[gap.kind] for gap in text.gaps],
-                most=reach if isinstance(feedback, str) else None,
-                likelihood_weight=search.likelihood_weight_of(judge.kind, self._is_long(text)),
-                stop_cosine=self._stop_cosine(judge.kind, text),
-                has_scout=scout is not None and text.num_tokens_at_least <= reach,
-            )
-            for text, vector in zip(redacted, vectors, strict=True)
-        ]
-        finish = _Finish(
-            tokenizer, judge.kind, self._fill_calibration(judge.kind), self.config.max_sequence_length - 1
-        )
+
+        def begun(text: RedactedText, vector: Tensor, kind: str) -> TextSearch:
+            most = reach if kind == "surrogate" else None
+            can_fill, stop = [allowed[gap.kind] for gap in text.gaps], self._stop_cosine(kind, text)
+            return TextSearch(text, vector, can_fill, most, search.likelihood_weight, stop)
+
+        searches = [begun(text, vector, judge.kind) for text, vector in zip(redacted, vectors, strict=True)]
+        for one in searches:
+            if scout is not None and one.text.num_tokens_at_least <= reach:
+                one.rehearsal = begun(one.text, one.target, scout.kind)
+        finishes = {kind: self._finisher(tokenizer, kind) for kind in NATS}
+
+        def finish(one: TextSearch) -> FilledText:  # the judge has seen nothing while the scout searches
+            rehearsal = None if one.beam else one.rehearsal
+            return finishes[judge.kind](one) if rehearsal is None else finishes["surrogate"](rehearsal)
+
         embed_rows = None if embed is None else lambda rows: embed(self._padded(rows))
         proposer = Proposer(self, search.overshoot, embed_rows)
         gap_search = GapSearch(proposer, search, judge, scout, reader.are_canonical)
@@ -281,8 +190,14 @@ class FillingMixin:
         kinds = {gap.kind for text in texts for gap in text.gaps}
         return {kind: allowed_tokens(tokenizer, kind, forbidden).to(self.device) for kind in kinds}
 
-    def _fill_calibration(self, judge: str) -> Calibration:
-        return self.generation_config.calibration_of(f"fill_{judge}")
+    def _finisher(self, tokenizer: Any, judge: str) -> Finish:
+        calibration = self.generation_config.calibration_of(f"fill_{judge}")
+
+        def calibrated(p: float, num_gaps: int, cosine: float) -> float:
+            given = evidence(torch.tensor([p]), torch.tensor([num_gaps]), torch.tensor([cosine]))
+            return float(calibration.weigh(given))
+
+        return Finish(tokenizer, judge, calibrated, self.config.max_sequence_length - 1)
 
 
 def check_reach(text: RedactedText, row: int, most: int) -> None:
@@ -292,90 +207,3 @@ def check_reach(text: RedactedText, row: int, most: int) -> None:
             f"text {row} has at least {text.num_tokens_at_least} tokens; the surrogate judges {most} at most: "
             "give the encoder as feedback."
         )
-
-
-@dataclass
-class _Finish:
-    """Makes the result of a search, at any time of it; `canvas` is the number of tokens that it holds."""
-
-    tokenizer: Any
-    judge: str
-    calibration: Calibration
-    canvas: int
-
-    def __call__(self, search: TextSearch) -> FilledText:
-        best, text = search.best, search.text
-        rankings = [self._ranking(search, gap) for gap in range(len(text.gaps))]
-        words = text.words(self.tokenizer, best.fillings)
-        spans = self._spans(text, words)
-        gaps = []
-        for index, (gap, ranking) in enumerate(zip(text.gaps, rankings, strict=True)):
-            filling = best.fillings[index]
-            chances = self._chances(ranking, filling, len(text.gaps), len(text.ids(best.fillings)))
-            others = sorted((one for one in ranking if one != filling), key=lambda one: -ranking[one][0])
-            alternatives = tuple(
-                Alternative(gap.word(self.tokenizer, one), one, ranking[one][1], chances[one])
-                for one in others[:NUM_ALTERNATIVES]
-            )
-            known = words[index], filling, *spans[index], gap.mark, gap.kind, chances[filling]
-            gaps.append(FilledGap(*known, alternatives))
-        whole = "" if self.tokenizer is None else text.text(self.tokenizer, best.fillings)
-        verdict = self._verdict(search, gaps, rankings)
-        return FilledText(whole, tuple(text.ids(best.fillings)), tuple(gaps), best.cosine, verdict)
-
-    @staticmethod
-    def _ranking(search: TextSearch, gap: int) -> dict[Filling, tuple[float, float]]:
-        """Score and cosine of the best text that has each filling of a gap."""
-        ranking: dict[Filling, tuple[float, float]] = {}
-        for one in search.tried.values():
-            filling, value = one.fillings[gap], (one.score, one.cosine)
-            ranking[filling] = max(ranking.get(filling, value), value)
-        return ranking
-
-    @staticmethod
-    def _spans(text: RedactedText, words: list[str]) -> list[tuple[int, int]]:
-        """Start and end of each gap's words in the filled text."""
-        spans, position = [], 0
-        for piece, word in zip(text.texts or [""] * len(words), words, strict=False):
-            start = position + len(piece)
-            position = start + len(word)
-            spans.append((start, position))
-        return spans
-
-    def _chances(
-        self, ranking: dict[Filling, tuple[float, float]], best: Filling, num_gaps: int, num_tokens: int
-    ) -> dict[Filling, float]:
-        """The probability of each filling; that of the best one is calibrated, and the others share the rest.
-
-        Of an unrelated vector no filling is right. One of N tokens moves a mean of states by 1 / N, and the cosine by
-        1 / N²: so much less in a long text, which the calibration has not seen. Of a text that is longer than LONGEST
-        canvases the surrogate's cosine says nothing, and the scores alone count.
-        """
-        nats = NATS[self.judge] * max(1.0, num_tokens / self.canvas) ** 2
-        scores = torch.tensor([score for score, _ in ranking.values()], dtype=torch.float64)
-        raw = dict(zip(ranking, (scores * nats).softmax(dim=0).tolist(), strict=True))
-        p = min(max(raw[best], 1e-6), 1 - 1e-6)
-        cosine = ranking[best][1]
-        given = evidence(torch.tensor([p]), torch.tensor([num_gaps]), torch.tensor([cosine]))
-        calibrated = float(self.calibration.weigh(given)) if cosine >= UNRELATED else 0.0
-        if self.judge == "surrogate" and num_tokens > LONGEST * self.canvas:
-            calibrated = min(calibrated, p)
-        if self.judge == "encoder" and cosine >= EXACT:
-            calibrated = max(calibrated, p)
-        rest = (1 - calibrated) / max(1 - raw[best], 1e-9) if cosine >= UNRELATED else 0.0
-        return {one: calibrated if one == best else chance * rest for one, chance in raw.items()}
-
-    def _verdict(
-        self, search: TextSearch, gaps: list[FilledGap], rankings: list[dict[Filling, tuple[float, float]]]
-    ) -> str:
-        cosine = search.best.cosine
-        if cosine < UNRELATED:
-            return "unrelated"
-        if search.text.has_literal(search.best.fillings):
-            return "literal"
-        if any(len(r) > 1 and max(c for _, c in r.values()) - min(c for _, c in r.values()) < SAME for r in rankings):
-            return "unread"
-        if self.judge == "encoder" and cosine >= EXACT:
-            return "verified"
-        is_likely = cosine >= NEAR and min(gap.probability for gap in gaps) >= LIKELY
-        return "likely" if is_likely else "undecided"

@@ -26,8 +26,6 @@ from .gap_states_embinv import spliced
 from .settings_embinv import FillSettings
 
 
-# times as many proposals are tried, and checked, once a sweep has not found the text, where the judge can tell
-WIDER = 4
 # a gap's first step tries a half of the proposals, as the words around it are first guesses; once the text is found, a
 # quarter of them show how far the runners-up fall behind
 FIRST_PART, FOUND_PART = 2, 4
@@ -78,7 +76,8 @@ class GapSearch:
 
     def run(self, searches: list[TextSearch], on_step: Callable[[], None] | None = None) -> None:
         """Search for all texts side by side; `on_step` is called after each gap."""
-        self.start(searches)
+        self.start([search for search in searches if search.rehearsal is None])
+        self._rehearse([search for search in searches if search.rehearsal is not None], on_step)
         for sweep in range(self.settings.num_sweeps):
             before = [search.best.score for search in searches]
             for step in range(max(len(search.order) for search in searches)):
@@ -92,16 +91,48 @@ class GapSearch:
                 is_unrelated = search.best.cosine < UNRELATED
                 search.is_done |= is_unrelated and sweep > 0
                 if search.best.score <= score:
-                    search.is_done |= search.stop_cosine is None or search.width > 1 or is_unrelated
-                    search.width = WIDER
+                    search.is_done |= search.stop_cosine is None or search.width == search.widest or is_unrelated
+                    search.width = search.widest
             if all(search.is_done for search in searches):
                 break
+
+    def _rehearse(self, searches: list[TextSearch], on_step: Callable[[], None] | None) -> None:
+        """Search by the scout alone, and let the judge check what it finds.
+
+        First the best text and, for each gap, a runner-up. If none is exact, the `num_checked` best ones.
+        """
+        if not searches:
+            return
+        assert self.scout is not None
+        rehearsals = [one.rehearsal for one in searches if one.rehearsal is not None]
+        GapSearch(self.proposer, self.settings, self.scout, None, self.are_canonical).run(rehearsals, on_step)
+        for search, tried in zip(searches, rehearsals, strict=True):
+            search.order, search.scouted = tried.order, {key: one.vector for key, one in tried.tried.items()}
+        self._check(
+            [(one, [tried.best, *tried.runners_up()]) for one, tried in zip(searches, rehearsals, strict=True)]
+        )
+        self._check([
+            (one, sorted(tried.tried.values(), key=lambda one: -one.score)[: self.settings.num_checked])
+            for one, tried in zip(searches, rehearsals, strict=True) if not one.is_done
+        ])  # fmt: skip
+        for search in searches:
+            search.is_done |= search.best.cosine < UNRELATED
+
+    def _check(self, found: list[tuple[TextSearch, list[Hypothesis]]]) -> None:
+        """Embed hypotheses of the scout that were not tried, and keep the best."""
+        new = {(id(search), one.fillings): (search, one) for search, tried in found for one in tried}
+        fresh = [(search, one) for search, one in new.values() if one.fillings not in search.tried]
+        self._judge([(search, one.fillings, one.log_p) for search, one in fresh])
+        for search, _ in found:
+            search.rank(self.settings.num_beams)
 
     def start(self, searches: list[TextSearch]) -> None:
         """A first filling of all gaps by the denoiser alone, and the order of the gaps, by its certainty.
 
         Each gap is judged with its second likeliest filling, too: a vector that says nothing of a gap shows at once.
         """
+        if not searches:
+            return
         states = [self._masked(search) for search in searches]
         pairs = list(zip(searches, states, strict=True))
         jobs = [(search, state, gap) for search, state in pairs for gap in search.open]
@@ -238,5 +269,5 @@ class GapSearch:
         targets = torch.stack([search.target for search, _, _ in texts]).cpu()
         cosines = (vectors.double() * targets).sum(dim=-1).tolist()
         for (search, fillings, log_p), vector, cosine in zip(texts, vectors, cosines, strict=True):
-            score = cosine + search.likelihood_weight * sum(log_p)
+            score = cosine + search.likelihood_weight * (1 - cosine) * sum(log_p)
             search.tried[fillings] = Hypothesis(fillings, log_p, vector, cosine, score)

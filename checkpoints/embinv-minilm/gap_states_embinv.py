@@ -21,6 +21,9 @@ SCORE_TO_NATS = 100.0
 # log p that a mark is given as part of the text itself, and a move of words between gaps: enough to be tried
 LITERAL = MOVED = -5.0
 
+# times as many proposals are tried, and checked, once a sweep has not found the text, where the judge can tell
+WIDER = 4
+
 Filling = tuple[int, ...]  # the tokens of one gap
 Fillings = tuple[Filling, ...]
 Proposal = tuple[Filling, float]  # tokens of a gap, and their log p
@@ -122,7 +125,8 @@ class Hypothesis:
     Attributes:
         fillings: the tokens of each gap.
         log_p: the log-likelihood of each gap's filling when it was proposed.
-        vector: (D,) of the whole text, by the judge. cosine: of it with e. score: cosine + λ · the sum of log_p.
+        vector: (D,) of the whole text, by the judge. cosine: of it with e.
+        score: cosine + λ · (1 − cosine) · the sum of log_p.
     """
 
     fillings: Fillings
@@ -155,10 +159,10 @@ class TextSearch:
         most: tokens that the whole text may have; None for any number.
         likelihood_weight: λ of the score.
         stop_cosine: of a text that the judge takes for the vector's own; None where the judge cannot tell.
-        has_scout: whether the scout chooses which of its candidates the judge embeds.
+        rehearsal: the same search by the scout alone, which goes before; None where there is no scout.
         tried: the fillings that the judge has embedded. scouted: vectors (D,) by the scout.
         beam: the best hypotheses, the best first. order: the gaps, the most certain first.
-        width: factor of the number of proposals.
+        width: factor of the number of proposals. widest: which it has once a sweep at 1 improves nothing.
         open: the gaps that no step has filled yet: proposals for the others see [MASK] there.
     """
 
@@ -168,14 +172,20 @@ class TextSearch:
     most: int | None = None
     likelihood_weight: float = 0.0
     stop_cosine: float | None = None
-    has_scout: bool = False
+    rehearsal: "TextSearch | None" = None
     tried: dict[Fillings, Hypothesis] = field(default_factory=dict)
     scouted: dict[Fillings, Tensor] = field(default_factory=dict)
     beam: list[Hypothesis] = field(default_factory=list)
     order: list[int] = field(default_factory=list)
     open: set[int] = field(default_factory=set)
     width: int = 1
+    widest: int = WIDER
     is_done: bool = False
+
+    @property
+    def has_scout(self) -> bool:
+        """Whether the scout chooses which of its candidates the judge embeds."""
+        return self.rehearsal is not None
 
     @property
     def best(self) -> Hypothesis:
@@ -190,6 +200,13 @@ class TextSearch:
     def is_new(self, fillings: Fillings) -> bool:
         """Whether they were not tried and are not too long."""
         return fillings not in self.tried and (self.most is None or len(self.text.ids(fillings)) <= self.most)
+
+    def runners_up(self) -> list[Hypothesis]:
+        """For each gap the best hypothesis with another filling there, if there is one."""
+        ranked = sorted(self.tried.values(), key=lambda one: -one.score)
+        gaps = range(len(self.text.gaps))
+        found = (next((one for one in ranked if one.fillings[gap] != self.best.fillings[gap]), None) for gap in gaps)
+        return [one for one in found if one is not None]
 
     def rank(self, num_beams: int) -> None:
         """Keep the best of what was tried; a text that the vector is exactly of ends the search."""

@@ -1,6 +1,6 @@
 """What the cosine of a recovered text with its vector says of it, in words."""
 
-# what a verdict says, by its name; the names are those of `filling_embinv` where they mean the same
+# what a verdict says, by its name; the names are those of `filled_embinv` where they mean the same
 TEXT_VERDICTS = {
     "verified": "almost certainly the exact text",
     "likely": "probably the exact text",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors_embinv import EmbInvError
-from ..filling_embinv import VERDICTS
+from ..filled_embinv import VERDICTS
 from ..gap_marks_embinv import MARKS
 from ..inversion.fillings import Redaction, fill_file
 from ..stores.vectors import open_vectors

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from modeling_embinv.cli import fill
 from modeling_embinv.cli.main import main
-from modeling_embinv.filling_embinv import VERDICTS
+from modeling_embinv.filled_embinv import VERDICTS
 from modeling_embinv.gap_marks_embinv import MARKS
 from modeling_embinv.inversion import fillings
 from modeling_embinv.inversion.terminal import print_fillings

@@ -7,12 +7,11 @@ import pytest
 import torch
 
 from modeling_embinv.errors_embinv import EmbInvError
-from modeling_embinv.filling_embinv import NUM_ALTERNATIVES, VERDICTS, _Finish
+from modeling_embinv.filled_embinv import NUM_ALTERNATIVES, VERDICTS, Finish
 from modeling_embinv.fingerprint_embinv import Fingerprint
 from modeling_embinv.gap_marks_embinv import GapReader
 from modeling_embinv.gap_proposals_embinv import Proposer, WindowDenoiser
 from modeling_embinv.gap_states_embinv import Gap, Hypothesis, Job, RedactedText, TextSearch
-from modeling_embinv.generation_config_embinv import Calibration
 from tests.conftest import END, MASK, VOCAB, awaken, tiny_model, unit_vectors, with_surrogate
 from tests.shipped.test_gaps import SPECIAL, TOKENIZER, WORDS
 
@@ -141,12 +140,30 @@ def test_probabilities_are_a_distribution():
 
 
 def test_the_scout_saves_calls_of_the_encoder():
-    """Without a scout the encoder embeds every proposal; with one `num_checked` in each step, and the start."""
+    """Without a scout the encoder embeds every proposal; with one `num_checked` in each step, and what it found."""
     model = with_surrogate()
     row = [*TEXT[:3], MASK, *TEXT[4:]]
     target = torch.nn.functional.normalize(vector_of(TEXT) + 0.3 * unit_vectors(1, seed=4), dim=-1)
-    output = model.fill(target, [row], feedback=encode_ids, num_checked=5, num_sweeps=2, num_proposals=30)
-    assert 0 < output.num_feedback_calls <= 2 + 2 * 5 and output.num_surrogate_calls > output.num_feedback_calls
+    output = model.fill(target, [row], feedback=encode_ids, num_checked=5, num_sweeps=1, num_proposals=30)
+    assert 0 < output.num_feedback_calls <= 2 + 2 * 5 < 30 and output.num_surrogate_calls > output.num_feedback_calls
+
+
+def test_the_encoder_checks_what_the_surrogate_found():
+    """A surrogate that finds the text by itself: the encoder embedded a dozen fillings of each gap, not two."""
+    model = with_surrogate()
+    row, seen = [*TEXT[:3], MASK, *TEXT[4:6], MASK], []
+
+    def encoder(ids: torch.Tensor) -> torch.Tensor:
+        seen.append(ids)
+        return model.embed(ids)
+
+    own = model.embed(torch.tensor([[*TEXT, END]]))
+    shown: list = []
+    output = model.fill(own, [row], feedback=encoder, on_step=lambda texts: shown.append(texts[0].verdict))
+    assert output.texts[0].ids == tuple(TEXT) and output.texts[0].verdict == "verified"
+    assert output.num_feedback_calls == 1 + 2 and len(torch.cat(seen)) == 3
+    assert shown and "verified" not in shown  # the surrogate's steps are shown as its own
+    assert all(gap.alternatives for gap in output.texts[0].gaps)
 
 
 def test_a_long_text_takes_no_scout_from_the_others():
@@ -159,9 +176,8 @@ def test_a_long_text_takes_no_scout_from_the_others():
     both = model.fill(target.repeat(2, 1), [short, long], feedback=encode_ids, **settings)
     assert [one.ids for one in both.texts] == [one.texts[0].ids for one in alone]
     assert both.num_feedback_calls == sum(one.num_feedback_calls for one in alone)
-    assert (
-        alone[0].num_feedback_calls <= 2 + 4 < 20 <= alone[1].num_feedback_calls and alone[1].num_surrogate_calls == 0
-    )
+    assert alone[0].num_feedback_calls <= 2 + 2 * 4 < 20 <= alone[1].num_feedback_calls
+    assert alone[1].num_surrogate_calls == 0
 
 
 def test_vectors_of_another_encoder_are_named():
@@ -446,7 +462,7 @@ def test_a_surrogate_judges_texts_longer_than_the_canvas(judge):
         assert len(output.texts[0].ids) == 19 and 8 <= output.num_surrogate_calls <= 2 + 8
     else:
         output = model.fill(unit_vectors(1), [long], feedback=encode_ids, **settings)
-        assert output.num_feedback_calls <= 2 + 2 < 8 <= output.num_surrogate_calls
+        assert output.num_feedback_calls <= 2 + 2 * 2 < 8 <= output.num_surrogate_calls
     with pytest.raises(EmbInvError, match="text 0 has at least 20 tokens; the surrogate judges 19 at most"):
         model.fill(unit_vectors(1), [[*long, 7]])
 
@@ -468,22 +484,29 @@ def test_a_partial_filling_that_cannot_win_is_dropped():
     assert proposer._promising([replace(jobs[0], count=4)], done, partial) == partial
 
 
-def test_in_a_long_text_the_cosine_ranks_alone_and_small_differences_count():
-    """λ · log p outweighed what one of 60 tokens changes: the denoiser's first choice stood, whatever the vector said.
+def test_the_likelihood_decides_as_far_as_the_vector_does_not():
+    """λ · log p outweighed what a word changes: near the vector the denoiser's first choice stood against its cosine.
 
-    The probability was that of a short text, too, where the same difference in cosine means little.
+    The better the surrogate and the longer the text, the more often. Far from the vector log p has to decide.
     """
     model, long = with_surrogate(), [*range(5, 17), MASK, *range(20, 26)]
     model.config.surrogate_length = 19
-    target = model.embed(torch.tensor([[*range(5, 17), 40, *range(20, 26), END]]))
-    (filled,) = model.fill(target, [long], num_proposals=2 * VOCAB, num_sweeps=1).texts
-    assert filled.ids[12] == 40 and filled.cosine > 0.9999
-    (weighed,) = model.fill(target, [long], num_proposals=2 * VOCAB, num_sweeps=1, likelihood_weight=10.0).texts
-    assert weighed.ids[12] != 40
+    own = model.embed(torch.tensor([[*range(5, 17), 40, *range(20, 26), END]]))
+    far = torch.nn.functional.normalize(own + 0.8 * unit_vectors(1, seed=9), dim=-1)
+    settings = {"num_proposals": 2 * VOCAB, "num_sweeps": 1}
+    for weight in (0.0, 10.0):
+        (filled,) = model.fill(own, [long], likelihood_weight=weight, **settings).texts
+        assert filled.ids[12] == 40 and filled.cosine > 0.9999
+    nearest, likeliest = (model.fill(far, [long], likelihood_weight=w, **settings).texts[0] for w in (0.0, 10.0))
+    assert nearest.cosine > likeliest.cosine
+
+
+def test_small_differences_of_a_long_text_count():
+    """The probability was that of a short text, where the same difference in cosine means little."""
     ranking = {(1,): (0.5, 0.9), (2,): (0.499, 0.9)}
-    finish = _Finish(None, "surrogate", Calibration(), 11)
+    finish = Finish(None, "surrogate", lambda p, _, cosine: p, 11)
     short, same, twice = (finish._chances(ranking, (1,), 1, count)[(1,)] for count in (5, 11, 22))
     assert short == same < twice
-    sure = _Finish(None, "surrogate", Calibration(bias=20.0), 11)
+    sure = Finish(None, "surrogate", lambda p, _, cosine: 0.999, 11)
     far, farther = (sure._chances({(1,): (0.5, 0.9), (2,): (0.5, 0.9)}, (1,), 1, count)[(1,)] for count in (44, 45))
     assert far > 0.99 and farther == pytest.approx(0.5)

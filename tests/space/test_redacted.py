@@ -10,7 +10,7 @@ from redacted import BAR, Attack, Both, attack, checked, redact, words_of
 from redacted_html import both_html, holds_html
 
 from modeling_embinv.errors_embinv import EmbInvError
-from modeling_embinv.filling_embinv import NEAR, VERDICTS, Alternative, FilledGap, FilledText
+from modeling_embinv.filled_embinv import NEAR, VERDICTS, Alternative, FilledGap, FilledText
 from tests.space.conftest import all_stopped, running
 
 gradio_client = pytest.importorskip("gradio_client", reason="the Space needs gradio: pip install 'embinv[space]'")
@@ -199,7 +199,8 @@ def test_a_visitor_hides_words_and_sees_them_come_back(app, visit, hold, monkeyp
     assert 0 <= page.locator(".attack").first.bounding_box()["y"] < 400  # the page has gone there
     heard = page.locator("#redacted-message [aria-live=polite] .heard")
     heard.wait_for(state="attached")
-    assert heard.inner_text() == "Done. 1 of 1 hidden word came back. With another vector: 0 of 1 hidden word came back."
+    back = "of 1 hidden word came back."
+    assert heard.inner_text() == f"Done. 1 {back} With another vector: 0 {back}"
 
     fill = app.inverter.model.fill  # the search is over before a busy browser shows that it began, unless it is held
 
