@@ -14,7 +14,7 @@ from modeling_embinv.gap_proposals_embinv import Proposer, WindowDenoiser
 from modeling_embinv.gap_states_embinv import Gap, Hypothesis, Job, RedactedText, TextSearch
 from modeling_embinv.generation_config_embinv import Calibration
 from tests.conftest import END, MASK, VOCAB, awaken, tiny_model, unit_vectors, with_surrogate
-from tests.shipped.test_gaps import SPECIAL, TOKENIZER, WORDS
+from tests.shipped.word_tokenizer import SPECIAL, TOKENIZER, WORDS
 
 TABLE = unit_vectors(VOCAB, seed=5)
 POSITIONS = unit_vectors(40, seed=6)
