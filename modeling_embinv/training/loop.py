@@ -37,6 +37,7 @@ from .corrections import write_hypotheses, writing_operations
 from .drafts import draft_operations, write_drafts
 from .flops import matmul_rate
 from .losses import LENGTH_PARTS, causal_loss, causal_operations, masked_loss, masked_operations
+from .machine import dtype_of
 from .validation import ValidationSet, all_scores
 
 # updates after which an accelerator is asked whether all losses were finite: reading one means waiting for it
@@ -88,7 +89,7 @@ class Run:
         config, accelerator, progress = self.config, self.accelerator, self.progress
         if config.resume and (loaded := load_newest(accelerator, self.folder)):
             accelerator.print(f"continuing from {loaded}")
-        dtype = _compute_dtype(accelerator)
+        dtype = dtype_of(accelerator.mixed_precision)
         limit = matmul_rate(accelerator.device, dtype)
         accelerator.print(f"matrix products on this device: {limit / 1e12:.2f} TFLOP/s in {dtype}")
         bar = tqdm(
@@ -294,7 +295,3 @@ def _whole(value: Tensor | None) -> Tensor:
     if value is None:
         return torch.zeros(())
     return torch.as_tensor(value.full_tensor() if hasattr(value, "full_tensor") else value)
-
-
-def _compute_dtype(accelerator: Accelerator) -> torch.dtype:
-    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision, torch.float32)
