@@ -14,7 +14,7 @@ from tables import table
 ROOT = Path(__file__).parents[2]
 TEXTS = results.texts()
 README, CARD = ROOT / "README.md", ROOT / "checkpoints" / "embinv-minilm" / "README.md"
-# the audit's page is filled from a report of `embinv audit`, and has thresholds of its own
+# the audit's page has the thresholds of its command, and figures of single runs
 PAGES = [path for path in TEXTS if path.is_relative_to(ROOT / "docs") and path.name != "audit.md"]
 MOST_WORDS = 1200
 
