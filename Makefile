@@ -19,7 +19,7 @@ demo: $(STAMP)
 	$(BIN)/embinv demo
 	$(BIN)/embinv demo --num-candidates 16 --num-corrections 20 --feedback encoder
 
-# every figure, table and plot of README, model card and docs/results, from the JSON of results
+# every figure, table and plot of README, model card and docs, from the JSON of results
 results: $(STAMP)
 	$(BIN)/python experiments/results.py
 

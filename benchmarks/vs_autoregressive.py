@@ -32,9 +32,10 @@ from modeling_embinv.evaluation.report import cells, markdown_table
 from modeling_embinv.loading import load_inverter
 from modeling_embinv.runtime import generator_for, keep_large_blocks
 from modeling_embinv.texts_embinv import decode_rows
+from modeling_embinv.training.arguments import parse_training_config
 from modeling_embinv.training.assemble import train
 from modeling_embinv.training.bag_of_words import bag_of_words_loss
-from modeling_embinv.training.config import TrainingConfig, parse_training_config
+from modeling_embinv.training.config import TrainingConfig
 from modeling_embinv.training.flops import operation_counter, training_flops
 from modeling_embinv.training.optimizers import new_optimizers
 

@@ -37,14 +37,15 @@ from modeling_embinv.evaluation.report import cells, markdown_table
 from modeling_embinv.loading import load_inverter
 from modeling_embinv.runtime import generator_for, keep_large_blocks
 from modeling_embinv.texts_embinv import decode_rows
-from modeling_embinv.training.assemble import build_model, train
+from modeling_embinv.training.assemble import train
 from modeling_embinv.training.bag_of_words import warm_up_on_words
 from modeling_embinv.training.checkpoints import export
 from modeling_embinv.training.config import TrainingConfig
 from modeling_embinv.training.drafts import draft_operations
 from modeling_embinv.training.flops import training_flops
-from modeling_embinv.training.loop import LENGTH_PARTS
+from modeling_embinv.training.losses import LENGTH_PARTS
 from modeling_embinv.training.machine import precision_of
+from modeling_embinv.training.run_model import build_model
 from modeling_embinv.training.validation import ValidationSet, causal_score
 
 FOLDER = Path(__file__).parent

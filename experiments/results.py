@@ -1,4 +1,4 @@
-"""Fill the figures and tables of README, model card and docs/results from the JSON of results.
+"""Fill the figures and tables of README, model card and docs from the JSON of results.
 
     python experiments/results.py           # `make results`; with --check nothing is written
 
@@ -23,7 +23,7 @@ from tables import table
 
 from modeling_embinv.data.files import write_text
 
-TEXTS = ("README.md", "checkpoints/embinv-minilm/README.md", "docs/results/*.md")
+TEXTS = ("README.md", "checkpoints/embinv-minilm/README.md", "docs/**/*.md")
 MARKER = re.compile(r"<!--(figure|table|demo):([\w.-]+)-->(.*?)<!--/\1-->", flags=re.S)
 CARD = ROOT / "checkpoints" / "embinv-minilm"
 # of the demo's six, in the README
@@ -97,10 +97,12 @@ def figure(entry: str | dict, interval: bool = False) -> str:
 
     Args:
         entry: a path (see `measured`), or `of`, a path, with `over` or `minus`, a path too, `times`, a factor, and
-            `digits`: 2 for a cosine, else 1.
+            `digits`: 2 for a cosine, else 1; or `paper`, a figure as the paper prints it.
         interval: the 95 % interval stands behind the mean.
     """
     entry = {"of": entry} if isinstance(entry, str) else entry
+    if "paper" in entry:
+        return entry["paper"]
     digits = entry.get("digits", 2 if entry["of"].endswith("cosine") else 1)
     if interval:
         return find(entry["of"]).shown(digits)

@@ -62,6 +62,13 @@ def awaken(model: EmbInvForMaskedDiffusion, seed: int = 0) -> EmbInvForMaskedDif
     return model
 
 
+def causal_model(family: str = "bert", **overrides) -> EmbInvForMaskedDiffusion:
+    """An inverter that knows both orders, awake."""
+    model = awaken(tiny_model(family, **{"num_condition_tokens": 2, "causal_share": 0.5, **overrides}))
+    model.get_input_embeddings().weight.data.mul_(10)  # surer of its tokens, so that texts differ
+    return model
+
+
 def unit_vectors(count: int, dim: int = 16, seed: int = 0) -> torch.Tensor:
     vectors = torch.randn(count, dim, generator=torch.Generator().manual_seed(seed))
     return vectors / vectors.norm(dim=1, keepdim=True)

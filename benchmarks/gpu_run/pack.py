@@ -18,7 +18,8 @@ from modeling_embinv.data.encoders import load_encoder
 from modeling_embinv.data.sources import read_texts
 from modeling_embinv.data.spans import TokenizedCorpus
 from modeling_embinv.errors_embinv import EmbInvError
-from modeling_embinv.training.config import TrainingConfig, parse_training_config
+from modeling_embinv.training.arguments import parse_training_config
+from modeling_embinv.training.config import TrainingConfig
 
 from . import corpus, parcels
 from . import encoder as encoder_files

@@ -33,7 +33,7 @@ def run_train(arguments: list[str], prog: str) -> None:
         EmbInvError: for impossible settings or data.
         OSError: for a checkpoint that cannot be read or written.
     """
-    from ..training.config import parse_training_config
+    from ..training.arguments import parse_training_config
 
     try:
         config = parse_training_config(arguments, prog, epilog(_EXAMPLES.replace("PROG", prog)))

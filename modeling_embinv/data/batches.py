@@ -1,6 +1,5 @@
 """Batches for training: a pure function of (seed, index), so that a resumed run repeats an uninterrupted one."""
 
-import os
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +14,7 @@ from ..texts_embinv import decode_rows
 from .chunks import ChunkSampler
 from .encoders import Encoder, SentenceEncoder
 from .pairs import load_pairs, read_manifest
+from .parts import PartFolder
 from .spans import SpanSampler
 
 
@@ -129,7 +129,7 @@ class ChunkBatches(SpanBatches):
     def __init__(self, sampler: ChunkSampler, encoder: Encoder, size: int, folder: Path) -> None:
         super().__init__(sampler, encoder)
         self.piece = min(self.PIECE, size)
-        self.size, self.folder = size - size % self.piece, folder
+        self.size, self.parts = size - size % self.piece, PartFolder(folder)
         self._rows = np.zeros((self.size, sampler.most), dtype=np.int32)
         self._vectors = np.zeros((self.size, encoder.embedding_dim), dtype=np.float32)
         self._ready: set[int] = set()
@@ -156,12 +156,11 @@ class ChunkBatches(SpanBatches):
     def _fill(self, piece: int) -> None:
         """Read the vectors of a piece from its file, or make that file."""
         ids = self.sampler.batch(piece, self.piece)
-        path = self.folder / f"{piece:06d}.npy"
+        path = self.parts.folder / f"{piece:06d}.npy"
         if not path.exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f"{path.stem}.{os.getpid()}.partial.npy")
-            np.save(partial, embed_rows(self.encoder, ids).cpu().numpy())
-            partial.replace(path)
+            vectors = embed_rows(self.encoder, ids).cpu().numpy()
+            with self.parts.written(path.name, is_shared=True) as partial, partial.open("wb") as file:
+                np.save(file, vectors)
         rows = slice(piece * self.piece, (piece + 1) * self.piece)
         self._rows[rows], self._vectors[rows] = ids.numpy(), np.load(path)
         self._ready.add(piece)

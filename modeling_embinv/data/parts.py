@@ -48,11 +48,15 @@ class PartFolder:
         return not changed
 
     @contextmanager
-    def written(self, name: str) -> Iterator[Path]:
-        """A path for the content of the file `name` (`a.txt`, or `train/a.txt`), which it becomes at the end."""
+    def written(self, name: str, is_shared: bool = False) -> Iterator[Path]:
+        """A path for the content of the file `name` (`a.txt`, or `train/a.txt`), which it becomes at the end.
+
+        is_shared: other processes may write the same content at the same time, each under a name of its own.
+        """
         target = self.folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f"{target.name}.partial")
+        process = f".{os.getpid()}" if is_shared else ""
+        partial = target.with_name(f"{target.name}{process}.partial")
         yield partial
         with partial.open("r+b") as content:
             os.fsync(content.fileno())  # or a power cut may keep the new name and lose the content

@@ -13,7 +13,7 @@ from ..evaluation.metrics import rank_correlation
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..runtime import generator_for
 from .flops import training_flops
-from .loop import LENGTH_PARTS
+from .losses import LENGTH_PARTS
 from .part import COUNTED_BATCHES, PartRun
 
 # held-out vectors, and texts that the inverter writes for each: the surrogate must rank these as the encoder does

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from accelerate import Accelerator
@@ -33,15 +33,15 @@ from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..runtime import generator_for
 from .checkpoints import EMA, Progress, export, in_all, load_newest, save_checkpoint
 from .config import TrainingConfig
-from .corrections import added_positions, write_hypotheses, writing_operations
+from .corrections import write_hypotheses, writing_operations
 from .drafts import draft_operations, write_drafts
-from .flops import matmul_rate, training_flops
-from .validation import ValidationSet, causal_score, correction_scores, generation_scores, masked_scores
+from .flops import matmul_rate
+from .losses import LENGTH_PARTS, causal_loss, causal_operations, masked_loss, masked_operations
+from .machine import dtype_of
+from .validation import ValidationSet, all_scores
 
 # updates after which an accelerator is asked whether all losses were finite: reading one means waiting for it
 CHECKED_UPDATES = 20
-# parts of similar length in which a causal batch is computed: its rows need not be as wide as its longest text
-LENGTH_PARTS = 4
 
 
 class Run:
@@ -89,7 +89,7 @@ class Run:
         config, accelerator, progress = self.config, self.accelerator, self.progress
         if config.resume and (loaded := load_newest(accelerator, self.folder)):
             accelerator.print(f"continuing from {loaded}")
-        dtype = _compute_dtype(accelerator)
+        dtype = dtype_of(accelerator.mixed_precision)
         limit = matmul_rate(accelerator.device, dtype)
         accelerator.print(f"matrix products on this device: {limit / 1e12:.2f} TFLOP/s in {dtype}")
         bar = tqdm(
@@ -226,23 +226,12 @@ class Run:
         return noise_batch(input_ids, embedding, self.noise, generator_for(self.config.seed, index))
 
     def loss(self, batch: NoisedBatch) -> Tensor:
-        """Σ over rows of w(t) Σ over scored positions of −log p (Eq. 4), logits at these positions only."""
-        device = self.accelerator.device
-        rows, length = batch.input_ids.shape
+        """The loss of the masked order, after some of the visible tokens became the model's own."""
         write_drafts(self.model, self.bare_model, batch)
         self.flops += draft_operations(self.bare_model, batch)
-        self.flops += training_flops(self.bare_model, rows, length, len(batch.positions))
+        self.flops += masked_operations(self.bare_model, batch)
         weights = loss_weights(self.config.loss_weight, batch.timestep, batch.masked, self.noise.schedule)
-        row_weights = weights[batch.positions // length] * batch.position_weights
-        return self.model(
-            batch.noised_ids.to(device),
-            batch.embedding.to(device),
-            batch.timestep.to(device),
-            condition_mask=batch.condition_mask.to(device),
-            positions=batch.positions.to(device),
-            targets=batch.targets.to(device),
-            target_weights=row_weights.to(device) * batch.factor,
-        ).loss
+        return masked_loss(self.model, batch, weights, self.accelerator.device)
 
     def causal_batch(self, index: int, canvas: int, kind: UpdateKind) -> CausalBatch:
         """Batch `index` of all processes for learning from left to right; to correct, every text has its vector."""
@@ -263,29 +252,10 @@ class Run:
         return self.causal_loss(batch)
 
     def causal_loss(self, batch: CausalBatch) -> Tensor:
-        """Mean −log p of the texts and their ends, from left to right."""
-        device, tokens = self.accelerator.device, int(batch.text.sum())
-        loss = torch.zeros((), device=device)
-        for part in batch.by_length(LENGTH_PARTS):
-            (rows, length), positions = part.input_ids.shape, part.positions
-            count = len(positions)
-            inputs = added_positions(self.bare_model, part.hypothesis) + length - 1  # the last token is no input
-            self.flops += training_flops(self.bare_model, rows, inputs, count)
-            loss = (
-                loss
-                + self.model(
-                    part.input_ids.to(device),
-                    part.embedding.to(device),
-                    None,
-                    condition_mask=part.condition_mask.to(device),
-                    positions=positions.to(device),
-                    targets=part.targets.to(device),
-                    target_weights=torch.full((count,), 1 / tokens, device=device) * part.factor,
-                    causal=True,
-                    hypothesis=part.hypothesis,
-                ).loss
-            )
-        return loss
+        """The loss of the causal order, with the hypotheses that the batch has."""
+        parts = batch.by_length(LENGTH_PARTS)
+        self.flops += causal_operations(self.bare_model, parts)
+        return causal_loss(self.model, parts, self.accelerator.device)
 
     def validate(self) -> None:
         """Log held-out scores of the averaged weights, and keep the best of them."""
@@ -305,22 +275,8 @@ class Run:
 
     def held_out_scores(self) -> tuple[dict[str, float], list[tuple[str, str]]]:
         """Scores, "loss" among them, and pairs (original, recovered)."""
-        share = self.config.causal_share
-        settings: dict[str, Any] = {}
-        scores = masked_scores(self.bare_model, self.held_out)
-        if share:
-            scores["loss_causal"] = causal_score(self.bare_model, self.held_out)
-        if share == 1:  # of the order that was learned
-            scores["loss"], settings = scores["loss_causal"], {"strategy": "autoregressive"}
         parts = self.bare_model, self.tokenizer, self.encoder, self.held_out
-        generated, samples = generation_scores(*parts, **settings)
-        if 0 < share < 1:
-            drafts, samples = generation_scores(*parts, strategy="autoregressive")
-            scores |= {f"draft_{name}": value for name, value in drafts.items()}
-        if self.config.correction_share and self.held_out.generation_size:
-            corrected = correction_scores(*parts)
-            scores |= {f"corrected_{name}": value for name, value in corrected.items()}
-        return scores | generated, samples
+        return all_scores(*parts, self.config.causal_share, self.config.correction_share)
 
     def export(self, name: str) -> Path:
         """Write the averaged weights as a folder that `AutoModel` loads."""
@@ -339,7 +295,3 @@ def _whole(value: Tensor | None) -> Tensor:
     if value is None:
         return torch.zeros(())
     return torch.as_tensor(value.full_tensor() if hasattr(value, "full_tensor") else value)
-
-
-def _compute_dtype(accelerator: Accelerator) -> torch.dtype:
-    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision, torch.float32)

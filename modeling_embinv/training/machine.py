@@ -27,6 +27,11 @@ def precision_of(wanted: Precision) -> str:
     return "bf16" if has_fast_bf16() else "no"
 
 
+def dtype_of(precision: str) -> torch.dtype:
+    """The floats of matrix products under accelerate's word: float32 for "no"."""
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
+
+
 def has_fast_bf16() -> bool:
     """Whether the device of this process has units for bfloat16; a processor without them is faster in float32."""
     if computes_on_cpu():

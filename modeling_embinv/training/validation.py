@@ -30,6 +30,37 @@ class ValidationSet:
     schedule: NoiseSchedule
 
 
+def all_scores(
+    model: EmbInvForMaskedDiffusion,
+    tokenizer: PreTrainedTokenizerBase,
+    encoder: Encoder,
+    held_out: ValidationSet,
+    causal_share: float,
+    correction_share: float,
+) -> tuple[dict[str, float], list[tuple[str, str]]]:
+    """Scores of what a model has learned, "loss" among them, and pairs (original, recovered).
+
+    Args:
+        tokenizer, encoder: the inverter's, and what measures the texts that it generates.
+        causal_share, correction_share: shares of the updates that learned the causal order, and to correct.
+    """
+    settings: dict[str, Any] = {}
+    scores = masked_scores(model, held_out)
+    if causal_share:
+        scores["loss_causal"] = causal_score(model, held_out)
+    if causal_share == 1:  # of the order that was learned
+        scores["loss"], settings = scores["loss_causal"], {"strategy": "autoregressive"}
+    parts = model, tokenizer, encoder, held_out
+    generated, samples = generation_scores(*parts, **settings)
+    if 0 < causal_share < 1:
+        drafts, samples = generation_scores(*parts, strategy="autoregressive")
+        scores |= {f"draft_{name}": value for name, value in drafts.items()}
+    if correction_share and held_out.generation_size:
+        corrected = correction_scores(*parts)
+        scores |= {f"corrected_{name}": value for name, value in corrected.items()}
+    return scores | generated, samples
+
+
 @torch.no_grad()
 def masked_scores(model: EmbInvForMaskedDiffusion, held_out: ValidationSet) -> dict[str, float]:
     """Mean −log p per masked token, over all noise levels and fully masked, under masks that never change."""

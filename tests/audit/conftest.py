@@ -1,6 +1,8 @@
-"""Results of attacks as a test writes them down, without a model; an encoder that remembers."""
+"""A tiny checkpoint and a store to audit; results of attacks, written down without one; an encoder that remembers."""
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -11,7 +13,19 @@ from modeling_embinv.audit.kinds import entity
 from modeling_embinv.audit.report import Report
 from modeling_embinv.audit.sample import Sample
 from modeling_embinv.audit.tiers import OTHER_TEXT, TierResult
+from modeling_embinv.cli.main import main
+from modeling_embinv.cli.options import CHECKPOINT
+from modeling_embinv.configuration_embinv import EmbInvConfig
 from modeling_embinv.data.encoders import SentenceEncoder
+from modeling_embinv.training.backbone import prepare_tokenizer
+from modeling_embinv.training.checkpoints import export
+from tests.hub.tiny_folder import new_tiny_inverter
+
+TEXTS = [
+    "Where is my new card?", "The transfer to Oslo has not arrived.", "I was charged twice for one coffee.",
+    "Can I change my address online?", "My phone was stolen on Friday.", "The app rejects my fingerprint.",
+    "How long does a refund take?", "Call Karen Miller at +1 212 555 0199 about her account.",
+]  # fmt: skip
 
 
 def entities(text: str, **pieces):
@@ -58,3 +72,37 @@ def remembering():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SentenceEncoder, "encode", remembered)
         yield
+
+
+def write(path, vectors, **columns):
+    """A parquet file of vectors and other columns."""
+    pq.write_table(pa.table({"embedding": pa.array(list(vectors), pa.list_(pa.float32())), **columns}), path)
+    return path
+
+
+def run(capsys, *arguments) -> tuple[int, str, str]:
+    """`embinv audit` with these arguments: its exit status, output and error output."""
+    code = main(["audit", *map(str, arguments)])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture(scope="package")
+def model(encoder, tmp_path_factory):
+    """A folder of a checkpoint without a surrogate, which knows its encoder's vectors."""
+    torch.manual_seed(0)
+    fingerprint = EmbInvConfig.from_pretrained(CHECKPOINT).encoder_fingerprint
+    sizes = {"embedding_dim": 384, "encoder_id": "sentence-transformers/all-MiniLM-L6-v2"}
+    inverter = new_tiny_inverter(encoder.tokenizer, encoder_fingerprint=fingerprint, **sizes)
+    return export(inverter, prepare_tokenizer(encoder.tokenizer), tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="package")
+def vectors(encoder) -> np.ndarray:
+    return encoder.encode(TEXTS).numpy()
+
+
+@pytest.fixture(scope="package")
+def store(vectors, tmp_path_factory):
+    names = [f"T-{row}" for row in range(len(TEXTS))]
+    return write(tmp_path_factory.mktemp("store") / "dump.parquet", vectors, ticket=names, body=TEXTS)

@@ -10,8 +10,7 @@ from modeling_embinv.audit.findings import measure
 from modeling_embinv.audit.page import page
 from modeling_embinv.audit.terminal import lines
 from modeling_embinv.errors_embinv import EmbInvError
-from tests.audit.conftest import report_of, tier_result
-from tests.audit.test_command import TEXTS, model, run, store, vectors, write  # noqa: F401  (fixtures)
+from tests.audit.conftest import TEXTS, report_of, run, tier_result, write
 
 pytestmark = pytest.mark.usefixtures("remembering")
 
@@ -28,7 +27,7 @@ def test_names_are_put_in_order():
             parse_tiers(wrong)
 
 
-def test_only_the_named_attackers_are_tried(capsys, model, store, tmp_path):  # noqa: F811
+def test_only_the_named_attackers_are_tried(capsys, model, store, tmp_path):
     """Minutes of an attack that nobody asked for, or a severity of "none" where nobody attacked."""
     guesses = tmp_path / "guesses.txt"
     guesses.write_text(f"{TEXTS[0]}\n", encoding="utf-8")
@@ -54,13 +53,13 @@ def test_only_the_named_attackers_are_tried(capsys, model, store, tmp_path):  # 
         (("--tiers", "vectors", "--template", "<NAME>"), "for the attacker context"),
     ],
 )  # fmt: skip
-def test_attackers_that_cannot_be_tried_are_one_line(capsys, model, store, tmp_path, more, words):  # noqa: F811
+def test_attackers_that_cannot_be_tried_are_one_line(capsys, model, store, tmp_path, more, words):
     """A guess list that is never looked at, without a word."""
     code, printed, err = run(capsys, store, "--model", model, "--out", tmp_path / "r", *more)
     assert code == 2 and words in err and not printed and not (tmp_path / "r").exists()
 
 
-def test_nothing_to_score_against_is_said(capsys, model, vectors, tmp_path):  # noqa: F811
+def test_nothing_to_score_against_is_said(capsys, model, vectors, tmp_path):
     """Without texts and encoder the report called the severity "none", and said that it had scored."""
     source = write(tmp_path / "bare.parquet", vectors, body=[""] * len(vectors))
     arguments = (source, "--text-column", "body", "--model", model, "--limit", 3, "--out", tmp_path / "r")

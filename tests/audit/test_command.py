@@ -3,61 +3,16 @@
 import json
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-import torch
 
 from modeling_embinv.audit.guesses import rank_guesses
 from modeling_embinv.audit.public import public_sentences
 from modeling_embinv.audit.sample import Sample, draw, draw_each, subset
-from modeling_embinv.cli.main import main
-from modeling_embinv.cli.options import CHECKPOINT
-from modeling_embinv.configuration_embinv import EmbInvConfig
 from modeling_embinv.stores.vectors import open_vectors
-from modeling_embinv.training.backbone import prepare_tokenizer
-from modeling_embinv.training.checkpoints import export
-from tests.hub.tiny_folder import new_tiny_inverter
+from tests.audit.conftest import TEXTS, run, write
 
-TEXTS = [
-    "Where is my new card?", "The transfer to Oslo has not arrived.", "I was charged twice for one coffee.",
-    "Can I change my address online?", "My phone was stolen on Friday.", "The app rejects my fingerprint.",
-    "How long does a refund take?", "Call Karen Miller at +1 212 555 0199 about her account.",
-]  # fmt: skip
 pytestmark = pytest.mark.usefixtures("remembering")
 FIGURES = {"words", "f1", "exact", "cosine"}
-
-
-@pytest.fixture(scope="module")
-def model(encoder, tmp_path_factory):
-    """A folder of a checkpoint without a surrogate, which knows its encoder's vectors."""
-    torch.manual_seed(0)
-    fingerprint = EmbInvConfig.from_pretrained(CHECKPOINT).encoder_fingerprint
-    sizes = {"embedding_dim": 384, "encoder_id": "sentence-transformers/all-MiniLM-L6-v2"}
-    inverter = new_tiny_inverter(encoder.tokenizer, encoder_fingerprint=fingerprint, **sizes)
-    return export(inverter, prepare_tokenizer(encoder.tokenizer), tmp_path_factory.mktemp("tiny") / "model")
-
-
-@pytest.fixture(scope="module")
-def vectors(encoder) -> np.ndarray:
-    return encoder.encode(TEXTS).numpy()
-
-
-def write(path, vectors, **columns):
-    pq.write_table(pa.table({"embedding": pa.array(list(vectors), pa.list_(pa.float32())), **columns}), path)
-    return path
-
-
-def run(capsys, *arguments) -> tuple[int, str, str]:
-    code = main(["audit", *map(str, arguments)])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
-@pytest.fixture(scope="module")
-def store(vectors, tmp_path_factory):
-    names = [f"T-{row}" for row in range(len(TEXTS))]
-    return write(tmp_path_factory.mktemp("store") / "dump.parquet", vectors, ticket=names, body=TEXTS)
 
 
 def test_a_store_with_texts(capsys, model, store, tmp_path):

@@ -13,8 +13,7 @@ from modeling_embinv.cli.options import CHECKPOINT
 from modeling_embinv.configuration_embinv import EmbInvConfig
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.stores.rows import Skipped
-from tests.audit.conftest import report_of, tier_result
-from tests.audit.test_command import TEXTS, model, vectors  # noqa: F401  (fixtures)
+from tests.audit.conftest import TEXTS, report_of, tier_result
 
 
 @pytest.mark.parametrize(
@@ -84,7 +83,7 @@ def test_collections_that_do_not_fit_are_left_out_and_named(encoder):
         match({"m": config}, parts[1:], force=False)
 
 
-def test_a_chroma_folder_of_several_collections(capsys, model, vectors, tmp_path):  # noqa: F811
+def test_a_chroma_folder_of_several_collections(capsys, model, vectors, tmp_path):
     """A store of two collections had to be audited twice, and an empty one ended it."""
     chromadb = pytest.importorskip("chromadb")
     quiet = chromadb.config.Settings(anonymized_telemetry=False)

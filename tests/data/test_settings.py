@@ -10,7 +10,8 @@ import yaml
 
 from modeling_embinv.data.encoder_config import EncoderConfig
 from modeling_embinv.data.settings import read_yaml
-from modeling_embinv.training.config import TrainingConfig, parse_training_config
+from modeling_embinv.training.arguments import parse_training_config
+from modeling_embinv.training.config import TrainingConfig
 
 ROOT = Path(__file__).parents[2]
 RUN = dict(output_dir="x", encoder="y", pairs="z", backbone="encoder")

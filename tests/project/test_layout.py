@@ -61,6 +61,17 @@ def test_the_house_has_no_circle_and_few_storeys():
     assert max(storey(name, rooms) for name in rooms) <= MOST_STOREYS
 
 
+def test_tests_share_helpers_but_not_test_modules():
+    """A test module that imports another runs its fixtures twice, and cannot be moved or removed alone."""
+    modules = sorted((ROOT / "tests").rglob("*.py"))
+    assert len(modules) > 80
+    for path in modules:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            found = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            parts = ".".join([*found, getattr(node, "module", None) or ""]).split(".")
+            assert not [part for part in parts if part.startswith("test_")], f"{path} imports {ast.unparse(node)}"
+
+
 @pytest.mark.parametrize("path", sorted(PACKAGE.glob("*_embinv.py")), ids=lambda path: path.stem)
 def test_shipped_files_need_little(path):
     """A Hub user has torch and transformers; whatever else a file imports must come with them."""

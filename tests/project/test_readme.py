@@ -1,8 +1,11 @@
 """The README's code and commands, and the checkpoint that it names."""
 
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +69,35 @@ def test_readme_commands_run_as_printed(encoder, tmp_path, monkeypatch, capsys):
     assert len((tmp_path / "texts.jsonl").read_text().splitlines()) == 1
     assert json.loads((tmp_path / "filled.jsonl").read_text())["gaps"][0]["text"] == "fire"
     assert json.loads((tmp_path / "report" / "report.json").read_text())["source"]["rows"] == 1
+
+
+@pytest.mark.slow
+def test_readme_training_command_runs_as_printed(tmp_path):
+    """A recipe that lacks a setting, or a launcher that cannot find the package, ends a researcher's first try.
+
+    What is appended makes the run small: one layer, two updates, no compilation.
+    """
+    (command,) = re.findall(r"`(accelerate launch [^`]+)`", (ROOT / "README.md").read_text(encoding="utf-8"))
+    small = (
+        "--num-hidden-layers 1 --max-sequence-length 8 --batch-size 4 --max-steps 2 --warmup-steps 1 --log-steps 1 "
+        "--bag-of-words-steps 1 --bag-of-words-batch-size 4 --validation-size 2 --generation-size 1 --no-compile"
+    )
+    for name in ("train.py", "configs"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "my_texts.txt").write_text("".join(f"Here are {count} dogs.\n" for count in range(200)))
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1",
+        "HF_HOME": str(tmp_path / "home"),  # where a machine has its own settings of accelerate
+    }  # fmt: skip
+    done = subprocess.run(
+        shlex.split(f"{command} {small}"), cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    run = tmp_path / "runs" / "minilm_32"
+    losses = [json.loads(line).get("train/loss") for line in (run / "log.jsonl").read_text().splitlines()]
+    assert len([loss for loss in losses if loss]) == 2 and list((tmp_path / "data" / "mine").iterdir())
+    model, _ = load_inverter(run / "last")
+    assert model.config.num_condition_tokens == 1 and model.config.noise_schedule == "linear"
 
 
 def test_readme_names_files_and_targets_that_exist():

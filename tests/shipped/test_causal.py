@@ -6,16 +6,10 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import DynamicCache, TextDiffusionStreamer
 
 from modeling_embinv import EmbInvConfig
-from tests.conftest import END, MASK, PAD, VOCAB, awaken, tiny_config, tiny_model, unit_vectors
+from tests.conftest import END, MASK, PAD, VOCAB, causal_model, tiny_config, tiny_model, unit_vectors
 
 L = 12
 IDS = torch.randint(4, VOCAB, (3, L), generator=torch.Generator().manual_seed(1))
-
-
-def causal_model(family: str = "bert", **overrides):
-    model = awaken(tiny_model(family, **{"num_condition_tokens": 2, "causal_share": 0.5, **overrides}))
-    model.get_input_embeddings().weight.data.mul_(10)  # surer of its tokens, so that texts differ
-    return model
 
 
 def causal_logits(model, ids=IDS, **kwargs):

@@ -13,7 +13,7 @@ from modeling_embinv.gap_marks_embinv import GapReader
 from modeling_embinv.gap_proposals_embinv import Proposer, WindowDenoiser
 from modeling_embinv.gap_states_embinv import Gap, Hypothesis, Job, RedactedText, TextSearch
 from tests.conftest import END, MASK, VOCAB, awaken, tiny_model, unit_vectors, with_surrogate
-from tests.shipped.test_gaps import SPECIAL, TOKENIZER, WORDS
+from tests.shipped.word_tokenizer import SPECIAL, TOKENIZER, WORDS
 
 TABLE = unit_vectors(VOCAB, seed=5)
 POSITIONS = unit_vectors(40, seed=6)

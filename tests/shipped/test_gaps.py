@@ -2,46 +2,12 @@
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.gap_marks_embinv import GapReader, allowed_tokens
 from modeling_embinv.gap_states_embinv import Gap, RedactedText
 from tests.conftest import MASK
-
-WORDS = [
-    "dear",
-    "anna",
-    "li",
-    "you",
-    "owe",
-    "us",
-    "350",
-    "dollars",
-    "on",
-    "may",
-    "4",
-    ",",
-    ".",
-    ":",
-    "@",
-    "london",
-    "€",
-]
-SPECIAL = ["[PAD]", "[UNK]", "[SEP]", "[MASK]"]
-
-
-def word_tokenizer() -> PreTrainedTokenizerFast:
-    """A word a token, with the special tokens where the tiny models have them."""
-    vocabulary = {word: index for index, word in enumerate(SPECIAL + WORDS)}
-    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    roles = dict(pad_token="[PAD]", unk_token="[UNK]", sep_token="[SEP]", mask_token="[MASK]")
-    return PreTrainedTokenizerFast(tokenizer_object=backend, **roles)
-
-
-TOKENIZER = word_tokenizer()
+from tests.shipped.word_tokenizer import SPECIAL, TOKENIZER, WORDS
 
 
 def reader(**arguments) -> GapReader:

@@ -7,13 +7,11 @@ import torch
 
 from modeling_embinv.causal_embinv import PLAINLY
 from modeling_embinv.favoured_embinv import Favoured
-from modeling_embinv.generation_embinv import Denoiser
 from modeling_embinv.hypotheses_embinv import Hypotheses, Targets
 from modeling_embinv.sampler_embinv import Sampler
-from modeling_embinv.search_embinv import ClosedLoop, Judge
 from modeling_embinv.settings_embinv import SearchSettings
-from tests.conftest import END, VOCAB, awaken, bag_of_tokens, tiny_model, unit_vectors
-from tests.shipped.test_causal import causal_model
+from tests.conftest import END, VOCAB, awaken, bag_of_tokens, causal_model, tiny_model, unit_vectors
+from tests.shipped.tiny_loop import loop_of
 
 L = 12
 WORDS = torch.tensor([[5, 6, 5, 7, END, END], [8, 8, 8, 9, 10, 11], [4, END, END, END, END, END]])
@@ -47,12 +45,6 @@ def test_a_large_bonus_writes_the_words_of_its_own_hypothesis(family):
         assert Counter(text[: len(own)]) == Counter(own)
     assert len(found.unique(dim=0)) > 3  # their order is free
     assert len({int((text == END).sum()) for text in found}) > 1
-
-
-def loop_of(model, **changes):
-    settings = SearchSettings(**changes)
-    config = model.generation_config.with_changes(search=settings, max_length=L)
-    return ClosedLoop(Denoiser(model, config), settings, Judge(bag_of_tokens([]), 0.0, "surrogate"))
 
 
 def test_redrafts_are_of_their_own_text_and_vector():

@@ -16,6 +16,11 @@ PATIENCE = 120_000  # milliseconds
 # no search finds it, so each goes on to its last round unless somebody stops it
 ENDLESS = "Nine lawyers from Osaka rejected the second appeal of his landlord."
 JSON = {"Content-Type": "application/json"}
+# what the page sends for an inversion, with little work
+INVERT = [
+    "We will meet at the station on Friday evening.",
+    *(0, "confidence", 2, 1, "default", 0.05, 1, 0, "encoder", 1),
+]
 # one for all calls, since each new client reads the certificates again, which takes longer than most answers
 _http = httpx.Client(timeout=120, limits=httpx.Limits(max_keepalive_connections=0))
 

@@ -10,8 +10,7 @@ import httpx
 import pytest
 import torch
 
-from tests.space.conftest import call, go_to, running
-from tests.space.test_space_limits import INVERT
+from tests.space.conftest import INVERT, call, go_to, running
 
 gradio_client = pytest.importorskip("gradio_client", reason="the Space needs gradio: pip install 'embinv[space]'")
 ROOT = Path(__file__).parents[2]

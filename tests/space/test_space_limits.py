@@ -10,15 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.space.conftest import ENDLESS, JSON, all_stopped, call, running
+from tests.space.conftest import ENDLESS, INVERT, JSON, all_stopped, call, running
 
 httpx = pytest.importorskip("httpx")
 gradio_client = pytest.importorskip("gradio_client", reason="the Space needs gradio: pip install 'embinv[space]'")
-SENTENCE = "We will meet at the station on Friday evening."
 PART = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.npy"\r\n\r\n'
 META = {"meta": {"_type": "gradio.FileData"}}  # by which gradio knows a file
 SECRET = "xyzzy-of-a-visitor"
-INVERT = [SENTENCE, 0, "confidence", 2, 1, "default", 0.05, 1, 0, "encoder", 1]
+SENTENCE = INVERT[0]
 VECTORS = ["[1, 2]", None, "quick", "surrogate"]
 GOOD = {
     "redacted": ["The dog slept in Paris.", ["Paris"], "surrogate"],

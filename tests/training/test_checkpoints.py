@@ -16,10 +16,12 @@ from safetensors.torch import load_file
 from modeling_embinv.data import folders
 from modeling_embinv.data.files import write_json
 from modeling_embinv.data.noise import NoisedBatch
-from modeling_embinv.training.assemble import build_data, build_model, train
+from modeling_embinv.training.assemble import train
 from modeling_embinv.training.backbone import new_inverter, prepare_tokenizer
 from modeling_embinv.training.checkpoints import checkpoints, export, remove_unfinished, save_checkpoint
 from modeling_embinv.training.loop import Run
+from modeling_embinv.training.run_data import build_data
+from modeling_embinv.training.run_model import build_model
 from tests.training.tiny_runs import ROOT, TINY_TRUNK, in_two_forks, log, settings, small_tokenizer, weights
 
 

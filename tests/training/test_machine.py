@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from modeling_embinv.data.encoders import load_encoder
-from modeling_embinv.training.assemble import build_model, train
+from modeling_embinv.training.assemble import train
 from modeling_embinv.training.config import TrainingConfig
 from modeling_embinv.training.machine import attention_of, has_fast_bf16, precision_of
+from modeling_embinv.training.run_model import build_model
 from tests.training.tiny_runs import log, settings, weights
 
 

@@ -26,11 +26,12 @@ from modeling_embinv.diffusion_embinv import NoiseSchedule
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.loading import load_inverter
 from modeling_embinv.runtime import generator_for
-from modeling_embinv.training import assemble, checkpoints
+from modeling_embinv.training import checkpoints, run_model
+from modeling_embinv.training.arguments import parse_training_config
 from modeling_embinv.training.assemble import train
 from modeling_embinv.training.backbone import new_inverter, prepare_tokenizer
 from modeling_embinv.training.bag_of_words import bag_of_words_loss
-from modeling_embinv.training.config import TrainingConfig, parse_training_config
+from modeling_embinv.training.config import TrainingConfig
 from modeling_embinv.training.optimizers import new_optimizers
 from modeling_embinv.training.validation import ValidationSet, generation_scores
 from tests.conftest import tiny_model
@@ -411,5 +412,5 @@ def test_a_surrogate_of_the_encoders_own_layers_judges_what_the_encoder_reads(ra
     model, other = tiny_model(), tiny_model(seed=1)
     encoder = SimpleNamespace(weights=dict(other.trunk.named_parameters()), longest=20)
     config = SimpleNamespace(surrogate_rank=rank, surrogate_table=True, word_head_size=0)
-    assemble._only_part(model, config, SimpleNamespace(cls_token_id=7), encoder)
+    run_model._only_part(model, config, SimpleNamespace(cls_token_id=7), encoder)
     assert model.config.longest_judged == (20 if rank == model.config.hidden_size else 11)

@@ -8,6 +8,7 @@ import torch
 
 from modeling_embinv.data.batches import ChunkBatches, SpanBatches
 from modeling_embinv.data.chunks import ChunkSampler
+from modeling_embinv.data.parts import PartFolder
 from modeling_embinv.data.sources import Document
 from modeling_embinv.data.spans import TokenizedCorpus
 from modeling_embinv.training import words
@@ -144,10 +145,22 @@ def test_a_pool_is_embedded_once(encoder, monkeypatch, tmp_path):
     ids, vectors = again.batch(5, 8)
     assert encoder.calls == calls + 32
     assert torch.equal(ids, rows[5][0]) and torch.equal(vectors, rows[5][1])
+    assert {path.name for path in tmp_path.iterdir()} == {"000000.npy", "000001.npy"}
     for ids, vectors in rows[::3]:
         torch.testing.assert_close(vectors, encoder.encode_ids(ids), atol=1e-5, rtol=0)
     with pytest.raises(ValueError, match="pool of 32 texts has no batch of 33"):
         batches.batch(0, 33)
+
+
+def test_processes_may_write_the_same_piece(monkeypatch, tmp_path):
+    """The processes of a run embed one piece at the same time; under one name, one took the other's file away."""
+    parts = PartFolder(tmp_path)
+    with parts.written("000000.npy", is_shared=True) as own:
+        own.write_text("vectors")
+        monkeypatch.setattr("os.getpid", lambda: -1)
+        with parts.written("000000.npy", is_shared=True) as other:
+            other.write_text("vectors")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("000000.npy", "vectors")]
 
 
 def test_the_head_starts_from_counts(encoder, pairs):

@@ -1,0 +1,67 @@
+"""The data of a training run: prepared pairs, or spans and chunks of texts that are embedded as training goes."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from ..data.batches import Batches, ChunkBatches, PairBatches, SpanBatches, held_out_pairs
+from ..data.chunks import FEWEST, MOST, ChunkSampler
+from ..data.encoder_config import same_setting
+from ..data.encoders import Encoder
+from ..data.pairs import load_pairs, read_manifest
+from ..data.sources import read_texts, texts_digest
+from ..data.spans import SpanSampler, TokenizedCorpus
+from ..errors_embinv import EmbInvError
+from ..modeling_embinv import EmbInvForMaskedDiffusion
+from .config import TrainingConfig
+from .validation import ValidationSet
+
+
+def build_data(
+    config: TrainingConfig, encoder: Encoder, model: EmbInvForMaskedDiffusion
+) -> tuple[Batches, ValidationSet]:
+    """Training batches and the validation set: from prepared pairs, or spans that are embedded as training goes."""
+    batches: Batches
+    if config.pairs is not None:
+        _check_manifest(read_manifest(config.pairs), config, encoder)
+        batches = PairBatches(load_pairs(config.pairs, "train"), model.config.eos_token_id, config.seed)
+        ids, embedding = held_out_pairs(config.pairs, config.max_sequence_length, config.validation_size)
+    else:
+        batches = _spans(config, encoder, "train")
+        ids, embedding = _spans(config, encoder, "validation").batch(0, config.validation_size)
+    return batches, ValidationSet(ids, embedding, config.generation_size, config.noise_of(model).schedule)
+
+
+def _spans(config: TrainingConfig, encoder: Encoder, split: str) -> SpanBatches:
+    """Spans of the texts of a split; for the word head, whole chunks of them."""
+    texts, column = config.texts or [], config.text_column
+    # other texts, or changed ones, have a folder of their own in the cache
+    cache = None if config.token_cache is None else Path(config.token_cache) / texts_digest(texts, column)
+    corpus = TokenizedCorpus.build(read_texts(texts, column=column), encoder.vocabulary, cache, split)
+    if config.word_head_size:
+        return _chunks(config, encoder, corpus, split)
+    sampler = SpanSampler(corpus, config.max_sequence_length, config.seed, whole_share=config.whole_share)
+    return SpanBatches(sampler, encoder)
+
+
+def _chunks(config: TrainingConfig, encoder: Encoder, corpus: TokenizedCorpus, split: str) -> SpanBatches:
+    """Chunks of a corpus: a pool of them for training, and any for validation."""
+    most = min(MOST, encoder.read_whole_texts())
+    sampler = ChunkSampler(corpus, FEWEST, most, config.seed)
+    if split != "train":
+        return SpanBatches(sampler, encoder)
+    texts = texts_digest(config.texts or [], config.text_column)
+    name = hashlib.blake2b(repr((texts, encoder.config, most, config.seed)).encode(), digest_size=8).hexdigest()
+    return ChunkBatches(sampler, encoder, config.word_texts, Path(config.output_dir) / f"vectors-{name}")
+
+
+def _check_manifest(manifest: dict[str, Any], config: TrainingConfig, encoder: Encoder) -> None:
+    length = manifest["length"]
+    if length < config.max_sequence_length:
+        raise EmbInvError(
+            f"{config.pairs} was prepared with length {length}, this run wants {config.max_sequence_length}."
+        )
+    wanted = {f"encoder_{key}": getattr(encoder.config, key) for key in ("id", "revision", "prompt", "task")}
+    for name, value in wanted.items():
+        if not same_setting(name, manifest[name], value):
+            raise EmbInvError(f"{config.pairs} was prepared with {name} {manifest[name]}, this run wants {value}.")
