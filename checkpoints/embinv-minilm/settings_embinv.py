@@ -382,7 +382,7 @@ class FillSettings(Settings):
         0.0, 100.0,
     )  # fmt: skip
     likelihood_weight: float = setting(
-        0.1, "weight λ in the score of a text: cosine + λ · (1 − cosine) · log p(the fillings | e, the rest)",
+        0.02, "weight λ in the score of a text: cosine + λ · (1 − cosine) · log p(the fillings | e, the rest)",
         0.0, 1_000.0, detail="The farther the text is from the vector, the less its cosine tells.",
     )  # fmt: skip
 
