@@ -30,7 +30,7 @@ def page(report: Report) -> str:
 
 def _head(report: Report) -> Iterator[str]:
     sample, fits = report.sample, report.origin.looks_like is None
-    yield f"<h1>What this vector store leaks</h1><p class=soft>{escape(report.place)}</p>"
+    yield f"<h1>What this vector store leaks</h1><p class=soft>{escape(report.place)}, read {escape(report.date)}</p>"
     estimate = " (an estimate: the store holds no texts)" if report.is_estimate and report.severity else ""
     yield f"<p>Severity: {badge(report.severity)}{estimate}</p>"
     yield f"<p>{sample.total:,} vectors of {sample.vectors.shape[1]} numbers, of which {len(sample.rows):,} were "
@@ -100,12 +100,13 @@ def _kinds(report: Report) -> Iterator[str]:
                 escape(kind),
                 f"{one.whole.hits:.0f} of {one.whole.count}",
                 cell(one.whole),
-                cell(one.words),
+                floors(one.whole),
+                cell(one.words, with_floor=True),
                 bar(one.whole),
             )
             for kind, one in result.kinds.items()
         ]
-        yield table(("Kind", "Came back whole", "Share", "Of their words", ""), rows)
+        yield table(("Kind", "Came back whole", "Share", "Floors", "Of their words", ""), rows)
 
 
 def _examples(report: Report) -> Iterator[str]:

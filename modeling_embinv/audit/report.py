@@ -1,8 +1,9 @@
-"""What an audit found, as one JSON document; its schema is in docs/reference/audit_report.md."""
+"""What an audit found, as one JSON document; its schema is in docs/reference/audit.md."""
 
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -19,7 +20,7 @@ from .sample import Sample
 from .severity import KIND_LEVELS, LEVELS, ORDER, exceeded, severity
 from .tiers import TierResult
 
-SCHEMA = "embinv-audit/2"
+SCHEMA = "embinv-audit/3"
 # where the risk is described
 STANDARDS = (
     ("OWASP LLM08:2025", "Vector and Embedding Weaknesses"),
@@ -47,6 +48,7 @@ class Report:
         origin: whose vectors these are.
         sample: the rows that were looked at.
         seed: of all draws.
+        date: when the store was read, see `utc_now`.
         tiers: what each attacker reads of the sample.
         planted: the same of planted texts, where the store holds none.
         guesses: which candidates are in the store.
@@ -65,6 +67,7 @@ class Report:
     origin: Origin
     sample: Sample
     seed: int
+    date: str
     tiers: Sequence[TierResult] = ()
     planted: Sequence[TierResult] = ()
     guesses: Guesses | None = None
@@ -148,6 +151,7 @@ class Report:
         over = {name: self.figures[name].value > limit for name, limit in self.limits.items() if name in self.figures}
         return {
             "schema": SCHEMA,
+            "date": self.date,
             "severity": self.severity,
             "source": self.source,
             "checkpoint": self.checkpoint,
@@ -192,6 +196,11 @@ class Report:
             },
             "expected_token_accuracy": None if result.expected is None else asdict(result.expected),
         }
+
+
+def utc_now() -> str:
+    """The date and time in UTC, to the second, as ISO 8601 has it: 2026-11-27T22:41:26Z."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def versions() -> dict[str, str]:

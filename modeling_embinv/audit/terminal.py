@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from .figures import Figure
 from .named_words import LEAST, NamedWords
 from .report import Report
 from .summary import NAMES, learned, shown
@@ -10,7 +11,8 @@ from .summary import NAMES, learned, shown
 def lines(report: Report) -> Iterator[str]:
     """The lines: no recovered word stands in them."""
     sample = report.sample
-    yield f"source      {report.place}: {sample.total:,} vectors of {sample.vectors.shape[1]} numbers"
+    size = f"{sample.total:,} vectors of {sample.vectors.shape[1]} numbers"
+    yield f"source      {report.place}: {size}, read {report.date}"
     yield f"vectors     {report.origin}"
     texts = "scored against the store's texts"
     if sample.texts is None:
@@ -30,9 +32,7 @@ def lines(report: Report) -> Iterator[str]:
         beside += "" if same is None else f"; on these rows {report.measured[0].tier.name} {100 * same.value:.0f} %"
         yield f"{result.tier.name:<11} {figures}{beside}"
         if result.kinds:
-            kinds = (
-                f"{kind} {figures.whole.hits:.0f}/{figures.whole.count}" for kind, figures in result.kinds.items()
-            )
+            kinds = (f"{kind} {_of_floor(figures.whole)}" for kind, figures in result.kinds.items())
             yield f"            came back whole: {', '.join(kinds)}"
     for result in report.tiers if report.is_estimate else ():
         if result.expected is not None:
@@ -65,6 +65,12 @@ def lines(report: Report) -> Iterator[str]:
         yield f"note        {note}"
     estimate = " (an estimate)" if report.is_estimate and report.severity else ""
     yield f"severity    {report.severity or 'not measured'}{estimate}"
+
+
+def _of_floor(whole: Figure) -> str:
+    """Entities that came back whole, of all, and how many of them the highest floor has."""
+    floor = f" (floor {whole.count * max(whole.floors.values()):.0f})" if whole.floors else ""
+    return f"{whole.hits:.0f}/{whole.count}{floor}"
 
 
 def named_lines(named: NamedWords) -> Iterator[str]:

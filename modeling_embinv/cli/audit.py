@@ -51,8 +51,10 @@ def add_audit(commands: Commands) -> None:
 def _audit(options: argparse.Namespace) -> int:
     limits, plan = checked(options)
     from ..audit.defences import STORED
+    from ..audit.report import utc_now
     from ..audit.store import open_parts
 
+    date = utc_now()
     sizes = [options.limit, STORED][: 2 if plan.families else 1]
     with messages_on_stderr():
         parts = open_parts(lambda name: _open(options, name), sizes, options.seed)
@@ -65,7 +67,7 @@ def _audit(options: argparse.Namespace) -> int:
     with on_interrupt(
         lambda: f"What is done lies in {work}; run the same command to resume." if work.exists() else ""
     ):
-        report = _report(options, found, sizes, plan, limits)
+        report = _report(options, found, sizes, plan, limits, date)
     return _end(report)
 
 
@@ -105,7 +107,12 @@ def _match(options: argparse.Namespace, parts: "Sequence[Part]") -> "Match":
 
 
 def _report(
-    options: argparse.Namespace, found: "Match", sizes: Sequence[int], plan: "Plan", limits: dict[str, float]
+    options: argparse.Namespace,
+    found: "Match",
+    sizes: Sequence[int],
+    plan: "Plan",
+    limits: dict[str, float],
+    date: str,
 ) -> "Report":
     """Runs the audit and writes its files; `sizes` are those of the samples of each collection."""
     from ..audit.store import describe, join_parts
@@ -134,7 +141,7 @@ def _report(
     }  # fmt: skip
     if open_work(work, sample, identity):
         print(f"embinv: going on with the work in {work}", file=sys.stderr)
-    finder, missing = finder_or_note() if sample.texts is not None or encode is not None else (None, None)
+    finder, missing = finder_or_note() if sample.texts is not None else (None, None)
     retrain = None if encoder is None or not options.train_steps else _retrain(options, model, encoder)
     attacker = Attacker(model, tokenizer, work, encode, retrain, options.batch_size, options.seed)
     outcome = run(attacker, sample, next(iter(stored), None), plan, finder)
@@ -148,8 +155,8 @@ def _report(
     report = Report(
         source=describe(found.parts, sample),
         checkpoint={"name": options.model, "encoder": model.config.encoder_id, "checksums": model.config.checksums},
-        origin=found.origin, sample=sample, seed=options.seed, limits=limits, warnings=notes, reveal=options.reveal,
-        libraries={} if finder is None else finder.libraries, **vars(outcome),
+        origin=found.origin, sample=sample, seed=options.seed, date=date, limits=limits, warnings=notes,
+        reveal=options.reveal, **vars(outcome),
     )  # fmt: skip
     write_report(report, Path(options.out))
     shutil.rmtree(work)

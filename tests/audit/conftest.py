@@ -13,6 +13,8 @@ from modeling_embinv.audit.sample import Sample
 from modeling_embinv.audit.tiers import OTHER_TEXT, TierResult
 from modeling_embinv.data.encoders import SentenceEncoder
 
+DATE = "2026-11-27T22:41:26Z"
+
 
 def entities(text: str, **pieces):
     """The entities of a text, each given as kind="words as they stand in it"; "_" in a kind is its hyphen."""
@@ -41,7 +43,7 @@ def report_of(result: TierResult, **values) -> Report:
     source = {"name": "dump.parquet", "column": "embedding", "id_column": None, "text_column": "body",
               "rows": 9, "digest": "d1235", "skipped": {"count": 0, "examples": []}}  # fmt: skip
     checkpoint = {"name": "model", "encoder": "a/b", "checksums": None}
-    return Report(source, checkpoint, Origin("model", "a/b", None), result.sample, 0, [result], **values)
+    return Report(source, checkpoint, Origin("model", "a/b", None), result.sample, 0, DATE, [result], **values)
 
 
 @pytest.fixture(scope="package")

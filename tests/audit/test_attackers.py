@@ -70,7 +70,7 @@ def test_nothing_to_score_against_is_said(capsys, model, vectors, tmp_path):  # 
     assert code == 2 and "columns: embedding, body; name theirs with --text-column" in err
     plain = report_of(tier_result(["one text"], ["one"]))
     bare = plain.sample._replace(texts=None)
-    empty = type(plain)(plain.source, plain.checkpoint, plain.origin, bare, 0)
+    empty = type(plain)(plain.source, plain.checkpoint, plain.origin, bare, 0, plain.date)
     text = "\n".join(lines(empty))
     assert "nothing to score against" in text and "not measured" in text and empty.as_dict()["severity"] is None
     assert '<span class="badge none">not measured</span>' in page(empty)
