@@ -2,8 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from .tiers import TierResult, run_tier
 from .words import stop_share
 
 # rows below which figures say little about a store; planted texts where it holds none
-FEW, PLANTED = 50, 48
+FEW, PLANTED = 50, 50
 # of English texts two words in five are stop words; fewer texts than this are not judged
 ENGLISH, JUDGED = 0.1, 10
 
@@ -63,6 +63,7 @@ class Outcome:
     defences: DefenceReport | None
     alignment: Alignment | None = None
     named_words: NamedWords | None = None
+    libraries: Mapping[str, str] = field(default_factory=dict)
 
 
 def run(attacker: Attacker, sample: Sample, stored: Sample | None, plan: Plan, finder: KindFinder | None) -> Outcome:
@@ -91,9 +92,11 @@ def run(attacker: Attacker, sample: Sample, stored: Sample | None, plan: Plan, f
         found, alignment = run_pairs_tier(attacker, measured, known, plan.encoder_rows, finder)
         results.append(found)
     planted: list[TierResult] = []
+    libraries = {} if finder is None else finder.libraries
     if sample.texts is None and attacker.encode is not None and (tiers or plan.families):
-        measured = plant(PLANTED, attacker.encode, attacker.seed)
-        planted = [run_tier(attacker, measured, tier, finder, f"planted-{tier.name}") for tier in tiers]
+        measured, kinds = plant(PLANTED, attacker.encode, attacker.seed)
+        planted = [run_tier(attacker, measured, tier, kinds, f"planted-{tier.name}") for tier in tiers]
+        libraries = kinds.libraries
     guesses = None
     if "guesses" in plan.tiers and plan.candidates and attacker.encode is not None:
         guesses = rank_guesses(plan.candidates, attacker.encode, sample, attacker.seed)
@@ -105,7 +108,7 @@ def run(attacker: Attacker, sample: Sample, stored: Sample | None, plan: Plan, f
         own = set(measured.texts)
         texts = [text for text in plan.train_texts if text not in own] or public_texts(measured.texts)
         defences = compare(attacker, measured, stored, plan.families, texts)
-    return Outcome(results, planted, guesses, filled, defences, alignment, named)
+    return Outcome(results, planted, guesses, filled, defences, alignment, named, libraries)
 
 
 def open_work(folder: Path, sample: Sample, identity: dict[str, Any]) -> bool:
