@@ -1,5 +1,6 @@
 """An audit from its sample to its report."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -111,29 +112,32 @@ def run(attacker: Attacker, sample: Sample, stored: Sample | None, plan: Plan, f
     return Outcome(results, planted, guesses, filled, defences, alignment, named, libraries)
 
 
-def open_work(folder: Path, sample: Sample, identity: dict[str, Any]) -> bool:
+def open_work(folder: Path, sample: Sample, identity: dict[str, Any]) -> tuple[bool, list[str]]:
     """Makes the folder of unfinished work; that of another audit is removed.
 
     Args:
         folder: of the work.
         sample: the rows.
-        identity: what else decides on the work: the checkpoint and its settings.
+        identity: what else decides on the work: the checkpoint, its settings, the columns.
 
     Returns:
-        Whether an earlier run of the same audit left something there.
+        Whether an earlier run of the same audit left something there; and if it was another audit, what differs.
     """
-    now = {"source": sample.digest, "rows": sample.row_keys(), "settings": SEARCH, **identity}
+    texts = None if sample.texts is None else hashlib.blake2b(repr(sample.texts).encode(), digest_size=8).hexdigest()
+    now = {"source": sample.digest, "rows": sample.row_keys(), "texts": texts, "settings": SEARCH, **identity}
+    now = json.loads(json.dumps(now))  # tuples become lists, as they were read
     record = folder / "audit.json"
     try:
-        is_same = json.loads(record.read_text(encoding="utf-8")) == json.loads(json.dumps(now))
+        before = json.loads(record.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        is_same = False
-    if not is_same:
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
-        write_json(record, now)
-    return is_same
+        before = {}
+    if before == now:
+        return True, []
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    write_json(record, now)
+    return False, [name for name in now if before and before.get(name) != now[name]]
 
 
 def sample_notes(sample: Sample, tokenizer: Any, longest: int, languages: Sequence[str]) -> list[str]:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from ..stores.vectors import VectorSource
 
 OVER = 3
+# where a source has what; another choice is another audit
+COLUMNS = ("collection", "column", "id_column", "text_column")
 _EXAMPLES = """
 embinv audit dump.parquet --out report/
 embinv audit chroma:./store --collection support --out report/ --fail-over words=0.3,names=0.1
@@ -127,7 +129,7 @@ def _report(
     from ..audit.attack import Attacker
     from ..audit.files import write_report
     from ..audit.report import Report
-    from ..audit.run import finder_or_note, open_work, run, sample_notes, step_notes
+    from ..audit.run import finder_or_note, run, sample_notes, step_notes
 
     for flag in ("candidates", "pairs"):
         if getattr(options, flag) and encode is None:
@@ -138,9 +140,9 @@ def _report(
         "encoder_rows": plan.encoder_rows, "template": plan.template,
         "pairs": None if plan.pairs is None else plan.pairs.digest, "train_texts": plan.train_texts,
         "train_steps": options.train_steps,
+        **{f"--{name.replace('_', '-')}": [getattr(part, name) for part in found.parts] for name in COLUMNS},
     }  # fmt: skip
-    if open_work(work, sample, identity):
-        print(f"embinv: going on with the work in {work}", file=sys.stderr)
+    _open_work(work, sample, identity)
     finder, missing = finder_or_note() if sample.texts is not None else (None, None)
     retrain = None if encoder is None or not options.train_steps else _retrain(options, model, encoder)
     attacker = Attacker(model, tokenizer, work, encode, retrain, options.batch_size, options.seed)
@@ -161,6 +163,18 @@ def _report(
     write_report(report, Path(options.out))
     shutil.rmtree(work)
     return report
+
+
+def _open_work(work: Path, sample: "Sample", identity: dict[str, Any]) -> None:
+    """Opens the folder of unfinished work, and says on stderr what lay there."""
+    from ..audit.run import open_work
+
+    goes_on, differs = open_work(work, sample, identity)
+    if goes_on:
+        print(f"embinv: going on with the work in {work}", file=sys.stderr)
+    elif differs:
+        what = ", ".join(differs)
+        print(f"embinv: {work} is of another audit ({what} differ) and is begun anew", file=sys.stderr)
 
 
 def _needs_encoder(options: argparse.Namespace, sample: "Sample") -> bool:

@@ -10,6 +10,7 @@ import torch
 
 from modeling_embinv.audit.guesses import rank_guesses
 from modeling_embinv.audit.public import public_sentences
+from modeling_embinv.audit.run import open_work
 from modeling_embinv.audit.sample import Sample, draw, draw_each, subset
 from modeling_embinv.cli.main import main
 from modeling_embinv.cli.options import CHECKPOINT
@@ -226,6 +227,10 @@ def test_samples_of_two_sizes_are_drawn_in_one_pass(store):
     assert (few.rows == alone.rows).all() and few.texts == alone.texts and (few.vectors == alone.vectors).all()
 
 
+def interrupt(*_, **__):
+    raise KeyboardInterrupt
+
+
 def test_an_interrupted_audit_resumes(capsys, model, store, tmp_path, monkeypatch):
     """Hours of inversion were lost to a Ctrl-C, or another audit's texts were taken over."""
     import modeling_embinv.audit.run as steps
@@ -233,18 +238,35 @@ def test_an_interrupted_audit_resumes(capsys, model, store, tmp_path, monkeypatc
     out = tmp_path / "r"
     arguments = (store, "--model", model, "--text-column", "body", "--limit", 4, "--no-encoder", "--out", out)
 
-    def interrupted(*_, **__):
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(steps, "fill_sample", interrupted)
-        patch.setattr(steps, "Outcome", interrupted)
+        patch.setattr(steps, "fill_sample", interrupt)
+        patch.setattr(steps, "Outcome", interrupt)
         code, _, err = run(capsys, *arguments)
     assert code == 130 and "resume" in err and (out / ".unfinished" / "vectors.jsonl").exists()
     code, _, err = run(capsys, *arguments)
-    assert code == 0 and "going on" in err and not (out / ".unfinished").exists()
+    assert code == 0 and "going on" in err and "differ" not in err and not (out / ".unfinished").exists()
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert report["tiers"][0]["seconds"] is None  # the texts are the first run's
+
+
+def test_a_resumed_audit_notices_other_columns(capsys, model, vectors, tmp_path, monkeypatch):
+    """With another --text-column the gaps filled in the first one's texts stood in the report of the second."""
+    import modeling_embinv.audit.run as steps
+
+    source = write(tmp_path / "dump.parquet", vectors, ticket=TEXTS, body=TEXTS, notes=TEXTS[::-1])
+    out = tmp_path / "r"
+    arguments = (source, "--model", model, "--limit", 2, "--no-encoder", "--out", out, "--text-column")
+    with monkeypatch.context() as patch:
+        patch.setattr(steps, "Outcome", interrupt)  # the last step: all else is done
+        assert run(capsys, *arguments, "body")[0] == 130
+    code, _, err = run(capsys, *arguments, "notes")
+    (line,) = [line for line in err.splitlines() if "another audit" in line]
+    assert code == 0 and "texts, --text-column differ" in line and "going on" not in err
+    assert json.loads((out / "report.json").read_text(encoding="utf-8"))["tiers"][0]["seconds"] is not None
+    sample = draw(open_vectors(source, "embedding", "ticket", "body"), 2, 0)
+    assert open_work(tmp_path / "w", sample, {"--column": ["a"]}) == (False, [])
+    assert open_work(tmp_path / "w", sample, {"--column": ["a"]}) == (True, [])
+    assert open_work(tmp_path / "w", sample, {"--column": ["b"]}) == (False, ["--column"])
 
 
 @pytest.mark.parametrize(
