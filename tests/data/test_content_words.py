@@ -20,7 +20,8 @@ from modeling_embinv.data.content_words import content_words, count_recovered, m
 def test_content_words(text, expected):
     """A word that is counted twice, a name that capitals hide, or a digit that is taken for a letter.
 
-    So were the t of "don't" and the s of "Maria's", which every guess has."""
+    So were the t of "don't" and the s of "Maria's", which every guess has.
+    """
     assert content_words(text) == expected
 
 
