@@ -17,7 +17,7 @@ from .fingerprint import Origin
 from .guesses import Guesses
 from .named_words import NamedWords
 from .sample import Sample
-from .severity import KIND_LEVELS, LEVELS, ORDER, exceeded, severity
+from .severity import GUESS_LEVELS, KIND_LEVELS, LEVELS, ORDER, exceeded, severity
 from .tiers import TierResult
 
 SCHEMA = "embinv-audit/3"
@@ -44,7 +44,8 @@ class Report:
 
     Attributes:
         source: the store: its name, columns, rows, digest, skipped rows.
-        checkpoint: its name, encoder and digest.
+        checkpoint: its name, encoder and digest; None where guesses alone were looked for.
+        encoder: the one that embedded texts; None where none was at hand.
         origin: whose vectors these are.
         sample: the rows that were looked at.
         seed: of all draws.
@@ -63,7 +64,8 @@ class Report:
     """
 
     source: dict[str, Any]
-    checkpoint: dict[str, Any]
+    checkpoint: dict[str, Any] | None
+    encoder: str | None
     origin: Origin
     sample: Sample
     seed: int
@@ -109,15 +111,15 @@ class Report:
 
     @property
     def severity(self) -> str | None:
-        """The worst of the share of words, and of the sensitive kinds that there are enough of; None: not measured."""
+        """The worst of words, of sensitive kinds that there are enough of, and of guesses; None: not measured."""
         figures = self.figures
-        if "words" not in figures:
-            return None
-        found = [severity(figures["words"])]
+        found = [severity(figures["words"])] if "words" in figures else []
         for kind in SENSITIVE:
-            if kind in figures and figures[kind].count >= FEWEST:
+            if found and kind in figures and figures[kind].count >= FEWEST:
                 found.append(severity(figures[kind], KIND_LEVELS))
-        return max(found, key=ORDER.index)
+        if self.guesses is not None:
+            found.append(self.guesses.severity)
+        return max(found, key=ORDER.index, default=None)
 
     def same_rows(self, result: TierResult) -> Figure | None:
         """Content words that the first attacker recovers of a later one's rows: what the later one gained."""
@@ -155,6 +157,7 @@ class Report:
             "severity": self.severity,
             "source": self.source,
             "checkpoint": self.checkpoint,
+            "encoder": self.encoder,
             "origin": {"fits": self.origin.looks_like is None, **asdict(self.origin)},
             "sample": {"rows": len(self.sample.rows), "of": self.sample.total, "seed": self.seed},
             "tiers": [self._tier(result) for result in self.tiers],
@@ -166,6 +169,7 @@ class Report:
             "named_words": None if self.named_words is None else self.named_words.as_dict(),
             "thresholds": {
                 "severity_by_words": _named(LEVELS), "severity_by_kind": _named(KIND_LEVELS),
+                "severity_by_guesses": GUESS_LEVELS,
                 "kinds_with_severity": list(SENSITIVE), "fewest_of_a_kind": FEWEST,
                 "fail_over": {name: {"limit": limit, "over": over.get(name)} for name, limit in self.limits.items()},
             },

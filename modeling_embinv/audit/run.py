@@ -20,6 +20,7 @@ from .guesses import Guesses, rank_guesses
 from .kinds import KindFinder
 from .known_pairs import known_pairs, public_texts, run_pairs_tier
 from .named_words import NamedWords, name_words
+from .nearest_rows import Batches
 from .sample import Sample
 from .tiers import TierResult, run_tier
 from .words import stop_share
@@ -52,6 +53,11 @@ class Plan:
     pairs: Sample | None = None
     train_texts: Sequence[str] = ()
 
+    @property
+    def needs_inverter(self) -> bool:
+        """Whether anything but guesses is tried, which need the encoder alone."""
+        return bool(set(self.tiers) - {"guesses"} or self.families)
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -67,7 +73,9 @@ class Outcome:
     libraries: Mapping[str, str] = field(default_factory=dict)
 
 
-def run(attacker: Attacker, sample: Sample, stored: Sample | None, plan: Plan, finder: KindFinder | None) -> Outcome:
+def run(
+    attacker: Attacker, sample: Sample, stored: Sample | None, plan: Plan, finder: KindFinder | None, batches: Batches
+) -> Outcome:
     """Runs every step; what an interrupted run has finished in `attacker.work` is not done again.
 
     Args:
@@ -76,10 +84,14 @@ def run(attacker: Attacker, sample: Sample, stored: Sample | None, plan: Plan, f
         stored: rows for search under defences, if there are any.
         plan: the steps.
         finder: of personal data; None = no figures by kind.
+        batches: all rows of the store, which guesses are compared with.
 
     Raises:
         EmbInvError: guesses without the encoder, a template that cannot be filled, or no Faker for planted texts.
     """
+    guesses = None
+    if "guesses" in plan.tiers and plan.candidates and attacker.encode is not None:
+        guesses = find_guesses(plan, attacker.encode, sample, batches, attacker.seed)
     tiers = [attacker.vectors_tier] if "vectors" in plan.tiers else []
     if "encoder" in plan.tiers and attacker.encode is not None:
         tiers.append(replace(ENCODER, limit=plan.encoder_rows))
@@ -98,9 +110,6 @@ def run(attacker: Attacker, sample: Sample, stored: Sample | None, plan: Plan, f
         measured, kinds = plant(PLANTED, attacker.encode, attacker.seed)
         planted = [run_tier(attacker, measured, tier, kinds, f"planted-{tier.name}") for tier in tiers]
         libraries = kinds.libraries
-    guesses = None
-    if "guesses" in plan.tiers and plan.candidates and attacker.encode is not None:
-        guesses = rank_guesses(plan.candidates, attacker.encode, sample, attacker.seed)
     filled = None
     if "context" in plan.tiers and attacker.model.surrogate is not None:
         filled = fill_sample(attacker, sample, plan.template)
@@ -110,6 +119,11 @@ def run(attacker: Attacker, sample: Sample, stored: Sample | None, plan: Plan, f
         texts = [text for text in plan.train_texts if text not in own] or public_texts(measured.texts)
         defences = compare(attacker, measured, stored, plan.families, texts)
     return Outcome(results, planted, guesses, filled, defences, alignment, named, libraries)
+
+
+def find_guesses(plan: Plan, encode: Callable[..., Any], sample: Sample, batches: Batches, seed: int) -> Guesses:
+    """Looks for the candidates of a plan in a whole store, see `rank_guesses`."""
+    return rank_guesses(plan.candidates, encode, sample.texts, batches, sample.vectors.shape[1], seed)
 
 
 def open_work(folder: Path, sample: Sample, identity: dict[str, Any]) -> tuple[bool, list[str]]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from .figures import Figure
 from .named_words import LEAST, NamedWords
 from .report import Report
-from .summary import NAMES, learned, shown
+from .summary import NAMES, alarms, learned, shown
 
 
 def lines(report: Report) -> Iterator[str]:
@@ -15,6 +15,8 @@ def lines(report: Report) -> Iterator[str]:
     yield f"source      {report.place}: {size}, read {report.date}"
     yield f"vectors     {report.origin}"
     texts = "scored against the store's texts"
+    if not report.tiers:
+        texts = "no inverter was tried"
     if sample.texts is None:
         texts = f"the store holds no texts: {'an estimate' if report.is_estimate else 'nothing to score against'}"
     parts = "" if sample.collections is None else f" of {len(set(sample.collections))} collections"
@@ -47,13 +49,7 @@ def lines(report: Report) -> Iterator[str]:
             f"{shown(report.filled.expected)} are expected to be right"
         )
     if report.guesses is not None:
-        alarms = sum(guess.is_alarm for guess in report.guesses.ranking)
-        topic = max((rates.on_topic for rates in report.guesses.rates if rates.on_topic is not None), default=None)
-        beside = "" if topic is None else f", and {100 * topic:.0f} % of texts on the store's subject"
-        yield (
-            f"guesses     {alarms:,} of {len(report.guesses.ranking):,} candidates raise an alarm; 1 % of unrelated "
-            f"texts do{beside}"
-        )
+        yield f"guesses     {alarms(report.guesses)}; {report.guesses.severity}"
     if report.defences is not None:
         for one in report.defences.results[1:]:
             noise = "" if one.noise_words is None else f"; noise of this recall {100 * one.noise_words:.0f} %"

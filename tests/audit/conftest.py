@@ -43,7 +43,7 @@ def report_of(result: TierResult, **values) -> Report:
     source = {"name": "dump.parquet", "column": "embedding", "id_column": None, "text_column": "body",
               "rows": 9, "digest": "d1235", "skipped": {"count": 0, "examples": []}}  # fmt: skip
     checkpoint = {"name": "model", "encoder": "a/b", "checksums": None}
-    return Report(source, checkpoint, Origin("model", "a/b", None), result.sample, 0, DATE, [result], **values)
+    return Report(source, checkpoint, "a/b", Origin("model", "a/b", None), result.sample, 0, DATE, [result], **values)
 
 
 @pytest.fixture(scope="package")

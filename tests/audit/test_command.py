@@ -8,10 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from modeling_embinv.audit.guesses import rank_guesses
 from modeling_embinv.audit.public import public_sentences
 from modeling_embinv.audit.run import open_work
-from modeling_embinv.audit.sample import Sample, draw, draw_each, subset
+from modeling_embinv.audit.sample import draw, draw_each, subset
 from modeling_embinv.cli.main import main
 from modeling_embinv.cli.options import CHECKPOINT
 from modeling_embinv.configuration_embinv import EmbInvConfig
@@ -308,18 +307,3 @@ def test_a_sample_is_drawn_by_its_seed(store):
         assert one.ids == [f"T-{row}" for row in one.rows] and one.texts == [TEXTS[row] for row in one.rows]
     assert (draw(source, 100, 0).rows == np.arange(len(TEXTS))).all() and draw(source, 3, 0).total == len(TEXTS)
     assert len(set(subset(10, 4, 0))) == 4 and (subset(3, 9, 1) == np.arange(3)).all()
-
-
-def test_guesses_are_told_from_strangers(encoder):
-    """A fixed threshold takes every short guess for a hit, or none."""
-    cities, faults = ("Oslo", "Lima", "Cairo", "Perth", "Osaka"), ("is closed", "has no heating", "lost my invoice 42")
-    members = [f"Our office in {city} {fault}, please tell Mrs Tanaka." for city in cities for fault in faults]
-    vectors = encoder.encode(members).numpy()
-    guesses = [members[3], members[14], "Quarterly figures of the shipping division fell by a third in spring"]
-    sample = Sample(vectors, np.arange(15) + 100, None, members, 15, "")
-    found = rank_guesses(guesses, encoder.encode, sample, 0)
-    by_text = {guess.text: guess for guess in found.ranking}
-    assert all(guesses[guess.number - 1] == guess.text for guess in found.ranking)
-    assert by_text[members[3]].is_alarm and by_text[members[3]].row == 103 and by_text[members[3]].cosine > 0.999
-    assert not by_text[guesses[2]].is_alarm and found.ranking[-1].text == guesses[2]
-    assert all(one.false_alarms <= 0.05 and one.members > 0 and one.true_alarms > 0 for one in found.rates)
