@@ -10,6 +10,7 @@ from typing import Any
 
 from ..data.files import write_json
 from ..data.tokens import tokenize
+from ..inversion.progress import stage
 from .alignment import Alignment
 from .attack import ENCODER, SEARCH, Attacker
 from .attackers import TIERS
@@ -123,7 +124,8 @@ def run(
 
 def find_guesses(plan: Plan, encode: Callable[..., Any], sample: Sample, batches: Batches, seed: int) -> Guesses:
     """Looks for the candidates of a plan in a whole store, see `rank_guesses`."""
-    return rank_guesses(plan.candidates, encode, sample.texts, batches, sample.vectors.shape[1], seed)
+    with stage(f"comparing {len(plan.candidates):,} guesses with {sample.total:,} vectors"):
+        return rank_guesses(plan.candidates, encode, sample.texts, batches, sample.vectors.shape[1], seed)
 
 
 def open_work(folder: Path, sample: Sample, identity: dict[str, Any]) -> tuple[bool, list[str]]:

@@ -52,9 +52,10 @@ def _audit(options: argparse.Namespace) -> int:
     from ..audit.defences import STORED
     from ..audit.report import utc_now
     from ..audit.store import open_parts
+    from ..inversion.progress import stage
 
     date, sizes = utc_now(), [options.limit, STORED][: 2 if plan.families else 1]
-    with messages_on_stderr():
+    with stage("reading the store"), messages_on_stderr():
         parts = open_parts(lambda name: open_collection(options, name), sizes, options.seed)
     for part in parts:
         report_skipped(part.path if part.name is None else f"{part.path}, {part.name}", part.skipped)
@@ -97,10 +98,12 @@ def _report(
 ) -> "Report":
     """Runs the audit and writes its files; `sizes` are those of the samples of each collection."""
     from ..audit.store import describe, join_parts
+    from ..inversion.progress import stage
 
     found, plan, _ = target
     sample, *stored = join_parts(found.parts, sizes, options.seed)
-    model, tokenizer = load_model(options)
+    with stage("loading the checkpoint"):
+        model, tokenizer = load_model(options)
     needs_encoder = "encoder" in plan.tiers or _needs_encoder(options, sample)
     encoder = _encoder(options, model) if needs_encoder else None
     encode = None if encoder is None else encoder.encode

@@ -65,13 +65,18 @@ def test_a_store_with_texts(capsys, model, store, tmp_path):
     columns = ("--column", "embedding", "--text-column", "body", "--id-column", "ticket")
     out = tmp_path / "report"
     guesses = tmp_path / "guesses.txt"
-    guesses.write_text(f"{TEXTS[0]}\nthe price of tea\n", encoding="utf-8")
+    guesses.write_text(f"{TEXTS[0]}\nseven whales sang at night\n", encoding="utf-8")
     code, printed, err = run(
         capsys, store, *columns, "--model", model, "--out", out, "--limit", 6, "--encoder-limit", 2, "--candidates",
         guesses, "--fail-over", "words=1,exact=0.5", "--device", "cpu",
     )  # fmt: skip
     assert code == 0, err
     assert len(printed.splitlines()) <= 14 and "severity" in printed
+    begun = [line.removeprefix("embinv: ").removesuffix(" …") for line in err.splitlines() if line.endswith(" …")]
+    assert begun == [
+        "reading the store", "loading the checkpoint", f"comparing 2 guesses with {len(TEXTS)} vectors",
+        "inverting 6 vectors (vectors)", "inverting 2 vectors (encoder)",
+    ]  # fmt: skip
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert report["origin"]["fits"] and report["sample"]["rows"] == 6 and report["source"]["rows"] == len(TEXTS)
     assert [tier["rows"] for tier in report["tiers"]] == [6, 2]
