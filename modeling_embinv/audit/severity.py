@@ -9,11 +9,13 @@ from .figures import Figure
 LEVELS = ((0.5, "critical"), (0.3, "high"), (0.15, "medium"), (0.0, "low"))
 # of one kind of personal data or of secrets, lowest share that came back whole → severity
 KIND_LEVELS = ((0.2, "critical"), (0.05, "high"), (0.01, "medium"), (0.0, "low"))
-# of guesses: a vector this near is that of the guess's own text; more alarms than are due to chance come about by
-# chance in fewer audits than this
-SAME_TEXT, CHANCE = 0.99, 0.05
+# a vector this near is that of the guess's own text: of all-MiniLM-L6-v2, two card numbers that differ by a digit have
+# 0.997, and a text's own vector in int8 or half precision 0.9999
+SAME_TEXT = 0.999
+# more alarms than chance explains: so many come about by chance in fewer audits than this
+CHANCE = 0.05
 GUESS_LEVELS = {
-    "critical": "a guess that raises an alarm has a cosine of 0.99 or more: its very text is in the store",
+    "critical": "a guess that raises an alarm has a cosine of 0.999 or more: its very text is in the store",
     "high": "more alarms than guesses on the store's subject raise by chance (5 %)",
     "medium": "more alarms than unrelated texts raise by chance (5 %)",
     "low": "alarms, not more than chance explains",

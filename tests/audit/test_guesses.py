@@ -85,7 +85,7 @@ def test_the_nearest_row_of_all_batches_is_kept(monkeypatch):
 @pytest.mark.parametrize(
     "alarms, guesses, nearest, on_topic, expected",
     [
-        (0, 5, 0.0, None, "none"), (1, 5, 0.99, None, "critical"), (1, 1000, 0.9899, None, "low"),
+        (0, 5, 0.0, None, "none"), (1, 5, 0.999, None, "critical"), (1, 1000, 0.9989, None, "low"),
         (1, 1, 0.9, None, "medium"), (10, 1000, 0.9, None, "low"), (30, 1000, 0.9, None, "medium"),
         (30, 1000, 0.9, 0.3, "medium"), (400, 1000, 0.9, 0.3, "high"), (30, 1000, 0.9, 0.0, "high"),
     ],
@@ -100,7 +100,7 @@ def test_an_alarm_is_a_finding_in_every_form(tmp_path):
     """A guess that is in the store stood in a table, and the severity above it was "none"."""
     plain = tier_result(["Zebedee moved"], ["x"])
     rates = [Rates(1, 1, 2, 0.5, 300, 0.01, 9, 0.8, 0.34)]
-    ranking = [Guess(2, "Zebedee", 0.995, None, 7, "T-7", True, 0.0), Guess(1, "Tom", 0.3, None, 1, "T-1", False, 0.6)]
+    ranking = [Guess(2, "Zebedee", 1.0, None, 7, "T-7", True, 0.0), Guess(1, "Tom", 0.3, None, 1, "T-1", False, 0.6)]
     report = report_of(plain, guesses=Guesses(ranking, rates, 90))
     assert report.severity == "critical"
     write_report(report, tmp_path)
