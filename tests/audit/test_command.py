@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from modeling_embinv.audit.public import public_sentences
+from modeling_embinv.audit.report import FEWEST, SENSITIVE
 from modeling_embinv.audit.run import open_work
 from modeling_embinv.audit.sample import draw, draw_each, subset
 from modeling_embinv.cli.main import main
@@ -138,6 +139,11 @@ def test_a_store_without_texts(capsys, model, vectors, tmp_path):
     assert "an estimate" in printed and "estimate" in (tmp_path / "r" / "index.html").read_text(encoding="utf-8")
     assert report["planted"][0]["figures"]["words"]["count"] > 50 and not report["tiers"][0]["figures"]
     assert report["tiers"][0]["expected_token_accuracy"] is not None
+    kinds = report["planted"][0]["kinds"]
+    assert all(
+        kinds[kind]["whole"]["count"] >= FEWEST and len(kinds[kind]["whole"]["floors"]) == 2 for kind in SENSITIVE
+    )
+    assert set(report["kinds_found_by"]) == {"planted secrets"} and "credentials 0/10 (floor 0)" in printed
 
 
 def test_defences_are_tried_on_the_store(capsys, model, vectors, tmp_path):
