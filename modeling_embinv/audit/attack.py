@@ -13,6 +13,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ..inversion.dumps import invert_file
+from ..inversion.progress import stage
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..presets_embinv import NARROW
 from ..stores.vectors import open_vectors
@@ -140,7 +141,10 @@ class Attacker:
         if not out.exists():
             sample._replace(vectors=unit_rows(sample.vectors)[0]).save(vectors)
             source = open_vectors(vectors, "vector", dim=self.model.config.embedding_dim)
-            with warnings.catch_warnings():
+            with (
+                stage(f"inverting {len(sample.rows):,} vectors ({name})", self.show_progress),
+                warnings.catch_warnings(),
+            ):
                 # whose vectors these are was said before, and defended ones are meant to look strange
                 warnings.filterwarnings("ignore", message="this model inverts vectors of")
                 stats = invert_file(

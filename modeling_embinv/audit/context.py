@@ -12,6 +12,7 @@ from ..errors_embinv import EmbInvError
 from ..filled_embinv import VERDICTS
 from ..gap_marks_embinv import MARKS
 from ..inversion.fillings import Redaction, fill_file
+from ..inversion.progress import stage
 from ..stores.vectors import open_vectors
 from .attack import Attacker
 from .figures import Figure, share
@@ -83,10 +84,11 @@ def fill_sample(attacker: Attacker, sample: Sample, template: str | None = None)
         dim = attacker.model.config.embedding_dim
         source = open_vectors(vectors, "vector", text_column=False if template is not None else "text", dim=dim)
         try:
-            stats = fill_file(
-                attacker.model, attacker.tokenizer, source, out, Redaction(template=template),
-                show_progress=attacker.show_progress,
-            )  # fmt: skip
+            with stage(f"filling {len(part.rows):,} redacted texts", attacker.show_progress):
+                stats = fill_file(
+                    attacker.model, attacker.tokenizer, source, out, Redaction(template=template),
+                    show_progress=attacker.show_progress,
+                )  # fmt: skip
         except EmbInvError:
             if template is not None:
                 raise

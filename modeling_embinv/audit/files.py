@@ -8,11 +8,17 @@ from .hits import hit_rows
 from .page import page
 from .report import Report
 from .sarif import sarif
+from .summary import findings
+
+# of a finding, what is not the same in every report
+_FINDING = ("rule", "title", "severity", "sentence")
 
 
 def write_report(report: Report, folder: Path) -> None:
     """Writes index.html, report.json, hits.jsonl and report.sarif."""
-    write_json(folder / "report.json", report.as_dict())
+    folder.mkdir(parents=True, exist_ok=True)
+    found = [{name: getattr(one, name) for name in _FINDING} for one in findings(report)]
+    write_json(folder / "report.json", {**report.as_dict(), "findings": found})
     write_json(folder / "report.sarif", sarif(report))
     named = {} if report.named_words is None else report.named_words.by_row
     # known pairs change the vectors that their attacker inverts, and the words are those of the vectors as they are

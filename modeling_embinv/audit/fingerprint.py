@@ -1,7 +1,7 @@
 """Whose vectors are these?"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -25,14 +25,14 @@ class Origin:
     """Whether vectors are those of a checkpoint's encoder.
 
     Attributes:
-        model: the checkpoint.
+        model: the checkpoint; None where vectors are compared with an encoder's own.
         encoder: whose vectors it inverts.
         looks_like: what the vectors look like instead; None where they fit.
         notes: what else is odd about them: their length, whole numbers, their mean.
         has_width: whether they have as many numbers as the encoder's.
     """
 
-    model: str
+    model: str | None
     encoder: str
     looks_like: str | None
     notes: tuple[str, ...] = ()
@@ -41,30 +41,48 @@ class Origin:
     def __str__(self) -> str:
         if self.looks_like is None:
             return f"the vectors fit {self.encoder}"
-        return f"{self.model} inverts vectors of {self.encoder}; these look like {self.looks_like}"
+        expected = "expected" if self.model is None else f"{self.model} inverts"
+        return f"{expected} vectors of {self.encoder}; these look like {self.looks_like}"
 
 
 def origin(model: str, config: EmbInvConfig, vectors: np.ndarray) -> Origin:
     """Compares vectors (n, D) with the fingerprint of a checkpoint's encoder."""
-    encoder = config.encoder_id or "an unnamed encoder"
+    text = config.encoder_fingerprint
+    fingerprint = None if text is None else Fingerprint.from_text(text)
+    found = Origin(model, config.encoder_id or "an unnamed encoder", None)
+    return _compared(found, fingerprint, config.embedding_dim, vectors)
+
+
+def encoder_origin(encoder: str, own: np.ndarray, vectors: np.ndarray) -> Origin:
+    """Compares vectors (n, D) with an encoder's own of other texts.
+
+    Of all-MiniLM-L6-v2's vectors of 44 kinds of texts in ten languages none looked foreign, by 900 English sentences.
+
+    Args:
+        encoder: its id.
+        own: (m, D), of at least 100 texts.
+        vectors: of the store.
+    """
+    return _compared(Origin(None, encoder, None), Fingerprint.of(torch.from_numpy(own)), own.shape[1], vectors)
+
+
+def _compared(found: Origin, fingerprint: Fingerprint | None, dim: int, vectors: np.ndarray) -> Origin:
     width = vectors.shape[1]
-    if width != config.embedding_dim:
-        message = width_message(width, config.embedding_dim, config.encoder_id)
-        return Origin(model, encoder, message, has_width=False)
-    notes = tuple(sample_warnings(vectors, config.encoder_id))
-    if config.encoder_fingerprint is None:
-        return Origin(model, encoder, None, (*notes, "the checkpoint has no fingerprint, so that any encoder fits"))
-    fingerprint = Fingerprint.from_text(config.encoder_fingerprint)
+    if width != dim:
+        return replace(found, looks_like=width_message(width, dim, found.encoder), has_width=False)
+    notes = tuple(sample_warnings(vectors, found.encoder))
+    if fingerprint is None:
+        return replace(found, notes=(*notes, "the checkpoint has no fingerprint, so that any encoder fits"))
     unit = unit_rows(vectors)[0]
     cut = trailing_zeros(unit)
     if cut:
         notes += (f"the last {cut} of {width} numbers are 0 in every row: vectors cut to their first {width - cut}",)
     # a length other than 1 is a note, not another encoder
     if fingerprint.mismatch(torch.from_numpy(unit)) is not None:
-        return Origin(model, encoder, resemblance(fingerprint, unit), notes)
+        return replace(found, looks_like=resemblance(fingerprint, unit), notes=notes)
     if is_centred(unit):
         notes += ("the mean of the vectors is 0, as if they had been centred, which spoils what comes back",)
-    return Origin(model, encoder, None, notes)
+    return replace(found, notes=notes)
 
 
 def resemblance(fingerprint: Fingerprint, unit: np.ndarray) -> str:

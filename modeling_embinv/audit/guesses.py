@@ -1,38 +1,43 @@
 """Which of a list of guesses are in the store? Needs the encoder, and no inverter."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..vectors_embinv import unit_rows
+from ..errors_embinv import EmbInvError
 from .hits import redacted
+from .nearest_rows import Batches, NearestRows
 from .public import public_sentences
-from .sample import Sample
+from .severity import alarm_severity
 from .words import words
 
-# share of decoys that may raise an alarm, and how many decoys and members of each length are tried
+# share of decoys that may raise an alarm; how many decoys of each length set the threshold, as many more and so many
+# members are tried on it
 FALSE_ALARMS, TRIED = 0.01, 300
 # words of a guess: guesses of one class are judged by decoys of its lengths
 CLASSES = ((1, 1), (2, 2), (3, 5), (6, 10), (11, 10**9))
+Encode = Callable[..., Any]
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Of guesses of one class of lengths.
+    """Of guesses of one class of lengths; all rates are against the same vectors as the guesses, the whole store's.
 
     Attributes:
         fewest, most: words.
-        threshold: cosine from which a guess raises an alarm.
-        decoys: pieces of public sentences that were tried. false_alarms: the share of them above the threshold.
+        guesses: how many there are.
+        threshold: cosine from which a guess raises an alarm, by 300 pieces of public sentences.
+        decoys: other such pieces that were tried. false_alarms: the share of them above the threshold.
         members: pieces of the sample's own texts that were tried; 0 where there are none. true_alarms: likewise.
-        on_topic: the share of these pieces that raise an alarm by another row than their own: false alarms of guesses
-            about the store's subject, which are far more frequent.
+        on_topic: the share of these pieces that raise an alarm by a row of another text than their own: false alarms
+            of guesses about the store's subject, which are far more frequent.
     """
 
     fewest: int
     most: int
+    guesses: int
     threshold: float
     decoys: int
     false_alarms: float
@@ -48,9 +53,9 @@ class Guess:
     Attributes:
         number: of the guess in the given list, from 1, which names it where its text is hidden.
         text: as it was given.
-        cosine: with the nearest vector of the sample.
-        collection, row, id: of that vector; see `Sample`.
-        is_alarm: whether the cosine reaches the threshold of its class.
+        cosine: with the nearest vector of the store.
+        collection, row, id: of that vector.
+        is_alarm: whether the cosine is above the threshold of its class.
         chance: the share of decoys that come as near.
     """
 
@@ -66,84 +71,149 @@ class Guess:
 
 @dataclass(frozen=True)
 class Guesses:
-    """All guesses, the nearest first, and how far alarms can be trusted."""
+    """All guesses, the nearest first, and how far alarms can be trusted.
+
+    Attributes:
+        ranking: the guesses.
+        rates: of each class of lengths.
+        rows: vectors of the store, with all of which they were compared.
+    """
 
     ranking: list[Guess]
     rates: list[Rates]
     rows: int
+
+    @property
+    def alarms(self) -> list[Guess]:
+        """Those that raise an alarm."""
+        return [guess for guess in self.ranking if guess.is_alarm]
+
+    @property
+    def false_alarms(self) -> float:
+        """The share of unrelated texts, of the guesses' lengths, that raise an alarm."""
+        return self._mean([one.false_alarms for one in self.rates])
+
+    @property
+    def on_topic(self) -> float | None:
+        """The same of texts on the store's subject; None where the store holds no texts."""
+        shares = [one.on_topic for one in self.rates if one.on_topic is not None]
+        return self._mean(shares) if len(shares) == len(self.rates) else None
+
+    @property
+    def severity(self) -> str:
+        """By the levels of `GUESS_LEVELS`; "none" without an alarm."""
+        nearest = max((guess.cosine for guess in self.alarms), default=0.0)
+        rate = max(self.false_alarms, FALSE_ALARMS)
+        return alarm_severity(len(self.alarms), len(self.ranking), nearest, rate, self.on_topic)
+
+    def _mean(self, shares: Sequence[float]) -> float:
+        return float(np.average(shares, weights=[one.guesses for one in self.rates]))
 
     def as_dict(self, reveal: bool) -> dict[str, Any]:
         """As JSON has it; guesses that raise an alarm are recovered text, and redacted as such."""
         ranking = [asdict(guess) for guess in self.ranking]
         for guess in ranking:
             guess["text"] = guess["text"] if reveal else redacted(guess["text"])
-        return {"rows": self.rows, "rates": [asdict(rates) for rates in self.rates], "ranking": ranking}
+        return {
+            "rows": self.rows, "alarms": len(self.alarms), "severity": self.severity,
+            "rates": [asdict(rates) for rates in self.rates], "ranking": ranking,
+        }  # fmt: skip
+
+
+class _Class(NamedTuple):
+    """Guesses of one class of lengths, and what they are judged by.
+
+    Attributes:
+        fewest, most: words.
+        indices: of the guesses.
+        decoys: pieces of public sentences; every other one sets the threshold, the others are tried on it.
+        members: pieces of the store's texts.
+    """
+
+    fewest: int
+    most: int
+    indices: list[int]
+    decoys: NearestRows
+    members: NearestRows
+
+    def rates(self) -> Rates:
+        """How often decoys and members raise an alarm, when the whole store was read."""
+        threshold = float(np.quantile(self.decoys.cosine[::2], 1 - FALSE_ALARMS, method="higher"))
+        tried, members = self.decoys.cosine[1::2], self.members
+        shares = (float((one > threshold).mean()) if len(one) else None for one in (members.cosine, members.others))
+        return Rates(
+            self.fewest, self.most, len(self.indices), threshold, len(tried), float((tried > threshold).mean()),
+            len(members.cosine), *shares,
+        )  # fmt: skip
 
 
 def rank_guesses(
-    guesses: Sequence[str], encode: Callable[..., Any], sample: Sample, seed: int
-) -> Guesses:  # fmt: skip
-    """Embeds the guesses and compares each with all vectors of a sample.
+    guesses: Sequence[str], encode: Encode, texts: Sequence[str] | None, batches: Batches, width: int, seed: int
+) -> Guesses:
+    """Embeds the guesses and compares each with all vectors of a store.
 
     The threshold of a class is the cosine that 1 % of its decoys reach: pieces of as many words from public sentences.
     Where the texts are known, pieces of them show how many true guesses raise an alarm.
 
     Args:
-        guesses: texts.
-        encode: N texts → (N, D).
-        sample: the vectors, and their texts where there are any.
+        guesses: n texts.
+        encode: N texts → (N, D), of unit length.
+        texts: some of the store's, where it holds any.
+        batches: all rows of the store, with their texts where it holds any; they are read once.
+        width: D, numbers of the store's vectors.
         seed: of the pieces.
+
+    Raises:
+        EmbInvError: the encoder gives vectors of another width.
     """
-    unit, keys = unit_rows(sample.vectors)[0], sample.row_keys()
+    vectors = np.asarray(encode(list(guesses)), dtype=np.float32)
+    if vectors.shape[1] != width:
+        raise EmbInvError(
+            f"the encoder of the guesses gives vectors of {vectors.shape[1]} numbers, the store's have {width}: name "
+            "the encoder that made them with --encoder."
+        )
+    found, classes = NearestRows(vectors), list(_classes(guesses, encode, texts or (), seed))
+    for collection, batch in batches:
+        for one in (found, *(part for own in classes for part in (own.decoys, own.members))):
+            one.add(collection, batch)
+    ranking, rates = [], []
+    for own in classes:
+        rates.append(own.rates())
+        for index in own.indices:
+            cosine = float(found.cosine[index])
+            chance = float((own.decoys.cosine >= cosine).mean())
+            is_alarm = cosine > rates[-1].threshold
+            ranking.append(Guess(index + 1, guesses[index], cosine, *found.rows[index], is_alarm, chance))
+    ranking.sort(key=lambda guess: (guess.chance, -guess.cosine))
+    return Guesses(ranking, rates, found.total)
+
+
+def _classes(guesses: Sequence[str], encode: Encode, texts: Sequence[str], seed: int) -> Iterator[_Class]:
+    """The classes that have guesses, with their pieces embedded."""
     generator = np.random.default_rng(seed)
-    lengths = np.array([len(words(guess)) for guess in guesses])
-    nearest = np.asarray(encode(list(guesses)), dtype=np.float32) @ unit.T
-    ranking, found = [], []
+    lengths = np.array([max(len(words(guess)), 1) for guess in guesses])
     for fewest, most in CLASSES:
         own = np.flatnonzero((lengths >= fewest) & (lengths <= most))
         if not len(own):
             continue
         sizes = lengths[own]
-        decoys, _ = _scores(_pieces(public_sentences(), sizes, generator), encode, unit)
-        members, others = _scores(_pieces(sample.texts or (), sizes, generator), encode, unit)
-        threshold = float(np.quantile(decoys, 1 - FALSE_ALARMS, method="higher"))
-        found.append(
-            Rates(
-                fewest, int(sizes.max()) if most > 10**6 else most, threshold, len(decoys),
-                float((decoys > threshold).mean()), len(members),
-                *(float((scores > threshold).mean()) if len(scores) else None for scores in (members, others)),
-            )
+        decoys, _ = _pieces(public_sentences(), 2 * TRIED, sizes, generator)
+        members, origins = _pieces(texts, TRIED, sizes, generator)
+        yield _Class(
+            fewest, int(sizes.max()) if most > 10**6 else most, own.tolist(),
+            NearestRows(encode(decoys)), NearestRows(encode(members), origins),
         )  # fmt: skip
-        for index in own.tolist():
-            row = int(nearest[index].argmax())
-            cosine = float(nearest[index, row])
-            chance = float((decoys >= cosine).mean())
-            name = None if sample.ids is None else sample.ids[row]
-            ranking.append(Guess(index + 1, guesses[index], cosine, *keys[row], name, cosine > threshold, chance))
-    ranking.sort(key=lambda guess: (guess.chance, -guess.cosine))
-    return Guesses(ranking, found, len(unit))
 
 
-def _pieces(texts: Sequence[str], sizes: np.ndarray, generator: np.random.Generator) -> tuple[list[str], np.ndarray]:
-    """Runs of words from the texts, of the lengths that the guesses have, and the indices of their texts."""
-    found, indices = [], []
-    for index in generator.permutation(len(texts))[:TRIED]:
+def _pieces(
+    texts: Sequence[str], count: int, sizes: np.ndarray, generator: np.random.Generator
+) -> tuple[list[str], list[str]]:
+    """Runs of words from as many texts, of the lengths that the guesses have, and the texts that they are from."""
+    found, origins = [], []
+    for index in generator.permutation(len(texts))[:count]:
         size, whole = int(generator.choice(sizes)), texts[index].split()
         start = int(generator.integers(max(len(whole) - size, 0) + 1))
         if piece := " ".join(whole[start : start + size]):
             found.append(piece)
-            indices.append(index)
-    return found, np.array(indices, dtype=int)
-
-
-def _scores(
-    pieces: tuple[list[str], np.ndarray], encode: Callable[..., Any], unit: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines of each piece with the nearest of the unit vectors (n, D), and with the nearest but its own text's."""
-    texts, indices = pieces
-    if not texts:
-        return np.empty(0), np.empty(0)
-    cosine = np.asarray(encode(texts), dtype=np.float32) @ unit.T
-    nearest = cosine.max(axis=1)
-    cosine[np.arange(len(texts)), indices % len(unit)] = -1  # of public sentences nobody reads these
-    return nearest, cosine.max(axis=1)
+            origins.append(texts[index])
+    return found, origins

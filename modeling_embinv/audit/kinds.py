@@ -7,7 +7,7 @@ import importlib.util
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from ..errors_embinv import EmbInvError
 from .words import WORD, words
@@ -47,6 +47,13 @@ class Entity(NamedTuple):
     start: int
     end: int
     words: tuple[str, ...]
+
+
+class Finder(Protocol):
+    """What says which entities stand in texts, see `KindFinder`."""
+
+    def find(self, texts: Sequence[str]) -> list[list[Entity]]:
+        """The entities of each text."""
 
 
 class KindFinder:

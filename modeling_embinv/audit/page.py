@@ -13,7 +13,7 @@ from .html import badge, bar, cell, floors, interval, table
 from .page_words import collections, named_words
 from .plot import trade_off
 from .report import STANDARDS, Report
-from .severity import KIND_LEVELS, LEVELS
+from .severity import GUESS_LEVELS, KIND_LEVELS, LEVELS
 from .summary import CAREFUL, NAMES, findings, learned, matched, shown
 
 _PAGE = Path(__file__).with_name("page.html")
@@ -30,7 +30,7 @@ def page(report: Report) -> str:
 
 def _head(report: Report) -> Iterator[str]:
     sample, fits = report.sample, report.origin.looks_like is None
-    yield f"<h1>What this vector store leaks</h1><p class=soft>{escape(report.place)}</p>"
+    yield f"<h1>What this vector store leaks</h1><p class=soft>{escape(report.place)}, read {escape(report.date)}</p>"
     estimate = " (an estimate: the store holds no texts)" if report.is_estimate and report.severity else ""
     yield f"<p>Severity: {badge(report.severity)}{estimate}</p>"
     yield f"<p>{sample.total:,} vectors of {sample.vectors.shape[1]} numbers, of which {len(sample.rows):,} were "
@@ -100,12 +100,13 @@ def _kinds(report: Report) -> Iterator[str]:
                 escape(kind),
                 f"{one.whole.hits:.0f} of {one.whole.count}",
                 cell(one.whole),
-                cell(one.words),
+                floors(one.whole),
+                cell(one.words, with_floor=True),
                 bar(one.whole),
             )
             for kind, one in result.kinds.items()
         ]
-        yield table(("Kind", "Came back whole", "Share", "Of their words", ""), rows)
+        yield table(("Kind", "Came back whole", "Share", "Floors", "Of their words", ""), rows)
 
 
 def _examples(report: Report) -> Iterator[str]:
@@ -122,8 +123,9 @@ def _examples(report: Report) -> Iterator[str]:
 def _guesses(report: Report) -> Iterator[str]:
     if report.guesses is None:
         return
-    yield "<h2>Guesses</h2><p>A guess raises an alarm where its vector is nearer to one of the "
-    yield f"{report.guesses.rows:,} rows than 99 % of decoys of as many words.</p>"
+    yield "<h2>Guesses</h2><p>A guess raises an alarm where its vector is nearer to one of all "
+    yield f"{report.guesses.rows:,} vectors than 99 % of decoys of as many words. Other decoys, and pieces of the "
+    yield "store's own texts, show how often there are false and true alarms.</p>"
     rates = [
         (f"{one.fewest}–{one.most}", f"{one.threshold:.3f}", f"{100 * one.false_alarms:.1f} % of {one.decoys}",
          *("not measured" if share is None else f"{100 * share:.0f} % of {one.members}"
@@ -197,7 +199,11 @@ def _method(report: Report) -> Iterator[str]:
     content = report.as_dict()
     source = {**content["source"], "skipped": content["source"]["skipped"]["count"], "collections": None}
     yield "<h2>How this was measured</h2><ul>"
-    yield f"<li>Checkpoint: {_listed(content['checkpoint'])}</li><li>Source: {_listed(source)}</li>"
+    if report.checkpoint is not None:
+        yield f"<li>Checkpoint: {_listed(report.checkpoint)}</li>"
+    if report.encoder is not None:
+        yield f"<li>Texts were embedded by {escape(report.encoder)}</li>"
+    yield f"<li>Source: {_listed(source)}</li>"
     for result in (*report.tiers, *report.planted):
         settings = {"rows": len(result.sample.rows), "feedback": result.tier.feedback, **result.tier.settings}
         yield f"<li>{escape(result.tier.name)}: {_listed(settings)}</li>"
@@ -205,7 +211,8 @@ def _method(report: Report) -> Iterator[str]:
         ", ".join(f"{name} from {100 * low:.0f} %" for low, name in levels) for levels in (LEVELS, KIND_LEVELS)
     )
     yield f"<li>Severity by content words: {words}; by a sensitive kind that came back whole: {kinds}; none where the "
-    yield "interval reaches a floor. The worst counts.</li>"
+    yield "interval reaches a floor. By guesses: "
+    yield "; ".join(f"{level}: {escape(what)}" for level, what in GUESS_LEVELS.items()) + ". The worst counts.</li>"
     for name, limit in content["thresholds"]["fail_over"].items():
         state = {True: "exceeded", False: "not exceeded", None: "not measured"}[limit["over"]]
         yield f"<li>Threshold {escape(name)} {limit['limit']:g}: {state}</li>"

@@ -1,8 +1,9 @@
-"""What an audit found, as one JSON document; its schema is in docs/reference/audit_report.md."""
+"""What an audit found, as one JSON document; its schema is in docs/reference/audit.md."""
 
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -16,10 +17,10 @@ from .fingerprint import Origin
 from .guesses import Guesses
 from .named_words import NamedWords
 from .sample import Sample
-from .severity import KIND_LEVELS, LEVELS, ORDER, exceeded, severity
+from .severity import GUESS_LEVELS, KIND_LEVELS, LEVELS, ORDER, exceeded, severity
 from .tiers import TierResult
 
-SCHEMA = "embinv-audit/2"
+SCHEMA = "embinv-audit/3"
 # where the risk is described
 STANDARDS = (
     ("OWASP LLM08:2025", "Vector and Embedding Weaknesses"),
@@ -43,10 +44,12 @@ class Report:
 
     Attributes:
         source: the store: its name, columns, rows, digest, skipped rows.
-        checkpoint: its name, encoder and digest.
+        checkpoint: its name, encoder and digest; None where guesses alone were looked for.
+        encoder: the one that embedded texts; None where none was at hand.
         origin: whose vectors these are.
         sample: the rows that were looked at.
         seed: of all draws.
+        date: when the store was read, see `utc_now`.
         tiers: what each attacker reads of the sample.
         planted: the same of planted texts, where the store holds none.
         guesses: which candidates are in the store.
@@ -61,10 +64,12 @@ class Report:
     """
 
     source: dict[str, Any]
-    checkpoint: dict[str, Any]
+    checkpoint: dict[str, Any] | None
+    encoder: str | None
     origin: Origin
     sample: Sample
     seed: int
+    date: str
     tiers: Sequence[TierResult] = ()
     planted: Sequence[TierResult] = ()
     guesses: Guesses | None = None
@@ -106,15 +111,15 @@ class Report:
 
     @property
     def severity(self) -> str | None:
-        """The worst of the share of words, and of the sensitive kinds that there are enough of; None: not measured."""
+        """The worst of words, of sensitive kinds that there are enough of, and of guesses; None: not measured."""
         figures = self.figures
-        if "words" not in figures:
-            return None
-        found = [severity(figures["words"])]
+        found = [severity(figures["words"])] if "words" in figures else []
         for kind in SENSITIVE:
-            if kind in figures and figures[kind].count >= FEWEST:
+            if found and kind in figures and figures[kind].count >= FEWEST:
                 found.append(severity(figures[kind], KIND_LEVELS))
-        return max(found, key=ORDER.index)
+        if self.guesses is not None:
+            found.append(self.guesses.severity)
+        return max(found, key=ORDER.index, default=None)
 
     def same_rows(self, result: TierResult) -> Figure | None:
         """Content words that the first attacker recovers of a later one's rows: what the later one gained."""
@@ -148,9 +153,11 @@ class Report:
         over = {name: self.figures[name].value > limit for name, limit in self.limits.items() if name in self.figures}
         return {
             "schema": SCHEMA,
+            "date": self.date,
             "severity": self.severity,
             "source": self.source,
             "checkpoint": self.checkpoint,
+            "encoder": self.encoder,
             "origin": {"fits": self.origin.looks_like is None, **asdict(self.origin)},
             "sample": {"rows": len(self.sample.rows), "of": self.sample.total, "seed": self.seed},
             "tiers": [self._tier(result) for result in self.tiers],
@@ -162,6 +169,7 @@ class Report:
             "named_words": None if self.named_words is None else self.named_words.as_dict(),
             "thresholds": {
                 "severity_by_words": _named(LEVELS), "severity_by_kind": _named(KIND_LEVELS),
+                "severity_by_guesses": GUESS_LEVELS,
                 "kinds_with_severity": list(SENSITIVE), "fewest_of_a_kind": FEWEST,
                 "fail_over": {name: {"limit": limit, "over": over.get(name)} for name, limit in self.limits.items()},
             },
@@ -192,6 +200,11 @@ class Report:
             },
             "expected_token_accuracy": None if result.expected is None else asdict(result.expected),
         }
+
+
+def utc_now() -> str:
+    """The date and time in UTC, to the second, as ISO 8601 has it: 2026-11-27T22:41:26Z."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def versions() -> dict[str, str]:

@@ -1,14 +1,16 @@
 """An audit from its sample to its report."""
 
+import hashlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..data.files import write_json
 from ..data.tokens import tokenize
+from ..inversion.progress import stage
 from .alignment import Alignment
 from .attack import ENCODER, SEARCH, Attacker
 from .attackers import TIERS
@@ -19,12 +21,13 @@ from .guesses import Guesses, rank_guesses
 from .kinds import KindFinder
 from .known_pairs import known_pairs, public_texts, run_pairs_tier
 from .named_words import NamedWords, name_words
+from .nearest_rows import Batches
 from .sample import Sample
 from .tiers import TierResult, run_tier
 from .words import stop_share
 
 # rows below which figures say little about a store; planted texts where it holds none
-FEW, PLANTED = 50, 48
+FEW, PLANTED = 50, 50
 # of English texts two words in five are stop words; fewer texts than this are not judged
 ENGLISH, JUDGED = 0.1, 10
 
@@ -51,6 +54,11 @@ class Plan:
     pairs: Sample | None = None
     train_texts: Sequence[str] = ()
 
+    @property
+    def needs_inverter(self) -> bool:
+        """Whether anything but guesses is tried, which need the encoder alone."""
+        return bool(set(self.tiers) - {"guesses"} or self.families)
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -63,9 +71,12 @@ class Outcome:
     defences: DefenceReport | None
     alignment: Alignment | None = None
     named_words: NamedWords | None = None
+    libraries: Mapping[str, str] = field(default_factory=dict)
 
 
-def run(attacker: Attacker, sample: Sample, stored: Sample | None, plan: Plan, finder: KindFinder | None) -> Outcome:
+def run(
+    attacker: Attacker, sample: Sample, stored: Sample | None, plan: Plan, finder: KindFinder | None, batches: Batches
+) -> Outcome:
     """Runs every step; what an interrupted run has finished in `attacker.work` is not done again.
 
     Args:
@@ -74,10 +85,14 @@ def run(attacker: Attacker, sample: Sample, stored: Sample | None, plan: Plan, f
         stored: rows for search under defences, if there are any.
         plan: the steps.
         finder: of personal data; None = no figures by kind.
+        batches: all rows of the store, which guesses are compared with.
 
     Raises:
         EmbInvError: guesses without the encoder, a template that cannot be filled, or no Faker for planted texts.
     """
+    guesses = None
+    if "guesses" in plan.tiers and plan.candidates and attacker.encode is not None:
+        guesses = find_guesses(plan, attacker.encode, sample, batches, attacker.seed)
     tiers = [attacker.vectors_tier] if "vectors" in plan.tiers else []
     if "encoder" in plan.tiers and attacker.encode is not None:
         tiers.append(replace(ENCODER, limit=plan.encoder_rows))
@@ -91,12 +106,11 @@ def run(attacker: Attacker, sample: Sample, stored: Sample | None, plan: Plan, f
         found, alignment = run_pairs_tier(attacker, measured, known, plan.encoder_rows, finder)
         results.append(found)
     planted: list[TierResult] = []
+    libraries = {} if finder is None else finder.libraries
     if sample.texts is None and attacker.encode is not None and (tiers or plan.families):
-        measured = plant(PLANTED, attacker.encode, attacker.seed)
-        planted = [run_tier(attacker, measured, tier, finder, f"planted-{tier.name}") for tier in tiers]
-    guesses = None
-    if "guesses" in plan.tiers and plan.candidates and attacker.encode is not None:
-        guesses = rank_guesses(plan.candidates, attacker.encode, sample, attacker.seed)
+        measured, kinds = plant(PLANTED, attacker.encode, attacker.seed)
+        planted = [run_tier(attacker, measured, tier, kinds, f"planted-{tier.name}") for tier in tiers]
+        libraries = kinds.libraries
     filled = None
     if "context" in plan.tiers and attacker.model.surrogate is not None:
         filled = fill_sample(attacker, sample, plan.template)
@@ -105,32 +119,41 @@ def run(attacker: Attacker, sample: Sample, stored: Sample | None, plan: Plan, f
         own = set(measured.texts)
         texts = [text for text in plan.train_texts if text not in own] or public_texts(measured.texts)
         defences = compare(attacker, measured, stored, plan.families, texts)
-    return Outcome(results, planted, guesses, filled, defences, alignment, named)
+    return Outcome(results, planted, guesses, filled, defences, alignment, named, libraries)
 
 
-def open_work(folder: Path, sample: Sample, identity: dict[str, Any]) -> bool:
+def find_guesses(plan: Plan, encode: Callable[..., Any], sample: Sample, batches: Batches, seed: int) -> Guesses:
+    """Looks for the candidates of a plan in a whole store, see `rank_guesses`."""
+    with stage(f"comparing {len(plan.candidates):,} guesses with {sample.total:,} vectors"):
+        return rank_guesses(plan.candidates, encode, sample.texts, batches, sample.vectors.shape[1], seed)
+
+
+def open_work(folder: Path, sample: Sample, identity: dict[str, Any]) -> tuple[bool, list[str]]:
     """Makes the folder of unfinished work; that of another audit is removed.
 
     Args:
         folder: of the work.
         sample: the rows.
-        identity: what else decides on the work: the checkpoint and its settings.
+        identity: what else decides on the work: the checkpoint, its settings, the columns.
 
     Returns:
-        Whether an earlier run of the same audit left something there.
+        Whether an earlier run of the same audit left something there; and if it was another audit, what differs.
     """
-    now = {"source": sample.digest, "rows": sample.row_keys(), "settings": SEARCH, **identity}
+    texts = None if sample.texts is None else hashlib.blake2b(repr(sample.texts).encode(), digest_size=8).hexdigest()
+    now = {"source": sample.digest, "rows": sample.row_keys(), "texts": texts, "settings": SEARCH, **identity}
+    now = json.loads(json.dumps(now))  # tuples become lists, as they were read
     record = folder / "audit.json"
     try:
-        is_same = json.loads(record.read_text(encoding="utf-8")) == json.loads(json.dumps(now))
+        before = json.loads(record.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        is_same = False
-    if not is_same:
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
-        write_json(record, now)
-    return is_same
+        before = {}
+    if before == now:
+        return True, []
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    write_json(record, now)
+    return False, [name for name in now if before and before.get(name) != now[name]]
 
 
 def sample_notes(sample: Sample, tokenizer: Any, longest: int, languages: Sequence[str]) -> list[str]:

@@ -82,9 +82,14 @@ def draw_each(source: VectorSource, limits: Sequence[int], seed: int) -> list[Sa
     drawn, digest, total = RowSample(max(limits), seed), hashlib.blake2b(digest_size=16), 0
     for batch in source.batches(BATCH):
         total += len(batch.rows)
-        digest.update(np.ascontiguousarray(batch.vectors, "<f4").tobytes() + repr(batch.ids).encode())
+        digest.update(digested(batch))
         drawn.add(batch)
     return [_sample(drawn.rows(limit), total, digest.hexdigest()) for limit in limits]
+
+
+def digested(batch: VectorBatch) -> bytes:
+    """What the digest of a store is of: the vectors and ids of its rows."""
+    return np.ascontiguousarray(batch.vectors, "<f4").tobytes() + repr(batch.ids).encode()
 
 
 def _sample(rows: VectorBatch, total: int, digest: str) -> Sample:

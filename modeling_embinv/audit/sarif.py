@@ -33,7 +33,7 @@ def sarif(report: Report) -> dict[str, Any]:
     run = {
         "tool": {"driver": driver},
         "results": list(_results(report, found)),
-        "invocations": [{"executionSuccessful": True}],
+        "invocations": [{"executionSuccessful": True, "startTimeUtc": report.date}],
         "properties": {"source_digest": report.sample.digest, "seed": report.seed, "rows": len(report.sample.rows)},
     }
     return {"$schema": SCHEMA, "version": VERSION, "runs": [run]}

@@ -9,6 +9,17 @@ from .figures import Figure
 LEVELS = ((0.5, "critical"), (0.3, "high"), (0.15, "medium"), (0.0, "low"))
 # of one kind of personal data or of secrets, lowest share that came back whole → severity
 KIND_LEVELS = ((0.2, "critical"), (0.05, "high"), (0.01, "medium"), (0.0, "low"))
+# a vector this near is that of the guess's own text: of all-MiniLM-L6-v2, two card numbers that differ by a digit have
+# 0.997, and a text's own vector in int8 or half precision 0.9999
+SAME_TEXT = 0.999
+# more alarms than chance explains: so many come about by chance in fewer audits than this
+CHANCE = 0.05
+GUESS_LEVELS = {
+    "critical": "a guess that raises an alarm has a cosine of 0.999 or more: its very text is in the store",
+    "high": "more alarms than guesses on the store's subject raise by chance (5 %)",
+    "medium": "more alarms than unrelated texts raise by chance (5 %)",
+    "low": "alarms, not more than chance explains",
+}
 ORDER = ("none", "low", "medium", "high", "critical")
 
 
@@ -17,6 +28,27 @@ def severity(figure: Figure, levels: tuple[tuple[float, str], ...] = LEVELS) -> 
     if not figure.above_floor:
         return "none"
     return next(name for lowest, name in levels if figure.value >= lowest)
+
+
+def alarm_severity(alarms: int, guesses: int, nearest: float, rate: float, on_topic: float | None) -> str:
+    """The severity of guesses that raise an alarm, see `GUESS_LEVELS`; "none" where none does.
+
+    Args:
+        alarms: of how many guesses.
+        guesses: all of them.
+        nearest: the largest cosine of those that raise an alarm.
+        rate: the share of unrelated texts that do.
+        on_topic: the share of texts on the store's subject that do; None where that was not measured.
+    """
+    from scipy.stats import binom  # the import takes a second
+
+    if not alarms:
+        return "none"
+    if nearest >= SAME_TEXT:
+        return "critical"
+    if on_topic is not None and binom.sf(alarms - 1, guesses, max(rate, on_topic)) < CHANCE:
+        return "high"
+    return "medium" if binom.sf(alarms - 1, guesses, rate) < CHANCE else "low"
 
 
 def parse_limits(given: list[str], known: tuple[str, ...]) -> dict[str, float]:

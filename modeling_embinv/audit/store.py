@@ -1,18 +1,28 @@
 """The store that is audited: its collections, a sample of each, and the checkpoint that their vectors fit."""
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from ..configuration_embinv import EmbInvConfig
 from ..errors_embinv import EmbInvError
+from ..stores.copies import changed_message
 from ..stores.locations import SeveralCollectionsError
-from ..stores.rows import Skipped
+from ..stores.rows import Skipped, VectorBatch
 from ..stores.vectors import VectorSource
-from .fingerprint import Origin, best, origin
-from .sample import Sample, draw_each, join
+from .fingerprint import Origin, best, encoder_origin, origin
+from .sample import BATCH, Sample, digested, draw_each, join
 
 # the name of a collection, or None for a store that is one → the opened source
 Opener = Callable[[str | None], VectorSource]
+
+
+# what is to be done where no vectors fit
+_ANOTHER_MODEL = "Another encoder needs another checkpoint (--model)"
+_RIGHT_MODEL = "Name the right checkpoint with --model, give known texts and their vectors with --pairs"
+_RIGHT_ENCODER = "Name the encoder that made them with --encoder"
 
 
 class Part(NamedTuple):
@@ -68,6 +78,27 @@ def _drawn(open_part: Opener, names: Sequence[str | None], limits: Sequence[int]
     if not parts:
         raise EmbInvError("all collections of the store are empty.")
     return parts
+
+
+def whole_store(
+    open_part: Callable[[Part], VectorSource], parts: Sequence[Part]
+) -> Iterator[tuple[str | None, VectorBatch]]:
+    """All rows of the collections once more, in flat memory: the collection's name, and some of its rows.
+
+    Args:
+        open_part: opens a collection anew.
+        parts: the collections.
+
+    Raises:
+        EmbInvError: the store has changed since its sample was drawn.
+    """
+    for part in parts:
+        digest = hashlib.blake2b(digest_size=16)
+        for batch in open_part(part).batches(BATCH):
+            digest.update(digested(batch))
+            yield part.name, batch
+        if digest.hexdigest() != part.sample.digest:
+            raise EmbInvError(changed_message(part.path))
 
 
 def join_parts(parts: Sequence[Part], limits: Sequence[int], seed: int) -> list[Sample]:
@@ -128,23 +159,40 @@ def match(models: Mapping[str, EmbInvConfig], parts: Sequence[Part], force: bool
     Raises:
         EmbInvError: no collection fits any of them; another width cannot be forced.
     """
-    found = {name: [origin(name, config, part.sample.vectors) for part in parts] for name, config in models.items()}
+    found = [[origin(name, config, part.sample.vectors) for part in parts] for name, config in models.items()]
+    return _match(found, parts, force, _ANOTHER_MODEL, _RIGHT_MODEL)
+
+
+def match_encoder(encoder: str, own: np.ndarray, parts: Sequence[Part], force: bool) -> Match:
+    """The collections whose vectors look like an encoder's; there is no checkpoint.
+
+    Args:
+        encoder: its id.
+        own: (m, D), its vectors of at least 100 texts.
+        parts, force: as of `match`.
+
+    Raises:
+        EmbInvError: as `match`.
+    """
+    found = [encoder_origin(encoder, own, part.sample.vectors) for part in parts]
+    return _match([found], parts, force, _RIGHT_ENCODER, _RIGHT_ENCODER)
+
+
+def _match(found: Sequence[list[Origin]], parts: Sequence[Part], force: bool, width: str, fit: str) -> Match:
+    """The first of `found` that most rows fit; `width` and `fit` say what is to be done where none does."""
 
     def rows(origins: Sequence[Origin]) -> int:
         return sum(part.sample.total for part, one in zip(parts, origins, strict=True) if one.looks_like is None)
 
-    origins = max(found.values(), key=rows)
+    origins = max(found, key=rows)
     if not rows(origins):
         largest = max(range(len(parts)), key=lambda index: parts[index].sample.total)
-        nearest = best([own[largest] for own in found.values()])
+        nearest = best([own[largest] for own in found])
         if not nearest.has_width:
-            raise EmbInvError(f"{nearest}. Another encoder needs another checkpoint (--model).")
+            raise EmbInvError(f"{nearest}. {width}.")
         if not force:
-            raise EmbInvError(
-                f"{nearest}. Name the right checkpoint with --model, give known texts and their vectors with --pairs, "
-                "or go on with --force."
-            )
-        origins = found[nearest.model]
+            raise EmbInvError(f"{nearest}. {fit}, or go on with --force.")
+        origins = next(own for own in found if own[largest] is nearest)
     kept, notes = [], []
     for part, one in zip(parts, origins, strict=True):
         if one.looks_like is None or (force and one.has_width):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from .alignment import Alignment
 from .defences import DefenceResult
 from .figures import Figure
+from .guesses import Guesses
 from .report import FEWEST, SENSITIVE, Report
 from .severity import KIND_LEVELS, severity
 
@@ -15,6 +16,9 @@ CAREFUL = (
     "do not treat them as evidence of what somebody wrote."
 )
 _WHY = "Text embeddings can be inverted: whoever copies the vectors recovers part of the text without the encoder."
+_WHY_GUESSES = (
+    "Guesses can be checked: whoever has the vectors and the encoder learns which of a list of texts are in the store."
+)
 _ADVICE = (
     "Give vectors the access rules, encryption and retention of their texts. Redact before embedding. Measure a "
     "defence with --defences before relying on it."
@@ -31,7 +35,7 @@ class Finding:
         title: a few words.
         severity: one of `severity.ORDER`.
         sentence: what was measured.
-        why, advice: for every report alike.
+        why, advice: of its rule, for every report alike.
     """
 
     rule: str
@@ -67,6 +71,21 @@ def findings(report: Report) -> Iterator[Finding]:
                     severity(figures.whole, KIND_LEVELS),
                     f"Of kind {kind}, {sentence_of(figures.whole, 'come back whole')}{estimate}.",
                 )  # fmt: skip
+    if report.guesses is not None:
+        sentence = f"Of a list, compared with all {report.guesses.rows:,} vectors, {alarms(report.guesses)}."
+        yield Finding(
+            "EMBINV-GUESSES-ALARMS", "GuessesAlarms", "Guessed texts found", report.guesses.severity, sentence,
+            _WHY_GUESSES,
+        )  # fmt: skip
+
+
+def alarms(guesses: Guesses) -> str:
+    """How many guesses raise an alarm, and how many texts do that are no guesses."""
+    topic = "" if guesses.on_topic is None else f", and {100 * guesses.on_topic:.0f} % of texts on the store's subject"
+    return (
+        f"{len(guesses.alarms):,} of {len(guesses.ranking):,} guesses raise an alarm; "
+        f"{100 * guesses.false_alarms:.1f} % of unrelated texts do{topic}"
+    )
 
 
 def sentence_of(figure: Figure, what: str) -> str:

@@ -2,17 +2,21 @@
 
 from collections.abc import Iterator
 
+from .figures import Figure
 from .named_words import LEAST, NamedWords
 from .report import Report
-from .summary import NAMES, learned, shown
+from .summary import NAMES, alarms, learned, shown
 
 
 def lines(report: Report) -> Iterator[str]:
     """The lines: no recovered word stands in them."""
     sample = report.sample
-    yield f"source      {report.place}: {sample.total:,} vectors of {sample.vectors.shape[1]} numbers"
+    size = f"{sample.total:,} vectors of {sample.vectors.shape[1]} numbers"
+    yield f"source      {report.place}: {size}, read {report.date}"
     yield f"vectors     {report.origin}"
     texts = "scored against the store's texts"
+    if not report.tiers:
+        texts = "no inverter was tried"
     if sample.texts is None:
         texts = f"the store holds no texts: {'an estimate' if report.is_estimate else 'nothing to score against'}"
     parts = "" if sample.collections is None else f" of {len(set(sample.collections))} collections"
@@ -30,9 +34,7 @@ def lines(report: Report) -> Iterator[str]:
         beside += "" if same is None else f"; on these rows {report.measured[0].tier.name} {100 * same.value:.0f} %"
         yield f"{result.tier.name:<11} {figures}{beside}"
         if result.kinds:
-            kinds = (
-                f"{kind} {figures.whole.hits:.0f}/{figures.whole.count}" for kind, figures in result.kinds.items()
-            )
+            kinds = (f"{kind} {_of_floor(figures.whole)}" for kind, figures in result.kinds.items())
             yield f"            came back whole: {', '.join(kinds)}"
     for result in report.tiers if report.is_estimate else ():
         if result.expected is not None:
@@ -47,13 +49,7 @@ def lines(report: Report) -> Iterator[str]:
             f"{shown(report.filled.expected)} are expected to be right"
         )
     if report.guesses is not None:
-        alarms = sum(guess.is_alarm for guess in report.guesses.ranking)
-        topic = max((rates.on_topic for rates in report.guesses.rates if rates.on_topic is not None), default=None)
-        beside = "" if topic is None else f", and {100 * topic:.0f} % of texts on the store's subject"
-        yield (
-            f"guesses     {alarms:,} of {len(report.guesses.ranking):,} candidates raise an alarm; 1 % of unrelated "
-            f"texts do{beside}"
-        )
+        yield f"guesses     {alarms(report.guesses)}; {report.guesses.severity}"
     if report.defences is not None:
         for one in report.defences.results[1:]:
             noise = "" if one.noise_words is None else f"; noise of this recall {100 * one.noise_words:.0f} %"
@@ -65,6 +61,12 @@ def lines(report: Report) -> Iterator[str]:
         yield f"note        {note}"
     estimate = " (an estimate)" if report.is_estimate and report.severity else ""
     yield f"severity    {report.severity or 'not measured'}{estimate}"
+
+
+def _of_floor(whole: Figure) -> str:
+    """Entities that came back whole, of all, and how many of them the highest floor has."""
+    floor = f" (floor {whole.count * max(whole.floors.values()):.0f})" if whole.floors else ""
+    return f"{whole.hits:.0f}/{whole.count}{floor}"
 
 
 def named_lines(named: NamedWords) -> Iterator[str]:

@@ -10,7 +10,7 @@ from ..vectors_embinv import unit_rows
 from .attack import Attacker, Recovered, Tier
 from .figures import Figure, share
 from .findings import KindFigures, measure, measure_kinds, other_texts
-from .kinds import Entity, KindFinder
+from .kinds import Entity, Finder
 from .public import nearest_texts
 from .sample import Sample, subset
 
@@ -40,7 +40,7 @@ class TierResult:
     expected: Figure | None
 
 
-def run_tier(attacker: Attacker, sample: Sample, tier: Tier, finder: KindFinder | None, name: str = "") -> TierResult:
+def run_tier(attacker: Attacker, sample: Sample, tier: Tier, finder: Finder | None, name: str = "") -> TierResult:
     """Inverts the sample, or a part of it by the tier's limit, and measures what came back.
 
     Args:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from ..data.flags import Commands
 from ..errors_embinv import EmbInvError
 from .audit_plan import add_flags, checked, known_rows
+from .audit_store import Target, all_rows, choose_target, open_collection
 from .options import (
-    MODEL,
     VECTOR_KINDS,
     encoder_of,
     load_model,
@@ -23,13 +23,12 @@ from .outcome import epilog, on_interrupt
 
 if TYPE_CHECKING:
     from ..audit.report import Report
-    from ..audit.run import Plan
     from ..audit.sample import Sample
-    from ..audit.store import Match, Part
     from ..data.encoders import Encoder
-    from ..stores.vectors import VectorSource
 
 OVER = 3
+# where a source has what; another choice is another audit
+COLUMNS = ("collection", "column", "id_column", "text_column")
 _EXAMPLES = """
 embinv audit dump.parquet --out report/
 embinv audit chroma:./store --collection support --out report/ --fail-over words=0.3,names=0.1
@@ -51,67 +50,60 @@ def add_audit(commands: Commands) -> None:
 def _audit(options: argparse.Namespace) -> int:
     limits, plan = checked(options)
     from ..audit.defences import STORED
+    from ..audit.report import utc_now
     from ..audit.store import open_parts
+    from ..inversion.progress import stage
 
-    sizes = [options.limit, STORED][: 2 if plan.families else 1]
-    with messages_on_stderr():
-        parts = open_parts(lambda name: _open(options, name), sizes, options.seed)
+    date, sizes = utc_now(), [options.limit, STORED][: 2 if plan.families else 1]
+    with stage("reading the store"), messages_on_stderr():
+        parts = open_parts(lambda name: open_collection(options, name), sizes, options.seed)
     for part in parts:
         report_skipped(part.path if part.name is None else f"{part.path}, {part.name}", part.skipped)
-    found = _match(options, parts)
-    plan = replace(plan, pairs=known_rows(options))
-    options.model = found.origin.model
+    target = choose_target(options, parts, plan)
+    if target.encoder is not None:
+        return _end(_guesses_report(options, target, target.encoder, limits, date))
+    target = target._replace(plan=replace(target.plan, pairs=known_rows(options)))
+    options.model = target.match.origin.model
     work = Path(options.out) / _WORK
     with on_interrupt(
         lambda: f"What is done lies in {work}; run the same command to resume." if work.exists() else ""
     ):
-        report = _report(options, found, sizes, plan, limits)
+        report = _report(options, target, sizes, limits, date)
     return _end(report)
 
 
-def _open(options: argparse.Namespace, collection: str | None) -> "VectorSource":
-    """A collection of the store, with its texts where it has any."""
-    from ..stores.columns import NoTextsError
-    from ..stores.vectors import open_vectors
+def _guesses_report(
+    options: argparse.Namespace, target: Target, encoder: "Encoder", limits: dict[str, float], date: str
+) -> "Report":
+    """Looks for guesses alone, and writes the files: there is no inverter."""
+    from ..audit.files import write_report
+    from ..audit.report import Report
+    from ..audit.run import find_guesses
+    from ..audit.store import describe, join_parts
 
-    def opened(texts: str | bool) -> "VectorSource":
-        return open_vectors(
-            options.source, options.column, options.id_column, texts, strict=options.strict,
-            collection=collection or options.collection, trust=options.trust_source,
-        )  # fmt: skip
-
-    try:
-        return opened(options.text_column or True)
-    except NoTextsError as error:
-        if error.others:
-            print(f"embinv: {error}; name theirs with --text-column", file=sys.stderr)
-        return opened(False)
-
-
-def _match(options: argparse.Namespace, parts: "Sequence[Part]") -> "Match":
-    """Which checkpoint's vectors these are.
-
-    Raises:
-        EmbInvError: none fits, and neither `--force` nor `--pairs` was given; or of another width.
-    """
-    from ..audit.store import match
-    from ..configuration_embinv import EmbInvConfig
-
-    configs = {}
-    for name in options.model or [MODEL]:
-        path, _, revision = (name, "", "") if Path(name).exists() else name.partition("@")
-        configs[name] = EmbInvConfig.from_pretrained(path, revision=revision or "main")
-    return match(configs, parts, bool(options.force or options.pairs))
+    found = target.match
+    (sample,) = join_parts(found.parts, [options.limit], options.seed)
+    guesses = find_guesses(target.plan, encoder.encode, sample, all_rows(options, found.parts), options.seed)
+    report = Report(
+        source=describe(found.parts, sample), checkpoint=None, encoder=encoder.config.id, origin=found.origin,
+        sample=sample, seed=options.seed, date=date, limits=limits, warnings=found.notes, reveal=options.reveal,
+        guesses=guesses,
+    )  # fmt: skip
+    write_report(report, Path(options.out))
+    return report
 
 
 def _report(
-    options: argparse.Namespace, found: "Match", sizes: Sequence[int], plan: "Plan", limits: dict[str, float]
+    options: argparse.Namespace, target: Target, sizes: Sequence[int], limits: dict[str, float], date: str
 ) -> "Report":
     """Runs the audit and writes its files; `sizes` are those of the samples of each collection."""
     from ..audit.store import describe, join_parts
+    from ..inversion.progress import stage
 
+    found, plan, _ = target
     sample, *stored = join_parts(found.parts, sizes, options.seed)
-    model, tokenizer = load_model(options)
+    with stage("loading the checkpoint"):
+        model, tokenizer = load_model(options)
     needs_encoder = "encoder" in plan.tiers or _needs_encoder(options, sample)
     encoder = _encoder(options, model) if needs_encoder else None
     encode = None if encoder is None else encoder.encode
@@ -120,7 +112,7 @@ def _report(
     from ..audit.attack import Attacker
     from ..audit.files import write_report
     from ..audit.report import Report
-    from ..audit.run import finder_or_note, open_work, run, sample_notes, step_notes
+    from ..audit.run import finder_or_note, run, sample_notes, step_notes
 
     for flag in ("candidates", "pairs"):
         if getattr(options, flag) and encode is None:
@@ -130,14 +122,14 @@ def _report(
         "model": options.model, "checksums": model.config.checksums, "seed": options.seed, "int8": options.int8,
         "encoder_rows": plan.encoder_rows, "template": plan.template,
         "pairs": None if plan.pairs is None else plan.pairs.digest, "train_texts": plan.train_texts,
-        "train_steps": options.train_steps,
+        "train_steps": options.train_steps, "--encoder": options.encoder,
+        **{f"--{name.replace('_', '-')}": [getattr(part, name) for part in found.parts] for name in COLUMNS},
     }  # fmt: skip
-    if open_work(work, sample, identity):
-        print(f"embinv: going on with the work in {work}", file=sys.stderr)
-    finder, missing = finder_or_note() if sample.texts is not None or encode is not None else (None, None)
+    _open_work(work, sample, identity)
+    finder, missing = finder_or_note() if sample.texts is not None else (None, None)
     retrain = None if encoder is None or not options.train_steps else _retrain(options, model, encoder)
     attacker = Attacker(model, tokenizer, work, encode, retrain, options.batch_size, options.seed)
-    outcome = run(attacker, sample, next(iter(stored), None), plan, finder)
+    outcome = run(attacker, sample, next(iter(stored), None), plan, finder, all_rows(options, found.parts))
     notes = [
         *found.notes,
         *([] if found.origin.looks_like is None else ["attackers without known pairs take these vectors as they are"]),
@@ -148,12 +140,25 @@ def _report(
     report = Report(
         source=describe(found.parts, sample),
         checkpoint={"name": options.model, "encoder": model.config.encoder_id, "checksums": model.config.checksums},
-        origin=found.origin, sample=sample, seed=options.seed, limits=limits, warnings=notes, reveal=options.reveal,
-        libraries={} if finder is None else finder.libraries, **vars(outcome),
+        encoder=None if encoder is None else encoder.config.id,
+        origin=found.origin, sample=sample, seed=options.seed, date=date, limits=limits, warnings=notes,
+        reveal=options.reveal, **vars(outcome),
     )  # fmt: skip
     write_report(report, Path(options.out))
     shutil.rmtree(work)
     return report
+
+
+def _open_work(work: Path, sample: "Sample", identity: dict[str, Any]) -> None:
+    """Opens the folder of unfinished work, and says on stderr what lay there."""
+    from ..audit.run import open_work
+
+    goes_on, differs = open_work(work, sample, identity)
+    if goes_on:
+        print(f"embinv: going on with the work in {work}", file=sys.stderr)
+    elif differs:
+        what = ", ".join(differs)
+        print(f"embinv: {work} is of another audit ({what} differ) and is begun anew", file=sys.stderr)
 
 
 def _needs_encoder(options: argparse.Namespace, sample: "Sample") -> bool:

@@ -32,7 +32,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--encoder_limit", type=count, default=50, help="of them, rows for the attacker with the encoder"
     )
     group.add_argument("--no_encoder", action="store_true", help="the same as --tiers with all but encoder")
-    group.add_argument("--candidates", help="text file of a guess a line: which of them are in the store?")
+    group.add_argument(
+        "--candidates", help="text file of a guess a line: which are in the store? (--tiers guesses: no inverter)"
+    )
     group.add_argument(
         "--template", help='the redacted text of every row, as "Dear <NAME>, you owe ▇▇▇."; without it texts of the '
         "store that hold such marks are filled",

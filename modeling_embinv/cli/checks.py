@@ -13,6 +13,12 @@ from ..presets_embinv import PRESETS, without_surrogate
 if TYPE_CHECKING:
     import torch
 
+    from ..configuration_embinv import EmbInvConfig
+    from ..stores.vectors import VectorSource
+
+# vectors that are compared with the checkpoint's encoder, and how many of them are needed for a judgement
+_PEEK, _FEWEST = 200, 50
+
 _REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?(@\S+)?")
 
 
@@ -63,6 +69,31 @@ def check_feedback_flag(options: argparse.Namespace) -> None:
     if corrections and judge in (None, "none"):
         name = "--num-corrections" if options.num_corrections else f"--preset {options.preset}"
         raise EmbInvError(f"{name} needs --feedback surrogate (or encoder).")
+
+
+def check_encoder(name: str, config: "EmbInvConfig", source: "VectorSource") -> None:
+    """Finds vectors of another encoder, random or rotated ones, before hours of texts that say nothing of them.
+
+    Fewer than 50 vectors say too little, and pass.
+
+    Args:
+        name: of the checkpoint. config: the checkpoint's.
+        source: the vectors, of which the first ones decide, whichever are selected.
+
+    Raises:
+        EmbInvError: they do not look like those of the checkpoint's encoder.
+    """
+    from ..audit.fingerprint import origin
+    from ..stores.selection import Selection
+
+    chosen, source.selection = source.selection, Selection()
+    first = next((batch.vectors for batch in source.batches(_PEEK) if len(batch.rows) >= _FEWEST), None)
+    source.selection = chosen
+    if first is None:
+        return
+    found = origin(name, config, first)
+    if found.looks_like is not None:
+        raise EmbInvError(f"{found}: name the right checkpoint with --model, or go on with --force.")
 
 
 def check_device(name: str) -> "torch.device":

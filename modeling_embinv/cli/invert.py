@@ -7,7 +7,7 @@ from typing import Any
 
 from ..data.flags import Commands
 from ..errors_embinv import EmbInvError
-from .checks import stored_config
+from .checks import check_encoder, stored_config
 from .options import (
     VECTOR_KINDS,
     add_encoder,
@@ -41,6 +41,7 @@ def add_invert(commands: Commands) -> None:
     parser.add_argument("--limit", type=count, help="use the first N vectors", metavar="N")
     parser.add_argument("--sample", type=count, help="use N vectors drawn at random, by --seed", metavar="N")
     parser.add_argument("--strict", action="store_true", help="stop at the first row without a usable vector")
+    parser.add_argument("--force", action="store_true", help="go on with vectors that look like another encoder's")
     parser.add_argument(
         "--redact",
         action="store_true",
@@ -91,6 +92,8 @@ def _invert_file(options: argparse.Namespace, settings: dict[str, Any]) -> int |
     refuse_overwriting(options, source)
     with on_interrupt(lambda: saved_parts(options.out, source.count(), began)):
         model, tokenizer = load_model(options)
+        if not options.force:
+            check_encoder(options.model, model.config, source)
         from ..inversion.dumps import invert_file
         from ..runtime import process_state
 

@@ -306,4 +306,4 @@ def feedback_of(
 
 def add_encoder(parser: argparse.ArgumentParser) -> None:
     """The flag of the encoder."""
-    parser.add_argument("--encoder", help="YAML or folder of the encoder (default: the one that the model names)")
+    parser.add_argument("--encoder", help="id, folder or YAML of the encoder (default: the one that the model names)")

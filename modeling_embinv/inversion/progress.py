@@ -1,6 +1,12 @@
-"""The bar of a long run: it moves with each round of a search, and its rate is that of this run alone."""
+"""The bar of a long run: it moves with each round of a search, and its rate is that of this run alone.
 
+Where stderr is no terminal, as in the log of a CI job, there are plain lines in its place.
+"""
+
+import sys
+import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from tqdm import tqdm
@@ -10,6 +16,9 @@ from .rates import speed
 
 _FORMAT = "{percentage:3.0f} %|{bar}| {whole:,} of {total:,} vectors{round}, {elapsed} < {remaining}{speed}"
 
+# seconds between two lines of a bar that no terminal shows
+LINE_SECONDS = 60.0
+
 Row = TypeVar("Row")
 if TYPE_CHECKING:  # the class takes no brackets when the program runs
     _Bar = tqdm[NoReturn]
@@ -18,14 +27,15 @@ else:
 
 
 class VectorBar(_Bar):
-    """A bar of the vectors of a file, on stderr.
+    """A bar of the vectors of a file, on stderr; where that is no terminal, a line a minute.
 
     Args:
-        total: how many there are. show: whether to show it, where stderr is a terminal. leave: whether it stays.
+        total: how many there are. show: whether to show it. leave: whether it stays.
     """
 
     def __init__(self, total: int, show: bool, leave: bool = True) -> None:
         self.round, self.reached = ", starting", 0
+        self._says, self._said = show and not sys.stderr.isatty(), time.monotonic()
         # smoothing=0: the mean since the start, which neither resumed parts nor those of other processes make jump
         super().__init__(
             total=max(total, 1), leave=leave, smoothing=0, miniters=1, bar_format=_FORMAT, dynamic_ncols=True,
@@ -71,3 +81,21 @@ class VectorBar(_Bar):
 
     def _move(self, count: float) -> None:
         self.update(max(0, min(count, self.total or count) - self.n))
+        if self._says and time.monotonic() - self._said >= LINE_SECONDS:
+            self._said = time.monotonic()
+            print(f"embinv: {int(count):,} of {self.total:,} vectors{self.round}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def stage(what: str, show: bool = True) -> Iterator[None]:
+    """Says on stderr that a part of a long run begins, and at its end the seconds; not on a terminal, which has bars.
+
+    Args:
+        what: the part, in a few words. show: whether to say anything.
+    """
+    says, started = show and not sys.stderr.isatty(), time.monotonic()
+    if says:
+        print(f"embinv: {what} …", file=sys.stderr, flush=True)
+    yield
+    if says:
+        print(f"embinv: {what}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)

@@ -27,6 +27,8 @@ TEXTS = [
     "How long does a refund take?", "Call Karen Miller at +1 212 555 0199 about her account.",
 ]  # fmt: skip
 
+DATE = "2026-11-27T22:41:26Z"
+
 
 def entities(text: str, **pieces):
     """The entities of a text, each given as kind="words as they stand in it"; "_" in a kind is its hyphen."""
@@ -55,7 +57,7 @@ def report_of(result: TierResult, **values) -> Report:
     source = {"name": "dump.parquet", "column": "embedding", "id_column": None, "text_column": "body",
               "rows": 9, "digest": "d1235", "skipped": {"count": 0, "examples": []}}  # fmt: skip
     checkpoint = {"name": "model", "encoder": "a/b", "checksums": None}
-    return Report(source, checkpoint, Origin("model", "a/b", None), result.sample, 0, [result], **values)
+    return Report(source, checkpoint, "a/b", Origin("model", "a/b", None), result.sample, 0, DATE, [result], **values)
 
 
 @pytest.fixture(scope="package")

@@ -35,7 +35,7 @@ def test_only_the_named_attackers_are_tried(capsys, model, store, tmp_path):
     code, printed, err = run(capsys, *arguments, "guesses", "--candidates", guesses)
     report = report_in(tmp_path / "r")
     assert code == 0 and report["tiers"] == report["planted"] == [] and report["guesses"]["ranking"], err
-    assert report["severity"] is None and "severity    not measured" in printed
+    assert report["severity"] == "critical" and report["checkpoint"] is None  # the guess is a text of the store
     assert not (tmp_path / "r" / "hits.jsonl").read_text(encoding="utf-8")
     code, printed, err = run(capsys, *arguments, "encoder,context", "--encoder-limit", 2)
     report = report_in(tmp_path / "r")
@@ -69,7 +69,7 @@ def test_nothing_to_score_against_is_said(capsys, model, vectors, tmp_path):
     assert code == 2 and "columns: embedding, body; name theirs with --text-column" in err
     plain = report_of(tier_result(["one text"], ["one"]))
     bare = plain.sample._replace(texts=None)
-    empty = type(plain)(plain.source, plain.checkpoint, plain.origin, bare, 0)
+    empty = type(plain)(plain.source, plain.checkpoint, None, plain.origin, bare, 0, plain.date)
     text = "\n".join(lines(empty))
     assert "nothing to score against" in text and "not measured" in text and empty.as_dict()["severity"] is None
     assert '<span class="badge none">not measured</span>' in page(empty)

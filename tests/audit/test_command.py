@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from modeling_embinv.audit.guesses import rank_guesses
 from modeling_embinv.audit.public import public_sentences
-from modeling_embinv.audit.sample import Sample, draw, draw_each, subset
+from modeling_embinv.audit.report import FEWEST, SENSITIVE
+from modeling_embinv.audit.run import open_work
+from modeling_embinv.audit.sample import draw, draw_each, subset
 from modeling_embinv.stores.vectors import open_vectors
 from tests.audit.conftest import TEXTS, run, write
 
@@ -20,13 +21,18 @@ def test_a_store_with_texts(capsys, model, store, tmp_path):
     columns = ("--column", "embedding", "--text-column", "body", "--id-column", "ticket")
     out = tmp_path / "report"
     guesses = tmp_path / "guesses.txt"
-    guesses.write_text(f"{TEXTS[0]}\nthe price of tea\n", encoding="utf-8")
+    guesses.write_text(f"{TEXTS[0]}\nseven whales sang at night\n", encoding="utf-8")
     code, printed, err = run(
         capsys, store, *columns, "--model", model, "--out", out, "--limit", 6, "--encoder-limit", 2, "--candidates",
         guesses, "--fail-over", "words=1,exact=0.5", "--device", "cpu",
     )  # fmt: skip
     assert code == 0, err
     assert len(printed.splitlines()) <= 14 and "severity" in printed
+    begun = [line.removeprefix("embinv: ").removesuffix(" …") for line in err.splitlines() if line.endswith(" …")]
+    assert begun == [
+        "reading the store", "loading the checkpoint", f"comparing 2 guesses with {len(TEXTS)} vectors",
+        "inverting 6 vectors (vectors)", "inverting 2 vectors (encoder)",
+    ]  # fmt: skip
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert report["origin"]["fits"] and report["sample"]["rows"] == 6 and report["source"]["rows"] == len(TEXTS)
     assert [tier["rows"] for tier in report["tiers"]] == [6, 2]
@@ -88,6 +94,11 @@ def test_a_store_without_texts(capsys, model, vectors, tmp_path):
     assert "an estimate" in printed and "estimate" in (tmp_path / "r" / "index.html").read_text(encoding="utf-8")
     assert report["planted"][0]["figures"]["words"]["count"] > 50 and not report["tiers"][0]["figures"]
     assert report["tiers"][0]["expected_token_accuracy"] is not None
+    kinds = report["planted"][0]["kinds"]
+    assert all(
+        kinds[kind]["whole"]["count"] >= FEWEST and len(kinds[kind]["whole"]["floors"]) == 2 for kind in SENSITIVE
+    )
+    assert set(report["kinds_found_by"]) == {"planted secrets"} and "credentials 0/10 (floor 0)" in printed
 
 
 def test_defences_are_tried_on_the_store(capsys, model, vectors, tmp_path):
@@ -181,6 +192,10 @@ def test_samples_of_two_sizes_are_drawn_in_one_pass(store):
     assert (few.rows == alone.rows).all() and few.texts == alone.texts and (few.vectors == alone.vectors).all()
 
 
+def interrupt(*_, **__):
+    raise KeyboardInterrupt
+
+
 def test_an_interrupted_audit_resumes(capsys, model, store, tmp_path, monkeypatch):
     """Hours of inversion were lost to a Ctrl-C, or another audit's texts were taken over."""
     import modeling_embinv.audit.run as steps
@@ -188,18 +203,35 @@ def test_an_interrupted_audit_resumes(capsys, model, store, tmp_path, monkeypatc
     out = tmp_path / "r"
     arguments = (store, "--model", model, "--text-column", "body", "--limit", 4, "--no-encoder", "--out", out)
 
-    def interrupted(*_, **__):
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(steps, "fill_sample", interrupted)
-        patch.setattr(steps, "Outcome", interrupted)
+        patch.setattr(steps, "fill_sample", interrupt)
+        patch.setattr(steps, "Outcome", interrupt)
         code, _, err = run(capsys, *arguments)
     assert code == 130 and "resume" in err and (out / ".unfinished" / "vectors.jsonl").exists()
     code, _, err = run(capsys, *arguments)
-    assert code == 0 and "going on" in err and not (out / ".unfinished").exists()
+    assert code == 0 and "going on" in err and "differ" not in err and not (out / ".unfinished").exists()
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert report["tiers"][0]["seconds"] is None  # the texts are the first run's
+
+
+def test_a_resumed_audit_notices_other_columns(capsys, model, vectors, tmp_path, monkeypatch):
+    """With another --text-column the gaps filled in the first one's texts stood in the report of the second."""
+    import modeling_embinv.audit.run as steps
+
+    source = write(tmp_path / "dump.parquet", vectors, ticket=TEXTS, body=TEXTS, notes=TEXTS[::-1])
+    out = tmp_path / "r"
+    arguments = (source, "--model", model, "--limit", 2, "--no-encoder", "--out", out, "--text-column")
+    with monkeypatch.context() as patch:
+        patch.setattr(steps, "Outcome", interrupt)  # the last step: all else is done
+        assert run(capsys, *arguments, "body")[0] == 130
+    code, _, err = run(capsys, *arguments, "notes")
+    (line,) = [line for line in err.splitlines() if "another audit" in line]
+    assert code == 0 and "texts, --text-column differ" in line and "going on" not in err
+    assert json.loads((out / "report.json").read_text(encoding="utf-8"))["tiers"][0]["seconds"] is not None
+    sample = draw(open_vectors(source, "embedding", "ticket", "body"), 2, 0)
+    assert open_work(tmp_path / "w", sample, {"--column": ["a"]}) == (False, [])
+    assert open_work(tmp_path / "w", sample, {"--column": ["a"]}) == (True, [])
+    assert open_work(tmp_path / "w", sample, {"--column": ["b"]}) == (False, ["--column"])
 
 
 @pytest.mark.parametrize(
@@ -241,18 +273,3 @@ def test_a_sample_is_drawn_by_its_seed(store):
         assert one.ids == [f"T-{row}" for row in one.rows] and one.texts == [TEXTS[row] for row in one.rows]
     assert (draw(source, 100, 0).rows == np.arange(len(TEXTS))).all() and draw(source, 3, 0).total == len(TEXTS)
     assert len(set(subset(10, 4, 0))) == 4 and (subset(3, 9, 1) == np.arange(3)).all()
-
-
-def test_guesses_are_told_from_strangers(encoder):
-    """A fixed threshold takes every short guess for a hit, or none."""
-    cities, faults = ("Oslo", "Lima", "Cairo", "Perth", "Osaka"), ("is closed", "has no heating", "lost my invoice 42")
-    members = [f"Our office in {city} {fault}, please tell Mrs Tanaka." for city in cities for fault in faults]
-    vectors = encoder.encode(members).numpy()
-    guesses = [members[3], members[14], "Quarterly figures of the shipping division fell by a third in spring"]
-    sample = Sample(vectors, np.arange(15) + 100, None, members, 15, "")
-    found = rank_guesses(guesses, encoder.encode, sample, 0)
-    by_text = {guess.text: guess for guess in found.ranking}
-    assert all(guesses[guess.number - 1] == guess.text for guess in found.ranking)
-    assert by_text[members[3]].is_alarm and by_text[members[3]].row == 103 and by_text[members[3]].cosine > 0.999
-    assert not by_text[guesses[2]].is_alarm and found.ranking[-1].text == guesses[2]
-    assert all(one.false_alarms <= 0.05 and one.members > 0 and one.true_alarms > 0 for one in found.rates)

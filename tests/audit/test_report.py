@@ -11,11 +11,13 @@ from modeling_embinv.audit.figures import Figure
 from modeling_embinv.audit.files import write_report
 from modeling_embinv.audit.hits import redacted
 from modeling_embinv.audit.page import page
+from modeling_embinv.audit.report import utc_now
 from modeling_embinv.audit.retrieval import Utility
 from modeling_embinv.audit.sarif import sarif
 from modeling_embinv.audit.terminal import lines
+from modeling_embinv.audit.tiers import OTHER_TEXT
 from modeling_embinv.audit.words import content_words
-from tests.audit.conftest import entities, report_of, tier_result
+from tests.audit.conftest import DATE, entities, report_of, tier_result
 
 TEXTS = [f"Zebedee Quuxley{row} moved to Wobbleton{row} <b>today</b>" for row in range(12)]
 RECOVERED = [f"zebedee quuxley{row} abandoned wobbleton{row}" for row in range(12)]
@@ -91,7 +93,7 @@ def test_code_scanning_takes_every_place(result, name, uri):
 def test_the_report_says_how_it_was_made(result):
     """Without seed, sample and versions nobody can repeat it."""
     document = report_of(result, limits={"words": 0.3}).as_dict()
-    assert document["schema"] == "embinv-audit/2" and document["severity"] == "critical"
+    assert document["schema"] == "embinv-audit/3" and document["severity"] == "critical"
     assert document["sample"] == {"rows": 12, "of": 12, "seed": 0}
     assert {"embinv", "python", "torch"} <= set(document["versions"])
     (tier,) = document["tiers"]
@@ -125,6 +127,28 @@ def test_defences_stand_in_every_form_of_the_report(result):
         "(adapted; noise of this recall 45 %). Does not help against who knows pairs" in printed
         and "40 known pairs" in printed
     )
+
+
+def test_every_form_says_when_the_store_was_read(result):
+    """Two reports of one store could not be put in their order."""
+    report = report_of(result)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", utc_now())
+    assert report.as_dict()["date"] == DATE and DATE in page(report) and DATE in next(lines(report))
+    assert sarif(report)["runs"][0]["invocations"][0]["startTimeUtc"] == DATE
+
+
+def test_the_floors_of_a_kind_stand_beside_it():
+    """Numbers that every text of a store holds came back of any vector, and looked like a leak."""
+    texts = [f"Ticket 7 of {name}" for name in ("Ann", "Bob", "Eve")]
+    found = [entities(text, numbers="7", names=text.split()[-1]) for text in texts]
+    report = report_of(tier_result(texts, ["ticket 7 ann", "ticket 7 bob", "ticket 7"], found))
+    printed = "\n".join(lines(report))
+    assert "numbers 3/3 (floor 3)" in printed and "names 2/3 (floor 0)" in printed
+    table = page(report).partition("By kind")[2].partition("</table>")[0]
+    cells = [re.findall(r"<td>(.*?)</td>", row) for row in table.split("<tr>")[2:]]
+    assert [(row[0], row[3]) for row in cells] == [
+        ("names", f"{OTHER_TEXT} 0\N{NO-BREAK SPACE}%"), ("numbers", f"{OTHER_TEXT} 100\N{NO-BREAK SPACE}%")
+    ]  # fmt: skip
 
 
 def test_few_entities_make_no_severity():

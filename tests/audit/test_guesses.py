@@ -1,0 +1,185 @@
+"""Guesses: which of a list of texts are in the whole store, how severe that is, and that no inverter is needed."""
+
+import json
+
+import numpy as np
+import pytest
+
+from modeling_embinv.audit.files import write_report
+from modeling_embinv.audit.guesses import Guess, Guesses, Rates, rank_guesses
+from modeling_embinv.audit.nearest_rows import NearestRows
+from modeling_embinv.audit.page import page
+from modeling_embinv.audit.severity import GUESS_LEVELS, alarm_severity
+from modeling_embinv.audit.terminal import lines
+from modeling_embinv.cli import audit_store
+from modeling_embinv.stores.rows import VectorBatch
+from tests.audit.conftest import report_of, tier_result
+from tests.audit.test_command import TEXTS, model, run, store, vectors, write  # noqa: F401  (fixtures)
+
+pytestmark = pytest.mark.usefixtures("remembering")
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+def batches(vectors, texts, size=4, first=0, collection=None):  # noqa: F811
+    """The rows of a store, `size` at a time."""
+    for start in range(0, len(vectors), size):
+        part = slice(start, start + size)
+        rows = np.arange(first + start, first + start + len(vectors[part]))
+        yield collection, VectorBatch(vectors[part], rows, [f"T-{row}" for row in rows], texts[part])
+
+
+def test_guesses_are_told_from_strangers(encoder):
+    """A fixed threshold takes every short guess for a hit, or none."""
+    cities, faults = ("Oslo", "Lima", "Cairo", "Perth", "Osaka"), ("is closed", "has no heating", "lost my invoice 42")
+    members = [f"Our office in {city} {fault}, please tell Mrs Tanaka." for city in cities for fault in faults]
+    stored = encoder.encode(members).numpy()
+    guesses = [members[3], members[14], "Quarterly figures of the shipping division fell by a third in spring"]
+    found = rank_guesses(guesses, encoder.encode, members[:9], batches(3 * stored, members, first=100), 384, 0)
+    by_text = {guess.text: guess for guess in found.ranking}
+    assert all(guesses[guess.number - 1] == guess.text for guess in found.ranking) and found.rows == 15
+    for index in (3, 14):  # the second is none of the sample's rows
+        guess = by_text[members[index]]
+        assert guess.is_alarm and (guess.row, guess.id) == (100 + index, f"T-{100 + index}") and guess.cosine > 0.999
+    assert not by_text[guesses[2]].is_alarm and found.ranking[-1].text == guesses[2]
+    assert all(one.false_alarms <= 0.05 and one.members == 9 and one.true_alarms > 0 for one in found.rates)
+    assert found.severity == "critical" and len(found.alarms) == 2 and 0 <= found.false_alarms <= 0.05
+
+
+def test_rates_are_of_the_whole_store(encoder):
+    """Guesses were compared with all rows and decoys with a sample: a large store made every guess an alarm."""
+    from modeling_embinv.audit.public import public_sentences
+
+    near = list(public_sentences())  # each decoy is a piece of these: their nearest rows are nearer in the whole store
+    guesses = ["a letter from the bank"]
+
+    def threshold(texts):
+        stored = encoder.encode(texts).numpy()
+        (rates,) = rank_guesses(guesses, encoder.encode, None, batches(stored, texts, 100), 384, 0).rates
+        return rates.threshold
+
+    assert threshold(near[:300]) > threshold(near[:10]) + 0.05
+
+
+def test_the_nearest_row_of_all_batches_is_kept(monkeypatch):
+    """A row of a later batch, of another collection, or of a second block of guesses was lost."""
+    from modeling_embinv.audit import nearest_rows
+
+    monkeypatch.setattr(nearest_rows, "BLOCK", 2)
+    unit = np.eye(5, dtype=np.float32)
+    mixed = (unit[0] + 2 * unit[1]) / np.sqrt(5)
+    found = NearestRows(np.stack([*unit[:4], mixed]), ["a", "b", "c", "d", "a"])
+    for collection, batch in (*batches(7 * unit[:2], ["a", "b"], 1), *batches(unit[1:4], ["b", "x", "d"], 2, 50, "z")):
+        found.add(collection, batch)
+    assert found.total == 5 and [row[:2] for row in found.rows] == [
+        (None, 0),
+        (None, 1),
+        ("z", 51),
+        ("z", 52),
+        (None, 1),
+    ]
+    assert np.allclose(found.cosine, [1, 1, 1, 1, 2 / np.sqrt(5)])
+    # rows of a vector's own text, of which there may be several, do not count as others
+    assert np.allclose(found.others, [0, 0, 1, 0, 2 / np.sqrt(5)])
+
+
+@pytest.mark.parametrize(
+    "alarms, guesses, nearest, on_topic, expected",
+    [
+        (0, 5, 0.0, None, "none"), (1, 5, 0.999, None, "critical"), (1, 1000, 0.9989, None, "low"),
+        (1, 1, 0.9, None, "medium"), (10, 1000, 0.9, None, "low"), (30, 1000, 0.9, None, "medium"),
+        (30, 1000, 0.9, 0.3, "medium"), (400, 1000, 0.9, 0.3, "high"), (30, 1000, 0.9, 0.0, "high"),
+    ],
+)  # fmt: skip
+def test_severity_of_alarms(alarms, guesses, nearest, on_topic, expected):
+    """Ten alarms of a thousand guesses are what chance gives; one of one is not."""
+    assert alarm_severity(alarms, guesses, nearest, 0.01, on_topic) == expected
+    assert expected == "none" or expected in GUESS_LEVELS
+
+
+def test_an_alarm_is_a_finding_in_every_form(tmp_path):
+    """A guess that is in the store stood in a table, and the severity above it was "none"."""
+    plain = tier_result(["Zebedee moved"], ["x"])
+    rates = [Rates(1, 1, 2, 0.5, 300, 0.01, 9, 0.8, 0.34)]
+    ranking = [Guess(2, "Zebedee", 1.0, None, 7, "T-7", True, 0.0), Guess(1, "Tom", 0.3, None, 1, "T-1", False, 0.6)]
+    report = report_of(plain, guesses=Guesses(ranking, rates, 90))
+    assert report.severity == "critical"
+    write_report(report, tmp_path)
+    document = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    (one,) = [finding for finding in document["findings"] if "GUESSES" in finding["rule"]]
+    sentence = "1 of 2 guesses raise an alarm; 1.0 % of unrelated texts do, and 34 % of texts on the store's subject"
+    assert one["severity"] == "critical" and sentence in one["sentence"] and "all 90 vectors" in one["sentence"]
+    assert document["guesses"]["alarms"] == 1 and document["thresholds"]["severity_by_guesses"] == GUESS_LEVELS
+    (run_,) = json.loads((tmp_path / "report.sarif").read_text(encoding="utf-8"))["runs"]
+    (result,) = [result for result in run_["results"] if result["ruleId"] == one["rule"]]
+    assert result["level"] == "error" and sentence in result["message"]["text"]
+    assert sentence.replace("'", "&#x27;") in page(report) and f"{sentence}; critical" in "\n".join(lines(report))
+    quiet = report_of(plain, guesses=Guesses(ranking[1:], rates, 90))
+    assert quiet.severity == report_of(plain).severity == "none"
+
+
+@pytest.fixture
+def guesses(tmp_path):
+    path = tmp_path / "guesses.txt"
+    path.write_text(f"{TEXTS[7]}\nthe price of tea\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def no_checkpoint(monkeypatch, tmp_path):
+    """The usual checkpoint is neither in a folder nor on a Hub that can be reached."""
+    monkeypatch.setattr(audit_store, "MODEL", "embinv/no-such-checkpoint")
+
+
+@pytest.mark.parametrize("named", [(), ("--tiers", "guesses")])
+def test_guesses_need_no_inverter(capsys, no_checkpoint, store, guesses, tmp_path, named):  # noqa: F811
+    """A list of names could be checked only by who had a checkpoint of the encoder; the rest of the store was not."""
+    arguments = (store, "--candidates", guesses, "--encoder", MINILM, "--limit", 2, "--out", tmp_path / "r")
+    code, printed, err = run(capsys, *arguments, *named)
+    assert code == 0, err
+    report = json.loads((tmp_path / "r" / "report.json").read_text(encoding="utf-8"))
+    assert report["checkpoint"] is None and report["encoder"] == MINILM and report["origin"]["fits"]
+    assert report["tiers"] == report["planted"] == [] and report["named_words"] is report["defences"] is None
+    first, second = report["guesses"]["ranking"]
+    assert first["is_alarm"] and first["row"] == 7 and not second["is_alarm"]
+    assert report["guesses"]["rows"] == len(TEXTS) and report["severity"] == "critical"
+    assert [finding["rule"] for finding in report["findings"]] == ["EMBINV-GUESSES-ALARMS"]
+    assert any("no inverter was tried" in note for note in report["warnings"]) == (not named)
+    assert not (tmp_path / "r" / "hits.jsonl").read_text(encoding="utf-8") and "severity    critical" in printed
+    assert TEXTS[7].lower() not in (tmp_path / "r" / "index.html").read_text(encoding="utf-8").lower()
+
+
+def test_guesses_without_any_encoder_are_one_line(capsys, no_checkpoint, store, guesses, tmp_path):  # noqa: F811
+    """The message was that of the Hub, on a checkpoint that nobody had asked for."""
+    arguments = (store, "--candidates", guesses, "--out", tmp_path / "r", "--tiers", "guesses")
+    code, printed, err = run(capsys, *arguments)
+    assert code == 2 and not printed and not (tmp_path / "r").exists()
+    assert "name it with --encoder, or with --model" in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("kind, words", [("rotated", "another encoder"), ("wide", "expected 384")])
+def test_guesses_by_the_wrong_encoder_are_refused(capsys, no_checkpoint, encoder, guesses, tmp_path, kind, words):
+    """No alarm against vectors of another encoder looked like a clean store."""
+    own = encoder.encode([f"{text} {number}" for text in TEXTS for number in range(8)]).numpy()
+    turned = own @ np.linalg.qr(np.random.default_rng(0).standard_normal((384, 384)))[0]
+    held = turned if kind == "rotated" else np.tile(own, 2)
+    source = write(tmp_path / "dump.parquet", held.astype(np.float32))
+    arguments = (source, "--candidates", guesses, "--encoder", MINILM, "--out", tmp_path / "r")
+    code, _, err = run(capsys, *arguments)
+    assert code == 2 and words in err and "--encoder" in err.splitlines()[-1] and not (tmp_path / "r").exists()
+    forced, _, _ = run(capsys, *arguments, "--tiers", "guesses", "--force")
+    assert forced == (0 if kind == "rotated" else 2)
+
+
+def test_a_store_that_changes_before_guesses_are_compared(capsys, store, encoder, guesses, tmp_path, monkeypatch):  # noqa: F811
+    """Guesses would be compared with other rows than those that the report's digest is of."""
+    source = write(tmp_path / "dump.parquet", encoder.encode(TEXTS).numpy(), body=TEXTS)
+    draw = audit_store.choose_target
+
+    def changed(*arguments):
+        write(source, encoder.encode(TEXTS[:5]).numpy(), body=TEXTS[:5])
+        return draw(*arguments)
+
+    monkeypatch.setattr("modeling_embinv.cli.audit.choose_target", changed)
+    arguments = (source, "--candidates", guesses, "--encoder", MINILM, "--tiers", "guesses", "--out", tmp_path / "r")
+    code, _, err = run(capsys, *arguments)
+    assert code == 2 and "changed" in err.splitlines()[-1] and not (tmp_path / "r").exists()

@@ -1,0 +1,63 @@
+"""Vectors of another encoder: `embinv invert` stops with one line, and --force goes on."""
+
+import numpy as np
+import pytest
+
+from modeling_embinv.cli.main import main
+from tests.audit.test_command import TEXTS, model, write  # noqa: F401  (fixture)
+
+
+@pytest.fixture(scope="module")
+def own(encoder) -> np.ndarray:
+    return encoder.encode([f"{text} {number}" for text in TEXTS for number in range(8)]).numpy()
+
+
+def foreign(kind: str, own: np.ndarray) -> np.ndarray:
+    generator = np.random.default_rng(0)
+    turn = np.linalg.qr(generator.standard_normal((384, 384)))[0]
+    return {
+        "random": generator.standard_normal(own.shape), "rotated": own @ turn, "cut": own[:, :192],
+        "bad row": np.concatenate([np.zeros((1, 384)), own @ turn]),
+    }[kind].astype(np.float32)  # fmt: skip
+
+
+def invert(capsys, source, model, out, *more) -> tuple[int, str]:  # noqa: F811
+    code = main(["invert", *map(str, (source, "--model", model, "--out", out, "--preset", "quick", *more))])
+    return code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "kind, words, more",
+    [
+        ("random", "random numbers", ()), ("rotated", "another encoder", ()), ("cut", "first 192", ()),
+        ("rotated", "another encoder", ("--strict",)), ("rotated", "another encoder", ("--sample", "3")),
+        ("bad row", "another encoder", ()), ("bad row", "row 0", ("--strict",)),
+    ],
+)  # fmt: skip
+def test_a_clear_mismatch_stops(capsys, model, own, tmp_path, kind, words, more):  # noqa: F811
+    """Fluent texts of another encoder's vectors, with a warning that scrolled away, and exit status 0."""
+    source = write(tmp_path / "dump.parquet", foreign(kind, own))
+    code, err = invert(capsys, source, model, tmp_path / "texts.jsonl", *more)
+    line = err.splitlines()[-1]
+    assert code == 2 and words in line and not list(tmp_path.glob("texts*"))
+    assert words != "another encoder" or ("all-MiniLM-L6-v2" in line and "--model" in line and "--force" in line)
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("more", [(), ("--strict",)])
+def test_force_goes_on(capsys, model, own, tmp_path, more):  # noqa: F811
+    """A store that its owner knows to be changed a little could not be tried at all."""
+    source, out = write(tmp_path / "dump.parquet", foreign("rotated", own)), tmp_path / "texts.jsonl"
+    code, err = invert(capsys, source, model, out, "--force", "--limit", "20", *more)
+    assert code == 0 and len(out.read_text(encoding="utf-8").splitlines()) == 20 and "look like" in err
+
+
+@pytest.mark.filterwarnings("default")
+def test_few_vectors_and_own_ones_are_not_stopped(capsys, model, own, tmp_path):  # noqa: F811
+    """A few vectors say little of their encoder; scaled, int8 and half-precision ones are its own."""
+    few = write(tmp_path / "few.parquet", foreign("rotated", own)[:49])
+    assert invert(capsys, few, model, tmp_path / "few.jsonl", "--limit", "1")[0] == 0
+    for name, vectors in (("own", own), ("scaled", 7 * own), ("int8", np.rint(400 * own)), ("half", np.float16(own))):
+        source = write(tmp_path / f"{name}.parquet", vectors.astype(np.float32))
+        code, err = invert(capsys, source, model, tmp_path / f"{name}.jsonl", "--limit", "1", "--strict")
+        assert code == 0, err
