@@ -13,14 +13,13 @@ from modeling_embinv.audit.severity import GUESS_LEVELS, alarm_severity
 from modeling_embinv.audit.terminal import lines
 from modeling_embinv.cli import audit_store
 from modeling_embinv.stores.rows import VectorBatch
-from tests.audit.conftest import report_of, tier_result
-from tests.audit.test_command import TEXTS, model, run, store, vectors, write  # noqa: F401  (fixtures)
+from tests.audit.conftest import TEXTS, report_of, run, tier_result, write
 
 pytestmark = pytest.mark.usefixtures("remembering")
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
 
-def batches(vectors, texts, size=4, first=0, collection=None):  # noqa: F811
+def batches(vectors, texts, size=4, first=0, collection=None):
     """The rows of a store, `size` at a time."""
     for start in range(0, len(vectors), size):
         part = slice(start, start + size)
@@ -131,7 +130,7 @@ def no_checkpoint(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("named", [(), ("--tiers", "guesses")])
-def test_guesses_need_no_inverter(capsys, no_checkpoint, store, guesses, tmp_path, named):  # noqa: F811
+def test_guesses_need_no_inverter(capsys, no_checkpoint, store, guesses, tmp_path, named):
     """A list of names could be checked only by who had a checkpoint of the encoder; the rest of the store was not."""
     arguments = (store, "--candidates", guesses, "--encoder", MINILM, "--limit", 2, "--out", tmp_path / "r")
     code, printed, err = run(capsys, *arguments, *named)
@@ -148,7 +147,7 @@ def test_guesses_need_no_inverter(capsys, no_checkpoint, store, guesses, tmp_pat
     assert TEXTS[7].lower() not in (tmp_path / "r" / "index.html").read_text(encoding="utf-8").lower()
 
 
-def test_guesses_without_any_encoder_are_one_line(capsys, no_checkpoint, store, guesses, tmp_path):  # noqa: F811
+def test_guesses_without_any_encoder_are_one_line(capsys, no_checkpoint, store, guesses, tmp_path):
     """The message was that of the Hub, on a checkpoint that nobody had asked for."""
     arguments = (store, "--candidates", guesses, "--out", tmp_path / "r", "--tiers", "guesses")
     code, printed, err = run(capsys, *arguments)
@@ -170,7 +169,7 @@ def test_guesses_by_the_wrong_encoder_are_refused(capsys, no_checkpoint, encoder
     assert forced == (0 if kind == "rotated" else 2)
 
 
-def test_a_store_that_changes_before_guesses_are_compared(capsys, store, encoder, guesses, tmp_path, monkeypatch):  # noqa: F811
+def test_a_store_that_changes_before_guesses_are_compared(capsys, store, encoder, guesses, tmp_path, monkeypatch):
     """Guesses would be compared with other rows than those that the report's digest is of."""
     source = write(tmp_path / "dump.parquet", encoder.encode(TEXTS).numpy(), body=TEXTS)
     draw = audit_store.choose_target

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from modeling_embinv.cli.main import main
-from tests.audit.test_command import TEXTS, model, write  # noqa: F401  (fixture)
+from tests.audit.conftest import TEXTS, model, write  # noqa: F401  (fixture)
 
 
 @pytest.fixture(scope="module")
