@@ -383,7 +383,9 @@ class FillSettings(Settings):
     )  # fmt: skip
     likelihood_weight: float = setting(
         0.02, "weight λ in the score of a text: cosine + λ · (1 − cosine) · log p(the fillings | e, the rest)",
-        0.0, 1_000.0, detail="The farther the text is from the vector, the less its cosine tells.",
+        0.0, 1_000.0,
+        detail="The farther a text is from the vector, the less its cosine tells. In a text longer than the canvas a "
+        "word changes the cosine less, by the square of the ratio, and λ is smaller by as much.",
     )  # fmt: skip
 
     def __post_init__(self) -> None:

@@ -98,7 +98,7 @@ class FillingMixin:
         reader = GapReader(
             tokenizer, self.config.mask_token_id, marks, choices or {}, search.max_gap_tokens, num_tokens
         )
-        reach = self.config.longest_judged
+        reach, canvas = self.config.longest_judged, self.config.max_sequence_length - 1
         redacted = [reader.read(text, row) for row, text in enumerate(given, first_row)]
         if isinstance(feedback, str):
             for row, text in enumerate(redacted, first_row):
@@ -111,7 +111,8 @@ class FillingMixin:
         def begun(text: RedactedText, vector: Tensor, kind: str) -> TextSearch:
             most = reach if kind == "surrogate" else None
             can_fill, stop = [allowed[gap.kind] for gap in text.gaps], self._stop_cosine(kind, text)
-            return TextSearch(text, vector, can_fill, most, search.likelihood_weight, stop)
+            weight = search.likelihood_weight * min(1.0, canvas / text.num_tokens_at_least) ** 2
+            return TextSearch(text, vector, can_fill, most, weight, stop)
 
         searches = [begun(text, vector, judge.kind) for text, vector in zip(redacted, vectors, strict=True)]
         for one in searches:

@@ -161,7 +161,7 @@ def test_the_encoder_checks_what_the_surrogate_found():
     shown: list = []
     output = model.fill(own, [row], feedback=encoder, on_step=lambda texts: shown.append(texts[0].verdict))
     assert output.texts[0].ids == tuple(TEXT) and output.texts[0].verdict == "verified"
-    assert output.num_feedback_calls == 1 + 2 and len(torch.cat(seen)) == 3
+    assert output.num_feedback_calls == len(torch.cat(seen)) <= 1 + 2
     assert shown and "verified" not in shown  # the surrogate's steps are shown as its own
     assert all(gap.alternatives for gap in output.texts[0].gaps)
 
