@@ -26,6 +26,8 @@ from .gap_states_embinv import spliced
 from .settings_embinv import FillSettings
 
 
+# times as many proposals are tried, and checked, once a sweep has not found the text, where the judge can tell
+WIDER = 4
 # a gap's first step tries a half of the proposals, as the words around it are first guesses; once the text is found, a
 # quarter of them show how far the runners-up fall behind
 FIRST_PART, FOUND_PART = 2, 4
@@ -91,8 +93,8 @@ class GapSearch:
                 is_unrelated = search.best.cosine < UNRELATED
                 search.is_done |= is_unrelated and sweep > 0
                 if search.best.score <= score:
-                    search.is_done |= search.stop_cosine is None or search.width == search.widest or is_unrelated
-                    search.width = search.widest
+                    search.is_done |= search.stop_cosine is None or search.width > 1 or is_unrelated
+                    search.width = WIDER
             if all(search.is_done for search in searches):
                 break
 

@@ -21,9 +21,6 @@ SCORE_TO_NATS = 100.0
 # log p that a mark is given as part of the text itself, and a move of words between gaps: enough to be tried
 LITERAL = MOVED = -5.0
 
-# times as many proposals are tried, and checked, once a sweep has not found the text, where the judge can tell
-WIDER = 4
-
 Filling = tuple[int, ...]  # the tokens of one gap
 Fillings = tuple[Filling, ...]
 Proposal = tuple[Filling, float]  # tokens of a gap, and their log p
@@ -162,7 +159,7 @@ class TextSearch:
         rehearsal: the same search by the scout alone, which goes before; None where there is no scout.
         tried: the fillings that the judge has embedded. scouted: vectors (D,) by the scout.
         beam: the best hypotheses, the best first. order: the gaps, the most certain first.
-        width: factor of the number of proposals. widest: which it has once a sweep at 1 improves nothing.
+        width: factor of the number of proposals.
         open: the gaps that no step has filled yet: proposals for the others see [MASK] there.
     """
 
@@ -179,7 +176,6 @@ class TextSearch:
     order: list[int] = field(default_factory=list)
     open: set[int] = field(default_factory=set)
     width: int = 1
-    widest: int = WIDER
     is_done: bool = False
 
     @property
