@@ -29,6 +29,7 @@ from .inputs_embinv import check_embeddings
 from .inputs_embinv import check_feedback
 from .inputs_embinv import check_texts
 from .inputs_embinv import checked_feedback
+from .settings_embinv import GAP_TOKENS
 from .settings_embinv import FillSettings
 
 
@@ -137,6 +138,31 @@ class FillingMixin:
             calls.get("encoder", 0),
             calls.get("surrogate", 0),
         )
+
+    def fill_drafts(
+        self, embeddings: Tensor, draft_ids: Tensor, feedback: Callable[..., Any] | str, tokenizer: Any
+    ) -> tuple[Tensor, Tensor, Tensor, FillingOutput]:
+        """`fill` for canvases: what `generate` does with `draft_ids` and a search.
+
+        Args:
+            embeddings: (B, D), of unit length.
+            draft_ids: (B, L), [MASK] where the text is unknown, end tokens behind the text.
+            feedback, tokenizer: as of `fill`.
+
+        Returns:
+            The filled canvases (B, L), the probability of each token (B, L), 1 where it was given, the cosines (B,),
+            and what it cost.
+        """
+        end, mask = self.config.eos_token_id, self.config.mask_token_id
+        rows = [row[: row.index(end)] if end in row else row for row in draft_ids.tolist()]
+        output = self.fill(embeddings, rows, tokenizer, feedback, max_gap_tokens=GAP_TOKENS)
+        ids, confidence = draft_ids.clone(), torch.ones(draft_ids.shape, device=draft_ids.device)
+        for index, text in enumerate(output.texts):
+            tokens = [(token, gap.probability) for gap in text.gaps for token in gap.ids]
+            columns = draft_ids[index] == mask
+            ids[index, columns] = ids.new_tensor([token for token, _ in tokens])
+            confidence[index, columns] = confidence.new_tensor([probability for _, probability in tokens])
+        return ids, confidence, torch.tensor([text.cosine for text in output.texts], device=ids.device), output
 
     def _text_judges(
         self, feedback: Any, tokenizer: Any, embed: Callable[[Tensor], Tensor] | None

@@ -128,6 +128,7 @@ class EmbInvGenerationMixin(FingerprintMixin, GenerationConfigMixin):
     # of the model that this goes into
     device: Any
     embedder: Callable[[], Callable[[Tensor], Tensor]]
+    fill_drafts: Callable[..., tuple[Tensor, Tensor, Tensor, Any]]
     surrogate: Any
 
     @torch.no_grad()
@@ -174,6 +175,7 @@ class EmbInvGenerationMixin(FingerprintMixin, GenerationConfigMixin):
                 (1, L); `put` receives the text. In a search there are no drafts.
             draft_ids: (B, L) canvas to start from, [MASK] where the text is unknown; what is given stays, with a
                 confidence of 1. Rows are texts with end tokens behind them; L is `max_length`. All [MASK] by default.
+                A search fills its gaps as `fill` does, by the settings of `FillSettings`.
             feedback: judges candidates and corrections: "surrogate", the model's own stand-in for the encoder, or the
                 encoder: N texts → (N, D) when the `tokenizer` is given, otherwise ids (N, L) → (N, D), as a tensor,
                 an array or lists; its vectors are normalised. Without a search it only gives the cosine of each text.
@@ -202,16 +204,18 @@ class EmbInvGenerationMixin(FingerprintMixin, GenerationConfigMixin):
         check_generator(generator)
         if streamer is not None:
             check_streamer(streamer, len(embeddings))
-        if search and (draft_ids is not None or config.return_history):
-            raise EmbInvError(
-                "candidates and corrections take no draft_ids and keep no history; model.fill finds hidden words."
-            )
+        if search and config.return_history:
+            raise EmbInvError("candidates and corrections keep no history.")
+        if search and draft_ids is not None and (feedback is None or on_round is not None):
+            raise EmbInvError("candidates for draft_ids need feedback and have no rounds: model.fill has on_step.")
         if config.search.num_corrections and feedback is None:
             raise EmbInvError('num_corrections needs feedback: "surrogate", or an encoder to check the text by.')
         if draft_ids is not None:
             assert config.max_length is not None  # `generation_settings` fills it in
             shape = torch.Size([len(embeddings), config.max_length])
             draft_ids = check_draft(draft_ids, shape, self.config.vocab_size, self.config.eos_token_id)
+            if search:
+                return self._filled(*self.fill_drafts(embeddings, draft_ids, feedback, tokenizer), streamer)
         judge, scout = self._judges(config.search, feedback, tokenizer)
         if search and len(embeddings):
             return self._closed_loop(Targets.of(embeddings, generator), config, streamer, judge, scout, on_round)
@@ -267,6 +271,20 @@ class EmbInvGenerationMixin(FingerprintMixin, GenerationConfigMixin):
             num_forward_passes=denoiser.num_forward_passes,
             cosine=None if judge is None else cosine,
             **_calls(judge, scout),
+        )
+
+    def _filled(
+        self, ids: Tensor, confidence: Tensor, cosine: Tensor, output: Any, streamer: Any
+    ) -> EmbInvGenerationOutput:
+        """What `fill_drafts` returns, as the output of `generate`."""
+        sequences, confidence = self._finish(ids, confidence, streamer)
+        return EmbInvGenerationOutput(
+            sequences=sequences,
+            confidence=confidence,
+            num_forward_passes=output.num_forward_passes,
+            cosine=cosine,
+            num_feedback_calls=output.num_feedback_calls,
+            num_surrogate_calls=output.num_surrogate_calls,
         )
 
     def _judges(

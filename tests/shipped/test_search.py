@@ -347,11 +347,35 @@ def test_the_loop_refuses_what_it_cannot_do():
     model, vectors = tiny_model(), unit_vectors(1)
     with pytest.raises(ValueError, match="num_corrections needs feedback"):
         model.generate(vectors, num_corrections=2)
-    with pytest.raises(ValueError, match="take no draft_ids"):
+    with pytest.raises(ValueError, match="keep no history"):
         model.generate(vectors, num_candidates=2, return_history=True)
+    for feedback, on_round in ((None, None), (bag_of_tokens([]), print)):
+        with pytest.raises(ValueError, match="candidates for draft_ids need feedback and have no rounds"):
+            model.generate(vectors, num_candidates=2, draft_ids=OPEN[:1], feedback=feedback, on_round=on_round)
+    with pytest.raises(ValueError, match="text 0 is nothing but gaps"):
+        model.generate(vectors, num_candidates=2, draft_ids=torch.full((1, 12), MASK), feedback=bag_of_tokens([]))
     for name, value in (("num_candidates", 0), ("num_corrections", -1), ("candidate_temperature", 0.0)):
         with pytest.raises(ValueError, match=name):
             model.generate(vectors, **{name: value})
+
+
+def test_a_search_fills_a_draft():
+    """What is known of a text was no part of a search: candidates were refused, and one pass had to do."""
+    model, calls = awaken(tiny_model()), []
+    text = torch.tensor([[7, 12, 30, 9, 21, 44, 8, 5, 6, END, END, END], [8, 9, 10, *[11] * 9]])
+    draft = text.clone()
+    draft[0, 2] = draft[0, 6] = draft[1, 0] = MASK
+    vectors = bag_of_tokens([])(text)
+    output = model.generate(vectors, draft_ids=draft, feedback=bag_of_tokens(calls), num_candidates=4)
+    kept = output.sequences.masked_fill(after_first(output.sequences == END), END)
+    known = draft != MASK
+    assert torch.equal(kept[known], text[known]) and not (kept == MASK).any()
+    assert torch.allclose(output.cosine, torch.nn.functional.cosine_similarity(bag_of_tokens([])(kept), vectors))
+    assert output.cosine.min() > 0.999 and output.num_feedback_calls == sum(calls)
+    assert (output.confidence[0, :10][known[0, :10]] == 1).all() and (output.confidence[~known] <= 1).all()
+    assert output.confidence.shape == text.shape and (output.confidence[0, 10:] == 0).all()
+    alone = model.fill(vectors[:1], [draft[0, :9].tolist()], feedback=bag_of_tokens([])).texts[0]
+    assert kept[0, :9].tolist() == list(alone.ids)
 
 
 @pytest.mark.parametrize(
