@@ -197,16 +197,21 @@ class TextSearch:
         """Whether they were not tried and are not too long."""
         return fillings not in self.tried and (self.most is None or len(self.text.ids(fillings)) <= self.most)
 
+    @property
+    def ranked(self) -> list[Hypothesis]:
+        """What was tried, the best first."""
+        return sorted(self.tried.values(), key=lambda one: -one.score)
+
     def runners_up(self) -> list[Hypothesis]:
         """For each gap the best hypothesis with another filling there, if there is one."""
-        ranked = sorted(self.tried.values(), key=lambda one: -one.score)
+        best, *others = self.ranked
         gaps = range(len(self.text.gaps))
-        found = (next((one for one in ranked if one.fillings[gap] != self.best.fillings[gap]), None) for gap in gaps)
+        found = (next((one for one in others if one.fillings[gap] != best.fillings[gap]), None) for gap in gaps)
         return [one for one in found if one is not None]
 
     def rank(self, num_beams: int) -> None:
         """Keep the best of what was tried; a text that the vector is exactly of ends the search."""
-        self.beam = sorted(self.tried.values(), key=lambda one: -one.score)[:num_beams]
+        self.beam = self.ranked[:num_beams]
         self.is_done |= self.best.cosine >= EXACT
 
 

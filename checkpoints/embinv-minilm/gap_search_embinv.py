@@ -79,7 +79,7 @@ class GapSearch:
     def run(self, searches: list[TextSearch], on_step: Callable[[], None] | None = None) -> None:
         """Search for all texts side by side; `on_step` is called after each gap."""
         self.start([search for search in searches if search.rehearsal is None])
-        self._rehearse([search for search in searches if search.rehearsal is not None], on_step)
+        self._rehearse(searches, on_step)
         for sweep in range(self.settings.num_sweeps):
             before = [search.best.score for search in searches]
             for step in range(max(len(search.order) for search in searches)):
@@ -103,29 +103,25 @@ class GapSearch:
 
         First the best text and, for each gap, a runner-up. If none is exact, the `num_checked` best ones.
         """
-        if not searches:
+        pairs = [(search, search.rehearsal) for search in searches if search.rehearsal is not None]
+        if not pairs:
             return
         assert self.scout is not None
-        rehearsals = [one.rehearsal for one in searches if one.rehearsal is not None]
-        GapSearch(self.proposer, self.settings, self.scout, None, self.are_canonical).run(rehearsals, on_step)
-        for search, tried in zip(searches, rehearsals, strict=True):
-            search.order, search.scouted = tried.order, {key: one.vector for key, one in tried.tried.items()}
-        self._check(
-            [(one, [tried.best, *tried.runners_up()]) for one, tried in zip(searches, rehearsals, strict=True)]
-        )
-        self._check([
-            (one, sorted(tried.tried.values(), key=lambda one: -one.score)[: self.settings.num_checked])
-            for one, tried in zip(searches, rehearsals, strict=True) if not one.is_done
-        ])  # fmt: skip
-        for search in searches:
+        alone = GapSearch(self.proposer, self.settings, self.scout, None, self.are_canonical)
+        alone.run([rehearsal for _, rehearsal in pairs], on_step)
+        for search, rehearsal in pairs:
+            search.order = rehearsal.order
+            search.scouted = {fillings: one.vector for fillings, one in rehearsal.tried.items()}
+        self._check([(search, [one.best, *one.runners_up()]) for search, one in pairs])
+        self._check([(search, one.ranked[: self.settings.num_checked]) for search, one in pairs if not search.is_done])
+        for search, _ in pairs:
             search.is_done |= search.best.cosine < UNRELATED
 
     def _check(self, found: list[tuple[TextSearch, list[Hypothesis]]]) -> None:
         """Embed hypotheses of the scout that were not tried, and keep the best."""
-        new = {(id(search), one.fillings): (search, one) for search, tried in found for one in tried}
-        fresh = [(search, one) for search, one in new.values() if one.fillings not in search.tried]
-        self._judge([(search, one.fillings, one.log_p) for search, one in fresh])
-        for search, _ in found:
+        for search, hypotheses in found:
+            fresh = {one.fillings: one.log_p for one in hypotheses if one.fillings not in search.tried}
+            self._judge([(search, fillings, log_p) for fillings, log_p in fresh.items()])
             search.rank(self.settings.num_beams)
 
     def start(self, searches: list[TextSearch]) -> None:
