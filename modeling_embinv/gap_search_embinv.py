@@ -119,9 +119,12 @@ class GapSearch:
 
     def _check(self, found: list[tuple[TextSearch, list[Hypothesis]]]) -> None:
         """Embed hypotheses of the scout that were not tried, and keep the best."""
+        new = []
         for search, hypotheses in found:
             fresh = {one.fillings: one.log_p for one in hypotheses if one.fillings not in search.tried}
-            self._judge([(search, fillings, log_p) for fillings, log_p in fresh.items()])
+            new += [(search, fillings, log_p) for fillings, log_p in fresh.items()]
+        self._judge(new)  # all texts in one batch
+        for search, _ in found:
             search.rank(self.settings.num_beams)
 
     def start(self, searches: list[TextSearch]) -> None:
