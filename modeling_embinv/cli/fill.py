@@ -72,7 +72,7 @@ def add_fill(commands: Commands) -> None:
     group = parser.add_argument_group("search")
     group.add_argument(
         "--feedback", choices=("surrogate", "encoder"), default="surrogate",
-        help="what judges filled texts: the model's surrogate, for short texts, or the encoder that made the vectors",
+        help="what judges filled texts: the model's surrogate, or the encoder that made the vectors",
     )  # fmt: skip
     add_table(group, FillSettings.table())
     parser.set_defaults(run=_fill)

@@ -467,6 +467,15 @@ def test_a_surrogate_judges_texts_longer_than_the_canvas(judge):
         model.fill(unit_vectors(1), [[*long, 7]])
 
 
+def test_gaps_of_different_windows_are_filled_together():
+    """No canvas holds both gaps: the second one would be written without the first one's words, or at its position."""
+    text = [*range(5, 17), 7, 12, *range(20, 26), 30, 9]
+    row = list(text)
+    row[2] = row[18] = row[21] = MASK
+    (filled,) = MODEL.fill(vector_of(text), [row], feedback=encode_ids, num_proposals=VOCAB).texts
+    assert filled.ids == tuple(text) and filled.verdict == "verified"
+
+
 def test_a_partial_filling_that_cannot_win_is_dropped():
     """Gaps of several tokens cost a pass each: those that are less likely already than enough whole ones cost it, too.
 
