@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .errors_embinv import EmbInvError
+from .filled_embinv import LONGEST
 from .filled_embinv import NATS
 from .filled_embinv import FilledText
 from .filled_embinv import FillingOutput
@@ -117,8 +118,10 @@ class FillingMixin:
 
         searches = [begun(text, vector, judge.kind) for text, vector in zip(redacted, vectors, strict=True)]
         for one in searches:
-            if scout is not None and one.text.num_tokens_at_least <= reach:
-                one.rehearsal = begun(one.text, one.target, scout.kind)
+            one.has_scout = scout is not None and one.text.num_tokens_at_least <= reach
+            # of longer texts its cosine says too little for the seconds that its own search takes
+            if one.has_scout and one.text.num_tokens_at_least <= LONGEST * canvas:
+                one.rehearsal = begun(one.text, one.target, "surrogate")
         finishes = {kind: self._finisher(tokenizer, kind) for kind in NATS}
 
         def finish(one: TextSearch) -> FilledText:  # the judge has seen nothing while the scout searches

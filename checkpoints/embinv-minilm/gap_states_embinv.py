@@ -156,7 +156,8 @@ class TextSearch:
         most: tokens that the whole text may have; None for any number.
         likelihood_weight: λ of the score.
         stop_cosine: of a text that the judge takes for the vector's own; None where the judge cannot tell.
-        rehearsal: the same search by the scout alone, which goes before; None where there is no scout.
+        has_scout: whether the scout chooses which of its candidates the judge embeds.
+        rehearsal: the same search by the scout alone, which goes before; None where there is none.
         tried: the fillings that the judge has embedded. scouted: vectors (D,) by the scout.
         beam: the best hypotheses, the best first. order: the gaps, the most certain first.
         width: factor of the number of proposals.
@@ -169,6 +170,7 @@ class TextSearch:
     most: int | None = None
     likelihood_weight: float = 0.0
     stop_cosine: float | None = None
+    has_scout: bool = False
     rehearsal: "TextSearch | None" = None
     tried: dict[Fillings, Hypothesis] = field(default_factory=dict)
     scouted: dict[Fillings, Tensor] = field(default_factory=dict)
@@ -177,11 +179,6 @@ class TextSearch:
     open: set[int] = field(default_factory=set)
     width: int = 1
     is_done: bool = False
-
-    @property
-    def has_scout(self) -> bool:
-        """Whether the scout chooses which of its candidates the judge embeds."""
-        return self.rehearsal is not None
 
     @property
     def best(self) -> Hypothesis:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from modeling_embinv import filling_embinv
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.filled_embinv import NUM_ALTERNATIVES, VERDICTS, Finish
 from modeling_embinv.fingerprint_embinv import Fingerprint
@@ -465,6 +466,19 @@ def test_a_surrogate_judges_texts_longer_than_the_canvas(judge):
         assert output.num_feedback_calls <= 2 + 2 * 2 < 8 <= output.num_surrogate_calls
     with pytest.raises(EmbInvError, match="text 0 has at least 20 tokens; the surrogate judges 19 at most"):
         model.fill(unit_vectors(1), [[*long, 7]])
+
+
+def test_a_very_long_text_is_not_searched_twice(monkeypatch):
+    """The surrogate's own search of 254 tokens took three times as long as the encoder's, and saved few calls."""
+    model, long = with_surrogate(), [*range(5, 17), MASK, *range(20, 26)]
+    model.config.surrogate_length = 19
+    settings = {"feedback": encode_ids, "num_proposals": 16, "num_checked": 2, "num_sweeps": 1}
+    calls, target = [], vector_of([*range(5, 17), 40, *range(20, 26)])
+    for longest in (4, 1):
+        monkeypatch.setattr(filling_embinv, "LONGEST", longest)
+        output = model.fill(target, [long], **settings)
+        calls.append((output.num_feedback_calls, output.num_surrogate_calls))
+    assert calls[1][0] <= 2 + 2 and 8 <= calls[1][1] < calls[0][1]
 
 
 def test_gaps_of_different_windows_are_filled_together():
