@@ -41,6 +41,11 @@ class Comparison:
     strategies: Sequence[str]
     rows: list[Compared] = field(default_factory=list)
 
+    @property
+    def is_done(self) -> bool:
+        """Whether all strategies have written."""
+        return len(self.rows) == len(self.strategies)
+
 
 @dataclass(frozen=True)
 class Mixed:

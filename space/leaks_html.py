@@ -3,7 +3,7 @@
 from html import escape
 
 from leaks import ATTACKERS, FIGURES, Leaks
-from parts import table_html
+from parts import done_html, table_html
 from recover_html import WITH_ENCODER, marked_html, percent_of
 from words import LEAKED, content_words
 
@@ -41,7 +41,7 @@ def counter_html(leaks: Leaks) -> str:
     notes = [
         f"Line {number}: {note}" for number, line in enumerate(leaks.lines, start=1) for note in line.notes
     ]  # fmt: skip
-    state = "" if leaks.is_done else f'<p class="note">{tried} of {len(leaks.lines)} lines attacked.</p>'
+    state = done_html() if leaks.is_done else f'<p class="note">{tried} of {len(leaks.lines)} lines attacked.</p>'
     return state + "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
 
 

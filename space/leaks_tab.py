@@ -10,7 +10,7 @@ from bounds import Choice, Number, Text
 from inverter import Inverter
 from leaks import MAX_LINES, leak
 from leaks_html import counter_html, leaks_html
-from parts import INSTANT, QUEUED, STOPPED, done_html, endpoint, refused_html, to_result
+from parts import INSTANT, QUEUED, STOPPED, endpoint, refused_html, to_result
 from protection import Protection
 from recover_tab import PRESET
 
@@ -41,13 +41,10 @@ def leaks_tab(inverter: Inverter, guarded: Callable[..., Any]) -> None:
     @guarded
     def show(text: str, noise: float, storage: str, numbers: str, preset: str) -> Iterator[list[Any]]:
         """Message and result, as it grows; an error takes the place of the old result."""
-        latest: Any = None
         yield ["", ""]
         try:
             for found in run(text, noise, storage, numbers, preset):
                 yield [gr.skip()] * 2 if found is None else [counter_html(found), leaks_html(found)]
-                latest = found or latest
-            yield [counter_html(latest) + done_html(), gr.skip()]
         except ValueError as error:
             yield [refused_html(error), ""]
 

@@ -57,10 +57,9 @@ def recover_tab(inverter: Inverter, guarded: Callable[..., Any]) -> None:
                 if recovery is None:
                     yield [gr.skip(), gr.skip()]
                     continue
-                yield [notes_html(recovery.original.notes), recovery_html(recovery)]
-                if recovery.result is not None:
-                    yield [notes_html(recovery.original.notes) + done_html(said(recovery)), gr.skip()]
-                elif not recovery.rounds:
+                done = "" if recovery.result is None else done_html(said(recovery))
+                yield [notes_html(recovery.original.notes) + done, recovery_html(recovery)]
+                if not recovery.rounds:
                     time.sleep(FRAME_SECONDS)  # the model works on meanwhile
         except ValueError as error:
             yield [refused_html(error), ""]

@@ -140,6 +140,11 @@ class Both:
     control: Attack
     control_sentence: str
 
+    @property
+    def is_done(self) -> bool:
+        """Whether both have ended; the control comes last."""
+        return self.control.is_done
+
     def as_json(self) -> dict[str, Any]:
         """For the API."""
         control = self.control.as_json() | {"vector_of": self.control_sentence}

@@ -78,13 +78,14 @@ def redacted_tab(inverter: Inverter, guarded: Callable[..., Any]) -> None:
     @guarded
     def show(text: str, hidden: list[str], judge: str) -> Iterator[list[Any]]:
         """Message and both attacks, as they grow; an error takes the place of the old result."""
-        notes, latest = notes_html(notes_of(inverter, tidy(text))), None
+        notes = notes_html(notes_of(inverter, tidy(text)))
         yield [notes, ""]
         try:
             for both in attack(inverter, text, hidden, judge):
-                latest = both or latest
-                yield [gr.skip(), gr.skip() if both is None else both_html(both)]
-            yield [notes + done_html(said(latest)), gr.skip()]
+                if both is None:
+                    yield [gr.skip(), gr.skip()]
+                    continue
+                yield [notes + done_html(said(both)) if both.is_done else gr.skip(), both_html(both)]
         except ValueError as error:
             yield [notes + refused_html(error), ""]
 

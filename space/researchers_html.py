@@ -22,7 +22,6 @@ def inverted_html(drafts: Sequence[Draft], result: Result | None) -> str:
 
 def comparison_html(found: Comparison) -> str:
     """A row for each strategy, with the curve of its cosine."""
-    is_done = len(found.rows) == len(found.strategies)
     columns = ("Strategy", "Text", "Cosine", "Cosine after each pass", "Tokens in place", "Passes", "Milliseconds")
     rows = [
         [
@@ -32,7 +31,7 @@ def comparison_html(found: Comparison) -> str:
         for row in found.rows
     ]  # fmt: skip
     table = table_html("The same vector, by each strategy", columns, rows, "wide")
-    return f'<section class="compared" data-done="{str(is_done).lower()}">{table}</section>'
+    return f'<section class="compared" data-done="{str(found.is_done).lower()}">{table}</section>'
 
 
 def curve_html(row: Compared) -> str:

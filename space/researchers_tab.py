@@ -137,13 +137,14 @@ def _compare_tab(inverter: Inverter, bounds: dict[str, Bound], guarded: Callable
     @guarded
     def show(text: str, steps: int, seed: int) -> Iterator[list[Any]]:
         """Message and table, as it grows; an error takes the place of the old result."""
-        latest: Any = None
         yield ["", ""]
         try:
             for found in compare(inverter, text, steps, seed, strategies):
-                yield [gr.skip()] * 2 if found is None else [notes_html(found.notes), comparison_html(found)]
-                latest = found or latest
-            yield [notes_html(latest.notes) + done_html(), gr.skip()]
+                if found is None:
+                    yield [gr.skip(), gr.skip()]
+                    continue
+                done = done_html() if found.is_done else ""
+                yield [notes_html(found.notes) + done, comparison_html(found)]
         except ValueError as error:
             yield [refused_html(error), ""]
 

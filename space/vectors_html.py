@@ -3,7 +3,7 @@
 from html import escape
 from urllib.parse import quote
 
-from parts import notes_html, table_html
+from parts import done_html, notes_html, table_html
 from vector_table import Row, Table
 
 from modeling_embinv.verdicts_embinv import TEXT_VERDICTS
@@ -33,8 +33,9 @@ def vectors_html(table: Table) -> str:
 
 def counter_html(table: Table, notes: list[str]) -> str:
     """How far it has come, which source is read, and what is left out."""
-    state = "" if table.is_done else f"{len(table.rows)} of {len(table.given.rows)} vectors inverted."
-    return notes_html([*notes, *table.notes, *([state] * bool(state))])
+    told = notes_html([*notes, *table.notes])
+    state = f"{len(table.rows)} of {len(table.given.rows)} vectors inverted."
+    return told + (done_html() if table.is_done else notes_html([state]))
 
 
 def _text(row: Row) -> str:

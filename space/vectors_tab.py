@@ -9,7 +9,7 @@ import gradio as gr
 import recover_tab
 from bounds import Choice, Text, Upload
 from inverter import Inverter
-from parts import INSTANT, JUDGES, QUEUED, STOPPED, done_html, endpoint, refused_html, to_result
+from parts import INSTANT, JUDGES, QUEUED, STOPPED, endpoint, refused_html, to_result
 from recover_tab import PRESET
 from vector_table import MOST, invert
 from vectors import KINDS, Given, parse_file, parse_pasted
@@ -67,14 +67,11 @@ def vectors_tab(inverter: Inverter, guarded: Callable[..., Any]) -> None:
     @guarded
     def show(pasted: str, file: dict[str, Any] | None, preset: str, judge: str) -> Iterator[list[Any]]:
         """Message and result, as it grows; an error takes the place of the old result."""
-        latest: Any = None
         yield ["", ""]
         try:
             given, notes = given_by(pasted, file, preset)
             for table in invert(inverter, given, preset, judge):
                 yield [gr.skip()] * 2 if table is None else [counter_html(table, notes), vectors_html(table)]
-                latest = table or latest
-            yield [counter_html(latest, notes) + done_html(), gr.skip()]
         except ValueError as error:
             yield [refused_html(error), ""]
 

@@ -3,7 +3,7 @@
 The denoiser proposes fillings of one gap, given e and what stands around it. A judge embeds the whole texts, and the
 cosine of their vectors with e ranks them. A beam of whole fillings goes over the gaps, the most certain one first, and
 over all of them again until no text improves. Where the encoder judges and the model has a surrogate, the surrogate is
-its scout: it chooses the fillings that the encoder embeds.
+its scout: it searches first, and then chooses the fillings that the encoder embeds.
 """
 
 from collections.abc import Callable
@@ -59,8 +59,9 @@ class GapSearch:
         proposer: `propose(jobs)` gives fillings of gaps with their log p, and `denoiser.log_p` how likely each token
             is. See `Proposer`.
         settings: how wide and how long the search is.
-        judge: ranks texts and has the last word. scout: the surrogate beside an encoder that judges; None leaves it
-            out, and the encoder embeds what the denoiser proposes.
+        judge: ranks texts and has the last word. scout: the surrogate beside an encoder that judges, see
+            `TextSearch.rehearsal` and `has_scout`; None leaves it out, and the encoder embeds what the denoiser
+            proposes.
         are_canonical: of whole texts, whether their tokens are those that the tokenizer gives them; others can never
             be right.
     """

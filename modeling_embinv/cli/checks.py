@@ -84,11 +84,8 @@ def check_encoder(name: str, config: "EmbInvConfig", source: "VectorSource") -> 
         EmbInvError: they do not look like those of the checkpoint's encoder.
     """
     from ..audit.fingerprint import origin
-    from ..stores.selection import Selection
 
-    chosen, source.selection = source.selection, Selection()
-    first = next((batch.vectors for batch in source.batches(_PEEK) if len(batch.rows) >= _FEWEST), None)
-    source.selection = chosen
+    first = next((batch.vectors for batch in source.all_batches(_PEEK) if len(batch.rows) >= _FEWEST), None)
     if first is None:
         return
     found = origin(name, config, first)

@@ -108,10 +108,10 @@ class VectorSource:
         if batch_size < 1:
             raise EmbInvError(f"batch_size must be at least 1, got {batch_size}")
         self.skipped = Skipped()
-        return self.selection.of(self._whole(batch_size), batch_size, self.skipped)
+        return self.selection.of(self.all_batches(batch_size), batch_size, self.skipped)
 
-    def _whole(self, batch_size: int) -> Iterator[VectorBatch]:
-        """The batches of all rows."""
+    def all_batches(self, batch_size: int) -> Iterator[VectorBatch]:
+        """As `batches`, of all rows, whichever are selected."""
         total, version = 0, self._version()
         for batch in _windows(self._pieces(batch_size), batch_size):
             total += len(batch.rows)
