@@ -91,9 +91,9 @@ def _invert_file(options: argparse.Namespace, settings: dict[str, Any]) -> int |
     source.select(options.limit, options.sample, options.seed)
     refuse_overwriting(options, source)
     with on_interrupt(lambda: saved_parts(options.out, source.count(), began)):
-        model, tokenizer = load_model(options)
         if not options.force:
-            check_encoder(options.model, model.config, source)
+            check_encoder(options.model, source)
+        model, tokenizer = load_model(options)
         from ..inversion.dumps import invert_file
         from ..runtime import process_state
 

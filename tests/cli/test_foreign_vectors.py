@@ -1,10 +1,17 @@
 """Vectors of another encoder: `embinv invert` stops with one line, and --force goes on."""
 
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from modeling_embinv.cli.main import main
 from tests.audit.conftest import TEXTS, model, write  # noqa: F401  (fixture)
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +48,28 @@ def test_a_clear_mismatch_stops(capsys, model, own, tmp_path, kind, words, more)
     line = err.splitlines()[-1]
     assert code == 2 and words in line and not list(tmp_path.glob("texts*"))
     assert words != "another encoder" or ("all-MiniLM-L6-v2" in line and "--model" in line and "--force" in line)
+
+
+def test_a_mismatch_is_found_before_the_weights_are_loaded(capsys, model, own, tmp_path):  # noqa: F811
+    """Minutes of loading, or of downloading, before the line that says that the vectors are another encoder's."""
+    weightless = shutil.copytree(model, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
+    source = write(tmp_path / "dump.parquet", foreign("rotated", own))
+    code, err = invert(capsys, source, weightless, tmp_path / "texts.jsonl")
+    assert code == 2 and "another encoder" in err.splitlines()[-1]
+    code, err = invert(capsys, source, weightless, tmp_path / "texts.jsonl", "--force")
+    assert code != 0 and "is not a readable inverter" in err.splitlines()[-1]
+
+
+def test_a_mismatch_needs_no_network(model, own, tmp_path):  # noqa: F811
+    """Half of the seconds before the line went into importing the code of a model that is not loaded."""
+    source = write(tmp_path / "dump.parquet", foreign("rotated", own))
+    script = (
+        "import sys\nfrom modeling_embinv.cli.main import main\n"
+        "code = main(sys.argv[1:])\nsys.exit(code + 10 * ('modeling_embinv.modeling_embinv' in sys.modules))"
+    )
+    command = [sys.executable, "-c", script, "invert", str(source), "--model", str(model)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and "another encoder" in done.stderr, done.stderr[-500:]
 
 
 @pytest.mark.filterwarnings("default")
