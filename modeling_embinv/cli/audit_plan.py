@@ -9,7 +9,7 @@ from ..audit.attackers import FLAGS, NEEDY, TIERS, parse_tiers
 from ..data.flags import number
 from ..errors_embinv import EmbInvError
 from .checks import check_model, check_seed
-from .options import MODEL, add_computation, add_encoder, add_source_columns, count, messages_on_stderr
+from .options import MODEL, add_computation, add_encoder, add_force, add_source_columns, count, messages_on_stderr
 
 if TYPE_CHECKING:
     from ..audit.run import Plan
@@ -64,7 +64,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--model", action="append", help=f"folder or Hub id of an inverter; of several, the one that fits ({MODEL})"
     )
-    group.add_argument("--force", action="store_true", help="go on with vectors that look like another encoder's")
+    add_force(group)
     add_encoder(parser)
     add_computation(parser, 16, "vectors in one forward pass, at most 16")
 

@@ -307,3 +307,8 @@ def feedback_of(
 def add_encoder(parser: argparse.ArgumentParser) -> None:
     """The flag of the encoder."""
     parser.add_argument("--encoder", help="id, folder or YAML of the encoder (default: the one that the model names)")
+
+
+def add_force(group: argparse._ActionsContainer) -> None:
+    """The flag of vectors that do not fit."""
+    group.add_argument("--force", action="store_true", help="go on with vectors that look like another encoder's")
