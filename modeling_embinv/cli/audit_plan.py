@@ -57,7 +57,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the report")
     group.add_argument(
         "--fail_over", action="append", default=[], metavar="FIGURE=SHARE",
-        help="end with status 3 where a figure is above a share, as words=0.3; again, or with commas, for more",
+        help="end with status 3 where a figure is above a share, as words=0.3: words, f1, exact, guesses (how many of "
+        "--candidates are found in the store) or a kind, as names; again, or with commas, for more",
     )  # fmt: skip
     group.add_argument("--reveal", action="store_true", help="show recovered words in the report's files")
     group = parser.add_argument_group("the checkpoint")
@@ -82,7 +83,9 @@ def checked(options: argparse.Namespace) -> tuple[dict[str, float], "Plan"]:
     from ..data.word_lists import word_list
 
     tiers = _tiers(options)
-    limits = parse_limits(options.fail_over, ("words", "f1", "exact", *KINDS))
+    limits = parse_limits(options.fail_over, ("words", "f1", "exact", "guesses", *KINDS))
+    if "guesses" in limits and not options.candidates:
+        raise EmbInvError("--fail-over guesses needs --candidates.")
     check_seed(options.seed)
     if Path(options.out).exists() and not Path(options.out).is_dir():
         raise EmbInvError(f"--out {options.out} is a file; give the folder of the report.")
