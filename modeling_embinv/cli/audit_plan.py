@@ -9,7 +9,15 @@ from ..audit.attackers import FLAGS, NEEDY, TIERS, parse_tiers
 from ..data.flags import number
 from ..errors_embinv import EmbInvError
 from .checks import check_model, check_seed
-from .options import MODEL, add_computation, add_encoder, add_force, add_source_columns, count, messages_on_stderr
+from .options import (
+    MODEL,
+    add_computation,
+    add_encoder,
+    add_force,
+    add_source_columns,
+    count,
+)
+from .resources import messages_on_stderr
 
 if TYPE_CHECKING:
     from ..audit.run import Plan

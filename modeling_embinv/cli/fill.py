@@ -17,14 +17,16 @@ from .options import (
     add_model_folder,
     add_table,
     add_vector_columns,
-    encoder_of,
     given_settings,
+)
+from .outcome import INCOMPLETE, epilog, on_interrupt, saved_parts, summary
+from .resources import (
+    encoder_of,
     load_model,
     messages_on_stderr,
     open_source,
     refuse_overwriting,
 )
-from .outcome import INCOMPLETE, epilog, on_interrupt, saved_parts, summary
 
 if TYPE_CHECKING:
     from ..inversion.fillings import Redaction

@@ -17,6 +17,9 @@ from .options import (
     checked_settings,
     chosen_settings,
     count,
+)
+from .outcome import INCOMPLETE, epilog, on_interrupt, saved_parts, summary
+from .resources import (
     feedback_of,
     load_model,
     messages_on_stderr,
@@ -24,7 +27,6 @@ from .options import (
     refuse_overwriting,
     report_skipped,
 )
-from .outcome import INCOMPLETE, epilog, on_interrupt, saved_parts, summary
 
 _EXAMPLES = """
 embinv invert vectors.npy --out texts.jsonl
