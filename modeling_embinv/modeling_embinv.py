@@ -5,8 +5,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerBase
+from transformers import initialization as init
 from transformers.activations import ACT2FN
+from transformers.models.modernbert.modeling_modernbert import ModernBertRotaryEmbedding
 from transformers.utils.generic import ModelOutput
 
 from .errors_embinv import EmbInvError
@@ -27,9 +30,9 @@ from .diffusion_embinv import NoiseSchedule
 from .filling_embinv import FillingMixin
 from .generation_config_embinv import EmbInvGenerationConfig
 from .generation_embinv import EmbInvGenerationMixin
+from .integrity_embinv import CheckedLoading
 from .linear_embinv import use_linear
 from .pipeline_embinv import EmbeddingInversionPipeline
-from .pretrained_embinv import EmbInvPreTrainedModel
 from .storage_embinv import add_peaks
 from .storage_embinv import halve_table
 from .surrogate_embinv import Surrogate
@@ -73,7 +76,8 @@ class PredictionHead(nn.Module):
 
 
 class EmbInvForMaskedDiffusion(
-    EmbInvPreTrainedModel,
+    CheckedLoading,
+    PreTrainedModel,
     CausalMixin,
     CorrectionMixin,
     EmbInvGenerationMixin,
@@ -87,7 +91,12 @@ class EmbInvForMaskedDiffusion(
     its left.
     """
 
+    config_class = EmbInvConfig
     generation_config_class = EmbInvGenerationConfig
+    base_model_prefix = "embinv"
+    main_input_name = "noised_ids"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
     config: EmbInvConfig
     # what `CausalMixin` leaves open
     decoder: nn.Linear
@@ -122,6 +131,27 @@ class EmbInvForMaskedDiffusion(
         if config.weight_bits:
             add_peaks(self)
             halve_table(self)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """How new weights start: by the module's own `initialize`, where it has one."""
+        std = self.config.initializer_range
+        if (initialize := getattr(module, "initialize", None)) is not None:
+            initialize(std)
+        elif isinstance(module, ModernBertRotaryEmbedding):
+            # not saved with the weights, so loading must compute them again
+            for kind in module.layer_types:
+                inv_freq, _ = module.compute_default_rope_parameters(module.config, layer_type=kind)
+                init.copy_(getattr(module, f"{kind}_inv_freq"), inv_freq)
+                init.copy_(getattr(module, f"{kind}_original_inv_freq"), inv_freq)
+        elif isinstance(module, (nn.Linear, nn.Embedding)):
+            init.normal_(module.weight, std=std)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            if module.bias is not None:
+                init.zeros_(module.bias)
 
     @property
     def noise_schedule(self) -> NoiseSchedule:

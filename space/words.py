@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from modeling_embinv.data.content_words import WORD, is_content, plain, words
+from modeling_embinv.data.content_words import is_content, word_spans, words
 
 LEAKED, CLOSE, LOST = "leaked", "close", "lost"
 STEM = 5  # letters that two forms of one word share: treated, treatment
@@ -20,11 +20,10 @@ def content_words(text: str, recovered: str) -> list[ContentWord]:
     """The content words of a text: leaked where they stand in the recovered one, close where a form of them does."""
     there = set(words(recovered))
     found = []
-    for match in WORD.finditer(text):
-        word = plain(match.group())
+    for word, start, end in word_spans(text):
         if is_content(word):
             state = LEAKED if word in there else CLOSE if _near(word, there) else LOST
-            found.append(ContentWord(*match.span(), state))
+            found.append(ContentWord(start, end, state))
     return found
 
 

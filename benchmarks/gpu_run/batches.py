@@ -10,9 +10,10 @@ from torch import Tensor
 
 from modeling_embinv.data.noise import Noise, NoisedBatch, UpdateKind, canvas_length, kind_of_update, noise_batch
 from modeling_embinv.data.spans import SpanSampler
-from modeling_embinv.diffusion_embinv import loss_weights, text_positions
+from modeling_embinv.diffusion_embinv import text_positions
 from modeling_embinv.runtime import generator_for
 from modeling_embinv.training.config import TrainingConfig
+from modeling_embinv.training.losses import loss_weights
 
 # batches that are made ahead, and the threads that make them
 AHEAD, THREADS = 16, 8

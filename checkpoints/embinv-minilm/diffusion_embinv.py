@@ -1,4 +1,4 @@
-"""Masked diffusion as pure functions: α(t), masking, loss weight, and the steps that unmask.
+"""Masked diffusion as pure functions: α(t), masking, and the steps that unmask.
 
 Equation numbers are those of the paper (Xiao, "Embedding Inversion via Conditional Masked Diffusion Language
 Models"). A *canvas* is a row of exactly L tokens: the text, then the end token up to L. Every position of it is
@@ -103,24 +103,6 @@ def mask_tokens(
     if attention_mask is not None:
         masked &= attention_mask.bool()
     return input_ids.masked_fill(masked, mask_token_id), masked
-
-
-def loss_weights(kind: str, timestep: Tensor, masked: Tensor, schedule: NoiseSchedule) -> Tensor:
-    """Weight (B,) of each row's summed −log p, so that the loss is Σ_b weight_b Σ_i −log p(x0_i).
-
-    `inverse_t`: 1/t, averaged over rows (Eq. 4). `elbo`: −α′(t)/(1 − α(t)), averaged over rows (MDLM, arXiv
-    2406.07524, Eq. 10). `none`: the mean over all masked positions of the batch.
-    """
-    batch_size = timestep.shape[0]
-    if kind == "inverse_t":
-        return 1 / timestep / batch_size
-    if kind == "elbo":
-        if schedule.name == "fixed":
-            raise ValueError("a fixed mask ratio has no ELBO weight; use loss_weight none or inverse_t.")
-        return -schedule.alpha_prime(timestep) / (1 - schedule.alpha(timestep)) / batch_size
-    if kind == "none":
-        return torch.ones_like(timestep) / masked.sum().clamp_min(1).to(timestep)
-    raise ValueError(f"loss_weight must be inverse_t, elbo or none, got {kind!r}.")
 
 
 @dataclass

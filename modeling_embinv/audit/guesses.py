@@ -1,12 +1,13 @@
 """Which of a list of guesses are in the store? Needs the encoder, and no inverter."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..errors_embinv import EmbInvError
+from .figures import Figure, share
 from .hits import redacted
 from .nearest_rows import Batches, NearestRows
 from .public import public_sentences
@@ -87,6 +88,12 @@ class Guesses:
     def alarms(self) -> list[Guess]:
         """Those that raise an alarm."""
         return [guess for guess in self.ranking if guess.is_alarm]
+
+    @property
+    def figure(self) -> Figure | None:
+        """The share of guesses that raise an alarm, beside that of unrelated texts; None without a guess."""
+        found = share([float(guess.is_alarm) for guess in self.ranking])
+        return found and replace(found, floors={"unrelated texts": self.false_alarms})
 
     @property
     def false_alarms(self) -> float:

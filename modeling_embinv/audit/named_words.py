@@ -14,7 +14,7 @@ from ..vectors_embinv import unit_rows
 from .figures import Figure, share
 from .sample import Sample
 from .tiers import OTHER_TEXT
-from .words import content_words, words
+from .words import FRAGMENTS, content_words, words
 
 # from the least probability on a word is listed; figures are given for each
 THRESHOLDS = (0.2, 0.5)
@@ -76,7 +76,7 @@ def name_words(
     if model.word_head is None:
         return None
     found = model.words(torch.from_numpy(unit_rows(sample.vectors)[0]), tokenizer, LEAST)
-    named = [[(word, p) for word, p in row if content_words(word)] for row in found]
+    named = [[(word, p) for word, p in row if content_words(word) and word not in FRAGMENTS] for row in found]
     figures = []
     for texts, rows in _groups(sample, tokenizer, model.config.max_sequence_length - 1):
         own = None if sample.texts is None else [sample.texts[row] for row in rows]

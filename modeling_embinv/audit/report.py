@@ -100,8 +100,12 @@ class Report:
 
     @property
     def figures(self) -> dict[str, Figure]:
-        """Those of each attacker together, the largest of each name; kinds by the share that came back whole."""
-        found: dict[str, Figure] = {}
+        """Those of each attacker together, the largest of each name; kinds by the share that came back whole.
+
+        "guesses" is the share of the candidates that are found in the store.
+        """
+        guesses = None if self.guesses is None else self.guesses.figure
+        found: dict[str, Figure] = {} if guesses is None else {"guesses": guesses}
         for result in self.measured:
             whole = {kind: figures.whole for kind, figures in result.kinds.items()}
             for name, figure in {**result.figures, **whole}.items():

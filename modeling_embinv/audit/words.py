@@ -1,8 +1,8 @@
 """The words of a text that say something about it, and whether they came back."""
 
-from ..data.content_words import WORD, content_words, stop_words, words
+from ..data.content_words import FRAGMENTS, WORD, content_words, is_stop_word, words
 
-__all__ = ["WORD", "content_words", "holds_phrase", "stop_share", "words"]
+__all__ = ["FRAGMENTS", "WORD", "content_words", "holds_phrase", "stop_share", "words"]
 
 
 def holds_phrase(text_words: list[str], phrase: list[str]) -> bool:
@@ -14,4 +14,4 @@ def holds_phrase(text_words: list[str], phrase: list[str]) -> bool:
 def stop_share(text: str) -> float | None:
     """The share of a text's words that are English stop words; None for fewer than five words."""
     own = words(text)
-    return sum(word in stop_words() for word in own) / len(own) if len(own) >= 5 else None
+    return sum(map(is_stop_word, own)) / len(own) if len(own) >= 5 else None

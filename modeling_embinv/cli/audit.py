@@ -12,14 +12,14 @@ from ..data.flags import Commands
 from ..errors_embinv import EmbInvError
 from .audit_plan import add_flags, checked, known_rows
 from .audit_store import Target, all_rows, choose_target, open_collection
-from .options import (
-    VECTOR_KINDS,
+from .options import VECTOR_KINDS
+from .outcome import epilog, on_interrupt
+from .resources import (
     encoder_of,
     load_model,
     messages_on_stderr,
     report_skipped,
 )
-from .outcome import epilog, on_interrupt
 
 if TYPE_CHECKING:
     from ..audit.report import Report

@@ -9,7 +9,15 @@ from ..audit.attackers import FLAGS, NEEDY, TIERS, parse_tiers
 from ..data.flags import number
 from ..errors_embinv import EmbInvError
 from .checks import check_model, check_seed
-from .options import MODEL, add_computation, add_encoder, add_source_columns, count, messages_on_stderr
+from .options import (
+    MODEL,
+    add_computation,
+    add_encoder,
+    add_force,
+    add_source_columns,
+    count,
+)
+from .resources import messages_on_stderr
 
 if TYPE_CHECKING:
     from ..audit.run import Plan
@@ -57,14 +65,15 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the report")
     group.add_argument(
         "--fail_over", action="append", default=[], metavar="FIGURE=SHARE",
-        help="end with status 3 where a figure is above a share, as words=0.3; again, or with commas, for more",
+        help="end with status 3 where a figure is above a share, as words=0.3: words, f1, exact, guesses (how many of "
+        "--candidates are found in the store) or a kind, as names; again, or with commas, for more",
     )  # fmt: skip
     group.add_argument("--reveal", action="store_true", help="show recovered words in the report's files")
     group = parser.add_argument_group("the checkpoint")
     group.add_argument(
         "--model", action="append", help=f"folder or Hub id of an inverter; of several, the one that fits ({MODEL})"
     )
-    group.add_argument("--force", action="store_true", help="go on with vectors that look like another encoder's")
+    add_force(group)
     add_encoder(parser)
     add_computation(parser, 16, "vectors in one forward pass, at most 16")
 
@@ -82,7 +91,9 @@ def checked(options: argparse.Namespace) -> tuple[dict[str, float], "Plan"]:
     from ..data.word_lists import word_list
 
     tiers = _tiers(options)
-    limits = parse_limits(options.fail_over, ("words", "f1", "exact", *KINDS))
+    limits = parse_limits(options.fail_over, ("words", "f1", "exact", "guesses", *KINDS))
+    if "guesses" in limits and not options.candidates:
+        raise EmbInvError("--fail-over guesses needs --candidates.")
     check_seed(options.seed)
     if Path(options.out).exists() and not Path(options.out).is_dir():
         raise EmbInvError(f"--out {options.out} is a file; give the folder of the report.")

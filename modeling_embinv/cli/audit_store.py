@@ -4,7 +4,6 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..data.files import one_line
@@ -96,12 +95,9 @@ def _is_for_guesses(options: argparse.Namespace, plan: "Plan") -> bool:
 def _match_checkpoint(options: argparse.Namespace, parts: "Sequence[Part]") -> "tuple[Match, EmbInvConfig]":
     """Which checkpoint's vectors these are, and its configuration; see `match`."""
     from ..audit.store import match
-    from ..configuration_embinv import EmbInvConfig
+    from ..repository import load_config
 
-    configs = {}
-    for name in options.model or [MODEL]:
-        path, _, revision = (name, "", "") if Path(name).exists() else name.partition("@")
-        configs[name] = EmbInvConfig.from_pretrained(path, revision=revision or "main")
+    configs = {name: load_config(name) for name in options.model or [MODEL]}
     found = match(configs, parts, bool(options.force or options.pairs))
     return found, configs[str(found.origin.model)]
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from ..data.flags import Commands
 from ..errors_embinv import EmbInvError
 from ..settings_embinv import FEEDBACK
-from .options import add_encoder, add_model_folder, count, feedback_of, load_model
+from .options import add_encoder, add_model_folder, count
 from .outcome import epilog, on_interrupt
+from .resources import feedback_of, load_model
 
 if TYPE_CHECKING:
     from torch import Tensor

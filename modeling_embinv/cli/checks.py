@@ -13,7 +13,6 @@ from ..presets_embinv import PRESETS, without_surrogate
 if TYPE_CHECKING:
     import torch
 
-    from ..configuration_embinv import EmbInvConfig
     from ..stores.vectors import VectorSource
 
 # vectors that are compared with the checkpoint's encoder, and how many of them are needed for a judgement
@@ -71,24 +70,28 @@ def check_feedback_flag(options: argparse.Namespace) -> None:
         raise EmbInvError(f"{name} needs --feedback surrogate (or encoder).")
 
 
-def check_encoder(name: str, config: "EmbInvConfig", source: "VectorSource") -> None:
-    """Finds vectors of another encoder, random or rotated ones, before hours of texts that say nothing of them.
+def check_encoder(options: argparse.Namespace, source: "VectorSource") -> None:
+    """Finds vectors of another encoder, random or rotated ones, before the weights are loaded.
 
-    Fewer than 50 vectors say too little, and pass.
+    Fewer than 50 vectors say too little, and pass; with `--force` all do.
 
     Args:
-        name: of the checkpoint. config: the checkpoint's.
+        options: with `model` and `force`.
         source: the vectors, of which the first ones decide, whichever are selected.
 
     Raises:
         EmbInvError: they do not look like those of the checkpoint's encoder.
+        OSError: when there is no such checkpoint, or a damaged configuration.
     """
+    if options.force:
+        return
     from ..audit.fingerprint import origin
+    from ..repository import load_config
 
     first = next((batch.vectors for batch in source.all_batches(_PEEK) if len(batch.rows) >= _FEWEST), None)
     if first is None:
         return
-    found = origin(name, config, first)
+    found = origin(options.model, load_config(options.model), first)
     if found.looks_like is not None:
         raise EmbInvError(f"{found}: name the right checkpoint with --model, or go on with --force.")
 

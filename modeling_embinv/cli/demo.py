@@ -9,8 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..data.flags import Commands
 from ..errors_embinv import EmbInvError
-from .options import add_encoder, add_model, checked_settings, chosen_settings, encoder_of, feedback_of, load_model
+from .options import (
+    add_encoder,
+    add_model,
+    checked_settings,
+    chosen_settings,
+)
 from .outcome import epilog
+from .resources import encoder_of, feedback_of, load_model
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -10,8 +10,14 @@ from ..data.flags import Commands
 from ..errors_embinv import EmbInvError
 from ..presets_embinv import choose
 from .checks import check_writable
-from .options import add_encoder, add_model, checked_settings, count, encoder_of, load_model
+from .options import (
+    add_encoder,
+    add_model,
+    checked_settings,
+    count,
+)
 from .outcome import epilog, on_interrupt
+from .resources import encoder_of, load_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -9,21 +9,24 @@ from typing import TYPE_CHECKING, Any
 from ..data.flags import Commands, number
 from ..errors_embinv import EmbInvError
 from ..settings_embinv import GAP_TOKENS, FillSettings
-from .checks import check_model
+from .checks import check_encoder, check_model
 from .options import (
     VECTOR_KINDS,
     add_encoder,
+    add_force,
     add_model_folder,
     add_table,
     add_vector_columns,
-    encoder_of,
     given_settings,
+)
+from .outcome import INCOMPLETE, epilog, on_interrupt, saved_parts, summary
+from .resources import (
+    encoder_of,
     load_model,
     messages_on_stderr,
     open_source,
     refuse_overwriting,
 )
-from .outcome import INCOMPLETE, epilog, on_interrupt, saved_parts, summary
 
 if TYPE_CHECKING:
     from ..inversion.fillings import Redaction
@@ -50,6 +53,7 @@ def add_fill(commands: Commands) -> None:
     parser.add_argument("--template", help='the redacted text of every vector, as "Dear <NAME>, your balance is ▇▇▇."')
     add_vector_columns(parser)
     parser.add_argument("--strict", action="store_true", help="stop at the first row that cannot be filled")
+    add_force(parser)
     group = parser.add_argument_group("the hidden words")
     group.add_argument(
         "--mark", action="append", metavar="MARK",
@@ -126,6 +130,7 @@ def _fill_file(options: argparse.Namespace, settings: dict[str, Any], choices: d
 def _fill_source(
     options: argparse.Namespace, source: "VectorSource", settings: dict[str, Any], choices: dict[str, list[str]]
 ) -> int | None:
+    check_encoder(options, source)
     model, tokenizer = load_model(options)
     from ..inversion.fillings import fill_file
     from ..runtime import process_state

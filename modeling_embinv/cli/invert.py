@@ -11,11 +11,15 @@ from .checks import check_encoder, stored_config
 from .options import (
     VECTOR_KINDS,
     add_encoder,
+    add_force,
     add_model,
     add_vector_columns,
     checked_settings,
     chosen_settings,
     count,
+)
+from .outcome import INCOMPLETE, epilog, on_interrupt, saved_parts, summary
+from .resources import (
     feedback_of,
     load_model,
     messages_on_stderr,
@@ -23,7 +27,6 @@ from .options import (
     refuse_overwriting,
     report_skipped,
 )
-from .outcome import INCOMPLETE, epilog, on_interrupt, saved_parts, summary
 
 _EXAMPLES = """
 embinv invert vectors.npy --out texts.jsonl
@@ -41,7 +44,7 @@ def add_invert(commands: Commands) -> None:
     parser.add_argument("--limit", type=count, help="use the first N vectors", metavar="N")
     parser.add_argument("--sample", type=count, help="use N vectors drawn at random, by --seed", metavar="N")
     parser.add_argument("--strict", action="store_true", help="stop at the first row without a usable vector")
-    parser.add_argument("--force", action="store_true", help="go on with vectors that look like another encoder's")
+    add_force(parser)
     parser.add_argument(
         "--redact",
         action="store_true",
@@ -91,9 +94,8 @@ def _invert_file(options: argparse.Namespace, settings: dict[str, Any]) -> int |
     source.select(options.limit, options.sample, options.seed)
     refuse_overwriting(options, source)
     with on_interrupt(lambda: saved_parts(options.out, source.count(), began)):
+        check_encoder(options, source)
         model, tokenizer = load_model(options)
-        if not options.force:
-            check_encoder(options.model, model.config, source)
         from ..inversion.dumps import invert_file
         from ..runtime import process_state
 

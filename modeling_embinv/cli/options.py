@@ -1,28 +1,17 @@
-"""What the commands share: the flags of a model, of its sampler and of its encoder."""
+"""The flags that the commands share, and the settings that they give."""
 
 import argparse
-import logging
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.flags import LARGEST_BATCH, number
-from ..errors_embinv import EmbInvError
-from ..inversion.rates import texts
 from ..presets_embinv import DEFAULT_PRESET, PRESETS, choose
-from ..settings_embinv import FEEDBACK, SETTINGS, SamplerSettings, SearchSettings, Setting, feedback_by_name
-from .checks import check_device, check_feedback_flag, check_model, check_preset_flag, check_seed, stored_config
-from .standard_input import STANDARD, kept_input
+from ..settings_embinv import FEEDBACK, SETTINGS, SamplerSettings, SearchSettings, Setting
+from .checks import check_feedback_flag, check_model, check_preset_flag, check_seed
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-    from ..data.encoders import Encoder
     from ..modeling_embinv import EmbInvForMaskedDiffusion
-    from ..stores.rows import Skipped
-    from ..stores.vectors import VectorSource
 
 CHECKPOINT = Path(__file__).parents[2] / "checkpoints" / "embinv-minilm"
 # in a clone of the project the checkpoint lies beside the package; an installed package takes it from the Hub
@@ -89,55 +78,6 @@ def add_source_columns(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--trust_source", action="store_true", help="load the pickles of a local Qdrant folder, which can run code"
-    )
-
-
-def open_source(options: argparse.Namespace, text_column: str | bool = False) -> "VectorSource":
-    """The file of vectors, opened before the weights are loaded, so that a mistake is found at once.
-
-    Args:
-        options: with the flags of `add_vector_columns`, `source`, `strict` and `model`.
-        text_column: as of `open_vectors`.
-
-    Raises:
-        EmbInvError: an output of another kind, no such file or column, or vectors of another width.
-    """
-    from ..inversion.parts import check_out
-    from ..stores.vectors import open_vectors
-
-    if options.out and options.out != STANDARD:
-        check_out(Path(options.out))
-    config = stored_config(options.model)
-    with messages_on_stderr():
-        source = open_vectors(
-            kept_input() if options.source == STANDARD else options.source, options.column, options.id_column,
-            text_column, config.get("embedding_dim"), options.strict, config.get("encoder_id"),
-            options.collection, options.trust_source,
-        )  # fmt: skip
-    if options.source == STANDARD:
-        source.path = source.identity = STANDARD  # so it is called in messages, and a run is resumed
-    return source
-
-
-def refuse_overwriting(options: argparse.Namespace, source: "VectorSource") -> None:
-    """Says what an output holds that exists already, once it is known which rows are read.
-
-    Args:
-        options: with the flags of `add_vector_columns`.
-        source: with its selection of rows.
-
-    Raises:
-        EmbInvError: the output exists, and `--overwrite` was not given.
-    """
-    from ..inversion.parts import count_rows
-
-    if not options.out or options.out == STANDARD or options.overwrite or not Path(options.out).exists():
-        return
-    held, rows = count_rows(Path(options.out)), source.count()
-    of = f"{texts(held)} for {rows:,} {'vector' if rows == 1 else 'vectors'}"
-    note = " (a row that was left out has no text)" * (held < rows)
-    raise EmbInvError(
-        f"{options.out} exists already, with {of}{note}: give --overwrite to write it anew, or another --out."
     )
 
 
@@ -239,71 +179,11 @@ def _word(feedback: str) -> str | None:
     return None if feedback == "none" else feedback
 
 
-def load_model(options: argparse.Namespace) -> tuple["EmbInvForMaskedDiffusion", "PreTrainedTokenizerBase"]:
-    """The model of `--model` on its device, and its tokenizer.
-
-    Args:
-        options: with the flags of `add_model_folder`.
-
-    Raises:
-        EmbInvError: for an impossible device, before anything is loaded.
-        OSError: when there is no such model, or a damaged one.
-    """
-    from ..loading import load_inverter
-    from ..runtime import prepare_process, process_state
-
-    device = check_device(options.device) if options.device else process_state().device
-    with prepare_process():
-        model, tokenizer = load_inverter(options.model)
-    model = model.to(device).eval()  # type: ignore[arg-type]  # transformers' wrapper of `to` hides its `self`
-    return model.to_int8() if options.int8 else model, tokenizer
-
-
-@contextmanager
-def messages_on_stderr() -> Iterator[None]:
-    """Shows what the library says of its choices (which column it reads) on stderr."""
-
-    class Stderr(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            print(f"embinv: {record.getMessage()}", file=sys.stderr)
-
-    log, handler = logging.getLogger("modeling_embinv"), Stderr()
-    level = log.level
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
-        log.removeHandler(handler)
-
-
-def report_skipped(source: str | Path, skipped: "Skipped") -> None:
-    """Says on stderr which rows of a file were left out, if any were."""
-    if skipped.count:
-        print(f"embinv: warning: {source}: skipped {skipped}", file=sys.stderr)
-
-
-def encoder_of(model: "EmbInvForMaskedDiffusion", options: argparse.Namespace) -> "Encoder":
-    """The encoder that the model names, or `--encoder`: it embeds texts and measures cosines, and never inverts."""
-    from ..data.encoder_config import EncoderConfig
-    from ..data.encoders import load_encoder
-    from ..runtime import prepare_process
-
-    with prepare_process():
-        return load_encoder(options.encoder or EncoderConfig.of_inverter(model.config), device=model.device)
-
-
-def feedback_of(
-    name: str | None,
-    model: "EmbInvForMaskedDiffusion",
-    options: argparse.Namespace,
-    encoder: "Encoder | None" = None,
-) -> Callable[..., Any] | str | None:
-    """`generate`'s feedback that a name stands for; the encoder, if it is not there yet, is loaded only for that."""
-    return feedback_by_name(name, lambda: (encoder or encoder_of(model, options)).encode)
-
-
 def add_encoder(parser: argparse.ArgumentParser) -> None:
     """The flag of the encoder."""
     parser.add_argument("--encoder", help="id, folder or YAML of the encoder (default: the one that the model names)")
+
+
+def add_force(group: argparse._ActionsContainer) -> None:
+    """The flag of vectors that do not fit."""
+    group.add_argument("--force", action="store_true", help="go on with vectors that look like another encoder's")

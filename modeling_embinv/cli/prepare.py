@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from ..data.flags import Commands, number
 from ..errors_embinv import EmbInvError
 from .checks import check_device
-from .options import count, messages_on_stderr, report_skipped
+from .options import count
 from .outcome import epilog, on_interrupt
+from .resources import messages_on_stderr, report_skipped
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -27,7 +27,6 @@ from ..data.noise import (
     kind_of_update,
     noise_batch,
 )
-from ..diffusion_embinv import loss_weights
 from ..errors_embinv import EmbInvError
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..runtime import generator_for
@@ -36,7 +35,7 @@ from .config import TrainingConfig
 from .corrections import write_hypotheses, writing_operations
 from .drafts import draft_operations, write_drafts
 from .flops import matmul_rate
-from .losses import LENGTH_PARTS, causal_loss, causal_operations, masked_loss, masked_operations
+from .losses import LENGTH_PARTS, causal_loss, causal_operations, loss_weights, masked_loss, masked_operations
 from .machine import dtype_of
 from .validation import ValidationSet, all_scores
 

@@ -6,12 +6,31 @@ import torch
 from torch import Tensor, nn
 
 from ..data.noise import CausalBatch, NoisedBatch
+from ..diffusion_embinv import NoiseSchedule
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from .corrections import added_positions
 from .flops import training_flops
 
 # parts of similar length in which a causal batch is computed: its rows need not be as wide as its longest text
 LENGTH_PARTS = 4
+
+
+def loss_weights(kind: str, timestep: Tensor, masked: Tensor, schedule: NoiseSchedule) -> Tensor:
+    """Weight (B,) of each row's summed −log p, so that the loss is Σ_b weight_b Σ_i −log p(x0_i).
+
+    `inverse_t`: 1/t, averaged over rows (Eq. 4). `elbo`: −α′(t)/(1 − α(t)), averaged over rows (MDLM, arXiv
+    2406.07524, Eq. 10). `none`: the mean over all masked positions of the batch.
+    """
+    batch_size = timestep.shape[0]
+    if kind == "inverse_t":
+        return 1 / timestep / batch_size
+    if kind == "elbo":
+        if schedule.name == "fixed":
+            raise ValueError("a fixed mask ratio has no ELBO weight; use loss_weight none or inverse_t.")
+        return -schedule.alpha_prime(timestep) / (1 - schedule.alpha(timestep)) / batch_size
+    if kind == "none":
+        return torch.ones_like(timestep) / masked.sum().clamp_min(1).to(timestep)
+    raise ValueError(f"loss_weight must be inverse_t, elbo or none, got {kind!r}.")
 
 
 def masked_loss(model: nn.Module, batch: NoisedBatch, weights: Tensor, device: torch.device) -> Tensor:

@@ -147,6 +147,19 @@ def test_guesses_need_no_inverter(capsys, no_checkpoint, store, guesses, tmp_pat
     assert TEXTS[7].lower() not in (tmp_path / "r" / "index.html").read_text(encoding="utf-8").lower()
 
 
+def test_the_gate_counts_guesses(capsys, no_checkpoint, store, guesses, tmp_path):
+    """A list of customers that are all in the store passed every gate; a gate without a list stood open."""
+    arguments = (store, "--encoder", MINILM, "--limit", 2, "--out", tmp_path / "r", "--fail-over")
+    known = ("--candidates", guesses)
+    assert run(capsys, *arguments, "guesses=0.5", *known)[0] == 0  # one of two
+    code, _, err = run(capsys, *arguments, "guesses=0.49", *known)
+    assert code == 3 and "over the threshold: guesses 0.500, allowed 0.49" in err
+    report = json.loads((tmp_path / "r" / "report.json").read_text(encoding="utf-8"))
+    assert report["thresholds"]["fail_over"] == {"guesses": {"limit": 0.49, "over": True}}
+    code, printed, err = run(capsys, *arguments, "guesses=0.5", "--tiers", "vectors")
+    assert code == 2 and not printed and "--fail-over guesses needs --candidates" in err.splitlines()[-1]
+
+
 def test_guesses_without_any_encoder_are_one_line(capsys, no_checkpoint, store, guesses, tmp_path):
     """The message was that of the Hub, on a checkpoint that nobody had asked for."""
     arguments = (store, "--candidates", guesses, "--out", tmp_path / "r", "--tiers", "guesses")

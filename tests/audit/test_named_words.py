@@ -12,6 +12,7 @@ from modeling_embinv.audit.page import page
 from modeling_embinv.audit.report import Report
 from modeling_embinv.audit.sample import Sample
 from modeling_embinv.audit.terminal import lines
+from modeling_embinv.audit.words import FRAGMENTS
 from modeling_embinv.training.backbone import prepare_tokenizer
 from tests.audit.conftest import report_of, tier_result
 from tests.hub.tiny_folder import new_tiny_inverter
@@ -59,6 +60,16 @@ def test_each_row_has_the_words_of_its_own_vector(inverter, encoder):
     assert [one.rows for one in found.figures] == [6, 6, 5, 5]
     few = name_words(model, tokenizer, sample.take(np.arange(3)))  # two long texts say too little
     assert [one.texts for one in few.figures] == ["all"] * 2
+
+
+def test_parts_of_contractions_are_not_named(inverter, encoder):
+    """A list of "don", "isn" and "ll", none of which is a word of the text that it is said of."""
+    model, tokenizer = inverter
+    sample = Sample(encoder.encode(TEXTS).numpy(), np.arange(2), None, TEXTS, 2, "")
+    said = {word for row in model.words(torch.from_numpy(sample.vectors), tokenizer, LEAST) for word, _ in row}
+    assert said & FRAGMENTS
+    named = {word for row in name_words(model, tokenizer, sample).by_row.values() for word, _ in row}
+    assert named and not named & FRAGMENTS
 
 
 def report(reveal: bool, texts=TEXTS) -> Report:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from modeling_embinv.data.content_words import content_words, count_recovered, masked, stop_words
+from modeling_embinv.data.content_words import content_words, count_recovered, masked, stop_words, word_spans, words
 
 
 @pytest.mark.parametrize(
@@ -13,16 +13,35 @@ from modeling_embinv.data.content_words import content_words, count_recovered, m
         ("She paid 4,500 to Maria; Maria's brother got 7.", {"paid", "4", "500", "maria", "brother", "got", "7"}),
         ("The CAFÉ, the café", {"café"}),
         ("我 and I", {"我"}),
-        ("I don't think it's Maria's.", {"don", "think", "maria"}),
+        ("I don't think it's Maria's.", {"think", "maria"}),
+        ("They’ve said we'll see; he isn't Don, nor O'Brien's.", {"said", "don", "brien"}),
+        ("DIDN'T won't can't ain't won' t", {"won"}),
         ("", set()),
     ],
 )
 def test_content_words(text, expected):
     """A word that is counted twice, a name that capitals hide, or a digit that is taken for a letter.
 
-    So were the t of "don't" and the s of "Maria's", which every guess has.
+    So were "don", "isn", "ll" and "ve", and the s of "Maria's", which every guess has.
     """
     assert content_words(text) == expected
+
+
+def test_contractions_as_the_model_writes_them():
+    """The tokenizer puts spaces around an apostrophe, so that a text which came back whole had other words."""
+    text = "I don't think we'll see Maria's."
+    assert words("i don ' t think we ' ll see maria ' s .") == words(text)
+    assert words(text) == ["i", "don't", "think", "we", "'ll", "see", "maria", "'s"]
+    assert count_recovered("Don isn't here", "don ' t go") == (0, 1)
+    spans = [(word, text[start:end]) for word, start, end in word_spans(text)]
+    assert ("don't", "don't") in spans and ("maria", "Maria") in spans and ("'ll", "'ll") in spans
+
+
+def test_quotes_are_no_contractions():
+    """A word in single quotes that is glued to its neighbours would be found nowhere."""
+    assert words("the word 'list' and the dogs' dinner, d'accord") == [
+        "the", "word", "list", "and", "the", "dogs", "dinner", "d", "accord",
+    ]  # fmt: skip
 
 
 def test_there_is_one_list_of_stop_words():
@@ -45,6 +64,7 @@ def test_a_mask_leaves_the_first_letter_and_no_digit():
     """A mask that keeps the length of a password, a number's first digit, or a name in capitals."""
     assert masked("my password is hunter2, said Anna") == "my p*** is ***, s*** A***"
     assert masked("call 555-0199 or 24 5th st.") == "c*** ***-*** or *** *** s***."
+    assert masked("we'll see that he isn't Maria's") == "we'll see t*** he i*** M***'s"
     assert masked("我 is here, I see it") == "*** is h***, I see it"
 
 

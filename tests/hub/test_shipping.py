@@ -23,7 +23,7 @@ SHIPPED = {
     "gap_marks_embinv.py", "gap_proposals_embinv.py", "gap_search_embinv.py", "gap_states_embinv.py",
     "generation_config_embinv.py", "generation_embinv.py", "hypotheses_embinv.py", "inputs_embinv.py",
     "int8_embinv.py", "integrity_embinv.py", "likelihood_embinv.py", "linear_embinv.py", "modeling_embinv.py",
-    "pipeline_embinv.py", "presets_embinv.py", "pretrained_embinv.py", "sampler_embinv.py",
+    "pipeline_embinv.py", "presets_embinv.py", "sampler_embinv.py",
     "search_embinv.py", "settings_embinv.py",
     "storage_embinv.py", "surrogate_embinv.py", "texts_embinv.py", "trunk_embinv.py",
     "verdicts_embinv.py", "vectors_embinv.py", "vocabulary_embinv.py", "words_embinv.py",

@@ -8,12 +8,12 @@ import torch
 
 from modeling_embinv.diffusion_embinv import (
     NoiseSchedule,
-    loss_weights,
     mask_tokens,
     sample_timesteps,
     sample_tokens,
     shortest_canvases,
 )
+from modeling_embinv.training.losses import loss_weights
 
 SCHEDULES = [NoiseSchedule("log_linear", 5.0), NoiseSchedule("linear"), NoiseSchedule("cosine")]
 

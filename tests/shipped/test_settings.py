@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from modeling_embinv import EmbInvError, EmbInvGenerationConfig, SearchSettings
-from modeling_embinv.cli.options import add_model, feedback_of, sampler_settings
+from modeling_embinv.cli.options import add_model, sampler_settings
+from modeling_embinv.cli.resources import feedback_of
 from modeling_embinv.settings_embinv import FEEDBACK, SETTINGS, SamplerSettings, feedback_by_name
 from tests.conftest import awaken, tiny_model, unit_vectors
 
