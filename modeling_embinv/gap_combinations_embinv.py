@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .gap_states_embinv import UNRELATED
 from .gap_states_embinv import Candidate
 from .gap_states_embinv import Filling
 from .gap_states_embinv import Job
@@ -82,6 +83,12 @@ def shortened(search: TextSearch) -> list[Candidate]:
     """The best text with a token less in one gap: what is too much costs so little that the surrogate overlooks it."""
     jobs = [Job(search, gap, search.best, False, 1) for gap in range(len(search.text.gaps))]
     return [job.candidate(*proposal) for job in jobs for proposal in job.without_denoiser()]
+
+
+def may_combine(search: TextSearch) -> bool:
+    """Whether several gaps may change at once: what the judge has seen says how, and the text is not found."""
+    is_open = not (search.is_done or search.is_found) and search.best.cosine >= UNRELATED
+    return is_open and not search.has_scout and len(search.text.gaps) > 1
 
 
 def combined(search: TextSearch) -> list[Candidate]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from .gap_combinations_embinv import combined
+from .gap_combinations_embinv import may_combine
 from .gap_combinations_embinv import shortened
 from .gap_states_embinv import EXACT
 from .gap_states_embinv import UNRELATED
@@ -96,7 +97,7 @@ class GapSearch:
                     if on_step is not None:
                         on_step()
             self._climb(searches, lambda search: search.best.cosine < EXACT, shortened)
-            self._climb(searches, self._can_combine, combined)
+            self._climb(searches, may_combine, combined)
             for search, score in zip(searches, before, strict=True):
                 # if the vector belongs to another text, neither more proposals nor more sweeps can help
                 is_unrelated = search.best.cosine < UNRELATED
@@ -106,12 +107,6 @@ class GapSearch:
                     search.width = WIDER
             if all(search.is_done for search in searches):
                 break
-
-    @staticmethod
-    def _can_combine(search: TextSearch) -> bool:
-        """Whether several gaps may change at once: what the judge has seen says how, and the text is not found."""
-        is_open = not (search.is_done or search.is_found) and search.best.cosine >= UNRELATED
-        return is_open and not search.has_scout and len(search.text.gaps) > 1
 
     def _climb(
         self,
@@ -210,9 +205,7 @@ class GapSearch:
                 allowed.append(search.allowed[gap])
         log_p = self.proposer.denoiser.log_p(rows, positions, torch.stack(vectors))
         values, tokens = log_p.masked_fill(~torch.stack(allowed), -torch.inf).topk(2, dim=-1)
-        chosen = iter(
-            zip(tokens.tolist(), values.tolist(), strict=True)
-        )  # of each position two tokens, and their log p
+        chosen = iter(zip(tokens.tolist(), values.tolist(), strict=True))  # two tokens a position, with their log p
         result = []
         for search, state, gap in jobs:
             columns = [next(chosen) for _ in state[gap][0]]

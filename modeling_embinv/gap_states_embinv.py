@@ -283,7 +283,7 @@ class Job:
         lengths, filling = self.search.text.gaps[self.gap].lengths, self.parent.fillings[self.gap]
         if self.is_open and self.parent is self.search.best:
             return [((mask,) * length, 0.0) for length in lengths]
-        canvases = [(mask,) * len(filling), (mask,) * (len(filling) - 1)]
+        canvases = [(mask,) * len(filling), (mask,) * (len(filling) - 1)]  # as "have" in the place of "has been"
         for index in range(len(filling) + 1):
             canvases += [spliced(filling, index, stop, mask) for stop in (index, index + 1)]
         each = self.parent.log_p[self.gap] / len(filling)

@@ -2,7 +2,8 @@
 
 The denoiser proposes fillings of one gap, given e and what stands around it. A judge embeds the whole texts, and the
 cosine of their vectors with e ranks them. A beam of whole fillings goes over the gaps, the most certain one first, and
-over all of them again until no text improves. Where the encoder judges and the model has a surrogate, the surrogate is
+over all of them again until no text improves. Each time, candidates that need no denoiser are judged, too: a token
+less, and fillings of several gaps at once. Where the encoder judges and the model has a surrogate, the surrogate is
 its scout: it searches first, and then chooses the fillings that the encoder embeds.
 """
 
@@ -14,6 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from .gap_combinations_embinv import combined
+from .gap_combinations_embinv import may_combine
+from .gap_combinations_embinv import shortened
+from .gap_states_embinv import EXACT
 from .gap_states_embinv import UNRELATED
 from .gap_states_embinv import Candidate
 from .gap_states_embinv import Fillings
@@ -31,6 +36,8 @@ WIDER = 4
 # a gap's first step tries a half of the proposals, as the words around it are first guesses; once the text is found, a
 # quarter of them show how far the runners-up fall behind
 FIRST_PART, FOUND_PART = 2, 4
+# candidates that need no denoiser: how many are judged at a time, and how often while they improve a text
+CLIMBED, CLIMBS = 48, 5
 
 
 @dataclass
@@ -89,6 +96,8 @@ class GapSearch:
                     self.step(active)
                     if on_step is not None:
                         on_step()
+            self._climb(searches, lambda search: search.best.cosine < EXACT, shortened)
+            self._climb(searches, may_combine, combined)
             for search, score in zip(searches, before, strict=True):
                 # if the vector belongs to another text, neither more proposals nor more sweeps can help
                 is_unrelated = search.best.cosine < UNRELATED
@@ -98,6 +107,24 @@ class GapSearch:
                     search.width = WIDER
             if all(search.is_done for search in searches):
                 break
+
+    def _climb(
+        self,
+        searches: list[TextSearch],
+        may_climb: Callable[[TextSearch], bool],
+        proposed: Callable[[TextSearch], list[Candidate]],
+    ) -> None:
+        """Judge candidates that need no denoiser, and new ones while the best text improves."""
+        for _ in range(CLIMBS):
+            searches = [search for search in searches if may_climb(search)]
+            before, new = [search.best for search in searches], []
+            for search in searches:
+                candidates = {one.fillings: one for one in proposed(search) if search.is_new(one.fillings)}
+                new += [(search, one) for one in self._first(search, candidates, CLIMBED)]
+            self._judge([(search, one.fillings, one.log_p) for search, one in new])
+            for search in searches:
+                search.rank(self.settings.num_beams)
+            searches = [search for search, old in zip(searches, before, strict=True) if search.best is not old]
 
     def _rehearse(self, searches: list[TextSearch], on_step: Callable[[], None] | None) -> None:
         """Search by the scout alone, and let the judge check what it finds.
@@ -178,9 +205,7 @@ class GapSearch:
                 allowed.append(search.allowed[gap])
         log_p = self.proposer.denoiser.log_p(rows, positions, torch.stack(vectors))
         values, tokens = log_p.masked_fill(~torch.stack(allowed), -torch.inf).topk(2, dim=-1)
-        chosen = iter(
-            zip(tokens.tolist(), values.tolist(), strict=True)
-        )  # of each position two tokens, and their log p
+        chosen = iter(zip(tokens.tolist(), values.tolist(), strict=True))  # two tokens a position, with their log p
         result = []
         for search, state, gap in jobs:
             columns = [next(chosen) for _ in state[gap][0]]
