@@ -15,6 +15,7 @@ from .filled_embinv import NATS
 from .filled_embinv import FilledText
 from .filled_embinv import FillingOutput
 from .filled_embinv import Finish
+from .gap_combinations_embinv import CLIMBS
 from .gap_states_embinv import EXACT
 from .gap_states_embinv import Fillings
 from .gap_states_embinv import TextSearch
@@ -130,7 +131,7 @@ class FillingMixin:
 
         embed_rows = None if embed is None else lambda rows: embed(self._padded(rows))
         proposer = Proposer(self, search.overshoot, embed_rows)
-        gap_search = GapSearch(proposer, search, judge, scout, reader.are_canonical)
+        gap_search = GapSearch(proposer, search, judge, scout, reader.are_canonical, CLIMBS)
         if searches:
             show = None if on_step is None else lambda: on_step([finish(one) for one in searches])
             gap_search.run(searches, show)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .gap_states_embinv import EXACT
 from .gap_states_embinv import UNRELATED
 from .gap_states_embinv import Candidate
 from .gap_states_embinv import Filling
@@ -85,12 +86,6 @@ def shortened(search: TextSearch) -> list[Candidate]:
     return [job.candidate(*proposal) for job in jobs for proposal in job.without_denoiser()]
 
 
-def may_combine(search: TextSearch) -> bool:
-    """Whether several gaps may change at once: what the judge has seen says how, and the text is not found."""
-    is_open = not (search.is_done or search.is_found) and search.best.cosine >= UNRELATED
-    return is_open and not search.has_scout and len(search.text.gaps) > 1
-
-
 def combined(search: TextSearch) -> list[Candidate]:
     """Untried texts that differ from the best one in up to MOST_GAPS gaps; their priority is the score predicted."""
     changes, best = fitted_changes(search), search.best
@@ -133,3 +128,13 @@ def _candidate(search: TextSearch, changes: Changes, combination: Combination, s
         gap, filling = changes.fillings[row]
         fillings[gap], log_p[gap] = filling, float(changes.log_p[row])
     return Candidate(tuple(fillings), tuple(log_p), score, search.best)
+
+
+def may_combine(search: TextSearch) -> bool:
+    """Whether several gaps may change at once: what the judge has seen says how, and the text is not found."""
+    is_open = not (search.is_done or search.is_found) and search.best.cosine >= UNRELATED
+    return is_open and not search.has_scout and len(search.text.gaps) > 1
+
+
+# which searches have such candidates, and what gives them
+CLIMBS = ((lambda search: search.best.cosine < EXACT, shortened), (may_combine, combined))

@@ -8,6 +8,7 @@ its scout: it searches first, and then chooses the fillings that the encoder emb
 """
 
 from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +16,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from .gap_combinations_embinv import combined
-from .gap_combinations_embinv import may_combine
-from .gap_combinations_embinv import shortened
-from .gap_states_embinv import EXACT
 from .gap_states_embinv import UNRELATED
 from .gap_states_embinv import Candidate
 from .gap_states_embinv import Fillings
@@ -37,7 +34,11 @@ WIDER = 4
 # quarter of them show how far the runners-up fall behind
 FIRST_PART, FOUND_PART = 2, 4
 # candidates that need no denoiser: how many are judged at a time, and how often while they improve a text
-CLIMBED, CLIMBS = 48, 5
+NUM_CLIMBED, NUM_CLIMBS = 48, 5
+
+MayClimb = Callable[[TextSearch], bool]
+Proposed = Callable[[TextSearch], list[Candidate]]
+Climb = tuple[MayClimb, Proposed]
 
 
 @dataclass
@@ -71,6 +72,7 @@ class GapSearch:
             proposes.
         are_canonical: of whole texts, whether their tokens are those that the tokenizer gives them; others can never
             be right.
+        climbs: candidates that need no denoiser: which searches they are for, and what gives them.
     """
 
     def __init__(
@@ -80,9 +82,10 @@ class GapSearch:
         judge: TextJudge,
         scout: TextJudge | None,
         are_canonical: Callable[[list[tuple[RedactedText, Fillings]]], list[bool]],
+        climbs: Sequence[Climb] = (),
     ) -> None:
         self.settings, self.judge, self.scout, self.are_canonical = settings, judge, scout, are_canonical
-        self.proposer, self.mask = proposer, proposer.mask
+        self.proposer, self.mask, self.climbs = proposer, proposer.mask, climbs
 
     def run(self, searches: list[TextSearch], on_step: Callable[[], None] | None = None) -> None:
         """Search for all texts side by side; `on_step` is called after each gap."""
@@ -96,8 +99,8 @@ class GapSearch:
                     self.step(active)
                     if on_step is not None:
                         on_step()
-            self._climb(searches, lambda search: search.best.cosine < EXACT, shortened)
-            self._climb(searches, may_combine, combined)
+            for climb in self.climbs:
+                self._climb(searches, *climb)
             for search, score in zip(searches, before, strict=True):
                 # if the vector belongs to another text, neither more proposals nor more sweeps can help
                 is_unrelated = search.best.cosine < UNRELATED
@@ -108,19 +111,14 @@ class GapSearch:
             if all(search.is_done for search in searches):
                 break
 
-    def _climb(
-        self,
-        searches: list[TextSearch],
-        may_climb: Callable[[TextSearch], bool],
-        proposed: Callable[[TextSearch], list[Candidate]],
-    ) -> None:
+    def _climb(self, searches: list[TextSearch], may_climb: MayClimb, proposed: Proposed) -> None:
         """Judge candidates that need no denoiser, and new ones while the best text improves."""
-        for _ in range(CLIMBS):
+        for _ in range(NUM_CLIMBS):
             searches = [search for search in searches if may_climb(search)]
             before, new = [search.best for search in searches], []
             for search in searches:
                 candidates = {one.fillings: one for one in proposed(search) if search.is_new(one.fillings)}
-                new += [(search, one) for one in self._first(search, candidates, CLIMBED)]
+                new += [(search, one) for one in self._first(search, candidates, NUM_CLIMBED)]
             self._judge([(search, one.fillings, one.log_p) for search, one in new])
             for search in searches:
                 search.rank(self.settings.num_beams)
@@ -135,7 +133,7 @@ class GapSearch:
         if not pairs:
             return
         assert self.scout is not None
-        alone = GapSearch(self.proposer, self.settings, self.scout, None, self.are_canonical)
+        alone = GapSearch(self.proposer, self.settings, self.scout, None, self.are_canonical, self.climbs)
         alone.run([rehearsal for _, rehearsal in pairs], on_step)
         for search, rehearsal in pairs:
             search.order = rehearsal.order
