@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from modeling_embinv import EmbInvConfig, EmbInvForMaskedDiffusion
+from tests.fresh_process import FreshProcesses
 
 # tiny networks gain nothing from threads, and two of them on a busy machine wait for each other
 torch.set_num_threads(1)
@@ -136,6 +137,14 @@ def encoder():
     from modeling_embinv.data.encoders import load_encoder
 
     return load_encoder(EncoderConfig(id="sentence-transformers/all-MiniLM-L6-v2"))
+
+
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory):
+    """Runs code in a process of its own, without the seconds that importing torch takes."""
+    processes = FreshProcesses(tmp_path_factory.mktemp("fresh"))
+    yield processes
+    processes.close()
 
 
 @pytest.fixture(scope="session")

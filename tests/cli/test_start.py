@@ -55,36 +55,29 @@ def test_one_vector_needs_no_data_sets_and_no_encoder():
     check_not_imported(needless, "invert", json.dumps([0.05] * 384), "--num-steps", "1", first=by_transformers)
 
 
-# each way in a process of its own, forked before transformers is imported from one that has imported what takes long
 AUTO = """
-import builtins, json, os, sys
-import sklearn.metrics, torch._dynamo, torch.distributed.tensor
+import builtins, sys
 assert not {"transformers", "modeling_embinv"} & set(sys.modules)
 def refuse(prompt=""):
     raise SystemExit("asked: " + prompt)
 builtins.input = refuse
-ends = []
-for imports in json.loads(sys.argv[1]):
-    child = os.fork()
-    if not child:
-        exec(imports)
-        model = AutoModel.from_pretrained("checkpoints/embinv-minilm")
-        assert type(model).__module__ == "modeling_embinv.modeling_embinv", (imports, type(model))
-        os._exit(0)
-    ends.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-sys.exit(0 if not any(ends) else f"ended with {ends}")
+exec(sys.argv[1])
+model = AutoModel.from_pretrained("checkpoints/embinv-minilm")
+assert type(model).__module__ == "modeling_embinv.modeling_embinv", type(model)
 """
 
 
-def test_auto_classes_know_the_package():
-    """Names that are imported when they are needed: AutoModel, used before, asks whether to run the folder's code."""
-    ways = [
+@pytest.mark.parametrize(
+    "imports",
+    [
         "from modeling_embinv import EmbInvConfig\nfrom transformers import AutoModel",
         "from transformers import AutoModel\nimport modeling_embinv",
         "import modeling_embinv.loading\nfrom transformers import AutoModel",
-    ]
-    command = [sys.executable, "-c", AUTO, json.dumps(ways)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    ],
+)
+def test_auto_classes_know_the_package(fresh, imports):
+    """Names that are imported when they are needed: AutoModel, used before, asks whether to run the folder's code."""
+    done = fresh.run(AUTO, imports, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
 
 
