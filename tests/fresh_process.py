@@ -1,6 +1,6 @@
 """Python processes of their own that begin with torch imported, and nothing of Hugging Face or of this package.
 
-Importing torch and scikit-learn takes most of a process' first seconds. One process does it for all tests; each test's
+Importing torch takes most of a process' first seconds. One process does it for all tests; each test's
 own is forked from it, with its own environment, folder and output.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 # the child leaves the loop, and what it is to run is the last line of the script, so that it ends as a script does
 SERVER = """
 import gc, json, os, signal, sys
-import scipy.optimize, sklearn.metrics
+import scipy.optimize
 import torch._dynamo, torch.distributed.checkpoint, torch.distributed.tensor, torch.export
 assert not {"transformers", "huggingface_hub", "modeling_embinv"} & set(sys.modules)
 gc.collect()

@@ -23,9 +23,9 @@ sys.exit(f"imported: {loaded}" if loaded else 0)
 """
 
 
-def check_not_imported(names: set[str], *arguments: str, first: str = ""):
-    """Fails if a command imports one of these libraries; `first` is run before it."""
-    command = [sys.executable, "-c", SCRIPT.replace("{first}", first), ",".join(names), *arguments]
+def check_not_imported(names: set[str], *arguments: str):
+    """Fails if a command imports one of these libraries."""
+    command = [sys.executable, "-c", SCRIPT.replace("{first}", ""), ",".join(names), *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-500:]
 
@@ -48,11 +48,13 @@ def test_help_of_training_reads_no_more_than_the_settings():
     check_not_imported(HEAVY - {"yaml"}, "train", "--help")
 
 
-def test_one_vector_needs_no_data_sets_and_no_encoder():
+def test_one_vector_needs_no_data_sets_and_no_encoder(fresh):
     """`embinv invert` imported `datasets` for a generator of random numbers."""
     needless = {"datasets", "sentence_transformers", "sacrebleu", "rapidfuzz", "pandas", "matplotlib", "sklearn"}
     by_transformers = "import transformers.generation.utils"  # 5.17 imports scikit-learn by itself
-    check_not_imported(needless, "invert", json.dumps([0.05] * 384), "--num-steps", "1", first=by_transformers)
+    code = SCRIPT.replace("{first}", f"assert not set(sys.modules) & {needless}\n{by_transformers}")
+    done = fresh.run(code, ",".join(needless), "invert", json.dumps([0.05] * 384), "--num-steps", "1", cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-500:]
 
 
 AUTO = """
