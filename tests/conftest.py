@@ -27,8 +27,11 @@ BACKBONES = {
         cls_token_id=1, sep_token_id=2, pad_token_id=0,
     ),
 }  # fmt: skip
-# folders whose tests share what takes long to load: the Space's page with its examples, the audit's dictionaries
-TOGETHER = ("tests/space/", "tests/audit/")
+# folders and files whose tests share what takes long to load, by a name for it
+TOGETHER = {
+    "tests/space/": "the Space's page with its examples", "tests/audit/": "the audit's dictionaries",
+    "tests/project/test_readme.py": "the audit's dictionaries",
+}  # fmt: skip
 _SIZES = dict(
     vocab_size=VOCAB, hidden_size=32, num_attention_heads=4, intermediate_size=64, max_position_embeddings=40
 )
@@ -105,17 +108,18 @@ def with_surrogate(family: str = "bert", **overrides):
 def pytest_collection_modifyitems(items: list[pytest.Item]):
     """What takes longest comes first, so that neither process ends with it alone: folders, then slow files."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: (not item.nodeid.startswith(TOGETHER), item.path not in slow))
+    items.sort(key=lambda item: (not item.nodeid.startswith(tuple(TOGETHER)), item.path not in slow))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log):
-    """A file's tests stay in one process, as `--dist loadfile` has it; those of the folders in `TOGETHER` as well."""
+    """A file's tests stay in one process, as `--dist loadfile` has it; those of one name in `TOGETHER` as well."""
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return next((folder for folder in TOGETHER if nodeid.startswith(folder)), super()._split_scope(nodeid))
+            names = (name for start, name in TOGETHER.items() if nodeid.startswith(start))
+            return next(names, super()._split_scope(nodeid))
 
     return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
