@@ -24,7 +24,7 @@ from modeling_embinv.generation_config_embinv import EmbInvGenerationConfig
 from modeling_embinv.loading import load_inverter
 from modeling_embinv.training.backbone import new_inverter, prepare_tokenizer
 from modeling_embinv.training.checkpoints import export
-from tests.conftest import awaken, tiny_model
+from tests.tiny_models import awaken, tiny_model
 from tests.training.tiny_runs import TINY_TRUNK
 
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
@@ -280,7 +280,7 @@ def test_a_folder_without_a_model_is_named(capsys, tmp_path):
 @pytest.mark.slow
 def test_corrections_are_checked_by_the_encoder(capsys, encoder, tmp_path):
     """Flags that reach some commands only: demo, invert and evaluate must all close the loop."""
-    loop = ["--num_candidates", "4", "--num_corrections", "1", "--feedback", "encoder"]
+    loop = ["--num_candidates", "4", "--num_corrections", "1", "--num_proposals", "4", "--feedback", "encoder"]
     code, out, err = run(capsys, "demo", "We will meet at the station.", *loop)
     assert code == 0 and "encoder calls" in out, err
     np.save(tmp_path / "v.npy", encoder.encode(["We will meet at the station."]).numpy())

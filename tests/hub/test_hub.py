@@ -10,10 +10,10 @@ from transformers import pipeline
 from modeling_embinv.cli.main import main
 from modeling_embinv.training.backbone import prepare_tokenizer
 from modeling_embinv.training.checkpoints import export
-from tests.conftest import unit_vectors
 from tests.fresh_process import COMMAND
 from tests.hub.hub_server import environment, received, serve
 from tests.hub.tiny_folder import new_tiny_inverter
+from tests.tiny_models import unit_vectors
 
 ROOT = Path(__file__).parents[2]
 ROWS = [

@@ -17,9 +17,9 @@ from modeling_embinv.configuration_embinv import REQUIRED
 from modeling_embinv.loading import load_inverter
 from modeling_embinv.training.backbone import new_inverter
 from modeling_embinv.training.checkpoints import export
-from tests.conftest import END, MASK, PAD, VOCAB, awaken, tiny_config, tiny_model, unit_vectors
 from tests.hub.hub_server import environment, serve
 from tests.hub.tiny_folder import TRUNK
+from tests.tiny_models import END, MASK, PAD, VOCAB, awaken, tiny_config, tiny_model, unit_vectors
 
 SPECIAL = {PAD: "[PAD]", 1: "[UNK]", END: "[SEP]", MASK: "[MASK]"}
 WEIGHTS = "model.safetensors"

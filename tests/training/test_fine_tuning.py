@@ -17,7 +17,7 @@ from modeling_embinv.runtime import generator_for
 from modeling_embinv.training.assemble import train
 from modeling_embinv.training.checkpoints import export
 from modeling_embinv.training.fine_tuning import grow_prefix
-from tests.conftest import VOCAB, awaken, tiny_model, unit_vectors
+from tests.tiny_models import VOCAB, awaken, tiny_model, unit_vectors
 from tests.training.tiny_runs import in_two_forks, settings, weights
 
 LINE, WORDS = "dropped", {"bias": 0.1}
