@@ -280,7 +280,7 @@ def test_a_folder_without_a_model_is_named(capsys, tmp_path):
 @pytest.mark.slow
 def test_corrections_are_checked_by_the_encoder(capsys, encoder, tmp_path):
     """Flags that reach some commands only: demo, invert and evaluate must all close the loop."""
-    loop = ["--num_candidates", "4", "--num_corrections", "1", "--num_proposals", "4", "--feedback", "encoder"]
+    loop = ["--num_candidates", "4", "--num_corrections", "1", "--feedback", "encoder"]
     code, out, err = run(capsys, "demo", "We will meet at the station.", *loop)
     assert code == 0 and "encoder calls" in out, err
     np.save(tmp_path / "v.npy", encoder.encode(["We will meet at the station."]).numpy())
