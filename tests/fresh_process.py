@@ -13,11 +13,10 @@ from pathlib import Path
 # the child leaves the loop, and what it is to run is the last line of the script, so that it ends as a script does
 SERVER = """
 import gc, json, os, signal, sys
+gc.disable()  # it would look through all that is imported, again and again; these processes end soon
 import scipy.optimize
 import torch._dynamo, torch.distributed.checkpoint, torch.distributed.tensor, torch.export
 assert not {"transformers", "huggingface_hub", "modeling_embinv"} & set(sys.modules)
-gc.collect()
-gc.freeze()
 for line in sys.stdin:
     job = json.loads(line)
     child = os.fork()
