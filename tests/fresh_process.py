@@ -17,6 +17,7 @@ gc.disable()  # it would look through all that is imported, again and again; the
 import scipy.optimize
 import torch._dynamo, torch.distributed.checkpoint, torch.distributed.tensor, torch.export
 assert not {"transformers", "huggingface_hub", "modeling_embinv"} & set(sys.modules)
+gc.freeze()  # nor at the end
 for line in sys.stdin:
     job = json.loads(line)
     child = os.fork()
