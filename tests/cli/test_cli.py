@@ -5,8 +5,6 @@ import io
 import json
 import os
 import re
-import subprocess
-import sys
 
 import chromadb
 import numpy as np
@@ -26,7 +24,7 @@ from modeling_embinv.generation_config_embinv import EmbInvGenerationConfig
 from modeling_embinv.loading import load_inverter
 from modeling_embinv.training.backbone import new_inverter, prepare_tokenizer
 from modeling_embinv.training.checkpoints import export
-from tests.conftest import awaken, tiny_model
+from tests.tiny_models import awaken, tiny_model
 from tests.training.tiny_runs import TINY_TRUNK
 
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
@@ -374,7 +372,7 @@ def test_an_output_that_exists_is_kept(capsys, checkpoint, tmp_path, encoder):
     assert "is no parquet file" in run(capsys, *command)[2] and out.read_text() == "no parquet"
 
 
-def test_invert_in_a_pipe(checkpoint, tmp_path, encoder):
+def test_invert_in_a_pipe(checkpoint, fresh, tmp_path, encoder):
     """Vectors of standard input in every kind, JSON lines on standard output, and nothing else there."""
     vectors = encoder.encode(["A red kite.", "Two men talk.", "The sea is blue."]).numpy()
     np.save(tmp_path / "v.npy", vectors)
@@ -390,8 +388,7 @@ def test_invert_in_a_pipe(checkpoint, tmp_path, encoder):
         "    assert main(['invert', '-', *flags]) == 0"
     )
     names = [str(tmp_path / f"v.{kind}") for kind in ("npy", "parquet", "jsonl", "csv")]
-    command = [sys.executable, "-c", script, checkpoint, *names]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    done = fresh.run(script, checkpoint, *names, cwd=tmp_path, env={**os.environ, "HF_HUB_OFFLINE": "1"})
     assert done.returncode == 0, done.stderr[-2000:]
     texts = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["row"] for row in texts] == [0, 1] * 4 and len({row["text"] for row in texts[::2]}) == 1

@@ -23,9 +23,9 @@ sys.exit(f"imported: {loaded}" if loaded else 0)
 """
 
 
-def check_not_imported(names: set[str], *arguments: str, first: str = ""):
-    """Fails if a command imports one of these libraries; `first` is run before it."""
-    command = [sys.executable, "-c", SCRIPT.replace("{first}", first), ",".join(names), *arguments]
+def check_not_imported(names: set[str], *arguments: str):
+    """Fails if a command imports one of these libraries."""
+    command = [sys.executable, "-c", SCRIPT.replace("{first}", ""), ",".join(names), *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-500:]
 
@@ -48,43 +48,38 @@ def test_help_of_training_reads_no_more_than_the_settings():
     check_not_imported(HEAVY - {"yaml"}, "train", "--help")
 
 
-def test_one_vector_needs_no_data_sets_and_no_encoder():
+def test_one_vector_needs_no_data_sets_and_no_encoder(fresh):
     """`embinv invert` imported `datasets` for a generator of random numbers."""
     needless = {"datasets", "sentence_transformers", "sacrebleu", "rapidfuzz", "pandas", "matplotlib", "sklearn"}
     by_transformers = "import transformers.generation.utils"  # 5.17 imports scikit-learn by itself
-    check_not_imported(needless, "invert", json.dumps([0.05] * 384), "--num-steps", "1", first=by_transformers)
+    code = SCRIPT.replace("{first}", f"assert not set(sys.modules) & {needless}\n{by_transformers}")
+    done = fresh.run(code, ",".join(needless), "invert", json.dumps([0.05] * 384), "--num-steps", "1", cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-500:]
 
 
-# each way in a process of its own, forked before transformers is imported from one that has imported what takes long
 AUTO = """
-import builtins, json, os, sys
-import sklearn.metrics, torch._dynamo, torch.distributed.tensor
+import builtins, sys
 assert not {"transformers", "modeling_embinv"} & set(sys.modules)
 def refuse(prompt=""):
     raise SystemExit("asked: " + prompt)
 builtins.input = refuse
-ends = []
-for imports in json.loads(sys.argv[1]):
-    child = os.fork()
-    if not child:
-        exec(imports)
-        model = AutoModel.from_pretrained("checkpoints/embinv-minilm")
-        assert type(model).__module__ == "modeling_embinv.modeling_embinv", (imports, type(model))
-        os._exit(0)
-    ends.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-sys.exit(0 if not any(ends) else f"ended with {ends}")
+exec(sys.argv[1])
+model = AutoModel.from_pretrained("checkpoints/embinv-minilm")
+assert type(model).__module__ == "modeling_embinv.modeling_embinv", type(model)
 """
 
 
-def test_auto_classes_know_the_package():
-    """Names that are imported when they are needed: AutoModel, used before, asks whether to run the folder's code."""
-    ways = [
+@pytest.mark.parametrize(
+    "imports",
+    [
         "from modeling_embinv import EmbInvConfig\nfrom transformers import AutoModel",
         "from transformers import AutoModel\nimport modeling_embinv",
         "import modeling_embinv.loading\nfrom transformers import AutoModel",
-    ]
-    command = [sys.executable, "-c", AUTO, json.dumps(ways)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    ],
+)
+def test_auto_classes_know_the_package(fresh, imports):
+    """Names that are imported when they are needed: AutoModel, used before, asks whether to run the folder's code."""
+    done = fresh.run(AUTO, imports, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
 
 

@@ -16,7 +16,7 @@ import torch
 from modeling_embinv.cli.main import main
 from modeling_embinv.training.backbone import new_inverter, prepare_tokenizer
 from modeling_embinv.training.checkpoints import export
-from tests.conftest import awaken
+from tests.tiny_models import awaken
 from tests.training.tiny_runs import TINY_TRUNK
 
 pyte = pytest.importorskip("pyte")

@@ -11,7 +11,7 @@ from modeling_embinv.data.canvas import encode_canvas
 from modeling_embinv.data.encoder_config import CONFIGS, EncoderConfig
 from modeling_embinv.data.encoders import load_encoder
 from modeling_embinv.errors_embinv import EmbInvError
-from tests.conftest import tiny_config
+from tests.tiny_models import tiny_config
 
 TEXTS = ["The ferry leaves at noon.", "Rain.", "Nobody in the village had seen the old mill burn down that winter."]
 

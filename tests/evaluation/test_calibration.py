@@ -13,7 +13,7 @@ from modeling_embinv.evaluation.calibration import (
     written_tokens,
 )
 from modeling_embinv.generation_config_embinv import Calibration, EmbInvGenerationConfig, evidence
-from tests.conftest import END, MASK, awaken, tiny_model, unit_vectors
+from tests.tiny_models import END, MASK, awaken, tiny_model, unit_vectors
 
 TRUTH = Calibration(probability=0.5, length=-1.2, nearness=1.5, bias=0.7)
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from modeling_embinv.evaluation import metrics
 from modeling_embinv.evaluation.held_out import HeldOut, Measures, Score
 from modeling_embinv.evaluation.report import COLUMNS, Report, Row, evaluate, markdown, sweep
-from tests.conftest import unit_vectors
+from tests.tiny_models import unit_vectors
 
 OURS = ["the cat sat on a mat today", "a b c d e", "completely different words here now", "one two three four five"]
 THEIRS = ["the cat sat on the mat", "a b c d e", "nothing of the kind was said", "one two three four six"]

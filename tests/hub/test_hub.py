@@ -1,8 +1,6 @@
 """Publishing: what a stand-in of the Hub's HTTP API receives is what was meant, and it loads."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,9 +10,10 @@ from transformers import pipeline
 from modeling_embinv.cli.main import main
 from modeling_embinv.training.backbone import prepare_tokenizer
 from modeling_embinv.training.checkpoints import export
-from tests.conftest import unit_vectors
+from tests.fresh_process import COMMAND
 from tests.hub.hub_server import environment, received, serve
 from tests.hub.tiny_folder import new_tiny_inverter
+from tests.tiny_models import unit_vectors
 
 ROOT = Path(__file__).parents[2]
 ROWS = [
@@ -47,22 +46,10 @@ def folder(tmp_path_factory, encoder) -> Path:
 
 
 @pytest.mark.slow
-def test_a_pushed_folder_arrives_whole_in_one_commit_and_loads(hub, folder, tmp_path):
+def test_a_pushed_folder_arrives_whole_in_one_commit_and_loads(hub, folder, fresh, tmp_path):
     """A card without results, a forgotten code file, or a commit for each file, which leaves half an update."""
-    command = [
-        sys.executable,
-        "-m",
-        "modeling_embinv.cli",
-        "push",
-        str(folder),
-        "--repo",
-        "me/inv",
-        "--space",
-        "space",
-    ]
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment(hub, tmp_path / "home"), capture_output=True, text=True, timeout=600
-    )
+    arguments = ["push", str(folder), "--repo", "me/inv", "--space", "space"]
+    done = fresh.run(COMMAND, *arguments, cwd=ROOT, env=environment(hub, tmp_path / "home"))
     assert done.returncode == 0, done.stderr[-2000:]
     assert hub.authorizations == {"Bearer hf_x"} and len(hub.commits) == 2
     assert [wanted.get("sdk") for wanted in hub.created] == [None, "gradio"]

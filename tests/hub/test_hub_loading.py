@@ -1,8 +1,6 @@
 """Loading by repository id: a stand-in of the Hub serves it, then only the cache does."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -48,15 +46,14 @@ def commits(tmp_path_factory, encoder) -> dict[str, dict[str, bytes]]:
     return found
 
 
-def load(cases: list[dict], folder: Path, environment: dict[str, str]) -> list:
-    command = [sys.executable, "-c", LOAD, json.dumps(cases), str(ROOT)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment, cwd=folder)
+def load(fresh, cases: list[dict], folder: Path, environment: dict[str, str]) -> list:
+    done = fresh.run(LOAD, json.dumps(cases), str(ROOT), cwd=folder, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)
 
 
 @pytest.mark.slow
-def test_loading_by_id_respects_revision_cache_and_offline(commits, tmp_path):
+def test_loading_by_id_respects_revision_cache_and_offline(commits, fresh, tmp_path):
     """Catches weights of one commit with settings or code of another, a second cache, and network use when offline."""
     own = {"cache_dir": str(tmp_path / "cache")}
     empty = {"cache_dir": str(tmp_path / "empty")}
@@ -69,7 +66,7 @@ def test_loading_by_id_respects_revision_cache_and_offline(commits, tmp_path):
     sums = {commit: files.pop("sum") for commit, files in commits.items()}
     with serve() as hub:
         hub.models["me/inv"] = commits
-        old, new, missing, cached, nothing, pinned = load(online, tmp_path, environment(hub, tmp_path / "home"))
+        old, new, missing, cached, nothing, pinned = load(fresh, online, tmp_path, environment(hub, tmp_path / "home"))
         assert old == cached == pinned == [pytest.approx(sums[OLD]), 3]
         assert new == [pytest.approx(sums[NEW]), 4]
         assert "no-such-branch" in missing and "couldn't find them in the cached files" in nothing
@@ -79,7 +76,8 @@ def test_loading_by_id_respects_revision_cache_and_offline(commits, tmp_path):
         assert [path.name for path in (usual / "snapshots").iterdir()] == [OLD]
 
         served = len(hub.downloads)
-        again, nothing, pinned, lost = load(offline, tmp_path, environment(hub, tmp_path / "home", HF_HUB_OFFLINE="1"))
+        without = environment(hub, tmp_path / "home", HF_HUB_OFFLINE="1")
+        again, nothing, pinned, lost = load(fresh, offline, tmp_path, without)
         assert again == pinned == old and "couldn't find them in the cached files" in nothing
         assert "is not a folder here, and cannot be loaded from the Hub or its cache" in lost and "\n" not in lost
         assert len(hub.downloads) == served

@@ -12,8 +12,8 @@ from transformers import AutoConfig, AutoModel, pipeline
 from modeling_embinv.training.backbone import new_inverter, prepare_tokenizer
 from modeling_embinv.training.checkpoints import export
 from modeling_embinv.verdicts_embinv import verdict_of
-from tests.conftest import unit_vectors
 from tests.hub.tiny_folder import TRUNK, new_tiny_inverter
+from tests.tiny_models import unit_vectors
 
 SHIPPED = {
     "causal_embinv.py", "conditioning_embinv.py", "configuration_embinv.py", "correction_embinv.py",

@@ -4,7 +4,7 @@ import torch
 
 from modeling_embinv import EmbInvForMaskedDiffusion
 from modeling_embinv.training.backbone import new_inverter, prepare_tokenizer
-from tests.conftest import awaken
+from tests.tiny_models import awaken
 
 TRUNK = dict(
     model_type="bert", hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,

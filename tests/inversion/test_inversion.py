@@ -36,7 +36,7 @@ from modeling_embinv.stores.vectors import open_vectors
 from modeling_embinv.training.backbone import new_inverter, prepare_tokenizer
 from modeling_embinv.training.checkpoints import export
 from modeling_embinv.verdicts_embinv import TEXT_VERDICTS, verdict_of
-from tests.conftest import awaken, unit_vectors
+from tests.tiny_models import awaken, unit_vectors
 
 ROWS, PART = 14, 5
 VECTORS = unit_vectors(ROWS, dim=384).numpy()

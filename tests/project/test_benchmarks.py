@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from modeling_embinv import linear_embinv
 from modeling_embinv.linear_embinv import Linear
 from modeling_embinv.training.flops import ONEDNN_OPERATIONS
-from tests.conftest import END, VOCAB, tiny_config, tiny_model, unit_vectors
+from tests.tiny_models import END, VOCAB, tiny_config, tiny_model, unit_vectors
 
 TINY = dict(
     model_type="bert", vocab_size=200, hidden_size=32, num_hidden_layers=1, num_attention_heads=2,

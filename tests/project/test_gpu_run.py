@@ -28,7 +28,7 @@ from modeling_embinv.data.tokens import tokenize
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.loading import load_inverter
 from modeling_embinv.training.config import TrainingConfig
-from tests.conftest import awaken, unit_vectors
+from tests.tiny_models import awaken, unit_vectors
 
 NOUNS = ("dog", "child", "king", "doctor", "bird", "teacher", "queen", "farmer", "sailor", "painter")
 VERBS = ("sleeps", "sings", "waits", "reads", "runs")

@@ -16,8 +16,8 @@ from transformers import pipeline
 
 from modeling_embinv.training.backbone import prepare_tokenizer
 from modeling_embinv.training.checkpoints import export
-from tests.conftest import unit_vectors
 from tests.hub.tiny_folder import new_tiny_inverter
+from tests.tiny_models import unit_vectors
 
 pytest.importorskip("ray", reason="Ray has no wheel for this Python")
 

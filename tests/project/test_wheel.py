@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fresh_process import COMMAND
+
 ROOT = Path(__file__).parents[2]
 CHECKPOINT = ROOT / "checkpoints" / "embinv-minilm"
 
@@ -85,10 +87,9 @@ def test_the_command_is_installed(installed, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_hub_that_cannot_be_reached_is_told_in_one_line(tmp_path):
+def test_a_hub_that_cannot_be_reached_is_told_in_one_line(fresh, tmp_path):
     """The library that speaks to the Hub changed with its version, and so did its errors: a traceback."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
-    command = [sys.executable, "-m", "modeling_embinv.cli", "invert", "[0.1, 0.2]", "--model", "nosuch/model"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    done = fresh.run(COMMAND, "invert", "[0.1, 0.2]", "--model", "nosuch/model", cwd=ROOT, env=environment)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "nosuch/model is not a folder here, and the Hub cannot be reached" in done.stderr

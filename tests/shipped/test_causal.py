@@ -6,7 +6,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import DynamicCache, TextDiffusionStreamer
 
 from modeling_embinv import EmbInvConfig
-from tests.conftest import END, MASK, PAD, VOCAB, causal_model, tiny_config, tiny_model, unit_vectors
+from tests.tiny_models import END, MASK, PAD, VOCAB, causal_model, tiny_config, tiny_model, unit_vectors
 
 L = 12
 IDS = torch.randint(4, VOCAB, (3, L), generator=torch.Generator().manual_seed(1))

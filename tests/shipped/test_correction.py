@@ -9,7 +9,7 @@ from modeling_embinv.correction_embinv import write_plainly
 from modeling_embinv.generation_embinv import Denoiser
 from modeling_embinv.hypotheses_embinv import Hypotheses, Targets
 from modeling_embinv.search_embinv import ClosedLoop, Judge
-from tests.conftest import END, MASK, VOCAB, awaken, bag_of_tokens, texts, tiny_model, unit_vectors
+from tests.tiny_models import END, MASK, VOCAB, awaken, bag_of_tokens, texts, tiny_model, unit_vectors
 
 L = 12
 IDS = torch.randint(4, VOCAB, (3, L), generator=torch.Generator().manual_seed(1))

@@ -7,7 +7,17 @@ import torch
 
 from modeling_embinv import generation_embinv
 from modeling_embinv.generation_embinv import Denoiser
-from tests.conftest import END, MASK, PAD, awaken, bag_of_tokens, causal_model, tiny_config, tiny_model, unit_vectors
+from tests.tiny_models import (
+    END,
+    MASK,
+    PAD,
+    awaken,
+    bag_of_tokens,
+    causal_model,
+    tiny_config,
+    tiny_model,
+    unit_vectors,
+)
 
 L = 12
 BEAMS = dict(strategy="autoregressive", num_draft_beams=4)

@@ -13,8 +13,8 @@ from modeling_embinv.fingerprint_embinv import Fingerprint
 from modeling_embinv.gap_marks_embinv import GapReader
 from modeling_embinv.gap_proposals_embinv import Proposer, WindowDenoiser
 from modeling_embinv.gap_states_embinv import Gap, Hypothesis, Job, RedactedText, TextSearch
-from tests.conftest import END, MASK, VOCAB, awaken, tiny_model, unit_vectors, with_surrogate
 from tests.shipped.word_tokenizer import SPECIAL, TOKENIZER, WORDS
+from tests.tiny_models import END, MASK, VOCAB, awaken, tiny_model, unit_vectors, with_surrogate
 
 TABLE = unit_vectors(VOCAB, seed=5)
 POSITIONS = unit_vectors(40, seed=6)
@@ -112,7 +112,8 @@ def test_a_text_with_marks_comes_back_whole():
 
 
 def small_backbone() -> dict:
-    from tests.conftest import _NO_DROPOUT, _SIZES, BACKBONES
+    from tests.conftest import BACKBONES
+    from tests.tiny_models import _NO_DROPOUT, _SIZES
 
     return {**_SIZES, **_NO_DROPOUT, **BACKBONES["bert"], "vocab_size": len(SPECIAL + WORDS)}
 

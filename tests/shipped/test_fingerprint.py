@@ -13,7 +13,7 @@ from modeling_embinv.data.sources import Document
 from modeling_embinv.fingerprint_embinv import Fingerprint
 from modeling_embinv.training.assemble import fingerprint_of, train
 from modeling_embinv.training.config import TrainingConfig
-from tests.conftest import tiny_model
+from tests.tiny_models import tiny_model
 
 ENCODER = "minilm"
 

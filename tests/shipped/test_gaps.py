@@ -6,8 +6,8 @@ import torch
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.gap_marks_embinv import GapReader, allowed_tokens
 from modeling_embinv.gap_states_embinv import Gap, RedactedText
-from tests.conftest import MASK
 from tests.shipped.word_tokenizer import SPECIAL, TOKENIZER, WORDS
+from tests.tiny_models import MASK
 
 
 def reader(**arguments) -> GapReader:

@@ -16,7 +16,7 @@ from modeling_embinv.conditioning_embinv import Condition
 from modeling_embinv.diffusion_embinv import Canvas, confidence_step, euler_step, remask_step, sequential_step
 from modeling_embinv.inputs_embinv import check_embeddings
 from modeling_embinv.settings_embinv import SETTINGS
-from tests.conftest import END, MASK, PAD, VOCAB, awaken, tiny_config, tiny_model, unit_vectors
+from tests.tiny_models import END, MASK, PAD, VOCAB, awaken, tiny_config, tiny_model, unit_vectors
 
 L = 12
 STRATEGIES = [name for name in SETTINGS["strategy"].choices if name != "autoregressive"]  # of masked models

@@ -15,7 +15,7 @@ from modeling_embinv.cli.options import CHECKPOINT
 from modeling_embinv.int8_embinv import WEIGHT_STEPS, BFloat16Linear, Int8Linear
 from modeling_embinv.linear_embinv import Linear
 from modeling_embinv.loading import load_inverter
-from tests.conftest import awaken, texts, unit_vectors, with_surrogate
+from tests.tiny_models import awaken, texts, unit_vectors, with_surrogate
 
 
 def layer(seed: int = 0) -> torch.nn.Linear:

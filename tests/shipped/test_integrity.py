@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from random import Random
 
@@ -19,9 +17,9 @@ from modeling_embinv.configuration_embinv import REQUIRED
 from modeling_embinv.loading import load_inverter
 from modeling_embinv.training.backbone import new_inverter
 from modeling_embinv.training.checkpoints import export
-from tests.conftest import END, MASK, PAD, VOCAB, awaken, tiny_config, tiny_model, unit_vectors
 from tests.hub.hub_server import environment, serve
 from tests.hub.tiny_folder import TRUNK
+from tests.tiny_models import END, MASK, PAD, VOCAB, awaken, tiny_config, tiny_model, unit_vectors
 
 SPECIAL = {PAD: "[PAD]", 1: "[UNK]", END: "[SEP]", MASK: "[MASK]"}
 WEIGHTS = "model.safetensors"
@@ -396,7 +394,7 @@ for case in json.loads(sys.argv[1]):
 
 
 @pytest.mark.slow
-def test_checkpoints_of_the_hub_are_checked_as_well(folder, tmp_path):
+def test_checkpoints_of_the_hub_are_checked_as_well(folder, fresh, tmp_path):
     """Weights that arrived damaged, or those of another revision, lie in a cache and not in the folder."""
     files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     edit_weights(folder, lambda tensors: tensors["decoder.bias"].mul_(2))
@@ -410,10 +408,8 @@ def test_checkpoints_of_the_hub_are_checked_as_well(folder, tmp_path):
     with serve() as hub:
         hub.models["me/inv"] = commits
         for offline in ("0", "1"):
-            done = subprocess.run(
-                [sys.executable, "-c", LOAD, json.dumps(cases)], capture_output=True, text=True, timeout=600,
-                env=environment(hub, tmp_path / "home", HF_HUB_OFFLINE=offline), cwd=tmp_path,
-            )  # fmt: skip
+            variables = environment(hub, tmp_path / "home", HF_HUB_OFFLINE=offline)
+            done = fresh.run(LOAD, json.dumps(cases), cwd=tmp_path, env=variables)
             assert done.returncode == 0, done.stderr[-2000:]
             first, second, sharded, third, inner, newest = done.stdout.splitlines()
             assert first == third == newest and first.startswith("loaded")
@@ -436,10 +432,8 @@ assert not any("transformers_modules" in name or "modeling_embinv" in name for n
 
 
 @pytest.mark.slow
-def test_a_tokenizer_needs_no_code(whole, tmp_path):
+def test_a_tokenizer_needs_no_code(whole, fresh, tmp_path):
     """Left open, `trust_remote_code` lets transformers ask before it reads the tokenizer's files, which need none."""
-    done = subprocess.run(
-        [sys.executable, "-c", TOKENIZER, str(whole)], capture_output=True, text=True, timeout=600, cwd=tmp_path
-    )
+    done = fresh.run(TOKENIZER, str(whole), cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.splitlines() == [f"{MASK} {VOCAB} w9 w8"] * 2

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from modeling_embinv import linear_embinv
 from modeling_embinv.linear_embinv import Linear, linear, use_linear
 from modeling_embinv.training.flops import operation_counter
-from tests.conftest import texts, tiny_model, unit_vectors
+from tests.tiny_models import texts, tiny_model, unit_vectors
 
 
 @pytest.fixture(params=[True, False], ids=["onednn", "pytorch"])

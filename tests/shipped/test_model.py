@@ -13,7 +13,7 @@ from modeling_embinv import EmbInvConfig, EmbInvForMaskedDiffusion
 from modeling_embinv.conditioning_embinv import condition_of_copies
 from modeling_embinv.cross_entropy_embinv import chunked_cross_entropy, cross_entropies
 from modeling_embinv.training.backbone import load_backbone
-from tests.conftest import MASK, VOCAB, awaken, tiny_config, tiny_model, unit_vectors
+from tests.tiny_models import MASK, VOCAB, awaken, tiny_config, tiny_model, unit_vectors
 
 IDS = torch.randint(4, VOCAB, (3, 12), generator=torch.Generator().manual_seed(1))
 T = torch.tensor([0.1, 0.5, 0.9])

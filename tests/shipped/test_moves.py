@@ -7,8 +7,8 @@ from modeling_embinv.edits_embinv import LONGEST, likely_moves, num_draws
 from modeling_embinv.hypotheses_embinv import Hypotheses, Targets
 from modeling_embinv.likelihood_embinv import follow_logits
 from modeling_embinv.settings_embinv import SearchSettings
-from tests.conftest import END, awaken, bag_of_tokens, causal_model, texts, tiny_model, unit_vectors
 from tests.shipped.tiny_loop import loop_of
+from tests.tiny_models import END, awaken, bag_of_tokens, causal_model, texts, tiny_model, unit_vectors
 
 L = 12
 TEXT = list(range(10, 19))  # nine different words

@@ -8,7 +8,7 @@ import torch
 from modeling_embinv import EmbInvError, SearchSettings
 from modeling_embinv.presets_embinv import DEFAULT_PRESET, PRESETS, choose
 from modeling_embinv.settings_embinv import FEEDBACK, SETTINGS
-from tests.conftest import bag_of_tokens, tiny_model, unit_vectors, with_surrogate
+from tests.tiny_models import bag_of_tokens, tiny_model, unit_vectors, with_surrogate
 
 STANDARD = dict(num_candidates=24, num_corrections=3, num_beams=2, num_proposals=16)
 

@@ -10,8 +10,8 @@ from modeling_embinv.favoured_embinv import Favoured
 from modeling_embinv.hypotheses_embinv import Hypotheses, Targets
 from modeling_embinv.sampler_embinv import Sampler
 from modeling_embinv.settings_embinv import SearchSettings
-from tests.conftest import END, VOCAB, awaken, bag_of_tokens, causal_model, tiny_model, unit_vectors
 from tests.shipped.tiny_loop import loop_of
+from tests.tiny_models import END, VOCAB, awaken, bag_of_tokens, causal_model, tiny_model, unit_vectors
 
 L = 12
 WORDS = torch.tensor([[5, 6, 5, 7, END, END], [8, 8, 8, 9, 10, 11], [4, END, END, END, END, END]])

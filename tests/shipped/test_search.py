@@ -14,7 +14,7 @@ from modeling_embinv.likelihood_embinv import token_log_likelihood
 from modeling_embinv.sampler_embinv import Sampler
 from modeling_embinv.search_embinv import ClosedLoop, Judge, Targets, repeated
 from modeling_embinv.settings_embinv import SearchSettings
-from tests.conftest import END, MASK, VOCAB, awaken, bag_of_tokens, texts, tiny_model, unit_vectors
+from tests.tiny_models import END, MASK, VOCAB, awaken, bag_of_tokens, texts, tiny_model, unit_vectors
 
 OPEN = torch.full((2, 12), MASK)
 

@@ -18,7 +18,7 @@ from modeling_embinv import EmbInvError, EmbInvGenerationConfig, SearchSettings
 from modeling_embinv.cli.options import add_model, sampler_settings
 from modeling_embinv.cli.resources import feedback_of
 from modeling_embinv.settings_embinv import FEEDBACK, SETTINGS, SamplerSettings, feedback_by_name
-from tests.conftest import awaken, tiny_model, unit_vectors
+from tests.tiny_models import awaken, tiny_model, unit_vectors
 
 ROOT = Path(__file__).parents[2]
 # every setting of the search with a value that is not its default, as older checkpoints have them in their files

@@ -10,7 +10,7 @@ from transformers import AutoModel
 
 from modeling_embinv import EmbInvForMaskedDiffusion
 from modeling_embinv.storage_embinv import matrix_names
-from tests.conftest import awaken, tiny_config, unit_vectors
+from tests.tiny_models import awaken, tiny_config, unit_vectors
 
 WEIGHTS = "model.safetensors"
 

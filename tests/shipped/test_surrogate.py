@@ -9,7 +9,7 @@ from modeling_embinv.diffusion_embinv import after_first, text_positions
 from modeling_embinv.evaluation import metrics
 from modeling_embinv.search_embinv import ClosedLoop
 from modeling_embinv.settings_embinv import LIKELIHOOD_WEIGHT, SURROGATE_LIKELIHOOD_WEIGHT
-from tests.conftest import END, VOCAB, awaken, bag_of_tokens, texts, tiny_model, unit_vectors, with_surrogate
+from tests.tiny_models import END, VOCAB, awaken, bag_of_tokens, texts, tiny_model, unit_vectors, with_surrogate
 
 
 def test_what_stands_behind_the_end_does_not_count(family):

@@ -15,8 +15,8 @@ from modeling_embinv.evaluation.word_scores import average_precision, fit_words,
 from modeling_embinv.generation_config_embinv import Calibration
 from modeling_embinv.vocabulary_embinv import WordVocabulary
 from modeling_embinv.words_embinv import word_evidence
-from tests.conftest import END, VOCAB, texts, tiny_model, unit_vectors
 from tests.hub.tiny_folder import new_tiny_inverter
+from tests.tiny_models import END, VOCAB, texts, tiny_model, unit_vectors
 
 
 def with_words(family: str = "bert", **overrides) -> EmbInvForMaskedDiffusion:

@@ -3,7 +3,7 @@
 from modeling_embinv.generation_embinv import Denoiser
 from modeling_embinv.search_embinv import ClosedLoop, Judge
 from modeling_embinv.settings_embinv import SearchSettings
-from tests.conftest import bag_of_tokens
+from tests.tiny_models import bag_of_tokens
 
 
 def loop_of(model, **changes) -> ClosedLoop:

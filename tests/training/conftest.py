@@ -1,6 +1,7 @@
 """What the training tests share: one loaded encoder and one measured speed for all runs of this process."""
 
 import functools
+import gc
 import os
 
 import pytest
@@ -33,6 +34,13 @@ def the_speed_is_measured_once():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "matmul_rate", _matmul_rate)
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def what_others_loaded_is_no_garbage(encoders_are_loaded_once):
+    """The end of each run collects garbage, and would look through all that other tests have loaded."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module", autouse=True)

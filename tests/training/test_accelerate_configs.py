@@ -6,7 +6,7 @@ import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
-from tests.conftest import tiny_model
+from tests.tiny_models import tiny_model
 
 CONFIGS = sorted((Path(__file__).parents[2] / "accelerate_configs").glob("*.yaml"))
 

@@ -14,7 +14,7 @@ from modeling_embinv.runtime import generator_for
 from modeling_embinv.training.assemble import train
 from modeling_embinv.training.backbone import new_inverter
 from modeling_embinv.training.validation import ValidationSet, causal_score, generation_scores
-from tests.conftest import END, unit_vectors
+from tests.tiny_models import END, unit_vectors
 from tests.training.tiny_runs import SENTENCES, TINY_TRUNK, log, settings, small_tokenizer, weights
 
 L = 12

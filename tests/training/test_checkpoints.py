@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import runpy
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -85,11 +86,11 @@ def test_a_kill_at_any_file_operation(encoder, tmp_path):
         save_checkpoint(accelerator, folder, step, keep=1)
         export(model, tokenizer, folder / "best")
 
+    save(tmp_path / "first", 1)
     count = killed = 0
     while True:
         count += 1
-        folder = tmp_path / str(count)
-        save(folder, 1)
+        folder = Path(shutil.copytree(tmp_path / "first", tmp_path / str(count)))
         child = os.fork()
         if child == 0:
             exit_at(count, folder)

@@ -16,7 +16,7 @@ from modeling_embinv.runtime import generator_for
 from modeling_embinv.training.assemble import train
 from modeling_embinv.training.backbone import new_inverter
 from modeling_embinv.training.corrections import write_hypotheses
-from tests.conftest import END, VOCAB, texts, tiny_model, unit_vectors
+from tests.tiny_models import END, VOCAB, texts, tiny_model, unit_vectors
 from tests.training.tiny_runs import SENTENCES, TINY_TRUNK, in_two_forks, settings, weights
 
 STEPS = 200

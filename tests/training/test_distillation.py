@@ -6,7 +6,7 @@ from datasets import Dataset
 
 from modeling_embinv.data.batches import PairBatches
 from modeling_embinv.training.distillation import start_from_table
-from tests.conftest import END, VOCAB, awaken, texts, tiny_model
+from tests.tiny_models import END, VOCAB, awaken, texts, tiny_model
 
 
 @pytest.mark.parametrize("has_table", [False, True])

@@ -15,7 +15,7 @@ from modeling_embinv.runtime import generator_for
 from modeling_embinv.training.assemble import train
 from modeling_embinv.training.backbone import new_inverter
 from modeling_embinv.training.drafts import write_drafts
-from tests.conftest import END, MASK, VOCAB, causal_model, texts, unit_vectors
+from tests.tiny_models import END, MASK, VOCAB, causal_model, texts, unit_vectors
 from tests.training.tiny_runs import SENTENCES, TINY_TRUNK, in_two_forks, log, settings, small_tokenizer, weights
 
 L = 12

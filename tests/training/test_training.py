@@ -34,7 +34,7 @@ from modeling_embinv.training.bag_of_words import bag_of_words_loss
 from modeling_embinv.training.config import TrainingConfig
 from modeling_embinv.training.optimizers import new_optimizers
 from modeling_embinv.training.validation import ValidationSet, generation_scores
-from tests.conftest import tiny_model
+from tests.tiny_models import tiny_model
 from tests.training.tiny_runs import ROOT, SENTENCES, TINY_TRUNK, in_two_forks, log, settings, small_tokenizer, weights
 
 
