@@ -122,14 +122,14 @@ def test_lines_that_cannot_be_attacked_are_named(app, text, message):
 def test_the_encoder_helps_and_noise_protects(url):
     """Both attackers by one search, noise that protects from neither, or lines that were swapped."""
     client = gradio_client.Client(url, verbose=False)
-    lines = "Hrolf Kraki failed Hartmann.\n\nMy son is afraid of dogs."  # the surrogate finds half of these names
+    lines = LINES.replace("failed", "to Hartmann failed again")  # no attacker recovers all of it
     frames = list(client.submit(lines, 0.0, "float32", "384", "standard", api_name="/leaks"))
     last, attackers = frames[-1], frames[-1]["attackers"]
     assert last["lines"] == [line for line in lines.splitlines() if line] and last["recall_at_10"] == 1.0
     assert list(attackers) == [ALONE, WITH_ENCODER] and last["is_done"] and not frames[0]["is_done"]
     for found in attackers.values():
         words = found["figures"]["content words"]
-        assert words["count"] == 7 and words["hits"] >= 4 and "dogs" in found["texts"][1]
+        assert words["count"] == 9 and words["hits"] >= 4 and "dogs" in found["texts"][1]
         assert max(words["floors"].values()) < words["value"]
     assert attackers[ALONE]["texts"] != attackers[WITH_ENCODER]["texts"]
     noised = client.predict(lines, 0.1, "int8", "384", "quick", api_name="/leaks")

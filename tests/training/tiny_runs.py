@@ -1,11 +1,13 @@
 """Training runs of a tiny model, shared by the tests of training, checkpoints and fine-tuning."""
 
 import json
-import logging
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import torch
+import yaml
 from accelerate import PartialState, debug_launcher
 from accelerate.state import AcceleratorState, GradientState
 from safetensors.torch import load_file
@@ -62,7 +64,6 @@ def in_two_forks(config: TrainingConfig):
 
 def _train(config: TrainingConfig):
     os.environ["OMP_NUM_THREADS"] = "1"  # or accelerate chooses, and says so
-    logging.getLogger().handlers.clear()  # pytest's keep the lines of a fork for themselves
     torch.set_num_threads(1)
     for state in (AcceleratorState, PartialState, GradientState):
         state._reset_state()  # this process' own, which says that it is alone
@@ -70,3 +71,14 @@ def _train(config: TrainingConfig):
         train(config)
     except ValueError as error:
         Path(config.output_dir, f"{os.getpid()}.error").write_text(str(error))
+
+
+def in_two_processes(config: TrainingConfig, file: Path) -> subprocess.CompletedProcess:
+    """Train by `train.py` and PyTorch's launcher in two processes; its output, whether it succeeded or not."""
+    file.write_text(yaml.safe_dump({key: value for key, value in vars(config).items() if value is not None}))
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
+         str(ROOT / "train.py"), str(file)],
+        env=environment, timeout=600, capture_output=True, text=True,
+    )  # fmt: skip
