@@ -8,7 +8,9 @@ from modeling_embinv.gap_proposals_embinv import Proposer
 from modeling_embinv.gap_search_embinv import GapSearch, TextJudge
 from modeling_embinv.gap_states_embinv import Gap, Hypothesis, RedactedText, TextSearch
 from modeling_embinv.settings_embinv import FillSettings
-from tests.conftest import (
+from tests.shipped.word_tokenizer import SPECIAL, TOKENIZER
+from tests.shipped.word_tokenizer import WORDS as LISTED
+from tests.tiny_models import (
     _NO_DROPOUT,
     _SIZES,
     BACKBONES,
@@ -20,8 +22,6 @@ from tests.conftest import (
     unit_vectors,
     with_surrogate,
 )
-from tests.shipped.word_tokenizer import SPECIAL, TOKENIZER
-from tests.shipped.word_tokenizer import WORDS as LISTED
 
 WORDS = unit_vectors(VOCAB, seed=5)
 SHIFT = unit_vectors(1, seed=7)[0]

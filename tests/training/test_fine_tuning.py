@@ -17,13 +17,8 @@ from modeling_embinv.runtime import generator_for
 from modeling_embinv.training.assemble import train
 from modeling_embinv.training.checkpoints import export
 from modeling_embinv.training.fine_tuning import grow_prefix
-<<<<<<< HEAD
 from tests.tiny_models import VOCAB, awaken, tiny_model, unit_vectors
-from tests.training.tiny_runs import in_two_forks, settings, weights
-=======
-from tests.conftest import VOCAB, awaken, tiny_model, unit_vectors
 from tests.training.tiny_runs import in_two_processes, settings, weights
->>>>>>> parent of 2feab7e (Two processes that fine-tune are forks, as in the other tests of two processes: 2 CPU seconds in place of 18)
 
 LINE, WORDS = "dropped", {"bias": 0.1}
 
