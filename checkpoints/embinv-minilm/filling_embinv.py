@@ -65,7 +65,8 @@ class FillingMixin:
         2. The denoiser fills all gaps, and says which one it is most certain of.
         3. From that gap on, one after another, it proposes fillings for each of the best texts, given e + α(e − ê).
            The judge embeds the whole texts, and the `num_beams` nearest to e are kept.
-        4. This is repeated over all gaps until no text improves, or until a text has exactly the vector e.
+        4. Texts that differ in several gaps at once follow, chosen by sums of the changes that single gaps made.
+        5. This is repeated over all gaps until no text improves, or until a text has exactly the vector e.
 
         Example:
             >>> output = model.fill(vectors, ["Dear <NAME>, you owe us ▇▇▇."], tokenizer=tokenizer)
