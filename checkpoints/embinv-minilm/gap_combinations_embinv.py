@@ -92,6 +92,8 @@ def combined(search: TextSearch) -> list[Candidate]:
     states, candidates = [Combination((), best.vector, 0.0)], []
     for _ in range(min(MOST_GAPS, len(best.fillings))):
         extended = _extended(search, changes, states)
+        if not extended:  # too few gaps have another filling
+            break
         states = [combination for combination, _ in extended]
         candidates += [_candidate(search, changes, *pair) for pair in extended]
     return [one for one in candidates if search.is_new(one.fillings)]

@@ -106,6 +106,14 @@ def test_the_search_changes_two_gaps_at_once():
         assert sorted(output.texts[0].ids) == sorted(text)  # this encoder does not know their order
 
 
+def test_gaps_with_nothing_else_to_try_combine_with_none():
+    """A list of one word leaves a gap without another filling: the search ended in a traceback of torch."""
+    best = ((11,), (21,), (30,))
+    assert combined(search_of(best, [best])) == []
+    search = search_of(((10,), (21,), (30,)), singles(best, {0: [(10,), (12,)]}))
+    assert all(one.fillings[1:] == best[1:] for one in combined(search))
+
+
 def test_tokens_too_many_are_taken_out_one_by_one():
     """Two words too many need two rounds: a search that looks once keeps the second."""
     longer, truth = ((10, 11), (20, 21)), ((10,), (20,))
