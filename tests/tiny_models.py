@@ -24,6 +24,11 @@ def tiny_config(family: str = "bert", **overrides) -> EmbInvConfig:
     return EmbInvConfig(**{**settings, **overrides})
 
 
+def with_vocabulary(size: int) -> dict:
+    """Arguments of `tiny_model` for a vocabulary of another size."""
+    return {"vocab_size": size, "backbone_config": {**_SIZES, **_NO_DROPOUT, **BACKBONES["bert"], "vocab_size": size}}
+
+
 def tiny_model(family: str = "bert", seed: int = 0, **overrides) -> EmbInvForMaskedDiffusion:
     torch.manual_seed(seed)
     return EmbInvForMaskedDiffusion(tiny_config(family, **overrides)).eval()

@@ -81,9 +81,10 @@ def fitted_changes(search: TextSearch) -> Changes:
 
 
 def shortened(search: TextSearch) -> list[Candidate]:
-    """The best text with a token less in one gap: what is too much costs so little that the surrogate overlooks it."""
+    """Untried texts with a token less: one too many costs so little that the surrogate overlooks it."""
     jobs = [Job(search, gap, search.best, False, 1) for gap in range(len(search.text.gaps))]
-    return [job.candidate(*proposal) for job in jobs for proposal in job.without_denoiser()]
+    candidates = [job.candidate(*proposal) for job in jobs for proposal in job.without_denoiser()]
+    return [one for one in candidates if search.is_new(one.fillings)]
 
 
 def combined(search: TextSearch) -> list[Candidate]:

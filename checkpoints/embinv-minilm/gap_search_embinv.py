@@ -36,9 +36,7 @@ FIRST_PART, FOUND_PART = 2, 4
 # candidates that need no denoiser: how many are judged at a time, and how often while they improve a text
 NUM_CLIMBED, NUM_CLIMBS = 48, 5
 
-MayClimb = Callable[[TextSearch], bool]
-Proposed = Callable[[TextSearch], list[Candidate]]
-Climb = tuple[MayClimb, Proposed]
+Climb = tuple[Callable[[TextSearch], bool], Callable[[TextSearch], list[Candidate]]]
 
 
 @dataclass
@@ -100,7 +98,7 @@ class GapSearch:
                     if on_step is not None:
                         on_step()
             for climb in self.climbs:
-                self._climb(searches, *climb)
+                self._climb(searches, climb)
             for search, score in zip(searches, before, strict=True):
                 # if the vector belongs to another text, neither more proposals nor more sweeps can help
                 is_unrelated = search.best.cosine < UNRELATED
@@ -111,13 +109,14 @@ class GapSearch:
             if all(search.is_done for search in searches):
                 break
 
-    def _climb(self, searches: list[TextSearch], may_climb: MayClimb, proposed: Proposed) -> None:
+    def _climb(self, searches: list[TextSearch], climb: Climb) -> None:
         """Judge candidates that need no denoiser, and new ones while the best text improves."""
+        may_climb, proposed = climb
         for _ in range(NUM_CLIMBS):
             searches = [search for search in searches if may_climb(search)]
             before, new = [search.best for search in searches], []
             for search in searches:
-                candidates = {one.fillings: one for one in proposed(search) if search.is_new(one.fillings)}
+                candidates = {one.fillings: one for one in proposed(search)}
                 new += [(search, one) for one in self._first(search, candidates, NUM_CLIMBED)]
             self._judge([(search, one.fillings, one.log_p) for search, one in new])
             for search in searches:

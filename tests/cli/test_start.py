@@ -14,7 +14,6 @@ HEAVY = {
 }  # fmt: skip
 SCRIPT = """
 import sys
-{first}
 from modeling_embinv.cli.main import main
 before = set(sys.modules)
 assert main(sys.argv[2:]) == 0
@@ -25,7 +24,7 @@ sys.exit(f"imported: {loaded}" if loaded else 0)
 
 def check_not_imported(names: set[str], *arguments: str):
     """Fails if a command imports one of these libraries."""
-    command = [sys.executable, "-c", SCRIPT.replace("{first}", ""), ",".join(names), *arguments]
+    command = [sys.executable, "-c", SCRIPT, ",".join(names), *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-500:]
 
@@ -52,7 +51,7 @@ def test_one_vector_needs_no_data_sets_and_no_encoder(fresh):
     """`embinv invert` imported `datasets` for a generator of random numbers."""
     needless = {"datasets", "sentence_transformers", "sacrebleu", "rapidfuzz", "pandas", "matplotlib", "sklearn"}
     by_transformers = "import transformers.generation.utils"  # 5.17 imports scikit-learn by itself
-    code = SCRIPT.replace("{first}", f"assert not set(sys.modules) & {needless}\n{by_transformers}")
+    code = f"import sys\nassert not set(sys.modules) & {needless}\n{by_transformers}" + SCRIPT
     done = fresh.run(code, ",".join(needless), "invert", json.dumps([0.05] * 384), "--num-steps", "1", cwd=ROOT)
     assert done.returncode == 0, done.stderr[-500:]
 

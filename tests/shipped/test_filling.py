@@ -14,7 +14,7 @@ from modeling_embinv.gap_marks_embinv import GapReader
 from modeling_embinv.gap_proposals_embinv import Proposer, WindowDenoiser
 from modeling_embinv.gap_states_embinv import Gap, Hypothesis, Job, RedactedText, TextSearch
 from tests.shipped.word_tokenizer import SPECIAL, TOKENIZER, WORDS
-from tests.tiny_models import END, MASK, VOCAB, awaken, tiny_model, unit_vectors, with_surrogate
+from tests.tiny_models import END, MASK, VOCAB, awaken, tiny_model, unit_vectors, with_surrogate, with_vocabulary
 
 TABLE = unit_vectors(VOCAB, seed=5)
 POSITIONS = unit_vectors(40, seed=6)
@@ -98,7 +98,7 @@ def test_texts_do_not_depend_on_each_other():
 
 def test_a_text_with_marks_comes_back_whole():
     """Lengths that nobody knows, at both ends, with spans that point at the words in the filled text."""
-    model = awaken(tiny_model(vocab_size=len(SPECIAL + WORDS), backbone_config=small_backbone()))
+    model = awaken(tiny_model(**with_vocabulary(len(SPECIAL + WORDS))))
     text = "dear anna , you owe us 350 dollars"
     (filled,) = model.fill(
         encode_texts([text]), ["*** , you owe us ▇▇▇"], tokenizer=TOKENIZER, feedback=encode_texts, num_sweeps=10,
@@ -111,16 +111,9 @@ def test_a_text_with_marks_comes_back_whole():
     assert whole["text"] == text and [gap["text"] for gap in whole["gaps"]] == ["dear anna", "350 dollars"]
 
 
-def small_backbone() -> dict:
-    from tests.conftest import BACKBONES
-    from tests.tiny_models import _NO_DROPOUT, _SIZES
-
-    return {**_SIZES, **_NO_DROPOUT, **BACKBONES["bert"], "vocab_size": len(SPECIAL + WORDS)}
-
-
 def test_a_list_is_an_attack_of_its_own():
     """Words beside the list must not win, and every length of the list must be tried."""
-    model = awaken(tiny_model(vocab_size=len(SPECIAL + WORDS), backbone_config=small_backbone()))
+    model = awaken(tiny_model(**with_vocabulary(len(SPECIAL + WORDS))))
     (filled,) = model.fill(
         encode_texts(["dear anna li , you owe us 350"]), ["dear <NAME> , you owe us 350"], tokenizer=TOKENIZER,
         feedback=encode_texts, choices={"NAME": ["li", "London", "anna li"]},

@@ -11,9 +11,6 @@ from modeling_embinv.settings_embinv import FillSettings
 from tests.shipped.word_tokenizer import SPECIAL, TOKENIZER
 from tests.shipped.word_tokenizer import WORDS as LISTED
 from tests.tiny_models import (
-    _NO_DROPOUT,
-    _SIZES,
-    BACKBONES,
     END,
     MASK,
     VOCAB,
@@ -21,6 +18,7 @@ from tests.tiny_models import (
     tiny_model,
     unit_vectors,
     with_surrogate,
+    with_vocabulary,
 )
 
 WORDS = unit_vectors(VOCAB, seed=5)
@@ -124,15 +122,13 @@ def test_tokens_too_many_are_taken_out_one_by_one():
     gap_search = GapSearch(
         Proposer(awaken(tiny_model()), 2.0), FillSettings(), judge, None, lambda items: [True] * len(items)
     )
-    gap_search._climb([search], lambda one: one.best.fillings != truth, shortened)
+    gap_search._climb([search], (lambda one: one.best.fillings != truth, shortened))
     assert search.best.fillings == truth
 
 
 def test_a_word_too_much_is_taken_out():
     """The surrogate calls a text found that has a word too many, and the search ended there: two of these eight."""
-    size = len(SPECIAL + LISTED)
-    backbone = {**_SIZES, **_NO_DROPOUT, **BACKBONES["bert"], "vocab_size": size}
-    model, num_longer = with_surrogate(vocab_size=size, backbone_config=backbone).requires_grad_(False), 0
+    model, num_longer = with_surrogate(**with_vocabulary(len(SPECIAL + LISTED))).requires_grad_(False), 0
     model.generation_config = type(model.generation_config)(search={"stop_cosine": -1.0})  # any text is found
     known, comma = (tuple(TOKENIZER(piece, add_special_tokens=False)["input_ids"]) for piece in (", you owe us", ","))
     for seed in (*range(16, 20), *range(24, 28)):
