@@ -35,10 +35,10 @@ from modeling_embinv.data.encoders import load_encoder
 from modeling_embinv.data.files import write_json
 from modeling_embinv.data.settings import load_yaml
 from modeling_embinv.evaluation.calibration import WrittenTokens, expected_calibration_error, fit_calibration
-from modeling_embinv.filled_embinv import LIKELY, LONGEST, NEAR
+from modeling_embinv.filled_embinv import LIKELY, NEAR, Finish
 from modeling_embinv.gap_marks_embinv import CALENDAR
 from modeling_embinv.gap_states_embinv import UNRELATED
-from modeling_embinv.generation_config_embinv import Calibration, evidence
+from modeling_embinv.generation_config_embinv import Calibration
 from modeling_embinv.loading import load_inverter
 from modeling_embinv.modeling_embinv import EmbInvForMaskedDiffusion
 
@@ -225,14 +225,10 @@ def measure(
 
 def calibrated(text: dict, calibration: Calibration, judge: str) -> torch.Tensor:
     """(G,) the calibrated probabilities of a filled text, as `fill` gives them."""
-    size, cosine = torch.tensor(len(text["p"])), torch.tensor(text["cosine"])
-    raw = torch.tensor(text["p"]).double().clamp(1e-6, 1 - 1e-6)
-    mine = calibration.weigh(evidence(raw, size.expand_as(raw), cosine.expand_as(raw)))
-    if (
-        judge == "surrogate" and text.get("tokens", 0) > LONGEST * CANVAS
-    ):  # rows of short texts were measured without "tokens"
-        mine = torch.minimum(mine, raw)
-    return mine * (text["cosine"] >= UNRELATED)
+    finish = Finish(None, judge, calibration.probability_of, CANVAS)
+    # rows of short texts were measured without "tokens"
+    known = len(text["p"]), text["cosine"], text.get("tokens", 0)
+    return torch.tensor([finish.probability(p, *known) for p in text["p"]], dtype=torch.float64)
 
 
 def of_all(found: dict, judge: str, calibration: Calibration) -> dict | None:

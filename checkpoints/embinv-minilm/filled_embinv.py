@@ -165,21 +165,32 @@ class Finish:
         """The probability of each filling; that of the best one is calibrated, and the others share the rest.
 
         Of an unrelated vector no filling is right. One of N tokens moves a mean of states by 1 / N, and the cosine by
-        1 / N²: so much less in a long text, which the calibration has not seen. Of a text that is longer than LONGEST
-        canvases the surrogate's cosine says nothing, and the scores alone count.
+        1 / N²: so much less in a long text, which the calibration has not seen.
         """
         nats = NATS[self.judge] * max(1.0, num_tokens / self.canvas) ** 2
         scores = torch.tensor([score for score, _ in ranking.values()], dtype=torch.float64)
         raw = dict(zip(ranking, (scores * nats).softmax(dim=0).tolist(), strict=True))
-        p = min(max(raw[best], 1e-6), 1 - 1e-6)
         cosine = ranking[best][1]
-        calibrated = self.calibrated(p, num_gaps, cosine) if cosine >= UNRELATED else 0.0
-        if self.judge == "surrogate" and num_tokens > LONGEST * self.canvas:
-            calibrated = min(calibrated, p)
-        if self.judge == "encoder" and cosine >= EXACT:
-            calibrated = max(calibrated, p)
+        calibrated = self.probability(raw[best], num_gaps, cosine, num_tokens)
         rest = (1 - calibrated) / max(1 - raw[best], 1e-9) if cosine >= UNRELATED else 0.0
         return {one: calibrated if one == best else chance * rest for one, chance in raw.items()}
+
+    def probability(self, p: float, num_gaps: int, cosine: float, num_tokens: int) -> float:
+        """The calibrated probability that a gap is right.
+
+        The surrogate's cosine says nothing of a text that is longer than LONGEST canvases, and an exact cosine by the
+        encoder leaves no doubt that comes from the cosine: there the share p alone counts.
+
+        Args:
+            p: the share of the best filling in the scores. num_gaps, cosine, num_tokens: of the whole text.
+        """
+        if cosine < UNRELATED:
+            return 0.0
+        p = min(max(p, 1e-6), 1 - 1e-6)
+        calibrated = self.calibrated(p, num_gaps, cosine)
+        if self.judge == "surrogate" and num_tokens > LONGEST * self.canvas:
+            return min(calibrated, p)
+        return max(calibrated, p) if self.judge == "encoder" and cosine >= EXACT else calibrated
 
     def _verdict(
         self, search: TextSearch, gaps: list[FilledGap], rankings: list[dict[Filling, tuple[float, float]]]

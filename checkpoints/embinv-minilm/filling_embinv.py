@@ -26,7 +26,6 @@ from .gap_marks_embinv import MARKS
 from .gap_marks_embinv import GapReader
 from .gap_states_embinv import RedactedText
 from .gap_marks_embinv import allowed_tokens
-from .generation_config_embinv import evidence
 from .inputs_embinv import check_embeddings
 from .inputs_embinv import check_feedback
 from .inputs_embinv import check_texts
@@ -224,12 +223,7 @@ class FillingMixin:
 
     def _finisher(self, tokenizer: Any, judge: str) -> Finish:
         calibration = self.generation_config.calibration_of(f"fill_{judge}")
-
-        def calibrated(p: float, num_gaps: int, cosine: float) -> float:
-            given = evidence(torch.tensor([p]), torch.tensor([num_gaps]), torch.tensor([cosine]))
-            return float(calibration.weigh(given))
-
-        return Finish(tokenizer, judge, calibrated, self.config.max_sequence_length - 1)
+        return Finish(tokenizer, judge, calibration.probability_of, self.config.max_sequence_length - 1)
 
 
 def check_reach(text: RedactedText, row: int, most: int) -> None:

@@ -94,6 +94,11 @@ class Calibration:
         weights = [self.probability, self.length, self.nearness, self.bias]
         return torch.sigmoid(evidence @ evidence.new_tensor(weights)).float()
 
+    def probability_of(self, confidence: float, size: int, cosine: float) -> float:
+        """The calibrated confidence of one, from what `evidence` takes."""
+        one = torch.tensor([confidence], dtype=torch.float64), torch.tensor([size]), torch.tensor([cosine])
+        return float(self.weigh(evidence(*one)))
+
 
 def evidence(confidence: Tensor, size: Tensor, cosine: Tensor) -> Tensor:
     """What a calibration weighs, (…, 4) float64: logit p, log n, nearness d and 1; all arguments (…)."""

@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 import pytest
+import torch
 import yaml
 
 from modeling_embinv import EmbInvGenerationConfig
 from modeling_embinv.data.encoder_config import packaged_yaml
+from modeling_embinv.gap_states_embinv import EXACT
+from modeling_embinv.generation_config_embinv import Calibration
 from modeling_embinv.training.config import TrainingConfig
 from modeling_embinv.verdicts_embinv import verdict_of
+from tests.tiny_models import END, MASK, VOCAB, awaken, tiny_model, unit_vectors
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "experiments"
@@ -126,14 +130,34 @@ def test_rows_of_fillings_get_their_calibration_afterwards():
     """The error of other probabilities than those that users see, or a text that is likely far from its vector."""
     from fill import finished
 
-    from modeling_embinv.generation_config_embinv import Calibration
-
     near, far = {"verdict": "undecided", "cosine": 0.97}, {"verdict": "undecided", "cosine": 0.6}
     row = {"filled": [{**near, "p": [0.5], "right": [True]}, {**far, "p": [0.5], "right": [False]}]}
     done = finished(row, Calibration(bias=20.0), "encoder")
     assert done["verdicts"] == {"likely": [1, 1], "unrelated": [0, 1]} and done["ECE %"] == pytest.approx(0, abs=1e-3)
     plain = finished(row, Calibration(), "encoder")
     assert plain["verdicts"] == {"undecided": [1, 1], "unrelated": [0, 1]} and plain["ECE %"] == pytest.approx(25)
+
+
+@pytest.mark.parametrize("is_exact", [False, True])
+def test_measured_probabilities_are_those_that_fill_gives(is_exact):
+    """The published error was of other probabilities: `fill` calibrates none down where the cosine is exact."""
+    from fill import calibrated
+
+    row = [7, 12, 30, 9, 21, 44, 8]
+    model = awaken(tiny_model())
+    table = unit_vectors(VOCAB, seed=5).index_fill(0, torch.tensor([END]), 0.0)
+    encode = lambda ids: torch.nn.functional.normalize(table[ids].sum(dim=1), dim=-1)  # noqa: E731
+    target = encode(torch.tensor([row]))
+    if not is_exact:
+        target = torch.nn.functional.normalize(target + 0.3 * unit_vectors(1, seed=4), dim=-1)
+    found, weights = {}, {"probability": 0.5, "length": 0.1, "nearness": 0.2, "bias": -2.0}
+    for name, calibration in (("plain", {}), ("fitted", {"fill_encoder": weights})):
+        model.generation_config = type(model.generation_config)(calibration=calibration)
+        (found[name],) = model.fill(target, [[*row[:2], MASK, *row[3:5], MASK, row[6]]], feedback=encode).texts
+    plain, fitted = ([gap.probability for gap in found[name].gaps] for name in ("plain", "fitted"))
+    text = {"p": plain, "cosine": found["plain"].cosine, "tokens": len(row)}
+    assert (text["cosine"] >= EXACT) == is_exact == (plain == fitted)
+    assert calibrated(text, Calibration(**weights), "encoder").tolist() == pytest.approx(fitted)
 
 
 @pytest.mark.parametrize("judge", ["surrogate", "encoder"])
