@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from run import text_losses
+from tables import pilots_table
 
 from modeling_embinv.data.batches import PairBatches, held_out_pairs
 from modeling_embinv.data.encoder_config import EncoderConfig
@@ -33,7 +34,6 @@ from modeling_embinv.data.pairs import load_pairs
 from modeling_embinv.diffusion_embinv import Canvas, remask_step, text_positions
 from modeling_embinv.evaluation.held_out import HeldOut, Recovered, Score
 from modeling_embinv.evaluation.metrics import bleu_counts, bleu_of_counts
-from modeling_embinv.evaluation.report import cells, markdown_table
 from modeling_embinv.loading import load_inverter
 from modeling_embinv.runtime import generator_for, keep_large_blocks
 from modeling_embinv.texts_embinv import decode_rows
@@ -95,7 +95,7 @@ def main(arguments: list[str]) -> int:
     rows = collect()
     settings, compared = SETTINGS | WARM_UP, differences(rows, options.texts)
     write_json(RESULTS, {"settings": settings, "reopened": REOPENED, "rows": rows, "differences": compared})
-    print(table(rows))
+    print(pilots_table(rows))
     return 0
 
 
@@ -248,23 +248,6 @@ def difference(ours: np.ndarray, theirs: np.ndarray, resamples: int = 1000) -> S
     gained = lambda rows: bleu_of_counts(ours[rows].sum(axis=0)) - bleu_of_counts(theirs[rows].sum(axis=0))  # noqa: E731
     low, high = np.percentile([gained(rows) for rows in picks], [2.5, 97.5])
     return Score(float(gained(slice(None))), float(low), float(high))
-
-
-def table(rows: dict) -> str:
-    """Markdown: a line for each variant and method."""
-    measures = ["BLEU", "token F1", "exact", "cosine"]
-    lines = [["trained", "updates", "TFLOP", "written", *measures, "nats: masked 100 % / 50 %", "nats: left to right"]]
-    for variant, row in rows.items():
-        for method, scores in row["scores"].items():
-            found = {name: Score(**score) for name, score in scores.items()}
-            nats = [
-                f"{row['losses']['100%']:.2f} / {row['losses']['50%']:.2f}",
-                f"{row['losses'].get('left to right', float('nan')):.2f}",
-            ]
-            lines.append(
-                [variant, str(row["updates"]), f"{row['teraflop']:.0f}", method, *cells(found, measures), *nats]
-            )
-    return markdown_table(lines)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from tables import table
 
 from modeling_embinv.data.files import write_text
 
-TEXTS = ("README.md", "checkpoints/embinv-minilm/README.md", "docs/**/*.md")
+TEXTS = ("README.md", "checkpoints/embinv-minilm/README.md", "docs/**/*.md", "experiments/README.md")
 MARKER = re.compile(r"<!--(figure|table|demo):([\w.-]+)-->(.*?)<!--/\1-->", flags=re.S)
 CARD = ROOT / "checkpoints" / "embinv-minilm"
 # of the demo's six, in the README

@@ -14,7 +14,8 @@ def table(entry: dict) -> str:
     Args:
         entry: `of`, the path of its results, or `rows`, a path for each label. Optional: `only`, the names of the rows
             shown; `columns`, the scores shown; `sections` of an evaluation; `where`, cells that a printed table's rows
-            have; `part` of a printed table; `paper` and `heading`, the paper's figures by row.
+            have; `part` of a printed table; `paper` and `heading`, the paper's figures by row; `methods`, true where
+            every row has scores of several.
     """
     if "of" not in entry:
         return _markdown(_picked(entry), entry)
@@ -24,6 +25,8 @@ def table(entry: dict) -> str:
     if isinstance(results, dict) and "columns" in results:
         return _markdown(_score_lines(results, entry), entry)
     rows = results["rows"] if "rows" in results else results  # noqa: SIM401 – it may be a list
+    if entry.get("methods"):
+        return pilots_table(rows)
     return _markdown(_report_lines(rows, entry) if isinstance(rows, list) else _method_lines(rows, entry), entry)
 
 
@@ -52,6 +55,26 @@ def _method_lines(rows: dict[str, dict], entry: dict) -> list[list[str]]:
             cost = [*(f"{row[kind]:.0f}" for kind in COST), f"{row['seconds']:.2g}"]
         lines.append([name, *cost, *cells(row_scores(row), columns)])
     return lines
+
+
+def pilots_table(rows: dict[str, dict]) -> str:
+    """Trained variants, with a line for each way of writing."""
+    measures = ["BLEU", "token F1", "cosine"]
+    lines = [["trained", "updates, causal", "masked losses", "causal loss", "written", *measures]]
+    for variant, row in rows.items():
+        losses = dict(row["losses"])
+        causal = losses.pop("left to right", None)
+        masked = " / ".join(f"{loss:.2f}" for loss in losses.values())
+        first = [
+            variant,
+            f"{row['updates']}, {row['causal_updates']}",
+            masked,
+            "" if causal is None else f"{causal:.2f}",
+        ]
+        for method, scores in row["scores"].items():
+            lines.append([*first, method, *cells({name: Score(**score) for name, score in scores.items()}, measures)])
+            first = [""] * len(first)
+    return _markdown(lines, {})
 
 
 def _report_lines(rows: list[dict], entry: dict) -> list[list[str]]:
