@@ -340,7 +340,8 @@ def test_a_surrogate_widens_below_its_stop_cosine_alone():
 def test_another_texts_vector_is_not_searched_for_longer():
     """More fillings come nearer to any vector: the control would look less unlike, and take four times as long.
 
-    It went on as long as anything improved, and with several gaps something always does.
+    It went on as long as anything improved, and with several gaps something always does. A vector that nothing comes
+    near in one sweep gets no second one.
     """
     row, calls = [*TEXT[:3], MASK, *TEXT[4:]], []
     for other in (0.4, 3.0):  # of the text's own vector, and of none of its fillings
@@ -357,6 +358,9 @@ def test_another_texts_vector_is_not_searched_for_longer():
             assert len(steps) <= 2 * 4
             num_unrelated += 1
     assert num_unrelated
+    steps = []
+    MODEL.fill(-vector_of(TEXT), [many], feedback=encode_ids, num_proposals=4, on_step=steps.append)
+    assert len(steps) == 4
 
 
 def test_the_aim_of_a_window_is_in_proportion():
@@ -406,9 +410,9 @@ def test_a_found_text_ends_its_sweep():
         model.fill(target, [row], num_proposals=6, num_sweeps=4, on_step=lambda texts: seen.append(texts[0].cosine))
         return seen
 
-    num_ended = 0
+    num_ended, own = 0, model.embed(torch.tensor([[*TEXT, END]]))
     for seed in range(8):
-        target, seen = unit_vectors(1, seed=seed), []
+        target = torch.nn.functional.normalize(own + unit_vectors(1, seed=seed), dim=-1)
         seen = cosines(target, None)
         for step in range(3, len(seen) - 1):
             if seen[step] > seen[step - 1] + 1e-4 and step % 3 < 2:  # not with the last gap of a sweep
