@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from run import text_losses
-from tables import pilots_table
+from tables import table
 
 from modeling_embinv.data.batches import PairBatches, held_out_pairs
 from modeling_embinv.data.encoder_config import EncoderConfig
@@ -95,7 +95,7 @@ def main(arguments: list[str]) -> int:
     rows = collect()
     settings, compared = SETTINGS | WARM_UP, differences(rows, options.texts)
     write_json(RESULTS, {"settings": settings, "reopened": REOPENED, "rows": rows, "differences": compared})
-    print(pilots_table(rows))
+    print(table({"of": "pilots", "methods": True}))
     return 0
 
 

@@ -26,7 +26,7 @@ def table(entry: dict) -> str:
         return _markdown(_score_lines(results, entry), entry)
     rows = results["rows"] if "rows" in results else results  # noqa: SIM401 – it may be a list
     if entry.get("methods"):
-        return pilots_table(rows)
+        return _markdown(_pilot_lines(rows), entry)
     return _markdown(_report_lines(rows, entry) if isinstance(rows, list) else _method_lines(rows, entry), entry)
 
 
@@ -57,7 +57,7 @@ def _method_lines(rows: dict[str, dict], entry: dict) -> list[list[str]]:
     return lines
 
 
-def pilots_table(rows: dict[str, dict]) -> str:
+def _pilot_lines(rows: dict[str, dict]) -> list[list[str]]:
     """Trained variants, with a line for each way of writing."""
     measures = ["BLEU", "token F1", "cosine"]
     lines = [["trained", "updates, causal", "masked losses", "causal loss", "written", *measures]]
@@ -65,16 +65,12 @@ def pilots_table(rows: dict[str, dict]) -> str:
         losses = dict(row["losses"])
         causal = losses.pop("left to right", None)
         masked = " / ".join(f"{loss:.2f}" for loss in losses.values())
-        first = [
-            variant,
-            f"{row['updates']}, {row['causal_updates']}",
-            masked,
-            "" if causal is None else f"{causal:.2f}",
-        ]
+        known = [f"{row['updates']}, {row['causal_updates']}", masked, "" if causal is None else f"{causal:.2f}"]
+        first = [variant, *known]
         for method, scores in row["scores"].items():
-            lines.append([*first, method, *cells({name: Score(**score) for name, score in scores.items()}, measures)])
+            lines.append([*first, method, *cells(row_scores({"scores": scores}), measures)])
             first = [""] * len(first)
-    return _markdown(lines, {})
+    return lines
 
 
 def _report_lines(rows: list[dict], entry: dict) -> list[list[str]]:

@@ -1,6 +1,7 @@
 """What `fill` gives: the filled words with their probabilities, the runners-up, and a verdict in words."""
 
 from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -204,5 +205,9 @@ class Finish:
             return "unread"
         if self.judge == "encoder" and cosine >= EXACT:
             return "verified"
-        is_likely = cosine >= NEAR and min(gap.probability for gap in gaps) >= LIKELY
-        return "likely" if is_likely else "undecided"
+        return likely_or_not(cosine, [gap.probability for gap in gaps])
+
+
+def likely_or_not(cosine: float, probabilities: Sequence[float]) -> str:
+    """The verdict where probabilities decide: of the text's cosine and those of its gaps."""
+    return "likely" if cosine >= NEAR and min(probabilities) >= LIKELY else "undecided"
