@@ -1,16 +1,19 @@
 """The Space under load: the memory of its server over many requests, and how long many clients wait.
 
-    python benchmarks/space_load.py --json benchmarks/results/space_load.json    # about six minutes of one core
+    python benchmarks/space_load.py --json benchmarks/results/space_load.json    # about fifteen minutes of one core
 
-A thousand requests one after the other, then 32 clients with five requests each, none of which waits in between.
+A thousand requests one after the other, then 32 clients with five requests each, none of which waits in between; all
+of the quick preset of the tab Recover. Then the requests of `mixed`, which use all tabs, in turn.
 
-Every request is the quick preset of the tab Recover, on the released checkpoint, over HTTP. The server is a process of
-its own. Memory is what it holds (VmRSS, MB) after the first 20 requests, which fill caches, and after every 50 more.
-The CPU seconds are the server's. What clients wait depends on what else the machine does, which `load` says.
+They go to the released checkpoint, over HTTP. The server is a process of its own. Memory is what it holds (VmRSS, MB)
+after the first 20 requests, which fill caches, and after every 50 more; of mixed ones after each tab's second request,
+and after every turn. The CPU seconds are the server's. What clients wait depends on what else the machine does, which
+`load` says.
 """
 
 import argparse
 import json
+import math
 import os
 import socket
 import statistics
@@ -19,6 +22,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -26,6 +30,7 @@ from modeling_embinv.data.files import write_json
 
 ROOT = Path(__file__).parents[1]
 WARM_UP, EVERY = 20, 50  # requests before the first figure, and between two
+MIXED_WARM_UP = 2  # turns
 WORDS = ("dog", "king", "teacher", "letter", "garden", "storm", "doctor", "bridge", "song", "train")
 
 
@@ -34,6 +39,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--each", type=int, default=5, help="requests of each client")
+    parser.add_argument("--turns", type=int, default=20, help="times that each of the mixed requests is made")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     args = parser.parse_args()
     with socket.socket() as probe:
@@ -50,6 +56,7 @@ def main() -> None:
         found |= {"clients": args.clients, **waits(url, args.clients, args.each)}
         found["cpu_s_a_request"] = round((cpu_seconds(server.pid) - before) / (args.clients * args.each), 3)
         found["memory_after_clients"] = memory(server.pid)
+        found["mixed_memory"] = mixed_memory_over(url, server.pid, args.turns)
     finally:
         server.terminate()
         server.wait()
@@ -103,13 +110,48 @@ def waits(url: str, clients: int, each: int) -> dict[str, float]:
     return {"median_s": round(statistics.median(good), 2), "p95_s": round(last, 2), "failed": len(seconds) - len(good)}
 
 
+def mixed_memory_over(url: str, pid: int, turns: int) -> dict[int, float]:
+    """Number of turns of the mixed requests → MB."""
+    found = {}
+    for turn in range(1, MIXED_WARM_UP + turns + 1):
+        for name, data in mixed(turn).items():
+            if request(url, name, data) < 0:
+                raise SystemExit(f"the request {name} failed in turn {turn}.")
+        if turn >= MIXED_WARM_UP:
+            found[turn - MIXED_WARM_UP] = memory(pid)
+    return found
+
+
+def mixed(number: int) -> dict[str, list[Any]]:
+    """A request of each tab, other texts for each number."""
+    text, other = sentence(number), sentence(7 * number + 3)
+    vector = [round(math.sin(number * place), 4) for place in range(1, 385)]
+    return {
+        "recover": [text, "standard", ("surrogate", "encoder")[number % 2]],
+        "redacted": [text, [text.split()[1]], "surrogate"],
+        "leaks": [f"{text}\n{other}", 0.01 * (number % 3), "int8", "384", "quick"],
+        "vectors": [json.dumps([vector]), None, "quick", "surrogate"],
+        "compare": [text, 4, number],
+        "mix": [text, other, 3],
+    }
+
+
+def sentence(number: int) -> str:
+    """Another one for each number."""
+    return f"The {WORDS[number % 10]} and the {WORDS[number // 10 % 10]} met {number} times."
+
+
 def ask(url: str, number: int) -> float:
     """Seconds until the answer to a sentence of this number; -1 where it is an error."""
-    sentence = f"The {WORDS[number % 10]} and the {WORDS[number // 10 % 10]} met {number} times."
+    return request(url, "recover", [sentence(number), "quick", "surrogate"])
+
+
+def request(url: str, name: str, data: list[Any]) -> float:
+    """Seconds until an endpoint's answer; -1 where it is an error."""
     start = time.perf_counter()
     with httpx.Client(timeout=600) as client:
-        event = client.post(f"{url}/gradio_api/call/recover", json={"data": [sentence, "quick", "surrogate"]}).json()
-        answer = client.get(f"{url}/gradio_api/call/recover/{event['event_id']}").text
+        event = client.post(f"{url}/gradio_api/call/{name}", json={"data": data}).json()
+        answer = client.get(f"{url}/gradio_api/call/{name}/{event['event_id']}").text
     return time.perf_counter() - start if "event: complete" in answer else -1.0
 
 

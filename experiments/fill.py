@@ -35,7 +35,7 @@ from modeling_embinv.data.encoders import load_encoder
 from modeling_embinv.data.files import write_json
 from modeling_embinv.data.settings import load_yaml
 from modeling_embinv.evaluation.calibration import WrittenTokens, expected_calibration_error, fit_calibration
-from modeling_embinv.filled_embinv import Finish, likely_or_not
+from modeling_embinv.filled_embinv import Finish, verdict_of_gaps
 from modeling_embinv.gap_marks_embinv import CALENDAR
 from modeling_embinv.gap_states_embinv import UNRELATED
 from modeling_embinv.generation_config_embinv import Calibration
@@ -273,8 +273,8 @@ def finished(row: dict, calibration: Calibration, judge: str) -> dict:
         verdict = text["verdict"]
         if text["cosine"] < UNRELATED:
             verdict = "unrelated"
-        elif verdict in ("likely", "undecided", "unrelated"):
-            verdict = likely_or_not(text["cosine"], mine.tolist())
+        elif verdict in ("likely", "undecided", "distant", "unrelated"):
+            verdict = verdict_of_gaps(text["cosine"], mine.tolist())
         verdicts[verdict] += 1
         whole[verdict] += all(text["right"])
         p += mine.tolist()

@@ -18,11 +18,12 @@ VERDICTS = {
     "verified": "the text with these words has exactly this vector",
     "likely": "these words are probably right",
     "undecided": "other words fit the vector about as well",
+    "distant": "no words that were tried bring the text near this vector, which may be noised, cut, or another text's",
     "unrelated": "this vector does not belong to this text, whatever is hidden",
     "literal": "the mark is part of the text that this vector was made of: nothing is hidden there",
     "unread": "the vector says nothing of this gap: the encoder does not read that far",
 }
-# a text is likely when all of its gaps are right with this probability, and it is as near to the vector as NEAR
+# a text is likely when all of its gaps are right with this probability; farther from the vector than NEAR none is
 LIKELY, NEAR = 0.75, 0.9
 # two fillings whose vectors differ by less have the same vector
 SAME = 1e-6
@@ -205,9 +206,11 @@ class Finish:
             return "unread"
         if self.judge == "encoder" and cosine >= EXACT:
             return "verified"
-        return likely_or_not(cosine, [gap.probability for gap in gaps])
+        return verdict_of_gaps(cosine, [gap.probability for gap in gaps])
 
 
-def likely_or_not(cosine: float, probabilities: Sequence[float]) -> str:
+def verdict_of_gaps(cosine: float, probabilities: Sequence[float]) -> str:
     """The verdict where probabilities decide: of the text's cosine and those of its gaps."""
-    return "likely" if cosine >= NEAR and min(probabilities) >= LIKELY else "undecided"
+    if cosine < NEAR:
+        return "distant"
+    return "likely" if min(probabilities) >= LIKELY else "undecided"

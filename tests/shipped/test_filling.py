@@ -8,7 +8,7 @@ import torch
 
 from modeling_embinv import filling_embinv
 from modeling_embinv.errors_embinv import EmbInvError
-from modeling_embinv.filled_embinv import NUM_ALTERNATIVES, VERDICTS, Finish
+from modeling_embinv.filled_embinv import NUM_ALTERNATIVES, VERDICTS, Finish, verdict_of_gaps
 from modeling_embinv.fingerprint_embinv import Fingerprint
 from modeling_embinv.gap_marks_embinv import GapReader
 from modeling_embinv.gap_proposals_embinv import Proposer, WindowDenoiser
@@ -296,8 +296,17 @@ def test_no_texts_are_filled_at_once():
 
 def test_every_verdict_has_its_words():
     """A verdict without a sentence is a KeyError on somebody's page."""
-    assert set(VERDICTS) == {"verified", "likely", "undecided", "unrelated", "literal", "unread"}
+    assert set(VERDICTS) == {"verified", "likely", "undecided", "distant", "unrelated", "literal", "unread"}
     assert all(sentence and not sentence.endswith(".") for sentence in VERDICTS.values())
+
+
+@pytest.mark.parametrize(
+    "cosine, probabilities, verdict",
+    [(0.95, [0.8, 0.9], "likely"), (0.95, [0.8, 0.7], "undecided"), (0.8, [0.99], "distant"), (0.8, [0.2], "distant")],
+)
+def test_a_text_far_from_its_vector_is_not_undecided(cosine, probabilities, verdict):
+    """Several gaps filled for another text's vector had "other words fit about as well": no words fitted."""
+    assert verdict_of_gaps(cosine, probabilities) == verdict
 
 
 def test_the_probability_is_calibrated_by_judge():
