@@ -85,8 +85,8 @@ class Proposer:
     def propose(self, jobs: Sequence[Job]) -> list[list[Proposal]]:
         """Fillings of each job's gap with their log p, given e + α(e − ê).
 
-        A gap that no step has filled yet is written anew, by the best hypothesis in each of its lengths. Later it is
-        written anew in the length that it has, and its single tokens are replaced and deleted, and others inserted.
+        A gap that no step has filled yet is written anew, for the best hypothesis in each of its lengths, for the
+        others in the one that it has. Later its single tokens are also replaced and deleted, and others inserted.
         """
         aims = self._aims(jobs)
         done = [job.without_denoiser() for job in jobs]

@@ -20,6 +20,8 @@ UNRELATED = 0.75
 SCORE_TO_NATS = 100.0
 # log p that a mark is given as part of the text itself, and a move of words between gaps: enough to be tried
 LITERAL = MOVED = -5.0
+# log p that a gap hides one token more: the denoiser is told how many, and so cannot say that most words have one
+LONGER = -1.0
 
 Filling = tuple[int, ...]  # the tokens of one gap
 Fillings = tuple[Filling, ...]
@@ -281,8 +283,9 @@ class Job:
     def canvases(self, mask: int) -> list[Proposal]:
         """The gap with [MASK] where the denoiser is to write, and about log p of what stands beside them."""
         lengths, filling = self.search.text.gaps[self.gap].lengths, self.parent.fillings[self.gap]
-        if self.is_open and self.parent is self.search.best:
-            return [((mask,) * length, 0.0) for length in lengths]
+        if self.is_open:  # what stands there is a first guess, which is not worth an edit
+            tried = lengths if self.parent is self.search.best else (len(filling),)
+            return [((mask,) * length, LONGER * (length - min(lengths))) for length in tried]
         canvases = [(mask,) * len(filling), (mask,) * (len(filling) - 1)]  # as "have" in the place of "has been"
         for index in range(len(filling) + 1):
             canvases += [spliced(filling, index, stop, mask) for stop in (index, index + 1)]

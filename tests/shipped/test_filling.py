@@ -250,6 +250,22 @@ def test_a_filled_gap_is_edited():
     assert [canvas for canvas, _ in opened.canvases(MASK)] == [(MASK,), (MASK,) * 2, (MASK,) * 3]
 
 
+@pytest.mark.parametrize("lengths", [(1, 2, 3), (2, 3), (4,)])
+def test_a_longer_gap_is_less_likely(lengths):
+    """The denoiser is told the number of tokens: four that follow each other beat the one word that is hidden."""
+    search = search_of(((10, 11),), lengths)
+    assert [log_p for _, log_p in Job(search, 0, search.beam[0], True, 5).canvases(MASK)] == [0, -1, -2][
+        : len(lengths)
+    ]
+
+
+def test_a_first_guess_is_not_edited():
+    """Rows of the denoiser went to words beside a guess that no judge had chosen, in each hypothesis of the beam."""
+    search = search_of(((10, 11),), (1, 2, 3))
+    other = replace(search.beam[0], score=0.4)
+    assert Job(search, 0, other, True, 5).canvases(MASK) == [((MASK, MASK), -1.0)]
+
+
 def test_only_what_the_tokenizer_writes_is_tried():
     """Pieces of a word beside the word itself cost calls and are never right."""
     reader = GapReader(TOKENIZER, MASK)
