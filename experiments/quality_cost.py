@@ -74,12 +74,17 @@ def held_out_texts(experiment: dict, tokenizer, fewest: int, most: int) -> list[
 
 
 def measure(held_out: HeldOut, settings: dict) -> dict:
-    """Scores with intervals, and what a text costs; with `int8` among the settings, of a copy in int8."""
-    settings = dict(settings)
-    computing = copy.copy(held_out)
+    """Scores with intervals, and what a text costs.
+
+    Among the settings may stand `int8`, for a copy in int8, and `threads` in place of the environment's.
+    """
+    settings, usual = dict(settings), torch.get_num_threads()
+    computing, threads = copy.copy(held_out), settings.pop("threads", usual)
     if settings.pop("int8", False):
         computing.model = copy.deepcopy(held_out.model).to_int8()
+    torch.set_num_threads(threads)
     recovered = computing.invert(**settings)
+    torch.set_num_threads(usual)
     return {
         "texts": len(held_out.texts),
         "passes": recovered.num_forward_passes,
@@ -87,7 +92,7 @@ def measure(held_out: HeldOut, settings: dict) -> dict:
         "surrogate_calls": recovered.surrogate_calls,
         "gflop": operations(held_out, settings) / 1e9,
         "seconds": recovered.seconds / len(held_out.texts),
-        "threads": torch.get_num_threads(),
+        "threads": threads,
         "scores": {name: asdict(score) for name, score in held_out.measure(recovered).scores().items()},
     }
 
