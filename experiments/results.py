@@ -2,9 +2,9 @@
 
     python experiments/results.py           # `make results`; with --check nothing is written
 
-A text holds `<!--figure:NAME-->…<!--/figure-->`, `<!--table:NAME-->…<!--/table-->` or
-`<!--demo:NUMBER-->…<!--/demo-->`; what stands between is made anew. figures.yaml says what each name is,
-and which claims of the texts must hold.
+A text holds `<!--figure:NAME-->…<!--/figure-->`, `<!--table:NAME-->…<!--/table-->`, `<!--demo:NUMBER-->…<!--/demo-->`
+or `<!--run:NAME-->…<!--/run-->`, a command and what it printed; what stands between is made anew. figures.yaml says
+what each name is, and which claims of the texts must hold.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from tables import table
 from modeling_embinv.data.files import write_text
 
 TEXTS = ("README.md", "checkpoints/embinv-minilm/README.md", "docs/**/*.md", "experiments/README.md")
-MARKER = re.compile(r"<!--(figure|table|demo):([\w.-]+)-->(.*?)<!--/\1-->", flags=re.S)
+MARKER = re.compile(r"<!--(figure|table|demo|run):([\w.-]+)-->(.*?)<!--/\1-->", flags=re.S)
 CARD = ROOT / "checkpoints" / "embinv-minilm"
 # of the demo's six, in the README
 SENTENCES = 2
@@ -86,7 +86,7 @@ def fill(text: str, names: dict) -> str:
         elif kind == "table":
             new = f"\n\n{table(names['tables'][name])}\n\n"
         else:
-            new = f"\n\n```console\n{demo(int(name))}\n```\n\n"
+            new = f"\n\n```console\n{demo(int(name)) if kind == 'demo' else run(name)}\n```\n\n"
         return f"<!--{kind}:{name}-->{new}<!--/{kind}-->"
 
     return MARKER.sub(content, text)
@@ -121,6 +121,13 @@ def demo(number: int) -> str:
     sentences = sum(block.startswith("original") for block in blocks)
     shown = [*blocks[:SENTENCES], f"… {sentences - SENTENCES} more …", *blocks[sentences:]]
     return f"$ {run['command']}\n" + "\n\n".join(shown)
+
+
+def run(name: str) -> str:
+    """A command, what it printed, and its status where that is not 0."""
+    ran = results(name)
+    status = f"\n$ echo $?\n{ran['status']}" if ran["status"] else ""
+    return f"$ {ran['command']}\n{ran['output']}{status}"
 
 
 def draw_plots():

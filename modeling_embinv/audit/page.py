@@ -14,7 +14,7 @@ from .page_words import collections, named_words
 from .plot import trade_off
 from .report import STANDARDS, Report
 from .severity import GUESS_LEVELS, KIND_LEVELS, LEVELS
-from .summary import CAREFUL, NAMES, findings, learned, matched, shown
+from .summary import CAREFUL, NAMES, findings, learned, matched, shown, size
 
 _PAGE = Path(__file__).with_name("page.html")
 
@@ -33,8 +33,7 @@ def _head(report: Report) -> Iterator[str]:
     yield f"<h1>What this vector store leaks</h1><p class=soft>{escape(report.place)}, read {escape(report.date)}</p>"
     estimate = " (an estimate: the store holds no texts)" if report.is_estimate and report.severity else ""
     yield f"<p>Severity: {badge(report.severity)}{estimate}</p>"
-    yield f"<p>{sample.total:,} vectors of {sample.vectors.shape[1]} numbers, of which {len(sample.rows):,} were "
-    yield f"drawn at random (seed {report.seed}). "
+    yield f"<p>{size(report)}, of which {len(sample.rows):,} were drawn at random (seed {report.seed}). "
     yield f"{'' if fits else '<strong>'}{escape(_sentence(str(report.origin)))}."
     yield f"{'' if fits else '</strong>'}</p><p>{CAREFUL}</p>"
     for warning in report.warnings:

@@ -47,6 +47,13 @@ class Finding:
     advice: str = _ADVICE
 
 
+def size(report: Report) -> str:
+    """How many vectors of what width there are, and how many rows hold none."""
+    skipped = report.source["skipped"]["count"]
+    found = f"{report.sample.total:,} vectors of {report.sample.vectors.shape[1]} numbers"
+    return found + (f" ({skipped:,} rows without a usable vector were skipped)" if skipped else "")
+
+
 def findings(report: Report) -> Iterator[Finding]:
     """All findings, the gravest attacker's figures first; "none" where nothing came back beyond chance."""
     estimate = " (an estimate, from planted texts)" if report.is_estimate else ""

@@ -5,14 +5,13 @@ from collections.abc import Iterator
 from .figures import Figure
 from .named_words import LEAST, NamedWords
 from .report import Report
-from .summary import NAMES, alarms, learned, shown
+from .summary import NAMES, alarms, learned, shown, size
 
 
 def lines(report: Report) -> Iterator[str]:
     """The lines: no recovered word stands in them."""
     sample = report.sample
-    size = f"{sample.total:,} vectors of {sample.vectors.shape[1]} numbers"
-    yield f"source      {report.place}: {size}, read {report.date}"
+    yield f"source      {report.place}: {size(report)}, read {report.date}"
     yield f"vectors     {report.origin}"
     texts = "scored against the store's texts"
     if not report.tiers:

@@ -137,6 +137,15 @@ def test_every_form_says_when_the_store_was_read(result):
     assert sarif(report)["runs"][0]["invocations"][0]["startTimeUtc"] == DATE
 
 
+def test_skipped_rows_are_counted_in_every_form(result):
+    """Rows without a usable vector were a warning that scrolled away, and nothing in what is kept said so."""
+    report = report_of(result)
+    report.source["skipped"] = {"count": 1234, "examples": [[7, "is null"]]}
+    assert "(1,234 rows without a usable vector were skipped)" in next(lines(report))
+    assert "1,234 rows without a usable vector were skipped" in page(report)
+    assert "skipped" not in next(lines(report_of(result)))
+
+
 def test_the_floors_of_a_kind_stand_beside_it():
     """Numbers that every text of a store holds came back of any vector, and looked like a leak."""
     texts = [f"Ticket 7 of {name}" for name in ("Ann", "Bob", "Eve")]
