@@ -16,7 +16,9 @@ from .attack import ENCODER, SEARCH, Attacker
 from .attackers import TIERS
 from .canaries import plant
 from .context import Filled, fill_sample, without_marks
+from .control import foreign
 from .defences import DefenceReport, compare
+from .fingerprint import Origin
 from .guesses import Guesses, rank_guesses
 from .kinds import KindFinder
 from .known_pairs import known_pairs, public_texts, run_pairs_tier
@@ -62,8 +64,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the steps of an audit gave; see `Report`."""
+    """What the steps of an audit gave; see `Report`.
 
+    Attributes:
+        origin: whose vectors these are, after the attack, see `foreign`.
+    """
+
+    origin: Origin
     tiers: list[TierResult]
     planted: list[TierResult]
     guesses: Guesses | None
@@ -75,7 +82,13 @@ class Outcome:
 
 
 def run(
-    attacker: Attacker, sample: Sample, stored: Sample | None, plan: Plan, finder: KindFinder | None, batches: Batches
+    attacker: Attacker,
+    sample: Sample,
+    stored: Sample | None,
+    plan: Plan,
+    finder: KindFinder | None,
+    batches: Batches,
+    origin: Origin,
 ) -> Outcome:
     """Runs every step; what an interrupted run has finished in `attacker.work` is not done again.
 
@@ -86,6 +99,7 @@ def run(
         plan: the steps.
         finder: of personal data; None = no figures by kind.
         batches: all rows of the store, which guesses are compared with.
+        origin: whose vectors these are, by the fingerprint.
 
     Raises:
         EmbInvError: guesses without the encoder, a template that cannot be filled, or no Faker for planted texts.
@@ -99,7 +113,11 @@ def run(
     texts = sample.texts
     measured = sample._replace(texts=None if texts is None else [without_marks(text) for text in texts])
     results = [run_tier(attacker, measured, tier, finder) for tier in tiers]
-    named = name_words(attacker.model, attacker.tokenizer, measured, attacker.seed) if tiers else None
+    if origin.looks_like is None:
+        origin = replace(origin, looks_like=foreign(attacker, results))
+    # an estimate is of the encoder's own vectors
+    can_estimate = sample.texts is not None or origin.looks_like is None
+    named = name_words(attacker.model, attacker.tokenizer, measured, attacker.seed) if tiers and can_estimate else None
     alignment = None
     if "pairs" in plan.tiers and plan.pairs is not None and attacker.encode is not None:
         known = known_pairs(plan.pairs, sample, attacker.encode)
@@ -107,7 +125,7 @@ def run(
         results.append(found)
     planted: list[TierResult] = []
     libraries = {} if finder is None else finder.libraries
-    if sample.texts is None and attacker.encode is not None and (tiers or plan.families):
+    if sample.texts is None and can_estimate and attacker.encode is not None and (tiers or plan.families):
         measured, kinds = plant(PLANTED, attacker.encode, attacker.seed)
         planted = [run_tier(attacker, measured, tier, kinds, f"planted-{tier.name}") for tier in tiers]
         libraries = kinds.libraries
@@ -119,7 +137,7 @@ def run(
         own = set(measured.texts)
         texts = [text for text in plan.train_texts if text not in own] or public_texts(measured.texts)
         defences = compare(attacker, measured, stored, plan.families, texts)
-    return Outcome(results, planted, guesses, filled, defences, alignment, named, libraries)
+    return Outcome(origin, results, planted, guesses, filled, defences, alignment, named, libraries)
 
 
 def find_guesses(plan: Plan, encode: Callable[..., Any], sample: Sample, batches: Batches, seed: int) -> Guesses:
@@ -189,7 +207,10 @@ def sample_notes(sample: Sample, tokenizer: Any, longest: int, languages: Sequen
 def step_notes(outcome: Outcome, plan: Plan) -> list[str]:
     """What could not be tried: a sentence each, without its full stop."""
     notes = []
-    if outcome.tiers and outcome.named_words is None:
+    is_unscored = not outcome.planted and not any(result.figures for result in outcome.tiers)
+    if outcome.tiers and is_unscored and outcome.origin.looks_like is not None:
+        notes.append("nothing is estimated: planted texts would have other vectors than this store's encoder makes")
+    elif outcome.tiers and outcome.named_words is None:
         notes.append("the checkpoint has no word head, so that no single words are named")
     if plan.is_chosen and "context" in plan.tiers and outcome.filled is None:
         notes.append("no text of the sample holds a gap that this checkpoint can fill (attacker: context)")

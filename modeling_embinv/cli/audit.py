@@ -129,7 +129,9 @@ def _report(
     finder, missing = finder_or_note() if sample.texts is not None else (None, None)
     retrain = None if encoder is None or not options.train_steps else _retrain(options, model, encoder)
     attacker = Attacker(model, tokenizer, work, encode, retrain, options.batch_size, options.seed)
-    outcome = run(attacker, sample, next(iter(stored), None), plan, finder, all_rows(options, found.parts))
+    outcome = run(
+        attacker, sample, next(iter(stored), None), plan, finder, all_rows(options, found.parts), found.origin
+    )
     notes = [
         *found.notes,
         *([] if found.origin.looks_like is None else ["attackers without known pairs take these vectors as they are"]),
@@ -141,8 +143,8 @@ def _report(
         source=describe(found.parts, sample),
         checkpoint={"name": options.model, "encoder": model.config.encoder_id, "checksums": model.config.checksums},
         encoder=None if encoder is None else encoder.config.id,
-        origin=found.origin, sample=sample, seed=options.seed, date=date, limits=limits, warnings=notes,
-        reveal=options.reveal, **vars(outcome),
+        sample=sample, seed=options.seed, date=date, limits=limits, warnings=notes, reveal=options.reveal,
+        **vars(outcome),
     )  # fmt: skip
     write_report(report, Path(options.out))
     shutil.rmtree(work)
