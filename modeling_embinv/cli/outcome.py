@@ -109,16 +109,23 @@ def on_interrupt(sentence: Callable[[], str]) -> Iterator[None]:
 
 
 def summary(stats: dict[str, Any], out: str | None) -> str:
-    """What a run over a file of vectors made, in a line.
+    """What a run over a file of vectors made, in a line; a second one warns where most of it is worth nothing.
 
     Args:
         stats: as `invert_file` returns them. out: the file of the texts; None or "-" = they were printed.
     """
-    count, rate = texts(stats["vectors"]), speed(stats["vectors_per_second"])
-    if out in (None, "-"):
-        return f"embinv: {count} ({rate})."
+    found, rate = texts(stats["vectors"]), speed(stats["vectors_per_second"])
+    unrelated, total = stats["verdicts"]["unrelated"], stats["verdicts"].total()
+    verdicts = ", ".join(f"{number:,} {name}" for name, number in stats["verdicts"].most_common())
     resumed = f"; {stats['resumed']:,} of them by an earlier run" if stats["resumed"] else ""
-    return f"embinv: wrote {count} to {out} ({rate}){resumed}."
+    wrote = f"{found} ({rate})" if out in (None, "-") else f"wrote {found} to {out} ({rate}){resumed}"
+    line = f"embinv: {wrote}{f': {verdicts}' if verdicts else ''}."
+    if 2 * unrelated <= total:
+        return line
+    return (
+        f"{line}\nembinv: warning: {unrelated:,} of {total:,} texts are unrelated to their vectors: these are another "
+        "encoder's, strongly changed, or of texts that this model cannot write"
+    )
 
 
 def saved_parts(out: str | None, total: int | None = None, began: float = 0.0) -> str:

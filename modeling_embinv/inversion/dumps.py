@@ -76,9 +76,9 @@ def invert_file(
             the rows then have no tokens.
 
     Returns:
-        "vectors" that were inverted, "resumed" those that an earlier run had inverted, "skipped" the rows
-        without a usable vector (`Skipped`: `count`, `examples`), "column" and "id_column" that were read, "seconds",
-        "vectors_per_second".
+        "vectors" that were inverted, "resumed" those that an earlier run had inverted, "verdicts" how many texts have
+        which one, "skipped" the rows without a usable vector (`Skipped`: `count`, `examples`), "column" and
+        "id_column" that were read, "seconds", "vectors_per_second".
 
     Raises:
         EmbInvError: an `out` of another kind, a source that is damaged or has no vector of the model's width, a bad

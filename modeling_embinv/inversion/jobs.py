@@ -6,6 +6,7 @@ import sys
 import time
 import warnings
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,7 @@ class FileJob(ABC):
         batch_size: vectors at a time. part_rows: rows of the file in a part.
         feedback: what judges texts: "surrogate", an encoder, or None.
         schema: of the rows, for parquet.
+        verdicts: how many rows have which one; on the main process, and not of what a terminal shows.
     """
 
     model: EmbInvForMaskedDiffusion
@@ -55,7 +57,7 @@ class FileJob(ABC):
     def __post_init__(self) -> None:
         config = self.model.config
         self.source.expect_width(config.embedding_dim, config.encoder_id)
-        self.warned = False
+        self.warned, self.verdicts = False, Counter[str]()
         self.bar = VectorBar(0, show=False)
 
     @abstractmethod
@@ -79,7 +81,11 @@ class FileJob(ABC):
         """Prints all rows; how many."""
 
     def run(self, out: str | Path | None, show_progress: bool) -> dict[str, Any]:
-        """Writes `out`, or prints; what came of it: vectors, resumed, skipped, seconds, vectors_per_second."""
+        """Writes `out`, or prints.
+
+        Returns:
+            vectors, resumed, verdicts, skipped, seconds and vectors_per_second, see `invert_file`.
+        """
         started = time.perf_counter()
         if out is None:
             vectors, resumed = self.to_terminal(), 0
@@ -91,6 +97,7 @@ class FileJob(ABC):
         return {
             "vectors": vectors,
             "resumed": resumed,
+            "verdicts": self.verdicts,
             "skipped": self.source.skipped,
             "seconds": seconds,
             "vectors_per_second": (vectors - resumed) / seconds,
@@ -104,6 +111,7 @@ class FileJob(ABC):
             for first_row, part in self.parts():
                 for row in self.bar.counted(self.rows(first_row, part)):
                     print(json.dumps(row, ensure_ascii=False), flush=True)
+                    self.verdicts.update([row["verdict"]] if row["verdict"] else [])
                     count += 1
                 self.bar.reach(count + self.num_left_out)
         return count
@@ -130,6 +138,7 @@ class FileJob(ABC):
                 self.bar.reach(count + self.num_left_out)
         state.wait_for_everyone()
         if state.is_main_process:
+            self.verdicts = folder.verdicts(names)
             folder.merge(names, self.schema)
         return count, resumed
 

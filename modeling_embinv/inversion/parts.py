@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,14 @@ class ResultParts:
         """Writes one part, `name` ending in `.jsonl`."""
         with self.parts.written(name) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+    def verdicts(self, names: list[str]) -> Counter[str]:
+        """How many rows of the named parts have which verdict; rows without one do not count."""
+        counts: Counter[str] = Counter()
+        for name in names:
+            with (self.parts.folder / name).open(encoding="utf-8") as lines:
+                counts.update(verdict for line in lines if (verdict := json.loads(line).get("verdict")))
+        return counts
 
     def merge(self, names: list[str], schema: pa.Schema) -> None:
         """Joins the named parts, in this order, to the output in one step, and removes the folder."""

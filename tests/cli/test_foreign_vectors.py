@@ -131,6 +131,21 @@ def test_fill_goes_on_with_force_and_with_few_vectors(capsys, judging, own, tmp_
         assert code == 0 and f"wrote {number} texts" in err and ("look like" in err) == (name == "many"), err
 
 
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("command", [invert, fill])
+@pytest.mark.parametrize("kind", [".jsonl", ".parquet"])
+def test_the_last_lines_count_the_verdicts(capsys, model, judging, own, tmp_path, command, kind):  # noqa: F811
+    """Texts that have nothing to do with their vectors were "wrote 4 texts", as good ones are."""
+    source, out = write(tmp_path / "few.parquet", foreign("rotated", own)[:4]), tmp_path / f"out{kind}"
+    more = ("--preset", "standard", "--num-corrections", "1") if command is invert else ()
+    code, err = command(capsys, source, judging, out, *more)
+    lines = err.splitlines()
+    assert code == 0 and "wrote 4 texts" in lines[-2] and "4 unrelated" in lines[-2], err
+    assert "warning: 4 of 4 texts are unrelated to their vectors" in lines[-1]
+    code, err = invert(capsys, source, model, tmp_path / "drafts.jsonl")  # nothing judges them
+    assert code == 0 and "unrelated" not in err and err.rstrip().endswith(").")
+
+
 @pytest.mark.parametrize("texts", [None, ["I met <NAME>."] * 6])
 def test_the_pipeline_warns_in_one_line(judging, own, texts):
     """A line for each batch, or one that does not say whose vectors were expected and what these look like."""
