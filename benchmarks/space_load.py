@@ -1,6 +1,6 @@
 """The Space under load: the memory of its server over many requests, and how long many clients wait.
 
-    python benchmarks/space_load.py --json benchmarks/results/space_load.json    # about a quarter of an hour
+    python benchmarks/space_load.py --json benchmarks/results/space_load.json    # about half an hour
 
 A thousand requests one after the other, then 32 clients with five requests each, none of which waits in between; all
 of the quick preset of the tab Recover. Then the requests of `mixed`, which use all tabs, in turn.
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--each", type=int, default=5, help="requests of each client")
-    parser.add_argument("--turns", type=int, default=10, help="times that each of the mixed requests is made")
+    parser.add_argument("--turns", type=int, default=80, help="times that each of the mixed requests is made")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     args = parser.parse_args()
     with socket.socket() as probe:
