@@ -16,6 +16,7 @@ from pathlib import Path
 
 import datasets
 
+from modeling_embinv.audit.guesses import Guesses, Rates
 from modeling_embinv.data.encoders import load_encoder
 from modeling_embinv.data.files import write_json
 from modeling_embinv.data.sources import read_texts
@@ -44,13 +45,14 @@ def main() -> int:
         run = subprocess.run(command, cwd=folder, capture_output=True, text=True)
         mistakes = [line for line in run.stderr.splitlines() if line.startswith("embinv: over the threshold")]
         report = json.loads((folder / "report" / "report.json").read_text(encoding="utf-8"))
+    guesses = Guesses([], [Rates(**rates) for rates in report["guesses"]["rates"]], report["guesses"]["rows"])
     seconds = resource.getrusage(resource.RUSAGE_CHILDREN)
     result = {
         "requests": len(texts),
         "attacked": report["sample"]["rows"],
         "guesses": len(GUESSES),
         "CPU minutes": round((seconds.ru_utime + seconds.ru_stime) / 60, 1),
-        "alarms by the subject %": subject_alarms(report["guesses"]["rates"]),
+        "alarms by the subject %": 100 * guesses.on_topic,
         "command": COMMAND,
         "output": "\n".join([*run.stdout.rstrip().splitlines(), *mistakes]),
         "status": run.returncode,
@@ -70,11 +72,6 @@ def write_store(folder: Path) -> list[str]:
     store.to_parquet(folder / "requests.parquet")
     (folder / "guesses.txt").write_text("\n".join(GUESSES), encoding="utf-8")
     return texts
-
-
-def subject_alarms(rates: list[dict]) -> float:
-    """Percent of guesses about the store's subject that raise an alarm, by the rates of each class of lengths."""
-    return 100 * sum(one["guesses"] * one["on_topic"] for one in rates) / sum(one["guesses"] for one in rates)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -137,11 +138,7 @@ def comparisons(bench: Bench, config: EmbInvConfig) -> dict[str, dict[str, dict]
     """Vectors that fit, and strange ones."""
     stores = {name: bench.stores(name, ["en"]) for name in (OWN, *OTHERS)}
     dim = config.embedding_dim
-    kinds = changes(np.random.default_rng(1), dim)
-
-    def by_checkpoint(vectors: np.ndarray) -> Origin:
-        return origin(bench.experiment["model"], config, vectors)
-
+    kinds, by_checkpoint = changes(np.random.default_rng(1), dim), partial(origin, bench.experiment["model"], config)
     fits = {name: bench.row(stores[OWN], by_checkpoint, change) for name, change in kinds["fits"].items()}
     others = bench.stores(OWN, bench.experiment["languages"])
     fits["in nine other languages"] = bench.row(others, by_checkpoint, lambda e: e)
@@ -170,11 +167,7 @@ def relatives(bench: Bench, config: EmbInvConfig) -> dict[str, dict[str, dict]]:
     """The encoder's network with another pooling: by the fingerprint, and by what an attack gives back."""
     model, tokenizer = load_inverter(bench.experiment["model"])
     model.eval().to_int8()
-    encoder = bench.encoder(OWN)
-
-    def by_checkpoint(vectors: np.ndarray) -> Origin:
-        return origin(bench.experiment["model"], config, vectors)
-
+    encoder, by_checkpoint = bench.encoder(OWN), partial(origin, bench.experiment["model"], config)
     found = {}
     named = {f"pooled by {name}": bench.relative(pooling) for name, pooling in RELATIVES.items()}
     for name, stores in {"its own vectors": bench.stores(OWN, ["en"]), **named}.items():

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..verdicts_embinv import verdict_of
-from .attack import Attacker, Tier
+from .attack import Attacker, Recovered, Tier
 from .public import public_sentences
 from .sample import Sample
 from .tiers import TierResult
@@ -28,13 +28,12 @@ def foreign(attacker: Attacker, results: Sequence[TierResult]) -> str | None:
         attacker: the checkpoint, with the encoder.
         results: of the attackers who take the vectors as they are.
     """
-    judged = [(result.tier, near) for result in results if (near := nearness(result)) is not None]
+    judged = [(result.tier, near) for result in results if (near := nearness(result.recovered)) is not None]
     if attacker.encode is None or not judged or not all(is_far(tier, near) for tier, near in judged):
         return None
     tier, near = max(judged, key=lambda pair: pair[1])
-    control = attacker.invert(control_sample(attacker), f"control-{tier.name}", tier).cosine or [0.0]
-    usual = float(np.median(control))
-    if is_far(tier, usual):
+    usual = nearness(attacker.invert(control_sample(attacker), f"control-{tier.name}", tier))
+    if usual is None or is_far(tier, usual):
         return None
     return (
         "vectors of another version of this encoder, or ones that were noised or cut, or of texts that this "
@@ -43,15 +42,14 @@ def foreign(attacker: Attacker, results: Sequence[TierResult]) -> str | None:
     )
 
 
-def nearness(result: TierResult) -> float | None:
+def nearness(recovered: Recovered) -> float | None:
     """The median cosine of recovered texts with the rows' vectors; None without a judge."""
-    cosines = result.recovered.cosine
-    return float(np.median(cosines)) if cosines else None
+    return float(np.median(recovered.cosine)) if recovered.cosine else None
 
 
 def is_far(tier: Tier, cosine: float) -> bool:
-    """Whether a cosine says that the vector is not of the text's kind at all."""
-    return tier.feedback != "none" and verdict_of(cosine, tier.feedback) == "unrelated"
+    """Whether a cosine by the tier's judge says that the vector is not of the text's kind at all."""
+    return verdict_of(cosine, tier.feedback) == "unrelated"
 
 
 def control_sample(attacker: Attacker) -> Sample:
