@@ -1,38 +1,51 @@
-"""Fit the learning curve of a run, and say what more texts would buy if it went on like that.
+"""What ten times as many texts would buy: the learning curve of the GPU run, drawn out.
 
-    python experiments/extrapolate.py runs/minilm_cpu/log.jsonl --batch_size 128
+    python experiments/extrapolate.py
 
-Validation loss = a · n^b in the number n of texts seen, least squares in logarithms; token F1 a straight line of the
-loss. Both are extrapolations: they hold as long as neither data nor width becomes the limit.
+−log p a token = a · nᵇ in the number n of texts seen, least squares in logarithms; a draft's BLEU is a straight line
+of −log p. Fitted to all scores of the run, and to those since the corrector has its share of the updates: the two say
+how far one may believe either. Writes `results/extrapolated.json`.
 """
 
-import argparse
 import json
 from pathlib import Path
 
 import numpy as np
 
+from modeling_embinv.data.files import write_json
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("log", type=Path)
-    parser.add_argument("--batch_size", type=int, required=True, help="texts an update")
-    parser.add_argument("--first", type=int, default=100_000, help="texts before which the curve still bends")
-    parser.add_argument("--last", type=int, help="texts after which the log is left out")
-    parser.add_argument("--at", type=float, nargs="+", default=[1e6, 5e6, 3e7], help="numbers of texts to look at")
-    options = parser.parse_args()
-    rows = [json.loads(line) for line in options.log.read_text(encoding="utf-8").splitlines()]
-    rows = [row for row in rows if "validation/loss" in row]
-    texts = np.array([row["step"] * options.batch_size for row in rows])
-    loss, f1 = (np.array([row[f"validation/{name}"] for row in rows]) for name in ("loss", "token_f1"))
-    used = (texts >= options.first) & (texts <= (options.last or texts.max()))
-    power, offset = np.polyfit(np.log(texts[used]), np.log(loss[used]), 1)
-    slope, base = np.polyfit(loss[used], f1[used], 1)
-    spread = np.abs(np.log(loss[used]) - offset - power * np.log(texts[used])).max()
-    print(f"loss = {np.exp(offset):.2f} · n^{power:.3f} on {used.sum()} validations, at most {spread:.1%} off")
-    for count in options.at:
-        expected = np.exp(offset) * count**power
-        print(f"{count:12,.0f} texts: loss {expected:.2f}, token F1 about {base + slope * expected:.0f}")
+FOLDER = Path(__file__).parent
+RESULTS = FOLDER / "results" / "extrapolated.json"
+LOSS, BLEU, CORRECTED = "−log p a token", "draft, BLEU", "corrected once, BLEU"
+TIMES = 10
+
+
+def extrapolated(texts: np.ndarray, loss: np.ndarray, bleu: np.ndarray) -> dict[str, float]:
+    """The exponent b, and −log p and BLEU at the last number of texts and at ten times as many."""
+    power, offset = np.polyfit(np.log(texts), np.log(loss), 1)
+    slope, base = np.polyfit(loss, bleu, 1)
+    expected = float(np.exp(offset) * (TIMES * texts[-1]) ** power)
+    return {
+        "scores": len(texts),
+        "exponent": float(power),
+        "−log p a token, now": float(loss[-1]),
+        "ten times as many": expected,
+        "draft, BLEU, now": float(bleu[-1]),
+        "BLEU, ten times as many": float(base + slope * expected),
+    }
+
+
+def main() -> None:
+    rows = {}
+    for length, found in json.loads((FOLDER / "results" / "gpu_run.json").read_text()).items():
+        scores = list(found["rows"].values())
+        texts = np.array([1e6 * float(name.split()[0]) for name in found["rows"]])
+        loss, bleu = (np.array([row[name] for row in scores]) for name in (LOSS, BLEU))
+        is_late = np.array([row[CORRECTED] is not None for row in scores])
+        rows[f"{length}, all scores"] = extrapolated(texts, loss, bleu)
+        rows[f"{length}, with the corrector"] = extrapolated(texts[is_late], loss[is_late], bleu[is_late])
+    columns = [name for name in next(iter(rows.values())) if name != "scores"]
+    write_json(RESULTS, {"ten times": {"columns": columns, "digits": 2, "rows": rows}})
 
 
 if __name__ == "__main__":

@@ -12,9 +12,12 @@ vector of another text, no vector (the denoiser's null condition), and the word 
 import argparse
 import copy
 import json
+import os
 import random
 import re
+import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -58,6 +61,7 @@ COSTS = ["ECE %", "calls a gap", "seconds a gap"]
 COLUMNS = {
     "floors": ["texts", "words %"],
     **dict.fromkeys(("gaps", "kinds", "lengths", "defences"), SCORES + COSTS),
+    "two_cores": ["texts", "words %", "texts whole %", "seconds a gap"],
     "calibration": ["gaps", "mean probability %", "words %", "ECE %", "ECE % expected of perfect calibration"],
 }
 
@@ -223,6 +227,31 @@ def measure(
     }
 
 
+def by_two_processes(bench: Bench, texts: list[Hidden]) -> dict:
+    """The command line with a process for each of two cores: seconds by the clock, its start included."""
+    vectors = bench.encoder.encode([text.text for text in texts]).tolist()
+    with tempfile.TemporaryDirectory() as folder:
+        source, out = Path(folder) / "redacted.jsonl", Path(folder) / "filled.jsonl"
+        lines = ({"text": text.redacted, "vector": vector} for text, vector in zip(texts, vectors, strict=True))
+        source.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        command = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "modeling_embinv.cli", "fill", source]
+        options = ["--model", bench.experiment["model"], "--int8", "--out", out]
+        started = time.perf_counter()
+        subprocess.run([sys.executable, *command, *options], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        seconds = time.perf_counter() - started
+        filled = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    right = [
+        [bench.tokens(gap["text"]) == bench.tokens(word) for gap, word in zip(one["gaps"], text.words, strict=True)]
+        for one, text in zip(filled, texts, strict=True)
+    ]
+    return {
+        "texts": len(texts),
+        "words %": percent([float(np.mean(one)) for one in right]),
+        "texts whole %": percent([float(all(one)) for one in right]),
+        "seconds a gap": seconds / sum(map(len, right)),
+    }
+
+
 def calibrated(text: dict, calibration: Calibration, judge: str) -> torch.Tensor:
     """(G,) the calibrated probabilities of a filled text, as `fill` gives them."""
     finish = Finish(None, judge, calibration.probability_of, CANVAS)
@@ -373,6 +402,9 @@ def rows(bench: Bench) -> Iterator[tuple[str, str, callable]]:
         )
         for feedback in JUDGES:
             yield "lengths", f"{size} tokens, {feedback}", lambda t=texts, f=feedback: run(t, f)
+    for count in experiment["gaps_on_two_cores"]:
+        texts = bench.hide("other", count, 8, 31, experiment["texts_on_two_cores"])
+        yield "two_cores", f"{count} gaps, surrogate, two processes", lambda t=texts: by_two_processes(bench, t)
     texts = bench.hide("other", 1, 8, 31, experiment["texts_a_defence"])
     for name, defence in experiment["defences"].items():
         for feedback in JUDGES:

@@ -52,7 +52,7 @@ FOLDER = Path(__file__).parent
 RUNS = Path("runs/pilots")
 RESULTS = FOLDER / "results" / "pilots.json"
 SETTINGS = dict(
-    encoder="configs/encoders/minilm.yaml", pairs="data/pilots_16", max_sequence_length=16, num_condition_tokens=4,
+    encoder="minilm", pairs="data/pilots_16", max_sequence_length=16, num_condition_tokens=4,
     noise_schedule="linear", full_mask_share=0.15, tail_share=0.25, loss_weight="none", batch_size=64,
     learning_rate=5e-4, embedding_rate=0.1, lr_scheduler="constant", warmup_steps=20, ema_decay=0.98,
     validation_size=256, generation_size=4, log_steps=20, eval_steps=10**6, save_steps=100, keep_checkpoints=1,
@@ -72,7 +72,11 @@ VARIANTS = {
         (0.5, {"causal_share": 1}),
         (0.5, {"causal_share": 0.5, "seed": 1}),
     ],
+    "two thirds, batches of 256": [(1, {"causal_share": 2 / 3, "batch_size": 256})],
+    "two thirds, batches of 256, Muon": [(1, {"causal_share": 2 / 3, "batch_size": 256, "optimizer": "muon"})],
 }
+# of Muon's iteration that makes a matrix orthogonal, in each update
+NEWTON_SCHULZ_STEPS = 5
 
 
 def main(arguments: list[str]) -> int:
@@ -160,7 +164,14 @@ def update_operations(model, config: TrainingConfig, batches: int = 8) -> tuple[
         for part in plain.by_length(LENGTH_PARTS):
             rows, length = part.input_ids.shape
             causal += training_flops(model, rows, length - 1, len(part.positions)) / batches
-    return masked, causal
+    own = muon_operations(model) if config.optimizer == "muon" else 0.0
+    return masked + own, causal + own
+
+
+def muon_operations(model) -> float:
+    """Of one update: each step is X Xᵀ, its square and a product with X, for matrices X of m ≤ n."""
+    shapes = [sorted(weight.shape) for weight in model.trunk.layers.parameters() if weight.ndim == 2]
+    return NEWTON_SCHULZ_STEPS * sum(4.0 * m * m * n + 2.0 * m**3 for m, n in shapes)
 
 
 @torch.no_grad()

@@ -233,7 +233,7 @@ def test_what_was_too_long_for_eight_texts_is_not_tried_on_64():
         "10 lightest corrections": "10 lightest rounds, encoder",
         "10 light corrections": "10 light rounds, encoder",
         "10 narrow corrections": "10 narrow rounds, encoder",
-        "10 corrections": "10 rounds, encoder, 1 hop",
+        "10 corrections": "10 wide rounds, encoder",
     }.items(),
 )
 def test_what_is_timed_is_what_was_scored(timed, scored):

@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -15,6 +16,7 @@ from modeling_embinv.data.encoder_config import packaged_yaml
 from modeling_embinv.gap_states_embinv import EXACT
 from modeling_embinv.generation_config_embinv import Calibration
 from modeling_embinv.training.config import TrainingConfig
+from modeling_embinv.training.flops import operation_counter
 from modeling_embinv.verdicts_embinv import verdict_of
 from tests.tiny_models import END, MASK, VOCAB, awaken, tiny_model, unit_vectors
 
@@ -92,17 +94,43 @@ def test_hidden_words_are_plotted_from_what_is_measured(tmp_path):
 
 
 def test_pilots_are_training_runs_whose_stages_add_up():
-    """A misspelt setting would be found after the variants before it.
+    """A misspelt setting would be found after the variants before it; the encoder's file was not where it had been.
 
     Stages that spend more than the whole are no pilot at equal operations.
     """
     import pilots
 
+    assert packaged_yaml(pilots.SETTINGS["encoder"])
     assert len({pilots.run_folder(name, 0) for name in pilots.VARIANTS}) == len(pilots.VARIANTS)
     for stages in pilots.VARIANTS.values():
         assert sum(part for part, _ in stages) == 1
         for _, settings in stages:
             TrainingConfig(output_dir="out", init_from="start", **{**pilots.SETTINGS, **settings})
+
+
+def test_pilots_count_what_muon_computes():
+    """At equal operations an update by Muon must count its own products, which are nearly those of a small batch."""
+    import pilots
+
+    model = tiny_model()
+    matrices = [weight for weight in model.trunk.layers.parameters() if weight.ndim == 2]
+    for weight in matrices:
+        weight.grad = torch.ones_like(weight)
+    with operation_counter() as counter:
+        torch.optim.Muon(matrices).step()
+    assert pilots.muon_operations(model) == counter.get_total_flops() > 0
+
+
+def test_a_learning_curve_is_drawn_out():
+    """A fit of the wrong logarithm would promise gains that no training brings."""
+    from extrapolate import extrapolated
+
+    texts = np.array([1e6, 4e6, 1e7])
+    loss = 3 * texts**-0.2
+    found = extrapolated(texts, loss, 50 - 20 * loss)
+    assert found["exponent"] == pytest.approx(-0.2)
+    assert found["ten times as many"] == pytest.approx(3 * 1e8**-0.2)
+    assert found["BLEU, ten times as many"] == pytest.approx(50 - 60 * 1e8**-0.2)
 
 
 def test_pilots_table_has_a_line_for_every_method():
