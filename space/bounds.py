@@ -15,7 +15,13 @@ T = TypeVar("T", bound=gr.components.Component)
 
 
 class Bound:
-    """What one parameter may be: `check` gives the value to use, `control` the component on the page."""
+    """What one parameter may be: `check` gives the value to use, `control` the component on the page.
+
+    default: what an empty one stands for. kind: of the values that callers send.
+    """
+
+    default: Any  # no value here: it would become that of the fields
+    kind: type = str
 
     def check(self, value: Any) -> Any:
         """The value to use.
@@ -43,9 +49,15 @@ class Number(Bound):
     info: str | None = None
 
     @property
-    def _range(self) -> str:
-        kind = "a whole number" if isinstance(self.step, int) else "a number"
-        return f"{self.label}: give {kind} from {self.low} to {self.high}."
+    def kind(self) -> type:  # type: ignore[override]
+        """The type of the number."""
+        return int if isinstance(self.step, int) else float
+
+    @property
+    def range_in_words(self) -> str:
+        """What is right, without a full stop."""
+        kind = "a whole number" if self.kind is int else "a number"
+        return f"{self.label}: give {kind} from {self.low} to {self.high}"
 
     def check(self, value: Any) -> float:
         """The number, an int if the step is one."""
@@ -53,11 +65,11 @@ class Number(Bound):
             return self.default
         # true is an int in Python; NaN is no number from low to high
         if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
-            raise ValueError(self._range)
+            raise ValueError(f"{self.range_in_words}.")
         if not isinstance(self.step, int):
             return float(value)
         if value != math.floor(value):
-            raise ValueError(self._range)
+            raise ValueError(f"{self.range_in_words}.")
         return int(value)
 
     def control(self, **looks: Any) -> gr.Slider:
@@ -101,11 +113,46 @@ class Choice(Bound):
         return self.bind(component)
 
 
+@dataclass(frozen=True)
+class NumberOrDefault(Bound):
+    """A number as a word, or the word for none of one's own: a slider cannot be empty, and a box would send 0.
+
+    words: some of the numbers, to choose from; any other may be typed.
+    """
+
+    number: Number
+    words: tuple[str, ...]
+    default: str = "default"
+
+    def check(self, value: Any) -> float | None:
+        """The number; None for none."""
+        if value in (None, "", self.default):
+            return None
+        try:
+            return self.number.check(float(value) if isinstance(value, str) else value)
+        except ValueError:
+            raise ValueError(f"{self.number.range_in_words}, or {self.default}.") from None
+
+    def control(self, **looks: Any) -> gr.Dropdown:
+        """The words to choose from, and a place to type."""
+        words, about = [self.default, *self.words], dict(label=self.number.label, info=self.number.info)
+        return self.bind(gr.Dropdown(words, value=self.default, allow_custom_value=True, **about, **looks))
+
+
 def number_of(name: str, high: float, low: float | None = None, step: float = 1) -> Number:
     """The bound of a setting of `generate`, as its table has it, up to what this page allows: `high`."""
     setting = SETTINGS[name]
     low = setting.low if low is None else low
     return Number(_label(setting), low, high, setting.default, step, setting.help)
+
+
+def number_or_default(name: str, high: float, *words: str) -> NumberOrDefault:
+    """The bound of an optional number: `words` are some to choose from."""
+    setting = SETTINGS[name]
+    step = 1 if setting.kind is int else 0.01
+    info = f"{setting.help}; default: {setting.none}"
+    low = max(setting.low or 0, 0)
+    return NumberOrDefault(Number(_label(setting), low, high, 0, step, info), words)
 
 
 def choice_of(name: str, without: tuple[str, ...] = ()) -> Choice:

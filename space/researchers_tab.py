@@ -1,52 +1,22 @@
 """The tab "For researchers": all settings of `generate`, the strategies side by side, mixed vectors."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
 import gradio as gr
-from bounds import Bound, Choice, Number, Text, choice_of, number_of
+from bounds import Bound, Number, Text
 from comparing import compare, mix
+from controls import bounds_of, controls, settings_of, with_parameters
 from inverter import Draft, Inverter
 from parts import INSTANT, QUEUED, STOPPED, done_html, endpoint, notes_html, refused_html, to_result
 from recover_tab import MAX_CHARACTERS
 from researchers_html import comparison_html, inverted_html, mixed_html
 from texts import read_text
 
-from modeling_embinv.settings_embinv import FEEDBACK, SETTINGS
-
 SENTENCE = "We will meet at the station on Friday evening."
-TEMPERATURES = ("default", "0", "0.5", "0.7", "1")
 TEXT, FIRST, SECOND = (Text(name, MAX_CHARACTERS) for name in ("Text", "From", "To"))
 SEED, POINTS = Number("Seed", 0, 2**32 - 1, 0), Number("Points on the way", 3, 15, 7)
-# the controls of `generate`'s settings, in the order of the events' arguments
-CONTROLS = (
-    "strategy", "num_steps", "guidance_scale", "temperature", "remask_ratio", "num_candidates", "num_corrections",
-    "feedback", "num_searches",
-)  # fmt: skip
-
-
-def bounds_of(inverter: Inverter) -> dict[str, Bound]:
-    """The bounds of `CONTROLS` for this model."""
-    return {
-        "strategy": choice_of("strategy", () if inverter.model.config.causal_share else ("autoregressive",)),
-        "num_steps": number_of("num_steps", 32),
-        "guidance_scale": number_of("guidance_scale", 4, low=0, step=0.1),
-        # an empty number would be shown, and sent, as 0
-        "temperature": Choice("Temperature", TEMPERATURES, SETTINGS["temperature"].help),
-        "remask_ratio": number_of("remask_ratio", 0.5, low=0, step=0.05),
-        "num_candidates": number_of("num_candidates", 32),
-        "num_corrections": number_of("num_corrections", 20),
-        "feedback": Choice("Judged by", inverter.judges, FEEDBACK.help),
-        "num_searches": number_of("num_searches", 4),
-    }
-
-
-def settings_of(values: Sequence[Any]) -> dict[str, Any]:
-    """The values of `CONTROLS` as arguments of `Inverter.drafts`."""
-    settings = dict(zip(CONTROLS, values, strict=True))
-    temperature = settings["temperature"]
-    return settings | {"temperature": None if temperature == TEMPERATURES[0] else float(temperature)}
 
 
 def researchers_tab(inverter: Inverter, guarded: Callable[..., Any]) -> None:
@@ -88,22 +58,12 @@ def _settings_tab(inverter: Inverter, bounds: dict[str, Bound], guarded: Callabl
         except ValueError as error:
             yield [refused_html(error), ""]
 
-    @guarded
-    def invert(
-        text: str, seed: int = 0, strategy: str = bounds["strategy"].default,
-        num_steps: int = bounds["num_steps"].default, guidance_scale: float = 1.0, temperature: str = TEMPERATURES[0],
-        remask_ratio: float = bounds["remask_ratio"].default, num_candidates: int = 1, num_corrections: int = 0,
-        judge: str = inverter.judges[0], num_searches: int = 1,
-    ) -> Iterator[dict]:  # type: ignore[type-arg]  # fmt: skip
+    def invert(text: str, seed: int = 0, *values: Any) -> Iterator[dict]:  # type: ignore[type-arg]
         """Embed a text and recover it by any settings of `generate`.
 
         The result has text, cosine, accuracy (tokens in place), calls and seconds, and `steps`: each pass of the first
         draft and each round of the search.
         """
-        values = (
-            strategy, num_steps, guidance_scale, temperature, remask_ratio, num_candidates, num_corrections, judge,
-            num_searches,
-        )  # fmt: skip
         reading = read_text(inverter, text)
         found: dict[str, Any] = {"original": reading.text, "notes": list(reading.notes), "steps": []}
         for item in inverter.drafts(inverter.embed([reading.text])[0], seed, **settings_of(values)):
@@ -115,19 +75,11 @@ def _settings_tab(inverter: Inverter, bounds: dict[str, Bound], guarded: Callabl
             yield {**found, "steps": [*found["steps"]]}  # a new one, as gradio sends what has changed
 
     gr.Markdown("A sentence, embedded and recovered by settings of your own. The tab Recover has good ones.")
-    text = TEXT.control(SENTENCE, max_lines=3)
     with gr.Row():
-        made = {name: bounds[name].control() for name in CONTROLS[:3]}
-    with gr.Row():
-        made |= {name: bounds[name].control() for name in CONTROLS[3:5]}
+        text = TEXT.control(SENTENCE, scale=3, max_lines=3)
         seed = SEED.box()
-    with gr.Row():
-        made |= {name: bounds[name].control() for name in CONTROLS[5:7]}
-        made["feedback"] = bounds["feedback"].control(gr.Radio)
-        made["num_searches"] = bounds["num_searches"].control()
-    inputs = [text, seed, *(made[name] for name in CONTROLS)]
-    _run("settings", "Run", show, inputs)
-    endpoint("invert", invert, TEXT, SEED, *(bounds[name] for name in CONTROLS))
+    _run("settings", "Run", show, [text, seed, *controls(bounds)])
+    endpoint("invert", guarded(with_parameters(invert, bounds)), TEXT, SEED, *bounds.values())
 
 
 def _compare_tab(inverter: Inverter, bounds: dict[str, Bound], guarded: Callable[..., Any]) -> None:

@@ -10,6 +10,7 @@ import torch
 from .gap_states_embinv import EXACT
 from .gap_states_embinv import UNRELATED
 from .gap_states_embinv import Filling
+from .gap_states_embinv import Hypothesis
 from .gap_states_embinv import RedactedText
 from .gap_states_embinv import TextSearch
 
@@ -112,7 +113,7 @@ class Finish:
     """Makes the result of a search, at any time of it.
 
     Attributes:
-        calibrated: the share of the scores, the number of gaps and the cosine → the probability that a gap is right.
+        calibrated: the share of the texts, the number of gaps and the cosine → the probability that a gap is right.
         canvas: the number of tokens that it holds.
     """
 
@@ -124,32 +125,41 @@ class Finish:
     def __call__(self, search: TextSearch) -> FilledText:
         """The text as it is filled so far."""
         best, text = search.best, search.text
-        rankings = [self._ranking(search, gap) for gap in range(len(text.gaps))]
+        tried, num_tokens = search.ranked, len(text.ids(best.fillings))
+        cosines = [self._cosines(tried, gap) for gap in range(len(text.gaps))]
+        weights = self._weights([one.score for one in tried], num_tokens)
         words = text.words(self.tokenizer, best.fillings)
         spans = self._spans(text, words)
         gaps = []
-        for index, (gap, ranking) in enumerate(zip(text.gaps, rankings, strict=True)):
-            filling = best.fillings[index]
-            chances = self._chances(ranking, filling, len(text.gaps), len(text.ids(best.fillings)))
-            others = sorted((one for one in ranking if one != filling), key=lambda one: -ranking[one][0])
+        for index, gap in enumerate(text.gaps):
+            filling, shares = best.fillings[index], self._shares(tried, weights, index)
+            chances = self._chances(shares, filling, len(text.gaps), best.cosine, num_tokens)
+            others = sorted((one for one in shares if one != filling), key=lambda one: -shares[one])
             alternatives = tuple(
-                Alternative(gap.word(self.tokenizer, one), one, ranking[one][1], chances[one])
+                Alternative(gap.word(self.tokenizer, one), one, cosines[index][one], chances[one])
                 for one in others[:NUM_ALTERNATIVES]
             )
             known = words[index], filling, *spans[index], gap.mark, gap.kind, chances[filling]
             gaps.append(FilledGap(*known, alternatives))
         whole = "" if self.tokenizer is None else text.text(self.tokenizer, best.fillings)
-        verdict = self._verdict(search, gaps, rankings)
+        verdict = self._verdict(search, gaps, cosines)
         return FilledText(whole, tuple(text.ids(best.fillings)), tuple(gaps), best.cosine, verdict)
 
     @staticmethod
-    def _ranking(search: TextSearch, gap: int) -> dict[Filling, tuple[float, float]]:
-        """Score and cosine of the best text that has each filling of a gap."""
-        ranking: dict[Filling, tuple[float, float]] = {}
-        for one in search.tried.values():
-            filling, value = one.fillings[gap], (one.score, one.cosine)
-            ranking[filling] = max(ranking.get(filling, value), value)
-        return ranking
+    def _cosines(ranked: Sequence[Hypothesis], gap: int) -> dict[Filling, float]:
+        """The cosine of the best text that has each filling of a gap."""
+        cosines: dict[Filling, float] = {}
+        for one in ranked:
+            cosines.setdefault(one.fillings[gap], one.cosine)
+        return cosines
+
+    @staticmethod
+    def _shares(tried: Sequence[Hypothesis], weights: Sequence[float], gap: int) -> dict[Filling, float]:
+        """The weights of the texts that have each filling of a gap, added up."""
+        shares: dict[Filling, float] = {}
+        for one, weight in zip(tried, weights, strict=True):
+            shares[one.fillings[gap]] = shares.get(one.fillings[gap], 0.0) + weight
+        return shares
 
     @staticmethod
     def _spans(text: RedactedText, words: list[str]) -> list[tuple[int, int]]:
@@ -161,21 +171,28 @@ class Finish:
             spans.append((start, position))
         return spans
 
-    def _chances(
-        self, ranking: dict[Filling, tuple[float, float]], best: Filling, num_gaps: int, num_tokens: int
-    ) -> dict[Filling, float]:
-        """The probability of each filling; that of the best one is calibrated, and the others share the rest.
+    def _weights(self, scores: Sequence[float], num_tokens: int) -> list[float]:
+        """The share of each whole text in all that were tried, by their scores.
 
-        Of an unrelated vector no filling is right. One of N tokens moves a mean of states by 1 / N, and the cosine by
-        1 / N²: so much less in a long text, which the calibration has not seen.
+        One of N tokens moves a mean of states by 1 / N, and the cosine by 1 / N²: so much less in a long text, which
+        the calibration has not seen.
         """
         nats = NATS[self.judge] * max(1.0, num_tokens / self.canvas) ** 2
-        scores = torch.tensor([score for score, _ in ranking.values()], dtype=torch.float64)
-        raw = dict(zip(ranking, (scores * nats).softmax(dim=0).tolist(), strict=True))
-        cosine = ranking[best][1]
-        calibrated = self.probability(raw[best], num_gaps, cosine, num_tokens)
-        rest = (1 - calibrated) / max(1 - raw[best], 1e-9) if cosine >= UNRELATED else 0.0
-        return {one: calibrated if one == best else chance * rest for one, chance in raw.items()}
+        weights: list[float] = (torch.tensor(scores, dtype=torch.float64) * nats).softmax(dim=0).tolist()
+        return weights
+
+    def _chances(
+        self, shares: dict[Filling, float], best: Filling, num_gaps: int, cosine: float, num_tokens: int
+    ) -> dict[Filling, float]:
+        """The probability of each filling; that of the best text's is calibrated, and the others share the rest.
+
+        Args:
+            shares: of the texts that have each filling, added up: how far the runners-up fall behind, and whether the
+                texts that come near agree. Of an unrelated vector no filling is right.
+        """
+        calibrated = self.probability(shares[best], num_gaps, cosine, num_tokens)
+        rest = (1 - calibrated) / max(1 - shares[best], 1e-9) if cosine >= UNRELATED else 0.0
+        return {one: calibrated if one == best else share * rest for one, share in shares.items()}
 
     def probability(self, p: float, num_gaps: int, cosine: float, num_tokens: int) -> float:
         """The calibrated probability that a gap is right.
@@ -184,7 +201,7 @@ class Finish:
         encoder leaves no doubt that comes from the cosine: there the share p alone counts.
 
         Args:
-            p: the share of the best filling in the scores. num_gaps, cosine, num_tokens: of the whole text.
+            p: the share of the texts with the filling. num_gaps, cosine, num_tokens: of the whole text.
         """
         if cosine < UNRELATED:
             return 0.0
@@ -194,15 +211,13 @@ class Finish:
             return min(calibrated, p)
         return max(calibrated, p) if self.judge == "encoder" and cosine >= EXACT else calibrated
 
-    def _verdict(
-        self, search: TextSearch, gaps: list[FilledGap], rankings: list[dict[Filling, tuple[float, float]]]
-    ) -> str:
+    def _verdict(self, search: TextSearch, gaps: list[FilledGap], cosines: list[dict[Filling, float]]) -> str:
         cosine = search.best.cosine
         if cosine < UNRELATED:
             return "unrelated"
         if search.text.has_literal(search.best.fillings):
             return "literal"
-        if any(len(r) > 1 and max(c for _, c in r.values()) - min(c for _, c in r.values()) < SAME for r in rankings):
+        if any(len(one) > 1 and max(one.values()) - min(one.values()) < SAME for one in cosines):
             return "unread"
         if self.judge == "encoder" and cosine >= EXACT:
             return "verified"

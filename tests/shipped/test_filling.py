@@ -1,6 +1,7 @@
 """`fill`: the search over gaps finds what an exhaustive one finds, and says how sure it is."""
 
 import itertools
+import math
 from dataclasses import replace
 
 import pytest
@@ -551,10 +552,26 @@ def test_the_likelihood_decides_as_far_as_the_vector_does_not():
 
 def test_small_differences_of_a_long_text_count():
     """The probability was that of a short text, where the same difference in cosine means little."""
-    ranking = {(1,): (0.5, 0.9), (2,): (0.499, 0.9)}
     finish = Finish(None, "surrogate", lambda p, _, cosine: p, 11)
-    short, same, twice = (finish._chances(ranking, (1,), 1, count)[(1,)] for count in (5, 11, 22))
+    short, same, twice = (finish._weights([0.5, 0.499], count)[0] for count in (5, 11, 22))
     assert short == same < twice
     sure = Finish(None, "surrogate", lambda p, _, cosine: 0.999, 11)
-    far, farther = (sure._chances({(1,): (0.5, 0.9), (2,): (0.5, 0.9)}, (1,), 1, count)[(1,)] for count in (44, 45))
+    far, farther = (sure._chances({(1,): 0.5, (2,): 0.5}, (1,), 1, 0.9, count)[(1,)] for count in (44, 45))
     assert far > 0.99 and farther == pytest.approx(0.5)
+
+
+def test_texts_that_agree_on_a_gap_make_it_surer():
+    """The probability came from the nearest text with another word, however many texts beside it had this one."""
+    text = RedactedText(((5,), (), (6,)), (), (Gap(), Gap()))
+    search = TextSearch(text, torch.zeros(4), [])
+    for first, second, score in ((1, 1, 0.95), (1, 2, 0.949), (1, 3, 0.948), (2, 1, 0.947)):
+        fillings = ((first,), (second,))
+        search.tried[fillings] = Hypothesis(fillings, (0.0, 0.0), torch.zeros(4), score, score)
+    search.rank(2)
+    agreed, open_ = Finish(None, "surrogate", lambda p, _, cosine: p, 11)(search).gaps
+    weights = [math.exp(150 * score) for score in (0.95, 0.949, 0.948, 0.947)]
+    assert agreed.probability == pytest.approx(sum(weights[:3]) / sum(weights))
+    assert open_.probability == pytest.approx((weights[0] + weights[3]) / sum(weights))
+    assert [one.ids for one in open_.alternatives] == [(2,), (3,)]
+    assert open_.alternatives[0].probability == pytest.approx(weights[1] / sum(weights))
+    assert open_.alternatives[0].cosine == 0.949

@@ -2,14 +2,15 @@
 
 import pytest
 from comparing import compare, mix
+from controls import CONTROLS, bounds_of
 from researchers_html import comparison_html, mixed_html
-from researchers_tab import CONTROLS, TEMPERATURES, bounds_of
 
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.settings_embinv import FEEDBACK, SETTINGS
 
 gradio_client = pytest.importorskip("gradio_client", reason="the Space needs gradio: pip install 'embinv[space]'")
 SENTENCE = "We will meet at the station on Friday evening."
+ODD = "Hrolf Kraki owes Ottar 37 elks."  # too odd to be recovered whole, and short
 
 
 def test_controls_are_made_from_the_table_of_settings(app):
@@ -17,19 +18,36 @@ def test_controls_are_made_from_the_table_of_settings(app):
     for name, bound in bounds_of(app.inverter).items():
         setting = {**SETTINGS, "feedback": FEEDBACK}[name]
         control = bound.control()
+        if setting.optional:
+            assert control.info == f"{setting.help}; default: {setting.none}"
+            assert control.value == bound.default and bound.check(control.value) is None
+            values = [bound.check(word) for word in (*bound.words, str(bound.number.low), bound.number.high)]
+            assert [setting.check(value) for value in values] == values
+            assert all(isinstance(value, setting.kind) for value in values) and bound.number.high <= setting.high
+            continue
         assert bound.info == control.info == setting.help
-        if name == "temperature":
-            assert all(setting.check(float(word)) is not None for word in bound.choices[1:])
-        elif hasattr(bound, "choices"):
+        if hasattr(bound, "choices"):
             assert len(bound.choices) > 1 and set(bound.choices) <= set(setting.choices)
         else:
             assert control.value == bound.check(None) == setting.default
             assert isinstance(control.step, int) == (setting.kind is int)
             assert (control.minimum, control.maximum) == (bound.low, bound.high)
-            assert bound.high < setting.high and bound.low == max(setting.low, 0)  # the page allows less of each
+            assert bound.high < setting.high and bound.low >= max(setting.low, 0)  # the page allows less of each
             assert all(setting.check(value) == value for value in (bound.low, bound.high))
-    assert tuple(bounds_of(app.inverter)) == CONTROLS
     assert bounds_of(app.inverter)["strategy"].default == SETTINGS["strategy"].default
+
+
+def test_no_setting_of_generate_is_missing(app):
+    """The page said "all settings" and had nine of them; lists, and what a visitor cannot see, need no control."""
+    hidden = {"suppress_tokens", "return_history", "calibration"}
+    assert sorted(CONTROLS) == sorted({*SETTINGS, "feedback"} - hidden) and tuple(bounds_of(app.inverter)) == CONTROLS
+
+
+@pytest.mark.parametrize("value", ["warm", "nan", "inf", -1, 1e9, True, [0.5]])
+def test_a_typed_number_is_checked(app, value):
+    """A place to type takes anything, and the settings of `generate` allow more than a public page should."""
+    with pytest.raises(ValueError, match=r"^Temperature: give a number from 0 to 10, or default\.$"):
+        bounds_of(app.inverter)["temperature"].check(value)
 
 
 def test_each_strategy_has_its_row(app):
@@ -59,22 +77,23 @@ def test_settings_reach_the_model(url):
     """An empty number box showed and sent 0, so that visitors never saw the euler strategies sample."""
     client = gradio_client.Client(url, verbose=False)
     own, greedy = (
-        client.predict(SENTENCE, 1, "euler", 8, 1, temperature, api_name="/invert")
-        for temperature in (TEMPERATURES[0], "0")
+        client.predict(SENTENCE, 1, "euler", 8, 1, temperature, api_name="/invert") for temperature in ("default", "0")
     )
     assert own["text"] != greedy["text"]
     assert client.predict(SENTENCE, 0, "confidence", 3, api_name="/invert")["num_forward_passes"] == 3
+    search = dict(num_candidates=2, num_corrections=1, num_beams=1, feedback="surrogate", api_name="/invert")
+    few, more = (client.predict(ODD, num_proposals=count, **search) for count in (4, 16))
+    assert few["surrogate_calls"] < more["surrogate_calls"]
 
 
 @pytest.mark.slow
 def test_corrections_bring_the_text_nearer(url):
     """A control that is wired to nothing, or a loop that returns its first text."""
     client = gradio_client.Client(url, verbose=False)
-    text = "Hrolf Kraki owes Ottar 37 elks."  # too odd to be recovered whole, and short
     settings = (0, "confidence", 8, 1, "0", 0.05)
-    first = client.predict(text, *settings, 1, 0, "encoder", api_name="/invert")
-    loop = client.predict(text, *settings, 2, 1, "encoder", api_name="/invert")
-    again = client.predict(text, *settings, 2, 1, "encoder", 2, api_name="/invert")
+    first = client.predict(ODD, *settings, 1, 0, "encoder", api_name="/invert")
+    loop = client.predict(ODD, *settings, 2, 1, "encoder", api_name="/invert")
+    again = client.predict(ODD, *settings, 2, 1, "encoder", 2, api_name="/invert")
     assert first["cosine"] < loop["cosine"] <= again["cosine"]
     assert first["encoder_calls"] == 0 < loop["encoder_calls"]
     assert loop["cosine"] < 1 and loop["encoder_calls"] < again["encoder_calls"]  # what no text reached goes on
