@@ -124,14 +124,30 @@ class NumberOrDefault(Bound):
     words: tuple[str, ...]
     default: str = "default"
 
-    def check(self, value: Any) -> float | None:
-        """The number; None for none."""
-        if value in (None, "", self.default):
+    def check(self, value: Any) -> Any:
+        """What was typed; the page says beside its control what is wrong with it."""
+        if value is None:
+            return self.default
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise ValueError(self._wanted)
+        return value
+
+    def number_of(self, value: str | float) -> float | None:
+        """The number that was typed; None for none.
+
+        Raises:
+            ValueError: as of `check`.
+        """
+        if value in ("", self.default):
             return None
         try:
-            return self.number.check(float(value) if isinstance(value, str) else value)
+            return self.number.check(float(value))
         except ValueError:
-            raise ValueError(f"{self.number.range_in_words}, or {self.default}.") from None
+            raise ValueError(self._wanted) from None
+
+    @property
+    def _wanted(self) -> str:
+        return f"{self.number.range_in_words}, or {self.default}."
 
     def control(self, **looks: Any) -> gr.Dropdown:
         """The words to choose from, and a place to type."""

@@ -8,26 +8,28 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
-from bounds import Bound, Choice, choice_of, number_of, number_or_default
+from bounds import Bound, Choice, NumberOrDefault, choice_of, number_of, number_or_default
 from inverter import Inverter
 
 from modeling_embinv.settings_embinv import FEEDBACK
 
-# what stands open on the page, in rows
+# what stands open on the page, row by row
 ROWS = (
-    ("strategy", "num_steps", "guidance_scale", "temperature", "remask_ratio"),
+    ("strategy", "num_steps", "guidance_scale"),
+    ("temperature", "remask_ratio"),
     ("num_candidates", "num_corrections", "feedback", "num_searches"),
 )
 # what stands behind a heading
 MORE = {
-    "More settings: how a text is written": ("draft", "num_draft_beams", "restart_ratio", "max_length"),
+    "More settings: how a text is written": (("draft", "num_draft_beams", "restart_ratio", "max_length"),),
     "More settings: how a search goes": (
-        "num_drafts", "num_beams", "num_proposals", "num_moves", "num_redrafts", "word_bonus", "num_checked",
-        "num_scouted", "num_hops", "num_rewrites", "stop_cosine", "candidate_temperature", "likelihood_weight",
-        "overshoot",
+        ("num_drafts", "num_beams", "num_proposals", "num_moves"),
+        ("num_redrafts", "word_bonus", "num_rewrites", "num_hops"),
+        ("num_checked", "num_scouted", "stop_cosine"),
+        ("candidate_temperature", "likelihood_weight", "overshoot"),
     ),
-}  # fmt: skip
-CONTROLS = tuple(name for names in (*ROWS, *MORE.values()) for name in names)
+}
+CONTROLS = tuple(name for rows in (ROWS, *MORE.values()) for names in rows for name in names)
 
 
 def bounds_of(inverter: Inverter) -> dict[str, Bound]:
@@ -68,16 +70,19 @@ def bounds_of(inverter: Inverter) -> dict[str, Bound]:
 
 def controls(bounds: dict[str, Bound]) -> list[gr.components.Component]:
     """Puts all controls on the page; in the order of `CONTROLS`."""
-    made = [_row(names, bounds) for names in ROWS]
-    for heading, names in MORE.items():
+    made = _rows(ROWS, bounds)
+    for heading, rows in MORE.items():
         with gr.Accordion(heading, open=False):
-            made.append(_row(names, bounds))
-    return [control for row in made for control in row]
+            made += _rows(rows, bounds)
+    return made
 
 
-def _row(names: Sequence[str], bounds: dict[str, Bound]) -> list[gr.components.Component]:
-    with gr.Row():
-        return [_control(bounds[name]) for name in names]
+def _rows(rows: Sequence[Sequence[str]], bounds: dict[str, Bound]) -> list[gr.components.Component]:
+    made = []
+    for names in rows:
+        with gr.Row():
+            made += [_control(bounds[name]) for name in names]
+    return made
 
 
 def _control(bound: Bound) -> gr.components.Component:
@@ -85,9 +90,14 @@ def _control(bound: Bound) -> gr.components.Component:
     return bound.control(gr.Radio) if is_short else bound.control()
 
 
-def settings_of(values: Sequence[Any]) -> dict[str, Any]:
-    """The values of `CONTROLS` by name: arguments of `Inverter.drafts`."""
-    return dict(zip(CONTROLS, values, strict=True))
+def settings_of(bounds: dict[str, Bound], values: Sequence[Any]) -> dict[str, Any]:
+    """The values of `CONTROLS` by name: arguments of `Inverter.drafts`.
+
+    Raises:
+        ValueError: a typed value that is no number within its range.
+    """
+    pairs = zip(bounds.items(), values, strict=True)
+    return {name: one.number_of(value) if isinstance(one, NumberOrDefault) else value for (name, one), value in pairs}
 
 
 def with_parameters(function: Callable[..., Any], bounds: dict[str, Bound]) -> Callable[..., Any]:

@@ -43,8 +43,8 @@ def _settings_tab(inverter: Inverter, bounds: dict[str, Bound], guarded: Callabl
         yield ["", ""]
         drafts: list[Draft] = []
         try:
-            reading = read_text(inverter, text)
-            for item in inverter.drafts(inverter.embed([reading.text])[0], seed, **settings_of(values)):
+            settings, reading = settings_of(bounds, values), read_text(inverter, text)
+            for item in inverter.drafts(inverter.embed([reading.text])[0], seed, **settings):
                 if item is None:
                     yield [gr.skip(), gr.skip()]
                     continue
@@ -64,9 +64,9 @@ def _settings_tab(inverter: Inverter, bounds: dict[str, Bound], guarded: Callabl
         The result has text, cosine, accuracy (tokens in place), calls and seconds, and `steps`: each pass of the first
         draft and each round of the search.
         """
-        reading = read_text(inverter, text)
+        settings, reading = settings_of(bounds, values), read_text(inverter, text)
         found: dict[str, Any] = {"original": reading.text, "notes": list(reading.notes), "steps": []}
-        for item in inverter.drafts(inverter.embed([reading.text])[0], seed, **settings_of(values)):
+        for item in inverter.drafts(inverter.embed([reading.text])[0], seed, **settings):
             if isinstance(item, Draft):
                 found["steps"].append(item.as_json())
             elif item is not None:

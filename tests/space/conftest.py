@@ -21,7 +21,7 @@ JSON = {"Content-Type": "application/json"}
 INVERT = [
     "We will meet at the station on Friday evening.",
     *(0, "confidence", 2, 1, "default", 0.05, 1, 0, "encoder", 1),
-    *[None] * sum(map(len, controls.MORE.values())),
+    *[None] * sum(len(names) for rows in controls.MORE.values() for names in rows),
 ]
 # one for all calls, since each new client reads the certificates again, which takes longer than most answers
 _http = httpx.Client(timeout=120, limits=httpx.Limits(max_keepalive_connections=0))

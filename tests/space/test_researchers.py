@@ -20,8 +20,8 @@ def test_controls_are_made_from_the_table_of_settings(app):
         control = bound.control()
         if setting.optional:
             assert control.info == f"{setting.help}; default: {setting.none}"
-            assert control.value == bound.default and bound.check(control.value) is None
-            values = [bound.check(word) for word in (*bound.words, str(bound.number.low), bound.number.high)]
+            assert control.value == bound.default == bound.check(None) and bound.number_of(control.value) is None
+            values = [bound.number_of(word) for word in (*bound.words, str(bound.number.low), bound.number.high)]
             assert [setting.check(value) for value in values] == values
             assert all(isinstance(value, setting.kind) for value in values) and bound.number.high <= setting.high
             continue
@@ -47,7 +47,8 @@ def test_no_setting_of_generate_is_missing(app):
 def test_a_typed_number_is_checked(app, value):
     """A place to type takes anything, and the settings of `generate` allow more than a public page should."""
     with pytest.raises(ValueError, match=r"^Temperature: give a number from 0 to 10, or default\.$"):
-        bounds_of(app.inverter)["temperature"].check(value)
+        bound = bounds_of(app.inverter)["temperature"]
+        bound.number_of(bound.check(value))
 
 
 def test_each_strategy_has_its_row(app):
@@ -104,6 +105,13 @@ def test_corrections_bring_the_text_nearer(url):
 def test_a_visitor_runs_compares_and_mixes(visit):
     """Tabs that are only drawn when they are opened break unseen; an error must not leave the old result."""
     page = visit("For researchers")
+    page.get_by_role("button", name="More settings: how a search goes").click()
+    page.get_by_label("Moves", exact=True).fill("many")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.locator("#settings-message .refused", has_text="Moves: give a whole number from 0 to 128").wait_for()
+    page.get_by_label("Moves", exact=True).fill("default")
+    page.keyboard.press("Enter")
     for tab, button, result in (
         ("All settings", "Run", ".recovery[data-done=true]"),
         ("Compare strategies", "Compare", ".compared[data-done=true] tbody tr:nth-child(5)"),
