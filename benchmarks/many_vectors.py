@@ -74,7 +74,7 @@ def trace(options, folder: Path) -> list[dict]:
     if not vectors.exists():
         write_vectors(vectors, options.texts, options.vectors, options.model)
     command = [sys.executable, "-m", "modeling_embinv.cli", "invert", vectors, "--out", out, "--model", options.model,
-               "--strategy", "confidence", "--num_steps", options.num_steps, *options.flags]  # fmt: skip
+               "--preset", options.preset, *options.flags]  # fmt: skip
     rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     while not out.exists():
         run = rows[-1]["run"] + 1 if rows else 0
@@ -151,7 +151,7 @@ def main(arguments: list[str] | None = None):
     parser.add_argument("texts", type=Path, nargs="+", help="files of held-out lines")
     parser.add_argument("--vectors", type=int, default=100_000)
     parser.add_argument("--model", default=str(CHECKPOINT))
-    parser.add_argument("--num_steps", type=int, default=8)
+    parser.add_argument("--preset", default="quick")
     parser.add_argument("--kill_at", type=float, default=0.4, help="share of the vectors")
     parser.add_argument("--out", type=Path, default=Path("runs/many_vectors"))
     parser.add_argument("--json", type=Path, help="write the result there")
