@@ -54,7 +54,7 @@ FITTED = ("fill_surrogate", "fill_encoder")
 BATCH, TRIES = 8, 20
 # tokens on the released checkpoint's canvas
 CANVAS = 31
-# texts of each number of gaps for a calibration, by the noise of their vectors: of vectors as they are hardly a filling is
+# texts of each number of gaps for a calibration, by the noise of their vectors: without any, hardly a filling is
 # wrong, and by the encoder none
 FITTED_TEXTS = {0.0: 16, 0.03: 8}
 SCORES = ["texts", "words %", "texts whole %"]
