@@ -247,7 +247,7 @@ def differences(rows: dict, texts: int) -> list[dict]:
     drafts = [one for one in counts if one[1] == "draft"]
     pairs += [(drafts[i], drafts[j]) for i in range(len(drafts)) for j in range(i)]
     return [
-        {"method": one, "less": other, "BLEU": asdict(difference(counts[one], counts[other]))}
+        {"name": f"{', '.join(one)} less {', '.join(other)}", "BLEU": asdict(difference(counts[one], counts[other]))}
         for one, other in pairs
         if one != other and other in counts
     ]

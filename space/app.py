@@ -71,8 +71,8 @@ def about() -> str:
     """What the page reads, what becomes of what one types, and where more stands."""
     return (
         f"Reads vectors of `{inverter.model.config.encoder_id}`: English, up to {inverter.max_tokens} tokens. "
-        "What you type is sent to this server, is neither logged nor kept, and no other visitor sees it; even so, "
-        "paste no secrets. For auditing vectors that you are allowed to read. "
+        "What you type is sent to this server, and is neither logged nor kept; a file is deleted after an hour. No "
+        "other visitor sees either; even so, paste no secrets. For auditing vectors that you are allowed to read. "
         "[Paper](https://arxiv.org/abs/2602.11047) · [Code](https://github.com/embinv/embinv) · "
         "[Model card](https://huggingface.co/embinv/embinv-minilm) · "
         "[Documentation](https://embinv.github.io/embinv/)"

@@ -4,6 +4,7 @@ A slider's range holds on the page only. The API takes any JSON, so that every v
 """
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -159,14 +160,14 @@ def number_of(name: str, high: float, low: float | None = None, step: float = 1)
     """The bound of a setting of `generate`, as its table has it, up to what this page allows: `high`."""
     setting = SETTINGS[name]
     low = setting.low if low is None else low
-    return Number(_label(setting), low, high, setting.default, step, setting.help)
+    return Number(_label(setting), low, high, setting.default, step, shown(setting.help))
 
 
 def number_or_default(name: str, high: float, *words: str) -> NumberOrDefault:
     """The bound of an optional number: `words` are some to choose from."""
     setting = SETTINGS[name]
     step = 1 if setting.kind is int else 0.01
-    info = f"{setting.help}; default: {setting.none}"
+    info = shown(f"{setting.help}; default: {setting.none}")
     low = max(setting.low or 0, 0)
     return NumberOrDefault(Number(_label(setting), low, high, 0, step, info), words)
 
@@ -175,7 +176,13 @@ def choice_of(name: str, without: tuple[str, ...] = ()) -> Choice:
     """The choices of a setting of `generate`, its default first, but those that this model lacks."""
     setting = SETTINGS[name]
     choices = dict.fromkeys([setting.default, *setting.choices])
-    return Choice(_label(setting), tuple(word for word in choices if word not in without), setting.help)
+    return Choice(_label(setting), tuple(word for word in choices if word not in without), shown(setting.help))
+
+
+def shown(text: str) -> str:
+    """A text about settings with the labels of their controls in place of their names."""
+    named = {name: _label(one) for name, one in SETTINGS.items() if "_" in name}  # the others are plain words
+    return re.sub(r"\w+", lambda word: named.get(word[0], word[0]), text)
 
 
 def _label(setting: Setting) -> str:

@@ -73,7 +73,7 @@ def _figures(figures: Figures) -> str:
         floor = max((value for figure in own if figure for value in figure.floors.values()), default=0.0)
         rows.append([name.capitalize(), *map(_cell, own), percent_of(floor)])
     columns = ["Came back", *(ATTACKERS[judge] for judge in figures), "without the vector"]
-    return table_html(f"What came back, with 95 % intervals from {FEWEST} on", columns, rows) + FLOOR
+    return table_html(f"What came back; 95 % intervals in brackets, from {FEWEST} words on", columns, rows) + FLOOR
 
 
 def _cell(figure: Figure | None) -> str:

@@ -21,7 +21,14 @@ EXAMPLE = (
     "My son is afraid of dogs."
 )
 TEXT = Text(f"Text, up to {MAX_LINES} lines", 40_000)
-NOISE = Number("Noise λ added to every number of the vector", 0, 0.1, 0, 0.005)
+NOISE = Number(
+    "Noise λ",
+    0,
+    0.1,
+    0,
+    0.005,
+    "standard deviation of what is added to each number; they are about 0.05 in size",
+)
 STORAGE = Choice("Stored as", ("float32", "int8"))
 
 

@@ -41,7 +41,7 @@ WAIT = 800  # milliseconds in which the controls take the values of a link, befo
 
 def link_button() -> gr.Button:
     """A button for `offer_link`, to be placed in a row of the tab."""
-    return gr.Button("Link", min_width=70, scale=0)
+    return gr.Button("Copy link", min_width=70, scale=0)
 
 
 def offer_link(button: gr.Button, tab: str, controls: dict[str, Any], message: gr.HTML, go: str) -> None:

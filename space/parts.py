@@ -14,7 +14,7 @@ INSTANT: dict[str, Any] = dict(api_visibility="private", queue=False, show_progr
 QUEUED: dict[str, Any] = dict(api_visibility="private", preprocess=False, concurrency_id="model", concurrency_limit=2)
 LINE = 64  # pixels above a result that a phone leaves in view
 # what the two judges are, beside the choice between them
-JUDGES = "surrogate: a copy of the encoder in the checkpoint; encoder: the one that made the vector"
+JUDGES = "what ranks the texts that are tried: the model's own copy of the encoder, or the encoder itself"
 STOPPED = '<p class="note stopped">Stopped.</p>'
 # the least confidence of each tint; the underline says the same without colour
 TINTS = ((0.75, "p3"), (0.25, "p2"), (0.0, "p1"))

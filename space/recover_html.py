@@ -22,8 +22,8 @@ WITH_ENCODER = "leaked-encoder"
 # what a mark says, for those who hear the page
 HEARD = {LEAKED: "leaked", CLOSE: "close", LOST: "not recovered", WITH_ENCODER: "leaked with the encoder"}
 LEAK_LEGEND = (
-    '<p class="legend">Original: <mark class="leaked">leaked</mark> <mark class="close">close</mark>, another form of '
-    'the word; <mark class="lost">not recovered</mark></p>'
+    '<p class="legend">Marks in the original: <mark class="leaked">leaked</mark> <mark class="close">close</mark>, '
+    'another form of the word; <mark class="lost">not recovered</mark></p>'
 )
 
 
@@ -103,7 +103,7 @@ def label_of(draft: Draft) -> str:
 def verdict_html(result: Result) -> str:
     """What the cosine says, in words."""
     name = result.verdict
-    return f'<b class="verdict">{name}</b>: {TEXT_VERDICTS[name]} (cosine {result.cosine:.3f})'
+    return f'<b class="verdict">{name}</b>: {TEXT_VERDICTS[name]} (cosine {result.cosine:.3f} by the encoder)'
 
 
 def _headline(recovery: Recovery) -> str:
@@ -116,7 +116,7 @@ def _headline(recovery: Recovery) -> str:
 def _rounds(rounds: Sequence[Draft]) -> str:
     if not rounds:
         return ""
-    return f"<p>Cosine with the vector, by what judges the search, after each round:</p>{_climb(rounds)}"
+    return f"<p>Cosine with the vector after each round, by the chosen judge:</p>{_climb(rounds)}"
 
 
 def _climb(rounds: Sequence[Draft]) -> str:

@@ -88,7 +88,9 @@ def _runners(attack: Attack) -> str:
     for gap in attack.filled.gaps:
         chances = [f" {escape(percent(one.probability))}" * belongs for one in gap.alternatives[:FEW]]
         others = [escape(one.text) + chance for one, chance in zip(gap.alternatives, chances, strict=False)]
-        rows.append(f"<li><b>{escape(gap.text)}</b>; next: {' · '.join(others) or 'nothing else was tried'}</li>")
+        rows.append(
+            f"<li><b>{escape(gap.text)}</b>; runners-up: {' · '.join(others) or 'nothing else was tried'}</li>"
+        )
     return f'<ul class="runners">{"".join(rows)}</ul>'
 
 

@@ -115,6 +115,7 @@ def url(launch, tmp_path_factory):
         server, url, _ = launch()
         yield url
         server.get_blocks().close()
+        all_stopped()  # a thread of torch that works while Python ends aborts it
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ def test_a_link_brings_back_what_was_typed(visit):
     page = visit("Redacted")
     page.get_by_label("Text to redact").locator("visible=true").fill(SENTENCE)
     page.get_by_label("Anna", exact=True).check()
-    page.get_by_role("button", name="Link").locator("visible=true").click()
+    page.get_by_role("button", name="Copy link").locator("visible=true").click()
     link = page.locator("#redacted-message a")
     link.wait_for()
     assert COPIED in page.locator("#redacted-message").inner_text()

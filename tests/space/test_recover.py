@@ -57,7 +57,7 @@ def test_words_are_marked_by_what_came_back():
 def test_a_cosine_is_said_in_words(cosine, name):
     """A fluent text with a cosine of 0.08 looked like a success; visitors do not know what 0.72 means."""
     text = shown(recovery_html(recovery_of("Anna met Li.", "li met anna", cosine)))
-    assert f"Verdict: {name} : {TEXT_VERDICTS[name]} (cosine {cosine:.3f})." in text
+    assert f"Verdict: {name} : {TEXT_VERDICTS[name]} (cosine {cosine:.3f} by the encoder)." in text
 
 
 def test_the_result_says_what_leaked_and_how_sure_it_is():

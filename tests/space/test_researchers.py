@@ -1,6 +1,7 @@
 """The tab "For researchers": all settings, strategies side by side, and mixed vectors."""
 
 import pytest
+from bounds import shown
 from comparing import compare, mix
 from controls import CONTROLS, bounds_of
 from researchers_html import comparison_html, mixed_html
@@ -19,13 +20,13 @@ def test_controls_are_made_from_the_table_of_settings(app):
         setting = {**SETTINGS, "feedback": FEEDBACK}[name]
         control = bound.control()
         if setting.optional:
-            assert control.info == f"{setting.help}; default: {setting.none}"
+            assert control.info == shown(f"{setting.help}; default: {setting.none}")
             assert control.value == bound.default == bound.check(None) and bound.number_of(control.value) is None
             values = [bound.number_of(word) for word in (*bound.words, str(bound.number.low), bound.number.high)]
             assert [setting.check(value) for value in values] == values
             assert all(isinstance(value, setting.kind) for value in values) and bound.number.high <= setting.high
             continue
-        assert bound.info == control.info == setting.help
+        assert bound.info == control.info == shown(setting.help)
         if hasattr(bound, "choices"):
             assert len(bound.choices) > 1 and set(bound.choices) <= set(setting.choices)
         else:
@@ -35,6 +36,13 @@ def test_controls_are_made_from_the_table_of_settings(app):
             assert bound.high < setting.high and bound.low >= max(setting.low, 0)  # the page allows less of each
             assert all(setting.check(value) == value for value in (bound.low, bound.high))
     assert bounds_of(app.inverter)["strategy"].default == SETTINGS["strategy"].default
+
+
+def test_help_speaks_of_labels():
+    """The page named what no visitor can see: "of num_proposals" beside a control that is called Proposals."""
+    assert (
+        shown("half of num_proposals, as draft and word_bonus say") == "half of Proposals, as draft and Word bonus say"
+    )
 
 
 def test_no_setting_of_generate_is_missing(app):
