@@ -21,14 +21,8 @@ EXAMPLE = (
     "My son is afraid of dogs."
 )
 TEXT = Text(f"Text, up to {MAX_LINES} lines", 40_000)
-NOISE = Number(
-    "Noise λ",
-    0,
-    0.1,
-    0,
-    0.005,
-    "standard deviation of what is added to each number; they are about 0.05 in size",
-)
+NOISE_HELP = "standard deviation of what is added to each number; they are about 0.05 in size"
+NOISE = Number("Noise λ", 0, 0.1, 0, 0.005, NOISE_HELP)
 STORAGE = Choice("Stored as", ("float32", "int8"))
 
 
