@@ -247,8 +247,7 @@ def by_two_processes(bench: Bench, texts: list[Hidden]) -> dict:
     ]
     return {
         "texts": len(texts),
-        "words %": percent([float(np.mean(one)) for one in right]),
-        "texts whole %": percent([float(all(one)) for one in right]),
+        **recall(right),
         "seconds a gap": seconds / sum(map(len, right)),
     }
 
@@ -295,6 +294,14 @@ def percent(shares: list[float]) -> dict:
     return {"mean": 100 * figure.value, "low": 100 * figure.low, "high": 100 * figure.high}
 
 
+def recall(right: list[list[bool]]) -> dict:
+    """Of texts whose gaps are right or not: the words and the whole texts that came back."""
+    return {
+        "words %": percent([float(np.mean(one)) for one in right]),
+        "texts whole %": percent([float(all(one)) for one in right]),
+    }
+
+
 def finished(row: dict, calibration: Calibration, judge: str) -> dict:
     """A row with its scores, the error of its calibrated probabilities and its verdicts under that calibration."""
     p, right, verdicts, whole = [], [], Counter(), Counter()
@@ -310,8 +317,7 @@ def finished(row: dict, calibration: Calibration, judge: str) -> dict:
         p += mine.tolist()
         right += text["right"]
     scores = {
-        "words %": percent([float(np.mean(text["right"])) for text in row["filled"]]),
-        "texts whole %": percent([float(all(text["right"])) for text in row["filled"]]),
+        **recall([text["right"] for text in row["filled"]]),
         "ECE %": 100 * expected_calibration_error(torch.tensor(p), torch.tensor(right)),
     }
     return {**row, **scores, "verdicts": {name: [whole[name], count] for name, count in verdicts.items()}}

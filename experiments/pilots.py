@@ -186,34 +186,39 @@ def muon_operations(model) -> float:
 @torch.no_grad()
 def score(folder: Path, texts: int) -> dict:
     """Losses in nats, and what each way of writing brings back of validation texts."""
-    model, tokenizer = load_inverter(folder)
-    end = model.eval().config.eos_token_id
-    ids, embeddings = held_out_pairs(SETTINGS["pairs"], SETTINGS["max_sequence_length"], texts)
-    encoder = load_encoder(EncoderConfig.from_yaml(SETTINGS["encoder"]))
-    held_out = HeldOut(model, tokenizer, encoder, ids, embeddings, decode_rows(tokenizer, ids, end))
+    held_out = validation_texts(folder, texts)
+    model = held_out.model
     losses = text_losses(model, held_out)
     if model.config.causal_share:
-        losses["left to right"] = causal_score(model, ValidationSet(ids, embeddings, 0, model.noise_schedule))
+        known = ValidationSet(held_out.input_ids, held_out.embeddings, 0, model.noise_schedule)
+        losses["left to right"] = causal_score(model, known)
     with torch.autocast("cpu", torch.bfloat16):  # as it was trained, and three times as fast
         found = written(held_out)
     write_json(folder.parent / "texts.json", {name: recovered.texts for name, recovered in found.items()})
-    scores = {
-        name: {key: asdict(value) for key, value in held_out.measure(recovered).scores().items()}
-        for name, recovered in found.items()
-    }
+    scores = {name: scores_of(held_out, recovered) for name, recovered in found.items()}
     return {"texts": len(held_out.texts), "losses": losses, "scores": scores}
 
 
 @torch.no_grad()
 def searched(folder: Path) -> dict:
     """Scores of ten rounds on the first validation texts."""
+    held_out = validation_texts(folder, SEARCHED)
+    held_out.model.to_int8()
+    return {"texts": SEARCHED, **scores_of(held_out, held_out.invert(**SEARCH, feedback="encoder"))}
+
+
+def validation_texts(folder: Path, texts: int) -> HeldOut:
+    """A pilot with the first validation texts."""
     model, tokenizer = load_inverter(folder)
-    ids, embeddings = held_out_pairs(SETTINGS["pairs"], SETTINGS["max_sequence_length"], SEARCHED)
+    ids, embeddings = held_out_pairs(SETTINGS["pairs"], SETTINGS["max_sequence_length"], texts)
     encoder = load_encoder(EncoderConfig.from_yaml(SETTINGS["encoder"]))
-    texts = decode_rows(tokenizer, ids, model.eval().config.eos_token_id)
-    held_out = HeldOut(model.to_int8(), tokenizer, encoder, ids, embeddings, texts)
-    scores = held_out.measure(held_out.invert(**SEARCH, feedback="encoder")).scores()
-    return {"texts": SEARCHED, **{name: asdict(score) for name, score in scores.items()}}
+    originals = decode_rows(tokenizer, ids, model.eval().config.eos_token_id)
+    return HeldOut(model, tokenizer, encoder, ids, embeddings, originals)
+
+
+def scores_of(held_out: HeldOut, recovered: Recovered) -> dict:
+    """Scores as JSON has them."""
+    return {name: asdict(score) for name, score in held_out.measure(recovered).scores().items()}
 
 
 def written(held_out: HeldOut) -> dict[str, Recovered]:

@@ -142,7 +142,7 @@ class NumberOrDefault(Bound):
         if value in ("", self.default):
             return None
         try:
-            return self.number.check(float(value))
+            return self.number.check(float(value) if isinstance(value, str) else value)
         except ValueError:
             raise ValueError(self._wanted) from None
 

@@ -51,7 +51,7 @@ def test_no_setting_of_generate_is_missing(app):
     assert sorted(CONTROLS) == sorted({*SETTINGS, "feedback"} - hidden) and tuple(bounds_of(app.inverter)) == CONTROLS
 
 
-@pytest.mark.parametrize("value", ["warm", "nan", "inf", -1, 1e9, True, [0.5]])
+@pytest.mark.parametrize("value", ["warm", "nan", "inf", -1, 1e9, True, [0.5], pytest.param(10**400, id="huge")])
 def test_a_typed_number_is_checked(app, value):
     """A place to type takes anything, and the settings of `generate` allow more than a public page should."""
     with pytest.raises(ValueError, match=r"^Temperature: give a number from 0 to 10, or default\.$"):
