@@ -1,5 +1,6 @@
 """Work on a thread of its own, whose items arrive as they are made, and which stops once nobody waits for it."""
 
+import atexit
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from modeling_embinv.errors_embinv import EmbInvError
 
 LONGEST_SECONDS = 300  # for one run; others wait
 HEARTBEAT_SECONDS = 1.0
+LAST_PASS_SECONDS = 10  # how long Python waits at its end for a forward pass
 THREAD = "embinv: run"
 
 
@@ -33,6 +35,24 @@ class Watch(threading.local):
             raise VisitorLeft
         if time.monotonic() > self.deadline:
             raise TimeoutError
+
+
+class Run(threading.Thread):
+    """A thread that the model works on; `left` is set once nobody waits for it."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        super().__init__(target=work, name=THREAD, daemon=True)
+        self.left = threading.Event()
+
+
+@atexit.register
+def stop_all() -> None:
+    """Every run stops at its next forward pass: Python aborts if it ends while a thread computes in torch."""
+    runs = [thread for thread in threading.enumerate() if isinstance(thread, Run)]
+    for run in runs:
+        run.left.set()
+    for run in runs:
+        run.join(LAST_PASS_SECONDS)
 
 
 class Clock:
@@ -61,17 +81,17 @@ def streamed(watch: Watch, work: Callable[[Callable[[Any], None]], Any], advice:
         EmbInvError: for a run that took too long; besides, whatever `work` raises.
     """
     queue: Queue[tuple[bool, Any]] = Queue()
-    left = threading.Event()
     deadline = time.monotonic() + LONGEST_SECONDS
 
-    def run() -> None:
-        watch.left, watch.deadline = left, deadline
+    def run_work() -> None:
+        watch.left, watch.deadline = run.left, deadline
         try:
             queue.put((True, work(lambda item: queue.put((False, item)))))
         except Exception as error:  # handed on to whoever reads the items
             queue.put((True, error))
 
-    threading.Thread(target=run, name=THREAD, daemon=True).start()
+    run = Run(run_work)
+    run.start()
     is_last = False
     try:
         while not is_last:
@@ -85,4 +105,4 @@ def streamed(watch: Watch, work: Callable[[Callable[[Any], None]], Any], advice:
                 raise item
             yield is_last, item
     finally:
-        left.set()
+        run.left.set()
