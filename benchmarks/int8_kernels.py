@@ -1,6 +1,6 @@
 """A linear layer in int8 by PyTorch's two APIs, and in float32: why int8_embinv.py stands on the older one.
 
-    taskset -c 0 python benchmarks/int8_kernels.py
+    taskset -c 0 python benchmarks/int8_kernels.py --json benchmarks/results/int8_kernels.json
 
 `now` is `Int8Linear`: one operator of the deprecated quantised tensors, which finds the range of the inputs and rounds
 them within. `kept` is the product that PyTorch goes on to have, `onednn.qlinear_pointwise`: to the same 256 steps, but
@@ -12,12 +12,14 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from linear_libraries import ROWS, SHAPES
 from throughput import cpu_name
 from torch import Tensor, nn
 
+from modeling_embinv.data.files import write_json
 from modeling_embinv.evaluation.report import markdown_table
 from modeling_embinv.int8_embinv import WEIGHT_STEPS, Int8Linear
 from modeling_embinv.linear_embinv import linear
@@ -68,13 +70,21 @@ def row(rows: int, inputs: int, outputs: int, seconds: float) -> tuple[list[str]
     return [*cells, *(f"{error:.2%}" for error in errors)], times[2] / times[1]
 
 
-if __name__ == "__main__":
+def main(arguments: list[str] | None = None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=4, help="for each line, but no fewer than 5 calls")
-    args = parser.parse_args()
+    parser.add_argument("--json", type=Path, help="write the result there")
+    options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     print(f"{cpu_name()}, 1 thread, PyTorch {torch.__version__}, milliseconds\n")
-    found = [row(rows, *shape, args.seconds) for rows in ROWS for shape in SHAPES]
+    found = [row(rows, *shape, options.seconds) for rows in ROWS for shape in SHAPES]
     head = ["rows", "inputs → outputs", "float32", "now", "kept", "kept / now", "error, now", "error, kept"]
-    print(markdown_table([head, *(line for line, _ in found)]))
-    print(f"\nkept / now: median {statistics.median(ratio for _, ratio in found):.2f}")
+    table, times_as_long = markdown_table([head, *(line for line, _ in found)]), [ratio for _, ratio in found]
+    print(f"{table}\n\nkept / now: median {statistics.median(times_as_long):.2f}")
+    if options.json:
+        result = {"cpu": cpu_name(), "torch": torch.__version__, "kept_over_now": statistics.median(times_as_long)}
+        write_json(options.json, result | {"table": table})
+
+
+if __name__ == "__main__":
+    main()

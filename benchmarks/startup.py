@@ -15,6 +15,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from throughput import cpu_name
+
+from modeling_embinv.data.files import write_json
+from modeling_embinv.evaluation.report import markdown_table
+
 ROOT = Path(__file__).parents[1]
 VECTOR = json.dumps([384**-0.5] * 384)
 COMMANDS = {
@@ -42,7 +47,7 @@ def cpu_seconds(command: list[str]) -> float:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", help="file of the results")
+    parser.add_argument("--json", type=Path, help="file of the results")
     options = parser.parse_args()
     runs = {name: ["-m", "modeling_embinv.cli", *arguments] for name, arguments in COMMANDS.items()}
     runs |= {name: ["-c", statement] for name, statement in IMPORTS.items()}
@@ -52,9 +57,9 @@ def main():
         seconds[name] = round(min(times), 3)
         print(f"{name:<32} {seconds[name]:6.2f} s", flush=True)
     if options.json:
-        Path(options.json).write_text(
-            json.dumps({"cpu_seconds": seconds, "repeats": options.repeats}, indent=2) + "\n"
-        )
+        lines = [["", "CPU seconds"], *([name, f"{taken:.2f}"] for name, taken in seconds.items())]
+        result = {"cpu": cpu_name(), "cpu_seconds": seconds, "repeats": options.repeats}
+        write_json(options.json, result | {"table": markdown_table(lines)})
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ from tables import table
 
 from modeling_embinv.data.files import write_text
 
-TEXTS = ("README.md", "checkpoints/embinv-minilm/README.md", "docs/**/*.md", "experiments/README.md")
+FOLDERS = ("checkpoints/embinv-minilm", "benchmarks", "experiments")
+TEXTS = ("README.md", "docs/**/*.md", *(f"{folder}/README.md" for folder in FOLDERS))
 MARKER = re.compile(r"<!--(figure|table|demo|run):([\w.-]+)-->(.*?)<!--/\1-->", flags=re.S)
 CARD = ROOT / "checkpoints" / "embinv-minilm"
 # of the demo's six, in the README

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 TEXTS = results.texts()
 README, CARD = ROOT / "README.md", ROOT / "checkpoints" / "embinv-minilm" / "README.md"
 # the audit's page has the thresholds of its command, and figures of single runs
-PAGES = [path for path in TEXTS if path.is_relative_to(ROOT / "docs") and path.name != "audit.md"]
+PAGES = [path for path in TEXTS if path not in (README, CARD) and path.name != "audit.md"]
 MOST_WORDS = 1200
 
 
