@@ -101,15 +101,32 @@ class FillingMixin:
         reader = GapReader(
             tokenizer, self.config.mask_token_id, marks, choices or {}, search.max_gap_tokens, num_tokens
         )
+        suppressed = self.generation_config.suppress_tokens
+        rows = range(first_row, first_row + len(given))
+        return self._searched(vectors, given, rows, tokenizer, feedback, reader, search, suppressed, on_step)
+
+    def _searched(
+        self,
+        vectors: Tensor,
+        given: Sequence[str | Sequence[int]],
+        rows: Sequence[int],
+        tokenizer: Any,
+        feedback: Callable[..., Any] | str,
+        reader: GapReader,
+        search: FillSettings,
+        suppressed: Sequence[int] | None,
+        on_step: Callable[[list[FilledText]], None] | None = None,
+    ) -> FillingOutput:
+        """`fill` once its arguments are checked: `rows` number the texts, and `suppressed` tokens are never written."""
         reach, canvas = self.config.longest_judged, self.config.max_sequence_length - 1
-        redacted = [reader.read(text, row) for row, text in enumerate(given, first_row)]
+        redacted = [reader.read(text, row) for row, text in zip(rows, given, strict=True)]
         if isinstance(feedback, str):
-            for row, text in enumerate(redacted, first_row):
+            for row, text in zip(rows, redacted, strict=True):
                 check_reach(text, row, reach)
         # put together once: without merged weights each call of `embedder` multiplies all its matrices
         embed = self.embedder() if isinstance(feedback, str) or self.surrogate is not None else None
         judge, scout = self._text_judges(feedback, tokenizer, embed)
-        allowed = self._allowed(tokenizer, redacted)
+        allowed = self._allowed(tokenizer, redacted, suppressed)
 
         def begun(text: RedactedText, vector: Tensor, kind: str) -> TextSearch:
             most = reach if kind == "surrogate" else None
@@ -144,29 +161,41 @@ class FillingMixin:
         )
 
     def fill_drafts(
-        self, embeddings: Tensor, draft_ids: Tensor, feedback: Callable[..., Any] | str, tokenizer: Any
+        self,
+        embeddings: Tensor,
+        draft_ids: Tensor,
+        feedback: Callable[..., Any] | str,
+        tokenizer: Any,
+        suppressed: Sequence[int] | None,
     ) -> tuple[Tensor, Tensor, Tensor, FillingOutput]:
-        """`fill` for canvases: what `generate` does with `draft_ids` and a search.
+        """`fill` for canvases: what `generate` does with `draft_ids` and a search; those without a gap stay.
 
         Args:
             embeddings: (B, D), of unit length.
             draft_ids: (B, L), [MASK] where the text is unknown, end tokens behind the text.
             feedback, tokenizer: as of `fill`.
+            suppressed: tokens that are never written.
 
         Returns:
-            The filled canvases (B, L), the probability of each token (B, L), 1 where it was given, the cosines (B,),
-            and what it cost.
+            The filled canvases (B, L), the probability of each token (B, L), 1 where it was given, the cosines (B,), 0
+            of those without a gap, and what it cost.
         """
         end, mask = self.config.eos_token_id, self.config.mask_token_id
-        rows = [row[: row.index(end)] if end in row else row for row in draft_ids.tolist()]
-        output = self.fill(embeddings, rows, tokenizer, feedback, max_gap_tokens=GAP_TOKENS)
+        rows = (draft_ids == mask).any(dim=1).nonzero().squeeze(1)
+        drafts = [row[: row.index(end)] if end in row else row for row in draft_ids[rows].tolist()]
+        search = FillSettings.of(max_gap_tokens=GAP_TOKENS)
+        reader = GapReader(tokenizer, mask, tuple(MARKS), {}, search.max_gap_tokens, None)
+        numbers = rows.tolist()
+        output = self._searched(embeddings[rows], drafts, numbers, tokenizer, feedback, reader, search, suppressed)
         ids, confidence = draft_ids.clone(), torch.ones(draft_ids.shape, device=draft_ids.device)
-        for index, text in enumerate(output.texts):
+        cosine = embeddings.new_zeros(len(embeddings))
+        for index, text in zip(numbers, output.texts, strict=True):
+            cosine[index] = text.cosine
             tokens = [(token, gap.probability) for gap in text.gaps for token in gap.ids]
             columns = draft_ids[index] == mask
             ids[index, columns] = ids.new_tensor([token for token, _ in tokens])
             confidence[index, columns] = confidence.new_tensor([probability for _, probability in tokens])
-        return ids, confidence, torch.tensor([text.cosine for text in output.texts], device=ids.device), output
+        return ids, confidence, cosine, output
 
     def _text_judges(
         self, feedback: Any, tokenizer: Any, embed: Callable[[Tensor], Tensor] | None
@@ -212,12 +241,14 @@ class FillingMixin:
             ids[index, : len(row)] = torch.tensor(row)
         return ids.to(self.device)
 
-    def _allowed(self, tokenizer: Any, texts: list[RedactedText]) -> dict[str, Tensor]:
+    def _allowed(
+        self, tokenizer: Any, texts: list[RedactedText], suppressed: Sequence[int] | None
+    ) -> dict[str, Tensor]:
         """(V,) bool by kind of gap: the tokens that may fill it."""
         forbidden = torch.zeros(self.config.vocab_size, dtype=torch.bool)
         special = () if tokenizer is None else tokenizer.all_special_ids
         own = self.config.mask_token_id, self.config.eos_token_id, self.config.pad_token_id
-        forbidden[[*own, *special, *(self.generation_config.suppress_tokens or ())]] = True
+        forbidden[[*own, *special, *(suppressed or ())]] = True
         kinds = {gap.kind for text in texts for gap in text.gaps}
         return {kind: allowed_tokens(tokenizer, kind, forbidden).to(self.device) for kind in kinds}
 

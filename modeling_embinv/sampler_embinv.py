@@ -42,9 +42,9 @@ class Sampler:
     barred_ids: (B, L), a token that a position must not get, −1 for none.
     hypothesis: what the texts correct, with strategy "autoregressive" and without guidance.
     favoured: words that get a bonus, with strategy "autoregressive" and without beams.
-    keeps_draft: whether no end may be written before a token of the draft; edits of a search may be cut so.
+    keeps_draft: whether the draft's tokens stay, and no end may be written before one; edits of a search may be cut so.
 
-    no_end: (B, L) bool, positions that must not get an end token.
+    no_end: (B, L) bool, positions that must not get an end token. fixed: (B, L) bool, those that stay; None for none.
     """
 
     def __init__(
@@ -72,8 +72,9 @@ class Sampler:
             self.canvas = self.canvas.filled(draft_ids.to(embeddings.device))
         self.no_end = torch.zeros_like(self.canvas.masked)
         self.no_end[:, 0] = True  # no text is empty
-        if keeps_draft:
-            given = ~self.canvas.masked & (self.canvas.ids != self.canvas.end_token_id)
+        self.fixed = ~self.canvas.masked if keeps_draft and draft_ids is not None else None
+        if self.fixed is not None:
+            given = self.fixed & (self.canvas.ids != self.canvas.end_token_id)
             self.no_end |= given.flip(1).cummax(dim=1).values.flip(1)
         samples = samples_by_itself(config)
         self.temperature = float(samples) if config.temperature is None else config.temperature
@@ -145,13 +146,15 @@ class Sampler:
         ) -> Canvas:
             assert draws is not None  # these strategies always draw
             canvas = euler_step(canvas, tokens, p, alphas[step, active], alphas[step + 1, active], draws)
-            return remask_step(canvas, remask_ratio) if remask_ratio and step + 1 < num_steps else canvas
+            if not remask_ratio or step + 1 == num_steps:
+                return canvas
+            return remask_step(canvas, remask_ratio, None if self.fixed is None else self.fixed[active])
 
         self._loop(num_steps, step_fn, first_draw=first_draw)
 
     def _reopen(self, ratio: float) -> None:
         """Mask the least sure tokens of each row's text, its end token among them."""
-        self.canvas = remask_step(self.canvas, ratio) if ratio else self.canvas
+        self.canvas = remask_step(self.canvas, ratio, self.fixed) if ratio else self.canvas
 
     def _loop(
         self,

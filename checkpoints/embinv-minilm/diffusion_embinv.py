@@ -155,11 +155,15 @@ class Canvas:
         ids = ids.masked_fill(behind, self.end_token_id)
         return Canvas(ids, torch.where(behind, end_confidence, confidence), self.mask_token_id, self.end_token_id)
 
-    def remask(self, where: Tensor) -> "Canvas":
-        """Mask the positions `where` (B, L) bool again; a re-opened first end token re-opens all that follow it."""
+    def remask(self, where: Tensor, fixed: Tensor | None = None) -> "Canvas":
+        """Mask the positions `where` (B, L) bool again; a re-opened first end token re-opens all that follow it.
+
+        fixed: (B, L) bool, positions that stay.
+        """
         is_end = self.ids == self.end_token_id
         first_end = is_end & ~after_first(is_end)
         where = where | ((where & first_end).any(dim=1, keepdim=True) & is_end)
+        where = where if fixed is None else where & ~fixed
         ids = self.ids.masked_fill(where, self.mask_token_id)
         return Canvas(ids, self.confidence.masked_fill(where, 0.0), self.mask_token_id, self.end_token_id)
 
@@ -244,15 +248,19 @@ def euler_step(
     return canvas.commit(tokens, confidence, draws < probability[:, None])
 
 
-def remask_step(canvas: Canvas, remask_ratio: float) -> Canvas:
+def remask_step(canvas: Canvas, remask_ratio: float, fixed: Tensor | None = None) -> Canvas:
     """Mask the share τ of the committed positions of lowest confidence again (Eq. 13), at least one of them.
 
     The end tokens behind the first one count as part of it: they are one decision.
+
+    Args:
+        fixed: (B, L) bool, positions that were given: the sampler committed none of them.
     """
     behind_end = after_first(canvas.ids == canvas.end_token_id)
     committed = ~canvas.masked & ~behind_end
+    committed = committed if fixed is None else committed & ~fixed
     count = torch.ceil(remask_ratio * committed.sum(dim=1) - 1e-6)
-    return canvas.remask(lowest(canvas.confidence, committed, count))
+    return canvas.remask(lowest(canvas.confidence, committed, count), fixed)
 
 
 def confidence_step(canvas: Canvas, tokens: Tensor, confidence: Tensor, steps_left: int) -> Canvas:

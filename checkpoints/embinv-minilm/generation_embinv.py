@@ -214,9 +214,10 @@ class EmbInvGenerationMixin(FingerprintMixin, GenerationConfigMixin):
             assert config.max_length is not None  # `generation_settings` fills it in
             shape = torch.Size([len(embeddings), config.max_length])
             draft_ids = check_draft(draft_ids, shape, self.config.vocab_size, self.config.eos_token_id)
-            if search:
-                return self._filled(*self.fill_drafts(embeddings, draft_ids, feedback, tokenizer), streamer)
         judge, scout = self._judges(config.search, feedback, tokenizer)
+        if search and draft_ids is not None:
+            assert feedback is not None and judge is not None  # as checked above
+            return self._filled(embeddings, draft_ids.to(self.device), config, judge, feedback, tokenizer, streamer)
         if search and len(embeddings):
             return self._closed_loop(Targets.of(embeddings, generator), config, streamer, judge, scout, on_round)
         calibration = config.calibration_of("open_loop")
@@ -274,17 +275,29 @@ class EmbInvGenerationMixin(FingerprintMixin, GenerationConfigMixin):
         )
 
     def _filled(
-        self, ids: Tensor, confidence: Tensor, cosine: Tensor, output: Any, streamer: Any
+        self,
+        embeddings: Tensor,
+        draft_ids: Tensor,
+        config: EmbInvGenerationConfig,
+        judge: Judge,
+        feedback: Callable[..., Any] | str,
+        tokenizer: Any,
+        streamer: Any,
     ) -> EmbInvGenerationOutput:
-        """What `fill_drafts` returns, as the output of `generate`."""
+        """Drafts (B, L) with their gaps filled by `fill_drafts`; of those without one the judge gives the cosine."""
+        suppressed = config.suppress_tokens
+        ids, confidence, cosine, output = self.fill_drafts(embeddings, draft_ids, feedback, tokenizer, suppressed)
+        whole = (draft_ids != self.config.mask_token_id).all(dim=1)
+        cosine[whole] = judge.cosine(ids[whole], embeddings[whole])
         sequences, confidence = self._finish(ids, confidence, streamer)
+        calls = _calls(judge)
         return EmbInvGenerationOutput(
             sequences=sequences,
             confidence=confidence,
             num_forward_passes=output.num_forward_passes,
             cosine=cosine,
-            num_feedback_calls=output.num_feedback_calls,
-            num_surrogate_calls=output.num_surrogate_calls,
+            num_feedback_calls=calls["num_feedback_calls"] + output.num_feedback_calls,
+            num_surrogate_calls=calls["num_surrogate_calls"] + output.num_surrogate_calls,
         )
 
     def _judges(

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .diffusion_embinv import after_first
 from .errors_embinv import EmbInvError
 from .errors_embinv import shown
 from .vectors_embinv import bad_rows
@@ -71,7 +72,7 @@ def check_embeddings(embeddings: Any, embedding_dim: int, first: int = 0) -> Ten
 
 
 def check_draft(draft_ids: Any, shape: torch.Size, vocab_size: int, end_token_id: int) -> Tensor:
-    """Ids of a draft as int64 of `shape` (B, L) on the CPU.
+    """Ids of a draft as int64 of `shape` (B, L) on the CPU, with end tokens behind the first one.
 
     Raises:
         EmbInvError: for another shape, for what is no id of the vocabulary, and for a text that begins with its end.
@@ -96,7 +97,7 @@ def check_draft(draft_ids: Any, shape: torch.Size, vocab_size: int, end_token_id
     empty = (ids[:, 0] == end_token_id).nonzero()
     if len(empty):
         raise EmbInvError(f"draft {int(empty[0])} begins with its end token; a text has at least one token before it.")
-    return ids
+    return ids.masked_fill(after_first(ids == end_token_id), end_token_id)
 
 
 def check_draft_beams(config: Any) -> None:

@@ -55,9 +55,12 @@ def _calibrate(options: argparse.Namespace) -> None:
 
 def _fit_each(options: argparse.Namespace) -> Iterator[str]:
     """Fits, saves and prints the calibrations; yields the kind of each when it is saved."""
+    from ..data.pairs import check_pairs
     from ..evaluation.calibration import WrittenTokens, cross_fitted, fit_calibration
 
     model, tokenizer = load_model(options)
+    for path in options.pairs:
+        check_pairs(path, model.config)
     settings: Any = model.generation_config  # transformers declares its own class, without a calibration
     for kind, parts in _written_tokens(model, tokenizer, options):
         tokens = WrittenTokens.joined(parts)

@@ -56,21 +56,23 @@ def add_evaluate(commands: Commands) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     settings = checked_settings(options, sweep=True)
     _check(options)
-    from ..data.pairs import load_pairs
+    from ..data.pairs import check_pairs, load_pairs
     from ..evaluation.held_out import HeldOut
     from ..evaluation.report import evaluate, sweep
 
     known = load_pairs(options.training_pairs, "train") if options.training_pairs else None
     model, tokenizer = load_model(options)
+    for folder in [*options.pairs, *([options.training_pairs] if options.training_pairs else [])]:
+        check_pairs(folder, model.config)
     encoder = encoder_of(model, options)
     if options.pairs:
         held_out, parts = _of_pairs(model, tokenizer, encoder, options)
     else:
         texts, parts = [], []
-        for path in options.texts:
+        for path, part in zip(options.texts, _part_names(options.texts), strict=True):
             found = _held_out(path, options, encoder.tokenizer)
             texts += found
-            parts += [Path(path).stem] * len(found)
+            parts += [part] * len(found)
         held_out, kept = HeldOut.of_texts(model, tokenizer, encoder, texts)
         parts = [parts[index] for index in kept]
     combinations = sweep(**_several(options, model, settings))
@@ -143,16 +145,30 @@ def _of_pairs(
 
     from ..data.batches import held_out_pairs
     from ..evaluation.held_out import HeldOut
-    from ..texts_embinv import decode_rows
+    from ..texts_embinv import decode_rows, text_lengths
 
     canvas, end = model.config.max_sequence_length, model.config.eos_token_id
-    length = min(canvas, options.max_tokens + 1) if options.max_tokens else canvas
-    found = [held_out_pairs(path, length, options.limit, options.split) for path in options.pairs]
-    ids = torch.cat([ids for ids, _ in found])
-    ids = torch.nn.functional.pad(ids, (0, canvas - ids.shape[1]), value=end)
-    texts = decode_rows(tokenizer, ids, end)
-    held_out = HeldOut(model, tokenizer, encoder, ids, torch.cat([vectors for _, vectors in found]), texts)
-    return held_out, [Path(path).name for path, (ids, _) in zip(options.pairs, found, strict=True) for _ in ids]
+    most = options.max_tokens or canvas
+    rows, vectors, parts = [], [], []
+    for path, part in zip(options.pairs, _part_names(options.pairs), strict=True):
+        ids, embeddings = held_out_pairs(path, canvas, split=options.split)
+        kept = (text_lengths(ids, end) <= most).nonzero().squeeze(1)[: options.limit]
+        if not len(kept):
+            raise EmbInvError(f"{path}: no text of the {options.split} split has at most {most} tokens.")
+        rows.append(ids[kept])
+        vectors.append(embeddings[kept])
+        parts += [part] * len(kept)
+    ids = torch.cat(rows)
+    return HeldOut(model, tokenizer, encoder, ids, torch.cat(vectors), decode_rows(tokenizer, ids, end)), parts
+
+
+def _part_names(paths: list[str]) -> list[str]:
+    """A name for each file or folder: its own, behind its parent's where two have the same."""
+    names = [Path(path).stem for path in paths]
+    parents = [Path(path).absolute().parent.name for path in paths]
+    return [
+        name if names.count(name) == 1 else f"{parent}/{name}" for name, parent in zip(names, parents, strict=True)
+    ]
 
 
 def _held_out(path: str, options: argparse.Namespace, tokenizer: "PreTrainedTokenizerBase") -> list[str]:

@@ -11,6 +11,7 @@ from datasets import Dataset, Features, List, Value, concatenate_datasets
 from numpy.typing import NDArray
 
 from ..errors_embinv import EmbInvError
+from .encoder_config import same_setting
 from .files import reading
 from .sources import SPLITS
 
@@ -62,6 +63,18 @@ def read_manifest(out_dir: str | Path) -> dict[str, Any]:
             f"{path}: format version {version}; this software reads {FORMAT_VERSION}: prepare the folder again"
         )
     return manifest
+
+
+def check_pairs(out_dir: str | Path, config: Any) -> None:
+    """Raises EmbInvError for a folder whose vectors or tokens are not those of an inverter with this `config`."""
+    manifest = read_manifest(out_dir)
+    own = {"encoder_id": config.encoder_id, "embedding_dim": config.embedding_dim, "end_token_id": config.eos_token_id}
+    for name, value in own.items():
+        if not same_setting(name, manifest[name], value):
+            raise EmbInvError(
+                f"{out_dir} was prepared with {name} {manifest[name]}, the model has {value}: prepare the texts with "
+                "the model's encoder."
+            )
 
 
 def load_pairs(out_dir: str | Path, split: str = "train") -> Dataset:

@@ -16,7 +16,7 @@ from ..data.encoders import Encoder
 from ..errors_embinv import EmbInvError
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..runtime import generator_for
-from ..settings_embinv import feedback_by_name
+from ..settings_embinv import SearchSettings, feedback_by_name
 from ..texts_embinv import decode_rows, text_lengths
 from . import metrics
 
@@ -163,8 +163,10 @@ class HeldOut:
         return self.invert(self.embeddings.roll(1, dims=0), **settings)
 
     def null_condition(self, **settings: Any) -> Recovered:
-        """Floor: the model reads no vector: fluent, but blind."""
-        return self.invert(**{**settings, "guidance_scale": 0.0})
+        """Floor: the model reads no vector: fluent, but blind. Nor does it search, as the judge would know the vector."""
+        dropped = {*SearchSettings.table(), "search", "feedback", "guidance_scale"}
+        plain = {name: value for name, value in settings.items() if name not in dropped}
+        return self.invert(**plain, search=SearchSettings(), guidance_scale=0.0)
 
     def random_tokens(self) -> Recovered:
         """Floor: uniform tokens in texts of the right lengths, so that it even knows when to stop."""

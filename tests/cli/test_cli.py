@@ -229,6 +229,48 @@ def test_evaluate_sweeps_and_knows_the_training_text(capsys, checkpoint, tmp_pat
     assert {path.name for path in plots.iterdir()} >= {"reliability.png", "positions.png", "passes.png"}
 
 
+def test_evaluate_takes_the_pairs_that_were_asked_for(capsys, checkpoint, tmp_path):
+    """Texts that fill their canvas passed for shorter ones; folders and files of one name became one part."""
+    words = "red kite flies over the old town and the sea".split()
+    results = tmp_path / "scores.json"
+    for folder in ("a", "b"):
+        lines = [" ".join(words[:count]) for count in range(1, len(words) + 1)]
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "texts.txt").write_text("\n".join(lines if folder == "a" else lines[:3]) + "\n")
+        source, pairs = tmp_path / folder / "texts.txt", tmp_path / folder / "pairs"
+        assert run(capsys, "prepare", source, "--out", pairs, "--length", "10", "--validation-share", "0")[0] == 0
+    arguments = ("--model", checkpoint, "--no-floors", "--out", results)
+    both = [tmp_path / folder / "pairs" for folder in ("a", "b")]
+    for sources, more in (
+        ([tmp_path / "a" / "texts.txt", tmp_path / "b" / "texts.txt"], ()), (["--pairs", *both], ("--split", "train")),
+    ):  # fmt: skip
+        code, _, err = run(capsys, "evaluate", *sources, *more, *arguments, "--max-tokens", "9")
+        rows = json.loads(results.read_text())["rows"]
+        parts = {row["name"]: row["texts"] for row in rows if row["section"] == "part"}
+        assert code == 0 and list(parts.values()) == [9, 3], err
+        assert [name.split("/")[0] for name in parts] == ["a", "b"]
+
+
+def test_evaluate_refuses_pairs_of_another_encoder(capsys, checkpoint, encoder, tmp_path):
+    """They were scored as if they were the model's, or ended hours of inversions without a score."""
+    vectors = np.eye(8, 24, dtype=np.float32)
+    pq.write_table(
+        pa.table({"text": [f"Box {n}." for n in range(8)], "embedding": list(vectors)}), tmp_path / "d.parquet"
+    )
+    (tmp_path / "api.yaml").write_text(f"id: some/api\ntokenizer: {encoder.path}\nembedding_dim: 24\n")
+    pairs, texts = tmp_path / "pairs", tmp_path / "texts.txt"
+    texts.write_text("A red kite flies.\n")
+    prepare = ("--vectors", tmp_path / "d.parquet", "--out", pairs, "--encoder", tmp_path / "api.yaml")
+    assert run(capsys, "prepare", *prepare, "--validation-share", "0.5")[0] == 0
+    for arguments in (
+        ("evaluate", "--pairs", pairs),
+        ("evaluate", texts, "--training-pairs", pairs),
+        ("calibrate", pairs),
+    ):
+        code, _, err = run(capsys, *arguments, "--model", checkpoint)
+        assert code == 2 and "prepared with encoder_id some/api" in err and err.count("\n") == 1
+
+
 def test_vectors_of_an_encoder_that_cannot_be_loaded(capsys, encoder, tmp_path):
     """Users of an API have vectors and no encoder: preparing, training and scoring must all do without."""
     vectors = np.random.default_rng(0).normal(size=(40, 24)).astype(np.float32)
@@ -393,6 +435,36 @@ def test_invert_in_a_pipe(checkpoint, fresh, tmp_path, encoder):
     texts = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["row"] for row in texts] == [0, 1] * 4 and len({row["text"] for row in texts[::2]}) == 1
     assert "Loading weights" not in done.stderr and done.stderr.count("2 texts (") == 4
+
+
+def test_standard_input_in_lines(capsys, checkpoint, tmp_path, encoder, monkeypatch):
+    """Bare lists and a byte order mark were refused, and the message named a temporary file."""
+    vectors = encoder.encode(["A red kite.", "Two men talk.", "The sea is blue."]).tolist()
+    bare = "".join(json.dumps(row) + "\n" for row in vectors)
+    named = "".join(json.dumps({"embedding": row}) + "\n" for row in vectors)
+    table = "id,emb\n" + "".join(f'{row},"{vector}"\n' for row, vector in enumerate(vectors))
+    command = ["invert", "-", "--model", checkpoint, "--num-steps", "1", "--out", "-"]
+
+    def piped(content: str) -> tuple[int, str, str]:
+        (tmp_path / "input").write_text(content, encoding="utf-8")
+        with (tmp_path / "input").open(encoding="utf-8") as file, monkeypatch.context() as patch:
+            patch.setattr("sys.stdin", file)
+            return run(capsys, *command)
+
+    for content in (bare, named, table):
+        for mark in ("", "\ufeff"):
+            code, out, err = piped(mark + content)
+            assert code == 0 and len(out.splitlines()) == 3, err
+            assert "embinv: standard input: vectors of 384 numbers" in err and "/input" not in err
+    late = named * 200  # behind the first rows, which are read when it is opened
+    for content, message in (
+        (late[:-40], "standard input: line 600 is not JSON (truncated?)"),
+        ("[1, 2", "standard input: is not JSON (truncated?)"),
+        ("some words", "standard input: no column of vectors; present: some words"),
+        (named + '{"embedding": null}\n', "standard input: skipped 1 row"),
+    ):
+        code, _, err = piped(content)
+        assert code in (2, 3) and message in err and "/input" not in err, err
 
 
 def test_the_first_ones_and_a_sample(capsys, checkpoint, tmp_path, encoder):

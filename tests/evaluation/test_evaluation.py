@@ -14,6 +14,8 @@ from rich.console import Console
 from modeling_embinv.evaluation import metrics
 from modeling_embinv.evaluation.held_out import HeldOut, Measures, Score
 from modeling_embinv.evaluation.report import COLUMNS, Report, Row, evaluate, markdown, sweep
+from modeling_embinv.settings_embinv import SearchSettings
+from tests.hub.tiny_folder import new_tiny_inverter
 from tests.tiny_models import unit_vectors
 
 OURS = ["the cat sat on a mat today", "a b c d e", "completely different words here now", "one two three four five"]
@@ -89,6 +91,20 @@ def test_floors_see_no_right_vector(held_out):
     random = held_out.random_tokens()
     assert torch.equal(random.ids == END, held_out.input_ids == END)
     assert held_out.measure(random).means()["token F1"] < 20
+
+
+def test_a_search_gives_the_blind_floor_no_vector(encoder):
+    """Candidates of a blind model were ranked by the right vector, and the floor came out as high as the method."""
+    torch.manual_seed(0)
+    model = new_tiny_inverter(encoder.tokenizer, embedding_dim=384)
+    held, _ = HeldOut.of_texts(model, encoder.tokenizer, encoder, ["a red kite", "two men talk", "the sea"])
+    search = {"num_candidates": 8, "num_corrections": 1, "candidate_temperature": 1.0}
+    assert len(set(held.invert(feedback="encoder", **search).texts)) > 1
+    blind = held.null_condition(feedback="encoder", **search)
+    assert len(set(blind.texts)) == 1 and blind.texts == held.null_condition().texts
+    assert blind.feedback_calls == 0
+    model.generation_config.search = SearchSettings(num_candidates=8)  # the checkpoint's own settings search
+    assert held.null_condition().texts == blind.texts
 
 
 def test_nearest_training_text_is_the_nearest_over_all_chunks(held_out):

@@ -14,7 +14,7 @@ from modeling_embinv.likelihood_embinv import token_log_likelihood
 from modeling_embinv.sampler_embinv import Sampler
 from modeling_embinv.search_embinv import ClosedLoop, Judge, Targets, repeated
 from modeling_embinv.settings_embinv import SearchSettings
-from tests.tiny_models import END, MASK, VOCAB, awaken, bag_of_tokens, texts, tiny_model, unit_vectors
+from tests.tiny_models import END, MASK, PAD, VOCAB, awaken, bag_of_tokens, texts, tiny_model, unit_vectors
 
 OPEN = torch.full((2, 12), MASK)
 
@@ -65,6 +65,34 @@ def test_known_tokens_of_a_draft_stay():
     assert (output.sequences != MASK).all()
     with pytest.raises(ValueError, match="draft_ids must have shape"):
         model.generate(vectors, draft_ids=draft[:, :5])
+
+
+@pytest.mark.parametrize("strategy", ["confidence", "sequential", "euler", "euler_remask", "two_stage", "autoregressive"])
+@pytest.mark.parametrize("open_places", [(3,), (0, 2, 5)])
+def test_all_that_is_known_stays_whatever_the_strategy(strategy, open_places):
+    """Strategies that mask doubtful tokens again masked the given ones, and wrote others in their place."""
+    model = awaken(tiny_model(num_condition_tokens=2, causal_share=0.5))
+    draft = torch.randint(4, VOCAB, (6, 12), generator=torch.Generator().manual_seed(0))
+    draft[:, 8:] = END
+    draft[:, list(open_places)] = MASK
+    output = model.generate(unit_vectors(6), draft_ids=draft, strategy=strategy, num_steps=4)
+    known = (draft != MASK) & (draft != END)
+    assert torch.equal(output.sequences[known], draft[known]) and (output.confidence[known] == 1).all()
+    assert ((output.sequences == END).sum(dim=1) == 1).all() and (output.sequences[:, 8] == END).all()
+
+
+def test_what_stands_behind_the_end_of_a_draft_is_no_word():
+    """Texts that `generate` had returned, padding behind their end, came back different as drafts of its own."""
+    model, vectors = awaken(tiny_model()), unit_vectors(2)
+    draft = torch.randint(4, VOCAB, (2, 12), generator=torch.Generator().manual_seed(0))
+    draft[:, 6:], draft[:, 1] = END, MASK
+    for behind in (PAD, MASK, 9):
+        other = draft.clone()
+        other[:, 7:] = behind
+        for more in ({}, {"num_candidates": 4, "feedback": bag_of_tokens([])}):
+            expected, found = (model.generate(vectors, draft_ids=ids, **more) for ids in (draft, other))
+            assert torch.equal(expected.sequences, found.sequences)
+            assert torch.equal(expected.confidence, found.confidence)
 
 
 @pytest.mark.parametrize("strategy", ["confidence", "sequential", "euler", "two_stage", "autoregressive"])
@@ -376,6 +404,26 @@ def test_a_search_fills_a_draft():
     assert output.confidence.shape == text.shape and (output.confidence[0, 10:] == 0).all()
     alone = model.fill(vectors[:1], [draft[0, :9].tolist()], feedback=bag_of_tokens([])).texts[0]
     assert kept[0, :9].tolist() == list(alone.ids)
+
+
+def test_a_search_of_drafts_knows_the_calls_settings():
+    """Tokens that must not be written were, and a row without a gap ended the whole batch."""
+    model, vectors = awaken(tiny_model()), unit_vectors(2)
+    draft = torch.tensor([[5, MASK, 7, *[END] * 9], [5, 6, 7, *[END] * 9]])
+    settings = {"draft_ids": draft, "feedback": bag_of_tokens([]), "num_candidates": 4}
+    output = model.generate(vectors, **settings)
+    assert output.sequences[1, :4].tolist() == [5, 6, 7, END] and (output.confidence[1, :4] == 1).all()
+    whole = bag_of_tokens([])(draft[1:])
+    assert torch.allclose(output.cosine[1:], torch.nn.functional.cosine_similarity(whole, vectors[1:]))
+    blank = draft.flip(0)
+    blank[1, :3] = MASK
+    with pytest.raises(ValueError, match="text 1 is nothing but gaps"):
+        model.generate(vectors, **{**settings, "draft_ids": blank})
+    word = int(output.sequences[0, 1])
+    assert int(model.generate(vectors, suppress_tokens=[word], **settings).sequences[0, 1]) != word
+    with pytest.warns(UserWarning, match="length") as warned:
+        model.generate(2 * vectors, **settings)
+    assert len(warned) == 1
 
 
 @pytest.mark.parametrize(
