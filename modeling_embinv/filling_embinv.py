@@ -117,7 +117,7 @@ class FillingMixin:
         suppressed: Sequence[int] | None,
         on_step: Callable[[list[FilledText]], None] | None = None,
     ) -> FillingOutput:
-        """`fill` once its arguments are checked: `rows` number the texts, and `suppressed` tokens are never written."""
+        """`fill` once its arguments are checked: `rows` number the texts; `suppressed` tokens are never written."""
         reach, canvas = self.config.longest_judged, self.config.max_sequence_length - 1
         redacted = [reader.read(text, row) for row, text in zip(rows, given, strict=True)]
         if isinstance(feedback, str):

@@ -216,7 +216,8 @@ class EmbInvGenerationMixin(FingerprintMixin, GenerationConfigMixin):
             draft_ids = check_draft(draft_ids, shape, self.config.vocab_size, self.config.eos_token_id)
         judge, scout = self._judges(config.search, feedback, tokenizer)
         if search and draft_ids is not None:
-            assert feedback is not None and judge is not None  # as checked above
+            assert feedback is not None  # as checked above
+            assert judge is not None
             return self._filled(embeddings, draft_ids.to(self.device), config, judge, feedback, tokenizer, streamer)
         if search and len(embeddings):
             return self._closed_loop(Targets.of(embeddings, generator), config, streamer, judge, scout, on_round)

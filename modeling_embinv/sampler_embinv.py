@@ -42,7 +42,7 @@ class Sampler:
     barred_ids: (B, L), a token that a position must not get, −1 for none.
     hypothesis: what the texts correct, with strategy "autoregressive" and without guidance.
     favoured: words that get a bonus, with strategy "autoregressive" and without beams.
-    keeps_draft: whether the draft's tokens stay, and no end may be written before one; edits of a search may be cut so.
+    keeps_draft: whether the draft's tokens stay, and no end is written before one; edits of a search may be cut so.
 
     no_end: (B, L) bool, positions that must not get an end token. fixed: (B, L) bool, those that stay; None for none.
     """

@@ -163,7 +163,7 @@ class HeldOut:
         return self.invert(self.embeddings.roll(1, dims=0), **settings)
 
     def null_condition(self, **settings: Any) -> Recovered:
-        """Floor: the model reads no vector: fluent, but blind. Nor does it search, as the judge would know the vector."""
+        """Floor: the model reads no vector: fluent, but blind. It does not search: a judge would know the vector."""
         dropped = {*SearchSettings.table(), "search", "feedback", "guidance_scale"}
         plain = {name: value for name, value in settings.items() if name not in dropped}
         return self.invert(**plain, search=SearchSettings(), guidance_scale=0.0)

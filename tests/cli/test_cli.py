@@ -231,7 +231,7 @@ def test_evaluate_sweeps_and_knows_the_training_text(capsys, checkpoint, tmp_pat
 
 def test_evaluate_takes_the_pairs_that_were_asked_for(capsys, checkpoint, tmp_path):
     """Texts that fill their canvas passed for shorter ones; folders and files of one name became one part."""
-    words = "red kite flies over the old town and the sea".split()
+    words = ["red", "kite", "flies", "over", "the", "old", "town", "and", "the", "sea"]
     results = tmp_path / "scores.json"
     for folder in ("a", "b"):
         lines = [" ".join(words[:count]) for count in range(1, len(words) + 1)]

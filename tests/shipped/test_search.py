@@ -17,6 +17,7 @@ from modeling_embinv.settings_embinv import SearchSettings
 from tests.tiny_models import END, MASK, PAD, VOCAB, awaken, bag_of_tokens, texts, tiny_model, unit_vectors
 
 OPEN = torch.full((2, 12), MASK)
+STRATEGIES = ["confidence", "sequential", "euler", "euler_remask", "two_stage", "autoregressive"]
 
 
 def test_edits_leave_a_text():
@@ -67,7 +68,7 @@ def test_known_tokens_of_a_draft_stay():
         model.generate(vectors, draft_ids=draft[:, :5])
 
 
-@pytest.mark.parametrize("strategy", ["confidence", "sequential", "euler", "euler_remask", "two_stage", "autoregressive"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("open_places", [(3,), (0, 2, 5)])
 def test_all_that_is_known_stays_whatever_the_strategy(strategy, open_places):
     """Strategies that mask doubtful tokens again masked the given ones, and wrote others in their place."""
