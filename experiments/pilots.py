@@ -154,7 +154,7 @@ def updates_for(config: TrainingConfig, operations: float) -> tuple[int, dict]:
     masked, causal = update_operations(load_inverter(config.init_from)[0], config)
     updates = causal_updates = 0
     while (updates - causal_updates) * masked + causal_updates * causal < operations:
-        causal_updates += kind_of_update(config.causal_share, 0.0, config.seed, updates) == "causal"
+        causal_updates += kind_of_update(config.shares[0], 0.0, config.seed, updates) == "causal"
         updates += 1
     teraflop = ((updates - causal_updates) * masked + causal_updates * causal) / 1e12
     return updates, {"updates": updates, "causal_updates": causal_updates, "teraflop": teraflop}

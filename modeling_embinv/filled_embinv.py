@@ -134,6 +134,8 @@ class Finish:
         for index, gap in enumerate(text.gaps):
             filling, shares = best.fillings[index], self._shares(tried, weights, index)
             chances = self._chances(shares, filling, len(text.gaps), best.cosine, num_tokens)
+            if best.cosine < EXACT:  # what the tokenizer would not write is never right
+                chances |= {one: 0.0 for one in shares if (index, one) in search.misspelt}
             others = sorted((one for one in shares if one != filling), key=lambda one: -shares[one])
             alternatives = tuple(
                 Alternative(gap.word(self.tokenizer, one), one, cosines[index][one], chances[one])
@@ -143,7 +145,8 @@ class Finish:
             gaps.append(FilledGap(*known, alternatives))
         whole = "" if self.tokenizer is None else text.text(self.tokenizer, best.fillings)
         verdict = self._verdict(search, gaps, cosines)
-        return FilledText(whole, tuple(text.ids(best.fillings)), tuple(gaps), best.cosine, verdict)
+        ids = tuple(text.judged_ids(self.tokenizer, best.fillings))
+        return FilledText(whole, ids, tuple(gaps), best.cosine, verdict)
 
     @staticmethod
     def _cosines(ranked: Sequence[Hypothesis], gap: int) -> dict[Filling, float]:

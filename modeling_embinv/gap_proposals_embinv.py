@@ -54,7 +54,7 @@ class WindowDenoiser:
             columns[index] = position - start
         device, config = vectors.device, self.model.config
         canvas, columns = canvas.to(device), columns.to(device)
-        log_p = torch.empty(len(rows), config.vocab_size, device=device)
+        log_p = torch.empty(len(rows), config.vocab_size, device=device, dtype=torch.float32)
         self.num_forward_passes += 1
         for length, part in shortest_canvases(canvas, self.end, config.canvas_lengths or ()):
             noised = canvas[part, :length]

@@ -71,8 +71,8 @@ class GapSearch:
         judge: ranks texts and has the last word. scout: the surrogate beside an encoder that judges, see
             `TextSearch.rehearsal` and `has_scout`; None leaves it out, and the encoder embeds what the denoiser
             proposes.
-        are_canonical: of whole texts, whether their tokens are those that the tokenizer gives them; others can never
-            be right.
+        are_canonical: of texts, () standing for a gap that is not looked at, whether their tokens are those that the
+            tokenizer gives them; others can never be right.
         climbs: candidates that need no denoiser: which searches they are for, and what gives them.
     """
 
@@ -93,7 +93,7 @@ class GapSearch:
         self.start([search for search in searches if search.rehearsal is None])
         self._rehearse(searches, on_step)
         for sweep in range(self.settings.num_sweeps):
-            before = [search.best.score for search in searches]
+            before = [search.standing for search in searches]
             for step in range(max(len(search.order) for search in searches)):
                 active = [(one, one.order[step]) for one in searches if step < len(one.order) and not one.is_done]
                 if active:
@@ -102,11 +102,11 @@ class GapSearch:
                         on_step()
             for climb in self.climbs:
                 self._climb(searches, climb)
-            for search, score in zip(searches, before, strict=True):
+            for search, standing in zip(searches, before, strict=True):
                 # if the vector belongs to another text, neither more proposals nor more sweeps can help
                 is_unrelated = search.best.cosine < UNRELATED
                 search.is_done |= search.best.cosine < (UNRELATED if sweep else HOPELESS)
-                if search.best.score <= score:
+                if search.standing <= standing:
                     search.is_done |= search.stop_cosine is None or search.width > 1 or is_unrelated
                     search.width = WIDER
             if all(search.is_done for search in searches):
@@ -138,7 +138,7 @@ class GapSearch:
         alone = GapSearch(self.proposer, self.settings, self.scout, None, self.are_canonical, self.climbs)
         alone.run([rehearsal for _, rehearsal in pairs], on_step)
         for search, rehearsal in pairs:
-            search.order = rehearsal.order
+            search.order, search.misspelt = rehearsal.order, rehearsal.misspelt
             search.scouted = {fillings: one.vector for fillings, one in rehearsal.tried.items()}
         self._check([(search, [one.best, *one.runners_up()]) for search, one in pairs])
         self._check([(search, one.ranked[: self.settings.num_checked]) for search, one in pairs if not search.is_done])
@@ -178,6 +178,7 @@ class GapSearch:
                 seconds.append((search, state, gap, second))
         whole = [(search, tuple(state)) for search, state in pairs]
         whole += [(search, spliced(tuple(state), gap, gap + 1, second)) for search, state, gap, second in seconds]
+        self._spell(whole)
         texts = {}
         for search, proposals in whole:
             fillings, log_p = zip(*proposals, strict=True)
@@ -186,6 +187,19 @@ class GapSearch:
         for search in searches:
             search.rank(self.settings.num_beams)
 
+    def _spell(self, guesses: Sequence[tuple[TextSearch, Sequence[Proposal]]]) -> None:
+        """Note which guesses are misspelt, each by itself: one that is must not rule out its neighbours."""
+        found = {}
+        for search, proposals in guesses:
+            for gap, (filling, _) in enumerate(proposals):
+                found[id(search), gap, filling] = search
+        alone = []
+        for (_, gap, filling), search in found.items():
+            alone.append((search.text, spliced(((),) * len(search.text.gaps), gap, gap + 1, filling)))
+        for ((_, gap, filling), search), keep in zip(found.items(), self.are_canonical(alone), strict=True):
+            if not keep:
+                search.misspelt.add((gap, filling))
+
     def _masked(self, search: TextSearch) -> list[Proposal]:
         """All gaps masked, each as short as it may be."""
         gaps = search.text.gaps
@@ -193,7 +207,10 @@ class GapSearch:
         return [((self.mask,) * gap.shortest, 0.0) for gap in gaps]
 
     def _top(self, jobs: list[tuple[TextSearch, list[Proposal], int]]) -> list[tuple[Proposal, Proposal]]:
-        """The two likeliest fillings of a gap of each state, their tokens taken one by one; of a list any two."""
+        """The two likeliest fillings of a gap of each state, their tokens taken one by one.
+
+        Of a list a shortest entry, so that the text fits with the longest one in another gap, and any other.
+        """
         rows, positions, vectors, allowed = [], [], [], []
         for search, state, gap in jobs:
             fillings = [filling for filling, _ in state]
@@ -211,7 +228,8 @@ class GapSearch:
             columns = [next(chosen) for _ in state[gap][0]]
             best, second = (tuple(token[rank] for token, _ in columns) for rank in (0, 1))
             if listed := list(search.text.gaps[gap].choices or ()):
-                best, second = listed[0], listed[-1]
+                best = min(listed, key=len)
+                second = next((one for one in reversed(listed) if one != best), best)
             totals = [sum(value[rank] for _, value in columns) for rank in (0, 1)]
             result.append(((best, totals[0]), (second, totals[1])))
         return result
@@ -252,12 +270,15 @@ class GapSearch:
         return [Job(search, gap, one, is_open, count * search.width) for one in search.beam]
 
     def _first(self, search: TextSearch, candidates: dict[Fillings, Candidate], count: int) -> list[Candidate]:
-        """The first candidates by priority, without those whose tokens the tokenizer would not give their text."""
+        """The first candidates by priority, without those whose tokens the tokenizer would not give their text.
+
+        What stands in a gap that no step has filled yet is a guess, which does not count.
+        """
         ranked = sorted(candidates.values(), key=lambda one: -one.priority)
         first: list[Candidate] = []
         for start in range(0, len(ranked), count):
             part = ranked[start : start + count]
-            texts = [(search.text, one.fillings) for one in part]
+            texts = [(search.text, search.without_guesses(one.fillings)) for one in part]
             first += [one for one, keep in zip(part, self.are_canonical(texts), strict=True) if keep]
             if len(first) >= count:
                 break

@@ -69,7 +69,8 @@ class Surrogate(nn.Module):
 
     def reader(self, trunk: Trunk) -> Callable[..., Tensor]:
         """The trunk's forward pass with the changes as they are now, put together once for many calls."""
-        if self._merged and self.start.is_cpu and not torch.is_grad_enabled():
+        is_float = self.start.is_cpu and self.start.dtype == torch.float32  # as what `merge` made
+        if self._merged and is_float and not torch.is_grad_enabled():
             return self._merged[0]
         short = trunk.first_layers(self.depth)
         weights = self._weights(short)

@@ -35,6 +35,20 @@ def check_causal(config: Any) -> None:
         )
 
 
+def check_length(model: Any, length: int, num_unread: int = 0) -> None:
+    """Raises EmbInvError for texts of more tokens than the trunk's table of positions holds behind the condition's.
+
+    num_unread: tokens of each text that are no input, and take no position.
+    """
+    table = getattr(model.trunk.embeddings, "position_embeddings", None)
+    if table is None:  # rotary positions have no end
+        return
+    first = model.trunk.embeddings.first_position + model.config.num_condition_tokens
+    most = table.num_embeddings - first + num_unread
+    if length > most:
+        raise EmbInvError(f"texts of {length} tokens are too long: this model reads {most} at most.")
+
+
 def check_corrector(config: Any) -> None:
     """Raises EmbInvError for a model that never learned to correct."""
     if not config.correction_share:
@@ -69,13 +83,15 @@ class CausalMixin:
             (B,) float32. The probabilities of all rows of L tokens, the empty text among them, sum to 1.
 
         Raises:
-            EmbInvError: for a model that was not trained from left to right.
+            EmbInvError: for a model that was not trained from left to right, and for texts that are too long for its
+                table of positions.
         """
         check_causal(self.config)
         if not len(ids):
-            return torch.zeros(0, device=ids.device)
+            return torch.zeros(0, device=ids.device, dtype=torch.float32)
         text = text_positions(ids, self.config.eos_token_id)
         width = int(text.sum(dim=1).max())
+        check_length(self, width, num_unread=1)  # nothing is predicted from the last token
         ids, text = ids[:, :width], text[:, :width]
         positions = text.flatten().nonzero().squeeze(1)
         losses = self(ids, embeddings, None, positions=positions, targets=ids.flatten()[positions], causal=True).losses

@@ -14,6 +14,7 @@ from transformers import initialization as init
 
 from .causal_embinv import PLAINLY
 from .causal_embinv import check_corrector
+from .causal_embinv import check_length
 from .conditioning_embinv import Condition
 from .conditioning_embinv import Hypothesis
 from .sampler_embinv import Sampler
@@ -78,8 +79,10 @@ class CorrectionMixin:
             (B, L) int64, texts with end tokens behind them.
 
         Raises:
-            EmbInvError: for a model without a corrector.
+            EmbInvError: for a model without a corrector, and for texts that are too long for its table of positions.
         """
+        check_corrector(self.config)
+        check_length(self, hypothesis_ids.shape[1])
         hypothesis = Hypothesis(hypothesis_ids, hypothesis_vectors)
         return write_plainly(self, embeddings, hypothesis_ids.shape[1], temperature, generator, hypothesis)
 

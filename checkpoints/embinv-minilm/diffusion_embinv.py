@@ -124,7 +124,8 @@ class Canvas:
     ) -> "Canvas":
         """The canvas that writing starts from."""
         ids = torch.full((batch_size, length), mask_token_id, device=device)
-        return cls(ids, torch.zeros(batch_size, length, device=device), mask_token_id, end_token_id)
+        confidence = torch.zeros(batch_size, length, device=device, dtype=torch.float32)  # whatever torch's default is
+        return cls(ids, confidence, mask_token_id, end_token_id)
 
     def filled(self, ids: Tensor) -> "Canvas":
         """The canvas `ids` (B, L), sure of all that is not [MASK]."""

@@ -151,7 +151,7 @@ class Beams:
     @classmethod
     def of(cls, canvas: Canvas) -> "Beams":
         """One empty hypothesis for each text of a canvas."""
-        score = torch.zeros(len(canvas.ids), 1, device=canvas.ids.device)
+        score = torch.zeros(len(canvas.ids), 1, device=canvas.ids.device, dtype=torch.float32)
         return cls(canvas.ids[:, None].clone(), canvas.confidence[:, None].clone(), score)
 
     @classmethod

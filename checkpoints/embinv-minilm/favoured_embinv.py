@@ -30,4 +30,4 @@ class Favoured(NamedTuple):
         number = same.tril(-1).sum(dim=2)  # of a word: how often it stands further left
         used = (self.ids[:, :, None] == written[:, None, :]).sum(dim=2)
         is_next = (self.ids >= 0) & (number == used)  # one of equal words, so that none gets the bonus twice
-        return logits.float().scatter_add_(1, self.ids.clamp_min(0), is_next * self.bonus[:, None])
+        return logits.float().scatter_add_(1, self.ids.clamp_min(0), (is_next * self.bonus[:, None]).float())

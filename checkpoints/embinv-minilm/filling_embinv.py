@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .errors_embinv import EmbInvError
+from .errors_embinv import shown
 from .filled_embinv import LONGEST
 from .filled_embinv import NATS
 from .filled_embinv import FilledText
@@ -79,8 +80,8 @@ class FillingMixin:
             feedback: what judges whole texts: "surrogate", or the encoder, N texts → (N, D); without a tokenizer its
                 ids (N, L) → (N, D).
             marks: names of `MARKS`, or marks as they stand in the texts; all of `MARKS` by default.
-            choices: the only words that a mark may hide, by the word in the mark: {"NAME": ["Anna", "Li"]}; "" for
-                marks without a word.
+            choices: the only words that a mark may hide, by the words in the mark, in any case, as {"NAME": ["Anna",
+                "Li"], "FIRST NAME": ["Bob"]}; "" for marks without a word.
             num_tokens: tokens of every gap where that is known; from 1 to `max_gap_tokens` are tried by default.
             on_step: called after each gap of a sweep with the texts as they are filled so far.
             first_row: number of the first text, for errors to name.
@@ -96,11 +97,15 @@ class FillingMixin:
         if feedback is None:
             raise EmbInvError('fill needs feedback: "surrogate", or an encoder to check the texts by.')
         check_feedback(feedback, tokenizer)
+        if on_step is not None and not callable(on_step):
+            raise EmbInvError(f"on_step must be a function of the texts so far, got {shown(on_step)}.")
         given = check_texts(texts, len(vectors))
         search = FillSettings.of(**settings)
-        reader = GapReader(
-            tokenizer, self.config.mask_token_id, marks, choices or {}, search.max_gap_tokens, num_tokens
-        )
+        mask, vocab_size = self.config.mask_token_id, self.config.vocab_size
+        reader = GapReader(tokenizer, mask, marks, choices or {}, search.max_gap_tokens, num_tokens, vocab_size)
+        if given and (unused := set(reader.choices) - set(reader.choices_for(given))):
+            names, last = ", ".join(map(repr, sorted(unused))), first_row + len(given) - 1
+            warnings.warn(f"choices for {names}: no mark of texts {first_row} to {last} has this word.", stacklevel=2)
         suppressed = self.generation_config.suppress_tokens
         rows = range(first_row, first_row + len(given))
         return self._searched(vectors, given, rows, tokenizer, feedback, reader, search, suppressed, on_step)
@@ -117,12 +122,13 @@ class FillingMixin:
         suppressed: Sequence[int] | None,
         on_step: Callable[[list[FilledText]], None] | None = None,
     ) -> FillingOutput:
-        """`fill` once its arguments are checked: `rows` number the texts, and `suppressed` tokens are never written."""
+        """`fill` once its arguments are checked: `rows` number the texts; `suppressed` tokens are never written."""
         reach, canvas = self.config.longest_judged, self.config.max_sequence_length - 1
         redacted = [reader.read(text, row) for row, text in zip(rows, given, strict=True)]
         if isinstance(feedback, str):
             for row, text in zip(rows, redacted, strict=True):
                 check_reach(text, row, reach)
+                _warn_of_long_choices(text, row, reach)
         # put together once: without merged weights each call of `embedder` multiplies all its matrices
         embed = self.embedder() if isinstance(feedback, str) or self.surrogate is not None else None
         judge, scout = self._text_judges(feedback, tokenizer, embed)
@@ -130,15 +136,17 @@ class FillingMixin:
 
         def begun(text: RedactedText, vector: Tensor, kind: str) -> TextSearch:
             most = reach if kind == "surrogate" else None
+            text = text.within(most) if most is not None else text
             can_fill, stop = [allowed[gap.kind] for gap in text.gaps], self._stop_cosine(kind, text)
             weight = search.likelihood_weight * min(1.0, canvas / text.num_tokens_at_least) ** 2
             return TextSearch(text, vector, can_fill, most, weight, stop)
 
         searches = [begun(text, vector, judge.kind) for text, vector in zip(redacted, vectors, strict=True)]
         for one in searches:
-            one.has_scout = scout is not None and one.text.num_tokens_at_least <= reach
+            # it chooses among all that the encoder may be given; its own search is of texts that fit
+            one.has_scout = scout is not None and one.text.num_tokens_at_most <= reach
             # of longer texts its cosine says too little for the seconds that its own search takes
-            if one.has_scout and one.text.num_tokens_at_least <= LONGEST * canvas:
+            if scout is not None and one.text.num_tokens_at_least <= min(reach, LONGEST * canvas):
                 one.rehearsal = begun(one.text, one.target, "surrogate")
         finishes = {kind: self._finisher(tokenizer, kind) for kind in NATS}
 
@@ -203,14 +211,14 @@ class FillingMixin:
         """The judge that `feedback` is, and the surrogate, `embed`, as the scout of an encoder."""
         surrogate = None
         if embed is not None:
-            surrogate = TextJudge(lambda items: embed(self._canvases(items)), "surrogate")
+            surrogate = TextJudge(lambda items: embed(self._canvases(items, tokenizer)), "surrogate")
         if isinstance(feedback, str):  # "surrogate", the one word that `check_feedback` allows
             assert surrogate is not None  # `embedder` refuses a model without one
             return surrogate, None
 
         def by_encoder(items: list[tuple[RedactedText, Fillings]]) -> Tensor:
             if tokenizer is None:
-                inputs: Any = self._canvases(items)
+                inputs: Any = self._padded([text.ids(fillings) for text, fillings in items])
             else:
                 inputs = [text.text(tokenizer, fillings) for text, fillings in items]
             return checked_feedback(feedback, inputs, len(inputs), self.config.embedding_dim)
@@ -231,9 +239,11 @@ class FillingMixin:
         """Whether the canvas does not hold a text."""
         return text.num_tokens_at_least >= self.config.max_sequence_length
 
-    def _canvases(self, items: list[tuple[RedactedText, Fillings]]) -> Tensor:
-        """(N, L) ids of whole texts, ends behind them."""
-        return self._padded([text.ids(fillings) for text, fillings in items])
+    def _canvases(self, items: list[tuple[RedactedText, Fillings]], tokenizer: Any) -> Tensor:
+        """(N, L) ids of whole texts as the surrogate judges them, ends behind them."""
+        # letters around a gap that are tokenized again may be a token or two more than were counted
+        most = self.config.longest_judged
+        return self._padded([text.judged_ids(tokenizer, fillings)[:most] for text, fillings in items])
 
     def _padded(self, rows: list[list[int]]) -> Tensor:
         ids = torch.full((len(rows), max(map(len, rows)) + 1), self.config.eos_token_id)
@@ -264,3 +274,16 @@ def check_reach(text: RedactedText, row: int, most: int) -> None:
             f"text {row} has at least {text.num_tokens_at_least} tokens; the surrogate judges {most} at most: "
             "give the encoder as feedback."
         )
+
+
+def _warn_of_long_choices(text: RedactedText, row: int, most: int) -> None:
+    """Warns of entries of lists that are not tried, as the text with them would have more than `most` tokens."""
+    kept = text.within(most).gaps
+    for gap, short in zip(text.gaps, kept, strict=True):
+        if left_out := len(gap.choices or ()) - len(short.choices or ()):
+            count = f"{left_out} of the {len(gap.choices or ())} choices for {gap.mark}"
+            warnings.warn(
+                f"text {row}: {count} are left out: with them it has more than the {most} tokens that the surrogate "
+                "judges; give the encoder as feedback.",
+                stacklevel=4,
+            )

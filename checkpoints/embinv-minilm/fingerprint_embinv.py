@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .errors_embinv import EmbInvError
+from .errors_embinv import shown
 from .inputs_embinv import as_rows
 from .inputs_embinv import check_embeddings
 from .vectors_embinv import are_whole
@@ -51,7 +53,15 @@ class Fingerprint:
         Raises:
             EmbInvError: for a text that holds no fingerprint.
         """
-        values = torch.frombuffer(bytearray(base64.b64decode(text, validate=True)), dtype=torch.float16).float()
+        try:
+            halves = bytearray(base64.b64decode(text, validate=True))
+            values = torch.frombuffer(halves, dtype=torch.float16).float()
+        except (TypeError, ValueError):  # of base64, and of torch for no bytes or an odd number of them
+            values = torch.empty(0)
+        if not len(values) or len(values) % 2 or not values.isfinite().all():
+            raise EmbInvError(
+                f"encoder_fingerprint must be Base64 of `Fingerprint.to_text`, or null, got {shown(text)}."
+            )
         mean, deviation = values.chunk(2)
         return cls(mean, deviation.square())
 
@@ -66,7 +76,14 @@ class Fingerprint:
         return float(((vectors - self.mean).square() / variance).mean())
 
     def mismatch(self, vectors: Tensor) -> str | None:
-        """What vectors (N, D), as they came, look like when they are not this encoder's; None when they fit."""
+        """What vectors (N, D), as they came, look like when they are not this encoder's; None when they fit.
+
+        Raises:
+            EmbInvError: for vectors of another width than the fingerprint's.
+        """
+        if vectors.shape[1] != len(self.mean):
+            own, width = len(self.mean), vectors.shape[1]
+            raise EmbInvError(f"encoder_fingerprint is of vectors of {own} numbers, these have {width}.")
         rows = vectors.detach().double().cpu().numpy()
         unit, lengths = unit_rows(rows)
         if self.spread(torch.from_numpy(unit)) > LARGEST_SPREAD:
@@ -90,7 +107,8 @@ class FingerprintMixin:
         A first test, by the fingerprint in the configuration; without one, or for no vectors, it says nothing.
 
         Raises:
-            EmbInvError: as `generate`, for vectors of another width, NaN, infinite or all-zero ones.
+            EmbInvError: as `generate`, for vectors of another width, NaN, infinite or all-zero ones, and where the
+                configuration's fingerprint is none of such vectors.
         """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that they are normalised is for `generate` to say
@@ -105,3 +123,7 @@ class FingerprintMixin:
         looks = Fingerprint.from_text(self.config.encoder_fingerprint).mismatch(vectors)
         encoder = self.config.encoder_id or "one encoder"
         return looks and f"this model inverts vectors of {encoder}; these look like {looks}."
+
+    def _mismatch_by_length(self, embeddings: Any, unit: Tensor) -> str | None:
+        """What only the lengths of vectors tell: `generate` and `fill` say the rest of `unit` (N, D), their rows."""
+        return None if self._mismatch(unit, unit.shape) else self._mismatch(embeddings, unit.shape)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -44,6 +45,8 @@ class Gap:
         lengths: numbers of tokens that the hidden words may have.
         choices: the only fillings that are allowed, with their spelling; None for any.
         literal: the mark's own tokens, as it may be part of the text by chance; none where token ids were given.
+        is_apart: whether words there may change the tokens of the text around, as those of £▇▇▇ and of the "th" of
+            ▇▇▇th. What judges token ids is then given those of the whole text.
     """
 
     mark: str = ""
@@ -52,18 +55,31 @@ class Gap:
     lengths: tuple[int, ...] = (1,)
     choices: Mapping[Filling, str] | None = None
     literal: Filling = ()
+    is_apart: bool = False
 
     @property
     def shortest(self) -> int:
         """Tokens that are hidden at least."""
         return min(self.lengths) if self.choices is None else min(map(len, self.choices))
 
+    @property
+    def longest(self) -> int:
+        """Tokens that are tried at most, those of the mark itself among them."""
+        return max(len(self.literal), *(self.lengths if self.choices is None else map(len, self.choices)))
+
     def word(self, tokenizer: Any, filling: Filling) -> str:
         """A filling as text, without spaces around it; a literal one is the mark. Empty without a tokenizer."""
         if filling == self.literal or tokenizer is None:
             return self.mark
         listed = (self.choices or {}).get(filling)
-        return decode(tokenizer, [filling])[0].strip() if listed is None else listed
+        return _spelled(tokenizer, filling) if listed is None else listed
+
+
+def _spelled(tokenizer: Any, filling: Filling) -> str:
+    """Tokens as text; the mark of one that goes on with the word before it, as ## of ##35, is no part of the text."""
+    model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
+    continuation = getattr(model, "continuing_subword_prefix", None) or ""
+    return decode(tokenizer, [filling])[0].strip().removeprefix(continuation)
 
 
 @dataclass(frozen=True)
@@ -85,6 +101,21 @@ class RedactedText:
         """Tokens of the whole text if every gap is as short as it may be."""
         return sum(map(len, self.pieces)) + sum(gap.shortest for gap in self.gaps)
 
+    @property
+    def num_tokens_at_most(self) -> int:
+        """Tokens of the longest text that is tried."""
+        return sum(map(len, self.pieces)) + sum(gap.longest for gap in self.gaps)
+
+    def within(self, most: int) -> "RedactedText":
+        """The same text, without the entries of lists that would make it longer than `most` tokens."""
+        spare, gaps = most - self.num_tokens_at_least, []
+        for gap in self.gaps:
+            choices = gap.choices
+            if choices is not None:
+                choices = {one: word for one, word in choices.items() if len(one) <= gap.shortest + spare}
+            gaps.append(replace(gap, choices=choices))
+        return replace(self, gaps=tuple(gaps))
+
     def ids(self, fillings: Sequence[Sequence[int]]) -> list[int]:
         """The token ids of the whole text with these fillings."""
         ids = list(self.pieces[0])
@@ -95,6 +126,15 @@ class RedactedText:
     def words(self, tokenizer: Any, fillings: Sequence[Filling]) -> list[str]:
         """Fillings as text."""
         return [gap.word(tokenizer, filling) for gap, filling in zip(self.gaps, fillings, strict=True)]
+
+    def unlisted(self, fillings: Sequence[Filling]) -> Fillings:
+        """The same with () for entries of lists and marks that stand for themselves."""
+        pairs = zip(self.gaps, fillings, strict=True)
+        return tuple(() if gap.choices is not None or one == gap.literal else one for gap, one in pairs)
+
+    def without_apart(self, fillings: Sequence[Filling]) -> Fillings:
+        """The same with () in the gaps that are apart."""
+        return tuple(() if gap.is_apart else one for gap, one in zip(self.gaps, fillings, strict=True))
 
     def has_literal(self, fillings: Sequence[Filling]) -> bool:
         """Whether one of the gaps holds its own mark."""
@@ -107,6 +147,14 @@ class RedactedText:
             return decode(tokenizer, [self.ids(fillings)])[0]
         words = self.words(tokenizer, fillings)
         return self.texts[0] + "".join(a + b for a, b in zip(words, self.texts[1:], strict=True))
+
+    def judged_ids(self, tokenizer: Any, fillings: Sequence[Filling]) -> list[int]:
+        """The token ids by which the whole text is judged."""
+        if not any(gap.is_apart for gap in self.gaps):
+            return self.ids(fillings)
+        whole = self.text(tokenizer, fillings)
+        ids: list[int] = tokenizer(whole, add_special_tokens=False, verbose=False)["input_ids"]
+        return ids
 
     def starts(self, fillings: Sequence[Sequence[int]]) -> list[int]:
         """The position of the first token of each gap."""
@@ -164,6 +212,7 @@ class TextSearch:
         beam: the best hypotheses, the best first. order: the gaps, the most certain first.
         width: factor of the number of proposals.
         open: the gaps that no step has filled yet: proposals for the others see [MASK] there.
+        misspelt: first guesses, by gap, whose tokens the tokenizer would not give their text: they are never right.
     """
 
     text: RedactedText
@@ -179,6 +228,7 @@ class TextSearch:
     beam: list[Hypothesis] = field(default_factory=list)
     order: list[int] = field(default_factory=list)
     open: set[int] = field(default_factory=set)
+    misspelt: set[tuple[int, Filling]] = field(default_factory=set)
     width: int = 1
     is_done: bool = False
 
@@ -192,9 +242,22 @@ class TextSearch:
         """Whether the judge takes the best hypothesis for the vector's own text."""
         return self.stop_cosine is not None and self.best.cosine >= self.stop_cosine
 
+    @property
+    def standing(self) -> tuple[bool, float]:
+        """Grows where the best hypothesis improves: any that can be right beats one that cannot."""
+        return not self.is_misspelt(self.best), self.best.score
+
+    def is_misspelt(self, one: Hypothesis) -> bool:
+        """Whether a hypothesis holds a misspelt guess; a text with exactly the vector is right all the same."""
+        return one.cosine < EXACT and not self.misspelt.isdisjoint(enumerate(one.fillings))
+
     def is_new(self, fillings: Fillings) -> bool:
         """Whether they were not tried and are not too long."""
         return fillings not in self.tried and (self.most is None or len(self.text.ids(fillings)) <= self.most)
+
+    def without_guesses(self, fillings: Fillings) -> Fillings:
+        """The same with () in the gaps that no step has filled yet."""
+        return tuple(() if gap in self.open else filling for gap, filling in enumerate(fillings))
 
     @property
     def ranked(self) -> list[Hypothesis]:
@@ -209,7 +272,13 @@ class TextSearch:
         return [one for one in found if one is not None]
 
     def rank(self, num_beams: int) -> None:
-        """Keep the best of what was tried; a text that the vector is exactly of ends the search."""
+        """Keep the best of what was tried; a text that the vector is exactly of ends the search.
+
+        Misspelt guesses are forgotten once all gaps are filled, unless there is nothing else.
+        """
+        if self.misspelt and not self.open:
+            spelt = {fillings: one for fillings, one in self.tried.items() if not self.is_misspelt(one)}
+            self.tried = spelt or self.tried
         self.beam = self.ranked[:num_beams]
         self.is_done |= self.best.cosine >= EXACT
 

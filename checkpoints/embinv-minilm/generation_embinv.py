@@ -16,6 +16,7 @@ from .conditioning_embinv import Hypothesis
 from .diffusion_embinv import Canvas
 from .diffusion_embinv import after_first
 from .errors_embinv import EmbInvError
+from .errors_embinv import shown
 from .favoured_embinv import Favoured
 from .fingerprint_embinv import FingerprintMixin
 from .generation_config_embinv import EmbInvGenerationConfig
@@ -202,6 +203,8 @@ class EmbInvGenerationMixin(FingerprintMixin, GenerationConfigMixin):
         search = config.search.is_search
         check_feedback(feedback, tokenizer)
         check_generator(generator)
+        if on_round is not None and not callable(on_round):
+            raise EmbInvError(f"on_round must be a function of a round, got {shown(on_round)}.")
         if streamer is not None:
             check_streamer(streamer, len(embeddings))
         if search and config.return_history:
@@ -216,7 +219,8 @@ class EmbInvGenerationMixin(FingerprintMixin, GenerationConfigMixin):
             draft_ids = check_draft(draft_ids, shape, self.config.vocab_size, self.config.eos_token_id)
         judge, scout = self._judges(config.search, feedback, tokenizer)
         if search and draft_ids is not None:
-            assert feedback is not None and judge is not None  # as checked above
+            assert feedback is not None  # as checked above
+            assert judge is not None
             return self._filled(embeddings, draft_ids.to(self.device), config, judge, feedback, tokenizer, streamer)
         if search and len(embeddings):
             return self._closed_loop(Targets.of(embeddings, generator), config, streamer, judge, scout, on_round)

@@ -47,7 +47,7 @@ class Targets:
 
     def draws(self, count: int, width: int) -> Tensor:
         """(B · count, width) uniform in [0, 1), `count` rows from each generator."""
-        rows = [torch.rand(count, width, generator=generator) for generator in self.generators]
+        rows = [torch.rand(count, width, generator=generator, dtype=torch.float32) for generator in self.generators]
         return torch.cat(rows).to(self.vectors.device)
 
 
@@ -68,7 +68,7 @@ class Hypotheses:
     @classmethod
     def of(cls, ids: Tensor, vectors: Tensor, cosine: Tensor) -> "Hypotheses":
         """Texts whose likelihood is not computed yet."""
-        return cls(ids, vectors, cosine, torch.zeros(ids.shape, device=ids.device), cosine)
+        return cls(ids, vectors, cosine, torch.zeros(ids.shape, device=ids.device, dtype=torch.float32), cosine)
 
     @classmethod
     def joined(cls, parts: list["Hypotheses"], dim: int) -> "Hypotheses":

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .diffusion_embinv import after_first
 from .errors_embinv import EmbInvError
+from .errors_embinv import is_whole
 from .errors_embinv import shown
 from .vectors_embinv import bad_rows
 from .vectors_embinv import has_unit_length
@@ -54,6 +55,8 @@ def check_embeddings(embeddings: Any, embedding_dim: int, first: int = 0) -> Ten
     Args:
         first: number of the first row, for errors to name.
     """
+    if not is_whole(first, 0):
+        raise EmbInvError(f"first_row must be a whole number of at least 0, got {shown(first)}.")
     if embeddings is None:
         raise EmbInvError(f"embeddings are missing: give vectors, (batch, {embedding_dim}).")
     rows = as_rows(embeddings, "embeddings")
@@ -120,9 +123,12 @@ def check_texts(texts: Any, count: int) -> list[Any]:
     """Redacted texts as a list; one text may come alone.
 
     Raises:
-        EmbInvError: for another number of texts than `count`, that of the vectors.
+        EmbInvError: for another number of texts than `count`, that of the vectors, and for what is no list.
     """
-    given = [texts] if isinstance(texts, str) else list(texts)
+    try:
+        given = [texts] if isinstance(texts, str) else list(texts)
+    except TypeError as error:
+        raise EmbInvError(f"texts must be redacted texts, one for each vector, got {shown(texts)}.") from error
     if len(given) != count:
         raise EmbInvError(f"each vector needs its text: got {count} vectors and {len(given)} texts.")
     return given
@@ -157,6 +163,8 @@ def check_generator(generator: Any) -> None:
 
 def check_feedback(feedback: Any, tokenizer: Any) -> None:
     """Raises EmbInvError for what can check no text, and for a tokenizer that cannot decode."""
+    if tokenizer is not None and not callable(getattr(tokenizer, "decode", None)):
+        raise EmbInvError(f"tokenizer must be this model's tokenizer, got {shown(tokenizer)}.")
     if feedback is None or (isinstance(feedback, str) and feedback == "surrogate"):
         return
     if callable(getattr(feedback, "encode", None)) and not isinstance(feedback, str):
@@ -166,8 +174,6 @@ def check_feedback(feedback: Any, tokenizer: Any) -> None:
             'feedback must be "surrogate", a function of texts that returns their vectors, or None, '
             f"got {shown(feedback)}."
         )
-    if tokenizer is not None and not callable(getattr(tokenizer, "decode", None)):
-        raise EmbInvError(f"tokenizer must be this model's tokenizer, got {shown(tokenizer)}.")
 
 
 def checked_feedback(feedback: Callable[[Any], Any], inputs: Any, count: int, embedding_dim: int) -> Tensor:

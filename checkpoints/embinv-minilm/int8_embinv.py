@@ -29,10 +29,10 @@ HAS_BFLOAT16 = any(torch.cpu.get_capabilities().get(name, False) for name in ("a
 
 
 class RoundedLinear(Linear):
-    """A linear layer whose product takes rounded weights when nothing needs its gradient.
+    """A linear layer whose product takes rounded weights when nothing needs its gradient, and inputs are in float32.
 
     Weights are rounded once. The float weight keeps its name and serves whoever needs it: training, `functional_call`
-    with other weights, saving, another device.
+    with other weights, saving, another device or precision.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -48,11 +48,16 @@ class RoundedLinear(Linear):
         raise NotImplementedError
 
     def _pack(self) -> None:
-        self._packed, self._packed_from = self._rounded(), (self.weight, self.weight._version)
+        self._packed = self._rounded()
+        # the values are held, too: else others may come to lie where they lay
+        self._packed_from = [
+            (name, weight, weight.detach(), None if weight.is_inference() else weight._version)
+            for name, weight in self.named_parameters()
+        ]
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and other processes, to which PyTorch cannot send packed weights: they are packed again there."""
-        return {**self.__dict__, "_packed": None, "_packed_from": (None, 0), "_was_stale": self._stale}
+        return {**self.__dict__, "_packed": None, "_packed_from": [], "_was_stale": self._stale}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         was_stale = state.pop("_was_stale")
@@ -62,15 +67,23 @@ class RoundedLinear(Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """Input (…, in_features) → (…, out_features)."""
-        if torch.is_grad_enabled() or self._stale or not input.is_cpu or not input.numel():
+        fits = input.dtype == torch.float32 and input.is_cpu and input.numel() > 0
+        if torch.is_grad_enabled() or not fits or self._stale:
             return super().forward(input)
         return self._product(input, self._packed)
 
     @property
     def _stale(self) -> bool:
-        """Whether other weights stand here than those that were rounded."""
-        weight, version = self._packed_from
-        return self.weight is not weight or weight._version != version
+        """Whether other weights, or other values of them, stand here than those that were rounded."""
+        if self._packed is None:
+            return True
+        for name, weight, values, version in self._packed_from:  # in every call of a layer: a microsecond
+            now = self._parameters.get(name)
+            if now is not weight or now.data_ptr() != values.data_ptr():
+                return True
+            if version is not None and now._version != version:
+                return True
+        return False
 
 
 class BFloat16Linear(RoundedLinear):
@@ -142,7 +155,8 @@ def pack(model: Any) -> None:
     if "onednn" not in torch.backends.quantized.supported_engines or not hasattr(torch, "quantize_per_channel"):
         raise EmbInvError(f"int8 needs oneDNN's kernels, which PyTorch {torch.__version__} does not have here.")
     if model.surrogate is not None:
-        _pack_surrogate(model, model.surrogate.merge(model.trunk))
+        with torch.autocast("cpu", enabled=False):  # which would round the surrogate's changes of the trunk
+            _pack_surrogate(model, model.surrogate.merge(model.trunk))
     for name, layer in _linear_layers(model.trunk):
         model.trunk.set_submodule(name, Int8Linear(layer))
     model.head.dense, model.decoder = Int8Linear(model.head.dense), Int8Linear(model.decoder)

@@ -20,7 +20,7 @@ def token_log_likelihood(model: Any, ids: Tensor, embeddings: Tensor) -> Tensor:
 
     Two half-masked passes stand for L leave-one-out ones.
     """
-    log_p = torch.zeros(ids.shape, device=ids.device)
+    log_p = torch.zeros(ids.shape, device=ids.device, dtype=torch.float32)
     for length, rows in shortest_canvases(ids, model.config.eos_token_id, model.config.canvas_lengths or ()):
         for part in rows.split(ROWS):
             log_p[part, :length] = _half_masked(model, ids[part, :length], embeddings[part])
@@ -47,7 +47,7 @@ def _half_masked(model: Any, ids: Tensor, embeddings: Tensor) -> Tensor:
     """The same, all on the canvas that they come on."""
     rows, length = ids.shape
     text = text_positions(ids, model.config.eos_token_id)
-    log_p = torch.zeros(rows * length, device=ids.device)
+    log_p = torch.zeros(rows * length, device=ids.device, dtype=torch.float32)
     condition = condition_of_copies(model, embeddings)
     for parity in range(NUM_PASSES):
         hidden = text & (torch.arange(length, device=ids.device) % NUM_PASSES == parity)

@@ -95,25 +95,30 @@ class EmbeddingInversionPipeline(Pipeline):
             return self._fill(embeddings, batch_size=batch_size, **kwargs)
         generator = self._generator(kwargs.pop("seed", None), kwargs.pop("generator", None))
         kwargs = self._arguments(preset, **kwargs) | {"generator": generator}
-        width = self.model.config.embedding_dim
         run: Callable[..., Any] = super().__call__  # the library's method has no types
         if isinstance(embeddings, Iterable) and not hasattr(embeddings, "__len__"):
-            batches = run(_batches(iter(embeddings), batch_size, width), batch_size=1, **kwargs)
+            batches = run(self._batches(iter(embeddings), batch_size), batch_size=1, **kwargs)
             return (row for batch in batches for row in batch)
         vectors = None if embeddings is None else as_rows(embeddings, "embeddings")
-        batches = list(check_embeddings(vectors, width).split(batch_size))
+        unit = check_embeddings(vectors, self.model.config.embedding_dim)
         assert vectors is not None  # `check_embeddings` refuses None
+        self._warn_of_lengths(vectors, unit)
+        batches = list(unit.split(batch_size))
         rows = [row for batch in run(batches, batch_size=1, **kwargs) for row in batch]
         return rows[0] if vectors.ndim == 1 and rows else rows
 
-    def _fill(self, embeddings: Any, texts: Any, batch_size: int, seed: int | None = None, **kwargs: Any) -> Any:
+    def _fill(
+        self, embeddings: Any, texts: Any, batch_size: int, seed: int | None = None, first_row: int = 0, **kwargs: Any
+    ) -> Any:
         """The dictionaries of filled texts, or the one of a single vector; nothing is drawn, so no `seed` is used."""
-        vectors = check_embeddings(embeddings, self.model.config.embedding_dim)
+        vectors = check_embeddings(embeddings, self.model.config.embedding_dim, first_row)
         texts = check_texts(texts, len(vectors))
+        self._warn_of_lengths(embeddings, vectors)
         filled: list[dict[str, Any]] = []
         for start in range(0, len(texts), batch_size):
             part = slice(start, start + batch_size)
-            output = self.model.fill(vectors[part], texts[part], self.tokenizer, first_row=start, **kwargs)
+            row = first_row + start
+            output = self.model.fill(vectors[part], texts[part], self.tokenizer, first_row=row, **kwargs)
             filled += [text.as_dict() for text in output.texts]
         return filled[0] if as_rows(embeddings, "embeddings").ndim == 1 else filled
 
@@ -133,6 +138,22 @@ class EmbeddingInversionPipeline(Pipeline):
             raise EmbInvError(f"seed must be a whole number from 0 to 2**63 - 1, got {shown(seed)}.")
         check_generator(generator)
         return torch.Generator().manual_seed(int(seed or 0)) if generator is None else generator
+
+    def _batches(self, vectors: Iterator[Any], size: int) -> Iterator[Tensor]:
+        """Checked batches of an iterator of vectors."""
+        first, has_warned = 0, False
+        while batch := list(islice(vectors, size)):
+            unit = check_embeddings(batch, self.model.config.embedding_dim, first)
+            has_warned = has_warned or self._warn_of_lengths(batch, unit)
+            yield unit
+            first += len(batch)
+
+    def _warn_of_lengths(self, embeddings: Any, unit: Tensor) -> bool:
+        """Warns where lengths of vectors, which are gone in `unit` (N, D), are not the encoder's; whether it did."""
+        mismatch = self.model._mismatch_by_length(embeddings, unit)
+        if mismatch:
+            warnings.warn(mismatch, stacklevel=3)
+        return mismatch is not None
 
     def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         return {}, kwargs, {}
@@ -171,14 +192,6 @@ class EmbeddingInversionPipeline(Pipeline):
 def _judged(cosine: float, judge: str) -> dict[str, Any]:
     verdict = verdict_of(cosine, judge)
     return {"cosine": cosine, "verdict": verdict, "verdict_in_words": TEXT_VERDICTS[verdict]}
-
-
-def _batches(vectors: Iterator[Any], size: int, width: int) -> Iterator[Tensor]:
-    """Checked batches of an iterator of vectors."""
-    first = 0
-    while batch := list(islice(vectors, size)):
-        yield check_embeddings(batch, width, first)
-        first += len(batch)
 
 
 # so that `pipeline` knows the task of a model that is loaded already, whose repository it does not ask

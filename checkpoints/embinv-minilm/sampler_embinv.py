@@ -42,7 +42,7 @@ class Sampler:
     barred_ids: (B, L), a token that a position must not get, −1 for none.
     hypothesis: what the texts correct, with strategy "autoregressive" and without guidance.
     favoured: words that get a bonus, with strategy "autoregressive" and without beams.
-    keeps_draft: whether the draft's tokens stay, and no end may be written before one; edits of a search may be cut so.
+    keeps_draft: whether the draft's tokens stay, and no end is written before one; edits of a search may be cut so.
 
     no_end: (B, L) bool, positions that must not get an end token. fixed: (B, L) bool, those that stay; None for none.
     """
@@ -90,9 +90,9 @@ class Sampler:
         shape, rows = shape_of_draws(self.config), []
         for generator in generators or [None] * len(self.embeddings):
             device = "cpu" if generator is None else generator.device
-            rows.append(torch.rand(shape, generator=generator, device=device))
+            rows.append(torch.rand(shape, generator=generator, device=device, dtype=torch.float32))
         device = self.embeddings.device
-        return torch.stack(rows).to(device) if rows else torch.empty(0, *shape, device=device)
+        return torch.stack(rows).to(device) if rows else torch.empty(0, *shape, device=device, dtype=torch.float32)
 
     def run(self) -> Canvas:
         """The canvas with every position filled."""
@@ -139,7 +139,8 @@ class Sampler:
         """Uniform timesteps from where each row stands down to 0."""
         num_steps, schedule = self.config.num_steps, self.model.noise_schedule
         start = schedule.timestep(self.canvas.masked.float().mean(dim=1))  # (B,)
-        alphas = schedule.alpha(start * torch.linspace(1, 0, num_steps + 1, device=start.device)[:, None])
+        shares = torch.linspace(1, 0, num_steps + 1, dtype=start.dtype, device=start.device)
+        alphas = schedule.alpha(start * shares[:, None])
 
         def step_fn(
             canvas: Canvas, tokens: Tensor, p: Tensor, step: int, draws: Tensor | None, active: Tensor

@@ -45,7 +45,7 @@ def align(held: np.ndarray, true: np.ndarray, seed: int = 0) -> Alignment:
 
     Args:
         held: (m, D) as the store holds them, of any length.
-        true: (m, D) the encoder's vectors of the same texts, m of at least `FOLDS`.
+        true: (m, D) the encoder's vectors of the same texts, m of at least `FOLDS`, no two of them alike.
         seed: of the parts.
     """
     held, true = unit_rows(held)[0].astype(np.float64), unit_rows(true)[0].astype(np.float64)

@@ -1,6 +1,5 @@
 """What an attacker reads out of vectors, by what the attacker holds besides them."""
 
-import json
 import shutil
 import warnings
 from collections.abc import Callable, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from ..data.files import json_rows
 from ..inversion.dumps import invert_file
 from ..inversion.progress import stage
 from ..modeling_embinv import EmbInvForMaskedDiffusion
@@ -153,7 +153,7 @@ class Attacker:
                 )  # fmt: skip
             seconds = None if stats["resumed"] else stats["seconds"]
         shutil.rmtree(self._training(name), ignore_errors=True)  # hundreds of megabytes for each defence
-        rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+        rows = [row for _, row in json_rows(out)]
         cosines = [row["cosine"] for row in rows]
         return Recovered(
             [row["text"] for row in rows],

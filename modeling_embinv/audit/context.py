@@ -1,6 +1,5 @@
 """Redacted texts beside the vectors of the whole ones: the gaps, filled."""
 
-import json
 import re
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -8,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.files import json_rows
 from ..errors_embinv import EmbInvError
 from ..filled_embinv import VERDICTS
 from ..gap_marks_embinv import MARKS
@@ -78,14 +78,13 @@ def fill_sample(attacker: Attacker, sample: Sample, template: str | None = None)
         return None
     part = sample.take(chosen[subset(len(chosen), LIMIT, attacker.seed)])
     vectors, out = attacker.work / "context.parquet", attacker.work / "context.jsonl"
-    left_out = 0
     if not out.exists():
         part.save(vectors)
         dim = attacker.model.config.embedding_dim
         source = open_vectors(vectors, "vector", text_column=False if template is not None else "text", dim=dim)
         try:
             with stage(f"filling {len(part.rows):,} redacted texts", attacker.show_progress):
-                stats = fill_file(
+                fill_file(
                     attacker.model, attacker.tokenizer, source, out, Redaction(template=template),
                     show_progress=attacker.show_progress,
                 )  # fmt: skip
@@ -93,8 +92,7 @@ def fill_sample(attacker: Attacker, sample: Sample, template: str | None = None)
             if template is not None:
                 raise
             return None  # no text can be filled, each for a reason of its own
-        left_out = stats["unfillable"].count
-    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    rows = [row for _, row in json_rows(out)]
     return Filled(
         len(rows),
         sum(len(row["gaps"]) for row in rows),
@@ -103,7 +101,7 @@ def fill_sample(attacker: Attacker, sample: Sample, template: str | None = None)
             seed=attacker.seed,
         ),
         dict(Counter(VERDICTS[row["verdict"]] for row in rows)),
-        left_out,
+        len(part.rows) - len(rows),
         [row["text"] for row in rows],
         template is not None,
     )  # fmt: skip

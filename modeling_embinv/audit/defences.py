@@ -20,9 +20,12 @@ from .known_pairs import KnownPairs, recover
 from .protections import BARE, Defence, defences, rotation
 from .retrieval import TOP, LabelledSet, Utility, at_recall, labelled_texts, nearest, utility
 from .sample import Sample, subset
+from .severity import SAME_TEXT
 
 # rows that are attacked under each defence, and that utility is measured on
 ATTACKED, STORED, QUERIES = 50, 5000, 500
+# vectors that are compared with those before them at a time
+BLOCK = 500
 # search that keeps this share of the ten nearest is called useful
 USEFUL = 0.8
 ATTACKERS = ("released", "adapted", "re-trained")
@@ -108,14 +111,10 @@ def compare(
         texts: that the attackers with pairs know, none of the sample's.
 
     Raises:
-        EmbInvError: a store too small for search.
+        EmbInvError: a store too small for search, see `distinct`.
     """
-    if len(stored.rows) <= TOP:
-        raise EmbInvError(
-            f"--defences needs more than {TOP} vectors to search among; the store holds {len(stored.rows)}."
-        )
+    vectors = distinct(stored)
     part = sample.take(subset(len(sample.rows), ATTACKED, attacker.seed))
-    vectors = unit_rows(stored.vectors)[0].astype(np.float64)
     tried, left_out = defences(families, vectors, attacker.seed)
     known, labelled = None, None
     if attacker.encode is None:
@@ -129,6 +128,24 @@ def compare(
     return DefenceReport(
         judged(results), len(part.rows), len(vectors), 0 if known is None else len(known), pairs, left_out
     )
+
+
+def distinct(stored: Sample) -> np.ndarray:
+    """(N, D) the unit vectors of a store for search, of copies the first: whichever copy a search finds is right.
+
+    Raises:
+        EmbInvError: fewer than search needs.
+    """
+    vectors, kept = unit_rows(stored.vectors)[0], []
+    for start in range(0, len(vectors), BLOCK):
+        cosine = vectors[start : start + BLOCK] @ vectors[: start + BLOCK].T
+        is_copy = (np.tril(cosine, start - 1) >= SAME_TEXT).any(axis=1)
+        kept += (start + np.flatnonzero(~is_copy)).tolist()
+    if len(kept) <= TOP:
+        raise EmbInvError(
+            f"--defences needs more than {TOP} different vectors to search among; the store holds {len(kept)}."
+        )
+    return vectors[kept].astype(np.float64)
 
 
 def judged(results: Sequence[DefenceResult]) -> list[DefenceResult]:

@@ -10,12 +10,13 @@ from .report import Report
 from .sarif import sarif
 from .summary import findings
 
+FILES = ("index.html", "report.json", "hits.jsonl", "report.sarif")
 # of a finding, what is not the same in every report
 _FINDING = ("rule", "title", "severity", "sentence")
 
 
 def write_report(report: Report, folder: Path) -> None:
-    """Writes index.html, report.json, hits.jsonl and report.sarif."""
+    """Writes `FILES`."""
     folder.mkdir(parents=True, exist_ok=True)
     found = [{name: getattr(one, name) for name in _FINDING} for one in findings(report)]
     write_json(folder / "report.json", {**report.as_dict(), "findings": found})
@@ -29,4 +30,5 @@ def write_report(report: Report, folder: Path) -> None:
     ]
     rows += [row for result in report.planted for row in hit_rows(result, report.reveal)]
     write_text(folder / "hits.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    write_text(folder / "index.html", page(report))
+    # paths in another encoding may stand in the page
+    write_text(folder / "index.html", page(report).encode("utf-8", "replace").decode("utf-8"))

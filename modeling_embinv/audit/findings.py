@@ -6,7 +6,7 @@ from typing import NamedTuple
 from ..evaluation.metrics import token_f1
 from .figures import Figure, share
 from .kinds import KINDS, Entity
-from .words import content_words, holds_phrase, words
+from .words import content_words, holds_phrase, text_key, words
 
 Floors = Mapping[str, Sequence[str]]
 Phrases = Sequence[tuple[str, ...]]
@@ -104,6 +104,23 @@ def _parts(phrases: Phrases, text: list[str]) -> int:
     return sum(word in text for phrase in phrases for word in phrase)
 
 
-def other_texts(texts: Sequence[str]) -> list[str]:
-    """The texts, each moved to the next row: what the vector of another text gives."""
-    return [*texts[1:], *texts[:1]]
+def other_texts(recovered: Sequence[str], originals: Sequence[str] | None = None) -> list[str]:
+    """What the vector of another text gives: of each row, the text recovered from a later one; [] without another.
+
+    Args:
+        recovered: n texts.
+        originals: n texts, of which some may be alike, see `other_rows`; None = no two are.
+    """
+    rows = other_rows([str(row) for row in range(len(recovered))] if originals is None else originals)
+    return [recovered[row] for row in rows]
+
+
+def other_rows(originals: Sequence[str]) -> list[int]:
+    """Of each row the next one, around the end, that holds another text; [] where all hold the same."""
+    keys, following = [text_key(text) for text in originals], [0] * len(originals)
+    if len(set(keys)) < 2:
+        return []
+    for row in (*reversed(range(len(keys))),) * 2:  # twice, as the last rows follow the first ones
+        after = (row + 1) % len(keys)
+        following[row] = after if keys[after] != keys[row] else following[after]
+    return following

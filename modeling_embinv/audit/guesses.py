@@ -52,7 +52,7 @@ class Guess:
     """One guess.
 
     Attributes:
-        number: of the guess in the given list, from 1, which names it where its text is hidden.
+        number: its line in the list, from 1, which names it where its text is hidden.
         text: as it was given.
         cosine: with the nearest vector of the store.
         collection, row, id: of that vector.

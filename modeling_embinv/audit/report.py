@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import __version__
 from .alignment import Alignment
@@ -36,6 +36,21 @@ _PACKAGES = (
 # kinds whose recovery is a finding of its own, from this number of entities on
 SENSITIVE = ("names", "e-mail", "phone", "credentials", "identifiers", "health")
 FEWEST = 10
+
+
+class Graded(NamedTuple):
+    """A figure that has a severity.
+
+    Attributes:
+        result: the attacker's.
+        kind: the sensitive kind of which it is the share that came back whole; None for content words.
+        figure, severity: what was measured, and how severe it is.
+    """
+
+    result: TierResult
+    kind: str | None
+    figure: Figure
+    severity: str
 
 
 @dataclass
@@ -114,13 +129,21 @@ class Report:
         return found
 
     @property
+    def graded(self) -> list[Graded]:
+        """The words of each attacker, and its sensitive kinds that there are enough of."""
+        found = []
+        for result in self.measured:
+            if "words" in result.figures:
+                found.append(Graded(result, None, result.figures["words"], severity(result.figures["words"])))
+            for kind, (whole, _) in result.kinds.items():
+                if kind in SENSITIVE and whole.count >= FEWEST:
+                    found.append(Graded(result, kind, whole, severity(whole, KIND_LEVELS)))
+        return found
+
+    @property
     def severity(self) -> str | None:
-        """The worst of words, of sensitive kinds that there are enough of, and of guesses; None: not measured."""
-        figures = self.figures
-        found = [severity(figures["words"])] if "words" in figures else []
-        for kind in SENSITIVE:
-            if found and kind in figures and figures[kind].count >= FEWEST:
-                found.append(severity(figures[kind], KIND_LEVELS))
+        """The worst of all attackers' figures that have one, and of guesses; None: not measured."""
+        found = [one.severity for one in self.graded]
         if self.guesses is not None:
             found.append(self.guesses.severity)
         return max(found, key=ORDER.index, default=None)

@@ -17,7 +17,7 @@ from .attackers import TIERS
 from .canaries import plant
 from .context import Filled, fill_sample, without_marks
 from .control import foreign
-from .defences import DefenceReport, compare
+from .defences import DefenceReport, compare, distinct
 from .fingerprint import Origin
 from .guesses import Guesses, rank_guesses
 from .kinds import KindFinder
@@ -26,7 +26,7 @@ from .named_words import NamedWords, name_words
 from .nearest_rows import Batches
 from .sample import Sample
 from .tiers import TierResult, run_tier
-from .words import stop_share
+from .words import stop_share, text_key
 
 # rows below which figures say little about a store; planted texts where it holds none
 FEW, PLANTED = 50, 50
@@ -40,7 +40,7 @@ class Plan:
 
     Attributes:
         tiers: the attackers, see `TIERS`. is_chosen: whether they were named. encoder_rows: rows for "encoder".
-        candidates: guesses that are looked for in the store.
+        candidates: guesses that are looked for in the store, and the line of each in their list.
         template: the redacted text of every row; None = the rows' own texts, where they hold marks.
         families: of defences.
         pairs: known texts with their vectors as the store holds them; None = no attacker knows any.
@@ -50,7 +50,7 @@ class Plan:
     tiers: Sequence[str] = TIERS
     is_chosen: bool = False
     encoder_rows: int = 50
-    candidates: Sequence[str] = ()
+    candidates: Mapping[str, int] = field(default_factory=dict)
     template: str | None = None
     families: Sequence[str] = ()
     pairs: Sample | None = None
@@ -102,8 +102,11 @@ def run(
         origin: whose vectors these are, by the fingerprint.
 
     Raises:
-        EmbInvError: guesses without the encoder, a template that cannot be filled, or no Faker for planted texts.
+        EmbInvError: a store too small for the search of defences, guesses without the encoder, a template that cannot
+            be filled, or no Faker for planted texts.
     """
+    if plan.families and stored is not None:
+        distinct(stored)  # a store too small for search is refused before the attack
     guesses = None
     if "guesses" in plan.tiers and plan.candidates and attacker.encode is not None:
         guesses = find_guesses(plan, attacker.encode, sample, batches, attacker.seed)
@@ -134,8 +137,8 @@ def run(
         filled = fill_sample(attacker, sample, plan.template)
     defences = None
     if plan.families and stored is not None and measured.texts is not None:
-        own = set(measured.texts)
-        texts = [text for text in plan.train_texts if text not in own] or public_texts(measured.texts)
+        own = set(map(text_key, measured.texts))
+        texts = [text for text in plan.train_texts if text_key(text) not in own] or public_texts(measured.texts)
         defences = compare(attacker, measured, stored, plan.families, texts)
     return Outcome(origin, results, planted, guesses, filled, defences, alignment, named, libraries)
 
@@ -143,7 +146,9 @@ def run(
 def find_guesses(plan: Plan, encode: Callable[..., Any], sample: Sample, batches: Batches, seed: int) -> Guesses:
     """Looks for the candidates of a plan in a whole store, see `rank_guesses`."""
     with stage(f"comparing {len(plan.candidates):,} guesses with {sample.total:,} vectors"):
-        return rank_guesses(plan.candidates, encode, sample.texts, batches, sample.vectors.shape[1], seed)
+        found = rank_guesses(list(plan.candidates), encode, sample.texts, batches, sample.vectors.shape[1], seed)
+    lines = plan.candidates
+    return replace(found, ranking=[replace(guess, number=lines[guess.text]) for guess in found.ranking])
 
 
 def open_work(folder: Path, sample: Sample, identity: dict[str, Any]) -> tuple[bool, list[str]]:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..configuration_embinv import EmbInvConfig
+from ..data.files import one_line
 from ..errors_embinv import EmbInvError
 from ..stores.copies import changed_message
 from ..stores.locations import SeveralCollectionsError
@@ -49,7 +50,7 @@ class Part(NamedTuple):
         return self.samples[0]
 
 
-def open_parts(open_part: Opener, limits: Sequence[int], seed: int) -> list[Part]:
+def open_parts(open_part: Opener, limits: Sequence[int], seed: int) -> tuple[list[Part], list[str]]:
     """All collections of a store, or the one that `open_part` opens without a name.
 
     Args:
@@ -57,8 +58,11 @@ def open_parts(open_part: Opener, limits: Sequence[int], seed: int) -> list[Part
         limits: rows of each sample of a collection, at most.
         seed: of the draws.
 
+    Returns:
+        The parts, and a note for each of several collections that is left out as none of its vectors is usable.
+
     Raises:
-        EmbInvError: as `open_part` and `draw_each`, or where all collections are empty.
+        EmbInvError: as `open_part` and `draw_each`, or where no collection holds a vector.
     """
     try:
         return _drawn(open_part, [None], limits, seed)
@@ -66,18 +70,30 @@ def open_parts(open_part: Opener, limits: Sequence[int], seed: int) -> list[Part
         return _drawn(open_part, error.names, limits, seed)
 
 
-def _drawn(open_part: Opener, names: Sequence[str | None], limits: Sequence[int], seed: int) -> list[Part]:
-    """A sample of each size of each collection; empty ones are left out of several."""
-    parts = []
+def _drawn(
+    open_part: Opener, names: Sequence[str | None], limits: Sequence[int], seed: int
+) -> tuple[list[Part], list[str]]:
+    """A sample of each size of each collection; empty ones are left out of several, and unusable ones with a note."""
+    parts, left_out = [], []
     for name in names:
         source = open_part(name)
-        if len(names) == 1 or source.count():
+        count = source.count()
+        if len(names) > 1 and not count:
+            continue
+        try:
             samples = draw_each(source, limits, seed)
-            columns = source.column, source.id_column, source.text_column
-            parts.append(Part(name, source.path, source.collection, *columns, source.skipped, samples))
+        except EmbInvError:
+            if len(names) == 1 or source.skipped.count < count:
+                raise
+            left_out.append(f"the collection {name} is left out: {source.skipped}")
+            continue
+        columns = source.column, source.id_column, source.text_column
+        parts.append(Part(name, source.path, source.collection, *columns, source.skipped, samples))
+    if not parts and left_out:
+        raise EmbInvError(f"no collection of the store holds a usable vector: {one_line(left_out[0])}.")
     if not parts:
         raise EmbInvError("all collections of the store are empty.")
-    return parts
+    return parts, left_out
 
 
 def whole_store(
@@ -114,8 +130,9 @@ def join_parts(parts: Sequence[Part], limits: Sequence[int], seed: int) -> list[
 def describe(parts: Sequence[Part], sample: Sample) -> dict[str, Any]:
     """The store as the report has it."""
     first = parts[0]
+    name = first.path.encode("utf-8", "replace").decode("utf-8")  # a file's name may be in any encoding
     return {
-        "name": first.path, "column": first.column, "id_column": first.id_column, "text_column": first.text_column,
+        "name": name, "column": first.column, "id_column": first.id_column, "text_column": first.text_column,
         "collection": first.collection if len(parts) == 1 else None,
         "rows": sample.total, "digest": sample.digest, "skipped": _skipped(parts),
         "collections": None if sample.collections is None else [

@@ -7,8 +7,7 @@ from .alignment import Alignment
 from .defences import DefenceResult
 from .figures import Figure
 from .guesses import Guesses
-from .report import FEWEST, SENSITIVE, Report
-from .severity import KIND_LEVELS, severity
+from .report import Report
 
 NAMES = {"words": "content words", "f1": "F1 of words", "exact": "whole texts", "cosine": "cosine"}
 CAREFUL = (
@@ -57,27 +56,16 @@ def size(report: Report) -> str:
 def findings(report: Report) -> Iterator[Finding]:
     """All findings, the gravest attacker's figures first; "none" where nothing came back beyond chance."""
     estimate = " (an estimate, from planted texts)" if report.is_estimate else ""
-    for result in report.measured:
-        name, words = result.tier.name, result.figures.get("words")
-        if words is not None:
-            sentence = (
-                f"An attacker who holds {result.tier.holds} recovers {sentence_of(words, 'content words')}{estimate}."
-            )
-            yield Finding(
-                f"EMBINV-{name.upper()}-WORDS",
-                f"{name.title()}Words",
-                f"Text recovered: {name}",
-                severity(words),
-                sentence,
-            )
-        for kind, figures in result.kinds.items():
-            if kind in SENSITIVE and figures.whole.count >= FEWEST:
-                code = kind.replace("-", "").upper()
-                yield Finding(
-                    f"EMBINV-{name.upper()}-{code}", f"{name.title()}{code.title()}", f"Recovered {kind}: {name}",
-                    severity(figures.whole, KIND_LEVELS),
-                    f"Of kind {kind}, {sentence_of(figures.whole, 'come back whole')}{estimate}.",
-                )  # fmt: skip
+    for result, kind, figure, severity in report.graded:
+        name = result.tier.name
+        if kind is None:
+            code, title = "WORDS", f"Text recovered: {name}"
+            what = f"An attacker who holds {result.tier.holds} recovers {sentence_of(figure, 'content words')}"
+        else:
+            code, title = kind.replace("-", "").upper(), f"Recovered {kind}: {name}"
+            what = f"Of kind {kind}, {sentence_of(figure, 'come back whole')}"
+        rule = f"EMBINV-{name.upper()}-{code}"
+        yield Finding(rule, f"{name.title()}{code.title()}", title, severity, f"{what}{estimate}.")
     if report.guesses is not None:
         sentence = f"Of a list, compared with all {report.guesses.rows:,} vectors, {alarms(report.guesses)}."
         yield Finding(

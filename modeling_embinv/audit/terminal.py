@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from ..inversion.terminal import printable
 from .figures import Figure
 from .named_words import LEAST, NamedWords
 from .report import Report
@@ -9,7 +10,11 @@ from .summary import NAMES, alarms, learned, shown, size
 
 
 def lines(report: Report) -> Iterator[str]:
-    """The lines: no recovered word stands in them."""
+    """The lines: no recovered word stands in them, and no name from the store can steer the terminal."""
+    return map(printable, _lines(report))
+
+
+def _lines(report: Report) -> Iterator[str]:
     sample = report.sample
     yield f"source      {report.place}: {size(report)}, read {report.date}"
     yield f"vectors     {report.origin}"

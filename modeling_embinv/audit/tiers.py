@@ -75,8 +75,8 @@ def cosines(attacker: Attacker, sample: Sample, recovered: Recovered) -> list[fl
 def _floors(attacker: Attacker, sample: Sample, recovered: Recovered) -> dict[str, Sequence[str]]:
     """Texts of guesses that do not come from the row's vector, or that nobody had to invert."""
     floors: dict[str, Sequence[str]] = {}
-    if len(sample.rows) > 1:
-        floors[OTHER_TEXT] = other_texts(recovered.texts)
+    if others := other_texts(recovered.texts, sample.texts):
+        floors[OTHER_TEXT] = others
     if attacker.public_vectors is not None:
         floors[PUBLIC_TEXT] = nearest_texts(attacker.public_vectors, sample.vectors)
     return floors

@@ -2,13 +2,18 @@
 
 from ..data.content_words import FRAGMENTS, WORD, content_words, is_stop_word, words
 
-__all__ = ["FRAGMENTS", "WORD", "content_words", "holds_phrase", "stop_share", "words"]
+__all__ = ["FRAGMENTS", "WORD", "content_words", "holds_phrase", "stop_share", "text_key", "words"]
 
 
 def holds_phrase(text_words: list[str], phrase: list[str]) -> bool:
     """Whether the words of a phrase stand in a text side by side, in their order."""
     size = len(phrase)
     return any(text_words[start : start + size] == phrase for start in range(len(text_words) - size + 1))
+
+
+def text_key(text: str) -> str:
+    """The same for texts that differ in capitals and spaces alone, whose vectors tell of each other."""
+    return " ".join(text.split()).casefold()
 
 
 def stop_share(text: str) -> float | None:

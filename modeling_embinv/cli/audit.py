@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..data.files import one_line
 from ..data.flags import Commands
 from ..errors_embinv import EmbInvError
-from .audit_plan import add_flags, checked, known_rows
+from .audit_plan import WORK, add_flags, checked, known_rows
 from .audit_store import Target, all_rows, choose_target, open_collection
 from .options import VECTOR_KINDS
 from .outcome import epilog, on_interrupt
@@ -34,7 +35,6 @@ embinv audit dump.parquet --out report/
 embinv audit chroma:./store --collection support --out report/ --fail-over words=0.3,names=0.1
 embinv audit dump.parquet --column embedding --text-column body --out report/ --candidates names.txt --defences all
 """
-_WORK = ".unfinished"
 
 
 def add_audit(commands: Commands) -> None:
@@ -56,15 +56,16 @@ def _audit(options: argparse.Namespace) -> int:
 
     date, sizes = utc_now(), [options.limit, STORED][: 2 if plan.families else 1]
     with stage("reading the store"), messages_on_stderr():
-        parts = open_parts(lambda name: open_collection(options, name), sizes, options.seed)
+        parts, left_out = open_parts(lambda name: open_collection(options, name), sizes, options.seed)
     for part in parts:
-        report_skipped(part.path if part.name is None else f"{part.path}, {part.name}", part.skipped)
+        report_skipped(part.path if part.name is None else f"{part.path}, {one_line(part.name)}", part.skipped)
     target = choose_target(options, parts, plan)
+    target = target._replace(match=target.match._replace(notes=[*left_out, *target.match.notes]))
     if target.encoder is not None:
         return _end(_guesses_report(options, target, target.encoder, limits, date))
     target = target._replace(plan=replace(target.plan, pairs=known_rows(options)))
     options.model = target.match.origin.model
-    work = Path(options.out) / _WORK
+    work = Path(options.out) / WORK
     with on_interrupt(
         lambda: f"What is done lies in {work}; run the same command to resume." if work.exists() else ""
     ):
@@ -117,7 +118,7 @@ def _report(
     for flag in ("candidates", "pairs"):
         if getattr(options, flag) and encode is None:
             raise EmbInvError(f"--{flag} needs the encoder, which is not at hand: see --encoder.")
-    work = Path(options.out) / _WORK
+    work = Path(options.out) / WORK
     identity = {
         "model": options.model, "checksums": model.config.checksums, "seed": options.seed, "int8": options.int8,
         "encoder_rows": plan.encoder_rows, "template": plan.template,

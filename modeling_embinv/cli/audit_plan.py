@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from ..audit.run import Plan
     from ..audit.sample import Sample
 
+# the folder of unfinished work, in that of the report
+WORK = ".unfinished"
+
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """All flags but the source and `--out`."""
@@ -88,15 +91,14 @@ def checked(options: argparse.Namespace) -> tuple[dict[str, float], "Plan"]:
     from ..audit.protections import parse_families
     from ..audit.run import Plan
     from ..audit.severity import parse_limits
-    from ..data.word_lists import word_list
+    from ..data.word_lists import numbered_words
 
     tiers = _tiers(options)
     limits = parse_limits(options.fail_over, ("words", "f1", "exact", "guesses", *KINDS))
     if "guesses" in limits and not options.candidates:
         raise EmbInvError("--fail-over guesses needs --candidates.")
     check_seed(options.seed)
-    if Path(options.out).exists() and not Path(options.out).is_dir():
-        raise EmbInvError(f"--out {options.out} is a file; give the folder of the report.")
+    _check_out(options)
     for model in options.model or [MODEL]:
         check_model(model)
     if options.train_steps and not (options.defences or options.pairs):
@@ -107,11 +109,32 @@ def checked(options: argparse.Namespace) -> tuple[dict[str, float], "Plan"]:
         tiers,
         options.tiers is not None,
         options.encoder_limit,
-        word_list(options.candidates) if options.candidates else (),
+        numbered_words(options.candidates) if options.candidates else {},
         options.template,
         parse_families(options.defences) if options.defences else (),
         train_texts=_train_texts(options),
     )
+
+
+def _check_out(options: argparse.Namespace) -> None:
+    """Raises an EmbInvError where the report would replace what the audit reads, or stand in a store."""
+    from ..audit.files import FILES
+    from ..stores.locations import locate
+
+    out = Path(options.out)
+    if out.exists() and not out.is_dir():
+        raise EmbInvError(f"--out {out} is a file; give the folder of the report.")
+    stores = (options.source, options.pairs)
+    for given in filter(None, (*stores, options.candidates, options.train_texts)):
+        location = locate(given)
+        path = Path(location.path)
+        if not path.exists():
+            continue
+        is_replaced = any((out / name).exists() and path.samefile(out / name) for name in FILES)
+        if is_replaced or path.resolve().is_relative_to((out / WORK).resolve()):
+            raise EmbInvError(f"--out {out}: the report would replace {location.shown}; give another folder.")
+        if given in stores and path.is_dir() and out.resolve().is_relative_to(path.resolve()):
+            raise EmbInvError(f"--out {out} lies in {location.shown}, which is read; give another folder.")
 
 
 def _tiers(options: argparse.Namespace) -> tuple[str, ...]:
@@ -138,12 +161,13 @@ def _train_texts(options: argparse.Namespace) -> list[str]:
     if not options.train_texts:
         return []
     from ..audit.known_pairs import FEWEST, MOST
+    from ..audit.words import text_key
     from ..data.sources import read_texts
 
     if not options.defences:
         raise EmbInvError("--train-texts is for --defences; known texts of the store and their vectors are --pairs.")
     documents = read_texts(options.train_texts, options.text_column or "text")
-    texts = list(islice(dict.fromkeys(document.text for document in documents), MOST))
+    texts = list(islice({text_key(document.text): document.text for document in documents}.values(), MOST))
     if len(texts) < FEWEST:
         raise EmbInvError(f"--train-texts {options.train_texts}: {len(texts)} texts; at least {FEWEST} are needed.")
     return texts

@@ -132,6 +132,7 @@ def _fill_source(
 ) -> int | None:
     check_encoder(options, source)
     model, tokenizer = load_model(options)
+    from ..gap_marks_embinv import tag_of
     from ..inversion.fillings import fill_file
     from ..runtime import process_state
 
@@ -143,7 +144,7 @@ def _fill_source(
         )
     if process_state().is_main_process:
         _report(source.path, stats)
-        for tag in sorted(set(choices) - stats["tags"]):
+        for tag in sorted(tag for tag in choices if tag_of(tag) not in stats["tags"]):
             print(f"embinv: warning: --choices {tag}: no mark of the texts has this word", file=sys.stderr)
         print(summary(stats, options.out), file=sys.stderr)
     return INCOMPLETE if stats["skipped"].count + stats["unfillable"].count else None

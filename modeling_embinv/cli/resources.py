@@ -46,7 +46,7 @@ def open_source(options: argparse.Namespace, text_column: str | bool = False) ->
             options.collection, options.trust_source,
         )  # fmt: skip
     if options.source == STANDARD:
-        source.path = source.identity = STANDARD  # so it is called in messages, and a run is resumed
+        source.identity = STANDARD  # not the temporary file: a run is resumed with another one
     return source
 
 

@@ -120,20 +120,25 @@ class ChunkBatches(SpanBatches):
         sampler: where the texts come from.
         encoder: embeds them.
         size: texts of the pool, a multiple of 1,024 or less than that.
-        folder: keeps the vectors, so that a run that was killed need not embed them again. It must be of this sampler
-            and encoder alone.
+        folder: keeps the vectors, so that a run that was killed need not embed them again. It must be of this
+            sampler, encoder and size of a piece alone.
     """
 
     PIECE = 1024
 
     def __init__(self, sampler: ChunkSampler, encoder: Encoder, size: int, folder: Path) -> None:
         super().__init__(sampler, encoder)
-        self.piece = min(self.PIECE, size)
+        self.piece = self.piece_of(size)
         self.size, self.parts = size - size % self.piece, PartFolder(folder)
         self._rows = np.zeros((self.size, sampler.most), dtype=np.int32)
         self._vectors = np.zeros((self.size, encoder.embedding_dim), dtype=np.float32)
         self._ready: set[int] = set()
         self._order: tuple[int, NDArray[np.int64]] | None = None
+
+    @classmethod
+    def piece_of(cls, size: int) -> int:
+        """Texts of a piece of a pool of `size` texts."""
+        return min(cls.PIECE, size)
 
     def batch(self, index: int, batch_size: int, canvas: int | None = None) -> tuple[Tensor, Tensor]:
         """As `PairBatches.batch`.

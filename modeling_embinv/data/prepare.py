@@ -22,6 +22,8 @@ from .tokens import tokenize
 
 # Batches that are embedded in one call, so that sorting by length has something to sort.
 BATCHES_PER_CHUNK = 16
+# Digests in the manifest, and what of the documents each is of.
+_DIGESTS = {"documents_digest": "documents", "vectors_digest": "vectors"}
 
 
 def prepare(
@@ -39,10 +41,11 @@ def prepare(
     """Embeds documents and writes (input_ids, embedding) pairs; killed and called again, it resumes.
 
     A resumed run writes the same files as an uninterrupted one. Rows with equal ids are written once over all splits.
+    For a finished folder the documents are read, to make sure that they are the same, and not embedded again.
 
     Args:
         documents: `(key, text)`, or `(key, text, vector)`, whose vector is taken in place of the encoder's and whose
-            text is dropped if longer than the canvas. On resuming, the same documents in the same order.
+            text is dropped if longer than the canvas. Called again, the same documents in the same order.
         encoder: gives the vectors and the tokenizer.
         out_dir: a new folder, or that of an earlier call with the same arguments.
         length: L, tokens in a row; at most the encoder's `max_length`.
@@ -57,7 +60,8 @@ def prepare(
         The manifest: see `read_manifest`.
 
     Raises:
-        EmbInvError: other arguments or documents than the folder was begun with, no row at all, or a bad vector.
+        EmbInvError: other arguments, documents or vectors than the folder was begun with, no row at all, or a bad
+            vector.
     """
     arguments: dict[str, Any] = {
         "length": length,
@@ -69,9 +73,10 @@ def prepare(
     }
     _check_arguments(encoder, **arguments)
     writer = _PairWriter(Path(out_dir), encoder, arguments)
+    documents = (Document(*document) for document in documents)
+    writer.check_same(documents)
     if not writer.manifest["complete"]:
-        documents = (Document(*document) for document in documents)
-        writer.resume(documents)
+        writer.recall_rows()
         # A chunk never crosses a shard: a resumed run then forms the same batches, and so the same roundings.
         chunk_size = min(BATCHES_PER_CHUNK * batch_size, shard_size)
         done, hidden = writer.manifest["documents"], None if show_progress else True
@@ -123,7 +128,7 @@ class _PairWriter:
         self.starts = encoder.vocabulary.word_starts if every else None
         self.buffer: dict[str, list[tuple[NDArray[np.int32], NDArray[np.float16]]]] = {split: [] for split in SPLITS}
         self.buffered = 0
-        self.digest = hashlib.blake2b(digest_size=16)
+        self.digests = {name: hashlib.blake2b(digest_size=16) for name in _DIGESTS}
         self.seen: set[int] = set()
         self.manifest = self._begin()
 
@@ -139,7 +144,7 @@ class _PairWriter:
         manifest = self.settings | {
             "complete": False,
             "documents": 0,
-            "documents_digest": self.digest.hexdigest(),
+            **self._hex_digests(),
             "rows": dict.fromkeys(SPLITS, 0),
             "dropped": {"unfaithful": 0, "duplicate": 0, "too_long": 0},
             "shards": {split: [] for split in SPLITS},
@@ -147,21 +152,35 @@ class _PairWriter:
         self.folder.note(manifest)
         return manifest
 
-    def resume(self, documents: Iterator[Document]) -> None:
-        """Passes over the documents of finished shards, makes sure that they are the same, and recalls their rows."""
-        for document in islice(documents, self.manifest["documents"]):
+    def check_same(self, documents: Iterator[Document]) -> None:
+        """Passes over the documents of finished shards, and makes sure that they and their vectors are the same."""
+        folder, count = self.folder.folder, self.manifest["documents"]
+        for document in islice(documents, count):
             self._note(document)
-        if self.digest.hexdigest() != self.manifest["documents_digest"]:
+        for name, digest in self._hex_digests().items():
+            if digest != self.manifest.get(name, digest):  # an older version kept no digest of the vectors
+                raise EmbInvError(
+                    f"{folder} was begun with other {_DIGESTS[name]}: the first {count} must be the same, in the same "
+                    "order; choose another folder"
+                )
+        if self.manifest["complete"] and next(documents, None) is not None:
             raise EmbInvError(
-                f"{self.folder.folder} was begun with other documents: the first {self.manifest['documents']} must be "
-                "the same, in the same order; choose another folder"
+                f"{folder} is finished with {count} documents, and more are given; choose another folder"
             )
+
+    def recall_rows(self) -> None:
+        """Reads the rows of finished shards, which are not written again."""
         for split, names in self.manifest["shards"].items():
             for name in names:
                 self.seen.update(map(_row_hash, stored_ids(self.folder.folder / split / name)))
 
     def _note(self, document: Document) -> None:
-        self.digest.update(f"{document.key}\0{document.text}\0".encode("utf-8", "replace"))
+        self.digests["documents_digest"].update(f"{document.key}\0{document.text}\0".encode("utf-8", "replace"))
+        if document.vector is not None:
+            self.digests["vectors_digest"].update(np.asarray(document.vector, "<f4").tobytes())
+
+    def _hex_digests(self) -> dict[str, str]:
+        return {name: digest.hexdigest() for name, digest in self.digests.items()}
 
     def add(self, chunk: list[Document]) -> None:
         """Turns a chunk of documents into rows; writes a shard when there are enough of them."""
@@ -226,7 +245,7 @@ class _PairWriter:
                     write_shard(partial, ids, vectors)
                 self.manifest["rows"][split] += count
         self.buffered = 0
-        self.manifest["documents_digest"] = self.digest.hexdigest()
+        self.manifest |= self._hex_digests()
         self.folder.note(self.manifest)
 
     def finish(self) -> None:

@@ -43,7 +43,12 @@ WORD_LISTS = tuple(_LISTS)
 
 
 def word_list(source: str) -> list[str]:
-    """The words of a list, each once.
+    """The words of a list, each once; see `numbered_words`."""
+    return list(numbered_words(source))
+
+
+def numbered_words(source: str) -> dict[str, int]:
+    """The words of a list, and the line of each, from 1: of a repeated word the first.
 
     Args:
         source: one of `WORD_LISTS`, or a text file of a word or phrase a line; it may be packed (`.gz`, `.xz`).
@@ -57,10 +62,13 @@ def word_list(source: str) -> list[str]:
         words = list(text_lines(Path(source)))
     else:
         raise EmbInvError(f"{source}: no such file, and no list of that name; the lists are {', '.join(WORD_LISTS)}.")
-    words = list(dict.fromkeys(filter(None, map(str.strip, words))))
-    if not words:
+    found: dict[str, int] = {}
+    for line, word in enumerate(map(str.strip, words), 1):
+        if word:
+            found.setdefault(word, line)
+    if not found:
         raise EmbInvError(f"{source}: holds no words; write a word or phrase on each line.")
-    return words
+    return found
 
 
 def _packaged(name: str) -> list[str]:

@@ -202,12 +202,12 @@ class _FillJob(FileJob):
         ids, rows, texts = part.ids or [None] * len(part.rows), part.rows.tolist(), part.texts or []
         for start in range(0, len(rows), self.batch_size):
             batch = slice(start, start + self.batch_size)
-            output = self.model.fill(
-                vectors[batch], texts[batch], self.tokenizer, self.feedback, **self.redaction.arguments
-            )
+            # a list that marks of other parts ask for is no mistake
+            known = self.redaction.arguments | {"choices": self.gap_reader.choices_for(texts[batch])}
+            output = self.model.fill(vectors[batch], texts[batch], self.tokenizer, self.feedback, **known)
             for row, name, filled in zip(rows[batch], ids[batch], output.texts, strict=True):
-                known = {"row": row, "id": name, **filled.as_dict()}
-                yield {field: known[field] for field in self.schema.names}
+                found = {"row": row, "id": name, **filled.as_dict()}
+                yield {field: found[field] for field in self.schema.names}
 
     def identity(self) -> dict[str, Any]:
         """With the redaction."""

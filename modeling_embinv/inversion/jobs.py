@@ -25,6 +25,7 @@ from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..runtime import process_state
 from ..stores.rows import VectorBatch
 from ..stores.vectors import VectorSource
+from .judges import judge_identity, same_setting
 from .parts import ResultParts
 from .progress import VectorBar
 
@@ -120,7 +121,7 @@ class FileJob(ABC):
         """Writes `out`; how many rows it holds, and how many an earlier run had made."""
         if str(out.resolve()) == self.source.identity:
             raise EmbInvError(f"{out}: the texts would replace the vectors; give another output.")
-        state, folder = process_state(), ResultParts(out)
+        state, folder = process_state(), ResultParts(out, same_setting)
         finished, total = folder.finished(), self.source.count()
         if state.is_main_process:
             folder.open(self.identity())
@@ -153,7 +154,7 @@ class FileJob(ABC):
             "weights": _weights_digest(self.model),
             "part_rows": self.part_rows,
             "int8": isinstance(self.model.decoder, Int8Linear),
-            "feedback": self.feedback if isinstance(self.feedback, str) else self.feedback is not None,
+            "feedback": judge_identity(self.feedback, self.model.config.embedding_dim),
         }
 
     def _check_sample(self, vectors: NDArray[np.float32]) -> None:

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +50,15 @@ class ResultParts:
 
     Args:
         out: the output that the parts will become.
+        same: as of `PartFolder`.
 
     Raises:
         EmbInvError: see `check_out`.
     """
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, same: Callable[[str, Any, Any], bool]) -> None:
         check_out(out)
-        self.out, self.parts = out, PartFolder(out.with_name(f"{out.name}.parts"))
+        self.out, self.parts = out, PartFolder(out.with_name(f"{out.name}.parts"), same=same)
 
     def open(self, run: dict[str, Any]) -> None:
         """Begins the folder of a run, or checks that the parts in it were made by the same one.

@@ -1,5 +1,6 @@
 """Invert vectors, a few at a time."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -80,6 +81,8 @@ def invert_vectors(
     if not 1 <= batch_size <= LARGEST_BATCH:
         raise EmbInvError(f"batch_size must be from 1 to {LARGEST_BATCH:,}, got {batch_size}")
     checked = check_embeddings(vectors, model.config.embedding_dim, first_row)
+    if mismatch := model._mismatch_by_length(vectors, checked):
+        warnings.warn(mismatch, stacklevel=2)
     generator = generator_for(seed, first_row)
     settings = {**(settings or {}), "feedback": feedback, "tokenizer": tokenizer}
     judge = "surrogate" if isinstance(feedback, str) else "encoder"

@@ -3,10 +3,13 @@
 import shutil
 import tempfile
 import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..errors_embinv import EmbInvError
+from .columns import Table
 
 
 class PrivateFolder:
@@ -31,6 +34,11 @@ def file_version(path: Path) -> Any:
     return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
 
 
+def file_versions(paths: Sequence[Path]) -> list[Any]:
+    """`file_version` of each of several files."""
+    return [file_version(path) for path in paths]
+
+
 def check_space(shown: str, size: int) -> None:
     """Raises EmbInvError where a copy of `size` bytes finds no room in the temporary folder."""
     free = shutil.disk_usage(tempfile.gettempdir()).free
@@ -52,7 +60,7 @@ def copy_of(shown: str, paths: list[Path], below: Path) -> PrivateFolder:
     Raises:
         EmbInvError: no room, or somebody wrote to the source meanwhile.
     """
-    before = [file_version(path) for path in paths]
+    before = file_versions(paths)
     check_space(shown, sum(size for version in before for _, size, _ in version or []))
     folder = PrivateFolder()
     for path in paths:
@@ -61,9 +69,33 @@ def copy_of(shown: str, paths: list[Path], below: Path) -> PrivateFolder:
             shutil.copytree(path, target, dirs_exist_ok=True)
         else:
             shutil.copyfile(path, target)
-    if before != [file_version(path) for path in paths]:
+    if before != file_versions(paths):
         raise EmbInvError(changed_message(shown))
     return folder
+
+
+def open_named(shown: str, local: Path, open_file: Callable[[Path], Table]) -> Table:
+    """Opens a temporary file; the messages of errors name what it is a copy of, also when it is read."""
+    with _naming(shown, local):
+        table = open_file(local)
+
+    def read(columns: list[str], size: int) -> Iterator[dict[str, Any]]:
+        with _naming(shown, local):
+            yield from table.read(columns, size)
+
+    def count(column: str) -> int:
+        with _naming(shown, local):
+            return table.count(column)
+
+    return table._replace(read=read, count=count)
+
+
+@contextmanager
+def _naming(shown: str, local: Path) -> Iterator[None]:
+    try:
+        yield
+    except EmbInvError as error:
+        raise EmbInvError(str(error).replace(str(local), shown)) from error
 
 
 def changed_message(shown: str) -> str:

@@ -32,8 +32,10 @@ def open_csv(path: Path) -> Table:
     if not has_header and not vectors and all(map(_is_number, first[0])):
         return _matrix(path, len(names))
 
+    ends_in_vector = bool(names) and names[-1] in vectors
+
     def body() -> Iterator[list[str]]:
-        return islice(_rows(path), int(has_header), None)
+        return islice(_rows(path, ends_in_vector), int(has_header), None)
 
     def read(columns: list[str], size: int) -> Iterator[dict[str, Any]]:
         rows, indices = body(), {name: names.index(name) for name in columns}
@@ -85,8 +87,11 @@ def _cells(row: list[str], width: int) -> list[Any]:
     return [None if cell in ("", r"\N", "NULL") else cell for cell in row]
 
 
-def _rows(path: Path) -> Iterator[list[str]]:
-    """The rows that are not blank."""
+def _rows(path: Path, ends_in_vector: bool = False) -> Iterator[list[str]]:
+    """The rows that are not blank.
+
+    ends_in_vector: whether the last column holds vectors, and a cell without its closing bracket is a cut one.
+    """
     lines = text_lines(path)
     first = next(lines, "")
     delimiter = _delimiter(first)
@@ -103,7 +108,8 @@ def _rows(path: Path) -> Iterator[list[str]]:
             return
         if row:
             width = width or len(row)
-            is_cut = len(row) < width or (row[-1][:1] in ("[", "{") and row[-1][-1] not in "]}")
+            is_open = ends_in_vector and is_vector(row[-1]) and row[-1][:1] in "[{" and row[-1][-1] not in "]}"
+            is_cut = len(row) < width or is_open
             if is_cut and not ends[0].endswith(("\n", "\r")):
                 raise EmbInvError(f"{path}: truncated: its last row ends too early")
             yield row

@@ -22,10 +22,12 @@ def open_json_lines(path: Path) -> Table:
 
 
 def open_json(path: Path) -> Table:
-    """A list, which is read item by item; an object, which is read whole; or JSON lines under that name."""
+    """A list, which is read item by item; an object, which is read whole; or JSON lines under another name."""
     begin = _begin(path, _CHUNK)
     if begin.startswith("["):
         if begin[1:].lstrip()[:1] in "-0123456789":
+            if _is_json_lines(_begin(path, LONGEST)):
+                return open_json_lines(path)
             vector = _parse(path, _whole(path, LONGEST))
             return rows_table(lambda: iter([vector]))
         return rows_table(lambda: _items(path))
@@ -182,10 +184,10 @@ def _begin(path: Path, size: int) -> str:
 
 
 def _is_json_lines(begin: str) -> bool:
-    """Whether the first line is an object of its own and another follows."""
+    """Whether the first line is an object or a list of its own and another follows."""
     line, _, rest = begin.partition("\n")
     try:
-        return bool(rest.strip()) and isinstance(parse_json(line), dict)
+        return bool(rest.strip()) and isinstance(parse_json(line), dict | list)
     except ValueError:
         return False
 

@@ -71,14 +71,17 @@ class Location(NamedTuple):
         return f"{self.scheme}:{Path(self.path).resolve() if is_local else _without_password(self.path)}"
 
 
-def locate(source: str | Path, collection: str | None = None, trust: bool = False) -> Location:
+def locate(source: "str | Path | Location", collection: str | None = None, trust: bool = False) -> Location:
     """Takes apart what names a source of vectors.
 
     Args:
-        source: a path, or a text such as `chroma:./store?collection=support`. A `Path` is never taken as a URL.
+        source: a path, or a text such as `chroma:./store?collection=support`. A `Path` is never taken as a URL. A
+            `Location` is given back.
         collection: the collection or table; None = the URL's.
         trust: whether pickles of this source may be loaded.
     """
+    if isinstance(source, Location):
+        return source
     found = None if isinstance(source, Path) or Path(source).exists() else _SCHEME.fullmatch(source)
     if found is None:
         return Location(str(source), "", str(source), {}, collection, trust)

@@ -8,6 +8,7 @@ from ..errors_embinv import EmbInvError
 from . import chroma, duckdb, faiss_files, lancedb, postgres, qdrant, sqlite_files, vdf
 from .arrays import open_npy, open_npz, open_safetensors, pickle_message
 from .columns import Table
+from .copies import open_named
 from .csv_files import open_csv
 from .json_files import open_json, open_json_lines
 from .locations import REMOTE, Location
@@ -43,7 +44,8 @@ def open_table(location: Location) -> Table:
     """
     scheme = location.scheme or _recognised(location)
     if not scheme:
-        return open_file(Path(location.path))
+        path = Path(location.path)
+        return open_file(path) if location.shown == location.path else open_named(location.shown, path, open_file)
     if scheme in REMOTE:
         return open_remote(location, open_file)
     if scheme not in _STORES:

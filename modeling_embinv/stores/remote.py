@@ -2,14 +2,13 @@
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..data.files import short_names
 from ..errors_embinv import EmbInvError
 from .columns import Table
-from .copies import PrivateFolder, check_space
+from .copies import PrivateFolder, check_space, open_named
 from .locations import Location, using_store
 
 
@@ -33,13 +32,11 @@ def open_remote(location: Location, open_file: Callable[[Path], Table]) -> Table
             shutil.copyfileobj(source, target, 1 << 20)
         if local.stat().st_size != size:
             raise EmbInvError(f"{location.shown}: {local.stat().st_size:,} of {size:,} bytes came; try again")
-    with _naming(location, local):
-        table = open_file(local)
+    table = open_named(location.shown, local, open_file)
 
     # `held`: the file goes with the last that reads it
     def read(columns: list[str], size: int, held: PrivateFolder = folder) -> Iterator[dict[str, Any]]:
-        with _naming(location, local):
-            yield from table.read(columns, size)
+        yield from table.read(columns, size)
 
     return table._replace(read=read, version=lambda: None)
 
@@ -67,12 +64,3 @@ def _size(location: Location, system: Any, path: str) -> int:
         present = [Path(name).name for name in system.ls(path, detail=False)]
         raise EmbInvError(f"{location.shown}: is a folder; name one of its files: {short_names(present)}")
     return int(found["size"])
-
-
-@contextmanager
-def _naming(location: Location, local: Path) -> Iterator[None]:
-    """Names the URL in place of the temporary file in the messages of errors."""
-    try:
-        yield
-    except EmbInvError as error:
-        raise EmbInvError(str(error).replace(str(local), location.shown)) from error

@@ -60,12 +60,6 @@ class Skipped:
         if len(self.examples) < _KEPT:
             self.examples.append((row, reason))
 
-    def forget_after(self, last: int) -> None:
-        """Leaves out the rows behind row `last`, which nobody asked for; all of them are among the examples."""
-        if any(row > last for row, _ in self.examples):
-            self.examples = [example for example in self.examples if example[0] < last]
-            self.count = len(self.examples)
-
     def __str__(self) -> str:
         listed = "; ".join(f"row {row} {reason}" for row, reason in self.examples[:_LISTED])
         more = f"; and {self.count - _LISTED:,} more" if self.count > _LISTED else ""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .rows import Skipped, VectorBatch
+from .rows import VectorBatch
 
 
 class RowSample:
@@ -65,17 +65,16 @@ class Selection:
         """Rows that are read of a source with so many, at most."""
         return min([total, *(most for most in (self.limit, self.sample) if most is not None)])
 
-    def of(self, batches: Iterator[VectorBatch], size: int, skipped: Skipped) -> Iterator[VectorBatch]:
-        """The selected rows, those of a sample `size` at a time; `skipped` lists the bad ones so far."""
+    def of(self, batches: Iterator[VectorBatch], size: int) -> Iterator[VectorBatch]:
+        """The selected rows, those of a sample `size` at a time."""
         if self.sample is not None:
             return _sampled(batches, size, RowSample(self.sample, self.seed))
-        return batches if self.limit is None else _first(batches, self.limit, skipped)
+        return batches if self.limit is None else _first(batches, self.limit)
 
 
-def _first(batches: Iterator[VectorBatch], limit: int, skipped: Skipped) -> Iterator[VectorBatch]:
+def _first(batches: Iterator[VectorBatch], limit: int) -> Iterator[VectorBatch]:
     for batch in batches:
         if len(batch.rows) >= limit:
-            skipped.forget_after(int(batch.rows[limit - 1]))
             yield batch.take(np.arange(limit))
             return
         limit -= len(batch.rows)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 from ..data.files import WIDEST, one_line, reading
 from ..errors_embinv import EmbInvError
 from .columns import VECTOR_NAMES, Table
+from .copies import file_versions
 from .values import holds_number_lists
 
 # What a writer puts behind the last batch of a stream.
@@ -64,8 +66,9 @@ def open_folder(path: Path) -> Table:
         raise EmbInvError(f"{path}: no folder that datasets saved, or an empty one: {one_line(error)}") from error
     if not isinstance(saved, Dataset):
         raise EmbInvError(f"{path}: holds several splits; give one of its folders: {', '.join(saved)}")
-    for file in saved.cache_files:
-        check_arrow_end(Path(file["filename"]))
+    files = [Path(file["filename"]) for file in saved.cache_files]
+    for file in files:
+        check_arrow_end(file)
     schema = saved.data.schema
 
     def read(columns: list[str], size: int) -> Iterator[dict[str, Any]]:
@@ -73,7 +76,9 @@ def open_folder(path: Path) -> Table:
             for table in saved.with_format("arrow").iter(size):
                 yield pick(table, columns)
 
-    return Table(column_names(schema), vector_columns(schema), read, lambda _: len(saved))
+    # not of the whole folder, which may be the current one, where the results go
+    version = partial(file_versions, [path / "state.json", *files])
+    return Table(column_names(schema), vector_columns(schema), read, lambda _: len(saved), version=version)
 
 
 def check_arrow_end(path: Path) -> None:

@@ -15,6 +15,10 @@ from ..errors_embinv import EmbInvError
 from ..vectors_embinv import bad_rows
 
 _NUMBER_OF_NUMPY = re.compile(r"np\.float\d+\(([^()]*)\)")
+# How the text of a vector begins: `[0.1`, `{-1e-3`, `[np.float32(0.1`, `[nan`, `[]`.
+_VECTOR_BEGINS = re.compile(
+    r"(?:array\(|tensor\(|[\[{\s])+(?:np\.float\d+\()?(?:[-+]?\.?\d|\.\.\.|…|[\]}]|[-+]?(?:nan|inf|null|none)\b)", re.I
+)
 _ARRAY_OF_NUMPY = re.compile(r"array\((\[.*\])(?:, dtype=\w+)?\)", re.DOTALL)
 # Digits behind the point below which a printed vector counts as shortened: numpy prints 8, and 4 for float16.
 _FEWEST_DIGITS = 4
@@ -102,7 +106,8 @@ def is_vector(value: object) -> bool:
     """Whether a JSON value, or the text of a csv cell, is a list of numbers."""
     if isinstance(value, str):
         text = value.strip()
-        return bool(text) and (text[0] in "[{" or text.startswith(("array(", "tensor("))) and not is_json_object(text)
+        is_closed = "]" not in text or text[-1] in "])}"  # unlike "[2024] was a good year"
+        return bool(_VECTOR_BEGINS.match(text)) and is_closed and not is_json_object(text)
     return isinstance(value, list) and bool(value) and all(type(number) in (int, float) for number in value[:8])
 
 

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..data.files import one_line
 from ..errors_embinv import EmbInvError
 from .columns import Table
+from .copies import file_versions
 from .locations import Location, choose_collection
 from .tables import open_parquet
 
@@ -35,9 +37,11 @@ def open_vdf(location: Location) -> Table:
             yield from table.read(columns, size)
 
     usual = [column for column in first.vector_columns if column in vectors] or first.vector_columns
-    return Table(
-        first.columns, usual, read, lambda column: sum(table.count(column) for table in tables.values()), name
-    )
+
+    def count(column: str) -> int:
+        return sum(table.count(column) for table in tables.values())
+
+    return Table(first.columns, usual, read, count, name, partial(file_versions, [folder / FILE, *files]))
 
 
 def _parts(location: Location, folder: Path) -> dict[str, tuple[list[Path], list[str]]]:

@@ -108,7 +108,7 @@ class VectorSource:
         if batch_size < 1:
             raise EmbInvError(f"batch_size must be at least 1, got {batch_size}")
         self.skipped = Skipped()
-        return self.selection.of(self.all_batches(batch_size), batch_size, self.skipped)
+        return self.selection.of(self.all_batches(batch_size), batch_size)
 
     def all_batches(self, batch_size: int) -> Iterator[VectorBatch]:
         """As `batches`, of all rows, whichever are selected."""
@@ -123,9 +123,11 @@ class VectorSource:
 
     def _pieces(self, size: int) -> Iterator[tuple[int, VectorBatch]]:
         """(rows read so far, the good ones of the last rows); the reader's own batches have any size."""
-        first = 0
+        first, limit = 0, self.selection.limit
         for count, parsed, ids, texts in self._read(size):
             vectors, indices, reasons = parsed.select(self.width)
+            if limit is not None:  # nobody asked for the bad rows behind it
+                reasons, limit = _before_limit(reasons, indices, limit), max(0, limit - len(indices))
             for index in sorted(reasons):
                 if self.is_strict:
                     raise EmbInvError(f"{self.path}: row {first + index} {reasons[index]}")
@@ -173,7 +175,7 @@ class VectorSource:
 
 
 def open_vectors(
-    path: str | Path,
+    path: str | Path | Location,
     column: str | None = None,
     id_column: str | None = None,
     text_column: str | bool = False,
@@ -222,6 +224,14 @@ def vector_documents(source: VectorSource) -> Iterator[Document]:
     for batch in source.batches(PARQUET_ROWS):
         for text, vector in zip(batch.texts or [], batch.vectors, strict=True):
             yield Document(text, text, vector)
+
+
+def _before_limit(reasons: dict[int, str], good: np.ndarray, limit: int) -> dict[int, str]:
+    """The bad rows among those that are read until there are `limit` good ones."""
+    if limit > len(good):
+        return reasons
+    last = good[limit - 1] if limit else -1
+    return {index: reason for index, reason in reasons.items() if index < last}
 
 
 def _windows(pieces: Iterable[tuple[int, VectorBatch]], size: int) -> Iterator[VectorBatch]:

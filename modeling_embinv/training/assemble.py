@@ -89,6 +89,7 @@ def _run(config: TrainingConfig, accelerator: Accelerator, lines: JSONLinesTrack
     output_dir = Path(config.output_dir)
     encoder = load_encoder(EncoderConfig.from_yaml(config.encoder), device=accelerator.device)
     model, tokenizer = build_model(config, encoder)
+    config = config.with_shares_of(model.config)
     batches, held_out = build_data(config, encoder, model)
     if not config.word_head_size:  # its texts are of other lengths than the inverter's
         model.config.encoder_fingerprint = fingerprint_of(held_out.embedding, model.config.encoder_fingerprint)
@@ -100,7 +101,7 @@ def _run(config: TrainingConfig, accelerator: Accelerator, lines: JSONLinesTrack
         start_from_table(model, batches, config.batch_size, encoder.weights, tokenizer.cls_token_id)
     if config.word_head_size and not newest:
         start_from_counts(model, batches, config.batch_size, WordVocabulary.of(tokenizer))
-    if config.gradient_checkpointing:
+    if config.gradient_checkpointing and not config.is_part:  # a part has other weights when layers are recomputed
         model.gradient_checkpointing_enable()  # type: ignore[no-untyped-call]  # transformers left it without types
     if config.compile:
         model.trunk.compile(dynamic=False)

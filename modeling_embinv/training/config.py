@@ -1,7 +1,7 @@
 """Training settings: one dataclass, which checks itself."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from ..data.settings import Bounds, check_settings
@@ -10,6 +10,7 @@ from ..errors_embinv import EmbInvError, shown
 Precision = Literal["auto", "bf16", "float32"]
 
 if TYPE_CHECKING:  # a page of help needs no torch
+    from ..configuration_embinv import EmbInvConfig
     from ..data.noise import Noise
     from ..modeling_embinv import EmbInvForMaskedDiffusion
     from .bag_of_words import WordWarmUp
@@ -87,9 +88,16 @@ class TrainingConfig:
         default=1.0, metadata={"help": "share of the positions behind the end that is scored, reweighted"}
     )
     condition_dropout: Share = field(default=0.1, metadata={"help": "share of rows under the null condition"})
-    causal_share: Share = field(default=0.0, metadata={"help": "share of the updates that learn from left to right"})
-    correction_share: Share = field(
-        default=0.0, metadata={"help": "share of the updates that learn to correct hypotheses, which the model writes"}
+    causal_share: Share | None = field(
+        default=None,
+        metadata={"help": "share of the updates that learn from left to right; default is init_from's own, else 0"},
+    )
+    correction_share: Share | None = field(
+        default=None,
+        metadata={
+            "help": "share of the updates that learn to correct hypotheses, which the model writes; default is "
+            "init_from's own, or 0 where causal_share is given"
+        },
     )
     draft_share: Share = field(
         default=0.0,
@@ -161,19 +169,9 @@ class TrainingConfig:
             raise EmbInvError("give exactly one of backbone, backbone_config and init_from.")
         if self.backbone_config is not None:
             read_sizes(self.backbone_config)
-        if self.causal_share and not self.num_condition_tokens and self.init_from is None:
-            raise EmbInvError("causal_share needs num_condition_tokens of at least 1, which predict the first token.")
-        if self.draft_share and not 0 < self.causal_share < 1:
-            raise EmbInvError(
-                "draft_share samples tokens from left to right for masked rows: set causal_share above 0 and below 1."
-            )
-        if self.correction_share and not self.causal_share:
-            raise EmbInvError("the corrector learns from drafts: with correction_share, set causal_share above 0.")
-        if self.causal_share + self.correction_share > 1:
-            raise EmbInvError(
-                f"causal_share and correction_share must be at most 1 together, got {self.causal_share:g} and "
-                f"{self.correction_share:g}."
-            )
+        self._fill_shares()
+        if self.causal_share is not None:
+            self._check_shares()
         if self.complementary_masks and self.batch_size % 2:
             raise EmbInvError(f"complementary_masks needs an even batch_size, got {self.batch_size}.")
         if self.decay_steps and self.lr_scheduler != "constant":
@@ -185,6 +183,11 @@ class TrainingConfig:
                 "the word head's stage leaves everything else as it is: set init_from to a trained inverter, "
                 "and causal_share and surrogate_rank to 0."
             )
+        if self.is_part and self.bag_of_words_steps:
+            raise EmbInvError(
+                "bag_of_words_steps warms up the inverter, which the stage of a surrogate or a word head leaves as it "
+                "is: set it to 0."
+            )
         if self.mask_ratio is not None and self.loss_weight == "elbo":
             raise EmbInvError("a fixed mask_ratio has no ELBO weight; use loss_weight none or inverse_t.")
         if max(self.canvas_lengths or [self.max_sequence_length]) != self.max_sequence_length:
@@ -192,6 +195,51 @@ class TrainingConfig:
                 f"canvas_lengths must have max_sequence_length, {self.max_sequence_length}, for the longest, "
                 f"got {shown(self.canvas_lengths)}."
             )
+
+    def _fill_shares(self) -> None:
+        """Set the shares to 0 where no checkpoint has any, and that of corrections where causal_share is given."""
+        if self.causal_share is None and (self.init_from is None or self.is_part):
+            self.causal_share = 0.0
+        if self.correction_share is None and self.causal_share is not None:
+            self.correction_share = 0.0
+
+    def _check_shares(self) -> None:
+        """Raises EmbInvError for shares of the updates that do not fit together, or with what needs them."""
+        causal, correction = self.shares
+        masked = masked_share(causal, correction)
+        if causal and not self.num_condition_tokens and self.init_from is None:
+            raise EmbInvError("causal_share needs num_condition_tokens of at least 1, which predict the first token.")
+        if correction and not causal:
+            raise EmbInvError("the corrector learns from drafts: with correction_share, set causal_share above 0.")
+        if masked < 0:
+            raise EmbInvError(
+                f"causal_share and correction_share must be at most 1 together, got {causal:g} and {correction:g}."
+            )
+        if self.draft_share and not (causal and masked):
+            raise EmbInvError(
+                "draft_share samples tokens from left to right for masked rows: set causal_share above 0 and below 1, "
+                "and with correction_share below 1 together."
+            )
+        if self.complementary_masks and not masked:
+            raise EmbInvError(
+                "complementary_masks is of masked updates, and there are none: set causal_share and correction_share "
+                "below 1 together."
+            )
+
+    @property
+    def shares(self) -> tuple[float, float]:
+        """Of all updates, those from left to right and those that correct; of a checkpoint's own, unknown yet, 0."""
+        return self.causal_share or 0.0, self.correction_share or 0.0
+
+    def with_shares_of(self, config: "EmbInvConfig") -> "TrainingConfig":
+        """The settings with the shares of the model that `build_model` made of them, which may be a checkpoint's own.
+
+        Raises:
+            EmbInvError: for shares that do not fit together, or with other settings.
+        """
+        if self.causal_share is not None:
+            return self
+        return replace(self, causal_share=config.causal_share, correction_share=config.correction_share)
 
     def noise_of(self, model: "EmbInvForMaskedDiffusion") -> "Noise":
         """What training does to a batch; α(t) is a fixed mask ratio if one is set, else the model's own.
@@ -253,6 +301,12 @@ class TrainingConfig:
             self.max_sequence_length,
             self.log_steps,
         )
+
+
+def masked_share(causal_share: float, correction_share: float) -> float:
+    """What both leave of the updates, which fill in masks; below 0 for too much, and rounding errors count as 0."""
+    rest = 1 - causal_share - correction_share
+    return 0.0 if abs(rest) < 1e-9 else rest
 
 
 def read_sizes(backbone_config: str) -> dict[str, Any]:

@@ -16,6 +16,9 @@ from ..modeling_embinv import EmbInvForMaskedDiffusion
 
 logger = logging.get_logger(__name__)
 
+# settings of `generate`, beside strategies, that a model without the causal order refuses
+_CAUSAL_SETTINGS = ("num_draft_beams", "num_drafts", "num_moves", "num_redrafts")
+
 
 def adopt_encoder(model: EmbInvForMaskedDiffusion, tokenizer: PreTrainedTokenizerBase, encoder: Encoder) -> bool:
     """Make a trained inverter one of `encoder`; of another width, its projector starts anew.
@@ -48,6 +51,18 @@ def adopt_encoder(model: EmbInvForMaskedDiffusion, tokenizer: PreTrainedTokenize
     return True
 
 
+def check_positions(model: EmbInvForMaskedDiffusion, prefix: int, length: int) -> None:
+    """Raises EmbInvError for a trunk whose table of positions does not hold a prefix and a text of that length."""
+    embeddings: Any = model.trunk.embeddings  # each kind of trunk has a class of its own
+    if not hasattr(embeddings, "position_embeddings"):  # others turn their vectors by distances alone
+        return
+    room = len(embeddings.position_embeddings.weight) - embeddings.first_position
+    if prefix + length > room:
+        raise EmbInvError(
+            f"max_sequence_length {length} and {prefix} positions before the text do not fit the trunk's {room}."
+        )
+
+
 @torch.no_grad()
 def grow_prefix(model: EmbInvForMaskedDiffusion, count: int) -> None:
     """Give a trained inverter `count` condition tokens, if it has fewer: the new ones stand before the old ones.
@@ -74,13 +89,30 @@ def grow_prefix(model: EmbInvForMaskedDiffusion, count: int) -> None:
 def set_corrector(model: EmbInvForMaskedDiffusion, share: float) -> None:
     """Give a trained inverter a corrector, untrained where it has none; of a share of 0, take it away."""
     if model.correction_tokens is not None and not share:
-        logger.warning("the corrector of the checkpoint dropped: to keep it, train it on with correction_share.")
+        logger.warning(
+            "the corrector of the checkpoint dropped: it stays where it trains on, with correction_share above 0 and "
+            "an encoder that embeds texts."
+        )
     model.config.correction_share = share
     if not share:
         model.correction_tokens = None
     elif model.correction_tokens is None:
         model.correction_tokens = CorrectionTokens(model.config.hidden_size).to(model.device, model.dtype)
         model._init_weights(model.correction_tokens)
+
+
+def forget_settings(model: EmbInvForMaskedDiffusion) -> None:
+    """Take the settings out of a model's generation that need what it does not learn any more."""
+    config = model.config
+    generation: Any = model.generation_config  # transformers declares its own class, without these settings
+    needing: set[str] = set() if config.correction_share else {"num_rewrites"}
+    if not config.causal_share:
+        needing.update(_CAUSAL_SETTINGS)
+        needing.update(name for name in ("strategy", "draft") if getattr(generation, name) == "autoregressive")
+    if lost := sorted(needing & set(generation.changed())):
+        defaults = type(generation)()
+        model.generation_config = generation.with_changes(**{name: getattr(defaults, name) for name in lost})
+        logger.warning("%s dropped: the checkpoint's settings that need what it loses here.", " and ".join(lost))
 
 
 def drop_stale(

@@ -86,8 +86,8 @@ class Run:
     def loop(self) -> Path:
         """Train from the newest checkpoint, or from the start; returns the folder of the last export."""
         config, accelerator, progress = self.config, self.accelerator, self.progress
-        if config.resume and (loaded := load_newest(accelerator, self.folder)):
-            accelerator.print(f"continuing from {loaded}")
+        if config.resume:
+            self.resume()
         dtype = dtype_of(accelerator.mixed_precision)
         limit = matmul_rate(accelerator.device, dtype)
         accelerator.print(f"matrix products on this device: {limit / 1e12:.2f} TFLOP/s in {dtype}")
@@ -98,7 +98,7 @@ class Run:
         check_steps = 1 if accelerator.device.type == "cpu" else CHECKED_UPDATES
         self.since = time.perf_counter()
         while progress.step < config.max_steps:
-            kind = kind_of_update(config.causal_share, config.correction_share, config.seed, progress.step)
+            kind = kind_of_update(*config.shares, config.seed, progress.step)
             loss, grad_norm = self.update(progress.step, kind)
             progress.step += 1
             self.losses["train/loss" if kind == "masked" else f"train/loss_{kind}"].append(loss)
@@ -120,6 +120,24 @@ class Run:
                 self.since = time.perf_counter()
         bar.close()
         return self.export("last")
+
+    def resume(self) -> None:
+        """Go on from the newest checkpoint, if there is one, with the rates and micro-batches of these settings."""
+        given = [
+            (scheduler.base_lrs, [group["weight_decay"] for group in optimizer.param_groups])
+            for scheduler, optimizer in zip(self.schedulers, self.optimizers, strict=True)
+        ]
+        loaded = load_newest(self.accelerator, self.folder)
+        if loaded is None:
+            return
+        # a checkpoint holds those of the run that wrote it, too
+        self.accelerator.step = self.progress.step * self.config.gradient_accumulation_steps
+        factor = self.config.rates().factor(self.progress.step)
+        for scheduler, optimizer, (rates, decays) in zip(self.schedulers, self.optimizers, given, strict=True):
+            scheduler.base_lrs = rates
+            for group, rate, decay in zip(optimizer.param_groups, rates, decays, strict=True):
+                group |= {"lr": rate * factor, "initial_lr": rate, "weight_decay": decay}
+        self.accelerator.print(f"continuing from {loaded}")
 
     def stop_if_diverged(self) -> None:
         """Stop before anything is kept of weights that are lost.
@@ -275,7 +293,7 @@ class Run:
     def held_out_scores(self) -> tuple[dict[str, float], list[tuple[str, str]]]:
         """Scores, "loss" among them, and pairs (original, recovered)."""
         parts = self.bare_model, self.tokenizer, self.encoder, self.held_out
-        return all_scores(*parts, self.config.causal_share, self.config.correction_share)
+        return all_scores(*parts, *self.config.shares)
 
     def export(self, name: str) -> Path:
         """Write the averaged weights as a folder that `AutoModel` loads."""

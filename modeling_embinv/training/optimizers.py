@@ -45,8 +45,8 @@ class Rates:
 def new_optimizers(model: EmbInvForMaskedDiffusion, rates: Rates) -> list[torch.optim.Optimizer]:
     """AdamW over the trainable weights; norms and biases do not decay, token embeddings have a rate of their own.
 
-    With Muon (arXiv 2502.16982) the matrices of the trunk's layers have an optimizer of their own, whose steps are as
-    long as AdamW's, so that one learning rate serves both.
+    With Muon (arXiv 2502.16982) the matrices of the trunk's layers have an optimizer of their own, if any train. Its
+    steps are as long as AdamW's, so that one learning rate serves both.
     """
     rate, decay = rates.learning_rate, rates.weight_decay
     embeddings = model.get_input_embeddings().weight
@@ -56,7 +56,8 @@ def new_optimizers(model: EmbInvForMaskedDiffusion, rates: Rates) -> list[torch.
         matrices = [weight for weight in model.trunk.layers.parameters() if weight.requires_grad and weight.ndim == 2]
         known = {id(weight) for weight in matrices}
         weights = [weight for weight in weights if id(weight) not in known]
-        muon = [torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")]
+        if matrices:  # a frozen trunk has none
+            muon = [torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")]
     groups: list[dict[str, Any]] = [
         {"params": [weight for weight in weights if weight.ndim > 1], "weight_decay": decay},
         {"params": [weight for weight in weights if weight.ndim <= 1], "weight_decay": 0.0},

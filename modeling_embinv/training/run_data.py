@@ -51,7 +51,8 @@ def _chunks(config: TrainingConfig, encoder: Encoder, corpus: TokenizedCorpus, s
     if split != "train":
         return SpanBatches(sampler, encoder)
     texts = texts_digest(config.texts or [], config.text_column)
-    name = hashlib.blake2b(repr((texts, encoder.config, most, config.seed)).encode(), digest_size=8).hexdigest()
+    key = texts, encoder.config, most, config.seed, ChunkBatches.piece_of(config.word_texts)
+    name = hashlib.blake2b(repr(key).encode(), digest_size=8).hexdigest()
     return ChunkBatches(sampler, encoder, config.word_texts, Path(config.output_dir) / f"vectors-{name}")
 
 

@@ -16,7 +16,7 @@ from ..loading import load_inverter
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from .backbone import new_inverter, prepare_tokenizer
 from .config import TrainingConfig, read_sizes
-from .fine_tuning import adopt_encoder, drop_stale, grow_prefix, set_corrector
+from .fine_tuning import adopt_encoder, check_positions, drop_stale, forget_settings, grow_prefix, set_corrector
 from .machine import attention_of
 
 
@@ -36,7 +36,7 @@ def build_model(config: TrainingConfig, encoder: Encoder) -> tuple[EmbInvForMask
         model, tokenizer, has_changed = _trained_model(config.init_from, config, encoder)
     else:
         (model, tokenizer), has_changed = _new_model(config, encoder), False
-    if config.causal_share:
+    if model.config.causal_share:
         check_prefix(model.config)
     if config.is_part:
         _only_part(model, config, tokenizer, encoder).requires_grad_(True)
@@ -77,11 +77,12 @@ def _trained_model(
 ) -> tuple[EmbInvForMaskedDiffusion, PreTrainedTokenizerBase, bool]:
     """The trained inverter of that name, its tokenizer, and whether it was another encoder's."""
     changes: dict[str, Any] = {}
-    if not config.word_head_size:
-        changes["max_sequence_length"] = config.max_sequence_length
     if not config.is_part:  # such a stage leaves the inverter as it is
-        changes |= {"canvas_lengths": config.canvas_lengths, "causal_share": config.causal_share}
+        changes |= {"max_sequence_length": config.max_sequence_length, "canvas_lengths": config.canvas_lengths}
+        if config.causal_share is not None:
+            changes["causal_share"] = config.causal_share
     model, tokenizer = load_inverter(name, attn_implementation=attention_of(config.attn_implementation), **changes)
+    _tell_ignored(config, model)
     inverted = f"{model.config.embedding_dim} numbers by {model.config.encoder_id}"
     has_changed = adopt_encoder(model, tokenizer, encoder)
     if config.is_part and has_changed:
@@ -90,10 +91,29 @@ def _trained_model(
             f"the stage of the {part} leaves the inverter as it is: {name} inverts vectors of "
             f"{inverted}, these have {encoder.embedding_dim} by {encoder.config.id}. Fine-tune it for them first."
         )
+    if config.surrogate_rank:
+        check_positions(model, 1, config.max_sequence_length)  # it reads a first token and the text
     if not config.is_part:
-        grow_prefix(model, config.num_condition_tokens)
-        set_corrector(model, config.correction_share)
+        _outfit(model, config, encoder)
     return model, tokenizer, has_changed
+
+
+def _outfit(model: EmbInvForMaskedDiffusion, config: TrainingConfig, encoder: Encoder) -> None:
+    """Give a trained inverter what these settings ask for beyond its own, and take what they let go."""
+    prefix = max(config.num_condition_tokens, model.config.num_condition_tokens)
+    check_positions(model, prefix, config.max_sequence_length)
+    grow_prefix(model, config.num_condition_tokens)
+    own = model.config.correction_share if encoder.can_encode else 0.0
+    set_corrector(model, own if config.correction_share is None else config.correction_share)
+    forget_settings(model)
+
+
+def _tell_ignored(config: TrainingConfig, model: EmbInvForMaskedDiffusion) -> None:
+    """A line for a depth or noise that was asked for in vain; a default says nothing of what the user wants."""
+    for name in ("num_hidden_layers", "noise_schedule", "noise_lambda"):
+        given, own = getattr(config, name), getattr(model.config, name)
+        if given not in (own, getattr(TrainingConfig, name)):
+            get_logger(__name__).warning("%s stays %s, as the checkpoint has it: %s is ignored.", name, own, given)
 
 
 def _new_model(config: TrainingConfig, encoder: Encoder) -> tuple[EmbInvForMaskedDiffusion, PreTrainedTokenizerBase]:

@@ -16,6 +16,7 @@ from ..evaluation.held_out import HeldOut, Measures, Recovered
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..runtime import generator_for
 from ..texts_embinv import decode_rows
+from .config import masked_share
 
 _BATCH = 64
 
@@ -40,20 +41,24 @@ def all_scores(
 ) -> tuple[dict[str, float], list[tuple[str, str]]]:
     """Scores of what a model has learned, "loss" among them, and pairs (original, recovered).
 
+    Where no update filled in masks, the loss is that of the causal order, and all texts are drafts.
+
     Args:
         tokenizer, encoder: the inverter's, and what measures the texts that it generates.
         causal_share, correction_share: shares of the updates that learned the causal order, and to correct.
     """
     settings: dict[str, Any] = {}
-    scores = masked_scores(model, held_out)
+    scores, is_masked = masked_scores(model, held_out), masked_share(causal_share, correction_share) > 0
     if causal_share:
         scores["loss_causal"] = causal_score(model, held_out)
-    if causal_share == 1:  # of the order that was learned
+    if not is_masked:  # of the order that was learned
         scores["loss"], settings = scores["loss_causal"], {"strategy": "autoregressive"}
     parts = model, tokenizer, encoder, held_out
     generated, samples = generation_scores(*parts, **settings)
-    if 0 < causal_share < 1:
+    drafts = generated
+    if causal_share and is_masked:
         drafts, samples = generation_scores(*parts, strategy="autoregressive")
+    if causal_share:
         scores |= {f"draft_{name}": value for name, value in drafts.items()}
     if correction_share and held_out.generation_size:
         corrected = correction_scores(*parts)

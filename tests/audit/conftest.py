@@ -46,7 +46,8 @@ def sample_of(texts, width: int = 4) -> Sample:
 
 
 def tier_result(texts, recovered, found=None) -> TierResult:
-    floors = {OTHER_TEXT: other_texts(recovered)} if len(texts) > 1 else {}
+    others = other_texts(recovered, texts)
+    floors = {OTHER_TEXT: others} if others else {}
     found = found or [[] for _ in texts]
     back = Recovered(list(recovered), [0.5] * len(texts), [0.9] * len(texts), 1.0)
     figures, kinds = measure(texts, recovered, floors, back.cosine), measure_kinds(found, recovered, floors)

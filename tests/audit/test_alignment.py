@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from modeling_embinv.audit.alignment import align
+from modeling_embinv.audit.known_pairs import FEWEST, known_pairs
 from modeling_embinv.audit.protections import binary, first_dimensions, noise, rotation
+from modeling_embinv.audit.sample import Sample
+from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.vectors_embinv import unit_rows
 
 WIDTH = 24
@@ -60,3 +63,26 @@ def test_a_few_pairs_are_enough_for_a_small_change():
 def test_unrelated_vectors_teach_nothing():
     """Pairs that do not belong together must not look like a broken defence."""
     assert align(vectors(100, seed=5), np.random.default_rng(3).permutation(vectors(100))).cosine < 0.5
+
+
+def sample(texts, held: np.ndarray) -> Sample:
+    return Sample(held.astype(np.float32), np.arange(len(held)), None, texts, len(held), "")
+
+
+def test_copies_of_a_pair_are_one_pair():
+    """Copies lay among the fitted and the left-out pairs: a map was chosen that was useless, and looked perfect."""
+    turn, true = rotation(WIDTH, 0), np.random.default_rng(0).standard_normal((21, WIDTH))
+    texts = [f"Ticket {number}" for number in range(21)]
+    copies = [*texts, *(f"  {text.upper()}" for text in texts), *texts * 3]
+    by_text = dict(zip(copies, np.tile(true, (5, 1)), strict=True))
+    attacked = sample(["TICKET 20"], true[:1])
+
+    def encode(texts):
+        return np.stack([by_text[text] for text in texts])
+
+    found = known_pairs(sample(copies, np.tile(true @ turn, (5, 1))), attacked, encode)
+    assert found.texts == texts[:20] and found.held.shape == found.true.shape == (20, WIDTH)
+    assert align(found.held, found.true).cosine < 0.9  # 20 pairs of unrelated vectors of 24 numbers teach little
+    with pytest.raises(EmbInvError, match="19 pairs .* at least 20 are needed"):
+        known_pairs(sample(copies, np.tile(true @ turn, (5, 1))), sample(["ticket 20", "ticket 0"], true[:2]), encode)
+    assert FEWEST == 20

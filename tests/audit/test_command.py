@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from datasets import Dataset
 
 from modeling_embinv.audit.public import public_sentences
 from modeling_embinv.audit.report import FEWEST, SENSITIVE
@@ -163,7 +164,9 @@ def test_a_killed_re_training_resumes(capsys, model, encoder, vectors, tmp_path,
 
     texts = tmp_path / "texts.txt"
     texts.write_text("\n".join(public_sentences()[:40]), encoding="utf-8")
-    source = write(tmp_path / "dump.parquet", np.tile(vectors, (2, 1)), text=TEXTS * 2)
+    # more than ten different vectors, which search needs
+    many = np.concatenate([vectors, vectors @ np.diag(np.sign(np.arange(384) % 7 - 0.5))]).astype(np.float32)
+    source = write(tmp_path / "dump.parquet", many, text=TEXTS * 2)
     arguments = (
         source, "--model", model, "--force", "--no-encoder", "--limit", 2, "--out", tmp_path / "r",
         "--defences", "binary", "--train-texts", texts, "--train-steps", 3,
@@ -273,3 +276,41 @@ def test_a_sample_is_drawn_by_its_seed(store):
         assert one.ids == [f"T-{row}" for row in one.rows] and one.texts == [TEXTS[row] for row in one.rows]
     assert (draw(source, 100, 0).rows == np.arange(len(TEXTS))).all() and draw(source, 3, 0).total == len(TEXTS)
     assert len(set(subset(10, 4, 0))) == 4 and (subset(3, 9, 1) == np.arange(3)).all()
+
+
+def test_line_separators_in_ids_end_no_line(capsys, model, vectors, tmp_path):
+    """U+2028 in an id ended the audit after the attack, and every time that it was resumed."""
+    names = [f"T\u2028{row}\x85\u2029" for row in range(len(TEXTS))]
+    source = write(tmp_path / "dump.parquet", vectors, id=names, text=TEXTS)
+    arguments = ("--model", model, "--tiers", "vectors", "--limit", 2, "--out", tmp_path / "r")
+    code, _, err = run(capsys, source, *arguments)
+    assert code == 0, err
+    rows = [json.loads(line) for line in (tmp_path / "r" / "hits.jsonl").read_text("utf-8").split("\n")[:-1]]
+    assert len(rows) == 2 and all(row["id"] == names[row["row"]] for row in rows)
+
+
+@pytest.mark.parametrize("case", ["report", "link", "unfinished", "pairs", "candidates", "folder", "below", "store"])
+def test_what_is_read_is_never_replaced(capsys, model, vectors, tmp_path, case):
+    """An audit of rows that lay in the folder of its report ended with the hits in their place."""
+    out, store = tmp_path / "r", tmp_path / "other.parquet"
+    write(store, vectors, text=TEXTS)
+    place = {"unfinished": out / ".unfinished" / "d.jsonl", "below": tmp_path / "d", "folder": out, "store": out}
+    path = place.get(case, out / "hits.jsonl")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if case in ("folder", "below", "store"):
+        Dataset.from_dict({"embedding": vectors.tolist(), "text": TEXTS}).save_to_disk(str(path))
+    else:
+        path.write_text("".join(json.dumps({"embedding": row.tolist(), "text": "a"}) + "\n" for row in vectors))
+    before = {one: one.read_bytes() for one in tmp_path.rglob("*") if one.is_file()}
+    source, more = path, ()
+    if case == "link":
+        source = tmp_path / "link.jsonl"
+        source.symlink_to(path)
+    if case in ("pairs", "candidates"):
+        source, more = store, (f"--{case}", path)
+    if case == "store":
+        source = f"chroma:{path}"
+    out = path / "deep" / "r" if case == "below" else out
+    code, printed, err = run(capsys, source, "--model", model, "--limit", 1, "--out", out, *more)
+    assert code == 2 and not printed and "--out" in err.splitlines()[-1] and "another folder" in err.splitlines()[-1]
+    assert {one: one.read_bytes() for one in tmp_path.rglob("*") if one.is_file() and not one.is_symlink()} == before

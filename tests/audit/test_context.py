@@ -31,6 +31,15 @@ def test_marks_are_found_and_are_no_words():
     assert without_marks("call [REDACTED] now").split() == ["call", "now"]
 
 
+def test_a_resumed_audit_reads_what_the_first_one_wrote(encoder, inverter, tmp_path):
+    """A line separator in an id or a text ended the audit for good; resumed, it said that no text was left out."""
+    attacker = Attacker(*inverter, tmp_path, show_progress=False)
+    names = ["T\u20280", "T\x851"]
+    sample = sample_of(encoder, ["The ▇▇▇ slept.\u2028", "▇▇▇"])._replace(ids=names)
+    first, again = fill_sample(attacker, sample), fill_sample(attacker, sample)
+    assert (first.rows, first.left_out) == (1, 1) and again == first
+
+
 def test_gaps_are_filled_where_there_are_any(encoder, inverter, tmp_path):
     """Rows without a gap must not be filled, and a store without any is no error."""
     attacker = Attacker(*inverter, tmp_path, show_progress=False)

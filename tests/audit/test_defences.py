@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from modeling_embinv.audit.alignment import procrustes
-from modeling_embinv.audit.defences import DefenceResult, judged
+from modeling_embinv.audit.defences import DefenceResult, distinct, judged
 from modeling_embinv.audit.figures import Figure
 from modeling_embinv.audit.protections import (
     FAMILIES,
@@ -19,6 +19,7 @@ from modeling_embinv.audit.protections import (
     rotation,
 )
 from modeling_embinv.audit.retrieval import LabelledSet, Utility, at_recall, labelled_texts, nearest, utility
+from modeling_embinv.audit.sample import Sample
 from modeling_embinv.audit.summary import matched
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.vectors_embinv import unit_rows
@@ -169,3 +170,20 @@ def test_noise_at_the_same_search_quality_is_told_in_words():
     results = [result("none", "none", 1.0, released=0.6), result("noise 1", "noise", 0.5, released=0.2)]
     (sentence,) = matched(judged([*results, result("binary", "binary", 0.75, released=0.3)]))
     assert "recall@10 0.75), noise hides 33 %" in sentence and "binary hides 50 %" in sentence
+
+
+def test_copies_of_a_vector_are_searched_once():
+    """Of 20 copies any ten are right hits, and half of them counted as lost under the least noise."""
+    plain, generator = vectors(60, 384), np.random.default_rng(0)
+    copies = np.repeat(plain, 20, axis=0) * generator.uniform(1, 3, (1200, 1))
+    copies += 1e-7 * generator.standard_normal(copies.shape)  # as batches of other widths leave them
+    stored = Sample(copies.astype(np.float32), np.arange(1200), None, None, 1200, "")
+    found = distinct(stored)
+    assert found.shape == plain.shape and np.allclose(found, plain, atol=1e-5)
+    own = np.arange(60)
+    noised = unit_rows(noise(0.01)(found, generator))[0]
+    assert utility(nearest(found, found, own), nearest(found, noised, own)).recall > 0.8
+    near = Sample(plain + 0.005 * generator.standard_normal(plain.shape), np.arange(60), None, None, 60, "")
+    assert len(distinct(near)) == 60
+    with pytest.raises(EmbInvError, match="more than 10 .* 10"):
+        distinct(stored.take(np.arange(200)))

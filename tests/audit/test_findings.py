@@ -1,10 +1,14 @@
 """What counts as recovered."""
 
+import random
+
 import pytest
 
+from modeling_embinv.audit.attack import Attacker, Recovered
 from modeling_embinv.audit.findings import measure, measure_kinds, other_texts
+from modeling_embinv.audit.tiers import OTHER_TEXT, _floors
 from modeling_embinv.audit.words import content_words, holds_phrase, words
-from tests.audit.conftest import entities
+from tests.audit.conftest import entities, report_of, sample_of, tier_result
 
 
 def test_words_without_case_and_stop_words():
@@ -59,3 +63,29 @@ def test_phrases_stand_side_by_side():
     assert holds_phrase(["on", "3", "may", "2024"], ["3", "may"])
     assert not holds_phrase(["may", "3"], ["3", "may"])
     assert not holds_phrase(["3", "of", "may"], ["3", "may"]) and not holds_phrase([], ["3"])
+
+
+def test_the_vector_of_another_text_is_none_of_the_same_text():
+    """The next row of a store with copies holds the same text: what leaked was its own floor, and no finding."""
+    originals = ["One card", "one  card", "Two cars", "Two cars", "One card"]
+    assert other_texts(list("abcde"), originals) == ["c", "c", "e", "e", "c"]
+    assert other_texts(list("abcde"), ["a", "a", "a", "a", "b"]) == ["e", "e", "e", "e", "a"]
+    assert other_texts(["a", "b"], ["same", "Same "]) == other_texts(["a"], ["one"]) == other_texts([], []) == []
+    assert other_texts(["a", "b", "c"]) == ["b", "c", "a"]
+
+
+def test_copies_beside_one_another_change_no_floor():
+    """The same store had a severity of none or critical, by the order of its rows."""
+    texts = [f"parcel{row // 20} driver{row // 20} street{row // 20} house{row // 20}" for row in range(200)]
+    back = [" ".join(text.split()[: 4 - row // 20 % 3]) for row, text in enumerate(texts)]
+    order = random.Random(0).sample(range(200), 200)
+    for rows in (range(200), order):
+        report = report_of(tier_result([texts[row] for row in rows], [back[row] for row in rows]))
+        assert report.figures["words"].floors[OTHER_TEXT] == 0 and report.severity == "critical"
+
+
+def test_texts_that_are_all_alike_have_no_other(tmp_path):
+    """A floor of 100 % by another row's vector, which is the same text's."""
+    attacker = Attacker(None, None, tmp_path)
+    for texts, names in ((["red house", "Red house"], []), (["red house", "blue car"], [OTHER_TEXT])):
+        assert list(_floors(attacker, sample_of(texts), Recovered(["a", "b"], [], None, None))) == names

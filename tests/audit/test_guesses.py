@@ -147,6 +147,18 @@ def test_guesses_need_no_inverter(capsys, no_checkpoint, store, guesses, tmp_pat
     assert TEXTS[7].lower() not in (tmp_path / "r" / "index.html").read_text(encoding="utf-8").lower()
 
 
+def test_a_guess_has_its_line_of_the_file(capsys, no_checkpoint, store, tmp_path):
+    """Where guesses are hidden the number is all that names them, and it was another line's behind a blank one."""
+    path = tmp_path / "guesses.txt"
+    path.write_text(f"\nthe price of tea\nthe price of tea\n\n{TEXTS[7]}\n", encoding="utf-8")
+    arguments = (store, "--candidates", path, "--encoder", MINILM, "--tiers", "guesses", "--limit", 2)
+    code, _, err = run(capsys, *arguments, "--out", tmp_path / "r")
+    assert code == 0, err
+    report = json.loads((tmp_path / "r" / "report.json").read_text(encoding="utf-8"))
+    assert [(one["number"], one["row"]) for one in report["guesses"]["ranking"][:1]] == [(5, 7)]
+    assert [one["number"] for one in report["guesses"]["ranking"]] == [5, 2]
+
+
 def test_the_gate_counts_guesses(capsys, no_checkpoint, store, guesses, tmp_path):
     """A list of customers that are all in the store passed every gate; a gate without a list stood open."""
     arguments = (store, "--encoder", MINILM, "--limit", 2, "--out", tmp_path / "r", "--fail-over")

@@ -47,6 +47,18 @@ def test_entities_do_not_overlap(finder):
         assert all(one.kind in KINDS and one.words for one in found)
 
 
+def test_a_text_that_is_too_long_for_spacy(finder):
+    """One text of more than a million characters ended the audit, after the attack."""
+    long = f"{NAMED} " + f"{'a' * 100} " * 9_950 + NAMED
+    assert len(long) > 1_000_000
+    (short,), (found,) = finder.find([NAMED]), finder.find([long])
+    own = [one for one in found if one.end <= len(NAMED) or one.start >= len(long) - len(NAMED)]
+    assert short and own == [
+        *short, *(one._replace(start=one.start + len(long) - len(NAMED), end=one.end + len(long) - len(NAMED))
+                  for one in short)
+    ]  # fmt: skip
+
+
 def test_without_a_spacy_model_names_come_from_lists(monkeypatch):
     """Presidio downloads a model that is missing; an audit must not."""
     monkeypatch.setattr(kinds, "spacy_model", lambda: None)

@@ -31,6 +31,10 @@ def test_precision_recall_and_floor_are_those_of_a_hand():
     # the other row's names: bank is in the first text
     assert list(low.precision.floors.values()) == [1 / 5] and list(low.recall.floors.values()) == [1 / 6]
     assert low.expected.value == pytest.approx((0.9 + 0.4 + 0.3 + 0.6 + 0.2) / 5)
+    # a row between two of one text has another, and rows that are all of one text have none
+    copies = _figures("all", [NAMED[0], NAMED[0], NAMED[1]], [TEXTS[0], TEXTS[0], TEXTS[1]], LEAST, 0)
+    assert list(copies.precision.floors.values()) == [2 / 8]
+    assert _figures("all", NAMED, [TEXTS[0]] * 2, LEAST, 0).precision.floors == {}
     bare = _figures("all", NAMED, None, LEAST, 0)
     assert bare.precision is bare.recall is None and bare.expected == low.expected
 

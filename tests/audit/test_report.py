@@ -2,10 +2,12 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
 from modeling_embinv.audit.alignment import Alignment
+from modeling_embinv.audit.attack import ENCODER
 from modeling_embinv.audit.defences import DefenceReport, DefenceResult, judged
 from modeling_embinv.audit.figures import Figure
 from modeling_embinv.audit.files import write_report
@@ -14,9 +16,13 @@ from modeling_embinv.audit.page import page
 from modeling_embinv.audit.report import utc_now
 from modeling_embinv.audit.retrieval import Utility
 from modeling_embinv.audit.sarif import sarif
+from modeling_embinv.audit.severity import ORDER, severity
+from modeling_embinv.audit.store import Part, describe
+from modeling_embinv.audit.summary import findings
 from modeling_embinv.audit.terminal import lines
 from modeling_embinv.audit.tiers import OTHER_TEXT
 from modeling_embinv.audit.words import content_words
+from modeling_embinv.stores.rows import Skipped
 from tests.audit.conftest import DATE, entities, report_of, tier_result
 
 TEXTS = [f"Zebedee Quuxley{row} moved to Wobbleton{row} <b>today</b>" for row in range(12)]
@@ -165,3 +171,49 @@ def test_few_entities_make_no_severity():
     text = "Zebedee said hello yesterday"
     result = tier_result([text, "other things"], ["zebedee", "x"], [entities(text, names="Zebedee"), []])
     assert report_of(result).severity != "critical"
+
+
+def test_no_finding_is_worse_than_the_severity():
+    """An attacker with all of a few phone numbers hid the one with most of many: "medium" above a critical finding."""
+    texts = [f"call 555{row:04d} parcel{row} driver{row} street{row} house{row}" for row in range(40)]
+    phones = [text.split()[1] for text in texts]
+    found = [entities(text, phone=phone) for text, phone in zip(texts, phones, strict=True)]
+    many = tier_result(texts, [f"call {phone}" if row < 30 else "x" for row, phone in enumerate(phones)], found)
+    few = replace(tier_result(texts[:8], [f"call {phone}" for phone in phones[:8]], found[:8]), tier=ENCODER)
+    report = report_of(many)
+    assert report.severity == "critical"
+    report.tiers = [many, few]
+    assert few.kinds["phone"].whole.value == 1 and report.severity == "critical"
+    assert max((one.severity for one in findings(report)), key=ORDER.index) == "critical"
+
+
+def test_words_are_graded_for_each_attacker():
+    """A larger share of one row, whose interval reaches its floor, hid the finding of a hundred rows."""
+    texts = [f"parcel{row} driver{row} street{row} house{row}" for row in range(100)]
+    many = tier_result(texts, [text if row % 5 < 3 else "x" for row, text in enumerate(texts)])
+    few = replace(tier_result(texts[:1], ["parcel0 driver0 street0"]), tier=ENCODER)
+    report = report_of(many)
+    report.tiers = [many, few]
+    assert few.figures["words"].value > many.figures["words"].value and severity(few.figures["words"]) == "none"
+    assert report.severity == severity(many.figures["words"]) == "critical"
+
+
+def test_names_from_the_store_cannot_steer_the_terminal(result):
+    """A table called so cleared the screen, and printed a severity of its own."""
+    name = "docs\x1b[2J\nseverity    none\x9b31m"
+    report = report_of(result, warnings=[f"the collection {name} is left out: random numbers"])
+    report.source["collection"] = name
+    plain = list(lines(report_of(result)))
+    shown = list(lines(report))
+    assert len(shown) == len(plain) + 1 and all(line.isprintable() for line in shown)
+    assert sum(line.startswith("severity") for line in shown) == 1
+
+
+def test_a_file_name_that_is_no_unicode(result, tmp_path):
+    """A name in another encoding ended the audit after the attack, with a page missing."""
+    store = Part(None, "d\udcff.npy", None, "", None, None, Skipped(), [result.sample])
+    report = report_of(result)
+    report.source, report.checkpoint["name"] = describe([store], result.sample), "model\udcff"
+    write_report(report, tmp_path)
+    assert "d?.npy" in (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["source"]["name"] == "d?.npy"

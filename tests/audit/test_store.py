@@ -1,6 +1,8 @@
 """A store of several collections: how rows are drawn from them, and which of them a checkpoint can be tried on."""
 
 import json
+import sqlite3
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -113,3 +115,22 @@ def test_the_share_of_each_collection_is_of_its_own_rows():
     found = report.by_collection(report.tiers[0])
     assert {name: (one.hits, one.count) for name, one in found.items()} == {"a": (2, 2), "b": (1, 4)}
     assert "By collection" not in page(report_of(result))
+
+
+def test_a_collection_without_a_usable_vector_is_left_out(capsys, model, vectors, tmp_path):
+    """One table whose vectors were not there yet ended the audit of all others."""
+    path = tmp_path / "store.db"
+    with closing(sqlite3.connect(path)) as database:
+        for name, rows in (("good", vectors), ("pending\x1b[2J", 0 * vectors)):
+            database.execute(f'create table "{name}" (id text, text text, embedding blob)')
+            values = [(str(row), text, rows[row].astype("<f4").tobytes()) for row, text in enumerate(TEXTS)]
+            database.executemany(f'insert into "{name}" values (?, ?, ?)', values)
+        database.commit()
+    arguments = ["--model", str(model), "--tiers", "vectors", "--limit", "2", "--out", str(tmp_path / "r")]
+    assert main(["audit", str(path), *arguments]) == 0
+    printed, err = capsys.readouterr()
+    assert "is left out: 8 rows" in printed and "\x1b" not in printed + err
+    report = json.loads((tmp_path / "r" / "report.json").read_text(encoding="utf-8"))
+    assert report["source"]["rows"] == len(TEXTS) and any("pending" in note for note in report["warnings"])
+    assert main(["audit", str(path), *arguments, "--collection", "pending\x1b[2J"]) == 2
+    assert main(["audit", str(path), *arguments, "--strict"]) == 2

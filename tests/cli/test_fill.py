@@ -49,7 +49,7 @@ def run(capsys, *arguments) -> tuple[int, str, str]:
 
 
 def rows_of(path):
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
 
 
 def test_a_file_is_filled(capsys, vectors, tmp_path):
@@ -161,6 +161,19 @@ def test_a_template_and_a_list(capsys, vectors, tmp_path):
     tried = {one["text"] for row in rows for gap in row["gaps"] for one in (gap, *gap["alternatives"])}
     assert {word.lower() for word in tried} <= {"berlin", "paris", "madrid", "<place>"}
     assert rows[1]["verdict"] == "unrelated"
+
+
+def test_a_list_of_one_row_alone(capsys, recwarn, vectors, tmp_path):
+    """A list for "Last name" was not that of [LAST NAME]; in parts without such a mark nobody may be warned of it."""
+    texts = ("[LAST NAME] lives in Paris.", "We will meet at the ▇▇▇.")
+    source = write(tmp_path / "redacted.jsonl", texts, vectors[:2].tolist())
+    (tmp_path / "names.txt").write_text("Anna\nParis\n")
+    out, flags = tmp_path / "out.jsonl", ("--batch-size", "1", "--choices", f"Last name={tmp_path / 'names.txt'}")
+    code, _, err = run(capsys, source, "--text-column", "redacted", "--out", out, *QUICK, *flags)
+    assert code == 0 and "--choices" not in err, err
+    assert not [one for one in recwarn if "choices" in str(one.message)]
+    (gap,) = rows_of(out)[0]["gaps"]
+    assert {one["text"] for one in (gap, *gap["alternatives"])} <= {"Anna", "Paris", "[LAST NAME]"}
 
 
 @pytest.mark.parametrize(

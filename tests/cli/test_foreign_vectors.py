@@ -11,6 +11,7 @@ import pytest
 from transformers import pipeline
 
 from modeling_embinv.cli.main import main
+from modeling_embinv.inversion.rows import invert_vectors
 from modeling_embinv.loading import load_inverter
 from modeling_embinv.training.checkpoints import export
 from tests.audit.conftest import TEXTS, model, write  # noqa: F401  (fixture)
@@ -159,3 +160,29 @@ def test_the_pipeline_warns_in_one_line(judging, own, texts):
         assert len(said) == lines
     assert said[0].startswith("this model inverts vectors of sentence-transformers/all-MiniLM-L6-v2; these look like")
     assert "another encoder" in said[0] and "\n" not in said[0]
+
+
+def said_by(call) -> list[str]:
+    """The warnings of a call that say what its vectors look like, each as often as it comes."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        call()
+    return [str(one.message) for one in caught if "look like" in str(one.message)]
+
+
+@pytest.mark.parametrize("texts", [None, ["I met <NAME>."] * 6])
+@pytest.mark.parametrize("kind, words", [("int8", "whole numbers, as int8"), ("scaled", "sums or differences")])
+def test_the_pipeline_says_what_lengths_tell(judging, own, texts, kind, words):
+    """It brought vectors to length 1 before anybody looked at them, so that their lengths were never judged."""
+    inverter, tokenizer = load_inverter(judging)
+    pipe = inverter.eval().as_pipeline(tokenizer)
+    vectors = np.rint(400 * own[::11]) if kind == "int8" else own[::11] * np.linspace(2, 5, len(own[::11]))[:, None]
+    filling = {"texts": texts, "num_tokens": 1, "num_proposals": 4, "num_sweeps": 1, "num_beams": 2}
+    settings = filling if texts else {"num_steps": 2}
+    said = said_by(lambda: pipe(vectors, batch_size=2, **settings))
+    assert len(said) == 1 and said[0].startswith("this model inverts vectors of") and words in said[0]
+    assert said_by(lambda: pipe(own[::11], batch_size=2, **settings)) == []
+    if not texts:
+        streamed = said_by(lambda: list(pipe(iter(vectors), batch_size=2, **settings)))
+        assert len(streamed) == 1 and words in streamed[0]
+        assert len(said_by(lambda: list(invert_vectors(inverter, tokenizer, vectors, 2, settings)))) == 1

@@ -269,7 +269,7 @@ def test_resume_equals_an_uninterrupted_run(tmp_path, encoder, spans):
     assert encoder.calls - before == needed - sum(finished["rows"].values())
     assert shard_bytes(tmp_path / "parts") == shard_bytes(tmp_path / "whole")
     before = encoder.calls
-    assert prepare(iter(()), out_dir=tmp_path / "parts", **arguments, **SHARES) == whole
+    assert prepare(documents, out_dir=tmp_path / "parts", **arguments, **SHARES) == whole
     assert encoder.calls == before
 
 
@@ -306,6 +306,44 @@ def test_other_arguments_or_documents_are_an_error(tmp_path, encoder):
     for documents in (DOCUMENTS[1:], DOCUMENTS[:10]):
         with pytest.raises(ValueError, match="begun with other documents"):
             prepare(documents, encoder, tmp_path, **arguments)
+
+
+def test_a_finished_folder_is_compared(tmp_path, encoder):
+    """Texts that were given later for a finished folder were never read, and the call seemed to succeed."""
+    arguments = {"encoder": encoder, "out_dir": tmp_path, "length": 16, "show_progress": False}
+    first, before = prepare(DOCUMENTS[:20], **arguments), encoder.calls
+    for documents in (DOCUMENTS[20:40], DOCUMENTS[:10], []):
+        with pytest.raises(EmbInvError, match="begun with other documents: the first 20 must be the same"):
+            prepare(documents, **arguments)
+    with pytest.raises(EmbInvError, match="is finished with 20 documents, and more are given"):
+        prepare(DOCUMENTS[:21], **arguments)
+    assert prepare(DOCUMENTS[:20], **arguments) == first and encoder.calls == before
+
+
+def test_other_vectors_are_an_error(tmp_path, encoder):
+    """A run that was resumed with another column of vectors trained on a mixture of both."""
+    vectors = np.random.default_rng(2).normal(size=(60, 384)).astype(np.float32)
+    good, bad = (
+        [Document(one.key, one.text, sign * vector) for one, vector in zip(DOCUMENTS[:60], vectors, strict=True)]
+        for sign in (1, -1)
+    )
+    arguments = {"encoder": encoder, "length": 16, "batch_size": 8, "shard_size": 20}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of their lengths
+        for folder in ("new", "old"):
+            with pytest.raises(KeyboardInterrupt):
+                prepare(killed_after(good, 50), out_dir=tmp_path / folder, **arguments)
+        for documents in (bad, DOCUMENTS[:60]):
+            with pytest.raises(EmbInvError, match="begun with other vectors: the first 40 must be the same"):
+                prepare(documents, out_dir=tmp_path / "new", **arguments)
+        manifest = tmp_path / "old" / "manifest.json"  # of a version that kept no digest of the vectors
+        old = json.loads(manifest.read_text())
+        del old["vectors_digest"]
+        manifest.write_text(json.dumps(old))
+        assert prepare(good, out_dir=tmp_path / "old", **arguments) == prepare(
+            good, out_dir=tmp_path / "new", **arguments
+        )
+    assert shard_bytes(tmp_path / "old") == shard_bytes(tmp_path / "new")
 
 
 def test_bad_calls(tmp_path, encoder):

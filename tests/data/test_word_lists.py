@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from modeling_embinv.data.word_lists import WORD_LISTS, word_list
+from modeling_embinv.data.word_lists import WORD_LISTS, numbered_words, word_list
 from modeling_embinv.errors_embinv import EmbInvError
 
 ROOT = Path(__file__).parents[2]
@@ -58,3 +58,10 @@ def test_a_missing_package_is_named_with_its_extra(name, package):
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and "pip install 'embinv[names]'" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_words_keep_their_lines(tmp_path):
+    """Blank and repeated lines moved the numbers of all lines behind them."""
+    path = tmp_path / "names.txt"
+    path.write_bytes(b"\r\n \r\nAnna\r\nAnna\r\nLi Wei")
+    assert numbered_words(str(path)) == {"Anna": 3, "Li Wei": 5} and word_list(str(path)) == ["Anna", "Li Wei"]

@@ -250,6 +250,8 @@ def test_pipeline_fills_redacted_texts(invert):
     [
         (["a ▇▇▇"] * 2, {}, "got 1 vectors and 2 texts"),
         (["a"], {}, "text 0 has no gap"),
+        (["a"], dict(first_row=3), "text 3 has no gap"),
+        (["a ▇▇▇"], dict(first_row="3"), "first_row must be a whole number of at least 0, got '3'"),
         (["a ▇▇▇"], dict(temperature=1.0), "unknown fill setting"),
         (["a ▇▇▇"], dict(tokenizer=None), "takes no tokenizer"),
         (["a ▇▇▇"], dict(feedback="orcale"), "feedback must be"),

@@ -23,10 +23,13 @@ from rich.console import Console
 from rich.text import Text
 
 from modeling_embinv.data.content_words import content_words, masked
+from modeling_embinv.data.encoder_config import EncoderConfig
+from modeling_embinv.data.encoders import load_encoder
 from modeling_embinv.data.typed_vector import parse_vector
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.hypotheses_embinv import SearchRound
 from modeling_embinv.inversion.dumps import invert_file
+from modeling_embinv.inversion.judges import judge_identity, same_setting
 from modeling_embinv.inversion.progress import VectorBar
 from modeling_embinv.inversion.rates import speed
 from modeling_embinv.inversion.rows import Inversion, invert_vectors
@@ -284,6 +287,61 @@ def test_resuming_in_int8_is_an_error(inverter, source, tmp_path, monkeypatch):
     packed = copy.deepcopy(inverter[0]).to_int8(), inverter[1]
     with pytest.raises(ValueError, match="int8 was False, now True"):
         invert(packed, source, tmp_path / "out.jsonl")
+
+
+def judge_of(seed):
+    """A function that gives every text a vector of its own; another seed is another encoder."""
+
+    def embed(texts):
+        return np.stack([np.random.default_rng([seed, *text.encode()]).normal(size=384) for text in texts])
+
+    return embed
+
+
+@pytest.mark.parametrize("kind", ["function", "encoder"])
+def test_resuming_with_another_encoder_is_an_error(inverter, encoder, source, tmp_path, monkeypatch, kind):
+    """The cosines and verdicts of one half of a file were another encoder's, and nothing said so."""
+    if kind == "function":
+        first, other, same = judge_of(1), judge_of(2), judge_of(1)
+    else:
+        first = same = encoder.encode
+        other = load_encoder(EncoderConfig(encoder.config.id, prompt="query: ")).encode
+    out = tmp_path / "out.jsonl"
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, 2)
+        invert(inverter, source, out, feedback=first)
+    with pytest.raises(EmbInvError, match="begun with other arguments: feedback was "):
+        invert(inverter, source, out, feedback=other)
+    assert invert(inverter, source, out, feedback=same)["resumed"] == PART
+
+
+def test_parts_of_an_older_version_go_on(inverter, source, tmp_path, monkeypatch):
+    """An older version noted that an encoder judged, not which one: a night's parts must not be lost to an update."""
+    out = tmp_path / "out.jsonl"
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, 2)
+        invert(inverter, source, out, feedback=judge_of(1))
+    record = tmp_path / "out.jsonl.parts" / "run.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"feedback": True}))
+    with pytest.raises(EmbInvError, match="feedback was True, now False"):
+        invert(inverter, source, out)
+    assert invert(inverter, source, out, feedback=judge_of(1))["resumed"] == PART
+
+
+def test_a_gpu_and_a_cpu_are_one_judge():
+    """A resume on another device rounds the vectors of the same encoder otherwise, and would be refused."""
+    vector, other = unit_vectors(2, dim=384).numpy()
+    now = judge_identity(lambda texts: vector[None], 384)
+    rounded = judge_identity(lambda texts: vector[None].astype(np.float16).astype(np.float32) + 1e-4, 384)
+    assert same_setting("feedback", now, rounded)
+    assert not same_setting("feedback", now, judge_identity(lambda texts: other[None], 384))
+
+
+def test_the_results_may_lie_in_the_folder_of_the_vectors(inverter, expected, tmp_path, monkeypatch):
+    """In the folder that `datasets` saved, the run ended with "changed while it was read": its own parts had come."""
+    monkeypatch.chdir(write_source(tmp_path, "-saved"))
+    assert invert(inverter, ".", "texts.jsonl")["vectors"] == ROWS
+    assert Path("texts.jsonl").read_bytes() == expected
 
 
 def test_a_mistyped_command_leaves_nothing_that_blocks_the_right_one(inverter, source, tmp_path):

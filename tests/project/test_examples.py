@@ -77,11 +77,16 @@ def test_without_arguments_the_script_says_how_it_is_used():
 
 @pytest.fixture(scope="module")
 def released(encoder, tmp_path_factory) -> Path:
-    """A tiny inverter of all-MiniLM-L6-v2 with what the released one has: a surrogate and a calibration."""
+    """A tiny inverter of all-MiniLM-L6-v2 with what the released one has.
+
+    That is both orders, a corrector, a surrogate, a calibration, and drafts as its own strategy.
+    """
     model = new_tiny_inverter(
         encoder.tokenizer, embedding_dim=384, max_sequence_length=32, surrogate_rank=4,
-        encoder_id="sentence-transformers/all-MiniLM-L6-v2",
+        encoder_id="sentence-transformers/all-MiniLM-L6-v2", num_condition_tokens=4, causal_share=0.35,
+        correction_share=0.3,
     )  # fmt: skip
+    model.generation_config = model.generation_config.with_changes(strategy="autoregressive", num_draft_beams=4)
     model.generation_config.calibration = {"open_loop": {"bias": -1.7}}
     return export(model, prepare_tokenizer(encoder.tokenizer), tmp_path_factory.mktemp("released") / "model")
 

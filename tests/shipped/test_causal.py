@@ -6,6 +6,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import DynamicCache, TextDiffusionStreamer
 
 from modeling_embinv import EmbInvConfig
+from modeling_embinv.errors_embinv import EmbInvError
 from tests.tiny_models import END, MASK, PAD, VOCAB, causal_model, tiny_config, tiny_model, unit_vectors
 
 L = 12
@@ -307,3 +308,17 @@ def test_old_checkpoints_load():
     assert EmbInvConfig.from_dict(old).causal_share == 0
     with pytest.raises(StrictDataclassError, match="causal_share must be in"):
         tiny_config(causal_share=1.5)
+
+
+def test_a_text_longer_than_the_table_of_positions_is_told(family):
+    """Its likelihood ended in an IndexError of the table; the longest one that fits has a likelihood."""
+    model, most = causal_model(family), 39  # of 40 positions two are the condition's; the last token takes none
+    most -= 2 if family == "xlm-roberta" else 0  # whose positions begin behind its padding id
+    assert model.log_likelihood(torch.full((2, most), 5), unit_vectors(2)).isfinite().all()
+    ends = torch.full((2, 60), END).index_fill(1, torch.arange(5), 5)  # what follows an end does not count
+    assert model.log_likelihood(ends, unit_vectors(2)).isfinite().all()
+    if family == "modernbert":  # which has no table
+        assert model.log_likelihood(torch.full((2, 60), 5), unit_vectors(2)).isfinite().all()
+        return
+    with pytest.raises(EmbInvError, match=f"texts of 60 tokens are too long: this model reads {most}"):
+        model.log_likelihood(torch.full((2, 60), 5), unit_vectors(2))

@@ -6,6 +6,7 @@ from transformers import AutoModel
 
 from modeling_embinv.conditioning_embinv import Hypothesis
 from modeling_embinv.correction_embinv import write_plainly
+from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.generation_embinv import Denoiser
 from modeling_embinv.hypotheses_embinv import Hypotheses, Targets
 from modeling_embinv.search_embinv import ClosedLoop, Judge
@@ -211,3 +212,12 @@ def test_a_prefix_that_several_texts_share_is_read_once(family, monkeypatch):
     monkeypatch.setattr(model, "next_states", next_states)
     together = write_plainly(model, vectors[rows], 12, hypothesis=given.rows(rows))
     assert read == [3] and torch.equal(together, torch.cat(alone))
+
+
+def test_a_hypothesis_longer_than_the_table_of_positions_is_told():
+    """Its correction ended in an IndexError of the table; the longest one that fits is corrected."""
+    model, e = corrector(), unit_vectors(2)
+    assert model.correct(e, torch.full((2, 38), 5), e).shape == (2, 38)  # of 40 positions two are the condition's
+    for length in (39, 60):
+        with pytest.raises(EmbInvError, match=f"texts of {length} tokens are too long: this model reads 38"):
+            model.correct(e, torch.full((2, length), 5), e)

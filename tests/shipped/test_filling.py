@@ -1,5 +1,6 @@
 """`fill`: the search over gaps finds what an exhaustive one finds, and says how sure it is."""
 
+import functools
 import itertools
 import math
 from dataclasses import replace
@@ -14,7 +15,7 @@ from modeling_embinv.fingerprint_embinv import Fingerprint
 from modeling_embinv.gap_marks_embinv import GapReader
 from modeling_embinv.gap_proposals_embinv import Proposer, WindowDenoiser
 from modeling_embinv.gap_states_embinv import Gap, Hypothesis, Job, RedactedText, TextSearch
-from tests.shipped.word_tokenizer import SPECIAL, TOKENIZER, WORDS
+from tests.shipped.word_tokenizer import BYTE_TOKENIZER, PIECE_TOKENIZER, PIECES, SPECIAL, TOKENIZER, WORDS
 from tests.tiny_models import END, MASK, VOCAB, awaken, tiny_model, unit_vectors, with_surrogate, with_vocabulary
 
 TABLE = unit_vectors(VOCAB, seed=5)
@@ -27,9 +28,9 @@ def encode_ids(ids: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.normalize((vectors * (ids != END)[..., None]).sum(dim=1), dim=-1)
 
 
-def encode_texts(given: list[str]) -> torch.Tensor:
+def encode_texts(given: list[str], tokenizer=TOKENIZER) -> torch.Tensor:
     """The same of texts."""
-    rows = TOKENIZER(list(given), add_special_tokens=False)["input_ids"]
+    rows = tokenizer(list(given), add_special_tokens=False)["input_ids"]
     return torch.cat([encode_ids(torch.tensor([row])) for row in rows])
 
 
@@ -282,6 +283,11 @@ def test_only_what_the_tokenizer_writes_is_tried():
     "arguments, message",
     [
         ({"texts": [[5, MASK]]}, "each vector needs its text: got 2 vectors and 1 texts"),
+        ({"texts": None}, "texts must be redacted texts, one for each vector, got None"),
+        ({"texts": 5}, "texts must be redacted texts, one for each vector, got 5"),
+        ({"texts": [[5, MASK], [5, MASK, 999]]}, "text 1 must be token ids below this model's vocabulary of 60"),
+        ({"choices": ["a"]}, "choices must be lists by the word in the mark"),
+        ({"on_step": "x"}, "on_step must be a function of the texts so far, got 'x'"),
         ({"texts": [[5, MASK], [5, 6]]}, "text 1 has no gap"),
         ({"feedback": None}, 'fill needs feedback: "surrogate"'),
         ({"feedback": "encoder"}, "feedback must be"),
@@ -575,3 +581,101 @@ def test_texts_that_agree_on_a_gap_make_it_surer():
     assert [one.ids for one in open_.alternatives] == [(2,), (3,)]
     assert open_.alternatives[0].probability == pytest.approx(weights[1] / sum(weights))
     assert open_.alternatives[0].cosine == 0.949
+
+
+def test_the_text_that_is_found_has_the_tokenizers_tokens():
+    """First guesses were never checked: "ununableable" stayed, as nothing that the tokenizer writes came as near."""
+    model = awaken(tiny_model(**with_vocabulary(len(SPECIAL + PIECES))))
+    encode = functools.partial(encode_texts, tokenizer=PIECE_TOKENIZER)
+    for seed in range(12):
+        text, redacted = [
+            ("dear anna , you owe us 350 .", "dear ▇▇▇ , you owe us ███ ."), ("owe us €350 , dear", "owe us €▇▇▇ , █"),
+        ][seed % 2]  # fmt: skip
+        target = torch.nn.functional.normalize(encode([text]) + 0.9 * unit_vectors(1, seed=seed), dim=-1)
+        settings = {"num_proposals": 4, "num_sweeps": 1, "likelihood_weight": 0.0}
+        (filled,) = model.fill(target, [redacted], PIECE_TOKENIZER, encode, **settings).texts
+        assert list(filled.ids) == PIECE_TOKENIZER(filled.text, add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize(
+    "tokenizer, redacted, words, hidden",
+    [
+        (PIECE_TOKENIZER, "owe us €<X> .", ["4", "350", "5"], "350"),
+        (PIECE_TOKENIZER, "the <X>th of may", ["dear", "4", "5"], "4"),
+        (BYTE_TOKENIZER, "dear <X>, you owe us", ["li", "anna", "bob"], "anna"),
+        (BYTE_TOKENIZER, "dear <X>, you owe us", None, "anna"),
+        (PIECE_TOKENIZER, "owe us €<X> .", None, "35"),
+        (PIECE_TOKENIZER, "the <X>th of may", None, "4"),
+        (PIECE_TOKENIZER, "you un<X> , us", None, "able"),
+    ],
+)
+@pytest.mark.parametrize("judge", ["surrogate", "encoder"])
+def test_a_gap_that_touches_words_is_filled(tokenizer, redacted, words, hidden, judge):
+    """The right word has other tokens there than alone, and was never tried; a wrong one was called likely."""
+    model = with_surrogate(**with_vocabulary(len(tokenizer)), mask_token_id=tokenizer.mask_token_id)
+    model.requires_grad_(False)
+
+    def encode(texts: list[str]) -> torch.Tensor:
+        rows = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        return torch.cat([model.embed(torch.tensor([[*row, END]])) for row in rows])
+
+    whole = redacted.replace("<X>", hidden)
+    arguments = {"choices": {"X": words}} if words else {"max_gap_tokens": 2}
+    feedback = encode if judge == "encoder" else "surrogate"
+    settings = {"num_proposals": 600, "num_beams": 20, "likelihood_weight": 0.0}
+    (filled,) = model.fill(encode([whole]), [redacted], tokenizer, feedback, **arguments, **settings).texts
+    assert filled.text == whole and filled.cosine > 1 - 1e-5 and filled.gaps[0].text == hidden
+
+
+def test_a_guess_that_the_tokenizer_would_not_write_is_never_sure():
+    """With nothing else tried, a guess that cannot be right had the probability 1."""
+    search = search_of(((10,),), (1,))
+    best = replace(search.beam[0], cosine=0.95, score=0.95)
+    search.tried, search.misspelt = {best.fillings: best}, {(0, (10,))}
+    search.rank(2)
+    filled = Finish(None, "surrogate", lambda p, _, cosine: p, 11)(search)
+    assert filled.gaps[0].probability == 0 and filled.verdict == "undecided"
+    search.tried[((11,),)] = replace(best, fillings=((11,),), cosine=0.9, score=0.9)
+    search.rank(2)
+    assert search.best.fillings == ((11,),) and list(search.tried) == [((11,),)]
+
+
+def long_case() -> tuple:
+    """A model whose surrogate judges 38 tokens, an encoder, a redacted text of 38, and its vector."""
+    size = len(SPECIAL + WORDS)
+    model = awaken(tiny_model(surrogate_rank=4, surrogate_length=38, **with_vocabulary(size)))  # of 40 positions
+    table = unit_vectors(size, seed=5)
+
+    def encode(texts: list[str]) -> torch.Tensor:
+        rows = TOKENIZER(list(texts), add_special_tokens=False)["input_ids"]
+        return torch.nn.functional.normalize(torch.stack([table[row].sum(dim=0) for row in rows]), dim=-1)
+
+    redacted = "dear anna " * 18 + "*** li"
+    vector = encode([redacted.replace("***", "london")]) + 0.08 * unit_vectors(1)
+    return model, encode, redacted, torch.nn.functional.normalize(vector, dim=-1)
+
+
+def test_the_scout_is_given_no_text_that_it_cannot_judge():
+    """Beside an encoder that reads on, longer fillings went to the surrogate, too: IndexError within the search."""
+    model, encode, redacted, target = long_case()
+    (filled,) = model.fill(target, [redacted], TOKENIZER, encode).texts
+    assert filled.text.startswith("dear anna dear") and filled.cosine > 0.9
+
+
+def test_entries_of_a_list_that_do_not_fit_are_left_out():
+    """The last entry was judged first, however long: IndexError. Entries that nobody tried must be told."""
+    model, encode, redacted, target = long_case()
+    choices = {"": ["anna", "li " * 9]}
+    with pytest.warns(UserWarning, match=r"text 0: 1 of the 2 choices for \*\*\* are left out: with them it has more"):
+        (filled,) = model.fill(target, [redacted], TOKENIZER, choices=choices).texts
+    assert filled.gaps[0].text == "anna"
+    target = encode([redacted.replace("***", "li " * 9)])
+    (filled,) = model.fill(target, [redacted], TOKENIZER, encode, choices=choices).texts
+    assert filled.gaps[0].text == "li " * 9 and filled.verdict == "verified"
+
+
+def test_a_list_that_no_mark_asks_for_is_told():
+    """A list for a mark that no text has looked like one that was used."""
+    texts, choices = ["dear <NAME> , you", "dear *** , you"], {"NAMES": ["anna"], "": ["li"]}
+    with pytest.warns(UserWarning, match="choices for 'NAMES': no mark of texts 0 to 1 has this word"):
+        MODEL.fill(unit_vectors(2), texts, TOKENIZER, encode_texts, choices=choices, num_sweeps=1)

@@ -10,6 +10,7 @@ from modeling_embinv.cli.options import CHECKPOINT
 from modeling_embinv.configuration_embinv import EmbInvConfig
 from modeling_embinv.data.prepare import prepare
 from modeling_embinv.data.sources import Document
+from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.fingerprint_embinv import Fingerprint
 from modeling_embinv.training.assemble import fingerprint_of, train
 from modeling_embinv.training.config import TrainingConfig
@@ -57,6 +58,21 @@ def test_text_form_keeps_the_numbers(own, fingerprint):
 def test_too_few_vectors_have_no_fingerprint(own):
     """A variance of three vectors would suspect all others."""
     assert Fingerprint.of(own[:99]) is None
+
+
+@pytest.mark.parametrize("text", ["abc", "AAA=", "AAAA", "", "é", 5, None, "AH4AAA=="])
+def test_a_damaged_fingerprint_is_told(text):
+    """An edited config.json ended `generate` in an error of base64; one that holds no number fitted every vector."""
+    with pytest.raises(EmbInvError, match="encoder_fingerprint must be .* or null, got"):
+        Fingerprint.from_text(text)
+
+
+def test_a_fingerprint_of_another_width_is_told(own):
+    """The configuration of one checkpoint with the fingerprint of another ended in an error of two shapes."""
+    model = tiny_model(encoder_fingerprint=Fingerprint.of(own).to_text())
+    for call in (model.generate, model.mismatch):
+        with pytest.raises(EmbInvError, match="encoder_fingerprint is of vectors of 384 numbers, these have 16"):
+            call(torch.eye(16))
 
 
 @pytest.mark.parametrize("kind", ["random", "permuted", "rotated"])

@@ -6,7 +6,7 @@ import torch
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.gap_marks_embinv import GapReader, allowed_tokens
 from modeling_embinv.gap_states_embinv import Gap, RedactedText
-from tests.shipped.word_tokenizer import SPECIAL, TOKENIZER, WORDS
+from tests.shipped.word_tokenizer import BYTE_TOKENIZER, PIECE_TOKENIZER, SPECIAL, TOKENIZER, WORDS
 from tests.tiny_models import MASK
 
 
@@ -22,6 +22,7 @@ def reader(**arguments) -> GapReader:
         ("*** owe us <MONEY> on <DATE_TIME>", ["***", "<MONEY>", "<DATE_TIME>"], ["free", "money", "date"]),
         ("dear ____ : <EMAIL_ADDRESS>", ["____", "<EMAIL_ADDRESS>"], ["free", "e-mail"]),
         ("dear [MASK] on <LOCATION> 4", ["[MASK]", "<LOCATION>"], ["free", "place"]),
+        ("dear [FIRST NAME] : [PHONE NUMBER]", ["[FIRST NAME]", "[PHONE NUMBER]"], ["name", "number"]),
     ],
 )
 def test_marks_are_found_with_their_kinds(text, marks, kinds):
@@ -77,6 +78,12 @@ def test_rows_of_ids_have_gaps_of_known_length():
         ({"choices": {"NAME": "anna"}}, "dear <NAME>", "the choices of NAME must be a list of words"),
         ({"choices": {"NAME": []}}, "dear <NAME>", "the choices of NAME must be a list of words"),
         ({"choices": {"": [" "]}}, "you ***", "the choices of a mark are all empty"),
+        ({"choices": {"": [1, 2]}}, "you ***", "the choices of a mark must be a list of words, got"),
+        ({"choices": {"": 5}}, "you ***", "the choices of a mark must be a list of words, got 5"),
+        ({"choices": ["a"]}, "you ***", "choices must be lists by the word in the mark"),
+        ({"choices": {1: ["a"]}}, "you ***", "choices must be lists by the word in the mark"),
+        ({"marks": 5}, "dear ***", "marks must be a list"),
+        ({"vocab_size": 60}, [5, MASK, 999], "text 7 must be token ids below this model's vocabulary of 60, got 999"),
     ],
 )
 def test_bad_texts_are_refused_in_one_line(arguments, text, message):
@@ -109,3 +116,97 @@ def test_a_kind_narrows_the_tokens(kind, words):
     assert torch.equal(allowed_tokens(TOKENIZER, "free", forbidden), ~forbidden)
     forbidden[allowed] = True
     assert not allowed_tokens(TOKENIZER, kind, forbidden).any()
+
+
+def ids_of(tokenizer, *tokens: str) -> tuple[int, ...]:
+    return tuple(tokenizer.convert_tokens_to_ids(list(tokens)))
+
+
+@pytest.mark.parametrize("key", ["FIRST_NAME", "FIRST NAME", "First name", "first_name"])
+def test_a_list_is_found_by_the_words_of_its_mark(key):
+    """Choices for "FIRST NAME" or "Name" were ignored without a word, and any word filled the gap."""
+    (gap,) = reader(choices={key: ["anna"]}).read("dear [FIRST NAME] , you", 0).gaps
+    assert gap.tag == "FIRST_NAME" and list(gap.choices.values()) == ["anna"]
+
+
+def test_a_word_that_goes_on_is_spelled_without_its_mark():
+    """Behind a currency sign an amount has tokens of its own: its text was "€##350", and it was never tried."""
+    pieces = GapReader(PIECE_TOKENIZER, MASK)
+    text = pieces.read("you owe us €▇▇▇ .", 0)
+    amount, alone = ids_of(PIECE_TOKENIZER, "##35", "##0"), ids_of(PIECE_TOKENIZER, "350")
+    assert text.text(PIECE_TOKENIZER, (amount,)) == "you owe us €350 ."
+    assert pieces.are_canonical([(text, (amount,)), (text, (alone,))]) == [True, False]
+
+
+@pytest.mark.parametrize(
+    "tokenizer, text, words, expected",
+    [
+        (PIECE_TOKENIZER, "you owe us €<X> .", ["35", "350"], [["##35"], ["##35", "##0"]]),
+        (PIECE_TOKENIZER, "you owe us <X> .", ["4", "350"], [["4"], ["350"]]),
+        (BYTE_TOKENIZER, "dear <X>, you owe us", ["anna", "li"], [["Ġanna"], ["Ġli"]]),
+        (BYTE_TOKENIZER, "<X> you owe us", ["anna", "li"], [["anna"], ["l", "i"]]),
+        (BYTE_TOKENIZER, "dear <X>  *** you", ["anna li"], [["Ġanna", "Ġli"]]),
+    ],
+)
+def test_words_of_a_list_have_the_tokens_of_their_place(tokenizer, text, words, expected):
+    """Tokenized alone, a name has other tokens than behind a space: no entry but the first and the last was tried."""
+    placed = GapReader(tokenizer, tokenizer.mask_token_id, choices={"X": words})
+    redacted = placed.read(text, 0)
+    spelled = [tokenizer.convert_ids_to_tokens(list(filling)) for filling in redacted.gaps[0].choices]
+    assert spelled == expected and not redacted.gaps[0].is_apart
+    fillings = [(filling, *((),) * (len(redacted.gaps) - 1)) for filling in redacted.gaps[0].choices]
+    assert all(placed.are_canonical([(redacted, one) for one in fillings]))
+
+
+def test_letters_before_a_mark_are_tokenized_again():
+    """As "unable" is one token, "un" is none: it stayed one, and no word behind it could be the right one.
+
+    A word that goes on where "un" stays must have that form alone, or its probability is shared by two.
+    """
+    pieces = GapReader(PIECE_TOKENIZER, MASK)
+    text = pieces.read("you un▇▇▇ , us", 0)
+    able, goes_on, li, li_goes_on = (ids_of(PIECE_TOKENIZER, one) for one in ("able", "##able", "li", "##li"))
+    tried = [(able,), (goes_on,), (li,), (li_goes_on,)]
+    assert pieces.are_canonical([(text, one) for one in tried]) == [True, False, False, True]
+    unable = PIECE_TOKENIZER("you unable , us", add_special_tokens=False)["input_ids"]
+    assert text.judged_ids(PIECE_TOKENIZER, (able,)) == unable
+
+
+def test_words_behind_a_space_are_tried_with_byte_tokens():
+    """[MASK] left the space before it as a token of its own, and then no word had the tokenizer's own tokens."""
+    bytes_ = GapReader(BYTE_TOKENIZER, BYTE_TOKENIZER.mask_token_id)
+    text = bytes_.read("dear ▇▇▇, you owe ███", 0)
+    (anna,), (us,) = ids_of(BYTE_TOKENIZER, "Ġanna"), ids_of(BYTE_TOKENIZER, "Ġus")
+    whole = BYTE_TOKENIZER("dear anna, you owe us", add_special_tokens=False)["input_ids"]
+    assert text.ids(((anna,), (us,))) == whole
+    assert text.text(BYTE_TOKENIZER, ((anna,), (us,))) == "dear anna, you owe us"
+    without_space = ids_of(BYTE_TOKENIZER, "anna")
+    tried = [((anna,), (us,)), ((anna,), ()), ((), (us,)), (without_space, (us,))]
+    assert bytes_.are_canonical([(text, one) for one in tried]) == [True, True, True, False]
+
+
+def test_letters_behind_a_mark_are_tokenized_again():
+    """4 in the place of ▇▇▇th made "4" and "th" of what the tokenizer writes as one token, so no word was tried."""
+    pieces = GapReader(PIECE_TOKENIZER, MASK)
+    text = pieces.read("the ▇▇▇th of ███, you", 0)
+    (four,), (may,), (goes_on,) = (ids_of(PIECE_TOKENIZER, one) for one in ("4", "may", "##0"))
+    assert [gap.is_apart for gap in text.gaps] == [True, False]
+    tried = [((four,), (may,)), ((four,), ()), ((goes_on,), (may,)), ((four,), (goes_on,))]
+    assert pieces.are_canonical([(text, one) for one in tried]) == [True, True, False, False]
+    assert text.text(PIECE_TOKENIZER, tried[0]) == "the 4th of may, you"
+    whole = PIECE_TOKENIZER("the 4th of may, you", add_special_tokens=False)["input_ids"]
+    assert text.judged_ids(PIECE_TOKENIZER, tried[0]) == whole
+    (gap,) = GapReader(BYTE_TOKENIZER, BYTE_TOKENIZER.mask_token_id).read("dear ▇▇▇th", 0).gaps
+    assert not gap.is_apart  # byte tokens of what follows stay
+
+
+def test_words_of_a_list_are_tried_whatever_they_change():
+    """An entry that makes another word of the letters around was left out, though the list says it may stand there."""
+    pieces = GapReader(PIECE_TOKENIZER, MASK, choices={"": ["able", "li"]})
+    text = pieces.read("you un▇▇▇ , us", 0)
+    (gap,) = text.gaps
+    assert gap.is_apart and sorted(gap.choices.values()) == ["able", "li"]
+    able = next(filling for filling, word in gap.choices.items() if word == "able")
+    assert pieces.are_canonical([(text, (able,))]) == [True]
+    unable = PIECE_TOKENIZER("you unable , us", add_special_tokens=False)["input_ids"]
+    assert text.judged_ids(PIECE_TOKENIZER, (able,)) == unable

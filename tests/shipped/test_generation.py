@@ -16,7 +16,18 @@ from modeling_embinv.conditioning_embinv import Condition
 from modeling_embinv.diffusion_embinv import Canvas, confidence_step, euler_step, remask_step, sequential_step
 from modeling_embinv.inputs_embinv import check_embeddings
 from modeling_embinv.settings_embinv import SETTINGS
-from tests.tiny_models import END, MASK, PAD, VOCAB, awaken, tiny_config, tiny_model, unit_vectors
+from tests.tiny_models import (
+    END,
+    MASK,
+    PAD,
+    VOCAB,
+    awaken,
+    texts,
+    tiny_config,
+    tiny_model,
+    unit_vectors,
+    with_surrogate,
+)
 
 L = 12
 STRATEGIES = [name for name in SETTINGS["strategy"].choices if name != "autoregressive"]  # of masked models
@@ -654,3 +665,37 @@ def test_streams_into_the_library_streamer(encoder, capsys):
     streamer = TextDiffusionStreamer(tokenizer, skip_special_tokens=True)
     model.generate(unit_vectors(1), streamer=streamer)
     assert "the dog sleeps" in capsys.readouterr().out
+
+
+@pytest.fixture(params=[torch.float64, torch.bfloat16], ids=str)
+def other_default(request):
+    """Another precision of new tensors than float32, which a test may set."""
+    yield lambda: torch.set_default_dtype(request.param)
+    torch.set_default_dtype(torch.float32)
+
+
+def test_the_default_precision_is_the_callers_own(other_default):
+    """A caller's torch.set_default_dtype made canvases and noise of another precision than the logits, and failed."""
+    orders = dict(num_condition_tokens=2, causal_share=0.5, correction_share=0.25)
+    model, ids, draft = with_surrogate(**orders), texts(2), [[5, MASK, 7]] * 2
+    search = dict(num_corrections=2, num_proposals=8, num_moves=2, num_redrafts=2, num_rewrites=2)
+    settings = [dict(strategy=name, temperature=1.0) for name in SETTINGS["strategy"].choices]
+    settings += [dict(strategy="autoregressive", num_draft_beams=2), dict(num_candidates=4)]
+    settings += [dict(num_candidates=4, feedback="surrogate", **search)]
+
+    def found() -> list:
+        seeds = [torch.Generator().manual_seed(3) for _ in settings]
+        written = [model.generate(vectors, generator=seed, **one) for seed, one in zip(seeds, settings, strict=True)]
+        filled = model.fill(vectors, draft)
+        return [
+            *(tensor for output in written for tensor in (output.sequences, output.confidence)),
+            model.correct(vectors, ids, vectors),
+            model.log_likelihood(ids, vectors),
+            torch.tensor([text.gaps[0].ids for text in filled.texts]),
+        ]
+
+    vectors = unit_vectors(2)
+    expected = found()
+    other_default()
+    for one, other in zip(found(), expected, strict=True):
+        assert one.dtype == other.dtype and torch.allclose(one, other, atol=1e-5)

@@ -87,6 +87,17 @@ def test_whoever_needs_the_float_weights_gets_them(kind):
         assert torch.equal(packed(inputs), linear(inputs))
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("kind", [Int8Linear, BFloat16Linear])
+def test_a_bias_of_its_own_is_seen(kind):
+    """Biases may be trained or exchanged without the weights: the layer went on with those that it was packed with."""
+    linear, inputs = Linear.sharing(layer()), torch.randn(5, 48)
+    packed, other = kind(linear), {"bias": linear.bias * 2}
+    assert torch.equal(functional_call(packed, other, inputs), functional_call(linear, other, inputs))
+    packed.bias += 1
+    assert torch.equal(packed(inputs), linear(inputs))
+
+
 @pytest.mark.parametrize("has_bfloat16", [False, True])
 def test_a_model_reads_the_same_in_int8(family, has_bfloat16, monkeypatch):
     """A layer packed with another one's weights, or one that lost its bias, turns text into noise."""
@@ -199,6 +210,77 @@ def test_layers_that_were_changed_arrive_as_they_are():
     with torch.no_grad():
         packed.weight += 1
         assert torch.equal(copy.deepcopy(packed)(inputs), packed(inputs))
+
+
+@pytest.mark.parametrize("kind", [Int8Linear, BFloat16Linear])
+def test_weights_that_were_exchanged_are_seen(kind):
+    """Averaged weights that take the place of the trained ones for a while: the layer went on with the old ones."""
+    linear, other, inputs = Linear.sharing(layer()), Linear.sharing(layer(1)), torch.randn(5, 48)
+    packed = kind(linear)
+    with torch.no_grad():
+        rounded, own = packed(inputs), packed.weight.data
+        packed.weight.data = other.weight.data
+        assert torch.equal(packed(inputs), linear(inputs)) and packed.weight is linear.weight
+        packed.weight.data = own
+        assert torch.equal(packed(inputs), rounded), "the layer's own weights are back"
+        packed.bfloat16().float()  # within the memory that was free, as it may be
+        assert torch.equal(packed(inputs), linear(inputs))
+        assert not torch.equal(packed(inputs), rounded)
+
+
+def test_a_model_that_shares_its_memory_stays_in_int8():
+    """Weights that move to where other processes see them are the same: in float they took twice the time."""
+    model = with_surrogate().to_int8()
+    before = answers(model)[:2]
+    model.share_memory()
+    assert all(torch.equal(one, other) for one, other in zip(before, answers(model)[:2], strict=True))
+
+
+def search_and_embed(model) -> list[torch.Tensor]:
+    """The texts that a search finds, and the surrogate's vectors."""
+    search = dict(num_candidates=2, num_corrections=1, num_proposals=4, feedback="surrogate")
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        return [model.generate(unit_vectors(2), generator=generator, **search).sequences, model.embed(texts(4))]
+
+
+@pytest.mark.parametrize("has_bfloat16", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.half, torch.double], ids=str)
+def test_another_precision_ends_int8(dtype, has_bfloat16, monkeypatch):
+    """Kernels for float32 that were handed other numbers failed in PyTorch, in the middle of a search."""
+    monkeypatch.setattr(int8_embinv, "HAS_BFLOAT16", has_bfloat16)
+    packed, plain = with_surrogate().to_int8().to(dtype), with_surrogate().to(dtype)
+    for found, expected in zip(*(search_and_embed(model) for model in (packed, plain)), strict=True):
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("has_bfloat16", [False, True])
+def test_autocast_reaches_a_model_in_int8(has_bfloat16, monkeypatch):
+    """An input that autocast had made bfloat16 failed in the kernel for float32, and it rounded a packed surrogate."""
+    monkeypatch.setattr(int8_embinv, "HAS_BFLOAT16", has_bfloat16)
+    model, outside = with_surrogate(), with_surrogate().to_int8()
+    with torch.autocast("cpu", torch.bfloat16):
+        model.to_int8()
+        assert model.generate(unit_vectors(2), num_candidates=2, feedback="surrogate").cosine.shape == (2,)
+        logits, vectors, _ = answers(model)
+    assert all(torch.equal(one, other) for one, other in zip(answers(model)[:2], answers(outside)[:2], strict=True))
+    for found, expected in zip((logits, vectors), answers(outside)[:2], strict=True):
+        assert torch.cosine_similarity(found.float(), expected, dim=-1).min() > 0.99
+
+
+def test_inference_mode_is_no_obstacle():
+    """Weights that were made in it have no version to compare, and packing them failed."""
+    outside = with_surrogate().to_int8()
+    expected = answers(outside)[:2]
+    with torch.inference_mode():
+        inside, moved = with_surrogate().to_int8(), with_surrogate()
+        found = answers(inside)[:2]
+    with torch.inference_mode():
+        moved.to_int8()
+        outside.bfloat16()
+        assert answers(outside)[0].dtype == torch.bfloat16
+    for one in (found, answers(inside)[:2], answers(moved)[:2]):
+        assert all(torch.equal(*pair) for pair in zip(one, expected, strict=True))
 
 
 def test_other_precisions_are_refused():

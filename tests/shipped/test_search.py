@@ -8,13 +8,25 @@ import torch
 from modeling_embinv import generation_embinv, likelihood_embinv, search_embinv
 from modeling_embinv.diffusion_embinv import after_first
 from modeling_embinv.edits_embinv import NUM_DRAWS, random_edits
+from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.generation_config_embinv import EmbInvGenerationConfig
 from modeling_embinv.generation_embinv import Denoiser
 from modeling_embinv.likelihood_embinv import token_log_likelihood
 from modeling_embinv.sampler_embinv import Sampler
 from modeling_embinv.search_embinv import ClosedLoop, Judge, Targets, repeated
 from modeling_embinv.settings_embinv import SearchSettings
-from tests.tiny_models import END, MASK, PAD, VOCAB, awaken, bag_of_tokens, texts, tiny_model, unit_vectors
+from tests.tiny_models import (
+    END,
+    MASK,
+    PAD,
+    VOCAB,
+    awaken,
+    bag_of_tokens,
+    texts,
+    tiny_model,
+    unit_vectors,
+    with_surrogate,
+)
 
 OPEN = torch.full((2, 12), MASK)
 STRATEGIES = ["confidence", "sequential", "euler", "euler_remask", "two_stage", "autoregressive"]
@@ -490,7 +502,19 @@ def test_feedback_of_every_kind_and_length():
     assert (silent.cosine == 0).all()  # an encoder may have nothing to say of a text
 
 
-def test_a_tokenizer_must_decode():
-    """A tokenizer's name in place of the tokenizer failed after the candidates were written."""
-    with pytest.raises(ValueError, match="tokenizer must be this model's tokenizer, got 'bert"):
-        tiny_model().generate(unit_vectors(1), feedback=bag_of_tokens([]), tokenizer="bert")
+@pytest.mark.parametrize("feedback", ["surrogate", bag_of_tokens([]), None])
+def test_a_tokenizer_must_decode(feedback):
+    """A tokenizer's name in place of the tokenizer failed after the candidates were written, or was not looked at."""
+    model, message = with_surrogate(), "tokenizer must be this model's tokenizer, got 'bert"
+    with pytest.raises(EmbInvError, match=message):
+        model.generate(unit_vectors(1), feedback=feedback, tokenizer="bert")
+    if feedback is not None:
+        with pytest.raises(EmbInvError, match=message):
+            model.fill(unit_vectors(1), [[5, MASK]], feedback=feedback, tokenizer="bert")
+
+
+@pytest.mark.parametrize("search", [dict(), dict(num_candidates=2)])
+def test_what_is_called_each_round_must_be_a_function(search):
+    """It failed once the candidates were written; without a search nobody looked at it."""
+    with pytest.raises(EmbInvError, match="on_round must be a function of a round, got 'print'"):
+        tiny_model().generate(unit_vectors(1), on_round="print", **search)

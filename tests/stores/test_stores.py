@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from datasets import Dataset
 
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.stores import copies
@@ -121,6 +122,22 @@ def test_a_file_that_is_written_meanwhile(tmp_path):
     os.utime(path, ns=(1, 1))
     with pytest.raises(EmbInvError, match="v.npy: changed while it was read; stop what writes to it"):
         list(batches)
+
+
+def test_a_folder_that_is_written_meanwhile(tmp_path, monkeypatch):
+    """Results that are written beside the vectors are no change; a file of the vectors that is written anew is one."""
+    Dataset.from_dict({"embedding": VECTORS.tolist()}).save_to_disk(str(tmp_path / "saved"))
+    monkeypatch.chdir(tmp_path / "saved")
+    for changed, is_own in (("texts.jsonl.parts", False), ("state.json", True)):
+        batches = open_vectors(".").batches(1000)
+        next(batches)
+        Path(changed).touch()
+        os.utime(changed, ns=(1, 1))
+        if is_own:
+            with pytest.raises(EmbInvError, match="changed while it was read"):
+                list(batches)
+        else:
+            assert not list(batches)
 
 
 def test_a_copy_needs_room(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Folders of the Vector Dataset Format."""
 
 import json
+import os
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -32,6 +33,19 @@ def test_what_went_in_comes_out(store):
     check_all(f"vdf:{store}", store, collection="docs/a")
     assert open_vectors(store, collection="docs/a").count() == ROWS  # recognised
     assert read_all(f"vdf:{store}?collection=docs/b").ids == IDS[:3]
+
+
+def test_the_results_may_lie_in_the_folder(store):
+    """Parts of the results that appear beside the vectors were a change of the store, at the end of all the work."""
+    batches = open_vectors(store, collection="docs/a").batches(100_000)
+    next(batches)
+    (store / "texts.jsonl").touch()
+    assert not list(batches)
+    batches = open_vectors(store, collection="docs/a").batches(100_000)
+    next(batches)
+    os.utime(store / "docs_a" / "3.parquet", ns=(1, 1))
+    with pytest.raises(EmbInvError, match="changed while it was read"):
+        list(batches)
 
 
 def test_mistakes_are_one_line(store):

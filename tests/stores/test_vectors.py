@@ -180,6 +180,7 @@ FOUND = {
     "pinecone.jsonl": (lines({"id": i, "values": v} for i, v in zip(IDS, LISTS, strict=True)), IDS),
     "nested.jsonl": (lines({"_id": i, "vector": {"default": v}} for i, v in zip(IDS, LISTS, strict=True)), IDS),
     "bare.jsonl": (lines(LISTS), None),
+    "bare_lines.json": (lines(LISTS), None),
     "base64.jsonl": (lines({"id": i, "emb": base64_of(v)} for i, v in PAIRS), IDS),
     "struct.parquet": (
         lambda path: pq.write_table(pa.table({"id": IDS, "vector": [{"default": v, "n": 1} for v in LISTS]}), path),
@@ -327,6 +328,28 @@ def test_bad_rows_are_skipped_counted_and_listed(tmp_path, suffix):
         read_vectors(tmp_path / f"v{suffix}", dim=DIM, strict=True)
 
 
+def test_bad_rows_behind_the_limit_do_not_count(tmp_path):
+    """With more bad rows than are listed, those behind the limit were counted, too; and `strict` failed on one."""
+    rows = np.concatenate([np.zeros((30, DIM)), VECTORS, np.zeros((50, DIM)), VECTORS, np.zeros((9, DIM))])
+    np.save(tmp_path / "v.npy", rows)
+    for limit, bad in ((5, 30), (7, 30), (8, 80), (14, 80), (15, 89)):
+        for size in (1, 4, 33, 1024):
+            source = open_vectors(tmp_path / "v.npy")
+            source.select(limit=limit)
+            assert sum(len(batch.rows) for batch in source.batches(size)) == min(limit, 14)
+            assert source.skipped.count == bad and [row for row, _ in source.skipped.examples] == list(range(20))
+    np.save(tmp_path / "v.npy", rows[30:])
+    for limit, is_good in ((6, True), (7, True), (8, False)):
+        source = open_vectors(tmp_path / "v.npy", strict=True)
+        source.select(limit=limit)
+        if is_good:
+            assert len(next(source.all_batches(100)).rows) == 14
+            assert sum(len(batch.rows) for batch in source.batches(100)) == limit
+        else:
+            with pytest.raises(EmbInvError, match="row 7 is all zeros"):
+                list(source.batches(100))
+
+
 def test_all_rows_bad(tmp_path):
     """Catches an empty result that looks like success, and a list of reasons as long as the file."""
     np.save(tmp_path / "v.npy", np.zeros((5000, DIM)))
@@ -442,6 +465,18 @@ def test_a_csv_cut_within_its_last_row(tmp_path, name):
     (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-40])
     with pytest.raises(ValueError, match=f"{name}: truncated: its last row ends too early"):
         read_vectors(tmp_path / name)
+
+
+@pytest.mark.parametrize("begin", ["[NAME] paid the bill", "[2024] was a good year", "{A} and {B} met", "[1] Smith"])
+def test_a_text_in_brackets_is_no_cut_vector(tmp_path, begin):
+    """Redacted texts begin with a mark: the last one, without an end of line, was taken for half a vector."""
+    texts = [f"{begin} {row}" for row in range(7)]
+    rows = [f'{i},"{v}",{t}' for i, v, t in zip(IDS, LISTS, texts, strict=True)]
+    for end in ("", "\n"):
+        text("\n".join(["id,mini,text", *rows]) + end)(tmp_path / "v.csv")
+        source = open_vectors(tmp_path / "v.csv", text_column=True)
+        (batch,) = source.batches()
+        assert source.column == "mini" and batch.texts == texts and np.allclose(batch.vectors, VECTORS)
 
 
 @pytest.mark.parametrize("cut", ["before the end mark", "between two batches"])

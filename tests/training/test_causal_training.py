@@ -78,17 +78,29 @@ def test_both_orders_train_resume_and_are_logged_apart(pairs, tmp_path):
     model, _ = load_inverter(whole)
     assert model.config.causal_share == 0.5
     assert model.generate(unit_vectors(2, 384), strategy="autoregressive").sequences.shape == (2, 16)
-    masked = train(settings(pairs, tmp_path / "masked", init_from=str(whole), backbone_config=None, max_steps=1))
+    more = dict(init_from=str(whole), backbone_config=None, causal_share=0.0, max_steps=1)
+    masked = train(settings(pairs, tmp_path / "masked", **more))
     assert load_inverter(masked)[0].config.causal_share == 0  # it forgets what it no longer learns
     assert all("train/loss_causal" not in line for line in log(tmp_path / "masked"))
 
 
-def test_left_to_right_alone_is_judged_by_its_own_loss(pairs, tmp_path):
-    """`best` by the loss of an order that is not learned would keep the first weights."""
-    run = settings(pairs, tmp_path, causal_share=1.0, num_condition_tokens=1, max_steps=2)
-    train(run)
+@pytest.mark.parametrize("shares", [(1.0, 0.0), (0.6, 0.4), (0.41, 0.59)], ids=str)
+def test_left_to_right_alone_is_judged_by_its_own_loss(pairs, tmp_path, shares):
+    """`best` by the loss of an order that is not learned would keep the first weights.
+
+    Corrections are of the same order; in floating point 1 − 0.41 − 0.59 is not 0.
+    """
+    causal, correction = shares
+    learned = dict(causal_share=causal, correction_share=correction, num_condition_tokens=1)
+    train(settings(pairs, tmp_path, max_steps=2, **learned))
     line = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
     assert line["validation/loss"] == line["validation/loss_causal"]
+    assert line["validation/cosine"] == line["validation/draft_cosine"]
+    assert ("validation/corrected_cosine" in line) == (correction > 0)
+    for masked in ({"draft_share": 0.2}, {"complementary_masks": True}):
+        with pytest.raises(ValueError, match="below 1 together") as error:
+            settings(pairs, tmp_path, **learned, **masked)
+        assert "\n" not in str(error.value)
     with pytest.raises(ValueError, match="causal_share needs num_condition_tokens"):
         settings(pairs, tmp_path, causal_share=0.5)
     with pytest.raises(ValueError, match="leaves the inverter as it is"):

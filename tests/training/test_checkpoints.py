@@ -173,6 +173,36 @@ def test_a_loss_that_is_not_finite_stops_the_run(pairs, tmp_path, flags):
     assert all(line["train/loss"] < 1e30 for line in log(tmp_path))
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_resumed_run_learns_at_the_rates_that_it_is_given(pairs, tmp_path, optimizer):
+    """The message of a diverged run advises a lower learning_rate, and the checkpoint's own went on in its place."""
+    flags = dict(optimizer=optimizer, save_steps=1, keep_checkpoints=9)
+    train(settings(pairs, tmp_path, max_steps=3, embedding_rate=0.1, **flags))
+    train(settings(pairs, tmp_path, max_steps=4, learning_rate=0.0, **flags))
+    before, after = (load_file(tmp_path / f"step-00000000{step}" / "model.safetensors") for step in (3, 4))
+    assert all(torch.equal(weight, after[name]) for name, weight in before.items())
+    train(settings(pairs, tmp_path, max_steps=5, learning_rate=2e-3, weight_decay=0.5, embedding_rate=0.2, **flags))
+    kept = [torch.load(path) for path in sorted((tmp_path / "step-000000005").glob("optimizer*.bin"))]
+    groups = [group for state in kept for group in state["param_groups"]]
+    assert len(groups) == (3 if optimizer == "adamw" else 4)
+    assert [group["lr"] for group in groups[:3]] == pytest.approx([2e-3, 2e-3, 4e-4])
+    assert [group["weight_decay"] for group in groups] == [0.5, 0.0, *[0.5] * (len(groups) - 2)]
+    assert [line["train/learning_rate"] for line in log(tmp_path)] == pytest.approx([1e-3, 1e-3, 1e-3, 0.0, 2e-3])
+
+
+def test_a_resumed_run_may_accumulate_otherwise(pairs, tmp_path):
+    """The count of micro-batches went on where it was, so each update took one of its own and one of the next.
+
+    With a rate of 0 the weights never change: gradients are those of the batches alone.
+    """
+    flags = dict(learning_rate=0.0, batch_size=2)
+    train(settings(pairs, tmp_path / "whole", gradient_accumulation_steps=2, **flags))
+    train(settings(pairs, tmp_path / "parts", max_steps=3, **flags))
+    train(settings(pairs, tmp_path / "parts", gradient_accumulation_steps=2, **flags))
+    norms = [[line["train/grad_norm"] for line in log(tmp_path / name)[3:]] for name in ("whole", "parts")]
+    assert len(norms[0]) == 3 and norms[0] == norms[1]
+
+
 def test_all_processes_stop(pairs, tmp_path):
     """A process that stops alone leaves the others waiting for its gradients until they time out."""
     in_two_forks(settings(pairs, tmp_path, learning_rate=1e21, max_steps=50, log_steps=50, eval_steps=50))

@@ -18,7 +18,7 @@ from modeling_embinv.training.assemble import train
 from modeling_embinv.training.checkpoints import export
 from modeling_embinv.training.fine_tuning import grow_prefix
 from tests.tiny_models import VOCAB, awaken, tiny_model, unit_vectors
-from tests.training.tiny_runs import in_two_processes, settings, weights
+from tests.training.tiny_runs import in_two_processes, log, settings, weights
 
 LINE, WORDS = "dropped", {"bias": 0.1}
 
@@ -34,6 +34,17 @@ def released(pairs, tmp_path_factory) -> Path:
     torch.nn.init.normal_(model.word_head.bias)
     fitted = {"open_loop": {"bias": -1.7}, "surrogate": {"bias": -0.2}, "words": WORDS}
     model.generation_config.calibration = fitted
+    return export(model, tokenizer, folder / "model")
+
+
+@pytest.fixture(scope="module")
+def drafting(pairs, tmp_path_factory) -> Path:
+    """An inverter of both orders with a corrector whose own settings are drafts, as the released one's are."""
+    folder = tmp_path_factory.mktemp("drafting")
+    shares = dict(causal_share=0.4, correction_share=0.4, num_condition_tokens=2)
+    model, tokenizer = load_inverter(train(settings(pairs, folder / "start", max_steps=1, **shares)))
+    own = dict(strategy="autoregressive", num_draft_beams=2, num_rewrites=1, num_moves=2)
+    model.generation_config = model.generation_config.with_changes(**own)
     return export(model, tokenizer, folder / "model")
 
 
@@ -211,3 +222,115 @@ def test_a_checkpoint_gains_condition_tokens_and_the_second_order(released, pair
     model, _ = load_inverter(out)
     assert model.config.num_condition_tokens == 3 and model.config.causal_share == 0.5
     assert model.condition_tokens.weight.shape[0] == 3 * model.config.hidden_size
+
+
+def test_a_model_of_both_orders_keeps_them(drafting, pairs, tmp_path):
+    """Without shares of its own, a fine-tune of the released checkpoint failed at its first validation.
+
+    It learned masks alone, and then was asked for a draft.
+    """
+    out = train(tuned(drafting, pairs, tmp_path / "out", max_steps=8, draft_share=0.5))
+    model, _ = load_inverter(out)
+    assert (model.config.causal_share, model.config.correction_share) == (0.4, 0.4)
+    assert generation_config(out) == generation_config(drafting)
+    names = ("train/loss", "train/loss_causal", "train/loss_correction")
+    assert all(any(name in line for line in log(tmp_path / "out")) for name in names)
+    one = dict(learning_rate=0.0, max_steps=1, surrogate_rank=4)
+    part, _ = load_inverter(train(tuned(drafting, pairs, tmp_path / "part", **one)))
+    assert (part.config.causal_share, part.config.correction_share) == (0.4, 0.4)
+    assert "train/loss" in log(tmp_path / "part")[0]
+
+
+def test_a_model_that_forgets_an_order_writes_without_it(drafting, pairs, tmp_path, caplog):
+    """Settings of the checkpoint that need what this training drops made every later call an error."""
+    caplog.set_level(logging.WARNING)
+    masked = train(tuned(drafting, pairs, tmp_path / "masked", causal_share=0.0))
+    assert not {"strategy", "num_draft_beams", "num_rewrites", "num_moves"} & set(generation_config(masked))
+    assert load_inverter(masked)[0].generate(unit_vectors(2, 384)).sequences.shape == (2, 16)
+    (line,) = [line for line in lines_that_tell(caplog) if "strategy" in line]
+    assert "num_rewrites" in line and "\n" not in line
+    causal = train(tuned(drafting, pairs, tmp_path / "causal", causal_share=0.4))
+    changed = {name for name in generation_config(drafting) if name not in generation_config(causal)}
+    assert changed == {"num_rewrites"}
+
+
+def test_an_encoder_of_vectors_alone_leaves_no_corrector(drafting, pairs, tmp_path):
+    """A corrector that came with the checkpoint, and cannot train on, must not stop the run."""
+    out = train(tuned(drafting, pairs, tmp_path / "out", **other_encoder(drafting, tmp_path, 24)))
+    model, _ = load_inverter(out)
+    assert (model.config.causal_share, model.config.correction_share) == (0.4, 0) and model.correction_tokens is None
+
+
+def test_shares_of_the_checkpoint_are_checked_as_given_ones_are(released, drafting, pairs, tmp_path):
+    """Drafts of a checkpoint without a causal order are noise, whether the user or the checkpoint says so."""
+    with pytest.raises(ValueError, match="set causal_share above 0 and below 1"):
+        train(tuned(released, pairs, tmp_path / "a", draft_share=0.2))
+    with pytest.raises(ValueError, match="with correction_share, set causal_share above 0"):
+        train(tuned(released, pairs, tmp_path / "b", correction_share=0.2))
+    kept = train(tuned(drafting, pairs, tmp_path / "c", correction_share=0.0, max_steps=1))
+    assert load_inverter(kept)[0].config.causal_share == 0.4
+
+
+PARTS = [{"surrogate_rank": 4}, {"surrogate_rank": 32}, {"word_head_size": 4}]
+
+
+@pytest.mark.parametrize("flags", [{"freeze_backbone": True}, *PARTS], ids=str)
+def test_muon_needs_no_matrices(drafting, pairs, tmp_path, flags):
+    """Where no layer of the trunk trains, Muon has nothing to do, and PyTorch refused its empty list."""
+    before, after = weights(drafting), weights(train(tuned(drafting, pairs, tmp_path, optimizer="muon", **flags)))
+    layers = [name for name in before if name.startswith("trunk.") and "embeddings" not in name]
+    assert layers and all(torch.equal(before[name], after[name]) for name in layers)
+    assert any(name not in before or not torch.equal(weight, before[name]) for name, weight in after.items())
+
+
+@pytest.mark.parametrize("flags", PARTS, ids=str)
+def test_parts_train_without_checkpointed_layers(drafting, pairs, tmp_path, flags):
+    """A surrogate reads with weights that change within the pass, so recomputed layers had other shapes."""
+    plain = weights(train(tuned(drafting, pairs, tmp_path / "plain", **flags)))
+    saving = weights(train(tuned(drafting, pairs, tmp_path / "saving", gradient_checkpointing=True, **flags)))
+    assert all(torch.equal(weight, saving[name]) for name, weight in plain.items())
+
+
+@pytest.mark.parametrize("flags", PARTS, ids=str)
+def test_parts_need_no_warm_up(released, pairs, tmp_path, flags):
+    """It trains the inverter, which such a stage has frozen: an error of PyTorch after the encoder was loaded."""
+    with pytest.raises(ValueError, match="bag_of_words_steps.* warms up the inverter") as error:
+        tuned(released, pairs, tmp_path, bag_of_words_steps=2, **flags)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("flags", PARTS, ids=str)
+def test_a_part_leaves_the_canvas(released, pairs, tmp_path, flags):
+    """A surrogate that learned short texts was exported with an inverter that wrote no longer ones any more."""
+    short = dict(max_sequence_length=12, canvas_lengths=None, max_steps=1)
+    model, _ = load_inverter(train(tuned(released, pairs, tmp_path, **short, **flags)))
+    assert model.config.max_sequence_length == 16
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        ({"num_condition_tokens": 30}, "16 and 30 positions before the text .* the trunk's 40"),
+        ({"max_sequence_length": 41}, "41 and 0 positions before the text .* the trunk's 40"),
+        ({"max_sequence_length": 40, "surrogate_rank": 4}, "40 and 1 positions before the text .* the trunk's 40"),
+    ],
+    ids=str,
+)
+def test_a_trunk_has_no_more_positions(released, pairs, tmp_path, flags, message):
+    """A new model of such sizes was refused in one line; a trained one was PyTorch's IndexError."""
+    yaml = tmp_path / "long.yaml"
+    yaml.write_text("id: sentence-transformers/all-MiniLM-L6-v2\nmax_length: 64\n")
+    with pytest.raises(ValueError, match=message) as error:
+        train(tuned(released, pairs, tmp_path / "out", encoder=str(yaml), canvas_lengths=None, **flags))
+    assert "\n" not in str(error.value)
+
+
+def test_what_a_checkpoint_has_is_not_ignored_in_silence(released, pairs, tmp_path, caplog):
+    """A depth or a noise that a user asked for and did not get looks like one that makes no difference."""
+    caplog.set_level(logging.WARNING)
+    train(tuned(released, pairs, tmp_path, noise_schedule="linear", num_hidden_layers=2, max_steps=1))
+    lines = [record.getMessage() for record in caplog.records if "is ignored" in record.getMessage()]
+    assert len(lines) == 2 and "num_hidden_layers stays 1" in lines[0] and "noise_schedule stays cosine" in lines[1]
+    caplog.clear()
+    train(tuned(released, pairs, tmp_path / "same", noise_schedule="cosine", num_hidden_layers=1, max_steps=1))
+    assert not any("is ignored" in record.getMessage() for record in caplog.records)

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -90,6 +91,16 @@ def test_two_processes_end_where_one_does(start, pairs, tmp_path):
         assert torch.allclose(weight.float(), two[name].float(), atol=2e-3), name
     losses = [[line["train/loss"] for line in log(tmp_path / folder)] for folder in ("one", "two")]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_another_number_of_texts_has_vectors_of_its_own(start, pairs, chunks, tmp_path):
+    """Few texts are one piece of that many, and the kept vectors of a smaller piece did not fill a larger one."""
+    for count in (8, 16, 8):
+        train(settings(pairs, tmp_path / "out", resume=False, **of_words(start, **chunks, max_steps=1) | {
+            "word_texts": count
+        }))  # fmt: skip
+    kept = sorted(len(np.load(path)) for path in (tmp_path / "out").glob("vectors-*/*.npy"))
+    assert kept == [8, 16]
 
 
 def test_it_needs_a_trained_inverter(pairs, tmp_path):
