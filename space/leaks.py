@@ -69,10 +69,11 @@ class Leaks:
         texts = self.recovered[judge]
         if not texts:
             return {}
+        originals = [line.text for line in self.lines[: len(texts)]]
         floors = {PUBLIC_TEXT: self.public[: len(texts)]}
-        if len(texts) > 1:
-            floors[OTHER_TEXT] = other_texts(texts)
-        found = measure([line.text for line in self.lines[: len(texts)]], texts, floors)
+        if others := other_texts(texts, originals):
+            floors[OTHER_TEXT] = others
+        found = measure(originals, texts, floors)
         kinds = measure_kinds(self.entities[: len(texts)], texts, floors)
         shown = {label: found[name] for name, label in FIGURES.items() if name in found}
         return shown | {kind: figures.whole for kind, figures in kinds.items()}

@@ -89,6 +89,15 @@ def test_figures_are_the_audits():
     assert told[ALONE]["holds"] == TIERS["surrogate"].holds and told[ALONE]["figures"]["whole lines"]["hits"] == 0
 
 
+def test_a_copy_of_a_line_is_no_other_text():
+    """Of lines pasted twice the floor "vector of another text" was the line itself, and as high as the attack."""
+    copies = ["Anna paid.", "Anna paid.", "Dogs bark."]
+    found = Leaks([Reading(text, [1], ()) for text in copies], [[]] * 3, ["It rains."] * 3, 0.9, 600, 1.0)
+    found.recovered = {"encoder": copies}
+    words = found.figures("encoder")["content words"]
+    assert (words.hits, words.count) == (6, 6) and max(words.floors.values()) == 0
+
+
 def test_kinds_are_found_where_a_finder_is_installed(app, monkeypatch):
     """A Space without Presidio that does not start, or one with it that shows no kinds."""
 
