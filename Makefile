@@ -17,7 +17,7 @@ IN_TWO := -n 2 --dist loadfile --no-loadscope-reorder
 
 demo: $(STAMP)
 	$(BIN)/embinv demo
-	$(BIN)/embinv demo --num-candidates 16 --num-corrections 20 --feedback encoder
+	$(BIN)/embinv demo --preset thorough --feedback encoder
 
 # every figure, table and plot of README, model card and docs, from the JSON of results
 results: $(STAMP)

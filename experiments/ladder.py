@@ -29,7 +29,7 @@ RUNGS = {
     "with the encoder": {**SEARCH, "feedback": "encoder"},
 }
 # what `make demo` runs
-DEMO = ("embinv demo", "embinv demo --num-candidates 16 --num-corrections 20 --feedback encoder")
+DEMO = ("embinv demo", "embinv demo --preset thorough --feedback encoder")
 
 WIDTH, ROW, TOP, LABEL, TEXT, SCORE = 960, 58, 62, 24, 212, 888
 MOST_CHARACTERS = 74
