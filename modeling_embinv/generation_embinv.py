@@ -217,11 +217,10 @@ class EmbInvGenerationMixin(FingerprintMixin, GenerationConfigMixin):
             assert config.max_length is not None  # `generation_settings` fills it in
             shape = torch.Size([len(embeddings), config.max_length])
             draft_ids = check_draft(draft_ids, shape, self.config.vocab_size, self.config.eos_token_id)
+            if search:
+                assert feedback is not None  # as checked above
+                return self._filled(embeddings, draft_ids.to(self.device), config, feedback, tokenizer, streamer)
         judge, scout = self._judges(config.search, feedback, tokenizer)
-        if search and draft_ids is not None:
-            assert feedback is not None  # as checked above
-            assert judge is not None
-            return self._filled(embeddings, draft_ids.to(self.device), config, judge, feedback, tokenizer, streamer)
         if search and len(embeddings):
             return self._closed_loop(Targets.of(embeddings, generator), config, streamer, judge, scout, on_round)
         calibration = config.calibration_of("open_loop")
@@ -283,16 +282,17 @@ class EmbInvGenerationMixin(FingerprintMixin, GenerationConfigMixin):
         embeddings: Tensor,
         draft_ids: Tensor,
         config: EmbInvGenerationConfig,
-        judge: Judge,
         feedback: Callable[..., Any] | str,
         tokenizer: Any,
         streamer: Any,
     ) -> EmbInvGenerationOutput:
-        """Drafts (B, L) with their gaps filled by `fill_drafts`; of those without one the judge gives the cosine."""
+        """Drafts (B, L) with their gaps filled by `fill_drafts`; of those without one a judge gives the cosine."""
         suppressed = config.suppress_tokens
         ids, confidence, cosine, output = self.fill_drafts(embeddings, draft_ids, feedback, tokenizer, suppressed)
         whole = (draft_ids != self.config.mask_token_id).all(dim=1)
-        cosine[whole] = judge.cosine(ids[whole], embeddings[whole])
+        judge, _ = self._judges(config.search, feedback, tokenizer) if whole.any() else (None, None)
+        if judge is not None:
+            cosine[whole] = judge.cosine(ids[whole], embeddings[whole])
         sequences, confidence = self._finish(ids, confidence, streamer)
         calls = _calls(judge)
         return EmbInvGenerationOutput(

@@ -44,7 +44,7 @@ class Sampler:
     favoured: words that get a bonus, with strategy "autoregressive" and without beams.
     keeps_draft: whether the draft's tokens stay, and no end is written before one; edits of a search may be cut so.
 
-    no_end: (B, L) bool, positions that must not get an end token. fixed: (B, L) bool, those that stay; None for none.
+    no_end: (B, L) bool, positions that must not get an end token. fixed: (B, L) bool, those that stay.
     """
 
     def __init__(
@@ -72,10 +72,9 @@ class Sampler:
             self.canvas = self.canvas.filled(draft_ids.to(embeddings.device))
         self.no_end = torch.zeros_like(self.canvas.masked)
         self.no_end[:, 0] = True  # no text is empty
-        self.fixed = ~self.canvas.masked if keeps_draft and draft_ids is not None else None
-        if self.fixed is not None:
-            given = self.fixed & (self.canvas.ids != self.canvas.end_token_id)
-            self.no_end |= given.flip(1).cummax(dim=1).values.flip(1)
+        self.fixed = ~self.canvas.masked & keeps_draft
+        given = self.fixed & (self.canvas.ids != self.canvas.end_token_id)
+        self.no_end |= given.flip(1).cummax(dim=1).values.flip(1)
         samples = samples_by_itself(config)
         self.temperature = float(samples) if config.temperature is None else config.temperature
         self.suppressed = torch.tensor(
@@ -149,7 +148,7 @@ class Sampler:
             canvas = euler_step(canvas, tokens, p, alphas[step, active], alphas[step + 1, active], draws)
             if not remask_ratio or step + 1 == num_steps:
                 return canvas
-            return remask_step(canvas, remask_ratio, None if self.fixed is None else self.fixed[active])
+            return remask_step(canvas, remask_ratio, self.fixed[active])
 
         self._loop(num_steps, step_fn, first_draw=first_draw)
 

@@ -163,6 +163,11 @@ class BertTrunk(nn.Module):
         return self.encoder.layer
 
     @property
+    def num_positions(self) -> int | None:
+        """Positions of a prefix and a text together that its table holds."""
+        return self.embeddings.position_embeddings.num_embeddings - self.embeddings.first_position
+
+    @property
     def token_embeddings(self) -> nn.Embedding:
         """The table (V, H)."""
         return self.embeddings.word_embeddings
@@ -230,6 +235,11 @@ class ModernBertTrunk(nn.Module):
         self.final_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
         self.rotary_emb = ModernBertRotaryEmbedding(config)
         self.num_norms = 2 + sum(self.norms)
+
+    @property
+    def num_positions(self) -> int | None:
+        """None: vectors are turned by distances alone, which have no end."""
+        return None
 
     @property
     def token_embeddings(self) -> nn.Embedding:

@@ -40,12 +40,9 @@ def check_length(model: Any, length: int, num_unread: int = 0) -> None:
 
     num_unread: tokens of each text that are no input, and take no position.
     """
-    table = getattr(model.trunk.embeddings, "position_embeddings", None)
-    if table is None:  # rotary positions have no end
-        return
-    first = model.trunk.embeddings.first_position + model.config.num_condition_tokens
-    most = table.num_embeddings - first + num_unread
-    if length > most:
+    room = model.trunk.num_positions
+    most = None if room is None else room - model.config.num_condition_tokens + num_unread
+    if most is not None and length > most:
         raise EmbInvError(f"texts of {length} tokens are too long: this model reads {most} at most.")
 
 

@@ -62,7 +62,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     known = load_pairs(options.training_pairs, "train") if options.training_pairs else None
     model, tokenizer = load_model(options)
-    for folder in [*options.pairs, *([options.training_pairs] if options.training_pairs else [])]:
+    for folder in _folders(options):
         check_pairs(folder, model.config)
     encoder = encoder_of(model, options)
     if options.pairs:
@@ -81,6 +81,11 @@ def _evaluate(options: argparse.Namespace) -> None:
         report.save(options.out, options.model)
     with on_interrupt(lambda: f"The scores are in {options.out}." if options.out else ""):
         _show(report, options)
+
+
+def _folders(options: argparse.Namespace) -> list[str]:
+    """All folders of pairs: those that are scored, and those of the training."""
+    return [*options.pairs, *filter(None, [options.training_pairs])]
 
 
 def _several(
@@ -111,7 +116,7 @@ def _check(options: argparse.Namespace) -> None:
         from ..data.sources import read_texts
 
         read_texts(options.texts)  # opens none of them yet
-    for path in [*options.pairs, *([options.training_pairs] if options.training_pairs else [])]:
+    for path in _folders(options):
         if not Path(path).is_dir():
             raise EmbInvError(f"{path}: no such folder; make it with `embinv prepare`.")
 

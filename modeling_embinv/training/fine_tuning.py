@@ -53,11 +53,8 @@ def adopt_encoder(model: EmbInvForMaskedDiffusion, tokenizer: PreTrainedTokenize
 
 def check_positions(model: EmbInvForMaskedDiffusion, prefix: int, length: int) -> None:
     """Raises EmbInvError for a trunk whose table of positions does not hold a prefix and a text of that length."""
-    embeddings: Any = model.trunk.embeddings  # each kind of trunk has a class of its own
-    if not hasattr(embeddings, "position_embeddings"):  # others turn their vectors by distances alone
-        return
-    room = len(embeddings.position_embeddings.weight) - embeddings.first_position
-    if prefix + length > room:
+    room = model.trunk.num_positions
+    if room is not None and prefix + length > room:
         raise EmbInvError(
             f"max_sequence_length {length} and {prefix} positions before the text do not fit the trunk's {room}."
         )
