@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from modeling_embinv.audit.attack import Attacker
-from modeling_embinv.audit.defences import ATTACKERS, DefenceReport, DefenceResult, compare
+from modeling_embinv.audit.defences import ATTACKERS, DefenceReport, DefenceResult, compare, distinct
 from modeling_embinv.audit.known_pairs import public_texts
 from modeling_embinv.audit.protections import parse_families
 from modeling_embinv.audit.run import open_work
@@ -66,7 +66,7 @@ class Bench:
         open_work(folder, sample, {"train_steps": steps, "model": self.experiment["model"]})
         attacker = replace(self.attacker, work=folder, retrain=self.retrain if steps else None)
         known = public_texts(sample.texts or [])
-        return tables(compare(attacker, sample, store, parse_families(self.experiment["defences"]), known))
+        return tables(compare(attacker, sample, distinct(store), parse_families(self.experiment["defences"]), known))
 
     def store(self, name: str, parts: list[str], cache: Path) -> tuple[Sample, int]:
         """The store, and how many of its texts, the first ones, are held out; its vectors are kept in `cache`."""

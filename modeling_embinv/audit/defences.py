@@ -99,21 +99,17 @@ class DefenceReport:
 
 
 def compare(
-    attacker: Attacker, sample: Sample, stored: Sample, families: Sequence[str], texts: Sequence[str]
+    attacker: Attacker, sample: Sample, vectors: np.ndarray, families: Sequence[str], texts: Sequence[str]
 ) -> DefenceReport:
     """Tries each defence: the leak on the sample, search on the store and on the labelled set.
 
     Args:
         attacker: who inverts the defended vectors; without the encoder nobody learns from pairs.
         sample: rows with texts, of the store or planted.
-        stored: rows of the store, for search.
+        vectors: (N, D) of the store, for search, as `distinct` gives them.
         families: of `FAMILIES`.
         texts: that the attackers with pairs know, none of the sample's.
-
-    Raises:
-        EmbInvError: a store too small for search, see `distinct`.
     """
-    vectors = distinct(stored)
     part = sample.take(subset(len(sample.rows), ATTACKED, attacker.seed))
     tried, left_out = defences(families, vectors, attacker.seed)
     known, labelled = None, None

@@ -105,8 +105,8 @@ def run(
         EmbInvError: a store too small for the search of defences, guesses without the encoder, a template that cannot
             be filled, or no Faker for planted texts.
     """
-    if plan.families and stored is not None:
-        distinct(stored)  # a store too small for search is refused before the attack
+    # a store too small for search is refused before the attack
+    searched = distinct(stored) if plan.families and stored is not None else None
     guesses = None
     if "guesses" in plan.tiers and plan.candidates and attacker.encode is not None:
         guesses = find_guesses(plan, attacker.encode, sample, batches, attacker.seed)
@@ -136,10 +136,10 @@ def run(
     if "context" in plan.tiers and attacker.model.surrogate is not None:
         filled = fill_sample(attacker, sample, plan.template)
     defences = None
-    if plan.families and stored is not None and measured.texts is not None:
+    if searched is not None and measured.texts is not None:
         own = set(map(text_key, measured.texts))
         texts = [text for text in plan.train_texts if text_key(text) not in own] or public_texts(measured.texts)
-        defences = compare(attacker, measured, stored, plan.families, texts)
+        defences = compare(attacker, measured, searched, plan.families, texts)
     return Outcome(origin, results, planted, guesses, filled, defences, alignment, named, libraries)
 
 

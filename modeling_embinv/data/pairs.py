@@ -1,7 +1,7 @@
 """(input_ids, embedding) pairs on disk: shards of Arrow streams, and the manifest that names them."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +67,24 @@ def read_manifest(out_dir: str | Path) -> dict[str, Any]:
 
 def check_pairs(out_dir: str | Path, config: Any) -> None:
     """Raises EmbInvError for a folder whose vectors or tokens are not those of an inverter with this `config`."""
-    manifest = read_manifest(out_dir)
     own = {"encoder_id": config.encoder_id, "embedding_dim": config.embedding_dim, "end_token_id": config.eos_token_id}
-    for name, value in own.items():
+    prepared_with(own, out_dir, "the model has")
+
+
+def prepared_with(wanted: Mapping[str, Any], out_dir: str | Path, who: str) -> dict[str, Any]:
+    """The manifest of a folder that was prepared with the `wanted` values of these keys.
+
+    Raises:
+        EmbInvError: see `read_manifest`, and a key with another value than `who`, say "this run wants", has.
+    """
+    manifest = read_manifest(out_dir)
+    for name, value in wanted.items():
         if not same_setting(name, manifest[name], value):
             raise EmbInvError(
-                f"{out_dir} was prepared with {name} {manifest[name]}, the model has {value}: prepare the texts with "
-                "the model's encoder."
+                f"{out_dir} was prepared with {name} {manifest[name]}, {who} {value}; `embinv prepare` makes a folder "
+                "that fits."
             )
+    return manifest
 
 
 def load_pairs(out_dir: str | Path, split: str = "train") -> Dataset:

@@ -25,7 +25,7 @@ from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..runtime import process_state
 from ..stores.rows import VectorBatch
 from ..stores.vectors import VectorSource
-from .judges import judge_identity, same_setting
+from .judges import judge_identity, unchanged
 from .parts import ResultParts
 from .progress import VectorBar
 
@@ -121,7 +121,7 @@ class FileJob(ABC):
         """Writes `out`; how many rows it holds, and how many an earlier run had made."""
         if str(out.resolve()) == self.source.identity:
             raise EmbInvError(f"{out}: the texts would replace the vectors; give another output.")
-        state, folder = process_state(), ResultParts(out, same_setting)
+        state, folder = process_state(), ResultParts(out, unchanged)
         finished, total = folder.finished(), self.source.count()
         if state.is_main_process:
             folder.open(self.identity())

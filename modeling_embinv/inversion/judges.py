@@ -31,8 +31,8 @@ def judge_identity(feedback: Callable[..., Any] | str | None, embedding_dim: int
     return {"function": name, _VECTOR: [round(number, 4) for number in vector]}
 
 
-def same_setting(name: str, before: Any, now: Any) -> bool:
-    """Whether two values of a run's setting are equal; "feedback" as `judge_identity` gives it."""
+def unchanged(name: str, before: Any, now: Any) -> bool:
+    """Whether a run's setting is as it was; "feedback" as `judge_identity` gives it."""
     if name != "feedback" or not isinstance(now, dict):
         return bool(before == now)
     if before is True:  # an older version noted only that an encoder judged: its parts go on with any

@@ -2,13 +2,11 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 from ..data.batches import Batches, ChunkBatches, PairBatches, SpanBatches, held_out_pairs
 from ..data.chunks import FEWEST, MOST, ChunkSampler
-from ..data.encoder_config import same_setting
 from ..data.encoders import Encoder
-from ..data.pairs import load_pairs, read_manifest
+from ..data.pairs import load_pairs, prepared_with
 from ..data.sources import read_texts, texts_digest
 from ..data.spans import SpanSampler, TokenizedCorpus
 from ..errors_embinv import EmbInvError
@@ -23,7 +21,7 @@ def build_data(
     """Training batches and the validation set: from prepared pairs, or spans that are embedded as training goes."""
     batches: Batches
     if config.pairs is not None:
-        _check_manifest(read_manifest(config.pairs), config, encoder)
+        _check_pairs(config.pairs, config.max_sequence_length, encoder)
         batches = PairBatches(load_pairs(config.pairs, "train"), model.config.eos_token_id, config.seed)
         ids, embedding = held_out_pairs(config.pairs, config.max_sequence_length, config.validation_size)
     else:
@@ -56,13 +54,8 @@ def _chunks(config: TrainingConfig, encoder: Encoder, corpus: TokenizedCorpus, s
     return ChunkBatches(sampler, encoder, config.word_texts, Path(config.output_dir) / f"vectors-{name}")
 
 
-def _check_manifest(manifest: dict[str, Any], config: TrainingConfig, encoder: Encoder) -> None:
-    length = manifest["length"]
-    if length < config.max_sequence_length:
-        raise EmbInvError(
-            f"{config.pairs} was prepared with length {length}, this run wants {config.max_sequence_length}."
-        )
-    wanted = {f"encoder_{key}": getattr(encoder.config, key) for key in ("id", "revision", "prompt", "task")}
-    for name, value in wanted.items():
-        if not same_setting(name, manifest[name], value):
-            raise EmbInvError(f"{config.pairs} was prepared with {name} {manifest[name]}, this run wants {value}.")
+def _check_pairs(folder: str, length: int, encoder: Encoder) -> None:
+    own = {f"encoder_{key}": getattr(encoder.config, key) for key in ("id", "revision", "prompt", "task")}
+    prepared = prepared_with(own, folder, "this run wants")["length"]
+    if prepared < length:
+        raise EmbInvError(f"{folder} was prepared with length {prepared}, this run wants {length}.")

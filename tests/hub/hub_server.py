@@ -15,6 +15,7 @@ class HubHandler(BaseHTTPRequestHandler):
     """As much of the Hub as up- and downloads need: large files by LFS, small ones in the commit."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # a body would wait 40 ms for the acknowledgement of its headers
 
     def answer(self, content: dict | bytes, status: int = 200, headers: dict | None = None):
         body = content if isinstance(content, bytes) else json.dumps(content).encode()

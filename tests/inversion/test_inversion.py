@@ -29,7 +29,7 @@ from modeling_embinv.data.typed_vector import parse_vector
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.hypotheses_embinv import SearchRound
 from modeling_embinv.inversion.dumps import invert_file
-from modeling_embinv.inversion.judges import judge_identity, same_setting
+from modeling_embinv.inversion.judges import judge_identity, unchanged
 from modeling_embinv.inversion.progress import VectorBar
 from modeling_embinv.inversion.rates import speed
 from modeling_embinv.inversion.rows import Inversion, invert_vectors
@@ -333,8 +333,8 @@ def test_a_gpu_and_a_cpu_are_one_judge():
     vector, other = unit_vectors(2, dim=384).numpy()
     now = judge_identity(lambda texts: vector[None], 384)
     rounded = judge_identity(lambda texts: vector[None].astype(np.float16).astype(np.float32) + 1e-4, 384)
-    assert same_setting("feedback", now, rounded)
-    assert not same_setting("feedback", now, judge_identity(lambda texts: other[None], 384))
+    assert unchanged("feedback", now, rounded)
+    assert not unchanged("feedback", now, judge_identity(lambda texts: other[None], 384))
 
 
 def test_the_results_may_lie_in_the_folder_of_the_vectors(inverter, expected, tmp_path, monkeypatch):
