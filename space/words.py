@@ -6,6 +6,12 @@ from modeling_embinv.data.content_words import is_content, word_spans, words
 
 LEAKED, CLOSE, LOST = "leaked", "close", "lost"
 STEM = 5  # letters that two forms of one word share: treated, treatment
+# what may follow them
+ENDINGS = {
+    "", "able", "al", "ance", "ant", "ation", "ations", "d", "e", "ed", "ence", "ent", "er", "ers", "es", "ful", "ied",
+    "ies", "ing", "ings", "ion", "ions", "ist", "ists", "ity", "ive", "ly", "ment", "ments", "ness", "or", "ors", "s",
+    "y",
+}  # fmt: skip
 
 
 class ContentWord(NamedTuple):
@@ -29,4 +35,9 @@ def content_words(text: str, recovered: str) -> list[ContentWord]:
 
 def _near(word: str, there: set[str]) -> bool:
     """Whether another form of the word is there."""
-    return len(word) >= STEM and any(word[:STEM] == other[:STEM] for other in there)
+    return any(_stems(word) & _stems(other) for other in there)
+
+
+def _stems(word: str) -> set[str]:
+    """What the word may be a form of."""
+    return {word[:size] for size in range(STEM, len(word) + 1) if word[size:] in ENDINGS}

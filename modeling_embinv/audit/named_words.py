@@ -14,7 +14,7 @@ from .figures import Figure, share
 from .findings import other_rows
 from .sample import Sample
 from .tiers import OTHER_TEXT
-from .words import FRAGMENTS, content_words, words
+from .words import FRAGMENTS, content_words, plain, words
 
 # from the least probability on a word is listed; figures are given for each
 THRESHOLDS = (0.2, 0.5)
@@ -97,7 +97,7 @@ def _groups(sample: Sample, tokenizer: PreTrainedTokenizerBase, longest: int) ->
 def _figures(
     texts: str, named: Sequence[Words], originals: Sequence[str] | None, threshold: float, seed: int
 ) -> WordFigures:
-    chosen = [{word.casefold(): p for word, p in row if p >= threshold} for row in named]
+    chosen = [{plain(word): p for word, p in row if p >= threshold} for row in named]
     counts = [len(row) for row in chosen]
     expected = share([sum(row.values()) for row in chosen], counts, seed=seed)
     precision = recall = None

@@ -1,8 +1,8 @@
 """The words of a text that say something about it, and whether they came back."""
 
-from ..data.content_words import FRAGMENTS, WORD, content_words, is_stop_word, words
+from ..data.content_words import FRAGMENTS, WORD, content_words, is_stop_word, plain, words
 
-__all__ = ["FRAGMENTS", "WORD", "content_words", "holds_phrase", "stop_share", "text_key", "words"]
+__all__ = ["FRAGMENTS", "WORD", "content_words", "holds_phrase", "plain", "stop_share", "text_key", "words"]
 
 
 def holds_phrase(text_words: list[str], phrase: list[str]) -> bool:
@@ -12,8 +12,8 @@ def holds_phrase(text_words: list[str], phrase: list[str]) -> bool:
 
 
 def text_key(text: str) -> str:
-    """The same for texts that differ in capitals and spaces alone, whose vectors tell of each other."""
-    return " ".join(text.split()).casefold()
+    """The same for texts that differ in capitals, accents and spaces alone, whose vectors tell of each other."""
+    return " ".join(plain(text).split())
 
 
 def stop_share(text: str) -> float | None:

@@ -5,8 +5,10 @@ import unicodedata
 from collections.abc import Iterator
 from functools import cache
 
+# accents of Latin, Greek and Cyrillic letters, as characters of their own
+_ACCENTS = "\u0300-\u036f"
 # runs of letters and digits: 4,500 is two, as the model writes it
-WORD = re.compile(r"[^\W_]+")
+WORD = re.compile(rf"(?:[^\W_][{_ACCENTS}]*)+")
 # verbs as n't leaves them: don't, won't
 _NEGATED = "ai|are|could|ca|did|does|do|had|has|have|is|might|must|need|sha|should|was|were|would|wo"
 # the model writes spaces on both sides of an apostrophe
@@ -32,8 +34,9 @@ def stop_words() -> frozenset[str]:
 
 
 def plain(text: str) -> str:
-    """The text in lower case and in compatibility form."""
-    return unicodedata.normalize("NFKC", text).casefold()
+    """The text in lower case, in compatibility form and without accents, which an uncased encoder does not know."""
+    bare = re.sub(f"[{_ACCENTS}]", "", unicodedata.normalize("NFKD", text))
+    return unicodedata.normalize("NFKC", bare).casefold()
 
 
 def words(text: str) -> list[str]:

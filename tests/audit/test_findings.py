@@ -13,7 +13,7 @@ from tests.audit.conftest import entities, report_of, sample_of, tier_result
 
 def test_words_without_case_and_stop_words():
     """Words that every text holds would make any guess look good."""
-    assert words("Dr. Müller’s 4,500 €!") == ["dr", "müller", "'s", "4", "500"]
+    assert words("Dr. Müller’s 4,500 €!") == ["dr", "muller", "'s", "4", "500"]
     assert content_words("The dog and I paid 4,500 to Ann.") == {"dog", "paid", "4", "500", "ann"}
     assert content_words("a I s 7") == {"7"}
 
