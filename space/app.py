@@ -23,7 +23,7 @@ import torch
 from guard import MAX_UPLOAD, GuardedBlocks, app_options
 from inverter import Inverter
 from leaks_tab import leaks_tab
-from parts import LIVE
+from parts import LIVE, refused_html
 from recover_tab import recover_tab
 from redacted_tab import redacted_tab
 from researchers_tab import researchers_tab
@@ -53,12 +53,18 @@ inverter = Inverter(MODEL, "cuda" if torch.cuda.is_available() else "cpu")
 
 
 def guarded(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """A handler, a generator, whose errors are one line on the page and in the API, never a stack trace."""
+    """A handler, a generator, whose errors are one line on the page and in the API, never a stack trace.
+
+    One of the page, whose outputs are a message and a result, shows the error that it is given as its first value.
+    """
     assert inspect.isgeneratorfunction(handler)
     placed = on_gpu(handler)
 
     @functools.wraps(handler)
     def streaming(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        if args and isinstance(args[0], ValueError):
+            yield [refused_html(args[0]), ""]
+            return
         try:
             yield from placed(*args, **kwargs)
         except ValueError as error:

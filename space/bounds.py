@@ -12,6 +12,8 @@ import gradio as gr
 
 from modeling_embinv.settings_embinv import SETTINGS, Setting
 
+MAX_KEPT = 100_000  # of a text over its limit; the server reads no body that is far longer, see `guard.MAX_BODY`
+
 T = TypeVar("T", bound=gr.components.Component)
 
 
@@ -213,7 +215,9 @@ class Text(Bound):
 
     def control(self, value: str = "", **looks: Any) -> gr.Textbox:
         """A box for the text, which begins with `value`; of a longer one it keeps enough for `check` to refuse it."""
-        return self.bind(gr.Textbox(value, label=self.label, max_length=self.characters + 1, **looks))
+        # a browser counts some characters, such as emoji, as two
+        kept = max(self.characters, min(2 * self.characters, MAX_KEPT))
+        return self.bind(gr.Textbox(value, label=self.label, max_length=kept + 1, **looks))
 
 
 @dataclass(frozen=True)

@@ -40,21 +40,27 @@ def note(error: Exception) -> None:
 
 
 class GuardedBlocks(gr.Blocks):
-    """Blocks that check every value by the bound of its component, and whose errors are one line."""
+    """Blocks that check every value by the bound of its component, and whose errors are one line.
+
+    A handler of the API is not called with a wrong value. One of the page is given the error in place of its first
+    value, so that it can show it beside the input and clear what stood there.
+    """
 
     async def preprocess_data(self, block_fn: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """What gradio makes of the values of an event (`block_fn`), each one checked first."""
         if not isinstance(inputs, list) or len(inputs) != len(block_fn.inputs):
             wanted = sum(not block.stateful for block in block_fn.inputs)
             raise gr.Error(f"This endpoint takes {wanted} values.", print_exception=False)
+        wrong: list[ValueError] = []
         try:
-            # a component without a bound is a fault of ours and fails; state is the server's own
-            pairs = zip(block_fn.inputs, inputs, strict=True)
-            inputs = [None if block.stateful else block.bound.check(value) for block, value in pairs]
+            inputs = _checked(block_fn.inputs, inputs)
         except ValueError as error:
-            raise gr.Error(str(error), print_exception=False) from None
+            if block_fn.api_visibility != "private":
+                raise gr.Error(str(error), print_exception=False) from None
+            inputs, wrong = _checked(block_fn.inputs, [None] * len(inputs)), [error]
         try:
-            return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
+            values = await super().preprocess_data(block_fn, inputs, *args, **kwargs)
+            return [*wrong, *values[len(wrong) :]]
         except (InvalidPathError, OSError):
             raise gr.Error("This file is not on the server, or no longer: upload it.", print_exception=False) from None
 
@@ -67,6 +73,15 @@ class GuardedBlocks(gr.Blocks):
         except Exception as error:
             note(error)
             raise gr.Error(WRONG, print_exception=False) from None
+
+
+def _checked(blocks: Sequence[Any], values: Sequence[Any]) -> list[Any]:
+    """The values by the bounds of their components; state is the server's own.
+
+    A component without a bound is a fault of ours and fails.
+    """
+    pairs = zip(blocks, values, strict=True)
+    return [None if block.stateful else block.bound.check(value) for block, value in pairs]
 
 
 class Guard:

@@ -10,7 +10,7 @@ from bounds import Choice, Number, Text
 from inverter import Inverter
 from leaks import MAX_LINES, leak
 from leaks_html import counter_html, leaks_html
-from parts import INSTANT, QUEUED, STOPPED, endpoint, refused_html, to_result
+from parts import endpoint, offer_run, refused_html, run_buttons
 from protection import Protection
 from recover_tab import PRESET
 
@@ -89,13 +89,8 @@ def _page(first: str, kept: Choice, show: Callable[..., Any]) -> None:
             noise = NOISE.control()
             storage = STORAGE.control(gr.Radio)
             numbers = kept.control(gr.Radio)
-            with gr.Row():
-                go = gr.Button("What leaks?", variant="primary", min_width=120)
-                stop = gr.Button("Stop", min_width=80, scale=0)
+            with gr.Row(elem_classes="runs"):
+                go, stop = run_buttons("What leaks?")
     message = gr.HTML(elem_id="leaks-message", elem_classes="message", padding=False)
     result = gr.HTML(first, elem_id="leaks-result", elem_classes="result", padding=False)
-    running = go.click(
-        show, [text, noise, storage, numbers, preset], [message, result],
-        show_progress="minimal", show_progress_on=message, js=to_result("leaks-result"), **QUEUED,
-    )  # fmt: skip
-    stop.click(lambda: STOPPED, None, message, cancels=[running], **INSTANT)
+    offer_run(go, stop, show, [text, noise, storage, numbers, preset], (message, result), "leaks-result")

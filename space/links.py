@@ -15,7 +15,8 @@ _COPY = """async (...values) => {{
   const parts = names.map((name, place) => [name, JSON.stringify(values[place])]);
   link.hash = new URLSearchParams([["tab", {tab}], ...parts]).toString();
   window.history.replaceState(null, "", link);
-  const copied = await navigator.clipboard.writeText(link.href).then(() => "Copied: ", () => "");
+  const copying = navigator.clipboard?.writeText(link.href) ?? Promise.reject();  // over plain HTTP there is none
+  const copied = await copying.then(() => "Copied: ", () => "The address bar holds ");
   const address = link.href.replaceAll("&", "&amp;").replaceAll('"', "%22");
   return `<p class="note">${{copied}}<a href="${{address}}">a link to this</a>. {note}</p>`;
 }}"""

@@ -1,5 +1,6 @@
 """What all tabs share: messages beside the input, verdicts, tables and bars as HTML, and the ways of their events."""
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from typing import Any
@@ -11,28 +12,65 @@ from gradio.context import get_blocks_context
 # of events that answer at once
 INSTANT: dict[str, Any] = dict(api_visibility="private", queue=False, show_progress="hidden")
 # of events that the model works for: they wait in one queue, and the wait is told beside the input
-QUEUED: dict[str, Any] = dict(api_visibility="private", preprocess=False, concurrency_id="model", concurrency_limit=2)
+_QUEUED: dict[str, Any] = dict(api_visibility="private", preprocess=False, concurrency_id="model", concurrency_limit=2)
 LINE = 64  # pixels above a result that a phone leaves in view
 # what the two judges are, beside the choice between them
 JUDGES = "what ranks the texts that are tried: the model's own copy of the encoder, or the encoder itself"
-STOPPED = '<p class="note stopped">Stopped.</p>'
+_STOPPED = '<p class="note stopped">Stopped.</p>'
 # the least confidence of each tint; the underline says the same without colour
 TINTS = ((0.75, "p3"), (0.25, "p2"), (0.0, "p1"))
 TINT_LEGEND = (
     '<p class="legend">The model’s confidence: <mark class="p3">75 % and more</mark> '
     '<mark class="p2">25 % and more</mark> <mark class="p1">less</mark></p>'
 )
-# new parts of the page are read aloud, and nothing else is
+# new parts of the page are read aloud, and nothing else is; a link that is opened in this tab loads the page again
 LIVE = """() => {
   const mark = () => document.querySelectorAll(".message:not(.block):not([aria-live])").forEach(
     part => part.setAttribute("aria-live", "polite")
   );
+  // a browser loads nothing anew where the part behind the # alone differs; "Copy link" fires no such event
+  window.addEventListener("hashchange", () => window.location.reload());
   mark();  // the other tabs come into the page when they are opened
   new MutationObserver(mark).observe(document.body, { childList: true, subtree: true });
 }"""
 
 
-def to_result(name: str) -> str:
+def run_buttons(verb: str, name: str | None = None) -> tuple[gr.Button, gr.Button]:
+    """The buttons for `offer_run`, to be placed in a row of the tab; `name` is the id of the first one."""
+    go = gr.Button(verb, variant="primary", min_width=120, elem_id=name)
+    return go, gr.Button("Stop", min_width=80, scale=0, interactive=False)
+
+
+def offer_run(
+    go: gr.Button, stop: gr.Button, show: Callable[..., Any], inputs: Sequence[Any], shown: tuple[gr.HTML, gr.HTML],
+    place: str, *triggers: Any,
+) -> None:  # fmt: skip
+    """Let one button start a run and the other stop it; each is off while it could do nothing.
+
+    Args:
+        show: the handler, and inputs: its controls.
+        shown: the message and the result.
+        place: the id of what a phone goes to.
+        triggers: what starts a run besides the button.
+    """
+    starts = [go.click, *triggers]
+    gr.on(starts, None, None, [go, stop], js=_switched(is_running=True), **INSTANT)
+    run = gr.on(
+        starts, show, inputs, [*shown],
+        show_progress="minimal", show_progress_on=shown[0], js=_to_result(place), **_QUEUED,
+    )  # fmt: skip
+    stop.click(lambda: _STOPPED, None, shown[0], cancels=[run], **INSTANT)
+    for ended in (run.then, run.failure):  # `then` follows an end and a stop, not an error
+        ended(None, None, [go, stop], js=_switched(is_running=False), **INSTANT)
+
+
+def _switched(is_running: bool) -> str:
+    """JavaScript that switches the button of a run and its Stop on and off."""
+    states = [{"__type__": "update", "interactive": is_on} for is_on in (not is_running, is_running)]
+    return f"() => ({json.dumps(states)})"
+
+
+def _to_result(name: str) -> str:
     """JavaScript before an event: on a phone, go to the part of this id, and hand the arguments on.
 
     The line above it stays in view, for it tells one's place in the queue. Not smoothly, and a little later: new
@@ -52,9 +90,9 @@ def tint_of(confidence: float) -> str:
 
 def percent(probability: float) -> str:
     """A probability in words that never say 0 or 100 of what is not sure."""
-    if probability < 0.005:
+    if probability <= 0.005:
         return "< 1 %"
-    return "> 99 %" if probability > 0.995 else f"{probability:.0%}".replace("%", " %")
+    return "> 99 %" if probability >= 0.995 else f"{probability:.0%}".replace("%", " %")
 
 
 def refused_html(error: object) -> str:

@@ -137,8 +137,8 @@ def details_html(draft: Draft, result: Result) -> str:
 
 
 def percent_of(share: float) -> str:
-    """A share that was counted."""
-    return f"{share:.0%}".replace("%", " %")
+    """A share that was counted: 0 and 100 are exact."""
+    return percent(share) if 0 < share < 1 else f"{100 * share:.0f} %"
 
 
 def costs(result: Result) -> str:

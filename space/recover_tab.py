@@ -9,7 +9,7 @@ import gradio as gr
 from bounds import Choice, Text
 from inverter import Inverter
 from links import link_button, offer_link
-from parts import INSTANT, JUDGES, QUEUED, STOPPED, done_html, endpoint, notes_html, refused_html, to_result
+from parts import INSTANT, JUDGES, done_html, endpoint, notes_html, offer_run, refused_html, run_buttons
 from recover import recover
 from recover_html import recovery_html, said
 
@@ -88,9 +88,8 @@ def _page(first: str, judges: Choice, show: Callable[..., Any]) -> None:
             text = TEXT.control(EXAMPLES[0][1], max_lines=3)
             with gr.Row(elem_classes="samples"):
                 samples = [gr.Button(name, size="sm", min_width=60) for name, _ in EXAMPLES]
-            with gr.Row():
-                go = gr.Button("Recover it", variant="primary", min_width=120, elem_id="recover-go")
-                stop = gr.Button("Stop", min_width=80, scale=0)
+            with gr.Row(elem_classes="runs"):
+                go, stop = run_buttons("Recover it", "recover-go")
                 link = link_button()
         with gr.Column(scale=2, min_width=280):
             preset = PRESET.control(gr.Radio)
@@ -99,9 +98,5 @@ def _page(first: str, judges: Choice, show: Callable[..., Any]) -> None:
     result = gr.HTML(first, elem_id="recover-result", elem_classes="result", padding=False)
     for button, (_, sentence) in zip(samples, EXAMPLES, strict=True):
         button.click(functools.partial(str, sentence), None, text, **INSTANT)
-    running = gr.on(
-        [go.click, text.submit], show, [text, preset, judge], [message, result],
-        show_progress="minimal", show_progress_on=message, js=to_result("recover-result"), **QUEUED,
-    )  # fmt: skip
-    stop.click(lambda: STOPPED, None, message, cancels=[running], **INSTANT)
+    offer_run(go, stop, show, [text, preset, judge], (message, result), "recover-result", text.submit)
     offer_link(link, "Recover", {"text": text, "preset": preset, "judge": judge}, message, go="recover-go")

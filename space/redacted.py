@@ -1,15 +1,18 @@
 """The gap attack behind the tab "Redacted": words of a sentence are hidden, and come back by its vector."""
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 from typing import Any
 
 from inverter import Inverter
 from streaming import Clock, streamed
 from torch import Tensor
 
+from modeling_embinv.data.content_words import plain
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.filled_embinv import FilledText
 
@@ -34,8 +37,8 @@ class Word:
 
 
 def tidy(text: str) -> str:
-    """The text on one line, single spaces between its words."""
-    return " ".join(text.split())
+    """The text on one line, single spaces between its words; a letter and its accent are one character."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def words_of(text: str) -> list[Word]:
@@ -47,6 +50,15 @@ def words_of(text: str) -> list[Word]:
         seen[word] += 1
         words.append(Word(word, word if seen[word] == 1 else f"{word} ({seen[word]})", *match.span()))
     return words
+
+
+def followed(old: str, new: str, keys: Sequence[str]) -> list[str]:
+    """The keys that words of an old text have in a new one; a word that is gone has none."""
+    before, after = words_of(old), words_of(new)
+    matcher = SequenceMatcher(None, [word.text for word in before], [word.text for word in after], autojunk=False)
+    spans = [(slice(at, at + size), slice(to, to + size)) for at, to, size in matcher.get_matching_blocks()]
+    pairs = [pair for at, to in spans for pair in zip(before[at], after[to], strict=True)]
+    return [word.key for same, word in pairs if same.key in keys]
 
 
 @dataclass(frozen=True)
@@ -128,8 +140,8 @@ class Attack:
 
 
 def _parts(text: str) -> Counter[str]:
-    """Runs of letters and of digits, in lower case: the model writes 4,500 as "4, 500"."""
-    return Counter(re.findall(r"[^\W_]+", text.lower()))
+    """Runs of letters and of digits, as the model writes them: 4,500 is "4, 500", José is "jose"."""
+    return Counter(re.findall(r"[^\W_]+", plain(text)))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from redacted import BAR, Attack, Both, Redacted
 from modeling_embinv.filled_embinv import VERDICTS, FilledGap
 
 FEW = 3  # runners-up that are shown
+# verdicts by which the vector says nothing of the words in the gaps
+UNSURE = ("unrelated", "literal", "unread")
 
 
 def holds_html(redacted: Redacted) -> str:
@@ -47,14 +49,14 @@ def _filling(attack: Attack) -> str:
     assert attack.filled is not None
     text, parts, position = attack.filled.text, [], 0
     for gap in attack.filled.gaps:
-        parts += [escape(text[position : gap.start]), _gap(gap, attack.filled.verdict != "unrelated")]
+        parts += [escape(text[position : gap.start]), _gap(gap, attack.filled.verdict not in UNSURE)]
         position = gap.end
     return "".join([*parts, escape(text[position:])])
 
 
-def _gap(gap: FilledGap, belongs: bool) -> str:
-    """A gap's words; their probability says nothing where the vector does not belong to the text."""
-    if not belongs:
+def _gap(gap: FilledGap, is_told: bool) -> str:
+    """A gap's words; their probability says nothing where the vector says nothing of them."""
+    if not is_told:
         return f'<mark class="gap p1">{escape(gap.text)}</mark>'
     tint = tint_of(gap.probability)
     shown = escape(percent(gap.probability)).replace(" ", "&nbsp;")
@@ -84,9 +86,9 @@ def _climb(attack: Attack) -> str:
 
 def _runners(attack: Attack) -> str:
     assert attack.filled is not None
-    belongs, rows = attack.filled.verdict != "unrelated", []
+    is_told, rows = attack.filled.verdict not in UNSURE, []
     for gap in attack.filled.gaps:
-        chances = [f" {escape(percent(one.probability))}" * belongs for one in gap.alternatives[:FEW]]
+        chances = [f" {escape(percent(one.probability))}" * is_told for one in gap.alternatives[:FEW]]
         others = [escape(one.text) + chance for one, chance in zip(gap.alternatives, chances, strict=False)]
         rows.append(
             f"<li><b>{escape(gap.text)}</b>; runners-up: {' · '.join(others) or 'nothing else was tried'}</li>"

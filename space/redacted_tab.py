@@ -9,8 +9,8 @@ import gradio as gr
 from bounds import Bound, Choice, Text
 from inverter import Inverter
 from links import link_button, offer_link
-from parts import INSTANT, JUDGES, QUEUED, STOPPED, done_html, endpoint, notes_html, refused_html, to_result
-from redacted import attack, redact, tidy, words_of
+from parts import INSTANT, JUDGES, done_html, endpoint, notes_html, offer_run, refused_html, run_buttons
+from redacted import attack, followed, redact, tidy, words_of
 from redacted_html import both_html, holds_html, said
 from texts import notes_of
 
@@ -54,17 +54,35 @@ def arrival(inverter: Inverter) -> str:
     return both_html(both)
 
 
-def choose(text: str, keys: Sequence[str]) -> tuple[Any, str]:
-    """The words of a text to click on, those hidden that were, and what the attacker holds."""
+def choose(text: str | ValueError, keys: Sequence[str], old: str | None = None) -> tuple[Any, str, str | None]:
+    """The words of a text to click on, those hidden that were, what the attacker holds, and the text.
+
+    Args:
+        text: or the error that says why it is not read.
+        old: the text of these keys; None = this one.
+    """
+    if isinstance(text, ValueError):
+        return gr.CheckboxGroup(choices=[], value=[]), *held(text, [])
     text = tidy(text)
     choices = [(word.text, word.key) for word in words_of(text)]
-    kept = [key for _, key in choices if key in keys]
-    return gr.CheckboxGroup(choices=choices, value=kept), held(text, kept)
+    kept = present(text, keys) if old is None else followed(old, text, keys)
+    return gr.CheckboxGroup(choices=choices, value=kept), *held(text, kept, text)
 
 
-def held(text: str, keys: Sequence[str]) -> str:
-    """What the attacker holds."""
-    return holds_html(redact(tidy(text), keys))
+def held(text: str | ValueError, keys: Sequence[str], known: str | None = None) -> tuple[str, str | None]:
+    """What the attacker holds, or the error that says why a text is not read; and the text whose words are known.
+
+    That one stays, since a visitor may have typed on before the words of the text come.
+    """
+    if isinstance(text, ValueError):
+        return refused_html(text), known
+    text = tidy(text)
+    return holds_html(redact(text, keys)), text if known is None else known
+
+
+def present(text: str, keys: Sequence[str]) -> list[str]:
+    """Those of the keys that a text has."""
+    return [word.key for word in words_of(tidy(text)) if word.key in keys]
 
 
 def redacted_tab(inverter: Inverter, guarded: Callable[..., Any]) -> None:
@@ -81,7 +99,8 @@ def redacted_tab(inverter: Inverter, guarded: Callable[..., Any]) -> None:
         notes = notes_html(notes_of(inverter, tidy(text)))
         yield [notes, ""]
         try:
-            for both in attack(inverter, text, hidden, judge):
+            # on a slow line the boxes may still be those of the text before
+            for both in attack(inverter, text, present(text, hidden), judge):
                 if both is None:
                     yield [gr.skip(), gr.skip()]
                     continue
@@ -122,28 +141,25 @@ def _page(first: str, judges: Choice, show: Callable[..., Any]) -> None:
             KEYS.bind(words)
         with gr.Column(scale=2, min_width=280):
             judge = judges.control(gr.Radio)
-            with gr.Row():
-                go = gr.Button("Fill the gaps", variant="primary", min_width=120, elem_id="redacted-go")
-                stop = gr.Button("Stop", min_width=80, scale=0)
+            with gr.Row(elem_classes="runs"):
+                go, stop = run_buttons("Fill the gaps", "redacted-go")
                 link = link_button()
             with gr.Row(elem_classes="samples"):
                 samples = [gr.Button(name, size="sm", min_width=60) for name, *_ in EXAMPLES]
     holds = gr.HTML(holds_html(redact(sentence, hidden)), elem_id="redacted-holds", padding=False)
     message = gr.HTML(elem_id="redacted-message", elem_classes="message", padding=False)
     result = gr.HTML(first, elem_id="redacted-result", elem_classes="result", padding=False)
-    text.change(choose, [text, words], [words, holds], preprocess=False, **INSTANT)
+    # the text whose words stand there; nobody knows it yet where a link has changed both
+    known = gr.State(None)
+    text.change(choose, [text, words, known], [words, holds, known], preprocess=False, **INSTANT)
     # the words' own boxes stay as they are: an answer would undo a click that came after its question
-    words.input(held, [text, words], holds, preprocess=False, trigger_mode="always_last", **INSTANT)
+    words.change(held, [text, words, known], [holds, known], preprocess=False, **INSTANT)
     for button, example in zip(samples, EXAMPLES, strict=True):
-        button.click(functools.partial(_sample, *example[1:]), None, [text, words, holds], **INSTANT)
-    filling = gr.on(
-        [go.click, text.submit], show, [text, words, judge], [message, result],
-        show_progress="minimal", show_progress_on=message, js=to_result("redacted-holds"), **QUEUED,
-    )  # fmt: skip
-    stop.click(lambda: STOPPED, None, message, cancels=[filling], **INSTANT)
+        button.click(functools.partial(_sample, *example[1:]), None, [text, words, holds, known], **INSTANT)
+    offer_run(go, stop, show, [text, words, judge], (message, result), "redacted-holds", text.submit)
     offer_link(link, "Redacted", {"text": text, "hidden": words, "judge": judge}, message, go="redacted-go")
 
 
-def _sample(text: str, hidden: tuple[str, ...]) -> tuple[str, Any, str]:
+def _sample(text: str, hidden: tuple[str, ...]) -> tuple[str, Any, str, str | None]:
     """An example in the controls."""
     return text, *choose(text, hidden)

@@ -5,11 +5,11 @@ from dataclasses import asdict
 from typing import Any
 
 import gradio as gr
-from bounds import Bound, Number, Text
+from bounds import Bound, Number, Text, shown
 from comparing import compare, mix
 from controls import bounds_of, controls, settings_of, with_parameters
 from inverter import Draft, Inverter
-from parts import INSTANT, QUEUED, STOPPED, done_html, endpoint, notes_html, refused_html, to_result
+from parts import done_html, endpoint, notes_html, offer_run, refused_html, run_buttons
 from recover_tab import MAX_CHARACTERS
 from researchers_html import comparison_html, inverted_html, mixed_html
 from texts import read_text
@@ -56,7 +56,7 @@ def _settings_tab(inverter: Inverter, bounds: dict[str, Bound], guarded: Callabl
                 done = "" if result is None else done_html()
                 yield [notes_html(reading.notes) + done, inverted_html(drafts, result)]
         except ValueError as error:
-            yield [refused_html(error), ""]
+            yield [refused_html(shown(str(error))), ""]
 
     def invert(text: str, seed: int = 0, *values: Any) -> Iterator[dict]:  # type: ignore[type-arg]
         """Embed a text and recover it by any settings of `generate`.
@@ -125,8 +125,10 @@ def _mix_tab(inverter: Inverter, guarded: Callable[..., Any]) -> None:
         """Message and table; an error takes the place of the old result."""
         yield ["", ""]
         try:
+            notes = [note for text in (first, second) for note in read_text(inverter, text).notes]
+            told = notes_html(dict.fromkeys(notes)) + done_html()
             for rows in mix(inverter, first, second, points):
-                yield [gr.skip()] * 2 if rows is None else [done_html(), mixed_html(rows)]
+                yield [gr.skip()] * 2 if rows is None else [told, mixed_html(rows)]
         except ValueError as error:
             yield [refused_html(error), ""]
 
@@ -147,13 +149,8 @@ def _mix_tab(inverter: Inverter, guarded: Callable[..., Any]) -> None:
 
 def _run(name: str, verb: str, show: Callable[..., Any], inputs: list[Any]) -> None:
     """The buttons, the message and the result of a tab, and its events."""
-    with gr.Row():
-        go = gr.Button(verb, variant="primary", min_width=120)
-        stop = gr.Button("Stop", min_width=80, scale=0)
+    with gr.Row(elem_classes="runs"):
+        go, stop = run_buttons(verb)
     message = gr.HTML(elem_id=f"{name}-message", elem_classes="message", padding=False)
     result = gr.HTML(elem_id=f"{name}-result", elem_classes=["result", "later"], padding=False)
-    running = go.click(
-        show, inputs, [message, result],
-        show_progress="minimal", show_progress_on=message, js=to_result(f"{name}-result"), **QUEUED,
-    )  # fmt: skip
-    stop.click(lambda: STOPPED, None, message, cancels=[running], **INSTANT)
+    offer_run(go, stop, show, inputs, (message, result), f"{name}-result")

@@ -65,7 +65,7 @@ class Table:
     @property
     def notes(self) -> list[str]:
         """One line for each thing that a visitor should know of the rows."""
-        taken = len(self.given.rows) + len(self.given.bad)
+        taken = self.given.taken
         notes = [f"Left out: {'; '.join(self.given.bad)}."] if self.given.bad else []
         if self.given.total > taken:
             notes.append(f"The first {taken} of {self.given.total:,} rows are read here; `embinv invert` reads all.")

@@ -1,5 +1,7 @@
 """Vectors that a visitor pastes or uploads, in every kind of file that `embinv invert` reads; databases apart."""
 
+import re
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from modeling_embinv.vectors_embinv import bad_rows
 __all__ = ["KINDS", "Given", "parse_file", "parse_pasted"]
 MAX_BYTES = 20_000_000
 MAX_CHARACTERS = 1_000_000
+PASTED = "the pasted vectors"
 
 
 @dataclass
@@ -28,7 +31,7 @@ class Given:
         rows: the numbers of the good ones. ids: theirs, where the source has some.
         vectors: (N, D), of any length.
         bad: what is wrong, of rows that hold no vector.
-        total: rows of the source, those behind the last one that is taken included.
+        taken: rows that were read, the bad ones included, of `total` in the source.
     """
 
     source: str
@@ -36,11 +39,12 @@ class Given:
     ids: list[str | None]
     vectors: Tensor
     bad: list[str]
+    taken: int
     total: int
 
 
 def parse_pasted(text: str, dim: int, most: int, encoder: str = "this encoder") -> Given:
-    """The first `most` vectors of a JSON list of numbers or of such lists; commas or spaces alone will do.
+    """The first `most` vectors of a text: what a .json or .jsonl file may hold, or numbers with commas or spaces.
 
     Raises:
         EmbInvError: in words for a visitor.
@@ -50,16 +54,37 @@ def parse_pasted(text: str, dim: int, most: int, encoder: str = "this encoder") 
         raise EmbInvError("Paste a vector, or upload a file.")
     if len(text) > MAX_CHARACTERS:
         raise EmbInvError(f"This has more than {MAX_CHARACTERS:,} characters; upload it as a file.")
+    rows = _pasted_rows(text, dim)
+    if not _holds_objects(rows):
+        return _checked(rows, dim, most, encoder)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "pasted.json")
+        file.write_text(text, encoding="utf-8")
+        return _read(file, PASTED, dim, most, encoder)
+
+
+def _pasted_rows(text: str, dim: int) -> Any:
+    """What the text is as JSON, else its lines as JSON, else its numbers: a row a line, if each line has `dim`."""
     try:
-        rows = parse_json(text)
+        return parse_json(text)
     except ValueError:
-        try:
-            rows = [float(part) for part in text.strip("[]").replace(",", " ").split()]
-        except ValueError:
-            raise EmbInvError(
-                "This is not a vector: give numbers with commas between them, such as [0.01, -0.2, 0.03]."
-            ) from None
-    return _checked(rows, dim, most, encoder)
+        lines = [line for line in text.splitlines() if line.strip()]
+    try:
+        return [parse_json(line) for line in lines]
+    except ValueError:
+        pass
+    try:
+        rows = [[float(part) for part in re.sub(r"[\[\],]", " ", line).split()] for line in lines]
+    except ValueError:
+        raise EmbInvError(
+            "This is not a vector: give numbers with commas between them, such as [0.01, -0.2, 0.03]."
+        ) from None
+    return rows if all(len(row) == dim for row in rows) else [number for row in rows for number in row]
+
+
+def _holds_objects(rows: Any) -> bool:
+    """Whether these are no numbers and lists alone, but what a reader of files makes vectors of."""
+    return isinstance(rows, dict) or (isinstance(rows, list) and any(isinstance(row, dict) for row in rows))
 
 
 def parse_file(path: str, name: str, dim: int, most: int, encoder: str = "this encoder") -> Given:
@@ -76,20 +101,31 @@ def parse_file(path: str, name: str, dim: int, most: int, encoder: str = "this e
         raise EmbInvError(f"{name} has more than {MAX_BYTES // 1_000_000} MB; cut it to the vectors you want to read.")
     if file.suffix.lower() in STORE_FILES:  # a stranger's database may hold queries that never end
         raise EmbInvError(f"{name} cannot be read as a store here; export its vectors as {', '.join(KINDS)}.")
+    return _read(file, name, dim, most, encoder)
+
+
+def _read(file: Path, name: str, dim: int, most: int, encoder: str) -> Given:
+    """As `parse_file`, of a file that may be opened."""
     try:
         source = open_vectors(file, dim=dim, encoder=encoder)
         batch = next(source.batches(most))
         if not len(batch.rows):
             raise EmbInvError(str(source.skipped))
         bad = [f"row {row} {reason}" for row, reason in source.skipped.examples if row < most]
-        more = min(source.skipped.count, most) - len(bad)
+        total = source.count()
+        taken = min(most, total)
+        more = taken - len(batch.rows) - len(bad)
         bad += [f"{more} more rows hold no vector"] * (more > 0)
         ids = list(batch.ids or [None] * len(batch.rows))
-        return Given(name, batch.rows.tolist(), ids, torch.tensor(batch.vectors), bad, source.count())
+        return Given(name, batch.rows.tolist(), ids, torch.tensor(batch.vectors), bad, taken, total)
     except (ValueError, OSError) as error:
         reason = one_line(str(error).replace(str(file), name).removeprefix(f"{name}: "), 400)
         if "pickle" in reason:  # the reader says how to convert it, for which it would have to be opened
             reason = "it holds pickled objects, which may run code; save the vectors as plain numbers"
+        if "unknown kind of file" in reason:  # the reader lists stores, too, of which none is opened here
+            reason = f"this kind of file is not known; give {', '.join(KINDS)}"
+        reason = reason.replace("; name one", "; keep one of them")  # the page has no place for a name
+        reason = reason.replace("no column of vectors", "no column of vectors, which are lists of plain numbers")
         raise EmbInvError(f"{name} cannot be read as {file.suffix[1:] or 'a file of vectors'}: {reason}") from None
 
 
@@ -106,10 +142,11 @@ def _checked(rows: Any, dim: int, most: int, encoder: str) -> Given:
     if array.shape[1] != dim:
         raise EmbInvError(f"The vector has {array.shape[1]} numbers; this model reads vectors of {dim}, by {encoder}.")
     total, array = len(array), array[:most]
+    taken = len(array)
     bad = bad_rows(array)
     good = [row for row in range(len(array)) if row not in bad]
     named = [f"row {row} {bad[row]}" for row in sorted(bad)]
     if not good:
         what = f"The vector {bad[0]}" if total == 1 else f"There is no usable vector: {'; '.join(named[:5])}"
         raise EmbInvError(f"{what}.")
-    return Given("the pasted vectors", good, [None] * len(good), torch.from_numpy(array[good]), named, total)
+    return Given(PASTED, good, [None] * len(good), torch.from_numpy(array[good]), named, taken, total)

@@ -9,7 +9,7 @@ import gradio as gr
 import recover_tab
 from bounds import Choice, Text, Upload
 from inverter import Inverter
-from parts import INSTANT, JUDGES, QUEUED, STOPPED, endpoint, refused_html, to_result
+from parts import INSTANT, JUDGES, endpoint, offer_run, refused_html, run_buttons
 from recover_tab import PRESET
 from vector_table import MOST, invert
 from vectors import KINDS, Given, parse_file, parse_pasted
@@ -119,14 +119,9 @@ def _page(inverter: Inverter, first: str, bounds: tuple[Text, Upload, Choice], s
         with gr.Column(scale=2, min_width=280):
             preset = PRESET.control(gr.Radio)
             judge = judges.control(gr.Radio)
-            with gr.Row():
-                go = gr.Button("Read them", variant="primary", min_width=120)
-                stop = gr.Button("Stop", min_width=80, scale=0)
+            with gr.Row(elem_classes="runs"):
+                go, stop = run_buttons("Read them")
     message = gr.HTML(elem_id="vectors-message", elem_classes="message", padding=False)
     result = gr.HTML(first, elem_id="vectors-result", elem_classes="result", padding=False)
     sample.click(lambda: (sample_vector(inverter), None), None, [pasted, file], **INSTANT)
-    running = go.click(
-        show, [pasted, file, preset, judge], [message, result],
-        show_progress="minimal", show_progress_on=message, js=to_result("vectors-result"), **QUEUED,
-    )  # fmt: skip
-    stop.click(lambda: STOPPED, None, message, cancels=[running], **INSTANT)
+    offer_run(go, stop, show, [pasted, file, preset, judge], (message, result), "vectors-result")

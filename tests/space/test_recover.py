@@ -8,7 +8,7 @@ import pytest
 import streaming
 from inverter import Draft, Result
 from recover import Recovery, recover
-from recover_html import draft_html, recovery_html
+from recover_html import draft_html, percent_of, recovery_html
 from texts import Reading, looks_foreign, read_text
 from words import content_words
 
@@ -53,6 +53,13 @@ def test_words_are_marked_by_what_came_back():
     assert recovery_of(text, recovered, 0.9).came_back == (figure.hits, figure.count) == (6, 11)
 
 
+def test_five_letters_alone_are_no_form_of_a_word():
+    """Internet and interest made interview, internal and international close; one digit more made a number close."""
+    text, recovered = "interview internal international 1234567 hiding", "internet interest 1234568 hidings"
+    states = [word.state for word in content_words(text, recovered)]
+    assert states == ["lost", "lost", "lost", "lost", "close"]
+
+
 @pytest.mark.parametrize("cosine, name", [(1.0, "verified"), (0.95, "close"), (0.72, "gist"), (0.08, "unrelated")])
 def test_a_cosine_is_said_in_words(cosine, name):
     """A fluent text with a cosine of 0.08 looked like a success; visitors do not know what 0.72 means."""
@@ -72,6 +79,13 @@ def test_the_result_says_what_leaked_and_how_sure_it_is():
     doubtful = recovery_html(recovery_of("Anna met Li.", "li met bob", 0.72))
     assert doubtful.partition('class="headline"')[0].count('class="p1"') == 3
     assert "2 of 3" in shown(doubtful) and "not recovered" in shown(doubtful)
+
+
+def test_a_share_is_whole_only_if_nothing_is_missing():
+    """299 of 300 words were "100 %", and one of 600 "0 %"."""
+    assert [percent_of(share) for share in (0, 1 / 600, 0.005, 0.5, 0.995, 299 / 300, 1)] == [
+        "0 %", "< 1 %", "< 1 %", "50 %", "> 99 %", "> 99 %", "100 %",
+    ]  # fmt: skip
 
 
 def test_the_replay_holds_every_step():
@@ -163,6 +177,39 @@ def test_rounds_arrive_in_order_and_the_time_is_the_models(url):
     assert len(frames) > len(rounds)  # each round was sent when it was made
     assert last["content_words"] == 5 and last["words_recovered"] >= 4 and last["surrogate_calls"] > 0
     assert last["is_done"] and not frames[0]["is_done"] and last["verdict"] in ("gist", "close", "verified")
+
+
+def test_the_buttons_say_what_they_would_do(app, visit, hold, monkeypatch):
+    """Stop said "Stopped." beside a finished result; a press on the other button during a run was lost in silence."""
+    page = visit("Recover")
+    done, text = page.locator(".recovery[data-done=true]"), page.get_by_label("Sentence")
+    go, stop = (page.get_by_role("button", name=name).locator("visible=true") for name in ("Recover it", "Stop"))
+    done.wait_for()
+    assert go.is_enabled() and stop.is_disabled()
+    page.get_by_label("quick").locator("visible=true").check()
+    generate = app.inverter.generate
+
+    def held(*arguments, **settings):
+        hold.wait(60)
+        return generate(*arguments, **settings)
+
+    monkeypatch.setattr(app.inverter, "generate", held)
+    go.click()
+    page.wait_for_function("document.querySelector('#recover-go').disabled")
+    stop.click()
+    page.locator("#recover-message", has_text="Stopped.").wait_for()
+    page.wait_for_function("!document.querySelector('#recover-go').disabled")
+    assert stop.is_disabled()
+    hold.set()
+    text.fill("The dog slept.")
+    go.click()  # soon after Stop
+    done.locator(".original", has_text="dog").wait_for()
+    page.wait_for_function("!document.querySelector('#recover-go').disabled")
+    text.fill("x" * 20_001)
+    go.click()  # after an error as well
+    page.locator("#recover-message .refused", has_text="at most 20,000 characters").wait_for()
+    page.wait_for_function("!document.querySelector('#recover-go').disabled")
+    assert not done.count() and stop.is_disabled()
 
 
 @pytest.mark.slow

@@ -1,13 +1,15 @@
 """The tab "Redacted": hidden words come back by their vector, another vector's do not, and errors say what to do."""
 
 import re
+import unicodedata
 from html import unescape
 
 import pytest
 import streaming
 from parts import refused_html
-from redacted import BAR, Attack, Both, attack, checked, redact, words_of
+from redacted import BAR, Attack, Both, attack, checked, redact, tidy, words_of
 from redacted_html import both_html, holds_html
+from redacted_tab import choose, held
 
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.filled_embinv import NEAR, VERDICTS, Alternative, FilledGap, FilledText
@@ -62,6 +64,13 @@ def test_words_that_came_back_are_counted_in_their_own_gaps():
         assert both_of(text, keys, words).own.came_back == (count, 3)
 
 
+def test_accents_do_not_hide_what_came_back():
+    """The model writes "jose", which was no José; typed as a letter and an accent, one name was two words."""
+    text = tidy(unicodedata.normalize("NFD", "I met José in Zürich."))
+    assert [word.key for word in words_of(text)] == ["I", "met", "José", "in", "Zürich"]
+    assert both_of(text, ["José", "Zürich"], ["jose", "zurich"]).own.came_back == (2, 2)
+
+
 def test_a_visitors_text_is_escaped():
     """A script in the sentence, in a filling, in a runner-up or in the control's sentence must stay text."""
     both = both_of("<script>x</script> met Anna.", ["Anna"], ["<script>"])
@@ -77,7 +86,31 @@ def test_the_result_says_how_sure_it_is_in_words():
     assert "Cosine with the vector: 0.912" in text and "0.500 0.912" in text
     assert "3 forward passes, 97 surrogate calls; 1.2 seconds." in text
     assert "No gap is filled yet." in text  # the control's
-    assert "%" not in shown(both_html(both_of("Anna met Li.", ["Anna"], ["anna"], "unrelated")))
+    for verdict in ("unrelated", "unread", "literal"):
+        assert "%" not in shown(both_html(both_of("Anna met Li.", ["Anna"], ["anna"], verdict)))
+
+
+@pytest.mark.parametrize(
+    "old, keys, new, kept",
+    [
+        ("saw the cat", ["the"], "the dog saw the cat", ["the (2)"]),
+        ("the dog saw the cat", ["the (2)"], "saw the cat", ["the"]),
+        ("the dog saw the cat", ["the", "cat"], "the dog saw the bird", ["the"]),
+        ("saw the cat", ["cat"], "saw the cats", []),
+        ("saw the cat", ["the"], "saw the cat", ["the"]),
+        (None, ["the (2)", "bird"], "the dog saw the cat", ["the (2)"]),  # of a link
+    ],
+)
+def test_a_word_stays_hidden_where_the_text_grows(old, keys, new, kept):
+    """A bar that moves to another "the", which nobody hid, once words are typed before it."""
+    words, holds, seen = choose(new, keys, old)
+    assert words.value == kept and holds == holds_html(redact(new, kept)) and seen == new
+
+
+def test_who_types_on_moves_no_bar():
+    """A text that was typed while the words of another came was taken for the one that the boxes are of."""
+    assert held("the dog saw the cat", ["the"], "saw the cat")[1] == "saw the cat"
+    assert held("the dog saw the cat", ["the"])[1] == "the dog saw the cat"  # a link's, or the first one
 
 
 @pytest.mark.parametrize(
@@ -149,6 +182,58 @@ def test_the_endpoint_names_what_it_returns(url, judge):
     assert own[f"{judge}_calls"] > 0 and (own["encoder_calls"] > 0) == (judge == "encoder")
     states = [(frame["own"]["is_done"], frame["control"]["is_done"]) for frame in frames]
     assert states == sorted(states) and {(False, False), (True, False), (True, True)} == set(states)
+
+
+def test_a_text_over_its_limit_takes_the_old_ones_place(visit):
+    """The old sentence's words and its result stood beside the new text, and a toast went away by itself."""
+    page = visit("Redacted")
+    page.locator(".attack[data-done=true]").nth(1).wait_for()
+    page.get_by_label("Text to redact").fill("word and cat " * 60)
+    line = "at most 600 characters are read; this has more"
+    page.locator("#redacted-holds .refused", has_text=line).wait_for()
+    page.wait_for_function("!document.querySelector('.words input')")
+    page.get_by_role("button", name="Fill the gaps").click()
+    page.locator("#redacted-message .refused", has_text=line).wait_for()
+    assert not page.locator(".attack").count() and not page.get_by_test_id("toast-body").count()
+
+
+def slow_line(page):
+    """Holds back what the page asks the server, its runs apart, until what this gives is called."""
+    held = []
+
+    def answer():
+        nonlocal held
+        routes, held = held, None
+        for route in routes:
+            route.continue_()
+
+    page.route("**/run/predict*", lambda route: route.continue_() if held is None else held.append(route))
+    return answer
+
+
+def test_a_slow_line_leaves_no_word_hidden_that_is_not_there(visit):
+    """The old sentence's words were sent with the new one and refused as "not in the sentence", which nobody chose."""
+    page = visit("Redacted")
+    page.locator(".attack[data-done=true]").nth(1).wait_for()
+    slow_line(page)
+    page.get_by_label("Text to redact").fill(SENTENCE)
+    page.get_by_role("button", name="Fill the gaps").click()
+    page.locator("#redacted-message .refused", has_text="No word is hidden: click the words to hide.").wait_for()
+
+
+def test_the_attacker_holds_what_the_boxes_say(visit):
+    """A click on a word of the old text, before the new one's stood there, hid a word whose box was empty."""
+    page = visit("Redacted")
+    page.locator(".attack[data-done=true]").nth(1).wait_for()
+    answer = slow_line(page)
+    page.get_by_label("Text to redact").fill("Maria Lopez slept.")
+    with page.expect_request("**/run/predict*"):
+        page.get_by_role("checkbox", name="Lopez").check()
+    answer()
+    page.get_by_role("checkbox", name="slept").wait_for()
+    page.wait_for_function(
+        "document.querySelectorAll('.holds .bar').length == document.querySelectorAll('.words :checked').length"
+    )
 
 
 def has_bars(page, count: int) -> None:

@@ -82,6 +82,26 @@ def test_mixing_goes_from_one_to_the_other(app):
         list(mix(app.inverter, SENTENCE, SENTENCE, 5))
 
 
+def handler(app, name):
+    """What the page runs for the tab whose message has this name."""
+    outputs = ((event.fn, [one.elem_id for one in event.outputs]) for event in app.build().fns.values())
+    return next(fn for fn, names in outputs if names == [f"{name}-message", f"{name}-result"])
+
+
+def test_errors_speak_of_labels(app):
+    """An error named num_draft_beams, which the page calls Draft beams."""
+    values = {name: bound.check(None) for name, bound in bounds_of(app.inverter).items()}
+    values |= {"strategy": "autoregressive", "temperature": "1", "num_draft_beams": 4}
+    *_, (message, result) = handler(app, "settings")(SENTENCE, 0, *values.values())
+    assert "Draft beams" in message and "_" not in message and not result
+
+
+def test_mixing_says_what_it_does_not_read(app):
+    """A long text was cut and a foreign one mixed without a word."""
+    *_, (message, _) = handler(app, "mix")("The Dog sleeps. " * 20, "Mein Passwort ist unter der Tastatur.", 3)
+    assert "Only the first 31 tokens are read" in message and "does not look like English" in message
+
+
 def test_settings_reach_the_model(url):
     """An empty number box showed and sent 0, so that visitors never saw the euler strategies sample."""
     client = gradio_client.Client(url, verbose=False)

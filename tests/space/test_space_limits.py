@@ -291,3 +291,8 @@ def test_a_text_that_is_pasted_too_long_is_refused_and_not_cut():
     with pytest.raises(ValueError, match="at most 600 characters are read; this has more"):
         text.check(pasted)
     assert text.check(pasted[:600]) == pasted[:600]
+    emoji = ("😀" * 601).encode("utf-16-le")[: 2 * box.max_length]  # a browser counts two units for each
+    with pytest.raises(ValueError, match="at most 600 characters are read; this has more"):
+        text.check(emoji.decode("utf-16-le", "replace"))
+    # a longer body is not read at all, see `guard.MAX_BODY`
+    assert Text("Vectors", 400_000).control().max_length == 400_001

@@ -1,6 +1,7 @@
 """The tab "Vectors": every row in a table, bad rows named, a wrong encoder said, and a file to take away."""
 
 import json
+import re
 from urllib.parse import unquote
 
 import httpx
@@ -10,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from vector_table import MOST, Row, Table, invert
-from vectors import Given, parse_file, parse_pasted
+from vectors import KINDS, Given, parse_file, parse_pasted
 from vectors_html import counter_html, vectors_html
 
 from modeling_embinv.errors_embinv import EmbInvError
@@ -23,7 +24,8 @@ DIM = 384
 def table_of(cosines, bad=(), total=None, mismatch=None) -> Table:
     """A table that has ended with these cosines."""
     count = len(cosines)
-    given = Given("a.csv", list(range(count)), ["a"] * count, torch.ones(count, 3), list(bad), total or count)
+    vectors, taken = torch.ones(count, 3), count + len(bad)
+    given = Given("a.csv", list(range(count)), ["a"] * count, vectors, list(bad), taken, total or taken)
     rows = [Row(row, "a", f"<b>text {row}", cosine, "gist") for row, cosine in enumerate(cosines)]
     return Table(given, mismatch, rows, 1.25)
 
@@ -61,6 +63,55 @@ def test_bad_rows_are_named_and_the_others_are_read(tmp_path):
         assert given.rows == [0, 1, 3] and given.total == 6
         assert len(given.bad) == 2 and given.bad[0].startswith("row 2 ") and given.bad[1].startswith("row 4 ")
         assert np.allclose(given.vectors.numpy(), rows[[0, 1, 3]])
+
+
+def test_the_note_counts_the_rows_that_were_taken(tmp_path):
+    """Beyond twenty bad rows they are told together, and the page said that 31 of 60 rows are read when 40 were."""
+    rows = np.random.default_rng(0).normal(size=(60, DIM)).astype("f4")
+    rows[5:35] = np.nan
+    np.save(tmp_path / "v.npy", rows)
+    given = parse_file(str(tmp_path / "v.npy"), "v.npy", DIM, 40)
+    assert len(given.rows) == 10 and given.bad[-1] == "10 more rows hold no vector"
+    assert "The first 40 of 60 rows are read here" in Table(given, None).notes[-1]
+    few = parse_file(str(tmp_path / "v.npy"), "v.npy", DIM, 10)
+    assert len(few.rows) == len(few.bad) == 5 and "The first 10 of 60 rows" in Table(few, None).notes[-1]
+
+
+@pytest.mark.parametrize("kind", ["objects", "JSON lines", "lines of numbers", "lines of lists", "an answer"])
+def test_what_lies_in_a_file_can_be_pasted(kind):
+    """The text of the page's own sample was refused, and two lines of numbers were one vector of twice the width."""
+    rows = np.random.default_rng(0).normal(size=(2, DIM)).round(3).tolist()
+    objects = [{"id": f"note-{number}", "embedding": row} for number, row in enumerate(rows, start=1)]
+    text = {
+        "objects": json.dumps(objects),
+        "JSON lines": "\n".join(map(json.dumps, objects)),
+        "lines of numbers": "\n\n".join(", ".join(map(str, row)) for row in rows),
+        "lines of lists": "\n".join(map(json.dumps, rows)),
+        "an answer": json.dumps({"object": "list", "data": objects}),
+    }[kind]
+    given = parse_pasted(text, DIM, 10)
+    assert given.rows == [0, 1] and given.total == 2 and np.allclose(given.vectors.numpy(), rows)
+    assert given.ids == ([None, None] if kind.startswith("lines") else ["note-1", "note-2"])
+    assert given.source == "the pasted vectors"
+    assert parse_pasted(text, DIM, 1).rows == [0]
+
+
+def test_a_vector_may_be_broken_into_lines():
+    """A vector that numpy prints has some numbers on each line, which are no rows."""
+    row = np.random.default_rng(0).normal(size=DIM).round(3)
+    given = parse_pasted(np.array2string(row, threshold=DIM), DIM, 10)
+    assert given.total == 1 and np.allclose(given.vectors[0].numpy(), row)
+
+
+def test_a_file_is_refused_in_words_of_the_page(tmp_path):
+    """The page named stores that it does not read, and asked for the name of an array, for which it has no place."""
+    (tmp_path / "v.doc").write_text("1, 2")
+    rows = np.ones((2, DIM), "f4")
+    np.savez(tmp_path / "v.npz", first=rows, second=rows)
+    for name, told in (("v.doc", f"give {', '.join(KINDS)}"), ("v.npz", "first, second; keep one of them")):
+        with pytest.raises(EmbInvError, match=re.escape(told)) as caught:
+            parse_file(str(tmp_path / name), name, DIM, 10)
+        assert "chroma" not in str(caught.value) and "name one" not in str(caught.value)
 
 
 def test_bad_files_are_one_readable_line(tmp_path):
