@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..configuration_embinv import EmbInvConfig
-from ..data.files import one_line
+from ..data.files import one_line, short_names
 from ..errors_embinv import EmbInvError
 from ..stores.copies import changed_message
 from ..stores.locations import SeveralCollectionsError
@@ -51,7 +51,7 @@ class Part(NamedTuple):
 
 
 def open_parts(open_part: Opener, limits: Sequence[int], seed: int) -> tuple[list[Part], list[str]]:
-    """All collections of a store, or the one that `open_part` opens without a name.
+    """All collections of a store but views of others, or the one that `open_part` opens without a name.
 
     Args:
         open_part: opens one; it is read once, and closed before the next.
@@ -59,7 +59,7 @@ def open_parts(open_part: Opener, limits: Sequence[int], seed: int) -> tuple[lis
         seed: of the draws.
 
     Returns:
-        The parts, and a note for each of several collections that is left out as none of its vectors is usable.
+        The parts, and notes: of views, and of each of several collections without a usable vector. They are left out.
 
     Raises:
         EmbInvError: as `open_part` and `draw_each`, or where no collection holds a vector.
@@ -67,7 +67,11 @@ def open_parts(open_part: Opener, limits: Sequence[int], seed: int) -> tuple[lis
     try:
         return _drawn(open_part, [None], limits, seed)
     except SeveralCollectionsError as error:
-        return _drawn(open_part, error.names, limits, seed)
+        parts, left_out = _drawn(open_part, error.names, limits, seed)
+        if error.views:
+            shown = short_names(error.views)
+            left_out.append(f"views are left out, as they may show the same rows again: {shown} (--table takes one)")
+        return parts, left_out
 
 
 def _drawn(

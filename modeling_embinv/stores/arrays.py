@@ -219,11 +219,17 @@ def _arrays_table(path: Path, arrays: dict[str, tuple[tuple[int, ...], str]], ro
             parts = {main: iter([np.concatenate([part.ravel() for part in rows(main, size)])[None]])}
         else:
             parts = {main: rows(main, size)}
-        parts |= {name: (part.ravel().tolist() for part in rows(name, size)) for name in others}
+        parts |= {name: map(_listed, rows(name, size)) for name in others}
         while (batch := {name: next(part, None) for name, part in parts.items()})[main] is not None:
             yield batch
 
     return Table(list(arrays), vectors, read, count)
+
+
+def _listed(part: np.ndarray) -> list[Any]:
+    """The values of an array (n, 1); the bytes of numpy's type S are text."""
+    values = part.ravel().tolist()
+    return [value.decode("utf-8", "replace") for value in values] if part.dtype.kind == "S" else values
 
 
 def _rows_at_a_time(size: int, width: int) -> int:

@@ -13,6 +13,7 @@ from .columns import VECTOR_NAMES, Table
 from .values import Unreadable, is_vector
 
 _QUOTED = re.compile(r'"[^"]*"')
+_IN_BRACKETS = re.compile(r"\[[^\]]*\]|\{[^}]*\}")
 PEEK = 100
 
 
@@ -123,6 +124,9 @@ def _rejoined(first: str, rest: Iterator[str], last: list[str]) -> Iterator[str]
 
 
 def _delimiter(line: str) -> str:
-    """Tab, comma or semicolon, whichever the first line holds outside quotes."""
+    """Tab if the first line holds one outside quotes; else comma or semicolon, the commonest outside brackets, too."""
     plain = _QUOTED.sub("", line)
-    return next((mark for mark in "\t,;" if mark in plain), ",")
+    if "\t" in plain:
+        return "\t"
+    outside = _IN_BRACKETS.sub("", plain)
+    return max(",;", key=outside.count)

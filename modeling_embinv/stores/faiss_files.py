@@ -1,6 +1,7 @@
 """Vectors in FAISS indexes: flat, HNSW, IVF, scalar and product quantisers, and those in wrappers with ids."""
 
 from collections.abc import Callable, Iterator
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from .values import as_float32
 SUFFIXES = (".faiss", ".index")
 # (first, how many) → vectors (n, D), in the order of the index's ids
 Rebuild = Callable[[int, int], np.ndarray]
+# transformed vectors (n, d_out) → (n, d_in)
+Undo = Callable[[np.ndarray], np.ndarray]
 
 
 def open_faiss(location: Location) -> Table:
@@ -56,7 +59,10 @@ def _parts(faiss: Any, index: Any) -> tuple[Rebuild, np.ndarray]:
         return _parts(faiss, index.refine_index)
     if isinstance(index, faiss.IndexPreTransform):
         rebuild, ids = _parts(faiss, index.index)
-        return lambda first, rows: _reversed(faiss, index, rebuild(first, rows)), ids
+        undo = _undo(faiss, index)
+        return lambda first, rows: undo(rebuild(first, rows)), ids
+    if isinstance(index, faiss.IndexIVFFastScan):  # asked for a vector, it ends the process
+        return _refuse, np.arange(index.ntotal)
     if isinstance(index, faiss.IndexIVF):
         return _of_lists(faiss, index)
     numbers = np.arange(index.ntotal)
@@ -65,11 +71,27 @@ def _parts(faiss: Any, index: Any) -> tuple[Rebuild, np.ndarray]:
     ), numbers
 
 
-def _reversed(faiss: Any, index: Any, vectors: np.ndarray) -> np.ndarray:
-    """Vectors as they were before the transforms of an index."""
-    for number in reversed(range(index.chain.size())):
-        vectors = faiss.downcast_VectorTransform(index.chain.at(number)).reverse_transform(as_float32(vectors))
-    return vectors
+def _refuse(first: int, rows: int) -> np.ndarray:
+    raise RuntimeError("keeps no vectors that could be had back")
+
+
+def _undo(faiss: Any, index: Any) -> Undo:
+    """What gives vectors as they were before the transforms of an index."""
+    chain = [faiss.downcast_VectorTransform(index.chain.at(number)) for number in range(index.chain.size())]
+    undos = [_undo_one(faiss, transform) for transform in reversed(chain)]
+    return lambda vectors: reduce(lambda found, undo: undo(as_float32(found)), undos, vectors)
+
+
+def _undo_one(faiss: Any, transform: Any) -> Undo:
+    usual: Undo = transform.reverse_transform
+    if not isinstance(transform, faiss.LinearTransform) or not transform.is_trained:
+        return usual
+    matrix = faiss.vector_to_array(transform.A).reshape(transform.d_out, transform.d_in).astype(np.float64)
+    if np.allclose(matrix @ matrix.T, np.eye(len(matrix)), atol=1e-3):
+        return usual
+    # FAISS would take the transpose, which does not undo a whitening
+    inverse, bias = np.linalg.pinv(matrix), faiss.vector_to_array(transform.b) if transform.have_bias else 0
+    return lambda vectors: (vectors - bias) @ inverse.T
 
 
 def _of_lists(faiss: Any, index: Any) -> tuple[Rebuild, np.ndarray]:

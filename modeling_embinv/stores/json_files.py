@@ -1,19 +1,33 @@
 """Vectors in JSON lines and JSON files: rows, columns, and the answers of embeddings APIs and vector stores."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from ..data.files import JSON_BYTES, JSON_MEMORY, LONGEST, OPENERS, json_rows, one_line, parse_json, reading
+from ..data.files import (
+    JSON_BYTES,
+    JSON_MEMORY,
+    LONGEST,
+    OPENERS,
+    json_rows,
+    one_line,
+    parse_json,
+    reading,
+    short_names,
+)
 from ..errors_embinv import EmbInvError
-from .columns import VECTOR_NAMES, Table
+from .columns import ID_NAMES, VECTOR_NAMES, Table
 from .values import Unreadable, is_vector
 
 PEEK = 100
 _DEPTH = 4
 _CHUNK = 1 << 20
+# numbers of a vector at least: long ones are looked for first, as a box or a shape is a list of numbers, too
+_LENGTHS = (8, 1)
+# of the objects that something is in, the outermost first, and its own
+Names = tuple[str, ...]
 
 
 def open_json_lines(path: Path) -> Table:
@@ -36,10 +50,10 @@ def open_json(path: Path) -> Table:
     content = _parse(path, _whole(path, JSON_BYTES))
     if not isinstance(content, dict):
         raise EmbInvError(f"{path}: holds {type(content).__name__}, no list and no object with vectors")
-    rows = _list_of_rows(content)
+    rows = _list_of_rows(path, content)
     if rows is None and (table := _columns_table(path, content)).vector_columns:
         return table
-    rows = rows or _mapped_rows(content) or [content]
+    rows = rows or _mapped_rows(path, content) or [content]
     return rows_table(lambda: iter(rows))
 
 
@@ -97,73 +111,134 @@ def _name(value: Any) -> str:
     return {dict: "an object", list: "a list", str: "text", type(None): "null"}.get(type(value), "a number")
 
 
-def _list_of_rows(content: dict[str, Any]) -> list[Any] | None:
-    """The rows of an API's answer: the first list of objects that have vectors."""
-    lists = (value for _, value in _containers(content) if isinstance(value, list) and value)
-    return next((rows for rows in lists if isinstance(rows[0], dict) and _has_vector(rows[0])), None)
-
-
-def _mapped_rows(content: dict[str, Any]) -> list[Any] | None:
-    """The rows of an object whose keys are ids: of objects with vectors, nearest first, or of bare vectors."""
-    mappings = [content, *(value for _, value in _containers(content) if isinstance(value, dict))]
-    for depth in range(1, _DEPTH):
-        for mapping in mappings:
-            rows = list(mapping.values())
-            if not all(isinstance(row, dict) for row in rows):
-                continue
-            # most of them: some rows may lack theirs, and a count beside the rows is a list of numbers, too
-            if 2 * sum(_has_vector(row, depth) for row in rows) > len(rows):
-                return [{"id": key} | row for key, row in mapping.items()]
-    for mapping in mappings:
-        rows = list(mapping.values())
-        are_vectors = rows and all(isinstance(row, list) and is_vector(row) for row in rows)
-        are_columns = any(key.lower() in VECTOR_NAMES for key in mapping)
-        if are_vectors and not are_columns and len(set(map(len, rows))) == 1:
-            return [{"id": key, "embedding": row} for key, row in mapping.items()]
+def _list_of_rows(path: Path, content: dict[str, Any]) -> list[Any] | None:
+    """The rows of an API's answer: the list of objects that have vectors."""
+    lists = {name: value for name, value in _containers(content).items() if isinstance(value, list) and value}
+    for fewest in _LENGTHS:
+        found = [name for name, rows in lists.items() if isinstance(rows[0], dict) and _has_vector(rows[0], fewest)]
+        if found:
+            return lists[_outermost(path, "lists", found)]
     return None
 
 
-def _has_vector(row: dict[str, Any], depth: int = _DEPTH) -> bool:
+def _mapped_rows(path: Path, content: dict[str, Any]) -> list[Any] | None:
+    """The rows of an object whose keys are ids: of objects with vectors, nearest first, or of bare vectors."""
+    inner = {name: value for name, value in _containers(content).items() if isinstance(value, dict)}
+    mappings: dict[Names, dict[str, Any]] = {(): content} | inner
+    for fewest in _LENGTHS:
+        for depth in range(1, _DEPTH):
+            found = [name for name, mapping in mappings.items() if _maps_to_rows(mapping, fewest, depth)]
+            if found:
+                return [{"id": key} | row for key, row in mappings[_outermost(path, "objects", found)].items()]
+    for fewest in _LENGTHS:
+        found = [name for name, mapping in mappings.items() if _maps_to_vectors(mapping, fewest)]
+        if found:
+            chosen = mappings[_outermost(path, "objects", found)]
+            return [{"id": key, "embedding": row} for key, row in chosen.items()]
+    return None
+
+
+def _maps_to_rows(mapping: dict[str, Any], fewest: int, depth: int) -> bool:
+    """Whether all are objects and most have vectors: some rows may lack theirs, and a count beside them is a list."""
+    rows = list(mapping.values())
+    if not all(isinstance(row, dict) for row in rows):
+        return False
+    return 2 * sum(_has_vector(row, fewest, depth) for row in rows) > len(rows)
+
+
+def _maps_to_vectors(mapping: dict[str, Any], fewest: int) -> bool:
+    rows = list(mapping.values())
+    are_vectors = bool(rows) and all(isinstance(row, list) and is_vector(row) for row in rows)
+    are_columns = any(key.lower() in VECTOR_NAMES for key in mapping)
+    return are_vectors and not are_columns and len(set(map(len, rows))) == 1 and len(rows[0]) >= fewest
+
+
+def _outermost(path: Path, what: str, names: list[Names]) -> Names:
+    """The one that the others are in.
+
+    Raises:
+        EmbInvError: there are others beside it, which would be left out.
+    """
+    first = min(names, key=len)
+    beside = [name for name in names if name[: len(first)] != first]
+    if beside:
+        shown = short_names([".".join(name) for name in names])
+        raise EmbInvError(f"{path}: several {what} hold vectors: {shown}; write each to a file of its own")
+    return first
+
+
+def _has_vector(row: dict[str, Any], fewest: int, depth: int = _DEPTH) -> bool:
     return any(
-        is_vector(value) or (isinstance(value, str) and name.split(".")[-1].lower() in VECTOR_NAMES)
+        (is_vector(value) and _is_long(name, value, fewest))
+        or (isinstance(value, str) and name.split(".")[-1].lower() in VECTOR_NAMES)
         for name, value in paths_of(row, depth=depth)
     )
 
 
-def _containers(content: dict[str, Any], depth: int = 3) -> Iterator[tuple[str, Any]]:
-    """The lists and objects within an object, those above before those below."""
-    inner = [(name, value) for name, value in content.items() if isinstance(value, dict | list)]
-    yield from inner
+def _is_long(name: str, vector: Sequence[Any], fewest: int) -> bool:
+    return len(vector) >= fewest or name.split(".")[-1].lower() in VECTOR_NAMES
+
+
+def _containers(content: dict[str, Any], depth: int = 3) -> dict[Names, list[Any] | dict[str, Any]]:
+    """Names from the outermost on → the lists and objects within an object, those above before those below."""
+    found: dict[Names, Any] = {(name,): value for name, value in content.items() if isinstance(value, dict | list)}
     if depth > 1:
-        for _, value in inner:
+        for above, value in list(found.items()):
             if isinstance(value, dict):
-                yield from _containers(value, depth - 1)
+                found |= {above + names: inner for names, inner in _containers(value, depth - 1).items()}
+    return found
 
 
 def _columns_table(path: Path, content: dict[str, Any]) -> Table:
-    """Columns beside each other, as Chroma's `collection.get` gives them and pandas' `to_json`."""
-    columns = {}
-    for name, value in _containers(content):
-        if isinstance(value, dict) and value and all(key.isdigit() for key in value):
-            value = list(value.values())
-        if isinstance(value, list):
-            columns[name] = value
-    vectors = [
-        name
-        for name, values in columns.items()
-        if any(is_vector(value) and isinstance(value, list) for value in values[:PEEK])
-        or (name.lower() in VECTOR_NAMES and any(isinstance(value, str) for value in values[:PEEK]))
-    ]
+    """Columns beside each other, as Chroma's `collection.get` gives them and pandas' `to_json`.
+
+    Ids and texts are those beside the vectors, or those of the objects that these are in.
+    """
+    found = {names: value for names, value in _containers(content).items() if _is_column(value)}
+    for fewest in _LENGTHS:
+        if holders := [names[:-1] for names, column in found.items() if _are_vectors(names[-1], column, fewest)]:
+            break
+    holder = _outermost(path, "objects", list(dict.fromkeys(holders))) if holders else ()
+    columns, vectors = {}, []
+    for names, column in found.items():
+        is_vector_column = names[: len(holder)] == holder and _are_vectors(names[-1], column, 1)
+        if is_vector_column or names[:-1] == holder[: len(names) - 1]:
+            columns[".".join(names)] = column
+            vectors += [".".join(names)] * is_vector_column
+    if not any(name.split(".")[-1].lower() in ID_NAMES for name in columns):
+        keys = {key: key for name in vectors if isinstance(by_key := columns[name], dict) for key in by_key}
+        columns |= {"id": keys} if keys else {}
 
     def read(names: list[str], size: int) -> Iterator[dict[str, Any]]:
-        rows = len(columns[names[0]])
+        main = columns[names[0]]
+        keys, rows = list(main) if isinstance(main, dict) else None, len(main)
+        values = {name: _values(columns[name], keys) for name in names}
         for name in names:
-            if len(columns[name]) != rows:
-                raise EmbInvError(f"{path}: {len(columns[name])} {one_line(name)} for {rows} vectors")
+            if len(values[name]) != rows:
+                raise EmbInvError(f"{path}: {len(values[name])} {one_line(name)} for {rows} vectors")
         for start in range(0, rows, size):
-            yield {name: columns[name][start : start + size] for name in names}
+            yield {name: values[name][start : start + size] for name in names}
 
     return Table(list(columns), vectors, read, lambda name: len(columns[name]))
+
+
+def _is_column(value: list[Any] | dict[str, Any]) -> bool:
+    """Whether it is a list, or an object whose keys are the numbers of rows."""
+    return isinstance(value, list) or (bool(value) and all(key.isdigit() for key in value))
+
+
+def _are_vectors(name: str, column: list[Any] | dict[str, Any], fewest: int) -> bool:
+    first = _values(column)[:PEEK]
+    return any(isinstance(value, list) and is_vector(value) and _is_long(name, value, fewest) for value in first) or (
+        name.lower() in VECTOR_NAMES and any(isinstance(value, str) for value in first)
+    )
+
+
+def _values(column: list[Any] | dict[str, Any], keys: list[str] | None = None) -> list[Any]:
+    """The values of a column, in the order of the keys if it has such; None where one is missing."""
+    if isinstance(column, list):
+        return column
+    return list(column.values()) if keys is None else [column.get(key) for key in keys]
 
 
 # Reading

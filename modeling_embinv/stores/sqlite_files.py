@@ -1,4 +1,4 @@
-"""Vectors in SQLite databases: tables of sqlite-vec, and ordinary ones with float32 blobs or JSON texts."""
+"""Vectors in SQLite databases: tables of sqlite-vec, and ordinary ones with blobs of floats or JSON texts."""
 
 import re
 import sqlite3
@@ -14,11 +14,19 @@ from ..errors_embinv import EmbInvError
 from .columns import VECTOR_NAMES, Table
 from .copies import PrivateFolder, copy_of, file_version
 from .locations import Location, choose_collection, library, using_store
-from .values import Unreadable, is_vector
+from .values import Unreadable, are_floats, is_vector
 
 _MAGIC = b"SQLite format 3\0"
 _PEEK = 20
-_IS_VEC0 = re.compile(r"\bUSING\s+vec0\b", re.IGNORECASE)
+_MODULE = re.compile(r"CREATE\s+VIRTUAL\s+TABLE\s.*?\bUSING\s+[\"\[`]?(\w+)", re.IGNORECASE | re.DOTALL)
+# how the names of the tables end in which a module keeps what its virtual tables hold
+_INNER = {
+    "fts3": "content|segments|segdir|docsize|stat",
+    "fts4": "content|segments|segdir|docsize|stat",
+    "fts5": "data|idx|content|docsize|config",
+    "rtree": "node|parent|rowid",
+    "vec0": r"chunks|rowids|info|auxiliary|(vector_chunks|metadatachunks|metadatatext)\d+",
+}
 # a column of vectors in the definition of a vec0 table, and how its numbers are stored
 _VEC0 = re.compile(r"[(,]\s*[\"\[`]?(\w+)[\"\]`]?\s+(float|f32|int8|i8|bit)\s*\[\d+\]", re.IGNORECASE)
 
@@ -43,9 +51,10 @@ def open_sqlite(location: Location) -> Table:
     if any(map(_is_vec0, tables.values())):
         stored.load_vec0(location)
     with using_store(location), closing(stored.connect()) as database:
-        found = {name: _look(database, name, definition) for name, definition in tables.items()}
+        found = _look_at_all(database, tables, location.collection)
     with_vectors = [name for name in found if found[name].vectors]
-    name = choose_collection(location, list(found) if location.collection in found else with_vectors, "table")
+    present, views = list(found) if location.collection in found else with_vectors, _views(tables, with_vectors)
+    name = choose_collection(location, present, "table", views)
     columns, vectors, kinds = found[name]
 
     def read(wanted: list[str], size: int) -> Iterator[dict[str, Any]]:
@@ -76,9 +85,9 @@ class StoredDatabase:
     """
 
     def __init__(self, location: Location, path: Path) -> None:
-        with path.open("rb") as file:
-            if file.read(len(_MAGIC)) != _MAGIC:
-                raise EmbInvError(f"{location.shown}: no SQLite database")
+        path = path.resolve()  # a log lies beside the target of a link
+        if not path.is_file() or not _is_database(path):
+            raise EmbInvError(f"{location.shown}: no SQLite database")
         logs = [path.with_name(path.name + end) for end in ("-wal", "-journal")]
         logs = [log for log in logs if log.is_file() and log.stat().st_size]
         # reading a log writes a file beside the database, or rolls back what it holds
@@ -115,18 +124,58 @@ class StoredDatabase:
         return vectors
 
 
+def _is_database(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
+
+
 def _tables(database: Any) -> dict[str, str]:
     """Name → definition of the tables and views; not those in which virtual tables keep what they hold."""
     query = "SELECT name, sql FROM sqlite_master WHERE type IN ('table', 'view') AND sql IS NOT NULL ORDER BY rowid"
     found: dict[str, str] = dict(database.execute(query).fetchall())
-    virtual = [name for name, sql in found.items() if sql.upper().startswith("CREATE VIRTUAL TABLE")]
-    # a virtual table keeps what it holds in tables of its own
-    inner = {name for name in found for above in virtual if name.startswith(f"{above}_")}
-    return {name: sql for name, sql in found.items() if name not in inner and (name not in virtual or _is_vec0(sql))}
+    modules = {name: using[1].lower() for name, sql in found.items() if (using := _MODULE.match(sql))}
+    inner = {
+        name
+        for name in found
+        for above, module in modules.items()
+        if re.fullmatch(f"{re.escape(above)}_({_INNER.get(module, '.*')})", name)
+    }
+    return {name: sql for name, sql in found.items() if name not in inner and modules.get(name) in (None, "vec0")}
+
+
+def _is_view(definition: str) -> bool:
+    return definition.upper().startswith("CREATE VIEW")
+
+
+def _views(tables: dict[str, str], names: list[str]) -> set[str]:
+    """Those of the names that are views of others of them."""
+
+    def shows_another(name: str) -> bool:
+        others = "|".join(re.escape(other) for other in names if other != name)
+        reads = rf"\b(?:FROM|JOIN)\b[\s(]*(?:[\"\[`]?main[\"\]`]?\s*\.\s*)?[\"\[`]?(?:{others})(?!\w)"
+        return _is_view(tables[name]) and re.search(reads, tables[name], re.IGNORECASE) is not None
+
+    return {name for name in names if shows_another(name)}
 
 
 def _is_vec0(definition: str) -> bool:
-    return _IS_VEC0.search(definition) is not None
+    module = _MODULE.match(definition)
+    return module is not None and module[1].lower() == "vec0"
+
+
+def _look_at_all(database: Any, tables: dict[str, str], wanted: str | None) -> dict[str, _Found]:
+    """What is in the table that is wanted, or else in all; of several, a view that does not work is left out."""
+    found, failure = {}, None
+    for name, definition in {wanted: tables[wanted]}.items() if wanted in tables else tables.items():
+        try:
+            found[name] = _look(database, name, definition)
+        except Exception as error:  # each library has errors of its own
+            if not _is_view(definition):
+                raise
+            failure = error
+    if failure is not None and not any(one.vectors for one in found.values()):
+        raise failure
+    return found
 
 
 def _look(database: Any, name: str, definition: str) -> _Found:
@@ -156,18 +205,9 @@ def _holds_vectors(column: str, values: list[Any]) -> bool:
     is_usual = column.lower() in VECTOR_NAMES
     return any(
         (isinstance(value, str) and is_vector(value))
-        or (isinstance(value, bytes) and (is_usual or _are_floats(value)))
+        or (isinstance(value, bytes) and (is_usual or are_floats(value) or are_floats(value, "<f8")))
         for value in present
     )
-
-
-def _are_floats(data: bytes) -> bool:
-    """Whether bytes look like the float32 numbers of a vector: a random pattern of bits has absurd exponents."""
-    if len(data) < 16 or len(data) % 4:
-        return False
-    with np.errstate(invalid="ignore"):
-        numbers = np.abs(np.frombuffer(data, "<f4"))
-        return bool(((numbers == 0) | ((numbers > 1e-12) & (numbers < 1e6))).all())
 
 
 def _value(value: Any, kind: str | None) -> Any:

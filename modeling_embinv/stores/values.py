@@ -1,9 +1,9 @@
-"""The values of a column as vectors: lists of numbers, their text, base64, float32 bytes, Arrow lists and matrices."""
+"""The values of a column as vectors: lists of numbers, their text, base64, bytes, Arrow lists and matrices."""
 
 import base64
 import binascii
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +22,10 @@ _VECTOR_BEGINS = re.compile(
 _ARRAY_OF_NUMPY = re.compile(r"array\((\[.*\])(?:, dtype=\w+)?\)", re.DOTALL)
 # Digits behind the point below which a printed vector counts as shortened: numpy prints 8, and 4 for float16.
 _FEWEST_DIGITS = 4
+# How bytes hold numbers, the likeliest first, and what the numbers of vectors are below.
+_KINDS = {"<f4": 1e6, "<f8": 1e6, "<f2": 128}
+# values that decide on it
+_PEEK = 100
 
 
 class Unreadable(NamedTuple):
@@ -37,11 +41,13 @@ class Parsed(NamedTuple):
         numbers: float32, sum(lengths) of them.
         lengths: (n,) int64, how many each row has; 0 where it has no vector.
         reasons: index of a row → why it has no vector.
+        kind: NumPy's name of the numbers in the bytes that they were; None where they were none.
     """
 
     numbers: np.ndarray
     lengths: np.ndarray
     reasons: dict[int, str]
+    kind: str | None = None
 
     def select(self, width: int) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
         """The vectors of that width, (m, width) float32; their indices (m,); and why the other rows are none."""
@@ -63,12 +69,13 @@ def as_float32(numbers: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(numbers, dtype=np.float32)
 
 
-def parse_values(values: np.ndarray | pa.Array | pa.ChunkedArray | Sequence[Any]) -> Parsed:
+def parse_values(values: np.ndarray | pa.Array | pa.ChunkedArray | Sequence[Any], kind: str | None = None) -> Parsed:
     """The vectors of a column.
 
     Args:
         values: a matrix (n, D), an Arrow array, or n Python objects: lists or arrays of numbers, texts of them,
-            base64, the bytes of float32 numbers, or None.
+            the bytes of float32, float64 or float16 numbers, base64 of such, or None.
+        kind: NumPy's name of the numbers in bytes; None = what most of the first ones look like.
 
     Raises:
         EmbInvError: a vector that its printing has shortened, or one of more than `WIDEST` numbers.
@@ -81,14 +88,31 @@ def parse_values(values: np.ndarray | pa.Array | pa.ChunkedArray | Sequence[Any]
         if holds_number_lists(array.type):
             return _parse_arrow(array)
         values = array.to_pylist()
-    rows, reasons = [], {}
+    rows, reasons, kind = [], {}, kind or _kind_of(values[:_PEEK])
     for index, value in enumerate(values):
-        row = _numbers(value)
+        row = _numbers(value, kind or "<f4")
         if isinstance(row, str):
             reasons[index], row = row, np.empty(0, np.float32)
         rows.append(row)
     numbers = np.concatenate(rows) if rows else np.empty(0, np.float32)
-    return Parsed(numbers, np.array([len(row) for row in rows], np.int64), reasons)
+    return Parsed(numbers, np.array([len(row) for row in rows], np.int64), reasons, kind)
+
+
+def are_floats(data: bytes, kind: str = "<f4") -> bool:
+    """Whether bytes look like the numbers of a vector: a random pattern of bits has absurd exponents.
+
+    Args:
+        data: of at least four numbers.
+        kind: NumPy's name of the numbers: <f4, <f8 or <f2, little endian.
+    """
+    size = int(kind[2:])
+    if len(data) < 4 * size or len(data) % size:
+        return False
+    with np.errstate(invalid="ignore"):
+        numbers = np.abs(np.frombuffer(data, kind))
+        is_tiny = (numbers > 0) & (numbers < 1e-12)
+        # a few are: all-MiniLM-L6-v2 leaves one of its 384 numbers near 1e-33
+        return bool((numbers < _KINDS[kind]).all() and is_tiny.mean() <= 0.1)
 
 
 def holds_number_lists(kind: pa.DataType) -> bool:
@@ -130,18 +154,33 @@ def _parse_arrow(array: pa.Array) -> Parsed:
     return Parsed(numbers, lengths, dict.fromkeys(np.flatnonzero(nulls).tolist(), "is null"))
 
 
-def _numbers(value: object) -> np.ndarray | str:
+def _kind_of(values: Iterable[Any]) -> str | None:
+    """How most of the values that are bytes, or base64, hold their numbers; None where none is."""
+    packed = [data for value in values if (data := _packed(value))]
+    votes = {kind: sum(are_floats(data, kind) for data in packed) for kind in _KINDS}
+    likeliest = max(votes, key=lambda kind: votes[kind])
+    return None if not packed else likeliest if 2 * votes[likeliest] > len(packed) else "<f4"
+
+
+def _packed(value: Any) -> bytes | None:
+    if isinstance(value, str):
+        text = value.strip()
+        return _from_base64(text) if _may_be_base64(text) else None
+    return value if isinstance(value, bytes) else None
+
+
+def _numbers(value: object, kind: str) -> np.ndarray | str:
     """The (D,) float32 vector that a value is, or why it is none."""
     if value is None:
         return "is null"
     if isinstance(value, Unreadable):
         return value.reason
     if isinstance(value, str):
-        return _of_text(value)
+        return _of_text(value, kind)
     if isinstance(value, np.ndarray):
         return as_float32(value)
     if isinstance(value, bytes):
-        return _of_bytes(value)
+        return _of_bytes(value, kind)
     if isinstance(value, tuple):  # of columns that hold a number each
         return _of_words(value)
     if not isinstance(value, list):
@@ -154,7 +193,7 @@ def _numbers(value: object) -> np.ndarray | str:
     return "holds a null among its numbers" if kinds <= {int, float, type(None)} else "holds no list of plain numbers"
 
 
-def _of_text(text: str) -> np.ndarray | str:
+def _of_text(text: str, kind: str) -> np.ndarray | str:
     text = text.strip()
     if not text:
         return "is empty"
@@ -165,14 +204,17 @@ def _of_text(text: str) -> np.ndarray | str:
         )
     if array := _ARRAY_OF_NUMPY.fullmatch(text):
         text = array[1]
-    if text[0] not in "[{(" and " " not in text and "," not in text:
-        return _of_base64(text)
+    if _may_be_base64(text):
+        data = _from_base64(text)
+        if data is None or len(data) % int(kind[2:]):
+            return "holds text that is no list of numbers, nor base64 of such"
+        return _of_bytes(data, kind)
     if is_json_object(text):
         return "holds an object or a sparse vector, not a list of numbers"
     inner = _NUMBER_OF_NUMPY.sub(r"\1", text).strip("[]{}()")
     if "," in inner:
         try:
-            return _numbers(parse_json(f"[{inner}]"))
+            return _numbers(parse_json(f"[{inner}]"), kind)
         except ValueError:
             return _of_words(inner.split(","))
     words = inner.split()
@@ -207,21 +249,24 @@ def _array(values: list[Any]) -> np.ndarray | str:
         return "holds NaN or infinity"
 
 
-def _of_base64(text: str) -> np.ndarray | str:
-    """float32 numbers, little endian, as embeddings APIs send them."""
+def _may_be_base64(text: str) -> bool:
+    return text[:1] not in ("", "[", "{", "(") and " " not in text and "," not in text
+
+
+def _from_base64(text: str) -> bytes | None:
+    """At least two numbers, as embeddings APIs send them."""
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        return "holds text that is no list of numbers"
-    if len(data) < 8 or len(data) % 4:
-        return "holds text that is no list of numbers, nor base64 of float32"
-    return _of_bytes(data)
+        return None
+    return data if len(data) >= 8 else None
 
 
-def _of_bytes(data: bytes) -> np.ndarray | str:
-    """float32 numbers, little endian, as databases without a type of vectors keep them."""
-    if not data or len(data) % 4:
-        return f"holds {len(data):,} bytes, which are no float32 numbers"
-    if len(data) > 4 * WIDEST:
-        raise EmbInvError(f"a row of {len(data) // 4:,} numbers; at most {WIDEST:,} are read")
-    return as_float32(np.frombuffer(data, dtype="<f4"))
+def _of_bytes(data: bytes, kind: str) -> np.ndarray | str:
+    """Numbers, little endian, as databases without a type of vectors keep them."""
+    size = int(kind[2:])
+    if not data or len(data) % size:
+        return f"holds {len(data):,} bytes, which are no float{8 * size} numbers"
+    if len(data) > size * WIDEST:
+        raise EmbInvError(f"a row of {len(data) // size:,} numbers; at most {WIDEST:,} are read")
+    return as_float32(np.frombuffer(data, dtype=kind))

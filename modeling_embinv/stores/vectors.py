@@ -58,6 +58,7 @@ class VectorSource:
         self.column = _span(columns.vectors)
         self.id_column, self.text_column = columns.id, columns.text
         self.selection, self.skipped = Selection(), Skipped()
+        self._kind: str | None = None  # of the numbers in bytes, decided once for all rows
         self._widths = self._count_widths()
         self.width = max(self._widths, key=lambda width: self._widths[width], default=1)
 
@@ -108,16 +109,22 @@ class VectorSource:
         if batch_size < 1:
             raise EmbInvError(f"batch_size must be at least 1, got {batch_size}")
         self.skipped = Skipped()
-        return self.selection.of(self.all_batches(batch_size), batch_size)
+        selected = self.selection.of(self.all_batches(batch_size), batch_size)
+        return selected if self.selection.limit is None else self._unchanged(selected)  # it ends before all batches do
+
+    def _unchanged(self, batches: Iterator[VectorBatch]) -> Iterator[VectorBatch]:
+        """The batches; an error behind the last one where the source has changed since the first was read."""
+        version = self._version()
+        yield from batches
+        if self._version() != version:
+            raise EmbInvError(changed_message(self.path))
 
     def all_batches(self, batch_size: int) -> Iterator[VectorBatch]:
         """As `batches`, of all rows, whichever are selected."""
-        total, version = 0, self._version()
-        for batch in _windows(self._pieces(batch_size), batch_size):
+        total = 0
+        for batch in self._unchanged(_windows(self._pieces(batch_size), batch_size)):
             total += len(batch.rows)
             yield batch
-        if self._version() != version:
-            raise EmbInvError(changed_message(self.path))
         if not total:
             raise EmbInvError(f"{self.path}: {self.skipped if self.skipped.count else 'holds no vectors'}")
 
@@ -152,10 +159,11 @@ class VectorSource:
             if len(names) > 1:
                 values = list(zip(*(_listed(batch[name]) for name in names), strict=True))
             try:
-                parsed = parse_values(values)
+                parsed = parse_values(values, self._kind)
                 ids, texts = (None if name is None else _listed(batch[name]) for name in (id_column, text_column))
             except (ValueError, UnicodeDecodeError) as error:
                 raise EmbInvError(f"{self.path}: {one_line(error, 400)}") from error
+            self._kind = parsed.kind or self._kind
             yield len(values), parsed, ids, texts
 
     def _count_widths(self) -> dict[int, int]:

@@ -134,3 +134,20 @@ def test_a_collection_without_a_usable_vector_is_left_out(capsys, model, vectors
     assert report["source"]["rows"] == len(TEXTS) and any("pending" in note for note in report["warnings"])
     assert main(["audit", str(path), *arguments, "--collection", "pending\x1b[2J"]) == 2
     assert main(["audit", str(path), *arguments, "--strict"]) == 2
+
+
+def test_a_view_of_a_table_is_left_out(capsys, model, vectors, tmp_path):
+    """The rows of a table were counted, and their words listed, once more for a view of it."""
+    path = tmp_path / "store.db"
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("create table docs (id text, embedding blob)")
+        rows = [(str(row), vector.astype("<f4").tobytes()) for row, vector in enumerate(vectors)]
+        database.executemany("insert into docs values (?, ?)", rows)
+        database.execute("create view some as select * from docs where id < '3'")
+    arguments = ["--model", str(model), "--tiers", "vectors", "--limit", "2", "--out"]
+    assert main(["audit", str(path), *arguments, str(tmp_path / "r")]) == 0
+    report = json.loads((tmp_path / "r" / "report.json").read_text(encoding="utf-8"))
+    assert report["source"]["rows"] == len(rows) and report["source"]["collection"] == "docs"
+    assert any("the same rows again: some (--table takes one)" in note for note in report["warnings"])
+    assert main(["audit", str(path), *arguments, str(tmp_path / "s"), "--table", "some"]) == 0
+    assert "collection some: 3 vectors" in capsys.readouterr().out

@@ -13,15 +13,15 @@ from .sources import DIM, ROWS, VECTORS, fingerprint, read_all
 SHUFFLED = np.random.default_rng(1).permutation(ROWS)
 
 
-def write(path, factory, ids=None):
+def write(path, factory, ids=None, vectors=VECTORS):
     """An index that `faiss.index_factory` makes of its name."""
     index = faiss.index_factory(DIM, factory)
     index.verbose = False
-    index.train(VECTORS)
+    index.train(vectors)
     if ids is None:
-        index.add(VECTORS)
+        index.add(vectors)
     else:
-        index.add_with_ids(VECTORS[ids], ids)
+        index.add_with_ids(vectors[ids], ids)
     faiss.write_index(index, str(path))
     return path
 
@@ -57,6 +57,20 @@ def test_quantised_indexes_give_near_vectors_back(tmp_path, factory, most):
     assert found.ids == list(map(str, range(ROWS)))
 
 
+@pytest.mark.parametrize("factory", [f"PCAW{DIM},Flat", f"PCAWR{DIM},IVF4,Flat", f"PCAR{DIM},Flat"])
+def test_whitening_is_undone(tmp_path, factory):
+    """FAISS undoes a whitening PCA by its transpose, which is no inverse: vectors that point elsewhere."""
+    scaled = VECTORS * np.linspace(0.1, 3, DIM, dtype=np.float32) + 1
+    found = read_all(write(tmp_path / "v.faiss", factory, vectors=scaled))
+    assert np.allclose(found.vectors, scaled, atol=1e-4)
+
+
+def test_a_whitening_that_keeps_some_numbers_gives_the_nearest_vectors(tmp_path):
+    """Of a PCA to fewer numbers, whitened or not, the same part of each vector is left."""
+    plain, whitened = (read_all(write(tmp_path / "v.faiss", f"{kind}8,Flat")) for kind in ("PCA", "PCAW"))
+    assert np.allclose(whitened.vectors, plain.vectors, atol=1e-4)
+
+
 def test_mistakes_are_one_line(tmp_path):
     """An index that keeps no vectors ended the process; a damaged one raised with three lines of C++."""
     path = write(tmp_path / "v.faiss", "Flat")
@@ -83,3 +97,17 @@ def test_mistakes_are_one_line(tmp_path):
     faiss.write_index_binary(binary, str(tmp_path / "binary.faiss"))
     with pytest.raises(EmbInvError, match="binary.faiss"):
         open_vectors(tmp_path / "binary.faiss")
+
+
+@pytest.mark.parametrize("factory", ["IVF4,PQ8x4fs", "IDMap2,IVF4,PQ8x4fs", "OPQ4_16,IVF4,PQ4x4fs"])
+def test_lists_of_fast_scan_are_refused(tmp_path, factory):
+    """FAISS ends the process where it is asked for a vector of an IVF index of fast scan."""
+    with pytest.raises(EmbInvError, match="a FAISS index of kind .* gives no vectors back"):
+        open_vectors(write(tmp_path / "v.faiss", factory, SHUFFLED if "IDMap" in factory else None))
+
+
+@pytest.mark.parametrize("factory", ["IVF4,PQ8x4fs,RFlat", "PQ8x4fs"])
+def test_fast_scan_that_gives_vectors_back(tmp_path, factory):
+    """Refusing all of fast scan would refuse indexes that are read well."""
+    found = read_all(write(tmp_path / "v.faiss", factory))
+    assert np.linalg.norm(found.vectors - VECTORS, axis=1).mean() < 0.8

@@ -11,6 +11,7 @@ import pytest
 import sqlite_vec
 
 from modeling_embinv.errors_embinv import EmbInvError
+from modeling_embinv.stores.locations import SeveralCollectionsError
 from modeling_embinv.stores.vectors import open_vectors
 
 from .sources import DIM, IDS, TEXTS, VECTORS, check_all, fingerprint, read_all
@@ -121,6 +122,24 @@ def test_a_log_that_a_writer_left_is_read_and_left_alone(tmp_path):
     assert not list(batches)  # a copy is read, whatever becomes of the database
 
 
+def test_a_log_beside_the_target_of_a_link(tmp_path):
+    """A link to the newest database: the log lies beside its target, and old rows were read without a word."""
+    (tmp_path / "real").mkdir()
+    path = tmp_path / "current.db"
+    path.symlink_to(tmp_path / "real" / "app.db")
+    with closing(sqlite3.connect(tmp_path / "real" / "app.db")) as database:
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("CREATE TABLE docs (id TEXT, embedding BLOB)")
+        database.execute("INSERT INTO docs VALUES ('old', ?)", (VECTORS[0].tobytes(),))
+        database.commit()
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        database.execute("UPDATE docs SET id = 'new'")
+        database.commit()
+        before = fingerprint(tmp_path)
+        assert read_all(path).ids == ["new"]
+        assert fingerprint(tmp_path) == before
+
+
 def test_a_database_that_is_written_meanwhile(plain, tmp_path):
     """Without locks, a reader would mix two states of the table, and nobody would know."""
     path = shutil.copy(plain, tmp_path / "a.sqlite")
@@ -164,3 +183,81 @@ def test_damage_is_one_line(plain, tmp_path):
         database.execute("CREATE TABLE a (b TEXT)")
     with pytest.raises(EmbInvError, match="holds no table of vectors"):
         open_vectors(tmp_path / "empty.db")
+
+
+def test_a_folder_is_no_database(tmp_path):
+    """A folder behind `sqlite:` ended in a raw IsADirectoryError."""
+    with pytest.raises(EmbInvError, match=f"^sqlite:{tmp_path}: no SQLite database$"):
+        open_vectors(f"sqlite:{tmp_path}")
+
+
+def test_a_table_named_like_one_of_a_virtual_table(vec, tmp_path):
+    """A full-text index `notes` hid the user's own table `notes_embeddings`, and so did a table of sqlite-vec."""
+    path = shutil.copy(vec, tmp_path / "vec.db")
+    with closing(opened(path)) as database, database:
+        database.execute("CREATE VIRTUAL TABLE notes USING fts5(body)")
+        for name in ("notes_embeddings", "notes_chunks", "docs_vectors"):
+            database.execute(f"CREATE TABLE {name} (id TEXT, embedding BLOB)")
+            database.execute(f"INSERT INTO {name} VALUES ('a', ?)", (VECTORS[0].tobytes(),))
+    with pytest.raises(EmbInvError, match=": docs, small, empty, notes_embeddings, notes_chunks, docs_vectors$"):
+        open_vectors(f"sqlite-vec:{path}")
+    assert read_all(f"sqlite-vec:{path}?table=notes_embeddings").ids == ["a"]
+
+
+def test_bad_views_are_left_out(plain, tmp_path):
+    """A view of a table that is gone made all other tables unreadable, also where they were named."""
+    path = shutil.copy(plain, tmp_path / "a.sqlite")
+    with closing(sqlite3.connect(path)) as database, database:
+        database.create_function("own", 1, lambda value: value)
+        database.execute("CREATE TABLE gone (embedding BLOB)")
+        database.execute("CREATE VIEW old AS SELECT embedding FROM gone")
+        database.execute("CREATE VIEW mine AS SELECT own(code) AS embedding FROM docs")
+        database.execute("DROP TABLE gone")
+    for collection in (None, "docs"):
+        assert read_all(path, collection=collection).ids == IDS
+    for name, reason in (("old", "no such table: main.gone"), ("mine", "no such function: own")):
+        with pytest.raises(EmbInvError, match=f"a.sqlite: cannot be read: .*{reason}"):
+            open_vectors(path, collection=name)
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("DROP TABLE docs")
+    with pytest.raises(EmbInvError, match="cannot be read: no such table"):
+        open_vectors(path)
+
+
+def test_views_of_tables_with_vectors_have_no_rows_of_their_own(plain, tmp_path):
+    """An audit of all tables counted a table's rows once more for each of its views."""
+    path = shutil.copy(plain, tmp_path / "a.sqlite")
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("CREATE TABLE words (numbers TEXT)")
+        database.execute("INSERT INTO words VALUES (?)", ("0.5 " * DIM,))
+        database.execute("CREATE VIEW half AS SELECT * FROM docs LIMIT 150")
+        database.execute('CREATE VIEW quarter AS SELECT a.* FROM words JOIN main."half" a LIMIT 75')
+        database.execute("CREATE VIEW listed AS SELECT '[' || replace(trim(numbers), ' ', ',') || ']' AS v FROM words")
+        database.execute("CREATE TABLE notes_of_docs (id TEXT REFERENCES docs(id), embedding BLOB)")
+        database.execute("INSERT INTO notes_of_docs SELECT id, code FROM docs")
+    with pytest.raises(SeveralCollectionsError, match=": docs, half, quarter, listed, notes_of_docs$") as error:
+        open_vectors(path)
+    assert error.value.names == ["docs", "listed", "notes_of_docs"] and error.value.views == ["half", "quarter"]
+    assert len(read_all(path, collection="half").ids) == 150
+
+
+@pytest.mark.parametrize("kind, exact", [("<f4", 0), ("<f8", 0), ("<f2", 1e-3)])
+@pytest.mark.parametrize("column", ["embedding", "code"])
+def test_blobs_of_any_floats(tmp_path, kind, exact, column):
+    """`np.array(list).tobytes()` is float64: it was read as twice as many numbers, and float16 as half as many."""
+    vectors = VECTORS.copy()
+    vectors[:, 3] = 2.5e-33  # as all-MiniLM-L6-v2 has it
+    path = tmp_path / "a.sqlite"
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute(f"CREATE TABLE docs (id INTEGER, {column} BLOB)")
+        numbers = [None, np.full(DIM, np.nan, kind), *vectors.astype(np.float64).astype(kind)]
+        rows = [(row, vector if vector is None else vector.tobytes()) for row, vector in enumerate(numbers)]
+        database.executemany("INSERT INTO docs VALUES (?, ?)", rows)
+    for size in (1, 64):
+        found = read_all(path, size, collection="docs", column=column)
+        assert np.allclose(found.vectors, vectors, atol=exact, rtol=0) and found.rows.tolist()[0] == 2
+    if column == "embedding" or kind != "<f2":
+        assert open_vectors(path).column == column
+    source = open_vectors(path, collection="docs", column=column)
+    assert next(source.batches(4)).vectors.shape == (2, DIM)
+    assert source.skipped.examples == [(0, "is null"), (1, "holds NaN or infinity")]

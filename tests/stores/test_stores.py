@@ -17,7 +17,7 @@ from modeling_embinv.stores import copies
 from modeling_embinv.stores.locations import locate
 from modeling_embinv.stores.vectors import open_vectors
 
-from .sources import DIM, IDS, VECTORS, read_all
+from .sources import DIM, IDS, ROWS, VECTORS, read_all
 
 
 def write_sqlite(path, vectors=VECTORS):
@@ -122,6 +122,18 @@ def test_a_file_that_is_written_meanwhile(tmp_path):
     os.utime(path, ns=(1, 1))
     with pytest.raises(EmbInvError, match="v.npy: changed while it was read; stop what writes to it"):
         list(batches)
+
+
+@pytest.mark.parametrize("limit", [150, ROWS])
+def test_a_file_that_is_written_while_some_of_it_is_read(tmp_path, limit):
+    """With a limit, rows of two states of a source were given out without a word."""
+    np.save(tmp_path / "v.npy", VECTORS)
+    source = open_vectors(tmp_path / "v.npy")
+    source.select(limit=limit)
+    assert sum(len(batch.rows) for batch in source.batches(100)) == limit
+    with pytest.raises(EmbInvError, match="v.npy: changed while it was read"):
+        for _ in source.batches(100):
+            os.utime(tmp_path / "v.npy", ns=(1, 1))
 
 
 def test_a_folder_that_is_written_meanwhile(tmp_path, monkeypatch):

@@ -229,6 +229,24 @@ def test_bfloat16_and_half_precision_tensors(tmp_path):
         assert np.allclose(read_vectors(tmp_path / "v.safetensors").vectors, VECTORS, atol=4e-3)
 
 
+@pytest.mark.parametrize("kind", ["<f2", "<f4", "<f8"])
+@pytest.mark.parametrize("name", ["v.parquet", "v.jsonl"])
+def test_bytes_and_base64_of_any_floats(tmp_path, kind, name):
+    """Catches float64 and float16 being read as float32, and float32 with few digits being taken for another kind."""
+    exact = VECTORS.astype(np.float16) if kind == "<f2" else np.rint(VECTORS * 8) / 8 if kind == "<f4" else VECTORS
+    packed = [vector.astype(kind).tobytes() for vector in exact]
+    if name == "v.parquet":
+        pq.write_table(pa.table({"id": IDS, "embedding": packed}), tmp_path / name)
+    else:
+        lines({"id": i, "embedding": base64.b64encode(data).decode()} for i, data in zip(IDS, packed, strict=True))(
+            tmp_path / name
+        )
+    source = open_vectors(tmp_path / name, column="embedding")
+    for size in (1, 100):
+        assert np.array_equal(np.concatenate([batch.vectors for batch in source.batches(size)]), exact)
+    assert source.width == DIM
+
+
 # Columns
 
 
@@ -273,6 +291,73 @@ def test_columns_that_could_be_meant(tmp_path):
     with pytest.raises(ValueError, match="holds no texts; columns: index"):
         dumped({"data": [{"index": 0, "embedding": LISTS[0]}]})(tmp_path / "v.json")
         open_vectors(tmp_path / "v.json", text_column=True)
+
+
+def test_ids_of_bytes_in_arrays(tmp_path):
+    """Catches ids of numpy's type S that come back as their hexadecimal digits."""
+    ids, texts = np.char.encode(IDS, "utf-8"), np.char.encode(TEXTS, "utf-8")
+    np.savez(tmp_path / "v.npz", embeddings=VECTORS, ids=ids, text=texts)
+    found = read_vectors(tmp_path / "v.npz", text_column=True)
+    assert found.ids == IDS and found.texts == TEXTS
+
+
+@pytest.mark.parametrize("mark, other", [(";", ","), (",", ";")])
+def test_the_mark_between_cells_is_the_commonest(tmp_path, mark, other):
+    """Catches a comma in the name of a column that is taken for the mark between the cells."""
+    body = "".join(f'{i}{mark}t{mark}"{v}"\n' for i, v in zip(IDS, LISTS, strict=True))
+    text(f"id{mark}text{other} german{mark}embedding\n{body}")(tmp_path / "v.csv")
+    found = read_vectors(tmp_path / "v.csv", text_column=f"text{other} german")
+    assert found.ids == IDS and np.allclose(found.vectors, VECTORS) and found.texts == ["t"] * 7
+    text(body)(tmp_path / "bare.csv")
+    assert np.allclose(read_vectors(tmp_path / "bare.csv").vectors, VECTORS)
+    text(body.replace('"', "") if mark == ";" else body)(tmp_path / "bare.csv")
+    assert np.allclose(read_vectors(tmp_path / "bare.csv").vectors, VECTORS)
+
+
+def nested(*names, **columns):
+    """Objects of these names, each with the same columns and an id."""
+    return {name: {"ids": [f"{name}{row}" for row in range(7)]} | columns for name in names}
+
+
+def test_columns_of_one_object_are_not_mixed_with_those_of_another(tmp_path):
+    """Catches the second of two objects overwriting the columns of the first, and ids beside other vectors."""
+    queries = {"queries": {"ids": IDS, "embeddings": LISTS[::-1]}, "docs": {"embeddings": LISTS, "texts": TEXTS}}
+    for content, names in (
+        (nested("train", "test", embeddings=LISTS, texts=TEXTS), "train, test"),
+        (queries, "queries, docs"),
+    ):
+        dumped(content)(tmp_path / "v.json")
+        with pytest.raises(EmbInvError, match=f"v.json: several objects hold vectors: {names}; write each to a file"):
+            open_vectors(tmp_path / "v.json")
+    boxes = {"boxes": [[0, 0, 1, 1]] * 9, "ids": IDS[::-1], "texts": TEXTS}
+    dumped({"meta": boxes, "result": {"ids": IDS, "embeddings": LISTS}, "text": TEXTS})(tmp_path / "v.json")
+    source = open_vectors(tmp_path / "v.json", text_column=True)
+    (batch,) = source.batches()
+    assert (source.column, source.id_column, source.text_column) == ("result.embeddings", "result.ids", "text")
+    assert batch.ids == IDS and batch.texts == TEXTS and np.allclose(batch.vectors, VECTORS)
+
+
+@pytest.mark.parametrize("is_mapping", [False, True])
+def test_several_lists_of_rows(tmp_path, is_mapping):
+    """Catches the first of two lists of rows, or objects of rows by their ids, being read as if it were all."""
+    rows = {row["id"]: {"embedding": row["embedding"]} for row in ROWS} if is_mapping else ROWS
+    usage = {"usage": {"units": {"shape": [7]}}} | ({} if is_mapping else {"units": [{"shape": [7, 3]}]})
+    dumped(usage | {"train": rows})(tmp_path / "v.json")
+    assert read_vectors(tmp_path / "v.json").ids == IDS
+    dumped(usage | {"train": rows, "more": {"test": rows}})(tmp_path / "v.json")
+    with pytest.raises(EmbInvError, match="several .* hold vectors: train, more.test; write each to a file of"):
+        open_vectors(tmp_path / "v.json")
+
+
+def test_columns_by_row_number_are_paired_by_it(tmp_path):
+    """Catches texts beside other vectors where pandas' columns have their rows in another order, or lack some."""
+    vectors = {str(row): LISTS[row] for row in (3, 1, 2)}
+    dumped({"embedding": vectors, "text": {"1": "one", "9": "nine", "3": "three"}})(tmp_path / "v.json")
+    found = read_vectors(tmp_path / "v.json", text_column=True)
+    assert found.ids == ["3", "1", "2"] and found.texts == ["three", "one", ""]
+    assert np.allclose(found.vectors, VECTORS[[3, 1, 2]])
+    dumped({"embedding": vectors, "uuid": {"1": "one", "2": "two", "3": "three"}})(tmp_path / "v.json")
+    assert read_vectors(tmp_path / "v.json").ids == ["three", "one", "two"]
 
 
 @pytest.mark.parametrize("name", TABLES)
