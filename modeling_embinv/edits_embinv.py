@@ -117,6 +117,8 @@ def likely_moves(
     Returns:
         (R, num_swaps, L) and (R, num_deletions, L).
     """
+    if ids.shape[1] < 2:  # one word has no other place, and no text is empty
+        return ids[:, None].expand(-1, num_swaps, -1), ids[:, None].expand(-1, num_deletions, -1)
     parts = torch.arange(len(ids), device=ids.device).split(max(1, MAX_GAINS // draws.shape[1]))
     moved = [_moves(ids[part], follow[part], end, num_swaps, num_deletions, draws[part]) for part in parts]
     swapped, shorter = zip(*moved, strict=True)

@@ -159,7 +159,7 @@ class EmbInvGenerationMixin(FingerprintMixin, GenerationConfigMixin):
 
         Example:
             >>> model = AutoModel.from_pretrained("embinv/embinv-minilm", trust_remote_code=True)
-            >>> tokenizer = AutoTokenizer.from_pretrained("embinv/embinv-minilm")
+            >>> tokenizer = PreTrainedTokenizerFast.from_pretrained("embinv/embinv-minilm")
             >>> output = model.generate(vectors, num_steps=16)
             >>> texts = tokenizer.batch_decode(output.sequences, skip_special_tokens=True)
             >>> search = {"num_candidates": 16, "num_corrections": 10}
@@ -226,7 +226,8 @@ class EmbInvGenerationMixin(FingerprintMixin, GenerationConfigMixin):
         calibration = config.calibration_of("open_loop")
 
         def confidence_of(canvas: Canvas) -> Tensor:
-            return calibration(canvas.confidence, canvas.ids, canvas.end_token_id)
+            known = canvas.masked | sampler.fixed
+            return calibration(canvas.confidence, canvas.ids, canvas.end_token_id, known=known)
 
         def show(canvas: Canvas) -> None:
             streamer.put_draft(canvas.ids.cpu(), confidence=confidence_of(canvas).cpu())

@@ -23,7 +23,7 @@ BEAMS = (
 
 
 def as_rows(vectors: Any, name: str) -> Tensor:
-    """A tensor, an array or lists as a float64 tensor of the same shape on the CPU.
+    """A tensor, an array or lists as a float64 tensor of the same shape on the CPU; NaN where numpy masks a number.
 
     Raises:
         EmbInvError: for anything but floating-point numbers in rows of one length; `name` says whose they are.
@@ -37,9 +37,9 @@ def as_rows(vectors: Any, name: str) -> Tensor:
             dtype, is_float = vectors.dtype, vectors.is_floating_point()
             vectors = vectors.detach().cpu().to_dense()
         else:
-            vectors = np.asarray(vectors)
+            vectors = np.asarray(_unmasked(vectors))
             if vectors.dtype == object and vectors.ndim == 1:  # a column of a table: one list or array a row
-                vectors = np.asarray(list(vectors))
+                vectors = np.asarray(_unmasked(list(vectors)))
             dtype, is_float = vectors.dtype, vectors.dtype.kind == "f"
         if is_float:
             return torch.as_tensor(vectors if isinstance(vectors, Tensor) else vectors.astype(np.float64)).double()
@@ -47,6 +47,15 @@ def as_rows(vectors: Any, name: str) -> Tensor:
         reason = " ".join(str(error).split())[:200]
         raise EmbInvError(f"{name} must be rows of numbers, all of one length: {reason}") from error
     raise EmbInvError(f"{name} must be floating-point numbers, got {dtype}; quantised vectors must be decoded first.")
+
+
+def _unmasked(vectors: Any) -> Any:
+    """Vectors of numpy with NaN where a mask hides numbers: numpy itself would give what is behind it."""
+    if isinstance(vectors, np.ma.MaskedArray) and vectors.dtype.kind == "f":
+        return vectors.filled(np.nan)
+    if isinstance(vectors, list | tuple) and any(isinstance(row, np.ma.MaskedArray) for row in vectors):
+        return [_unmasked(row) for row in vectors]
+    return vectors
 
 
 def check_embeddings(embeddings: Any, embedding_dim: int, first: int = 0) -> Tensor:
@@ -78,7 +87,8 @@ def check_draft(draft_ids: Any, shape: torch.Size, vocab_size: int, end_token_id
     """Ids of a draft as int64 of `shape` (B, L) on the CPU, with end tokens behind the first one.
 
     Raises:
-        EmbInvError: for another shape, for what is no id of the vocabulary, and for a text that begins with its end.
+        EmbInvError: for another shape, for what is no id of the vocabulary, masked numbers of numpy, and for a text
+            that begins with its end.
     """
     try:
         ids = draft_ids if isinstance(draft_ids, Tensor) else torch.as_tensor(np.asarray(draft_ids))
@@ -89,6 +99,8 @@ def check_draft(draft_ids: Any, shape: torch.Size, vocab_size: int, end_token_id
         raise EmbInvError(f"draft_ids must be rows of token ids, got {shown(draft_ids)}.") from error
     if ids.shape != shape:
         raise EmbInvError(f"draft_ids must have shape {tuple(shape)}, got {tuple(ids.shape)}.")
+    if np.ma.is_masked(draft_ids):
+        raise EmbInvError("draft_ids must be whole numbers, none of them masked: write [MASK]'s id in their places.")
     if ids.dtype == torch.bool or ids.is_floating_point() or ids.is_complex():
         raise EmbInvError(f"draft_ids must be whole numbers, got {ids.dtype}.")
     ids = ids.long()

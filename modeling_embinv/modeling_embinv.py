@@ -34,12 +34,14 @@ from .integrity_embinv import CheckedLoading
 from .linear_embinv import use_linear
 from .pipeline_embinv import EmbeddingInversionPipeline
 from .storage_embinv import add_peaks
+from .storage_embinv import as_built
 from .storage_embinv import halve_table
 from .surrogate_embinv import Surrogate
 from .surrogate_embinv import SurrogateMixin
 from .trunk_embinv import Trunk
 from .trunk_embinv import adaptive_norm
 from .trunk_embinv import build_trunk
+from .trunk_embinv import check_positions
 from .words_embinv import WordHead
 from .words_embinv import WordsMixin
 
@@ -106,6 +108,7 @@ class EmbInvForMaskedDiffusion(
     trunk: Trunk
 
     def __init__(self, config: EmbInvConfig) -> None:
+        config = as_built(config)
         super().__init__(config)
         # the trunk is no PreTrainedModel of its own, so nobody else hands the choice of attention down
         backbone: Any = config.backbone_config
@@ -118,6 +121,7 @@ class EmbInvForMaskedDiffusion(
         self.condition_tokens = ConditionTokens(config) if config.num_condition_tokens else None
         self.correction_tokens = CorrectionTokens(config.hidden_size) if config.correction_share else None
         self.trunk = build_trunk(backbone)
+        check_positions(self.trunk, config.num_condition_tokens, config.max_sequence_length)
         self.surrogate = Surrogate(config, self.trunk) if config.surrogate_rank else None
         self.word_head = WordHead(config) if config.word_head_size else None
         self.modulation = Modulation(config, self.trunk.num_norms + 1)  # the trunk's norms, then the head's
@@ -174,6 +178,23 @@ class EmbInvForMaskedDiffusion(
     def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
         """Replace it, as the library does for another vocabulary."""
         self.decoder = new_embeddings
+
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, *args: Any, **kwargs: Any
+    ) -> nn.Embedding:
+        """Another number of tokens, as the library has it, in the trunk and in the output layer.
+
+        Raises:
+            EmbInvError: for a model with a word head, or a surrogate with a table, whose tokens are its encoder's.
+        """
+        is_fixed = self.word_head is not None or self.config.surrogate_table
+        if is_fixed and (new_num_tokens not in (None, self.config.vocab_size) or pad_to_multiple_of):
+            size = f"{self.config.vocab_size:,}"
+            raise EmbInvError(f"this model has the vocabulary of its encoder, {size} tokens: it cannot be resized.")
+        embeddings: nn.Embedding = super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, *args, **kwargs)
+        backbone: Any = self.config.backbone_config
+        backbone.vocab_size = self.config.vocab_size
+        return embeddings
 
     def freeze_backbone(self) -> None:
         """Train the projector, the modulations and the output layer (tied to the token embeddings) only."""

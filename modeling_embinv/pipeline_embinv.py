@@ -64,7 +64,8 @@ class EmbeddingInversionPipeline(Pipeline):
                 "standard", a search that takes seconds a vector on a CPU; `seed` of sampling, 0 by default, or a
                 `generator`; `feedback`, "surrogate" or an encoder (N texts → (N, D)), which checks candidates and
                 corrections; and the settings of `generate`. With `texts`, a redacted text for each vector, its gaps
-                are filled; the others are then arguments of `fill`.
+                are filled; the others are then arguments of `fill`. Those that the pipeline was made with stand where
+                the call does not replace them.
 
         Returns:
             For each vector, or the one: text, confidence (the mean of its tokens'), tokens, token_confidence; with
@@ -82,7 +83,7 @@ class EmbeddingInversionPipeline(Pipeline):
             batch_size = BATCH_SIZE if self._batch_size is None else self._batch_size
         if not is_whole(batch_size, 1, MAX_BATCH):
             raise EmbInvError(f"batch_size must be a whole number from 1 to {MAX_BATCH:,}, got {shown(batch_size)}.")
-        kwargs = {**self._forward_params, **kwargs}
+        kwargs = self._with_own(kwargs)
         for name in ("draft_ids", "return_history", "tokenizer"):
             if name in kwargs:
                 raise EmbInvError(f"the pipeline takes no {name}: use generate of the model.")
@@ -106,6 +107,13 @@ class EmbeddingInversionPipeline(Pipeline):
         batches = list(unit.split(batch_size))
         rows = [row for batch in run(batches, batch_size=1, **kwargs) for row in batch]
         return rows[0] if vectors.ndim == 1 and rows else rows
+
+    def _with_own(self, given: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of a call with those that the pipeline was made with, but for what the call replaces."""
+        fills = given.get("texts") is not None  # nothing is drawn then, and no preset is taken
+        draws = any(given.get(name) is not None for name in ("seed", "generator"))
+        replaced = {"preset": fills, "seed": fills or draws, "generator": fills or draws}
+        return {name: value for name, value in self._forward_params.items() if not replaced.get(name)} | given
 
     def _fill(
         self, embeddings: Any, texts: Any, batch_size: int, seed: int | None = None, first_row: int = 0, **kwargs: Any

@@ -33,7 +33,8 @@ class EmbInvConfig(PreTrainedConfig):
         canvas_lengths: canvases that the model was trained on, None for L alone: `generate` fills in a draft whose end
             is known on the shortest that holds it.
         vocab_size: V, size of the tokenizer's vocabulary with [MASK]; equals the trunk's.
-        mask_token_id, eos_token_id, pad_token_id: ids of [MASK], of the end token and of padding in the output.
+        mask_token_id, eos_token_id, pad_token_id: ids of [MASK], of the end token and of padding in the output; None
+            pads with the end token.
         noise_schedule: α(t): "log_linear" exp(−λt) (Eq. 2), "linear" 1 − t, "cosine" 1 − cos(π(1 − t)/2).
         noise_lambda: λ of the log-linear schedule.
         num_condition_tokens: prefix positions projected from the embedding, 0 in the paper's model.
@@ -120,6 +121,8 @@ class EmbInvConfig(PreTrainedConfig):
         if isinstance(self.backbone_config, dict):
             backbone = dict(self.backbone_config)
             self.backbone_config = AutoConfig.for_model(backbone.pop("model_type", "bert"), **backbone)
+        if self.pad_token_id is None:
+            self.pad_token_id = self.eos_token_id
         implementation = {"impl": "pipeline_embinv.EmbeddingInversionPipeline", "pt": ["AutoModel"]}
         self.custom_pipelines = {"embedding-inversion": implementation}
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]

@@ -134,6 +134,8 @@ class Finish:
         for index, gap in enumerate(text.gaps):
             filling, shares = best.fillings[index], self._shares(tried, weights, index)
             chances = self._chances(shares, filling, len(text.gaps), best.cosine, num_tokens)
+            if _is_unread(cosines[index]):  # the text's cosine says nothing of this gap
+                chances = shares
             if best.cosine < EXACT:  # what the tokenizer would not write is never right
                 chances |= {one: 0.0 for one in shares if (index, one) in search.misspelt}
             others = sorted((one for one in shares if one != filling), key=lambda one: -shares[one])
@@ -220,11 +222,16 @@ class Finish:
             return "unrelated"
         if search.text.has_literal(search.best.fillings):
             return "literal"
-        if any(len(one) > 1 and max(one.values()) - min(one.values()) < SAME for one in cosines):
+        if any(map(_is_unread, cosines)):
             return "unread"
         if self.judge == "encoder" and cosine >= EXACT:
             return "verified"
         return verdict_of_gaps(cosine, [gap.probability for gap in gaps])
+
+
+def _is_unread(cosines: dict[Filling, float]) -> bool:
+    """Whether the vector tells a gap's fillings apart by nothing: the encoder does not read that far."""
+    return len(cosines) > 1 and max(cosines.values()) - min(cosines.values()) < SAME
 
 
 def verdict_of_gaps(cosine: float, probabilities: Sequence[float]) -> str:

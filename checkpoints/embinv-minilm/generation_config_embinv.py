@@ -43,6 +43,10 @@ INSTEAD = {
     "bad_words_ids": "use suppress_tokens, a list of ids",
     "seed": "use generator=torch.Generator().manual_seed(seed)",
     **dict.fromkeys(("eos_token_id", "pad_token_id"), "it is set in the model's config"),
+    **dict.fromkeys(
+        ("confidence_temperature", "confidence_bias"),
+        'use calibration={"open_loop": {"probability": 1 / temperature, "bias": bias}}',
+    ),
 }
 
 # what a confidence rests on: the sampler alone, likelihoods of several candidates, a search with a judge, a search for
@@ -50,6 +54,8 @@ INSTEAD = {
 KINDS = ("open_loop", "candidates", "surrogate", "encoder", "fill_surrogate", "fill_encoder", "words")
 # cosines nearer to 1 than this differ by rounding
 NEAREST = 1e-4
+# the bounds of p, which float32 rounds to 0 and 1: no token that a model wrote is certain
+LEAST_P, MOST_P = 1e-6, 1 - 1e-6
 
 
 @dataclass(frozen=True)
@@ -59,8 +65,9 @@ class Calibration:
     p is the probability that the model gave the token, n the number of tokens of its text with the end token, and
     d = −log10(1 − cosine + 1e-4) says how near the text's vector came to e, where a search knows that. A right token
     stands at its own position, which is harder in longer texts. `embinv calibrate` fits the four numbers on held-out
-    texts; by default p stays as it is. p = 0 (masked) and p = 1 (given by the user) always do. For "words", p is that
-    of a word being in the text, and n the number of words that are expected in it.
+    texts; by default p stays as it is. p = 0 (masked) and p = 1 (given by the user) always do; that of a token that
+    the model wrote counts as 1e-6 at least and 1 − 1e-6 at most. For "words", p is that of a word being in the text,
+    and n the number of words that are expected in it.
     """
 
     probability: float = 1.0
@@ -81,13 +88,27 @@ class Calibration:
         """Whether it leaves p as it is."""
         return self == Calibration()
 
-    def __call__(self, confidence: Tensor, ids: Tensor, end_token_id: int, cosine: Tensor | None = None) -> Tensor:
-        """Calibrated confidence (B, L) of p (B, L) for texts ids (B, L) whose vectors have `cosine` (B,) with e."""
+    def __call__(
+        self,
+        confidence: Tensor,
+        ids: Tensor,
+        end_token_id: int,
+        cosine: Tensor | None = None,
+        known: Tensor | None = None,
+    ) -> Tensor:
+        """Calibrated confidence (B, L) of p (B, L).
+
+        Args:
+            ids: (B, L), the texts.
+            cosine: (B,) of their vectors with e; None where nothing measured it.
+            known: (B, L) bool, masked and given positions, whose p of 0 and 1 stays; None for none.
+        """
         if self.is_neutral:
             return confidence
         size = text_positions(ids, end_token_id).sum(dim=1, keepdim=True)
         cosine = torch.zeros(len(ids), device=ids.device) if cosine is None else cosine
-        return self.weigh(evidence(confidence, size.expand_as(ids), cosine[:, None].expand_as(confidence)))
+        p = bounded(confidence) if known is None else torch.where(known, confidence.double(), bounded(confidence))
+        return self.weigh(evidence(p, size.expand_as(ids), cosine[:, None].expand_as(p)))
 
     def weigh(self, evidence: Tensor) -> Tensor:
         """Calibrated confidence (…) float32 of `evidence` (…, 4)."""
@@ -96,8 +117,13 @@ class Calibration:
 
     def probability_of(self, confidence: float, size: int, cosine: float) -> float:
         """The calibrated confidence of one, from what `evidence` takes."""
-        one = torch.tensor([confidence], dtype=torch.float64), torch.tensor([size]), torch.tensor([cosine])
-        return float(self.weigh(evidence(*one)))
+        p = bounded(torch.tensor([confidence], dtype=torch.float64))
+        return float(self.weigh(evidence(p, torch.tensor([size]), torch.tensor([cosine]))))
+
+
+def bounded(confidence: Tensor) -> Tensor:
+    """p of written tokens in float64, within the bounds by which calibrations are fitted."""
+    return confidence.double().clamp(LEAST_P, MOST_P)
 
 
 def evidence(confidence: Tensor, size: Tensor, cosine: Tensor) -> Tensor:
@@ -118,7 +144,6 @@ class EmbInvGenerationConfig(SamplerSettings, GenerationConfig):
 
     def __init__(self, **kwargs: Any) -> None:
         # the parent's many attributes are about left-to-right decoding; taking none of them makes unknown names errors
-        kwargs["calibration"] = _calibrations(kwargs)
         for name, one in self.table().items():
             setattr(self, name, kwargs.pop(name, one.default))
         by_name = {name: kwargs.pop(name) for name in SearchSettings.table() if name in kwargs}
@@ -127,9 +152,7 @@ class EmbInvGenerationConfig(SamplerSettings, GenerationConfig):
         self._from_model_config: bool | None = kwargs.pop("_from_model_config", None)
         self.transformers_version: str | None = kwargs.pop("transformers_version", None)
         for name in kwargs:
-            if name in INSTEAD:
-                raise EmbInvError(f"unknown generation argument {name}: {INSTEAD[name]}.")
-            raise EmbInvError(f"unknown generation argument {name}; known are {', '.join(self.names())}.")
+            self._check_name(name)
         self.validate()
 
     def __getattr__(self, name: str) -> Any:
@@ -142,7 +165,27 @@ class EmbInvGenerationConfig(SamplerSettings, GenerationConfig):
             value = SearchSettings.of(value)
         if name in SearchSettings.table():
             name, value = "search", replace(self.search, **{name: value})
+        if not name.startswith("_"):  # the library's own
+            self._check_name(name)
         super().__setattr__(name, value)
+
+    @classmethod
+    def _check_name(cls, name: str) -> None:
+        if name in INSTEAD:
+            raise EmbInvError(f"unknown generation argument {name}: {INSTEAD[name]}.")
+        if name not in (*SETTINGS, "search", "transformers_version"):
+            raise EmbInvError(f"unknown generation argument {name}; known are {', '.join(cls.names())}.")
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """A configuration from the content of a generation_config.json, older ones too; `kwargs` change it.
+
+        Raises:
+            EmbInvError: for unknown or impossible settings, and for what is no table of them.
+        """
+        if not isinstance(config_dict, dict):
+            raise EmbInvError(f"generation_config.json must hold a table of settings, got {shown(config_dict)}.")
+        return super().from_dict(_with_calibration(config_dict), **kwargs)
 
     @staticmethod
     def names() -> tuple[str, ...]:
@@ -179,6 +222,8 @@ class EmbInvGenerationConfig(SamplerSettings, GenerationConfig):
         """
         for name, one in self.table().items():
             setattr(self, name, one.check(getattr(self, name)))
+        if set(self.calibration or ()) - set(KINDS):
+            raise EmbInvError(f"calibration must be by {', '.join(KINDS)}, got {shown(self.calibration)}.")
         for kind in KINDS:
             self.calibration_of(kind)  # raises for impossible values
 
@@ -203,15 +248,16 @@ class EmbInvGenerationConfig(SamplerSettings, GenerationConfig):
 _CALIBRATION_KEYS = "numbers for probability, length, nearness and bias"
 
 
-def _calibrations(settings: dict[str, Any]) -> dict[str, dict[str, float]] | None:
-    """Takes `calibration` out of settings, or what older files hold in its place: T and b of σ(logit(p) / T + b)."""
-    temperature, bias = settings.pop("confidence_temperature", None), settings.pop("confidence_bias", None)
-    calibration = settings.pop("calibration", None)
-    if calibration is not None and (not isinstance(calibration, dict) or set(calibration) - set(KINDS)):
-        raise EmbInvError(f"calibration must be by {', '.join(KINDS)}, got {calibration!r}.")
-    if calibration is None and (temperature, bias) != (None, None):
-        return {"open_loop": {"probability": 1 / (temperature or 1.0), "bias": bias or 0.0}}
-    return calibration
+def _with_calibration(content: dict[str, Any]) -> dict[str, Any]:
+    """The content of a file, with a calibration for what older files hold: T and b of σ(logit(p) / T + b)."""
+    content = dict(content)
+    temperature, bias = content.pop("confidence_temperature", None), content.pop("confidence_bias", None)
+    if content.get("calibration") is not None or (temperature, bias) == (None, None):
+        return content
+    temperature, bias = 1.0 if temperature is None else temperature, 0.0 if bias is None else bias
+    if isinstance(temperature, bool) or not isinstance(temperature, int | float) or not temperature > 0:
+        raise EmbInvError(f"confidence_temperature must be a number above 0, got {shown(temperature)}.")
+    return content | {"calibration": {"open_loop": {"probability": 1 / temperature, "bias": bias}}}
 
 
 class GenerationConfigMixin:

@@ -23,12 +23,14 @@ from .errors_embinv import EmbInvError
 from .errors_embinv import shown
 from .storage_embinv import compressed
 from .storage_embinv import expand
+from .storage_embinv import loading
 
 # keys of config.json that change nothing in what a model writes
 FREE_SETTINGS = {"architectures", "auto_map", "checksums", "custom_pipelines", "transformers_version"}
 FLOATS = {"F64", "F32", "F16", "BF16"}
 NAMED = 3
-_HUB = ("cache_dir", "proxies", "revision", "subfolder", "token")
+# arguments of `from_pretrained` that say where files lie
+HUB = ("cache_dir", "proxies", "revision", "subfolder", "token")
 _AGAIN = "download it again; to change it on purpose, load the model, change that and call save_pretrained"
 
 
@@ -56,7 +58,7 @@ class CheckedLoading:
             EmbInvError: for missing or unexpected weights, and for those of another shape, of integers or not finite;
                 and where config.json has a checksum, for weights that differ from what was saved.
         """
-        with _no_report():
+        with _no_report(), loading():
             model, info = super().from_pretrained(  # type: ignore[misc]  # PreTrainedModel's, which comes next
                 pretrained_model_name_or_path,
                 *model_args,
@@ -66,7 +68,7 @@ class CheckedLoading:
             )
         check_names(info, ignore_mismatched_sizes)
         if pretrained_model_name_or_path is not None:
-            hub = {name: kwargs[name] for name in _HUB if kwargs.get(name) is not None}
+            hub = {name: kwargs[name] for name in HUB if kwargs.get(name) is not None}
             checksum = None if kwargs.get("variant") else (model.config.checksums or {}).get("weights")
             check_files(str(pretrained_model_name_or_path), checksum, hub, model.config.weight_bits == 8)
         if model.config.weight_bits:
@@ -91,21 +93,43 @@ class CheckedLoading:
                 of float32. Loading makes floating-point weights of them.
 
         Raises:
-            EmbInvError: for another number of bits.
+            EmbInvError: for another number of bits, or where somebody set config.weight_bits.
         """
+        if weight_bits not in (None, 8):
+            raise EmbInvError(f"weight_bits must be 8 or None, got {shown(weight_bits)}.")
         if weight_bits is not None:
-            if weight_bits != 8:
-                raise EmbInvError(f"weight_bits must be 8 or None, got {shown(weight_bits)}.")
             with compressed(self) as state:
-                self.save_pretrained(save_directory, is_main_process, *args, **{**kwargs, "state_dict": state})
-            return
+                self._save_sealed(save_directory, is_main_process, *args, **{**kwargs, "state_dict": state})
+        elif self.config.weight_bits is None:
+            self._save_sealed(save_directory, is_main_process, *args, **kwargs)
+        else:
+            raise EmbInvError(
+                "config.weight_bits must be None, as a loaded model holds floats; to store 8 bits, call "
+                "save_pretrained(folder, weight_bits=8)."
+            )
+
+    def _save_sealed(
+        self, save_directory: str | os.PathLike[str], is_main_process: bool, *args: Any, **kwargs: Any
+    ) -> None:
+        """What the model holds, or a `state_dict`, in the layout that config.json says, with checksums."""
         vocabulary = (self.config.checksums or {}).get("vocabulary", "")
         kept = vocabulary.startswith(f"{self.config.vocab_size}-")  # else the tokenizer has grown since
         self.config.checksums = {"vocabulary": vocabulary} if kept else None
         super().save_pretrained(save_directory, is_main_process, *args, **kwargs)  # type: ignore[misc]  # as above
         if is_main_process:
-            whole = not kwargs.get("variant") and not kwargs.get("distributed_checkpoint")
-            self.config.checksums = seal(Path(save_directory), whole)
+            variant, is_distributed = kwargs.get("variant"), kwargs.get("distributed_checkpoint")
+            if not is_distributed:
+                _drop_earlier(Path(save_directory), variant)
+            self.config.checksums = seal(Path(save_directory), not variant and not is_distributed)
+
+
+def _drop_earlier(folder: Path, variant: str | None) -> None:
+    """Delete what an earlier save left beside the weights: loading prefers a single file, be it older than shards."""
+    part = f".{variant}" if variant else ""
+    is_sharded = any(folder.glob(f"model{part}-?????-of-?????.safetensors"))  # the library deletes earlier shards
+    earlier = folder / (f"model{part}.safetensors" if is_sharded else f"model.safetensors.index{part}.json")
+    if earlier.is_file():
+        earlier.unlink()
 
 
 @contextmanager

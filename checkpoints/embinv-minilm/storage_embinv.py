@@ -4,8 +4,10 @@ A surrogate's table holds what a linear map leaves of an encoder's token embeddi
 4 bits, two numbers in a byte.
 """
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -16,6 +18,25 @@ STEPS, TABLE_STEPS = 127, 7
 # a matrix of fewer rows keeps 16 bits: a table of two token types is added to every token, and its bytes are few
 FEWEST_ROWS = 8
 PEAKS = "row_peaks"
+_loads = ContextVar("loads", default=False)
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """While a checkpoint is loaded: models made in it have the layout that their configuration says."""
+    token = _loads.set(True)
+    try:
+        yield
+    finally:
+        _loads.reset(token)
+
+
+def as_built(config: Any) -> Any:
+    """The configuration of a model that is being made: a new one holds floats, whatever a checkpoint's did."""
+    if config.weight_bits and not _loads.get():
+        config = copy.deepcopy(config)  # the caller may yet load the checkpoint with it
+        config.weight_bits = None
+    return config
 
 
 def matrix_names(model: Any) -> list[str]:

@@ -13,6 +13,7 @@ from transformers import initialization as init
 from .configuration_embinv import EmbInvConfig
 from .diffusion_embinv import text_positions
 from .errors_embinv import EmbInvError
+from .linear_embinv import Linear
 from .trunk_embinv import Trunk
 
 # texts that the surrogate embeds at a time: few of them stay in a CPU's caches and have about one length, which halves
@@ -74,7 +75,9 @@ class Surrogate(nn.Module):
             return self._merged[0]
         short = trunk.first_layers(self.depth)
         weights = self._weights(short)
-        return lambda *inputs: functional_call(short, weights, inputs)
+        if self.training and torch.is_grad_enabled():  # a training run has the trunk to itself, and may compile it
+            return lambda *inputs: functional_call(short, weights, inputs)
+        return _with_weights(short, weights)
 
     def forward(self, trunk: Trunk, ids: Tensor, read: Callable[..., Tensor]) -> Tensor:
         """Canvas rows (N, L), ends behind the text → unit vectors (N, D) float32; `read` is the `reader`."""
@@ -261,6 +264,19 @@ def fitting_layers(trunk: Trunk, weights: dict[str, Tensor]) -> int | None:
 def _fits(trunk: Trunk, shapes: dict[str, torch.Size]) -> bool:
     """Whether an encoder has a matrix of every name and shape of a trunk's layers."""
     return all(shapes.get(name) == trunk.get_parameter(name).shape for name in _matrices(trunk))
+
+
+def _with_weights(trunk: Trunk, weights: dict[str, Tensor]) -> Trunk:
+    """A copy of a trunk with other weights, by name; other threads may use the trunk at the same time."""
+    kept = {id(part): part for part in (trunk.config, *trunk.parameters())}
+    rounded = (layer for layer in trunk.modules() if isinstance(layer, Linear) and type(layer) is not Linear)
+    plain = {id(layer): Linear.sharing(layer) for layer in rounded}  # else they would round their weights again
+    copied = copy.deepcopy(trunk, {**kept, **plain})
+    for name, weight in weights.items():
+        owner, _, last = name.rpartition(".")
+        # no parameter: gradients flow on to the changes
+        copied.get_submodule(owner)._parameters[last] = weight  # type: ignore[assignment]
+    return copied
 
 
 def _matrices(trunk: Trunk) -> list[str]:

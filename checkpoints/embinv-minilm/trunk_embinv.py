@@ -350,3 +350,12 @@ def build_trunk(config: Any) -> Trunk:
     if getattr(config, "is_decoder", False):
         raise EmbInvError("the trunk must be bidirectional: set is_decoder to false in backbone_config.")
     return TRUNKS[config.model_type](config)
+
+
+def check_positions(trunk: Trunk, prefix: int, length: int) -> None:
+    """Raises EmbInvError for a trunk whose table of positions does not hold a prefix and a text of that length."""
+    room = trunk.num_positions
+    if room is not None and prefix + length > room:
+        raise EmbInvError(
+            f"max_sequence_length {length} and {prefix} positions before the text do not fit the trunk's {room}."
+        )

@@ -1,6 +1,7 @@
 """The rows of a store that an audit looks at: drawn at random by a seed, in flat memory."""
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from ..stores.rows import VectorBatch
 from ..stores.selection import RowSample
 from ..stores.vectors import VectorSource
 
+logger = logging.getLogger(__name__)
 BATCH = 4096
 
 
@@ -84,7 +86,10 @@ def draw_each(source: VectorSource, limits: Sequence[int], seed: int) -> list[Sa
         total += len(batch.rows)
         digest.update(digested(batch))
         drawn.add(batch)
-    return [_sample(drawn.rows(limit), total, digest.hexdigest()) for limit in limits]
+    samples = [_sample(drawn.rows(limit), total, digest.hexdigest()) for limit in limits]
+    if source.text_column is not None and all(one.texts is None for one in samples):
+        logger.info("%s: the texts in column %r are all empty", source.path, short_names([source.text_column]))
+    return samples
 
 
 def digested(batch: VectorBatch) -> bytes:
@@ -93,7 +98,7 @@ def digested(batch: VectorBatch) -> bytes:
 
 
 def _sample(rows: VectorBatch, total: int, digest: str) -> Sample:
-    """Texts that are all empty are none: Chroma has documents, and none where none were added."""
+    """A sample of rows; texts that are all empty are none."""
     has_texts = any(text.strip() for text in rows.texts or [])
     return Sample(rows.vectors, rows.rows, rows.ids, rows.texts if has_texts else None, total, digest)
 

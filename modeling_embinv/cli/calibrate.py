@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..data.flags import Commands
 from ..errors_embinv import EmbInvError
 from ..settings_embinv import FEEDBACK
+from .checks import check_model
 from .options import add_encoder, add_model_folder, count
 from .outcome import epilog, on_interrupt
 from .resources import feedback_of, load_model
@@ -42,6 +43,7 @@ def add_calibrate(commands: Commands) -> None:
 
 
 def _calibrate(options: argparse.Namespace) -> None:
+    check_model(options.model)
     if not Path(options.model).is_dir():
         raise EmbInvError(f"{options.model}: no such folder; the calibration is saved in the folder of the model.")
     for path in options.pairs:
@@ -55,6 +57,7 @@ def _calibrate(options: argparse.Namespace) -> None:
 
 def _fit_each(options: argparse.Namespace) -> Iterator[str]:
     """Fits, saves and prints the calibrations; yields the kind of each when it is saved."""
+    from ..data.files import write_text
     from ..data.pairs import check_pairs
     from ..evaluation.calibration import WrittenTokens, cross_fitted, fit_calibration
 
@@ -64,10 +67,13 @@ def _fit_each(options: argparse.Namespace) -> Iterator[str]:
     settings: Any = model.generation_config  # transformers declares its own class, without a calibration
     for kind, parts in _written_tokens(model, tokenizer, options):
         tokens = WrittenTokens.joined(parts)
-        settings.calibration = {**(settings.calibration or {}), kind: asdict(fit_calibration(tokens))}
-        settings.save_pretrained(options.model)  # what is fitted stays when a later judge is interrupted
-        yield kind
+        fitted = asdict(fit_calibration(tokens))
+        # before anything is saved: too few texts are found out here
         before, after = _errors(tokens.confidence, parts), _errors(cross_fitted(tokens), parts)
+        settings.calibration = {**(settings.calibration or {}), kind: fitted}
+        # what is fitted stays when a later judge is interrupted
+        write_text(Path(options.model) / "generation_config.json", settings.to_json_string())
+        yield kind
         print(f"{kind}:", ", ".join(f"{name} {value}" for name, value in settings.calibration[kind].items()))
         for path, part, old, new in zip(options.pairs, parts, before, after, strict=True):
             texts = len(part.text.unique())
@@ -79,10 +85,10 @@ def _written_tokens(
 ) -> Iterator[tuple[str, list["WrittenTokens"]]]:
     """(kind of confidence, tokens written for each folder of pairs), kind by kind."""
     from ..data.batches import held_out_pairs
-    from ..evaluation.calibration import CANDIDATES, SEARCHES, written_tokens
+    from ..evaluation.calibration import CANDIDATES, OPEN_LOOP, SEARCHES, written_tokens
 
-    runs: list[tuple[str, tuple[dict[str, int], ...], int, Any]]
-    runs = [("open_loop", ({},), options.limit, None), ("candidates", (CANDIDATES,), options.limit, None)]
+    runs: list[tuple[str, tuple[dict[str, Any], ...], int, Any]]
+    runs = [("open_loop", (OPEN_LOOP,), options.limit, None), ("candidates", (CANDIDATES,), options.limit, None)]
     for judge in options.feedback:
         runs.append((judge, SEARCHES, options.search_limit, feedback_of(judge, model, options)))
     for kind, settings, limit, feedback in runs:

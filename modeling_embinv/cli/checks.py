@@ -25,8 +25,10 @@ def check_model(name: str) -> None:
     """Finds a mistyped folder at once, where the Hub would be asked for it again and again.
 
     Raises:
-        EmbInvError: `name` is neither a folder nor can it be a repository.
+        EmbInvError: `name` is empty, or neither a folder nor can it be a repository.
     """
+    if not name.strip():
+        raise EmbInvError("--model is empty: give a folder, or the name of a repository (user/name).")
     if not Path(name).exists() and not _REPOSITORY.fullmatch(name):
         raise EmbInvError(
             f"{name[:200]}: no such folder, and not the name of a repository (user/name or user/name@revision)."

@@ -49,6 +49,12 @@ def add_prepare(commands: Commands) -> None:
     )
     parser.add_argument("--text_column", help="column of the texts (default: text; with vectors the usual names)")
     parser.add_argument("--vector_column", help="column of the vectors, or its path (default: the usual names)")
+    parser.add_argument(
+        "--collection", "--table", metavar="NAME", help="collection or table of the store; without it the only one"
+    )
+    parser.add_argument(
+        "--trust_source", action="store_true", help="load the pickles of a local Qdrant folder, which can run code"
+    )
     parser.add_argument("--strict", action="store_true", help="stop at the first row without a usable vector")
     parser.add_argument("--languages", nargs="*", help="read only these sub-folders of a text folder")
     parser.add_argument("--length", type=count, default=32, help="L, tokens of a text")
@@ -140,19 +146,27 @@ def _report(folder: str, manifest: dict[str, Any]) -> None:
 
 def _vector_sources(options: argparse.Namespace, encoder: "Encoder") -> list["VectorSource"]:
     """The files of vectors, opened; which of their columns are read is logged."""
+    from ..stores.columns import NoTextsError
+
+    try:
+        return [_vector_source(path, options, encoder) for path in options.vectors]
+    except NoTextsError as error:
+        raise EmbInvError(f"{error}; name theirs with --text-column" if error.others else str(error)) from error
+
+
+def _vector_source(path: str, options: argparse.Namespace, encoder: "Encoder") -> "VectorSource":
     from ..stores.vectors import open_vectors
 
-    return [
-        open_vectors(
-            path,
-            options.vector_column,
-            text_column=options.text_column or True,
-            dim=encoder.embedding_dim,
-            strict=options.strict,
-            encoder=encoder.config.id,
-        )
-        for path in options.vectors
-    ]
+    return open_vectors(
+        path,
+        options.vector_column,
+        text_column=options.text_column or True,
+        dim=encoder.embedding_dim,
+        strict=options.strict,
+        encoder=encoder.config.id,
+        collection=options.collection,
+        trust=options.trust_source,
+    )
 
 
 def _documents(options: argparse.Namespace, sources: list["VectorSource"]) -> Iterator["Document"]:

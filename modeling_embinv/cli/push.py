@@ -2,9 +2,11 @@
 
 import argparse
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
+from ..data.files import short_names
 from ..data.flags import Commands
 from ..errors_embinv import EmbInvError
 from .outcome import epilog, on_interrupt
@@ -36,14 +38,23 @@ def _push(options: argparse.Namespace) -> None:
         raise EmbInvError(f"--repo must be user/name, not {options.repo!r}.")
     if not Path(options.folder).is_dir():
         raise EmbInvError(f"{options.folder}: no such folder.")
-    from ..evaluation.card import assemble, push
+    from ..evaluation.card import assemble, check_files, left_out, push
+    from ..loading import load_inverter
+    from ..runtime import prepare_process
 
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(options.dry_run or temporary) / "model"
+        if options.space:
+            _check_space(options.space, out.with_name("space"))
         with on_interrupt(lambda: f"{options.dry_run} is not whole." if options.dry_run else "Nothing was uploaded."):
+            check_files(Path(options.folder))
+            with prepare_process():
+                load_inverter(options.folder)  # what nobody can load is not published
             files = assemble(options.folder, out, options.repo)
             if options.space:
                 space = _space(options.space, out.with_name("space"), options.repo)
+        if others := left_out(options.folder):
+            print(f"embinv: not of an inverter, so left out: {short_names(others)}", file=sys.stderr)
         if options.dry_run:
             _show([*files, *_files(space)] if options.space else files)
             return
@@ -54,11 +65,17 @@ def _push(options: argparse.Namespace) -> None:
                 print(push(space, options.repo, options.private, options.revision, repo_type="space"))
 
 
-def _space(folder: str, out: Path, repo: str) -> Path:
-    """The Space's files, which load the pushed model, and this package, whose readers of vectors they import."""
+def _check_space(folder: str, out: Path) -> None:
+    """Raises EmbInvError where `_space` could not write a Space, before anything else is written."""
     if not (Path(folder) / "app.py").is_file():
         raise EmbInvError(f"{folder} is not a Space; missing: app.py.")
-    ignored = shutil.ignore_patterns("__pycache__", ".*")
+    if out.exists():
+        raise EmbInvError(f"{out} exists already; give a new folder.")
+
+
+def _space(folder: str, out: Path, repo: str) -> Path:
+    """The Space's files, which load the pushed model, and this package, whose readers of vectors they import."""
+    ignored = shutil.ignore_patterns("__pycache__", ".*", "*.partial")
     shutil.copytree(folder, out, ignore=ignored)
     shutil.copytree(PACKAGE, out / PACKAGE.name, ignore=ignored)
     for name in ("app.py", "README.md"):

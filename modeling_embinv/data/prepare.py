@@ -146,7 +146,7 @@ class _PairWriter:
             "documents": 0,
             **self._hex_digests(),
             "rows": dict.fromkeys(SPLITS, 0),
-            "dropped": {"unfaithful": 0, "duplicate": 0, "too_long": 0},
+            "dropped": {"unfaithful": 0, "duplicate": 0, "too_long": 0, "empty": 0},
             "shards": {split: [] for split in SPLITS},
         }
         self.folder.note(manifest)
@@ -206,6 +206,10 @@ class _PairWriter:
         """Token rows of at most L, and for each the index of its document."""
         rows, owners = [], []
         for index, ids in enumerate(tokenize(self.encoder.tokenizer, [document.text for document in chunk])):
+            if not ids:
+                # an older version began the folder without this count
+                self.manifest["dropped"]["empty"] = self.manifest["dropped"].get("empty", 0) + 1
+                continue
             if chunk[index].vector is not None and len(ids) > self.length:
                 # A vector of the whole text does not belong to its first L tokens.
                 self.manifest["dropped"]["too_long"] += 1
@@ -251,9 +255,12 @@ class _PairWriter:
     def finish(self) -> None:
         """Writes what is left and declares the folder complete."""
         if not self.buffered and not any(self.manifest["rows"].values()):
-            raise EmbInvError(
-                f"{self.manifest['documents']} documents gave no row; dropped: {self.manifest['dropped']}"
-            )
+            count, dropped = self.manifest["documents"], self.manifest["dropped"]
+            if count and dropped.get("empty") == count:
+                raise EmbInvError(
+                    f"{count} documents gave no row: all texts are empty; name their column with --text-column"
+                )
+            raise EmbInvError(f"{count} documents gave no row; dropped: {dropped}")
         self.manifest["complete"] = True
         self.flush()
 

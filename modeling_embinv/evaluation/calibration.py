@@ -12,13 +12,15 @@ from transformers import PreTrainedTokenizerBase
 
 from ..diffusion_embinv import text_positions
 from ..errors_embinv import EmbInvError
-from ..generation_config_embinv import Calibration, evidence
+from ..generation_config_embinv import Calibration, bounded, evidence
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..presets_embinv import NARROW, PRESETS
 from ..runtime import generator_for
 
 BINS = 10
-CANDIDATES = {"num_candidates": 32}
+# given, as a checkpoint's own settings may search
+OPEN_LOOP: dict[str, Any] = dict(PRESETS["quick"].settings)
+CANDIDATES: dict[str, Any] = {**OPEN_LOOP, "num_candidates": 32}
 # searches of three strengths: texts that came near and texts that did not, as users will have them
 SEARCHES: tuple[dict[str, Any], ...] = (
     dict(PRESETS["standard"].settings),
@@ -57,7 +59,7 @@ class WrittenTokens:
 
     def calibrated(self, calibration: Calibration) -> Tensor:
         """(M,) their confidence under a calibration."""
-        return calibration.weigh(evidence(self.confidence, self.size, self.cosine))
+        return calibration.weigh(evidence(bounded(self.confidence), self.size, self.cosine))
 
 
 def reliability(confidence: Tensor, correct: Tensor) -> dict[str, np.ndarray]:
@@ -94,7 +96,7 @@ def fit_calibration(tokens: WrittenTokens) -> Calibration:
     """
     if tokens.correct.all() or not tokens.correct.any():
         raise EmbInvError("calibration needs right and wrong tokens; give more texts.")
-    inputs = evidence(tokens.confidence.double().clamp(1e-6, 1 - 1e-6), tokens.size, tokens.cosine)
+    inputs = evidence(bounded(tokens.confidence), tokens.size, tokens.cosine)
     # what never varies, as the cosine of an open loop, is left to the bias
     inputs = inputs * (inputs.std(dim=0) > 0).index_fill(0, torch.tensor(3), True)
     log_first = torch.zeros(1, dtype=torch.float64, requires_grad=True)  # so that more p is never less confidence
@@ -127,7 +129,7 @@ def written_tokens(
     model: EmbInvForMaskedDiffusion,
     input_ids: Tensor,
     embeddings: Tensor,
-    settings: Iterable[dict[str, Any]] = ({},),
+    settings: Iterable[dict[str, Any]] = (OPEN_LOOP,),
     feedback: Callable[..., Any] | str | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
     batch_size: int = 64,

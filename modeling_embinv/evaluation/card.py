@@ -1,7 +1,10 @@
 """Publish an inverter: one folder with weights, code, card and measured results, uploaded in one commit."""
 
+import ast
 import json
+import re
 import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +25,16 @@ METRICS = {
     "token accuracy": "accuracy", "token F1": "f1", "ROUGE-L": "rouge", "exact": "exact_match", "BLEU": "bleu",
     "cosine": "cosine_similarity",
 }  # fmt: skip
-_NEEDED = ("config.json", "modeling_embinv.py", "tokenizer.json")
+_NEEDED = ("config.json", "configuration_embinv.py", "generation_config.json", "modeling_embinv.py", "tokenizer.json")
+# what a folder publishes, pictures of its card among it; whatever else lies there may be a secret
+_PUBLISHED = (
+    "*_embinv.py", "config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index*.json",
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt",
+    "*.model", EVALUATION, "README.md", "LICENSE*", "NOTICE*", "*.png", "*.jpg", "*.svg",
+)  # fmt: skip
 WEIGHTS = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)
+# of an earlier upload, these would be loaded in the place of the new ones
+_REPLACED = [*WEIGHTS, "model-?????-of-?????.safetensors"]
 _CARD = """# {name}
 
 Recovers text from embeddings of `{encoder}` ({dim} dimensions), for texts of at most {length} tokens, by masked
@@ -39,30 +50,25 @@ invert(vectors)  # (N, {dim})
 
 
 def assemble(folder: str | Path, out: str | Path, repo: str) -> list[Path]:
-    """Write to `out` exactly what `push` uploads: the folder's files, and a card that carries the measured results.
+    """Write to `out` exactly what `push` uploads: an inverter's files, and a card that carries the measured results.
 
     `evaluation.json` of the folder (`embinv evaluate --out`) becomes the card's model-index; a folder without a
-    README.md gets a short one.
+    README.md gets a short one. Files that are not an inverter's, which `left_out` names, stay where they are.
 
     Raises:
-        EmbInvError: when the folder is not an exported inverter or its files are damaged, `out` is not empty, or the
-            Hub takes no repository of that name.
+        EmbInvError: when the folder has a damaged card or results, `out` is not empty, or the Hub takes no repository
+            of that name.
     """
     folder, out = Path(folder), Path(out)
     try:
         validate_repo_id(repo)
     except HFValidationError as error:
         raise EmbInvError(one_line(error)) from error
-    missing = [name for name in _NEEDED if not (folder / name).is_file()]
-    # the weights are one file, or several with an index
-    missing += [SAFE_WEIGHTS_NAME] * (not any((folder / name).is_file() for name in WEIGHTS))
-    if missing:
-        raise EmbInvError(f"{folder} is not an exported inverter; missing: {', '.join(missing)}.")
     if out.exists() and any(out.iterdir()):
         raise EmbInvError(f"{out} is not empty; give a new folder.")
     out.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
-        if path.is_file() and not path.name.startswith("."):
+        if _is_published(path):
             shutil.copyfile(path, out / path.name)
     try:
         card = _card(folder, out, repo)
@@ -72,6 +78,37 @@ def assemble(folder: str | Path, out: str | Path, repo: str) -> list[Path]:
     return sorted(out.iterdir())
 
 
+def left_out(folder: str | Path) -> list[str]:
+    """The names of the folder's files, but for hidden ones, that `assemble` does not publish."""
+    paths = (path for path in Path(folder).iterdir() if path.is_file() and not path.name.startswith("."))
+    return sorted(path.name for path in paths if not _is_published(path))
+
+
+def _is_published(path: Path) -> bool:
+    return path.is_file() and any(fnmatch(path.name, pattern) for pattern in _PUBLISHED)
+
+
+def check_files(folder: Path) -> None:
+    """Raises EmbInvError for a folder that is no exported inverter, or lacks a file that its code imports."""
+    code = sorted(folder.glob("*_embinv.py"))
+    needed = sorted({*_NEEDED, *(name for path in code for name in _imported(path))})
+    missing = [name for name in needed if not (folder / name).is_file()]
+    # the weights are one file, or several with an index
+    missing += [SAFE_WEIGHTS_NAME] * (not any((folder / name).is_file() for name in WEIGHTS))
+    if missing:
+        raise EmbInvError(f"{folder} is not an exported inverter; missing: {', '.join(missing)}.")
+
+
+def _imported(path: Path) -> list[str]:
+    """The files beside it that a file of the checkpoint's code imports from."""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError) as error:
+        raise EmbInvError(f"{path} is damaged: {one_line(error)}") from error
+    imports = (node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 1)
+    return [f"{node.module}.py" for node in imports if node.module]
+
+
 def _card(folder: Path, out: Path, repo: str) -> ModelCard:
     """The folder's own card or a new one, with the measured results."""
     card = ModelCard.load(out / "README.md") if (out / "README.md").exists() else _new_card(folder, repo)
@@ -79,7 +116,8 @@ def _card(folder: Path, out: Path, repo: str) -> ModelCard:
         data: Any = card.data
         data.model_name = repo.split("/")[-1]
         data.eval_results = eval_results(json.loads((folder / EVALUATION).read_text(encoding="utf-8"))["rows"])
-    card.content = card.content.replace(f"checkpoints/{folder.name}", repo)
+    # code that loads the folder where it lay when the card was written, whatever it is called now
+    card.content = re.sub(r"""((?:from_pretrained\(|model=)["'])checkpoints/[\w.-]+""", rf"\g<1>{repo}", card.content)
     return card
 
 
@@ -143,6 +181,7 @@ def push(
             repo_type=repo_type,
             revision=revision,
             commit_message=f"Upload {'Space' if repo_type == 'space' else 'inverter'} with embinv",
+            delete_patterns=_REPLACED if repo_type == "model" else None,
             ignore_patterns=["__pycache__/*", ".*", "*.partial"],
         )
     except (OSError, ValueError, HTTPError) as error:

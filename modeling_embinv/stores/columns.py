@@ -78,9 +78,9 @@ def choose_columns(
     Raises:
         EmbInvError: no such column, none that holds vectors, or several that could be meant.
     """
-    ids = _named(where, table, id_column) if id_column else _usual(table.columns, ID_NAMES)
+    ids = _named(where, table, id_column) if id_column else _usual_other(table, ID_NAMES)
     text = _named(where, table, text_column) if isinstance(text_column, str) else None
-    if text_column is True and (text := _usual(table.columns, TEXT_NAMES)) is None:
+    if text_column is True and (text := _usual_other(table, TEXT_NAMES)) is None:
         message = f"{where}: holds no texts; columns: {short_names([name for name in table.columns if name])}"
         others = [name for name in table.columns if name and name not in (*table.vector_columns, ids)]
         raise NoTextsError(message, others)
@@ -101,11 +101,17 @@ def _of_width(table: Table, dim: int | None, column: str | None) -> Table:
 
 def _fits(table: Table, name: str, dim: int) -> bool:
     """Whether one of the first rows has `dim` numbers; a column that cannot be read is told of where it is chosen."""
+    widths = _widths(table, name)
+    return widths is None or dim in widths
+
+
+def _widths(table: Table, name: str) -> set[int] | None:
+    """How many numbers the vectors of the first rows have; None = they cannot be read."""
     try:
         first: dict[str, Any] = next(iter(table.read([name], PEEK)), {name: []})
-        return dim in parse_values(first[name]).lengths
+        return set(parse_values(first[name]).lengths.tolist()) - {0}
     except (ValueError, UnicodeDecodeError):
-        return True
+        return None
 
 
 def _vectors(where: str | Path, table: Table, column: str | None) -> list[str]:
@@ -136,6 +142,14 @@ def _only(where: str | Path, names: Sequence[str]) -> str:
     if len(names) > 1:
         raise EmbInvError(f"{where}: several columns hold vectors: {short_names(names)}; name one")
     return names[0]
+
+
+def _usual_other(table: Table, names: Sequence[str]) -> str | None:
+    """The column of the first of the usual names that does not hold vectors, as Qdrant's vector `text` does."""
+    columns = table.columns
+    while (name := _usual(columns, names)) in table.vector_columns and _widths(table, str(name)):
+        columns = [column for column in columns if column != name]
+    return name
 
 
 def _usual(columns: Sequence[str], names: Sequence[str]) -> str | None:

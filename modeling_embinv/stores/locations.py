@@ -2,11 +2,11 @@
 
 import importlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from ..data.files import one_line, short_names
 from ..errors_embinv import EmbInvError
@@ -23,12 +23,13 @@ class SeveralCollectionsError(EmbInvError):
     """A store has several collections, and none was named.
 
     Attributes:
-        names: theirs.
+        names: those that hold different rows.
+        views: the others, which may show rows of these a second time.
     """
 
-    def __init__(self, message: str, names: Sequence[str]) -> None:
+    def __init__(self, message: str, names: Sequence[str], views: Sequence[str] = ()) -> None:
         super().__init__(message)
-        self.names = names
+        self.names, self.views = names, views
 
 
 class Location(NamedTuple):
@@ -109,8 +110,10 @@ def _taken_out(rest: str) -> tuple[str, dict[str, str]]:
     options = {name: value for name, value in pairs if name in OPTIONS}
     if not mark or not options:
         return rest, {}
+    # a database takes a plus sign as it stands
+    pairs = parse_qsl(query.replace("+", "%2B"), keep_blank_values=True)
     others = [(name, value) for name, value in pairs if name not in OPTIONS]
-    return before + ("?" + urlencode(others) if others else ""), options
+    return before + ("?" + urlencode(others, quote_via=quote) if others else ""), options
 
 
 def _without_password(url: str) -> str:
@@ -124,13 +127,16 @@ def _without_password(url: str) -> str:
     return re.sub(r"(?i)\b((?:ssl)?password=)[^&\s]*", r"\1***", url)
 
 
-def choose_collection(location: Location, present: Sequence[str], what: str = "collection") -> str:
+def choose_collection(
+    location: Location, present: Sequence[str], what: str = "collection", views: Container[str] = ()
+) -> str:
     """The collection that is wanted, or the only one.
 
     Args:
         location: of the store.
         present: the names of all collections.
         what: what the store calls them.
+        views: those that show what others hold; where there are others, these alone make up the whole store.
 
     Raises:
         EmbInvError: there is none of this name, none at all, or a choice (`SeveralCollectionsError`).
@@ -145,7 +151,8 @@ def choose_collection(location: Location, present: Sequence[str], what: str = "c
         )
     if len(present) > 1:
         message = f"{location.shown}: several {what}s; name one with --{what}: {short_names(present)}"
-        raise SeveralCollectionsError(message, present)
+        names = [name for name in present if name not in views] or present
+        raise SeveralCollectionsError(message, names, [name for name in present if name not in names])
     return present[0]
 
 

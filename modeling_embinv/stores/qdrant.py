@@ -103,6 +103,7 @@ def _row(point: Any) -> dict[str, Any]:
     vector = point.vector
     if isinstance(vector, dict):  # sparse vectors left out
         vector = {name: value for name, value in vector.items() if isinstance(value, list)}
+        vector = vector[""] if set(vector) == {""} else vector  # the client's name of one without a name
     return {"id": point.id, "vector": vector, "payload": point.payload or {}}
 
 

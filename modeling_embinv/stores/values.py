@@ -157,7 +157,9 @@ def _parse_arrow(array: pa.Array) -> Parsed:
 def _kind_of(values: Iterable[Any]) -> str | None:
     """How most of the values that are bytes, or base64, hold their numbers; None where none is."""
     packed = [data for value in values if (data := _packed(value))]
-    votes = {kind: sum(are_floats(data, kind) for data in packed) for kind in _KINDS}
+    # fewer bytes are too few to tell: two numbers of 32 bits would pass for four of 16
+    telling = [data for data in packed if len(data) >= 32]
+    votes = {kind: sum(are_floats(data, kind) for data in telling) for kind in _KINDS}
     likeliest = max(votes, key=lambda kind: votes[kind])
     return None if not packed else likeliest if 2 * votes[likeliest] > len(packed) else "<f4"
 

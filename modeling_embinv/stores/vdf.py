@@ -17,7 +17,7 @@ FILE = "VDF_META.json"
 
 
 def open_vdf(location: Location) -> Table:
-    """An index, or one of its namespaces, `INDEX/NAMESPACE`: all its parquet files in the order of their names.
+    """An index, or one of its namespaces, `INDEX/NAMESPACE`: all its parquet files, by entry and name.
 
     Raises:
         EmbInvError: no such folder, index or namespace, or files that differ in their columns.
@@ -46,18 +46,25 @@ def open_vdf(location: Location) -> Table:
 
 def _parts(location: Location, folder: Path) -> dict[str, tuple[list[Path], list[str]]]:
     """Name of an index or namespace → its files, and its columns of vectors."""
-    found = {}
+    found: dict[str, tuple[list[Path], list[str]]] = {}
     try:
         indexes = json.loads((folder / FILE).read_text(encoding="utf-8"))["indexes"]
-        for index, namespaces in indexes.items():
-            for part in namespaces:
-                name = f"{index}/{part['namespace']}" if part.get("namespace") else index
-                files = sorted(_inside(folder, part["data_path"]).rglob("*.parquet"), key=_numbered)
-                if files:
-                    found[name] = files, list(part.get("vector_columns") or [])
+        entries = [(index, part, _inside(folder, part["data_path"])) for index in indexes for part in indexes[index]]
+        places = {place for *_, place in entries}
+        for index, part, place in entries:
+            name = f"{index}/{part['namespace']}" if part.get("namespace") else index
+            files, vectors = found.setdefault(name, ([], []))
+            files += _files(place, places)
+            vectors += part.get("vector_columns") or []
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise EmbInvError(f"{location.shown}: no folder of the Vector Dataset Format: {one_line(error)}") from error
-    return found
+    return {name: (list(dict.fromkeys(files)), vectors) for name, (files, vectors) in found.items() if files}
+
+
+def _files(place: Path, places: set[Path]) -> list[Path]:
+    """The parquet files below a place that are not below another one within it."""
+    below = [file for file in place.rglob("*.parquet") if next(filter(places.__contains__, file.parents)) == place]
+    return sorted(below, key=_numbered)
 
 
 def _inside(folder: Path, path: str) -> Path:

@@ -51,15 +51,6 @@ def adopt_encoder(model: EmbInvForMaskedDiffusion, tokenizer: PreTrainedTokenize
     return True
 
 
-def check_positions(model: EmbInvForMaskedDiffusion, prefix: int, length: int) -> None:
-    """Raises EmbInvError for a trunk whose table of positions does not hold a prefix and a text of that length."""
-    room = model.trunk.num_positions
-    if room is not None and prefix + length > room:
-        raise EmbInvError(
-            f"max_sequence_length {length} and {prefix} positions before the text do not fit the trunk's {room}."
-        )
-
-
 @torch.no_grad()
 def grow_prefix(model: EmbInvForMaskedDiffusion, count: int) -> None:
     """Give a trained inverter `count` condition tokens, if it has fewer: the new ones stand before the old ones.

@@ -14,9 +14,10 @@ from ..errors_embinv import EmbInvError
 from ..generation_config_embinv import KINDS
 from ..loading import load_inverter
 from ..modeling_embinv import EmbInvForMaskedDiffusion
+from ..trunk_embinv import check_positions
 from .backbone import new_inverter, prepare_tokenizer
 from .config import TrainingConfig, read_sizes
-from .fine_tuning import adopt_encoder, check_positions, drop_stale, forget_settings, grow_prefix, set_corrector
+from .fine_tuning import adopt_encoder, drop_stale, forget_settings, grow_prefix, set_corrector
 from .machine import attention_of
 
 
@@ -77,10 +78,8 @@ def _trained_model(
 ) -> tuple[EmbInvForMaskedDiffusion, PreTrainedTokenizerBase, bool]:
     """The trained inverter of that name, its tokenizer, and whether it was another encoder's."""
     changes: dict[str, Any] = {}
-    if not config.is_part:  # such a stage leaves the inverter as it is
-        changes |= {"max_sequence_length": config.max_sequence_length, "canvas_lengths": config.canvas_lengths}
-        if config.causal_share is not None:
-            changes["causal_share"] = config.causal_share
+    if not config.is_part and config.causal_share is not None:  # such a stage leaves the inverter as it is
+        changes["causal_share"] = config.causal_share
     model, tokenizer = load_inverter(name, attn_implementation=attention_of(config.attn_implementation), **changes)
     _tell_ignored(config, model)
     inverted = f"{model.config.embedding_dim} numbers by {model.config.encoder_id}"
@@ -92,7 +91,7 @@ def _trained_model(
             f"{inverted}, these have {encoder.embedding_dim} by {encoder.config.id}. Fine-tune it for them first."
         )
     if config.surrogate_rank:
-        check_positions(model, 1, config.max_sequence_length)  # it reads a first token and the text
+        check_positions(model.trunk, 1, config.max_sequence_length)  # it reads a first token and the text
     if not config.is_part:
         _outfit(model, config, encoder)
     return model, tokenizer, has_changed
@@ -101,7 +100,8 @@ def _trained_model(
 def _outfit(model: EmbInvForMaskedDiffusion, config: TrainingConfig, encoder: Encoder) -> None:
     """Give a trained inverter what these settings ask for beyond its own, and take what they let go."""
     prefix = max(config.num_condition_tokens, model.config.num_condition_tokens)
-    check_positions(model, prefix, config.max_sequence_length)
+    check_positions(model.trunk, prefix, config.max_sequence_length)
+    model.config.max_sequence_length, model.config.canvas_lengths = config.max_sequence_length, config.canvas_lengths
     grow_prefix(model, config.num_condition_tokens)
     own = model.config.correction_share if encoder.can_encode else 0.0
     set_corrector(model, own if config.correction_share is None else config.correction_share)

@@ -102,6 +102,15 @@ def test_a_store_without_texts(capsys, model, vectors, tmp_path):
     assert set(report["kinds_found_by"]) == {"planted secrets"} and "credentials 0/10 (floor 0)" in printed
 
 
+def test_a_column_of_empty_texts_is_named(capsys, model, vectors, tmp_path):
+    """Texts that are all null were none, without a word of the column that had been taken for theirs."""
+    source = write(tmp_path / "bare.parquet", vectors[:3, :5], text=["", " ", "\t"], body=TEXTS[:3])
+    code, _, err = run(capsys, source, "--model", model, "--out", tmp_path / "r")
+    assert code == 2  # vectors of five numbers
+    assert f"{source}: the texts in column 'text' are all empty" in err
+    assert "all empty" not in run(capsys, source, "--text-column", "body", "--model", model, "--out", tmp_path)[2]
+
+
 def test_defences_are_tried_on_the_store(capsys, model, vectors, tmp_path):
     """A rotation that spoils search, or noise that costs nothing, is one that was applied to the wrong side."""
     many = np.concatenate([vectors, vectors @ np.diag(np.sign(np.arange(384) % 7 - 0.5))]).repeat(2, axis=0)

@@ -5,6 +5,8 @@ import io
 import json
 import os
 import re
+import sqlite3
+from contextlib import closing
 
 import chromadb
 import numpy as np
@@ -13,6 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from chromadb.config import Settings
+from qdrant_client import QdrantClient
+from qdrant_client.models import Distance, PointStruct, VectorParams
 from rich.console import Console
 
 from modeling_embinv import int8_embinv
@@ -192,6 +196,44 @@ def test_commands_take_a_store(capsys, checkpoint, tmp_path, encoder):
     code, printed, err = run(capsys, "prepare", "--vectors", f"{store}?collection=notes", "--out", tmp_path / "pairs")
     assert code == 0 and "texts in column 'document'" in err, err
     assert sum(json.loads((tmp_path / "pairs" / "manifest.json").read_text())["rows"].values()) == 2, printed
+
+
+def test_prepare_takes_the_flags_that_stores_ask_for(capsys, tmp_path, encoder):
+    """`embinv prepare` said "name one with --table" and "add --trust-source", and knew neither flag."""
+    texts = ["The king is dead.", "Two men talk."]
+    vectors = encoder.encode(texts).numpy()
+    client = QdrantClient(path=str(tmp_path / "qdrant"))
+    client.create_collection("docs", vectors_config=VectorParams(size=384, distance=Distance.DOT))
+    points = enumerate(zip(vectors.tolist(), texts, strict=True))
+    client.upsert("docs", [PointStruct(id=i, vector=v, payload={"text": text}) for i, (v, text) in points])
+    client.close()
+    path = tmp_path / "docs.sqlite"
+    with closing(sqlite3.connect(path)) as database, database:
+        for table in ("docs", "old"):
+            database.execute(f"CREATE TABLE {table} (text TEXT, embedding BLOB)")
+            rows = zip(texts, (vector.tobytes() for vector in vectors), strict=True)
+            database.executemany(f"INSERT INTO {table} VALUES (?, ?)", list(rows)[: 2 if table == "docs" else 1])
+    for source, flags, asked in (
+        (f"qdrant:{tmp_path / 'qdrant'}", ["--trust-source"], "if you trust whoever wrote it, add --trust-source"),
+        (path, ["--table", "docs"], "several tables; name one with --table: docs, old"),
+    ):
+        pairs = tmp_path / f"pairs-{flags[0]}"
+        code, _, err = run(capsys, "prepare", "--vectors", source, "--out", pairs)
+        assert code == 2 and asked in err
+        code, _, err = run(capsys, "prepare", "--vectors", source, "--out", pairs, *flags)
+        assert code == 0, err
+        assert sum(json.loads((pairs / "manifest.json").read_text())["rows"].values()) == 2
+
+
+def test_prepare_says_how_texts_are_named(capsys, tmp_path):
+    """A file whose texts are in a column of another name held none, and how to name it was not said."""
+    path = tmp_path / "dump.parquet"
+    pq.write_table(pa.table({"body": ["a", "b"], "vector": np.eye(2, 384).tolist()}), path)
+    code, _, err = run(capsys, "prepare", "--vectors", path, "--out", tmp_path / "pairs")
+    assert code == 2 and "holds no texts; columns: body, vector; name theirs with --text-column" in err, err
+    pq.write_table(pa.table({"vector": np.eye(2, 384).tolist()}), path)
+    code, _, err = run(capsys, "prepare", "--vectors", path, "--out", tmp_path / "pairs")
+    assert code == 2 and "holds no texts; columns: vector" in err and "--text-column" not in err, err
 
 
 def test_prepare_takes_a_share_and_evaluate_scores_it(capsys, checkpoint, tmp_path):

@@ -397,6 +397,31 @@ def test_given_vectors_replace_the_encoder(tmp_path, encoder):
             prepare([Document("a", "a text", bad)], encoder, tmp_path / "bad")
 
 
+def test_empty_texts_are_counted_apart(tmp_path, encoder):
+    """Rows of a store without a text were "unfaithful", as if the tokenizer were at fault."""
+    vectors = np.eye(4, 384, dtype=np.float32)
+    texts = ["", "A red kite.", " \n", ""]
+    documents = [Document(text, text, vector) for text, vector in zip(texts, vectors, strict=True)]
+    manifest = prepare(documents, encoder, tmp_path / "pairs", validation_share=0)
+    assert manifest["rows"]["train"] == 1
+    assert manifest["dropped"] == {"unfaithful": 0, "duplicate": 0, "too_long": 0, "empty": 3}
+    with pytest.raises(
+        EmbInvError, match="^2 documents gave no row: all texts are empty; name their column with --text-column$"
+    ):
+        prepare([documents[0], documents[2]], encoder, tmp_path / "none")
+
+
+def test_a_folder_without_a_count_of_empty_texts_goes_on(tmp_path, encoder):
+    """A folder that an older version began could not be finished."""
+    documents = [*DOCUMENTS[:20], Document("", "")]
+    with pytest.raises(KeyboardInterrupt):
+        prepare(killed_after(documents, 16), encoder, tmp_path, shard_size=8, batch_size=8, length=16)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    del manifest["dropped"]["empty"]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    assert prepare(documents, encoder, tmp_path, shard_size=8, batch_size=8, length=16)["dropped"]["empty"] == 1
+
+
 def test_loading_what_is_not_there(tmp_path, encoder):
     """Catches library tracebacks for a missing folder, split or shard."""
     prepare(DOCUMENTS[:10], encoder, tmp_path / "pairs", validation_share=0)

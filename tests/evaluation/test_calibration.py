@@ -1,10 +1,14 @@
 """Confidence: what it rests on, how it is fitted, and that a search does not borrow the open loop's."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
 
+from modeling_embinv import EmbInvError
+from modeling_embinv.cli.main import main
+from modeling_embinv.data.pairs import read_manifest
 from modeling_embinv.evaluation.calibration import (
     WrittenTokens,
     cross_fitted,
@@ -13,6 +17,9 @@ from modeling_embinv.evaluation.calibration import (
     written_tokens,
 )
 from modeling_embinv.generation_config_embinv import Calibration, EmbInvGenerationConfig, evidence
+from modeling_embinv.training.backbone import prepare_tokenizer
+from modeling_embinv.training.checkpoints import export
+from tests.hub.tiny_folder import new_tiny_inverter
 from tests.tiny_models import END, MASK, awaken, tiny_model, unit_vectors
 
 TRUTH = Calibration(probability=0.5, length=-1.2, nearness=1.5, bias=0.7)
@@ -69,12 +76,39 @@ def test_masked_and_given_tokens_keep_their_confidence():
     """0 stands for a masked position and 1 for a token that the user gave; the order of the others stays."""
     ids = torch.tensor([[5, 6, 7, MASK, END]])
     confidence = torch.tensor([[1.0, 0.3, 0.6, 0.0, 0.9]])
-    found = TRUTH(confidence, ids, END, torch.tensor([0.9]))
+    known = torch.tensor([[True, False, False, True, False]])
+    found = TRUTH(confidence, ids, END, torch.tensor([0.9]), known)
     assert found[0, 0] == 1 and found[0, 3] == 0
     assert found[0, 1] < found[0, 2] < found[0, 4]
     assert torch.equal(Calibration()(confidence, ids, END), confidence)
-    shorter = TRUTH(confidence, torch.tensor([[5, 6, 7, END, END]]), END, torch.tensor([0.9]))
+    shorter = TRUTH(confidence, torch.tensor([[5, 6, 7, END, END]]), END, torch.tensor([0.9]), known)
     assert (shorter[0, 1:3] > found[0, 1:3]).all()
+
+
+@pytest.mark.parametrize("settings", [{}, {"guidance_scale": 3.0}, {"num_candidates": 2, "max_length": 4}])
+def test_no_written_token_is_certain(settings):
+    """A probability that float32 rounds to 1 became a confidence of exactly 1, which is that of given tokens."""
+    model = awaken(tiny_model())
+    model.decoder.bias.data[7] = 60.0
+    model.generation_config.calibration = dict.fromkeys(("open_loop", "candidates"), asdict(TRUTH))
+    written = model.generate(unit_vectors(2), **settings)
+    assert (written.sequences == 7).all() and (written.confidence > 0).all() and (written.confidence < 1).all()
+    if not settings:
+        draft = torch.tensor([[5, 6] + [MASK] * 10] * 2)
+        output = model.generate(unit_vectors(2), draft_ids=draft, num_steps=2, return_history=True)
+        for ids, confidence in zip(output.history, output.history_confidence, strict=True):
+            assert (confidence[:, :2] == 1).all() and (confidence[ids == MASK] == 0).all()
+            assert (confidence[:, 2:] < 1).all() and (confidence[:, 2:] > 0).equal(ids[:, 2:] != MASK)
+
+
+def test_the_fit_and_what_it_is_used_for_have_the_same_bounds():
+    """The error of a fit was measured with certain tokens, which the fit itself had not seen."""
+    tokens = WrittenTokens(
+        torch.tensor([1.0, 0.0]), torch.ones(2), torch.full((2,), 8), torch.zeros(2), torch.arange(2)
+    )
+    found, ids = tokens.calibrated(TRUTH), torch.tensor([[5] * 7 + [END]])
+    assert 0 < found[1] < found[0] < 1
+    assert torch.equal(TRUTH(torch.ones(1, 8), ids, END), found[:1].expand(1, 8))
 
 
 def words(model):
@@ -129,6 +163,37 @@ def test_older_files_hold_a_temperature(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "content, message",
+    [
+        ([1], r"generation_config.json must hold a table of settings, got \[1\]"),
+        (None, "generation_config.json must hold a table of settings, got None"),
+        ({"confidence_temperature": "1"}, "confidence_temperature must be a number above 0, got '1'"),
+        ({"confidence_temperature": 0}, "confidence_temperature must be a number above 0, got 0"),
+        ({"confidence_temperature": []}, r"confidence_temperature must be a number above 0, got \[\]"),
+        ({"confidence_bias": "a"}, "bias of a calibration must be a finite number, got 'a'"),
+        ({"confidence_bias": ""}, "bias of a calibration must be a finite number, got ''"),
+    ],
+)
+def test_a_broken_file_is_one_line(tmp_path, content, message):
+    """A file that holds a list, or a word for a number, ended in a TypeError of somebody's code."""
+    (tmp_path / "generation_config.json").write_text(json.dumps(content))
+    with pytest.raises(EmbInvError, match=message):
+        EmbInvGenerationConfig.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("settings", [{"confidence_temperature": 5.0}, {"confidence_bias": 1.0}])
+def test_a_call_takes_no_temperature_of_older_files(settings):
+    """Once the checkpoint had a calibration, it was taken in a call and changed nothing."""
+    model = tiny_model()
+    for calibration in (None, {"open_loop": {"bias": 1.0}}):
+        model.generation_config.calibration = calibration
+        with pytest.raises(EmbInvError, match=f"unknown generation argument {next(iter(settings))}: use calibration"):
+            model.generate(unit_vectors(1), **settings)
+    with pytest.raises(EmbInvError, match="use calibration"):
+        EmbInvGenerationConfig(**settings)
+
+
+@pytest.mark.parametrize(
     "calibration",
     [
         3, {"closed": {}}, {"encoder": {"slope": 1.0}}, {"encoder": {"bias": "a"}}, {"encoder": 5},
@@ -153,3 +218,40 @@ def test_written_tokens_are_those_of_the_texts():
     assert torch.allclose(tokens.confidence.sort().values, output.confidence[shown].sort().values, atol=1e-5)
     assert tokens.text.unique().tolist() == [0, 1, 2, 3, 4]
     assert torch.equal(torch.bincount(tokens.text), shown.sum(dim=1))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory, encoder, pairs):
+    """A folder of an inverter that writes "near" everywhere: right once a text, and wrong elsewhere."""
+    sizes = dict(embedding_dim=384, max_sequence_length=16, encoder_id=read_manifest(pairs)["encoder_id"])
+    model, tokenizer = new_tiny_inverter(encoder.tokenizer, **sizes), prepare_tokenizer(encoder.tokenizer)
+    with torch.no_grad():
+        model.decoder.bias[tokenizer.convert_tokens_to_ids("near")] = 6
+    model.generation_config.calibration = {"open_loop": {"bias": -1.7}}
+    return export(model, tokenizer, tmp_path_factory.mktemp("calibrate") / "model")
+
+
+def calibrated(checkpoint, pairs, limit: int, **settings) -> tuple[int, dict]:
+    """The status of the command, and the folder's calibration after it, for a checkpoint with these own settings."""
+    path = checkpoint / "generation_config.json"
+    before = path.read_text()
+    path.write_text(json.dumps({**json.loads(before), **settings}))
+    try:
+        code = main(["calibrate", str(pairs), "--model", str(checkpoint), "--limit", str(limit)])
+        return code, json.loads(path.read_text())["calibration"]
+    finally:
+        path.write_text(before)
+
+
+def test_a_fit_that_cannot_be_checked_is_not_saved(capsys, checkpoint, pairs):
+    """A fit of one text took the place of a good calibration, and only then was it said that it needs more."""
+    assert calibrated(checkpoint, pairs, 1) == (2, {"open_loop": {"bias": -1.7}})
+    assert "give more texts" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("search", [{"num_candidates": 4}, {"num_corrections": 1}])
+def test_a_checkpoint_that_searches_is_calibrated_as_any_other(checkpoint, pairs, search):
+    """The open loop of a checkpoint whose own settings search was fitted on texts of a search, or not at all."""
+    plain = calibrated(checkpoint, pairs, 8)
+    assert plain[0] == 0 and set(plain[1]) == {"open_loop", "candidates"}
+    assert calibrated(checkpoint, pairs, 8, **search) == plain

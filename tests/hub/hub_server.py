@@ -34,17 +34,22 @@ class HubHandler(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET
 
+    def files(self, repo: str, revision: str) -> dict[str, bytes]:
+        """Of a model's commit; none of a repository that was just created."""
+        commits = self.server.models.get(repo, {})
+        return commits.get(list(commits)[-1] if revision == "main" and commits else revision, {})
+
     def serve_file(self):
         """A file of a model's commit, at `/{repo}/resolve/{revision}/{name}`; "main" is the newest commit."""
         listed = re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/?]+)\?recursive=.*", self.path)
         if listed is not None:  # several files at once are fetched by a list
-            files = self.server.models.get(listed[1], {}).get(listed[2], {})
+            files = self.files(*listed.groups())
             entries = [{"type": "file", "path": path, "size": len(files[path]), "oid": path} for path in files]
             return self.answer(json.dumps(entries).encode())
         described = re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/([^/?]+)", self.path)
-        if described is not None and described[2] in self.server.models.get(described[1], {}):
+        if described is not None and (described[2] == "main" or self.files(*described.groups())):
             # huggingface_hub 1.16 takes the list from here
-            siblings = [{"rfilename": path} for path in self.server.models[described[1]][described[2]]]
+            siblings = [{"rfilename": path} for path in self.files(*described.groups())]
             return self.answer({"id": described[1], "sha": described[2], "siblings": siblings})
         found = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/([^?]+)", self.path)
         if found is None:  # lists of files are asked for chat templates only, which there are none of

@@ -1,12 +1,14 @@
 """Publishing: what a stand-in of the Hub's HTTP API receives is what was meant, and it loads."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 from transformers import pipeline
 
+from modeling_embinv import EmbInvForMaskedDiffusion
 from modeling_embinv.cli.main import main
 from modeling_embinv.training.backbone import prepare_tokenizer
 from modeling_embinv.training.checkpoints import export
@@ -97,3 +99,83 @@ def test_mistakes_are_one_line(folder, tmp_path, capsys, arguments, message, mon
     monkeypatch.chdir(ROOT)
     assert main(["push", *(word.format(folder=folder, out=tmp_path / "out") for word in arguments)]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_weights_of_an_earlier_push_are_deleted(hub, folder, fresh, tmp_path):
+    """A single file that stays beside new shards is what loading takes: everybody was refused, or got the old weights.
+
+    What else a repository holds stays.
+    """
+    model = shutil.copytree(folder, tmp_path / "sharded")
+    EmbInvForMaskedDiffusion.from_pretrained(folder).save_pretrained(model, max_shard_size="20KB")
+    hub.models["me/inv"] = {"1" * 40: dict.fromkeys(["model.safetensors", "config.json", "logo.webp"], b"")}
+    arguments = ["push", str(model), "--repo", "me/inv"]
+    done = fresh.run(COMMAND, *arguments, cwd=ROOT, env=environment(hub, tmp_path / "home"))
+    assert done.returncode == 0, done.stderr[-2000:]
+    ((_, lines),) = hub.commits
+    assert [line["value"]["path"] for line in lines if line["key"] == "deletedFile"] == ["model.safetensors"]
+
+
+def cut(path: Path):
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+def edit(path: Path):
+    path.write_text(path.read_text().replace("log_linear", "linear"))
+
+
+@pytest.mark.parametrize(
+    "name, damage, message",
+    [
+        ("model.safetensors", cut, "is not a readable inverter"),
+        ("config.json", edit, "config.json is not the one that was saved with the weights"),
+        ("tokenizer.json", cut, "the tokenizer (tokenizer.json) is missing or damaged"),
+        ("generation_config.json", Path.unlink, "missing: generation_config.json"),
+        ("trunk_embinv.py", Path.unlink, "missing: trunk_embinv.py"),
+        ("configuration_embinv.py", Path.unlink, "missing: configuration_embinv.py"),
+        ("trunk_embinv.py", cut, "trunk_embinv.py is damaged"),
+    ],
+)
+def test_what_nobody_could_load_is_not_pushed(folder, tmp_path, capsys, name, damage, message):
+    """A cut or edited file went up, and the first user met the error, or other settings without a word."""
+    damaged, out = shutil.copytree(folder, tmp_path / "inv"), tmp_path / "out"
+    damage(damaged / name)
+    assert main(["push", str(damaged), "--repo", "me/inv", "--dry-run", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1 and not out.exists()
+
+
+@pytest.mark.parametrize("name", ["embinv-minilm", "copy"])
+def test_the_card_names_the_repository(folder, tmp_path, monkeypatch, name):
+    """From within the folder, or from a copy, the card's code went on to load a folder that nobody else has."""
+    copied = shutil.copytree(folder, tmp_path / name)
+    code = 'AutoModel.from_pretrained("{0}"){1}pipeline("embedding-inversion", model="{0}"){1}see checkpoints/README'
+    (copied / "README.md").write_text(code.format("checkpoints/embinv-minilm", "\n"))
+    monkeypatch.chdir(copied)
+    assert main(["push", ".", "--repo", "me/mine", "--dry-run", str(tmp_path / "out")]) == 0
+    assert code.format("me/mine", "\n") in (tmp_path / "out" / "model" / "README.md").read_text()
+
+
+def test_only_an_inverter_s_own_files_are_sent(folder, tmp_path, capsys):
+    """Keys and tokens that lie in the folder were published, and a dry run listed a file that stays here."""
+    others = {"HF_TOKEN.txt", "id_rsa", "config.json.partial", "optimizer.bin"}
+    mixed = shutil.copytree(folder, tmp_path / "inv")
+    for name in (*others, "lengths.png", "vocab.txt"):
+        (mixed / name).write_text("secret")
+    assert main(["push", str(mixed), "--repo", "me/inv", "--dry-run", str(tmp_path / "out")]) == 0
+    written = {path.name for path in (tmp_path / "out" / "model").iterdir()}
+    assert written == {path.name for path in mixed.iterdir()} - others | {"README.md"}
+    assert "not of an inverter, so left out: HF_TOKEN.txt, config.json.partial, id_rsa, opt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrong", ["tests", "missing"])
+def test_a_wrong_space_is_named_before_anything_is_written(folder, tmp_path, wrong, monkeypatch):
+    """The model was written already, so the corrected command failed: the folder was not empty."""
+    monkeypatch.chdir(ROOT)
+    arguments = ["push", str(folder), "--repo", "me/inv", "--dry-run", str(tmp_path / "out")]
+    assert main([*arguments, "--space", wrong]) == 2
+    assert main([*arguments, "--space", "space"]) == 0
+    (tmp_path / "out" / "model").rename(tmp_path / "model")
+    assert main([*arguments, "--space", "space"]) == 2
+    assert not (tmp_path / "out" / "model").exists()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from modeling_embinv.loading import load_inverter
 from modeling_embinv.training.backbone import prepare_tokenizer
 from modeling_embinv.training.checkpoints import export
 from tests.hub.hub_server import environment, serve
@@ -23,7 +24,7 @@ for case in json.loads(sys.argv[1]):
         if "pinned" in case:
             sys.path.insert(0, sys.argv[2])
             from modeling_embinv.loading import load_inverter
-            model, _ = load_inverter(case["pinned"])
+            model, _ = load_inverter(case.pop("pinned"), **case)
         else:
             model = AutoModel.from_pretrained("me/inv", trust_remote_code=True, **case)
         results.append([float(model.projector.dense_in.weight.double().sum()), model.generation_config.num_steps])
@@ -81,3 +82,28 @@ def test_loading_by_id_respects_revision_cache_and_offline(commits, fresh, tmp_p
         assert again == pinned == old and "couldn't find them in the cached files" in nothing
         assert "is not a folder here, and cannot be loaded from the Hub or its cache" in lost and "\n" not in lost
         assert len(hub.downloads) == served
+
+
+@pytest.mark.slow
+def test_the_tokenizer_comes_from_where_the_model_does(commits, fresh, tmp_path):
+    """The model's revision came with the tokenizer of the newest one, from a second cache, or over the network."""
+    own = {"pinned": "me/inv", "revision": OLD, "cache_dir": str(tmp_path / "cache")}
+    with serve() as hub:
+        hub.models["me/inv"] = {commit: {**files} for commit, files in commits.items()}
+        for files in hub.models["me/inv"].values():
+            files.pop("sum", None)
+        cases = [own, {**own, "local_files_only": True}]
+        first, again = load(fresh, cases, tmp_path, environment(hub, tmp_path / "h"))
+        assert first == again and first[1] == 3
+        assert {commit for _, commit, name in hub.downloads if name == "tokenizer.json"} == {OLD}
+        assert not list((tmp_path / "h").glob("hub/models--me*"))
+
+
+def test_a_folder_within_a_repository(commits, tmp_path):
+    """The tokenizer was looked for at the top."""
+    (tmp_path / "inner").mkdir()
+    for name, content in commits[OLD].items():
+        if name != "sum":
+            (tmp_path / "inner" / name).write_bytes(content)
+    model, tokenizer = load_inverter(tmp_path, subfolder="inner")
+    assert model.config.vocab_size == len(tokenizer)

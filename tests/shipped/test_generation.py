@@ -5,6 +5,7 @@ import math
 import random
 import types
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from tests.tiny_models import (
     with_surrogate,
 )
 
+ROOT = Path(__file__).parents[2]
 L = 12
 STRATEGIES = [name for name in SETTINGS["strategy"].choices if name != "autoregressive"]  # of masked models
 
@@ -399,6 +401,24 @@ def test_bad_vectors_raise(vectors, message):
         tiny_model().generate(vectors)
 
 
+def test_hidden_numbers_of_masked_arrays_are_not_read():
+    """The mask of numpy's arrays was ignored: what somebody had hidden, or left out, was inverted like the rest."""
+    model, vectors = tiny_model(), unit_vectors(2).numpy()
+    whole = np.ma.masked_array(vectors)
+    hidden = np.ma.masked_array(vectors, mask=[[False] * 16, [True] + [False] * 15])
+    column = np.empty(2, dtype=object)
+    column[:] = list(hidden)
+    for masked in (hidden, list(hidden), column, hidden.astype(np.float16)):
+        with pytest.raises(ValueError, match="embedding 1 holds NaN"):
+            model.generate(masked)
+    assert torch.equal(model.generate(whole).sequences, model.generate(vectors).sequences)
+    with pytest.raises(ValueError, match="must be floating-point numbers, got int64"):
+        model.generate(np.ma.masked_array(np.ones((1, 16), dtype=np.int64), mask=np.ones((1, 16))))
+    ids = np.ma.masked_array(draft([5, 6]).numpy(), mask=[[True] + [False] * (L - 1)])
+    with pytest.raises(ValueError, match="draft_ids must be whole numbers, none of them masked"):
+        model.generate(vectors[:1], draft_ids=ids)
+
+
 def test_vectors_of_unit_length_are_taken_without_a_word():
     """Catches a warning for vectors that are of length 1 but for the rounding of float16."""
     vectors = unit_vectors(7).half()
@@ -530,6 +550,13 @@ def test_a_streamer_takes_one_vector():
     for rows in (0, 2):
         with pytest.raises(ValueError, match="streamer shows one text"):
             tiny_model().generate(unit_vectors(rows), streamer=streamer)
+
+
+def test_examples_load_the_tokenizer_without_a_question():
+    """AutoTokenizer reads config.json as well: a reader's fresh process asks whether to run custom code, and waits."""
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("modeling_embinv/*.py")]
+    asking = 'AutoTokenizer.from_pretrained("embinv/'
+    assert [page.name for page in pages if asking in page.read_text(encoding="utf-8")] == [] and len(pages) > 60
 
 
 def test_repr_names_what_differs():

@@ -181,6 +181,22 @@ def test_every_way_to_load_and_save_stays_open(folder, tmp_path):
     assert "vocabulary" not in EmbInvForMaskedDiffusion.from_pretrained(tmp_path / "grown").config.checksums
 
 
+@pytest.mark.parametrize("variant", [None, "fp16"])
+@pytest.mark.parametrize("first", ["one file", "shards"])
+def test_what_was_saved_last_is_loaded(folder, first, variant, tmp_path):
+    """Shards that were saved over a single file: loading took the file, which had the old weights, without a word."""
+    model, sizes = EmbInvForMaskedDiffusion.from_pretrained(folder), {"one file": "5GB", "shards": "5KB"}
+    out = tmp_path / "out"
+    for number, kind in enumerate(sorted(sizes, key=lambda kind: kind != first)):
+        with torch.no_grad():
+            model.head.norm.bias.fill_(number)
+        model.save_pretrained(out, max_shard_size=sizes[kind], variant=variant)
+        loaded = EmbInvForMaskedDiffusion.from_pretrained(out, variant=variant)
+        assert torch.equal(loaded.head.norm.bias, model.head.norm.bias)
+    left = [path.name for path in out.iterdir() if path.suffix == ".safetensors" or "index" in path.name]
+    assert len(left) == 1 if first == "shards" else not {WEIGHTS, "model.fp16.safetensors"} & set(left)
+
+
 def test_another_shape_on_purpose(folder):
     """Vectors of another width start a new projector, as in every other model of the library, and nothing else."""
     wider = dict(embedding_dim=24, ignore_mismatched_sizes=True)

@@ -9,11 +9,11 @@ from transformers import AutoModel
 from transformers.models.bert.modeling_bert import BertForMaskedLM, BertModel
 from transformers.models.modernbert.modeling_modernbert import ModernBertForMaskedLM
 
-from modeling_embinv import EmbInvConfig, EmbInvForMaskedDiffusion
+from modeling_embinv import EmbInvConfig, EmbInvError, EmbInvForMaskedDiffusion
 from modeling_embinv.conditioning_embinv import condition_of_copies
 from modeling_embinv.cross_entropy_embinv import chunked_cross_entropy, cross_entropies
 from modeling_embinv.training.backbone import load_backbone
-from tests.tiny_models import MASK, VOCAB, awaken, tiny_config, tiny_model, unit_vectors
+from tests.tiny_models import END, MASK, VOCAB, awaken, bag_of_tokens, tiny_config, tiny_model, unit_vectors
 
 IDS = torch.randint(4, VOCAB, (3, 12), generator=torch.Generator().manual_seed(1))
 T = torch.tensor([0.1, 0.5, 0.9])
@@ -269,6 +269,23 @@ def test_output_layer_is_tied(family):
     assert model.decoder.weight is model.get_input_embeddings().weight and len(model.decoder.bias) == VOCAB + 5
 
 
+def test_another_vocabulary_is_whole_or_refused(family, tmp_path):
+    """Half of a resized model kept the old vocabulary: it was not saved, and its surrogate and word head broke."""
+    model = tiny_model(family)
+    model.resize_token_embeddings(VOCAB + 5)
+    model.save_pretrained(tmp_path)
+    loaded = EmbInvForMaskedDiffusion.from_pretrained(tmp_path)
+    assert loaded.config.vocab_size == loaded.config.backbone_config.vocab_size == VOCAB + 5
+    assert logits_of(loaded.eval()).shape == (3, 12, VOCAB + 5)
+    for part in (dict(word_head_size=8), dict(surrogate_rank=2, surrogate_table=True)):
+        model = tiny_model(family, **part)
+        for arguments in (dict(new_num_tokens=VOCAB + 5), dict(pad_to_multiple_of=64)):
+            with pytest.raises(EmbInvError, match="has the vocabulary of its encoder, 60 tokens"):
+                model.resize_token_embeddings(**arguments)
+        assert model.resize_token_embeddings() is model.get_input_embeddings()
+        model.save_pretrained(tmp_path / "kept")
+
+
 def test_gradient_checkpointing_changes_no_gradient(family):
     """A layer that drops its modulation when recomputed gives other gradients."""
     gradients = []
@@ -333,6 +350,31 @@ def test_bad_configurations_raise(settings, message):
     """Sizes that do not fit together must fail before the first batch."""
     with pytest.raises(StrictDataclassError, match=message):
         tiny_config(**settings)
+
+
+def test_the_longest_canvas_of_a_trunk(family):
+    """A bound that is one too low refuses a model that runs, and without it there is an IndexError.
+
+    Rotary positions have none.
+    """
+    longest = {"bert": 38, "xlm-roberta": 36, "modernbert": 60}[family]
+    model = awaken(tiny_model(family, max_sequence_length=longest, num_condition_tokens=2))
+    assert model.generate(unit_vectors(1), num_steps=1).sequences.shape == (1, longest)
+    if family != "modernbert":
+        with pytest.raises(EmbInvError, match=f"{longest + 1} and 2 positions before the text do not fit the trunk's"):
+            tiny_model(family, max_sequence_length=longest + 1, num_condition_tokens=2)
+
+
+def test_without_a_padding_id_the_end_pads(tmp_path):
+    """A configuration of a tokenizer without padding was taken, and `generate` ended in a TypeError."""
+    ids, model = IDS.clone(), awaken(tiny_model(pad_token_id=None))
+    ids[:, 4:] = END
+    output = model.generate(unit_vectors(3), draft_ids=ids)
+    assert torch.equal(output.sequences, ids) and model.fill(
+        unit_vectors(3), [[5, MASK]] * 3, feedback=bag_of_tokens([])
+    )
+    model.config.save_pretrained(tmp_path)
+    assert EmbInvConfig.from_pretrained(tmp_path).pad_token_id == END
 
 
 def test_unsupported_trunks_raise():

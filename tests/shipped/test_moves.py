@@ -64,6 +64,16 @@ def test_moves_are_different_and_no_text_is_empty():
     assert (shorter[3][:, -1] == END).all()  # a full canvas
 
 
+def test_a_canvas_of_one_word_has_no_moves():
+    """There is no pair of spans to choose from: a search of texts of one token ended in an IndexError."""
+    model = causal_model(surrogate_rank=2, correction_share=0.25)
+    search = dict(num_candidates=3, num_corrections=2, num_proposals=8, num_redrafts=2, num_rewrites=2)
+    output = model.generate(unit_vectors(2), feedback="surrogate", max_length=1, search=search)
+    assert output.sequences.shape == (2, 1) and (output.sequences != END).all()
+    swapped, shorter = likely_moves(torch.tensor([[7]]), torch.zeros(1, 1, 1), END, 3, 2, torch.rand(1, num_draws(1)))
+    assert swapped.tolist() == [[[7]] * 3] and shorter.tolist() == [[[7]] * 2]
+
+
 def test_likelier_moves_are_drawn_more_often():
     """Noise of another size than the gains, and the causal order has no say, or the same moves come in every round."""
     text, wanted = [11, 10, 12, 13], row([10, 11, 12, 13])

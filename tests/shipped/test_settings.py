@@ -17,8 +17,10 @@ import torch
 from modeling_embinv import EmbInvError, EmbInvGenerationConfig, SearchSettings
 from modeling_embinv.cli.options import add_model, sampler_settings
 from modeling_embinv.cli.resources import feedback_of
+from modeling_embinv.pipeline_embinv import EmbeddingInversionPipeline
 from modeling_embinv.settings_embinv import FEEDBACK, SETTINGS, SamplerSettings, feedback_by_name
-from tests.tiny_models import awaken, tiny_model, unit_vectors
+from tests.shipped.word_tokenizer import SPECIAL, TOKENIZER, WORDS
+from tests.tiny_models import awaken, tiny_model, unit_vectors, with_vocabulary
 
 ROOT = Path(__file__).parents[2]
 # every setting of the search with a value that is not its default, as older checkpoints have them in their files
@@ -72,6 +74,30 @@ def test_every_way_to_give_a_search_is_the_same():
     assert torch.equal(expected, found(num_candidates=3))
 
 
+def test_a_call_of_a_pipeline_replaces_what_it_was_made_with():
+    """A pipeline with a preset filled no texts, one with a seed took no generator, one with a generator no seed."""
+    model = awaken(tiny_model(surrogate_rank=2, **with_vocabulary(len(SPECIAL + WORDS))))
+    vectors, texts = unit_vectors(2), ["dear ▇▇▇"] * 2
+
+    def made(**settings):
+        return EmbeddingInversionPipeline(model=model, tokenizer=TOKENIZER, **settings)
+
+    def generator():
+        return torch.Generator().manual_seed(5)
+
+    plain, sampled = made(), {"temperature": 1.0}
+    filled = plain(vectors, texts=texts, feedback="surrogate")
+    for settings in ({"preset": "quick"}, {"seed": 1}, {"generator": generator()}):
+        assert made(**settings)(vectors, texts=texts, feedback="surrogate") == filled
+    expected = plain(vectors, seed=5, **sampled)
+    assert made(generator=generator(), **sampled)(vectors) == expected != plain(vectors, **sampled)
+    assert made(seed=1, **sampled)(vectors, generator=generator()) == expected
+    assert made(generator=torch.Generator(), **sampled)(vectors, seed=5) == expected
+    for arguments in ({"seed": 1, "generator": generator()}, {"preset": "quick", "texts": texts}):
+        with pytest.raises(EmbInvError, match="not both|leave it out"):
+            plain(vectors, **arguments)
+
+
 def test_a_checkpoints_own_class_is_taken():
     """Code that came with a checkpoint is another module: its settings are no instances of this package's class."""
 
@@ -122,6 +148,19 @@ def test_settings_are_plain_values_and_stay():
         assert same == config and same.search == config.search
     with pytest.raises(AttributeError, match="has no attribute nothing"):
         config.nothing  # noqa: B018
+
+
+def test_a_misspelt_setting_of_the_models_own_is_refused(tmp_path):
+    """`model.generation_config.num_step = 16` was taken without a word, and every text was written in 8 steps."""
+    config = EmbInvGenerationConfig()
+    for name, message in (("num_step", "known are strategy"), ("max_new_tokens", "use max_length")):
+        with pytest.raises(EmbInvError, match=f"unknown generation argument {name}.*{message}"):
+            setattr(config, name, 16)
+    config.num_steps, config.num_beams = 16, 2
+    config.save_pretrained(tmp_path)
+    loaded = EmbInvGenerationConfig.from_pretrained(tmp_path, num_hops=1)
+    assert loaded.settings() == config.with_changes(num_hops=1).settings()
+    assert copy.deepcopy(loaded) == pickle.loads(pickle.dumps(loaded)) == loaded
 
 
 def test_repr_and_docstrings_show_the_settings():

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel
+from transformers import AutoConfig, AutoModel
 
 from modeling_embinv import EmbInvForMaskedDiffusion
+from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.storage_embinv import matrix_names
 from tests.tiny_models import awaken, tiny_config, unit_vectors
 
@@ -77,6 +78,31 @@ def test_saving_changes_nothing_in_the_model(model, tmp_path):
     assert model.config.weight_bits is None
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
     assert set(before) == set(model.state_dict())
+
+
+def test_a_new_model_of_a_small_checkpoint_s_settings_holds_floats(model, folder, tmp_path):
+    """It was laid out for steps of 8 bits: it could not search, and was loaded 127 times too small once saved."""
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
+    for new in (AutoModel.from_config(config, trust_remote_code=True), EmbInvForMaskedDiffusion(config)):
+        assert new.config.weight_bits is None
+        shapes = {name: weight.shape for name, weight in new.state_dict().items()}
+        assert shapes == {name: weight.shape for name, weight in model.state_dict().items()}
+        new.eval().generate(unit_vectors(2), feedback="surrogate", num_candidates=2)
+        new.save_pretrained(tmp_path / "new")
+        loaded = EmbInvForMaskedDiffusion.from_pretrained(tmp_path / "new").state_dict()
+        assert all(torch.equal(loaded[name], weight) for name, weight in new.state_dict().items())
+    again = EmbInvForMaskedDiffusion.from_pretrained(folder, config=config)  # which still says what the folder holds
+    assert set(again.state_dict()) == set(model.state_dict())
+
+
+def test_floats_are_not_saved_as_8_bits(model, tmp_path):
+    """A configuration that says 8 bits beside floats: loading divided them by 127."""
+    model.config.weight_bits = 8
+    with pytest.raises(EmbInvError, match=r"save_pretrained\(folder, weight_bits=8\)"):
+        model.save_pretrained(tmp_path / "floats")
+    assert not (tmp_path / "floats").exists()
+    model.save_pretrained(tmp_path / "small", weight_bits=8)
+    assert EmbInvForMaskedDiffusion.from_pretrained(tmp_path / "small").config.weight_bits is None
 
 
 def test_matrices_take_a_byte_a_weight(model, folder):

@@ -1,5 +1,7 @@
 """The surrogate encoder: what it reads, that it learns, that the inverter does not change, its place in the search."""
 
+import threading
+
 import pytest
 import torch
 from scipy.stats import spearmanr
@@ -190,6 +192,44 @@ def test_a_surrogate_survives_saving(tmp_path):
     assert torch.allclose(loaded.embed(ids), model.embed(ids), atol=1e-6)
     loaded.add_surrogate(2)
     assert loaded.config.surrogate_rank == 2 and len(loaded.surrogate.down[0]) == 2
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_threads_may_read_and_write_at_once(family, grad):
+    """The surrogate's weights stood in the inverter's own layers while it read: whoever wrote meanwhile wrote wrongly.
+
+    Two that read put them back in the wrong order, and the weights were lost for good.
+    """
+    model, ids, vectors = with_surrogate(family), texts(4), {}
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    inside, leave = [threading.Event(), threading.Event()], [threading.Event(), threading.Event()]
+
+    def write() -> torch.Tensor:
+        return model(ids, unit_vectors(4), torch.full((4,), 0.5)).logits
+
+    def read(number: int):
+        with torch.set_grad_enabled(grad):
+            vectors[number] = model.embed(ids)
+
+    def pause(*_):
+        if (name := threading.current_thread().name).isdigit():
+            inside[int(name)].set()
+            leave[int(name)].wait(60)
+
+    expected, wanted = write(), model.embed(ids)
+    model.trunk.layers[0].register_forward_pre_hook(pause)
+    readers = [threading.Thread(target=read, args=(number,), name=str(number)) for number in range(2)]
+    for reader, entered in zip(readers, inside, strict=True):
+        reader.start()
+        assert entered.wait(60)
+    written = write()
+    for reader, go_on in zip(readers, leave, strict=True):  # the first comes out first
+        go_on.set()
+        reader.join()
+    assert torch.equal(written, expected) and torch.equal(write(), expected)
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+    assert all(torch.allclose(vectors[number], wanted, atol=1e-6) for number in range(2))
 
 
 def test_the_search_can_be_judged_by_it():

@@ -9,6 +9,8 @@ import pytest
 from chromadb.config import Settings
 
 from modeling_embinv.errors_embinv import EmbInvError
+from modeling_embinv.stores.columns import NoTextsError
+from modeling_embinv.stores.locations import SeveralCollectionsError
 from modeling_embinv.stores.vectors import open_vectors
 
 from .sources import DIM, IDS, ROWS, TEXTS, VECTORS, check_all, fingerprint, read_all
@@ -47,8 +49,59 @@ def test_metadata_can_be_texts(store):
     """Stores whose texts are in the metadata would be said to hold none."""
     found = read_all(f"chroma:{store}", collection="support", text_column="metadata.lang")
     assert found.texts == ["en"] * ROWS
-    missing = read_all(f"chroma:{store}", collection="other", text_column=True)
-    assert missing.texts == ["", ""]
+    with pytest.raises(NoTextsError, match="store: holds no texts; columns: id, embedding$"):
+        open_vectors(f"chroma:{store}", collection="other", text_column=True)
+
+
+def test_a_collection_without_documents_says_what_it_has(tmp_path):
+    """Documents that nobody had added were said to be the texts, and the field that holds them was not named."""
+    client = chromadb.PersistentClient(str(tmp_path), settings=Settings(anonymized_telemetry=False))
+    numbers = [{"body": text, "row": row} for row, text in enumerate(TEXTS)]
+    client.create_collection("docs", embedding_function=None).add(IDS, VECTORS, metadatas=numbers)
+    client.close()
+    with pytest.raises(NoTextsError, match="holds no texts") as error:
+        open_vectors(tmp_path, text_column=True)
+    assert sorted(error.value.others) == ["metadata.body", "metadata.row"]
+    assert read_all(tmp_path, text_column="metadata.body").texts == TEXTS
+
+
+def test_fields_that_only_later_rows_have(tmp_path):
+    """Documents and metadata that begin behind the first hundred rows were no columns, not even if they were named."""
+    client = chromadb.PersistentClient(str(tmp_path), settings=Settings(anonymized_telemetry=False))
+    docs = client.create_collection("docs", embedding_function=None)
+    docs.add(IDS[:200], VECTORS[:200], metadatas=[{"row": row} for row in range(200)])
+    docs.add(IDS[200:], VECTORS[200:], documents=TEXTS[200:], metadatas=[{"body": text} for text in TEXTS[200:]])
+    client.create_collection("other", embedding_function=None).add(["a"], VECTORS[:1], metadatas=[{"title": "x"}])
+    client.close()
+    for column in (True, "metadata.body"):
+        assert read_all(tmp_path, collection="docs", text_column=column).texts == [""] * 200 + TEXTS[200:]
+    with pytest.raises(
+        EmbInvError, match="no column 'x'; present: id, embedding, document, metadata.row, metadata.body$"
+    ):
+        open_vectors(tmp_path, collection="docs", column="x")
+
+
+def test_other_databases_and_tenants(tmp_path):
+    """Collections outside the default database did not exist, for an audit of the whole folder either."""
+    client = chromadb.PersistentClient(str(tmp_path), settings=Settings(anonymized_telemetry=False))
+    admin = chromadb.AdminClient(client.get_settings())
+    admin.create_tenant("acme")
+    places = [
+        (chromadb.DEFAULT_TENANT, chromadb.DEFAULT_DATABASE),
+        (chromadb.DEFAULT_TENANT, "work"),
+        ("acme", "work"),
+    ]
+    for number, (tenant, database) in enumerate(places):
+        if number:
+            admin.create_database(database, tenant)
+        client.set_tenant(tenant, database)
+        client.create_collection("docs", embedding_function=None).add(IDS[: number + 1], VECTORS[: number + 1])
+    client.close()
+    for number, name in enumerate(["docs", "work/docs", "acme/work/docs"]):
+        found = read_all(f"chroma:{tmp_path}?collection={name}")
+        assert found.ids == IDS[: number + 1] and np.array_equal(found.vectors, VECTORS[: number + 1])
+    with pytest.raises(SeveralCollectionsError, match="name one with --collection: acme/work/docs, docs, work/docs"):
+        open_vectors(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from modeling_embinv.errors_embinv import EmbInvError
+from modeling_embinv.stores.locations import SeveralCollectionsError
 from modeling_embinv.stores.vectors import open_vectors
 
 from .sources import DIM, IDS, TEXTS, VECTORS, check_all, fingerprint, read_all
@@ -91,6 +92,44 @@ def test_a_view_reads_no_other_file(tmp_path):
         database.execute(f"CREATE VIEW docs AS SELECT id, v::FLOAT[2] AS v FROM read_csv('{secret}')")
     with pytest.raises(EmbInvError, match="cannot be read: Permission Error"):
         open_vectors(tmp_path / "a.duckdb")
+
+
+def test_a_view_that_cannot_be_read_is_left_out(tmp_path):
+    """A view of a file, which may not be read, made all tables of a database unreadable, the named one too."""
+    path = tmp_path / "a.duckdb"
+    (tmp_path / "raw.csv").write_text("id,v\n1,2\n")
+    with closing(duckdb.connect(str(path))) as database:
+        database.execute("CREATE TABLE docs AS SELECT 1 AS id, [1.0, 2.0] AS v")
+        database.execute(f"CREATE VIEW raw AS SELECT * FROM read_csv('{tmp_path / 'raw.csv'}')")
+        database.execute("CREATE TABLE gone AS SELECT 1 AS id")
+        database.execute("CREATE VIEW orphan AS SELECT * FROM gone")
+        database.execute("DROP TABLE gone")
+    assert read_all(path).ids == read_all(path, collection="docs").ids == ["1"]
+    with pytest.raises(EmbInvError, match="cannot be read: Permission Error"):
+        read_all(path, collection="raw")
+    with pytest.raises(EmbInvError, match="cannot be read: Catalog Error: .*gone"):
+        read_all(path, collection="orphan")
+    with pytest.raises(EmbInvError, match="no table 'dox'; present: docs$"):
+        read_all(path, collection="dox")
+
+
+def test_an_audit_leaves_out_views_where_tables_hold_vectors(tmp_path):
+    """The rows of a table and of a view of it are the same rows, and counted twice."""
+    path = tmp_path / "a.duckdb"
+    with closing(duckdb.connect(str(path))) as database:
+        database.execute("CREATE TABLE docs AS SELECT 1 AS id, [1.0, 2.0] AS v")
+        database.execute("CREATE VIEW recent AS SELECT * FROM docs")
+    with pytest.raises(SeveralCollectionsError, match="several tables; name one with --table: docs, recent") as error:
+        open_vectors(path)
+    assert error.value.names == ["docs"] and error.value.views == ["recent"]
+    assert read_all(path, collection="recent").ids == ["1"]
+    with closing(duckdb.connect(str(path))) as database:
+        database.execute("ALTER TABLE docs RENAME v TO w; ALTER TABLE docs ALTER w TYPE VARCHAR")
+        database.execute("CREATE OR REPLACE VIEW recent AS SELECT id, w::DOUBLE[] AS v FROM docs")
+        database.execute("CREATE VIEW first AS SELECT * FROM recent")
+    with pytest.raises(SeveralCollectionsError) as error:  # no table to take them from
+        open_vectors(path)
+    assert error.value.names == ["first", "recent"] and not error.value.views
 
 
 def test_damage_is_one_line(store, tmp_path):

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from modeling_embinv.errors_embinv import EmbInvError
+from modeling_embinv.stores.locations import SeveralCollectionsError
 from modeling_embinv.stores.vectors import open_vectors
 
 from .sources import DIM, IDS, ROWS, TEXTS, VECTORS, read_all
@@ -69,6 +70,82 @@ def test_bad_rows_are_skipped_and_listed(url):
     (batch,) = source.batches()
     assert batch.ids == ["1", "5"] and batch.vectors.tolist() == [[1, 2], [3, 4]]
     assert source.skipped.examples == [(1, "is null"), (2, "is all zeros"), (3, "holds 3 numbers, not 2")]
+
+
+@pytest.fixture
+def database(url):
+    """A connection to write with; all that a test makes in the schema `app` goes with it."""
+    with psycopg.connect(url, autocommit=True) as database:
+        database.execute("CREATE SCHEMA app")
+        yield database
+        database.execute("DROP SCHEMA app CASCADE")
+
+
+def test_an_array_of_two_dimensions_is_a_bad_row(url, database):
+    """One such row stopped the whole read, which any other bad row does not."""
+    database.execute("CREATE TABLE app.nested (id int PRIMARY KEY, v real[])")
+    database.execute("INSERT INTO app.nested VALUES (1, '{1,2}'), (2, '{{1,2},{3,4}}'), (3, '{5,NULL}')")
+    source = open_vectors(url, collection="app.nested")
+    (batch,) = source.batches()
+    assert batch.vectors.tolist() == [[1, 2]]
+    assert source.skipped.examples == [
+        (1, "holds no list of plain numbers"), (2, "holds a null among its numbers")
+    ]  # fmt: skip
+
+
+def test_columns_of_a_domain(url, database):
+    """A domain over `vector` was no column of vectors and, where it was named, came out as numbers of nothing."""
+    database.execute(f"CREATE DOMAIN app.wide AS vector({DIM})")
+    database.execute("CREATE DOMAIN app.checked AS app.wide CHECK (VALUE IS NOT NULL)")
+    database.execute("CREATE DOMAIN app.list AS real[]")
+    database.execute("CREATE TABLE app.docs (id int PRIMARY KEY, a app.wide, b app.checked, c app.list)")
+    database.execute("INSERT INTO app.docs SELECT n, v, v, plain FROM docs")
+    for column in ("a", "b", "c"):
+        assert np.array_equal(read_all(url, collection="app.docs", column=column).vectors, VECTORS)
+    with pytest.raises(EmbInvError, match="several columns hold vectors: a, b, c; name one"):
+        open_vectors(url, collection="app.docs")
+
+
+def test_columns_of_other_types(url, database):
+    """The bytes in which the server sends a type that the client does not know were read as float32."""
+    database.execute("CREATE TYPE app.kind AS ENUM ('red', 'blue')")
+    database.execute(
+        "CREATE TABLE app.docs (id app.kind PRIMARY KEY, v vector, bits bit(128), sparse sparsevec(4), raw bytea)"
+    )
+    query = "INSERT INTO app.docs VALUES ('red', '[1,2]', repeat('01', 64)::bit(128), '{1:0.5}/4', %s)"
+    database.execute(query, (VECTORS[0].astype("<f4").tobytes(),))
+    found = read_all(url, collection="app.docs", text_column="id")
+    assert found.ids == found.texts == ["red"] and found.vectors.tolist() == [[1, 2]]
+    assert np.array_equal(read_all(url, collection="app.docs", column="raw").vectors, VECTORS[:1])
+    with pytest.raises(EmbInvError, match="column 'bits' holds bits, not numbers"):
+        open_vectors(url, collection="app.docs", column="bits")
+    with pytest.raises(EmbInvError, match="row 0 holds an object or a sparse vector, not a list of numbers"):
+        read_all(url, collection="app.docs", column="sparse")
+
+
+def test_partitions_are_no_tables_of_their_own(url, database):
+    """An audit counted each row of a partitioned table twice, and `embinv invert` asked which table was meant."""
+    database.execute("CREATE TABLE app.docs (id int, v vector) PARTITION BY RANGE (id)")
+    database.execute("CREATE TABLE app.docs_1 PARTITION OF app.docs FOR VALUES FROM (0) TO (10)")
+    database.execute("CREATE TABLE app.docs_2 PARTITION OF app.docs FOR VALUES FROM (10) TO (20)")
+    database.execute("INSERT INTO app.docs SELECT n, '[1,2]' FROM generate_series(0, 19) n")
+    database.execute("CREATE TABLE app.old (id int, v vector)")
+    database.execute("CREATE TABLE app.older (more text) INHERITS (app.old)")
+    database.execute("CREATE TABLE app.bare (id int)")
+    database.execute("CREATE TABLE app.dressed (v vector) INHERITS (app.bare)")
+    with pytest.raises(SeveralCollectionsError) as error:
+        open_vectors(url)
+    assert [name for name in error.value.names if name.startswith("app.")] == ["app.docs", "app.dressed", "app.old"]
+    assert open_vectors(url, collection="app.docs").count() == 20
+    assert open_vectors(url, collection="app.docs_2").count() == 10  # named, it is read
+
+
+def test_an_audit_leaves_out_views_where_tables_hold_vectors(url, database):
+    """The rows of a table and of a view of it are the same rows, and counted twice."""
+    database.execute("CREATE MATERIALIZED VIEW app.copied AS SELECT * FROM docs")
+    with pytest.raises(SeveralCollectionsError, match="other.bad, docs, empty, halves") as error:
+        open_vectors(url)
+    assert error.value.names == ["other.bad", "docs", "halves"] and error.value.views == ["app.copied", "empty"]
 
 
 def test_nothing_can_be_written(url):

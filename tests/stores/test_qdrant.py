@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 from qdrant_client import QdrantClient
-from qdrant_client.models import Distance, PointStruct, SparseVector, SparseVectorParams, VectorParams
+from qdrant_client.models import Batch, Distance, PointStruct, SparseVector, SparseVectorParams, VectorParams
 
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.stores.vectors import open_vectors
@@ -140,6 +140,35 @@ def test_named_vectors(store):
         open_vectors(store, collection="named", trust=True)
     found = read_all(store, collection="named", column="vector.body", trust=True)
     assert np.allclose(found.vectors, VECTORS[:1]) and found.ids == ["5c56c793-69f3-4fbf-87e6-c4bf54c28c26"]
+
+
+def test_points_that_were_written_as_a_batch(tmp_path):
+    """The local client keeps the one vector of a batch's points under the name "", and none of them was read."""
+    client = QdrantClient(path=str(tmp_path))
+    plain, sparse = VectorParams(size=DIM, distance=Distance.DOT), {"words": SparseVectorParams()}
+    client.create_collection("docs", vectors_config=plain, sparse_vectors_config=sparse)
+    client.upsert("docs", Batch(ids=[1, 2], vectors=VECTORS[:2].tolist()))
+    client.upsert("docs", [PointStruct(id=3, vector=VECTORS[2].tolist())])
+    client.upsert(
+        "docs", [PointStruct(id=4, vector={"": VECTORS[3].tolist(), "words": SparseVector(indices=[1], values=[1.0])})]
+    )
+    client.close()
+    found = read_all(tmp_path, trust=True)
+    assert np.array_equal(found.vectors, VECTORS[:4]) and found.ids == ["1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize("name", ["text", "content"])
+def test_a_vector_with_the_name_of_another_column(tmp_path, name):
+    """A vector that is named for what it is of was taken for the texts themselves."""
+    client = QdrantClient(path=str(tmp_path))
+    client.create_collection("docs", vectors_config={name: VectorParams(size=DIM, distance=Distance.DOT)})
+    points = zip(VECTORS[:3].tolist(), TEXTS, strict=False)
+    client.upsert(
+        "docs", [PointStruct(id=i, vector={name: v}, payload={"chunk": t}) for i, (v, t) in enumerate(points)]
+    )
+    client.close()
+    found = read_all(tmp_path, text_column=True, trust=True)
+    assert np.array_equal(found.vectors, VECTORS[:3]) and found.texts == TEXTS[:3] and found.ids == ["0", "1", "2"]
 
 
 def test_a_server(server):

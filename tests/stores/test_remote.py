@@ -8,11 +8,13 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
+import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from modeling_embinv.errors_embinv import EmbInvError
+from modeling_embinv.stores.locations import locate
 from modeling_embinv.stores.vectors import open_vectors
 
 from .sources import IDS, TEXTS, VECTORS, read_all
@@ -101,6 +103,14 @@ def keys(monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+def test_an_option_of_a_database_keeps_its_spaces():
+    """libpq takes a plus sign as it stands, so an application's name or a search path with a space came out wrong."""
+    found = locate("postgresql://h/d?table=t&application_name=my%20app&options=-c%20search_path%3Da+b&column=v+w")
+    assert found.options == {"table": "t", "column": "v w"}
+    assert found.path == "postgresql://h/d?application_name=my%20app&options=-c%20search_path%3Da%2Bb"
+    assert psycopg.conninfo.conninfo_to_dict(found.path)["options"] == "-c search_path=a+b"
 
 
 def test_a_file_in_s3(server, keys):

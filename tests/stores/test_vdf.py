@@ -48,6 +48,33 @@ def test_the_results_may_lie_in_the_folder(store):
         list(batches)
 
 
+def test_several_entries_of_one_index(store):
+    """Of two entries with one name only the last was read, and the other one's rows were missing without a word."""
+    meta = json.loads((store / "VDF_META.json").read_text())
+    for part in meta["indexes"]["docs"]:
+        del part["namespace"]
+    (store / "VDF_META.json").write_text(json.dumps(meta))
+    assert read_all(store).ids == IDS + IDS[:3] and open_vectors(store).count() == ROWS + 3
+
+
+def test_an_index_that_holds_its_namespaces(store):
+    """The files of a namespace below its index's folder counted for both."""
+    rows = pa.table({"id": ["own"], "text": [""], "values": [VECTORS[0]]})
+    (store / "docs_a").rename(store / "docs_b" / "a")
+    pq.write_table(rows, store / "docs_b" / "1.parquet")
+    parts = [{"namespace": "a", "data_path": "docs_b/a"}, {"data_path": "docs_b"}]
+    (store / "VDF_META.json").write_text(json.dumps({"indexes": {"docs": parts}}))
+    assert read_all(store, collection="docs").ids == ["own"]
+    assert read_all(store, collection="docs/a").ids == IDS
+
+
+def test_an_entry_that_stands_twice(store):
+    """A description that names a folder twice made two rows of each."""
+    part = {"data_path": "docs_b"}
+    (store / "VDF_META.json").write_text(json.dumps({"indexes": {"docs": [part, part]}}))
+    assert read_all(store).ids == IDS[:3]
+
+
 def test_mistakes_are_one_line(store):
     """A description that names what is not there, or what is not its own."""
     with pytest.raises(EmbInvError, match="several collections; name one with --collection: docs/a, docs/b"):
