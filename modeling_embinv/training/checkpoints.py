@@ -147,8 +147,8 @@ def load_newest(accelerator: Accelerator, folder: Path) -> Path | None:
             accelerator.load_state(str(path))
         except Exception as error:
             raise OSError(
-                f"cannot resume from {path}: {one_line(error)}. Delete it to continue from the one before, or set "
-                "resume false."
+                f"cannot resume from {path}: {one_line(error)}. If it is of a run with other settings, choose another "
+                "output_dir; if it is damaged, delete it to continue from the one before."
             ) from error
         return path
     return None

@@ -52,15 +52,18 @@ def adopt_encoder(model: EmbInvForMaskedDiffusion, tokenizer: PreTrainedTokenize
 
 
 @torch.no_grad()
-def grow_prefix(model: EmbInvForMaskedDiffusion, count: int) -> None:
+def grow_prefix(model: EmbInvForMaskedDiffusion, count: int) -> bool:
     """Give a trained inverter `count` condition tokens, if it has fewer: the new ones stand before the old ones.
 
     The old ones and the text keep their position embeddings, so that nothing but attention to the new ones changes.
+
+    Returns:
+        Whether the table of positions has moved for it, from whose start a surrogate reads.
     """
     config = model.config
     added = count - config.num_condition_tokens
     if added <= 0:
-        return
+        return False
     old, config.num_condition_tokens = model.condition_tokens, count
     model.condition_tokens = ConditionTokens(config)
     model._init_weights(model.condition_tokens)
@@ -68,10 +71,12 @@ def grow_prefix(model: EmbInvForMaskedDiffusion, count: int) -> None:
         model.condition_tokens.weight[-len(old.weight) :] = old.weight
         model.condition_tokens.bias[-len(old.bias) :] = old.bias
     embeddings: Any = model.trunk.embeddings  # each kind of trunk has a class of its own
-    if hasattr(embeddings, "position_embeddings"):  # others turn their vectors by distances alone
-        weight, first = embeddings.position_embeddings.weight, embeddings.first_position
-        weight[first:] = weight[first:].roll(added, dims=0)
-        weight[first : first + added] = weight[first + added]
+    if not hasattr(embeddings, "position_embeddings"):  # they turn their vectors by distances alone
+        return False
+    weight, first = embeddings.position_embeddings.weight, embeddings.first_position
+    weight[first:] = weight[first:].roll(added, dims=0)
+    weight[first : first + added] = weight[first + added]
+    return True
 
 
 def set_corrector(model: EmbInvForMaskedDiffusion, share: float) -> None:

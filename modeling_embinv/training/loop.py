@@ -112,12 +112,12 @@ class Run:
                 self.stop_if_diverged()
             if logs:
                 self.log(grad_norm, limit, bar)
+            paused = time.perf_counter()
             if validates or is_last:
                 self.validate()
-                self.since = time.perf_counter()
             if saves or is_last:
                 save_checkpoint(accelerator, self.folder, progress.step, config.keep_checkpoints)
-                self.since = time.perf_counter()
+            self.since += time.perf_counter() - paused
         bar.close()
         return self.export("last")
 
@@ -130,6 +130,8 @@ class Run:
         loaded = load_newest(self.accelerator, self.folder)
         if loaded is None:
             return
+        if not (self.folder / "best").is_dir():  # copied from another folder, whose best model lies there
+            self.progress.best = float("inf")
         # a checkpoint holds those of the run that wrote it, too
         self.accelerator.step = self.progress.step * self.config.gradient_accumulation_steps
         factor = self.config.rates().factor(self.progress.step)

@@ -21,7 +21,7 @@ def build_data(
     """Training batches and the validation set: from prepared pairs, or spans that are embedded as training goes."""
     batches: Batches
     if config.pairs is not None:
-        _check_pairs(config.pairs, config.max_sequence_length, encoder)
+        _check_pairs(config.pairs, config.max_sequence_length, encoder, model.config.eos_token_id)
         batches = PairBatches(load_pairs(config.pairs, "train"), model.config.eos_token_id, config.seed)
         ids, embedding = held_out_pairs(config.pairs, config.max_sequence_length, config.validation_size)
     else:
@@ -54,8 +54,9 @@ def _chunks(config: TrainingConfig, encoder: Encoder, corpus: TokenizedCorpus, s
     return ChunkBatches(sampler, encoder, config.word_texts, Path(config.output_dir) / f"vectors-{name}")
 
 
-def _check_pairs(folder: str, length: int, encoder: Encoder) -> None:
+def _check_pairs(folder: str, length: int, encoder: Encoder, end_token_id: int) -> None:
     own = {f"encoder_{key}": getattr(encoder.config, key) for key in ("id", "revision", "prompt", "task")}
+    own |= {"embedding_dim": encoder.embedding_dim, "end_token_id": end_token_id}
     prepared = prepared_with(own, folder, "this run wants")["length"]
     if prepared < length:
         raise EmbInvError(f"{folder} was prepared with length {prepared}, this run wants {length}.")

@@ -102,7 +102,8 @@ def _outfit(model: EmbInvForMaskedDiffusion, config: TrainingConfig, encoder: En
     prefix = max(config.num_condition_tokens, model.config.num_condition_tokens)
     check_positions(model.trunk, prefix, config.max_sequence_length)
     model.config.max_sequence_length, model.config.canvas_lengths = config.max_sequence_length, config.canvas_lengths
-    grow_prefix(model, config.num_condition_tokens)
+    if grow_prefix(model, config.num_condition_tokens):
+        _drop_stale(model, True, False, [])
     own = model.config.correction_share if encoder.can_encode else 0.0
     set_corrector(model, own if config.correction_share is None else config.correction_share)
     forget_settings(model)

@@ -304,3 +304,13 @@ def test_accumulation_equals_one_large_batch(pairs, tmp_path, encoder, loss_weig
     assert losses == pytest.approx(whole_losses, rel=1e-4)
     for name, weight in whole.items():
         assert torch.allclose(weight, accumulated[name], atol=1e-5), name
+
+
+def test_a_run_that_goes_on_elsewhere_has_a_best(pairs, tmp_path):
+    """The best loss came along with the checkpoint and its model did not: the new folder might never get one."""
+    values = dict(eval_steps=2, save_steps=2)
+    train(settings(pairs, tmp_path / "first", max_steps=2, **values))
+    shutil.copytree(tmp_path / "first" / "step-000000002", tmp_path / "second" / "step-000000002")
+    # a run whose losses grow
+    train(settings(pairs, tmp_path / "second", max_steps=4, learning_rate=10.0, **values))
+    assert (tmp_path / "second" / "best" / "model.safetensors").is_file()

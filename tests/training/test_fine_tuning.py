@@ -119,6 +119,16 @@ def test_a_trunk_that_does_not_train_keeps_it(released, pairs, tmp_path, caplog)
     assert generation_config(out)["calibration"] == {"words": WORDS}
 
 
+def test_a_surrogate_whose_positions_moved_goes(released, pairs, tmp_path, caplog):
+    """New condition tokens move the trunk's position embeddings, which it reads: its vectors were others, unsaid."""
+    caplog.set_level(logging.WARNING)
+    still = dict(freeze_backbone=True, embedding_rate=0.0)
+    out = train(tuned(released, pairs, tmp_path, num_condition_tokens=2, **still))
+    assert not any(name.startswith("surrogate.") for name in weights(out))
+    assert any(name.startswith("word_head.") for name in weights(out))  # it reads no positions
+    assert "surrogate encoder" in lines_that_tell(caplog)[0]
+
+
 @pytest.mark.slow
 def test_two_processes_fine_tune_it(released, pairs, tmp_path):
     """Weights that take no part in the loss stop every distributed run ("parameters not used in producing loss")."""
@@ -177,6 +187,17 @@ def test_one_encoder_by_two_names(released, pairs, tmp_path, caplog):
     (other / "manifest.json").write_text(json.dumps(manifest | {"encoder_revision": "main"}))
     with pytest.raises(ValueError, match="was prepared with encoder_revision main, this run wants None"):
         train(tuned(released, other, tmp_path / "no", encoder=str(yaml)))
+
+
+@pytest.mark.parametrize("other", [{"end_token_id": 103}, {"embedding_dim": 768}], ids=str)
+def test_pairs_of_another_tokenizer_or_width_are_refused(released, pairs, tmp_path, other):
+    """Ids of another vocabulary trained without a word, and vectors of another width ended in PyTorch's error."""
+    folder = shutil.copytree(pairs, tmp_path / "pairs")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | other))
+    ((name, value),) = other.items()
+    with pytest.raises(ValueError, match=f"was prepared with {name} {value}, this run wants {manifest[name]}"):
+        train(tuned(released, folder, tmp_path / "no"))
 
 
 def test_settings_are_not_changed_by_a_run(released, pairs, tmp_path):
