@@ -264,8 +264,9 @@ class GapReader:
             raise EmbInvError(f"the choices of {tag or 'a mark'} must be a list of words, got {shown(words)}.")
         if self.tokenizer is None:
             raise EmbInvError("choices need the model's tokenizer: give it as tokenizer.")
-        ids = map(tuple, self._tokenize(list(words)))
-        alone = {word: one for word, one in zip(words, ids, strict=True) if one and word.strip()}
+        words = [word.strip() for word in words]
+        ids = map(tuple, self._tokenize(words))
+        alone = {word: one for word, one in zip(words, ids, strict=True) if one and word}
         if not alone:
             raise EmbInvError(f"the choices of {tag or 'a mark'} are all empty.")
         return alone

@@ -21,6 +21,7 @@ from .protections import BARE, Defence, defences, rotation
 from .retrieval import TOP, LabelledSet, Utility, at_recall, labelled_texts, nearest, utility
 from .sample import Sample, subset
 from .severity import SAME_TEXT
+from .words import content_words
 
 # rows that are attacked under each defence, and that utility is measured on
 ATTACKED, STORED, QUERIES = 50, 5000, 500
@@ -105,12 +106,13 @@ def compare(
 
     Args:
         attacker: who inverts the defended vectors; without the encoder nobody learns from pairs.
-        sample: rows with texts, of the store or planted.
+        sample: rows with texts, of the store or planted, of which `told_rows` are attacked.
         vectors: (N, D) of the store, for search, as `distinct` gives them.
         families: of `FAMILIES`.
         texts: that the attackers with pairs know, none of the sample's.
     """
-    part = sample.take(subset(len(sample.rows), ATTACKED, attacker.seed))
+    rows = told_rows(sample)
+    part = sample.take(rows[subset(len(rows), ATTACKED, attacker.seed)])
     tried, left_out = defences(families, vectors, attacker.seed)
     known, labelled = None, None
     if attacker.encode is None:
@@ -124,6 +126,11 @@ def compare(
     return DefenceReport(
         judged(results), len(part.rows), len(vectors), 0 if known is None else len(known), pairs, left_out
     )
+
+
+def told_rows(sample: Sample) -> np.ndarray:
+    """The places of the rows whose texts have words that can come back."""
+    return np.array([place for place, text in enumerate(sample.texts or []) if content_words(text)], int)
 
 
 def distinct(stored: Sample) -> np.ndarray:

@@ -17,7 +17,7 @@ from .attackers import TIERS
 from .canaries import plant
 from .context import Filled, fill_sample, without_marks
 from .control import foreign
-from .defences import DefenceReport, compare, distinct
+from .defences import DefenceReport, compare, distinct, told_rows
 from .fingerprint import Origin
 from .guesses import Guesses, rank_guesses
 from .kinds import KindFinder
@@ -136,9 +136,9 @@ def run(
     if "context" in plan.tiers and attacker.model.surrogate is not None:
         filled = fill_sample(attacker, sample, plan.template)
     defences = None
-    if searched is not None and measured.texts is not None:
-        own = set(map(text_key, measured.texts))
-        texts = [text for text in plan.train_texts if text_key(text) not in own] or public_texts(measured.texts)
+    if searched is not None and len(told_rows(measured)):
+        own = set(map(text_key, measured.texts or []))
+        texts = [text for text in plan.train_texts if text_key(text) not in own] or public_texts(measured.texts or [])
         defences = compare(attacker, measured, searched, plan.families, texts)
     return Outcome(origin, results, planted, guesses, filled, defences, alignment, named, libraries)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from modeling_embinv.audit.alignment import procrustes
-from modeling_embinv.audit.defences import DefenceResult, distinct, judged
+from modeling_embinv.audit.defences import DefenceResult, distinct, judged, told_rows
 from modeling_embinv.audit.figures import Figure
 from modeling_embinv.audit.protections import (
     FAMILIES,
@@ -23,6 +23,7 @@ from modeling_embinv.audit.sample import Sample
 from modeling_embinv.audit.summary import matched
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.vectors_embinv import unit_rows
+from tests.audit.conftest import sample_of
 
 WIDTH = 24
 
@@ -187,3 +188,9 @@ def test_copies_of_a_vector_are_searched_once():
     assert len(distinct(near)) == 60
     with pytest.raises(EmbInvError, match="more than 10 .* 10"):
         distinct(stored.take(np.arange(200)))
+
+
+def test_rows_without_words_are_not_attacked():
+    """Where most texts are empty, rows without a word were drawn, and the audit ended in a KeyError."""
+    assert told_rows(sample_of(["", "It is.", "My dog", ""])).tolist() == [2]
+    assert not len(told_rows(sample_of([])._replace(texts=None)))

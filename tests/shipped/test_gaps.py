@@ -210,3 +210,9 @@ def test_words_of_a_list_are_tried_whatever_they_change():
     assert pieces.are_canonical([(text, (able,))]) == [True]
     unable = PIECE_TOKENIZER("you unable , us", add_special_tokens=False)["input_ids"]
     assert text.judged_ids(PIECE_TOKENIZER, (able,)) == unable
+
+
+def test_spaces_around_a_word_of_a_list_are_not_filled_in():
+    """A word of a file of names that ends in a space left two of them in the text."""
+    (gap,) = reader(choices={"NAME": [" anna "]}).read("dear [NAME] , you", 0).gaps
+    assert list(gap.choices.values()) == ["anna"]
