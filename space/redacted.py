@@ -12,6 +12,7 @@ from inverter import Inverter
 from streaming import Clock, streamed
 from torch import Tensor
 
+from modeling_embinv.data.content_words import WORD as RUN
 from modeling_embinv.data.content_words import plain
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.filled_embinv import FilledText
@@ -141,7 +142,7 @@ class Attack:
 
 def _parts(text: str) -> Counter[str]:
     """Runs of letters and of digits, as the model writes them: 4,500 is "4, 500", José is "jose"."""
-    return Counter(re.findall(r"[^\W_]+", plain(text)))
+    return Counter(RUN.findall(plain(text)))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from .attackers import TIERS
 from .canaries import plant
 from .context import Filled, fill_sample, without_marks
 from .control import foreign
-from .defences import DefenceReport, compare, distinct, told_rows
+from .defences import DefenceReport, compare, distinct
 from .fingerprint import Origin
 from .guesses import Guesses, rank_guesses
 from .kinds import KindFinder
@@ -26,7 +26,7 @@ from .named_words import NamedWords, name_words
 from .nearest_rows import Batches
 from .sample import Sample
 from .tiers import TierResult, run_tier
-from .words import stop_share, text_key
+from .words import content_words, stop_share, text_key
 
 # rows below which figures say little about a store; planted texts where it holds none
 FEW, PLANTED = 50, 50
@@ -136,7 +136,7 @@ def run(
     if "context" in plan.tiers and attacker.model.surrogate is not None:
         filled = fill_sample(attacker, sample, plan.template)
     defences = None
-    if searched is not None and len(told_rows(measured)):
+    if searched is not None and any(map(content_words, measured.texts or [])):
         own = set(map(text_key, measured.texts or []))
         texts = [text for text in plan.train_texts if text_key(text) not in own] or public_texts(measured.texts or [])
         defences = compare(attacker, measured, searched, plan.families, texts)

@@ -48,7 +48,7 @@ def open_sqlite(location: Location) -> Table:
     stored = StoredDatabase(location, location.file)
     with using_store(location), closing(stored.connect()) as database:
         tables = _tables(database)
-    if any(map(_is_vec0, tables.values())):
+    if "vec0" in map(_module, tables.values()):
         stored.load_vec0(location)
     with using_store(location), closing(stored.connect()) as database:
         found = _look_at_all(database, tables, location.collection)
@@ -133,7 +133,7 @@ def _tables(database: Any) -> dict[str, str]:
     """Name → definition of the tables and views; not those in which virtual tables keep what they hold."""
     query = "SELECT name, sql FROM sqlite_master WHERE type IN ('table', 'view') AND sql IS NOT NULL ORDER BY rowid"
     found: dict[str, str] = dict(database.execute(query).fetchall())
-    modules = {name: using[1].lower() for name, sql in found.items() if (using := _MODULE.match(sql))}
+    modules = {name: module for name, sql in found.items() if (module := _module(sql))}
     inner = {
         name
         for name in found
@@ -158,9 +158,10 @@ def _views(tables: dict[str, str], names: list[str]) -> set[str]:
     return {name for name in names if shows_another(name)}
 
 
-def _is_vec0(definition: str) -> bool:
-    module = _MODULE.match(definition)
-    return module is not None and module[1].lower() == "vec0"
+def _module(definition: str) -> str | None:
+    """The module of a virtual table; None for others."""
+    using = _MODULE.match(definition)
+    return None if using is None else using[1].lower()
 
 
 def _look_at_all(database: Any, tables: dict[str, str], wanted: str | None) -> dict[str, _Found]:
@@ -182,7 +183,8 @@ def _look(database: Any, name: str, definition: str) -> _Found:
     columns = [row[1] for row in database.execute(f"PRAGMA table_xinfo({_quoted(name)})") if row[6] != 1]
     if not {"rowid", "id"} & set(columns) and _has_rowid(database, name):
         columns = ["rowid", *columns]
-    defined = {column.lower(): kind.lower() for column, kind in _VEC0.findall(definition) if _is_vec0(definition)}
+    typed = _VEC0.findall(definition) if _module(definition) == "vec0" else []
+    defined = {column.lower(): kind.lower() for column, kind in typed}
     kinds = {column: defined[column.lower()] for column in columns if column.lower() in defined}
     rows = database.execute(f"SELECT {_listed(columns)} FROM {_quoted(name)} LIMIT {_PEEK}").fetchall()
     vectors = [
