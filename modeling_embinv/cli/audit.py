@@ -192,9 +192,7 @@ def _retrain(options: argparse.Namespace, model: Any, encoder: "Encoder") -> Cal
             tuned = fine_tune(
                 options.model, model.config, encoder, texts, vectors, folder, options.train_steps, options.seed
             )
-        trained, _ = load_model(argparse.Namespace(**{**vars(options), "model": str(tuned)}))
-        trained.config.canvas_lengths = model.config.canvas_lengths  # the training has the longest canvas alone
-        return trained
+        return load_model(argparse.Namespace(**{**vars(options), "model": str(tuned)}))[0]
 
     return retrain
 

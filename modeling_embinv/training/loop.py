@@ -127,7 +127,7 @@ class Run:
             (scheduler.base_lrs, [group["weight_decay"] for group in optimizer.param_groups])
             for scheduler, optimizer in zip(self.schedulers, self.optimizers, strict=True)
         ]
-        loaded = load_newest(self.accelerator, self.folder)
+        loaded = load_newest(self.accelerator, self.folder, self.bare_model)
         if loaded is None:
             return
         if not (self.folder / "best").is_dir():  # copied from another folder, whose best model lies there

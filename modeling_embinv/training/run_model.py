@@ -101,7 +101,9 @@ def _outfit(model: EmbInvForMaskedDiffusion, config: TrainingConfig, encoder: En
     """Give a trained inverter what these settings ask for beyond its own, and take what they let go."""
     prefix = max(config.num_condition_tokens, model.config.num_condition_tokens)
     check_positions(model.trunk, prefix, config.max_sequence_length)
-    model.config.max_sequence_length, model.config.canvas_lengths = config.max_sequence_length, config.canvas_lengths
+    longest, own = config.max_sequence_length, model.config.canvas_lengths
+    kept = own and [*(length for length in own if length < longest), longest]
+    model.config.max_sequence_length, model.config.canvas_lengths = longest, config.canvas_lengths or kept
     if grow_prefix(model, config.num_condition_tokens):
         _drop_stale(model, True, False, [])
     own = model.config.correction_share if encoder.can_encode else 0.0

@@ -329,6 +329,22 @@ def test_a_part_leaves_the_canvas(released, pairs, tmp_path, flags):
 
 
 @pytest.mark.parametrize(
+    "flags, kept",
+    [
+        ({}, [8, 16]),
+        ({"max_sequence_length": 12}, [8, 12]),
+        ({"canvas_lengths": [6, 16]}, [6, 16]),
+    ],
+    ids=str,
+)
+def test_fine_tuning_keeps_the_canvases(released, pairs, tmp_path, flags, kept):
+    """A fine-tuned model had the longest canvas alone, and was slower with short texts than the one it came from."""
+    usual = dict(canvas_lengths=None, max_steps=1)
+    model, _ = load_inverter(train(tuned(released, pairs, tmp_path, **usual | flags)))
+    assert model.config.canvas_lengths == kept
+
+
+@pytest.mark.parametrize(
     "flags, message",
     [
         ({"num_condition_tokens": 30}, "16 and 30 positions before the text .* the trunk's 40"),

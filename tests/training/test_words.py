@@ -103,6 +103,16 @@ def test_another_number_of_texts_has_vectors_of_its_own(start, pairs, chunks, tm
     assert kept == [8, 16]
 
 
+def test_another_inverter_in_the_same_folder_is_refused(start, pairs, tmp_path):
+    """The checkpoint's old inverter took the place of the new `init_from`, without a word."""
+    out = tmp_path / "out"
+    before = weights(train(settings(pairs, out, max_steps=1, **of_words(start))))
+    other = train(settings(pairs, tmp_path / "other", max_steps=1, seed=2))
+    with pytest.raises(ValueError, match="step-000000001 has other frozen weights.* another output_dir"):
+        train(settings(pairs, out, max_steps=2, **of_words(other)))
+    assert all(torch.equal(weight, before[name]) for name, weight in weights(out / "last").items())
+
+
 def test_it_needs_a_trained_inverter(pairs, tmp_path):
     """From an untrained trunk it would write a checkpoint that cannot invert, and look like one that can."""
     for flags in ({}, {"init_from": "x", "backbone_config": None, "surrogate_rank": 4}):
