@@ -1,6 +1,5 @@
 """An audit from its sample to its report."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -162,8 +161,8 @@ def open_work(folder: Path, sample: Sample, identity: dict[str, Any]) -> tuple[b
     Returns:
         Whether an earlier run of the same audit left something there; and if it was another audit, what differs.
     """
-    texts = None if sample.texts is None else hashlib.blake2b(repr(sample.texts).encode(), digest_size=8).hexdigest()
-    now = {"source": sample.digest, "rows": sample.row_keys(), "texts": texts, "settings": SEARCH, **identity}
+    rows = {"source": sample.digest, "rows": sample.row_keys(), "texts": sample.texts_digest}
+    now = {**rows, "settings": SEARCH, **identity}
     now = json.loads(json.dumps(now))  # tuples become lists, as they were read
     record = folder / "audit.json"
     try:

@@ -41,6 +41,11 @@ class Sample(NamedTuple):
     digest: str
     collections: list[str] | None = None
 
+    @property
+    def texts_digest(self) -> str | None:
+        """Of the texts of these rows; None where the store has none."""
+        return None if self.texts is None else hashlib.blake2b(repr(self.texts).encode(), digest_size=8).hexdigest()
+
     def row_keys(self) -> list[tuple[str | None, int]]:
         """(collection, number in it) of each row, which no other row of the store has."""
         names: Sequence[str | None] = self.collections or [None] * len(self.rows)

@@ -52,6 +52,7 @@ def _audit(options: argparse.Namespace) -> int:
     from ..audit.defences import STORED
     from ..audit.report import utc_now
     from ..audit.store import open_parts
+    from ..data.parts import locked
     from ..inversion.progress import stage
 
     date, sizes = utc_now(), [options.limit, STORED][: 2 if plan.families else 1]
@@ -66,9 +67,8 @@ def _audit(options: argparse.Namespace) -> int:
     target = target._replace(plan=replace(target.plan, pairs=known_rows(options)))
     options.model = target.match.origin.model
     work = Path(options.out) / WORK
-    with on_interrupt(
-        lambda: f"What is done lies in {work}; run the same command to resume." if work.exists() else ""
-    ):
+    kept = f"What is done lies in {work}; run the same command to resume."
+    with locked(Path(options.out)), on_interrupt(lambda: kept if work.exists() else ""):
         report = _report(options, target, sizes, limits, date)
     return _end(report)
 
@@ -114,16 +114,20 @@ def _report(
     from ..audit.files import write_report
     from ..audit.report import Report
     from ..audit.run import finder_or_note, run, sample_notes, step_notes
+    from ..data.encoder_config import full_id
 
     for flag in ("candidates", "pairs"):
         if getattr(options, flag) and encode is None:
             raise EmbInvError(f"--{flag} needs the encoder, which is not at hand: see --encoder.")
     work = Path(options.out) / WORK
+    own: Any = model.generation_config
     identity = {
         "model": options.model, "checksums": model.config.checksums, "seed": options.seed, "int8": options.int8,
+        "generation_config": own.changed(),
         "encoder_rows": plan.encoder_rows, "template": plan.template,
-        "pairs": None if plan.pairs is None else plan.pairs.digest, "train_texts": plan.train_texts,
-        "train_steps": options.train_steps, "--encoder": options.encoder,
+        "pairs": None if plan.pairs is None else [plan.pairs.digest, plan.pairs.texts_digest],
+        "train_texts": plan.train_texts, "train_steps": options.train_steps,
+        "--encoder": options.encoder and full_id(options.encoder),
         **{f"--{name.replace('_', '-')}": [getattr(part, name) for part in found.parts] for name in COLUMNS},
     }  # fmt: skip
     _open_work(work, sample, identity)

@@ -84,12 +84,14 @@ def packaged_yaml(name: str | Path) -> Path | None:
 
 
 def full_id(name: str) -> str:
-    """An encoder's id with its organisation: sentence-transformers' own models go by their bare names, too."""
-    return name if "/" in name or Path(name).exists() else f"sentence-transformers/{name}"
+    """An encoder's one name: a folder's whole path, or an id with its organisation, which may be left out of some."""
+    if Path(name).exists():
+        return str(Path(name).resolve())
+    return name if "/" in name else f"sentence-transformers/{name}"
 
 
 def same_setting(name: str, left: Any, right: Any) -> bool:
-    """Whether two values of a setting are equal, where `encoder_id` may be with or without its organisation."""
+    """Whether two values of a setting are equal, where `encoder_id` may be any name of the encoder, see `full_id`."""
     if name == "encoder_id" and isinstance(left, str) and isinstance(right, str):
         return full_id(left) == full_id(right)
     return bool(left == right)

@@ -3,11 +3,40 @@
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from ..errors_embinv import EmbInvError
+
+# held by the run that writes to a folder
+LOCK = ".lock"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other runs from writing to `folder`, which is made; a run that was killed keeps nobody.
+
+    Raises:
+        EmbInvError: another run writes there.
+        OSError: the folder cannot be made or written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise EmbInvError(
+            f"{folder}: another run is writing there. Wait for its end, or choose another output."
+        ) from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # Windows removes no open file; a free lock that lies there stops nobody
+            (folder / LOCK).unlink(missing_ok=True)
+        lock.release()
 
 
 def _are_equal(_: str, left: Any, right: Any) -> bool:

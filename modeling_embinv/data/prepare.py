@@ -16,7 +16,7 @@ from .canvas import canvas_of_rows
 from .encoder_config import same_setting
 from .encoders import Encoder
 from .pairs import FORMAT_VERSION, MANIFEST, read_manifest, stored_ids, write_shard
-from .parts import PartFolder
+from .parts import LOCK, PartFolder, locked
 from .sources import SPLITS, Document, split_of
 from .tokens import tokenize
 
@@ -72,19 +72,20 @@ def prepare(
         "spans_per_document": spans_per_document,
     }
     _check_arguments(encoder, **arguments)
-    writer = _PairWriter(Path(out_dir), encoder, arguments)
-    documents = (Document(*document) for document in documents)
-    writer.check_same(documents)
-    if not writer.manifest["complete"]:
-        writer.recall_rows()
-        # A chunk never crosses a shard: a resumed run then forms the same batches, and so the same roundings.
-        chunk_size = min(BATCHES_PER_CHUNK * batch_size, shard_size)
-        done, hidden = writer.manifest["documents"], None if show_progress else True
-        with tqdm(unit=" documents", initial=done, disable=hidden) as bar:
-            while chunk := list(islice(documents, chunk_size)):
-                writer.add(chunk)
-                bar.update(len(chunk))
-        writer.finish()
+    with locked(Path(out_dir)):
+        writer = _PairWriter(Path(out_dir), encoder, arguments)
+        documents = (Document(*document) for document in documents)
+        writer.check_same(documents)
+        if not writer.manifest["complete"]:
+            writer.recall_rows()
+            # A chunk never crosses a shard: a resumed run then forms the same batches, and so the same roundings.
+            chunk_size = min(BATCHES_PER_CHUNK * batch_size, shard_size)
+            done, hidden = writer.manifest["documents"], None if show_progress else True
+            with tqdm(unit=" documents", initial=done, disable=hidden) as bar:
+                while chunk := list(islice(documents, chunk_size)):
+                    writer.add(chunk)
+                    bar.update(len(chunk))
+            writer.finish()
     return writer.manifest
 
 
@@ -139,7 +140,7 @@ class _PairWriter:
             manifest = read_manifest(folder)
             if self.folder.check_run(manifest, self.settings, has_parts=manifest["documents"] > 0):
                 return manifest
-        elif any(not path.name.startswith(f"{MANIFEST}.") for path in folder.glob("*")):  # a kill leaves these
+        elif any(not path.name.startswith((f"{MANIFEST}.", LOCK)) for path in folder.glob("*")):  # a kill leaves these
             raise EmbInvError(f"{folder} holds other files and no {MANIFEST}; choose a new folder")
         manifest = self.settings | {
             "complete": False,

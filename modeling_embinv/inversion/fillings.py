@@ -210,10 +210,14 @@ class _FillJob(FileJob):
                 yield {field: found[field] for field in self.schema.names}
 
     def identity(self) -> dict[str, Any]:
-        """With the redaction."""
+        """With the redaction, and the model's own settings that `fill` goes by."""
+        own: Any = self.model.generation_config
         return {
             **super().identity(),
             "text_column": self.source.text_column,
             "longest": self.longest,
             **self.redaction.identity(),
+            "suppress_tokens": own.suppress_tokens,
+            "stop_cosine": own.search.stop_cosine,
+            "calibration": own.calibration,
         }

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from ..data.parts import locked
 from ..data.vector_checks import sample_warnings
 from ..errors_embinv import EmbInvError
 from ..int8_embinv import Int8Linear
@@ -122,12 +123,21 @@ class FileJob(ABC):
         if str(out.resolve()) == self.source.identity:
             raise EmbInvError(f"{out}: the texts would replace the vectors; give another output.")
         state, folder = process_state(), ResultParts(out, unchanged)
-        finished, total = folder.finished(), self.source.count()
+        if not state.is_main_process:
+            return self._to_parts(folder, show=False)
+        with locked(folder.parts.folder):
+            done = self._to_parts(folder, show_progress)
+        folder.remove()
+        return done
+
+    def _to_parts(self, folder: ResultParts, show: bool) -> tuple[int, int]:
+        """This process' share of `to_file`; the main one joins the parts of all."""
+        state, finished, total = process_state(), folder.finished(), self.source.count()
         if state.is_main_process:
             folder.open(self.identity())
         state.wait_for_everyone()
         names, count, resumed = [], 0, 0
-        with VectorBar(total, show_progress and state.is_main_process) as self.bar:
+        with VectorBar(total, show) as self.bar:
             for index, (first_row, part) in enumerate(self.parts()):
                 names.append(_part_name(first_row, part))
                 if names[-1] in finished:

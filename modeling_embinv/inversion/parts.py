@@ -3,7 +3,8 @@
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.json
 import pyarrow.parquet as pq
 
+from ..data.files import one_line
 from ..data.parts import PartFolder
 from ..errors_embinv import EmbInvError
 
@@ -67,10 +69,13 @@ class ResultParts:
             run: JSON values that identify the run.
 
         Raises:
-            EmbInvError: naming what differs.
+            EmbInvError: naming what differs, or a record that is damaged.
         """
         record, now = self.parts.record, json.loads(json.dumps(run))
-        before = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+        before = {}
+        if record.exists():
+            with _whole(record, "delete its folder to start over"):
+                before = json.loads(record.read_text(encoding="utf-8"))
         self.parts.check_run(before, now, has_parts=bool(self.finished()))
         self.parts.note(now)
 
@@ -84,15 +89,19 @@ class ResultParts:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
     def verdicts(self, names: list[str]) -> Counter[str]:
-        """How many rows of the named parts have which verdict; rows without one do not count."""
+        """How many rows of the named parts have which verdict; rows without one do not count.
+
+        Raises:
+            EmbInvError: naming a part that is damaged.
+        """
         counts: Counter[str] = Counter()
-        for name in names:
-            with (self.parts.folder / name).open(encoding="utf-8") as lines:
+        for path in (self.parts.folder / name for name in names):
+            with _whole(path, "delete it and run again"), path.open(encoding="utf-8") as lines:
                 counts.update(verdict for line in lines if (verdict := json.loads(line).get("verdict")))
         return counts
 
     def merge(self, names: list[str], schema: pa.Schema) -> None:
-        """Joins the named parts, in this order, to the output in one step, and removes the folder."""
+        """Joins the named parts, in this order, to the output in one step."""
         folder = self.parts.folder
         merged, parts = folder / "merged", [folder / name for name in names]
         if self.out.suffix == ".parquet":
@@ -100,7 +109,19 @@ class ResultParts:
         else:
             _join(parts, merged)
         merged.replace(self.out)
-        shutil.rmtree(folder)
+
+    def remove(self) -> None:
+        """Removes the folder."""
+        shutil.rmtree(self.parts.folder)
+
+
+@contextmanager
+def _whole(path: Path, advice: str) -> Iterator[None]:
+    """Says which file is damaged and what to do about it, where what is inside cannot read it."""
+    try:
+        yield
+    except ValueError as error:
+        raise EmbInvError(f"{path} is damaged ({one_line(error)}): {advice}.") from error
 
 
 def _join(parts: list[Path], target: Path) -> None:

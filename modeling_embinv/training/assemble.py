@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import traceback
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from torch import Tensor
 from ..data.encoder_config import EncoderConfig
 from ..data.encoders import load_encoder
 from ..data.files import one_line
+from ..data.parts import locked
 from ..errors_embinv import EmbInvError
 from ..fingerprint_embinv import Fingerprint
 from ..runtime import prepare_process
 from ..vocabulary_embinv import WordVocabulary
 from .bag_of_words import warm_up_on_words
-from .checkpoints import checkpoints, remove_unfinished, step_of
+from .checkpoints import checkpoints, in_all, remove_unfinished, step_of
 from .config import TrainingConfig
 from .distillation import Distillation, start_from_table
 from .loop import Run
@@ -68,10 +70,14 @@ def _accelerator(config: TrainingConfig, lines: JSONLinesTracker) -> Accelerator
 
 
 def _in_group(config: TrainingConfig, accelerator: Accelerator, lines: JSONLinesTracker) -> Path:
-    """The run of `train`, which leaves its group of processes cleanly."""
-    accelerator.init_trackers("embinv", config=_plain(config) | {"mixed_precision": accelerator.mixed_precision})
+    """The run of `train`, alone in its folder, which leaves its group of processes cleanly."""
     try:
-        return _run(config, accelerator, lines)
+        with ExitStack() as held:
+            folder, is_main = Path(config.output_dir), accelerator.is_main_process
+            in_all(accelerator, lambda: held.enter_context(locked(folder)) if is_main else None)
+            settings = _plain(config) | {"mixed_precision": accelerator.mixed_precision}
+            accelerator.init_trackers("embinv", config=settings)
+            return _run(config, accelerator, lines)
     except BaseException as error:
         if accelerator.num_processes > 1:
             traceback.clear_frames(error.__traceback__)  # they hold the wrapped model

@@ -101,8 +101,8 @@ def _outfit(model: EmbInvForMaskedDiffusion, config: TrainingConfig, encoder: En
     """Give a trained inverter what these settings ask for beyond its own, and take what they let go."""
     prefix = max(config.num_condition_tokens, model.config.num_condition_tokens)
     check_positions(model.trunk, prefix, config.max_sequence_length)
-    longest, own = config.max_sequence_length, model.config.canvas_lengths
-    kept = own and [*(length for length in own if length < longest), longest]
+    longest, canvases = config.max_sequence_length, model.config.canvas_lengths
+    kept = canvases and [*(length for length in canvases if length < longest), longest]
     model.config.max_sequence_length, model.config.canvas_lengths = longest, config.canvas_lengths or kept
     if grow_prefix(model, config.num_condition_tokens):
         _drop_stale(model, True, False, [])

@@ -10,6 +10,7 @@ from modeling_embinv.audit.public import public_sentences
 from modeling_embinv.audit.report import FEWEST, SENSITIVE
 from modeling_embinv.audit.run import open_work
 from modeling_embinv.audit.sample import draw, draw_each, subset
+from modeling_embinv.data.parts import locked
 from modeling_embinv.stores.vectors import open_vectors
 from tests.audit.conftest import TEXTS, run, write
 
@@ -244,6 +245,45 @@ def test_a_resumed_audit_notices_other_columns(capsys, model, vectors, tmp_path,
     assert open_work(tmp_path / "w", sample, {"--column": ["a"]}) == (False, [])
     assert open_work(tmp_path / "w", sample, {"--column": ["a"]}) == (True, [])
     assert open_work(tmp_path / "w", sample, {"--column": ["b"]}) == (False, ["--column"])
+
+
+def test_a_resumed_audit_notices_other_texts_of_known_rows(capsys, model, encoder, vectors, tmp_path, monkeypatch):
+    """The map that was fitted with the old texts of --pairs stood in the report of the new ones."""
+    import modeling_embinv.audit.run as steps
+
+    known = public_sentences()[:60]
+    source, file = write(tmp_path / "dump.parquet", vectors), tmp_path / "pairs.parquet"
+    pairs = write(file, encoder.encode(known).numpy(), text=known)
+    arguments = (
+        source,
+        "--model",
+        model,
+        "--limit",
+        1,
+        "--encoder-limit",
+        1,
+        "--out",
+        tmp_path / "r",
+        "--pairs",
+        pairs,
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(steps, "Outcome", interrupt)
+        assert run(capsys, *arguments)[0] == 130
+    write(file, encoder.encode(known).numpy(), text=known[::-1])
+    code, _, err = run(capsys, *arguments)
+    assert code == 0 and "another audit (pairs differ)" in err
+
+
+def test_a_second_audit_is_refused_while_the_first_runs(capsys, model, store, tmp_path):
+    """An audit of another store with the same --out deleted the work of the first."""
+    out = tmp_path / "r"
+    with locked(out):
+        code, _, err = run(capsys, store, "--model", model, "--limit", 2, "--no-encoder", "--out", out)
+    assert code == 2 and err.splitlines()[-1].endswith(
+        "r: another run is writing there. Wait for its end, or choose another output."
+    )
+    assert not list(out.iterdir())
 
 
 @pytest.mark.parametrize(

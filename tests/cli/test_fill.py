@@ -223,6 +223,29 @@ def test_an_interrupted_run_goes_on(capsys, monkeypatch, vectors, tmp_path):
     assert [row["row"] for row in rows_of(out)] == [0, 1, 2] and not out.with_name("out.jsonl.parts").exists()
 
 
+@pytest.mark.parametrize(
+    "change", [{"suppress_tokens": [2000]}, {"stop_cosine": 0.5}, {"calibration": {"fill_surrogate": {"bias": 1.0}}}]
+)
+def test_settings_of_the_model_are_the_runs(capsys, monkeypatch, vectors, tmp_path, change):
+    """`embinv calibrate` between a kill and its resume: probabilities of two calibrations in one file."""
+    source, out = write(tmp_path / "redacted.jsonl", REDACTED, vectors.tolist()), tmp_path / "out.jsonl"
+    monkeypatch.setattr(fillings, "fill_file", _of_small_parts(fillings.fill_file))
+    arguments = (source, "--text-column", "redacted", "--out", out, *QUICK)
+    with monkeypatch.context() as patch:
+        _count_fills(patch, [], most=1)
+        assert run(capsys, *arguments)[0] == 130
+    load = fill.load_model
+
+    def changed(*arguments):
+        model, tokenizer = load(*arguments)
+        model.generation_config = model.generation_config.with_changes(**change)
+        return model, tokenizer
+
+    monkeypatch.setattr(fill, "load_model", changed)
+    code, _, err = run(capsys, *arguments)
+    assert code == 2 and f"was begun with other arguments: {next(iter(change))} was" in err
+
+
 def _of_small_parts(fill_file):
     return lambda *arguments, **options: fill_file(*arguments, part_rows=1, **options)
 

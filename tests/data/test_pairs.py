@@ -293,6 +293,22 @@ def test_kill_while_a_shard_is_written(tmp_path, encoder, monkeypatch):
     assert shard_bytes(tmp_path / "parts") == shard_bytes(tmp_path / "whole")
 
 
+def test_a_second_run_is_refused_while_the_first_writes(tmp_path, encoder):
+    """Two runs of one command wrote the same shards, each over the other's."""
+    arguments = {"encoder": encoder, "length": 16, "batch_size": 8, "shard_size": 20}
+    whole = prepare(DOCUMENTS[:60], out_dir=tmp_path / "whole", **arguments)
+
+    def documents():
+        yield from DOCUMENTS[:50]
+        with pytest.raises(EmbInvError, match="another run is writing there"):
+            prepare(DOCUMENTS[:60], out_dir=tmp_path / "twice", **arguments)
+        yield from DOCUMENTS[50:60]
+
+    assert prepare(documents(), out_dir=tmp_path / "twice", **arguments) == whole
+    names = [sorted(path.name for path in (tmp_path / folder).rglob("*")) for folder in ("whole", "twice")]
+    assert names[0] == names[1]
+
+
 def test_other_arguments_or_documents_are_an_error(tmp_path, encoder):
     """Catches one folder that silently mixes two canvas lengths, two encoders or two corpora."""
     arguments = {"length": 16, "batch_size": 8, "shard_size": 20}

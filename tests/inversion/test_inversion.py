@@ -30,6 +30,7 @@ from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.hypotheses_embinv import SearchRound
 from modeling_embinv.inversion.dumps import invert_file
 from modeling_embinv.inversion.judges import judge_identity, unchanged
+from modeling_embinv.inversion.parts import ResultParts
 from modeling_embinv.inversion.progress import VectorBar
 from modeling_embinv.inversion.rates import speed
 from modeling_embinv.inversion.rows import Inversion, invert_vectors
@@ -226,6 +227,45 @@ def test_a_full_disk_keeps_the_old_output(inverter, source, tmp_path, monkeypatc
         kill_after(patch, 4, OSError(errno.ENOSPC, "No space left on device"))
         invert(inverter, source, out)
     assert out.read_text() == "precious\n"
+
+
+def test_a_second_run_is_refused_while_the_first_writes(inverter, source, expected, tmp_path, monkeypatch):
+    """Two runs of one command wrote to the same part, which was damaged: no later run could go on."""
+    out, write, refused = tmp_path / "out.jsonl", ResultParts.write, []
+
+    def again(self, name, rows):
+        if not refused:
+            with pytest.raises(EmbInvError, match=r"out.jsonl.parts: another run is writing there") as error:
+                invert(inverter, source, out)
+            refused.append(error)
+        write(self, name, rows)
+
+    monkeypatch.setattr(ResultParts, "write", again)
+    invert(inverter, source, out)
+    assert refused and out.read_bytes() == expected
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+
+
+@pytest.mark.parametrize("damage", [b'{"row": 0, "te', b"\xff\x01"], ids=["torn", "bytes"])
+def test_what_cannot_be_read_of_a_run_is_named(inverter, source, tmp_path, monkeypatch, damage):
+    """A damaged part or record was a traceback at every later call, which named no file."""
+    out = tmp_path / "out.jsonl"
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, 3)
+        invert(inverter, source, out)
+    parts = tmp_path / "out.jsonl.parts"
+    part, record = min(parts.glob("0*.jsonl")), parts / "run.json"
+    whole = record.read_bytes()
+    record.write_bytes(damage)
+    with pytest.raises(EmbInvError, match=r"run\.json is damaged .*: delete its folder"):
+        invert(inverter, source, out)
+    record.write_bytes(whole)
+    part.write_bytes(damage)
+    with pytest.raises(EmbInvError, match=rf"{part.name} is damaged .*: delete it and run again"):
+        invert(inverter, source, out)
+    part.unlink()
+    invert(inverter, source, out)
+    assert len(rows_of(out)) == ROWS
 
 
 def test_a_torn_part_is_made_again(inverter, source, expected, tmp_path, monkeypatch):

@@ -17,6 +17,8 @@ from safetensors.torch import load_file
 from modeling_embinv.data import folders
 from modeling_embinv.data.files import write_json
 from modeling_embinv.data.noise import NoisedBatch
+from modeling_embinv.data.parts import LOCK, locked
+from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.training.assemble import train
 from modeling_embinv.training.backbone import new_inverter, prepare_tokenizer
 from modeling_embinv.training.checkpoints import checkpoints, export, remove_unfinished, save_checkpoint
@@ -51,6 +53,24 @@ def test_a_full_disk_costs_no_more_than_the_step(pairs, tmp_path, file_limit, ev
     train(settings(pairs, out, **flags))
     assert all(torch.equal(weight, weights(out / "last")[name]) for name, weight in weights(whole).items())
     assert [line["step"] for line in log(out)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_second_run_is_refused_while_the_first_trains(pairs, tmp_path, monkeypatch):
+    """Two runs of one command wrote each other's checkpoints and one log."""
+    config, update, refused = settings(pairs, tmp_path / "out", max_steps=2), Run.update, []
+
+    def again(self, step, kind="masked"):
+        if not refused:
+            with pytest.raises(EmbInvError, match="out: another run is writing there") as error:
+                locked(tmp_path / "out").__enter__()
+            refused.append(error)
+        return update(self, step, kind)
+
+    monkeypatch.setattr(Run, "update", again)
+    train(config)
+    assert refused and not (tmp_path / "out" / LOCK).exists()
+    with locked(tmp_path / "out"), pytest.raises(OSError, match="out: another run is writing there"):
+        train(config)
 
 
 def exit_at(count: int, folder: Path):
