@@ -12,7 +12,7 @@ from rich.console import Console
 from transformers import PreTrainedTokenizerBase
 
 from ..errors_embinv import EmbInvError
-from ..filling_embinv import check_reach
+from ..filling_embinv import check_judged
 from ..gap_marks_embinv import MARKS, GapReader
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..settings_embinv import FillSettings
@@ -189,7 +189,7 @@ class _FillJob(FileJob):
         """Raises EmbInvError for a text without gaps, one of gaps alone, and one that is too long."""
         redacted = self.gap_reader.read(text, row)
         if self.feedback == "surrogate":
-            check_reach(redacted, row, self.model.config.longest_judged)
+            check_judged(redacted, row, self.model.config)
         elif self.longest is not None and redacted.num_tokens_at_least > self.longest:
             raise EmbInvError(
                 f"text {row} has at least {redacted.num_tokens_at_least} tokens; the encoder reads {self.longest}."

@@ -670,6 +670,16 @@ def test_the_scout_is_given_no_text_that_it_cannot_judge():
     assert filled.text.startswith("dear anna dear") and filled.cosine > 0.9
 
 
+def test_the_surrogate_judges_no_text_with_an_end_inside():
+    """It judged what stood before a written [SEP], and with it a gap behind, as if that were the text."""
+    model, row = with_surrogate(), [7, END, 12, MASK, 9]
+    target = vector_of([7, END, 12, 30, 9])
+    with pytest.raises(EmbInvError, match="text 0 holds the tokenizer's end token.*: give the encoder"):
+        model.fill(target, [row], feedback="surrogate")
+    output = model.fill(target, [row], feedback=encode_ids)
+    assert output.texts[0].ids == (7, END, 12, 30, 9) and output.num_surrogate_calls == 0
+
+
 def test_entries_of_a_list_that_do_not_fit_are_left_out():
     """The last entry was judged first, however long: IndexError. Entries that nobody tried must be told."""
     model, encode, redacted, target = long_case()

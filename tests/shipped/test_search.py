@@ -393,7 +393,7 @@ def test_the_loop_refuses_what_it_cannot_do():
     for feedback, on_round in ((None, None), (bag_of_tokens([]), print)):
         with pytest.raises(ValueError, match="candidates for draft_ids need feedback and have no rounds"):
             model.generate(vectors, num_candidates=2, draft_ids=OPEN[:1], feedback=feedback, on_round=on_round)
-    with pytest.raises(ValueError, match="text 0 is nothing but gaps"):
+    with pytest.raises(ValueError, match="text 0 is nothing but gaps; generate recovers it, without draft_ids"):
         model.generate(vectors, num_candidates=2, draft_ids=torch.full((1, 12), MASK), feedback=bag_of_tokens([]))
     for name, value in (("num_candidates", 0), ("num_corrections", -1), ("candidate_temperature", 0.0)):
         with pytest.raises(ValueError, match=name):
