@@ -127,7 +127,7 @@ class FillingMixin:
         redacted = [reader.read(text, row) for row, text in zip(rows, given, strict=True)]
         if isinstance(feedback, str):
             for row, text in zip(rows, redacted, strict=True):
-                check_reach(text, row, reach)
+                check_judged(text, row, self.config)
                 _warn_of_long_choices(text, row, reach)
         # put together once: without merged weights each call of `embedder` multiplies all its matrices
         embed = self.embedder() if isinstance(feedback, str) or self.surrogate is not None else None
@@ -143,10 +143,11 @@ class FillingMixin:
 
         searches = [begun(text, vector, judge.kind) for text, vector in zip(redacted, vectors, strict=True)]
         for one in searches:
+            can_scout = scout is not None and not one.text.holds(self.config.eos_token_id)
             # it chooses among all that the encoder may be given; its own search is of texts that fit
-            one.has_scout = scout is not None and one.text.num_tokens_at_most <= reach
+            one.has_scout = can_scout and one.text.num_tokens_at_most <= reach
             # of longer texts its cosine says too little for the seconds that its own search takes
-            if scout is not None and one.text.num_tokens_at_least <= min(reach, LONGEST * canvas):
+            if can_scout and one.text.num_tokens_at_least <= min(reach, LONGEST * canvas):
                 one.rehearsal = begun(one.text, one.target, "surrogate")
         finishes = {kind: self._finisher(tokenizer, kind) for kind in NATS}
 
@@ -267,12 +268,16 @@ class FillingMixin:
         return Finish(tokenizer, judge, calibration.probability_of, self.config.max_sequence_length - 1)
 
 
-def check_reach(text: RedactedText, row: int, most: int) -> None:
-    """Raises EmbInvError for a text of more tokens than the surrogate judges, `most`; the line names the `row`."""
-    if text.num_tokens_at_least > most:
+def check_judged(text: RedactedText, row: int, config: Any) -> None:
+    """Raises EmbInvError for a text that the surrogate of a model of `config` cannot judge; the line names the `row`."""
+    if text.num_tokens_at_least > config.longest_judged:
         raise EmbInvError(
-            f"text {row} has at least {text.num_tokens_at_least} tokens; the surrogate judges {most} at most: "
-            "give the encoder as feedback."
+            f"text {row} has at least {text.num_tokens_at_least} tokens; the surrogate judges {config.longest_judged} "
+            "at most: give the encoder as feedback."
+        )
+    if text.holds(config.eos_token_id):
+        raise EmbInvError(
+            f"text {row} holds the tokenizer's end token, where the surrogate stops: give the encoder as feedback."
         )
 
 

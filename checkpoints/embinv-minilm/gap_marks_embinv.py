@@ -106,7 +106,7 @@ class GapReader:
             marks = f" by the marks {', '.join(self.marks)}" if isinstance(text, str) else " by [MASK]"
             raise EmbInvError(f"text {row} has no gap: nothing in it is hidden{marks}.")
         if not any(redacted.pieces):
-            raise EmbInvError(f"text {row} is nothing but gaps; generate recovers a text of which nothing is known.")
+            raise EmbInvError(f"text {row} is nothing but gaps; generate recovers it, without draft_ids.")
         return redacted
 
     def choices_for(self, texts: Sequence[str | Sequence[int]]) -> dict[str, Sequence[str]]:

@@ -106,6 +106,10 @@ class RedactedText:
         """Tokens of the longest text that is tried."""
         return sum(map(len, self.pieces)) + sum(gap.longest for gap in self.gaps)
 
+    def holds(self, token: int) -> bool:
+        """Whether a token is part of what is known."""
+        return any(token in piece for piece in self.pieces)
+
     def within(self, most: int) -> "RedactedText":
         """The same text, without the entries of lists that would make it longer than `most` tokens."""
         spare, gaps = most - self.num_tokens_at_least, []

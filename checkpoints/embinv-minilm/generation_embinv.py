@@ -176,7 +176,8 @@ class EmbInvGenerationMixin(FingerprintMixin, GenerationConfigMixin):
                 (1, L); `put` receives the text. In a search there are no drafts.
             draft_ids: (B, L) canvas to start from, [MASK] where the text is unknown; what is given stays, with a
                 confidence of 1. Rows are texts with end tokens behind them; L is `max_length`. All [MASK] by default.
-                A search fills its gaps as `fill` does, by the settings of `FillSettings`.
+                A search fills its gaps as `fill` does, by the settings of `FillSettings`: a token for each [MASK],
+                which is never the end.
             feedback: judges candidates and corrections: "surrogate", the model's own stand-in for the encoder, or the
                 encoder: N texts → (N, D) when the `tokenizer` is given, otherwise ids (N, L) → (N, D), as a tensor,
                 an array or lists; its vectors are normalised. Without a search it only gives the cosine of each text.

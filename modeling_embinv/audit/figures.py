@@ -1,4 +1,4 @@
-"""Figures with their bootstrap intervals."""
+"""Figures with their intervals."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-# resamples, and the share of them beyond each end of an interval
-RESAMPLES, TAIL = 1000, 0.025
+from ..evaluation.intervals import share_interval
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A share or a mean, and its 95 % bootstrap interval over rows.
+    """A share or a mean, and its 95 % interval over rows, see `share_interval`.
 
     Attributes:
         value: 0 to 1 for a share.
@@ -50,16 +49,7 @@ def share(
     counts = np.ones(len(found)) if totals is None else np.asarray(totals, dtype=float)
     if not counts.sum():
         return None
-    picks = np.random.default_rng(seed).integers(len(found), size=(RESAMPLES, len(found)))
-    sizes = counts[picks].sum(axis=1)
-    resampled = found[picks].sum(axis=1)[sizes > 0] / sizes[sizes > 0]
-    low, high = np.quantile(resampled, [TAIL, 1 - TAIL])
+    low, high = share_interval(found, counts, seed)
     beside = {name: float(np.sum(values) / counts.sum()) for name, values in (floors or {}).items()}
     value = float(found.sum() / counts.sum())
-    # resamples of rows that are all alike have no spread; of n rows the exact bound is that of n coins
-    rows = int((counts > 0).sum())
-    bound = TAIL ** (1 / rows)
-    low, high = (bound if value == 1 else low), (1 - bound if value == 0 else high)
-    if rows == 1 and 0 < value < 1:
-        low, high = 0.0, 1.0  # one row says nothing of how rows differ
-    return Figure(value, float(low), float(high), float(found.sum()), int(counts.sum()), beside)
+    return Figure(value, low, high, float(found.sum()), int(counts.sum()), beside)

@@ -218,7 +218,7 @@ def _method(report: Report) -> Iterator[str]:
     for kind, library in report.libraries.items():
         yield f"<li>{escape(kind)}: {escape(library)}</li>"
     yield f"<li>Versions: {escape(', '.join(f'{name} {one}' for name, one in content['versions'].items()))}</li></ul>"
-    yield "<p>Intervals are 95 % bootstrap intervals over rows. Related: "
+    yield "<p>Intervals are 95 % intervals over rows. Related: "
     yield "; ".join(f"{escape(name)} ({escape(title)})" for name, title in STANDARDS) + ".</p>"
 
 

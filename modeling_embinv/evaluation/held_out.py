@@ -19,13 +19,15 @@ from ..runtime import generator_for
 from ..settings_embinv import SearchSettings, feedback_by_name
 from ..texts_embinv import decode_rows, text_lengths
 from . import metrics
+from .intervals import RESAMPLES, share_interval
 
-RESAMPLES = 1000
+# measures of a text from 0 to 100 %
+SHARES = ("token accuracy", "token F1", "ROUGE-L", "exact")
 
 
 @dataclass
 class Score:
-    """A mean and its 95 % bootstrap interval over texts."""
+    """A mean and its 95 % interval over texts: a bootstrap, and of shares see `share_interval`."""
 
     mean: float
     low: float
@@ -67,7 +69,10 @@ class Measures:
         picked = {name: values[chosen] for name, values in self.by_text.items()}
         size = len(next(iter(picked.values())))
         picks = np.random.default_rng(seed).integers(size, size=(RESAMPLES, size))
-        scores = {name: _score(values.mean(), values[picks].mean(axis=1)) for name, values in picked.items()}
+        scores = {
+            name: _share(values, seed) if name in SHARES else _score(values.mean(), values[picks].mean(axis=1))
+            for name, values in picked.items()
+        }
         if self.bleu_counts is None:
             return scores
         counts = self.bleu_counts[chosen]
@@ -82,6 +87,11 @@ class Measures:
         if self.bleu_counts is None:
             return means
         return means | {"BLEU": metrics.bleu_of_counts(self.bleu_counts.sum(axis=0))}
+
+
+def _share(percent: np.ndarray, seed: int) -> Score:
+    low, high = share_interval(percent / 100, np.ones(len(percent)), seed)
+    return Score(float(percent.mean()), 100 * low, 100 * high)
 
 
 def _score(mean: float, resampled: np.ndarray | Sequence[float]) -> Score:

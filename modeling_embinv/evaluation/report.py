@@ -23,7 +23,7 @@ _PERCENT = ("token accuracy", "token F1", "ROUGE-L", "exact")
 # columns of a terminal that holds the table with its intervals
 WITH_INTERVALS = 120
 _CAPTIONS = {
-    True: "95 % bootstrap intervals",
+    True: "95 % intervals",
     False: f"means alone; {WITH_INTERVALS} columns hold intervals and costs",
 }
 COLUMNS = ("token accuracy", "token F1", "ROUGE-L", "exact", "BLEU", "cosine")
@@ -61,7 +61,7 @@ class Report:
         write_json(path, _without_nan({"model": model, **asdict(self)}))
 
     def table(self, title: str, width: int = WITH_INTERVALS) -> Table:
-        """The rows for a terminal; brackets hold 95 % bootstrap intervals; a narrow one shows means without costs."""
+        """The rows for a terminal; brackets hold 95 % intervals; a narrow one shows means without costs."""
         has_intervals = width >= WITH_INTERVALS
         columns = [name for name in COLUMNS if name in self.rows[0].scores]
         calls = [name for name in CALLS if any(getattr(row, name) for row in self.rows)]

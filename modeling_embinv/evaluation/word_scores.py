@@ -6,7 +6,8 @@ from torch import Tensor
 
 from ..generation_config_embinv import Calibration
 from .calibration import WrittenTokens, fit_calibration
-from .held_out import RESAMPLES, Score
+from .held_out import Score
+from .intervals import share_interval
 
 # words of less probability say nothing about those that anybody would list, and there are thousands for each of these
 LEAST = 0.01
@@ -33,7 +34,7 @@ def fit_words(p: Tensor, target: Tensor) -> Calibration:
 
 
 def ratio(parts: Tensor, wholes: Tensor, by_text: bool = False, seed: int = 0) -> Score | None:
-    """Σ parts / Σ wholes over N texts, both (N,), with its bootstrap interval; None where the wholes sum to 0.
+    """Σ parts / Σ wholes over N texts, both (N,), with its interval; None where the wholes sum to 0.
 
     Args:
         by_text: the mean of the texts' own ratios in its place.
@@ -43,8 +44,5 @@ def ratio(parts: Tensor, wholes: Tensor, by_text: bool = False, seed: int = 0) -
         return None
     if by_text:  # a text without any has no ratio
         above, below = above[below > 0] / below[below > 0], np.ones(int((below > 0).sum()))
-    picks = np.random.default_rng(seed).integers(len(above), size=(RESAMPLES, len(above)))
-    sums = below[picks].sum(axis=1)
-    resampled = above[picks].sum(axis=1)[sums > 0] / sums[sums > 0]
-    low, high = np.percentile(resampled, [2.5, 97.5])
-    return Score(float(above.sum() / below.sum()), float(low), float(high))
+    low, high = share_interval(above, below, seed)
+    return Score(float(above.sum() / below.sum()), low, high)

@@ -34,11 +34,31 @@ def test_nothing_of_few_rows_is_not_certainly_nothing():
         assert (one.value, one.low, one.high) == (0.25, 0, 1)
 
 
+def test_one_miss_makes_nothing_surer():
+    """5 of 5 and 5 of 6 had a narrower interval than 5 of 5 twice, and half of each of two rows was certain."""
+    perfect, missed = share([5, 5], [5, 5]), share([5, 5], [5, 6])
+    assert missed.low < perfect.low and missed.high > 0.99
+    assert missed.low == pytest.approx(5 / 5.5 * 0.025**0.5, abs=0.03)
+    half = share([2, 2], [4, 4])
+    assert half.low == pytest.approx(0.5 * 0.025**0.5) and half.high == pytest.approx(1 - half.low)
+
+
+@pytest.mark.parametrize("rows, truth", [(5, 0.9), (10, 0.7), (29, 0.95)])
+def test_intervals_of_few_rows_cover_the_truth(rows, truth):
+    """The bootstrap's covered it in 65 of 100 samples of five rows."""
+    generator, covered, trials = np.random.default_rng(1), 0, 300
+    for trial in range(trials):
+        shares = generator.beta(truth, 1 - truth, rows)  # most near 0 or 1, as rows are
+        figure = share(shares, seed=trial)
+        covered += figure.low <= truth <= figure.high
+    assert covered / trials >= 0.94
+
+
 def test_floors_are_measured_on_the_same_totals():
     """A floor on another denominator cannot stand beside the figure."""
-    figure = share([3, 3], [4, 4], {"chance": [1, 0]})
+    figure = share([3] * 8, [4] * 8, {"chance": [1, 0] * 4})
     assert figure.floors == {"chance": 0.125} and figure.above_floor
-    assert not share([3, 3], [4, 4], {"chance": [3, 3]}).above_floor
+    assert not share([3] * 8, [4] * 8, {"chance": [3] * 8}).above_floor
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,14 @@ def test_intervals_have_the_width_of_statistics():
     assert scores["BLEU"].low == scores["BLEU"].mean == scores["BLEU"].high  # equal texts: nothing varies
 
 
+def test_nothing_of_some_texts_is_not_certainly_nothing():
+    """None of 59 texts exact had the interval [0, 0], and 2 of 2 were certain."""
+    nothing = Measures({"exact": np.zeros(59), "cosine": np.full(59, 0.5)}).scores()
+    assert nothing["exact"].low == 0 and nothing["exact"].high == pytest.approx(100 * (1 - 0.025 ** (1 / 59)))
+    assert nothing["cosine"].low == nothing["cosine"].high == 0.5
+    assert Measures({"exact": np.full(2, 100.0)}).scores()["exact"].low == pytest.approx(100 * 0.025**0.5)
+
+
 def test_scores_of_some_rows_are_those_of_these_texts():
     """Rows by part must not borrow texts from other parts."""
     measures = Measures({"exact": np.array([0.0, 100.0, 0.0, 0.0])}, metrics.bleu_counts(OURS, THEIRS))
