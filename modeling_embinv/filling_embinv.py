@@ -269,7 +269,7 @@ class FillingMixin:
 
 
 def check_judged(text: RedactedText, row: int, config: Any) -> None:
-    """Raises EmbInvError for a text that the surrogate of a model of `config` cannot judge; the line names the `row`."""
+    """Raises EmbInvError for a text that the surrogate of `config` cannot judge; the line names the `row`."""
     if text.num_tokens_at_least > config.longest_judged:
         raise EmbInvError(
             f"text {row} has at least {text.num_tokens_at_least} tokens; the surrogate judges {config.longest_judged} "

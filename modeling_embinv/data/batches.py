@@ -25,7 +25,7 @@ class Batches(Protocol):
         """Originals (B, canvas) int64 and embeddings (B, D) float32 of batch `index`; the whole canvas by default."""
         ...
 
-    def ids(self, index: int, batch_size: int) -> Tensor:
+    def ids(self, index: int, batch_size: int, canvas: int | None = None) -> Tensor:
         """Originals as those of `batch`, without any call of an encoder."""
         ...
 
@@ -73,9 +73,9 @@ class PairBatches:
         ids = torch.from_numpy(np.asarray(rows["input_ids"])[where, :canvas].astype(np.int64))
         return ids, torch.from_numpy(np.asarray(rows["embedding"])[where].astype(np.float32))
 
-    def ids(self, index: int, batch_size: int) -> Tensor:
+    def ids(self, index: int, batch_size: int, canvas: int | None = None) -> Tensor:
         """As `batch`, without the vectors."""
-        return self.batch(index, batch_size)[0]
+        return self.batch(index, batch_size, canvas)[0]
 
 
 def held_out_pairs(
@@ -100,9 +100,9 @@ class SpanBatches:
     def __init__(self, sampler: SpanSampler | ChunkSampler, encoder: Encoder) -> None:
         self.sampler, self.encoder = sampler, encoder
 
-    def ids(self, index: int, batch_size: int) -> Tensor:
+    def ids(self, index: int, batch_size: int, canvas: int | None = None) -> Tensor:
         """As `batch`, without the vectors."""
-        return self.sampler.batch(index, batch_size)
+        return self.sampler.batch(index, batch_size, canvas)
 
     def batch(self, index: int, batch_size: int, canvas: int | None = None) -> tuple[Tensor, Tensor]:
         """As `PairBatches.batch`."""

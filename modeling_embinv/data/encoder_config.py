@@ -80,7 +80,7 @@ class EncoderConfig:
 def packaged_yaml(name: str | Path) -> Path | None:
     """The encoder YAML of that name, without its suffix, in the package; None if there is none, or a file is meant."""
     path = CONFIGS / f"{name}.yaml"
-    return path if Path(name).name == str(name) and path.is_file() and not Path(name).exists() else None
+    return path if Path(name).name == str(name) and path.is_file() and not Path(name).is_file() else None
 
 
 def full_id(name: str) -> str:

@@ -250,7 +250,8 @@ def load_encoder(
         OSError: the encoder cannot be found or reached.
     """
     if isinstance(config, str):
-        is_file = config.endswith((".yaml", ".yml")) or packaged_yaml(config) is not None
+        is_name = packaged_yaml(config) is not None and not Path(config).is_dir()
+        is_file = config.endswith((".yaml", ".yml")) or is_name
         config = EncoderConfig.from_yaml(config) if is_file else EncoderConfig(config)
     if config.embedding_dim is not None:
         return AbsentEncoder(config)

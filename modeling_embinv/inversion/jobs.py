@@ -127,6 +127,7 @@ class FileJob(ABC):
             return self._to_parts(folder, show=False)
         with locked(folder.parts.folder):
             done = self._to_parts(folder, show_progress)
+            folder.clear()
         folder.remove()
         return done
 
@@ -136,21 +137,22 @@ class FileJob(ABC):
         if state.is_main_process:
             folder.open(self.identity())
         state.wait_for_everyone()
-        names, count, resumed = [], 0, 0
+        sizes, count, resumed = dict[str, int](), 0, 0
         with VectorBar(total, show) as self.bar:
             for index, (first_row, part) in enumerate(self.parts()):
-                names.append(_part_name(first_row, part))
-                if names[-1] in finished:
+                name = _part_name(first_row, part)
+                sizes[name] = len(part.rows)
+                if name in finished:
                     resumed += len(part.rows)
                     self.bar.resume(resumed)
                 elif index % state.num_processes == state.process_index:
-                    folder.write(names[-1], self.bar.counted(self.rows(first_row, part)))
+                    folder.write(name, self.bar.counted(self.rows(first_row, part)))
                 count += len(part.rows)
                 self.bar.reach(count + self.num_left_out)
         state.wait_for_everyone()
         if state.is_main_process:
-            self.verdicts = folder.verdicts(names)
-            folder.merge(names, self.schema)
+            self.verdicts = folder.verdicts(sizes)
+            folder.merge(list(sizes), self.schema)
         return count, resumed
 
     def identity(self) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from ..data.files import one_line
-from ..data.parts import PartFolder
+from ..data.parts import LOCK, PartFolder
 from ..errors_embinv import EmbInvError
 
 _OUT_KINDS = (".jsonl", ".parquet")
@@ -88,16 +88,20 @@ class ResultParts:
         with self.parts.written(name) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
-    def verdicts(self, names: list[str]) -> Counter[str]:
-        """How many rows of the named parts have which verdict; rows without one do not count.
+    def verdicts(self, parts: Mapping[str, int]) -> Counter[str]:
+        """How many rows of some parts have which verdict; rows without one do not count.
+
+        Args:
+            parts: by name, the rows that each must hold.
 
         Raises:
             EmbInvError: naming a part that is damaged.
         """
         counts: Counter[str] = Counter()
-        for path in (self.parts.folder / name for name in names):
-            with _whole(path, "delete it and run again"), path.open(encoding="utf-8") as lines:
-                counts.update(verdict for line in lines if (verdict := json.loads(line).get("verdict")))
+        for name, size in parts.items():
+            path = self.parts.folder / name
+            with _whole(path, "delete it and run again"):
+                counts.update(verdict for row in _rows(path, size) if (verdict := row.get("verdict")))
         return counts
 
     def merge(self, names: list[str], schema: pa.Schema) -> None:
@@ -110,9 +114,18 @@ class ResultParts:
             _join(parts, merged)
         merged.replace(self.out)
 
+    def clear(self) -> None:
+        """Removes what is in the folder, but for the lock of this run."""
+        for path in self.parts.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != LOCK:
+                path.unlink()
+
     def remove(self) -> None:
-        """Removes the folder."""
-        shutil.rmtree(self.parts.folder)
+        """Removes the folder, unless another run has begun there."""
+        with suppress(OSError):
+            self.parts.folder.rmdir()
 
 
 @contextmanager
@@ -122,6 +135,17 @@ def _whole(path: Path, advice: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise EmbInvError(f"{path} is damaged ({one_line(error)}): {advice}.") from error
+
+
+def _rows(path: Path, size: int) -> list[dict[str, Any]]:
+    """The rows of a part; a ValueError says what is wrong where they are not `size` whole lines."""
+    *lines, rest = path.read_text(encoding="utf-8").split("\n")
+    rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
+    if rest:
+        raise ValueError("its last line has no end")
+    if len(rows) != size:
+        raise ValueError(f"{len(rows)} rows in place of {size}")
+    return rows
 
 
 def _join(parts: list[Path], target: Path) -> None:

@@ -34,4 +34,4 @@ def parse_training_config(arguments: list[str], prog: str = "train.py", epilog: 
 
 def _beside(yaml_path: str, path: str) -> str:
     candidate = Path(yaml_path).parent / path
-    return str(candidate) if candidate.exists() else path
+    return str(candidate) if candidate.is_file() else path

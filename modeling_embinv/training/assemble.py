@@ -51,7 +51,8 @@ def _accelerator(config: TrainingConfig, lines: JSONLinesTracker) -> Accelerator
     """The processes and the trackers of the run.
 
     Raises:
-        EmbInvError: for a tracker that accelerate does not know, or an impossible setting of `accelerate launch`.
+        EmbInvError: for a tracker that accelerate does not know or that is not installed, or an impossible setting of
+            `accelerate launch`.
     """
     trackers = [lines if name == "jsonl" else name for name in config.trackers]
     steps = config.gradient_accumulation_steps
@@ -65,6 +66,9 @@ def _accelerator(config: TrainingConfig, lines: JSONLinesTracker) -> Accelerator
         )
     except ValueError as error:
         raise EmbInvError(f"accelerate cannot start with trackers {config.trackers}: {one_line(error)}") from error
+    kept = {"all", "jsonl", *map(str, accelerator.log_with)}
+    if missing := [name for name in config.trackers if name not in kept]:  # accelerate leaves them out in silence
+        raise EmbInvError(f"trackers: {', '.join(missing)} not installed; pip install it, or leave it out.")
     accelerator.print(f"mixed precision: {accelerator.mixed_precision} (mixed_precision is {config.mixed_precision})")
     return accelerator
 

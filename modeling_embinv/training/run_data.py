@@ -20,14 +20,21 @@ def build_data(
 ) -> tuple[Batches, ValidationSet]:
     """Training batches and the validation set: from prepared pairs, or spans that are embedded as training goes."""
     batches: Batches
+    noise = config.noise_of(model)
     if config.pairs is not None:
-        _check_pairs(config.pairs, config.max_sequence_length, encoder, model.config.eos_token_id)
+        prepared = _checked_length(config.pairs, encoder, model.config.eos_token_id)
+        # the word head learns pairs of all lengths, as no canvas holds its texts
+        length = prepared if config.word_head_size else config.max_sequence_length
+        if prepared < length:
+            raise EmbInvError(f"{config.pairs} was prepared with length {prepared}, this run wants {length}.")
         batches = PairBatches(load_pairs(config.pairs, "train"), model.config.eos_token_id, config.seed)
-        ids, embedding = held_out_pairs(config.pairs, config.max_sequence_length, config.validation_size)
+        ids, embedding = held_out_pairs(config.pairs, length, config.validation_size)
     else:
         batches = _spans(config, encoder, "train")
         ids, embedding = _spans(config, encoder, "validation").batch(0, config.validation_size)
-    return batches, ValidationSet(ids, embedding, config.generation_size, config.noise_of(model).schedule)
+    for canvas in [] if config.word_head_size else config.canvas_lengths or []:
+        batches.ids(0, noise.texts_of(config.batch_size), canvas)  # one that few texts fit would end a later update
+    return batches, ValidationSet(ids, embedding, config.generation_size, noise.schedule)
 
 
 def _spans(config: TrainingConfig, encoder: Encoder, split: str) -> SpanBatches:
@@ -54,9 +61,8 @@ def _chunks(config: TrainingConfig, encoder: Encoder, corpus: TokenizedCorpus, s
     return ChunkBatches(sampler, encoder, config.word_texts, Path(config.output_dir) / f"vectors-{name}")
 
 
-def _check_pairs(folder: str, length: int, encoder: Encoder, end_token_id: int) -> None:
+def _checked_length(folder: str, encoder: Encoder, end_token_id: int) -> int:
+    """The length that pairs were prepared with; raises EmbInvError where encoder or end token are others."""
     own = {f"encoder_{key}": getattr(encoder.config, key) for key in ("id", "revision", "prompt", "task")}
     own |= {"embedding_dim": encoder.embedding_dim, "end_token_id": end_token_id}
-    prepared = prepared_with(own, folder, "this run wants")["length"]
-    if prepared < length:
-        raise EmbInvError(f"{folder} was prepared with length {prepared}, this run wants {length}.")
+    return int(prepared_with(own, folder, "this run wants")["length"])

@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import chromadb
@@ -25,9 +26,11 @@ from rich.text import Text
 from modeling_embinv.data.content_words import content_words, masked
 from modeling_embinv.data.encoder_config import EncoderConfig
 from modeling_embinv.data.encoders import load_encoder
+from modeling_embinv.data.parts import locked
 from modeling_embinv.data.typed_vector import parse_vector
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.hypotheses_embinv import SearchRound
+from modeling_embinv.inversion import jobs
 from modeling_embinv.inversion.dumps import invert_file
 from modeling_embinv.inversion.judges import judge_identity, unchanged
 from modeling_embinv.inversion.parts import ResultParts
@@ -266,6 +269,47 @@ def test_what_cannot_be_read_of_a_run_is_named(inverter, source, tmp_path, monke
     part.unlink()
     invert(inverter, source, out)
     assert len(rows_of(out)) == ROWS
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+@pytest.mark.parametrize(
+    "cut, words",
+    [
+        (lambda part: b"", f"0 rows in place of {PART}"),
+        (lambda part: b"".join(part.splitlines(keepends=True)[:-1]), f"{PART - 1} rows in place of {PART}"),
+        (lambda part: part.rstrip(b"\n"), "its last line has no end"),
+    ],
+    ids=["empty", "rows", "line"],
+)
+def test_a_part_that_was_cut_between_rows_is_named(inverter, source, tmp_path, monkeypatch, suffix, cut, words):
+    """What a power cut or a full disk left of a part became the output: rows were missing and none was told."""
+    out = tmp_path / f"out{suffix}"
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, 3)
+        invert(inverter, source, out)
+    part = min((tmp_path / f"{out.name}.parts").glob("0*.jsonl"))
+    part.write_bytes(cut(part.read_bytes()))
+    with pytest.raises(EmbInvError, match=rf"{part.name} is damaged \({words}\): delete it and run again"):
+        invert(inverter, source, out)
+    assert not out.exists()
+    part.unlink()
+    assert invert(inverter, source, out)["vectors"] == ROWS
+
+
+def test_the_end_of_a_run_spares_the_next(inverter, source, expected, tmp_path, monkeypatch):
+    """A run removed its folder after others might write there: one that began just then lost its parts."""
+
+    @contextmanager
+    def then_another(folder):
+        with locked(folder):
+            yield
+        (folder / "of the next").write_text("part")
+
+    out = tmp_path / "out.jsonl"
+    monkeypatch.setattr(jobs, "locked", then_another)
+    invert(inverter, source, out)
+    assert out.read_bytes() == expected
+    assert [path.name for path in (tmp_path / "out.jsonl.parts").iterdir()] == ["of the next"]
 
 
 def test_a_torn_part_is_made_again(inverter, source, expected, tmp_path, monkeypatch):

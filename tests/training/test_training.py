@@ -266,6 +266,35 @@ def test_muon_has_the_matrices_of_the_layers_and_resumes(pairs, tmp_path):
     assert {id(weight) for group in muon.param_groups for weight in group["params"]} == matrices
 
 
+def test_a_tracker_that_is_not_installed_is_named(pairs, tmp_path):
+    """accelerate left it out in silence: a run of days without the log that was asked for."""
+    with pytest.raises(EmbInvError, match="comet_ml not installed"):
+        train(settings(pairs, tmp_path, trackers=["jsonl", "comet_ml"], max_steps=1))
+
+
+@pytest.mark.parametrize("source", ["texts", "pairs"])
+def test_canvases_that_no_batch_fits_are_told_at_once(pairs, tmp_path, source):
+    """A run ended at the first update that drew the short canvas, perhaps after hours."""
+    (tmp_path / "texts.txt").write_text(
+        "\n".join(f"{sentence} It was day {day}." for day in range(40) for sentence in SENTENCES)
+    )
+    given = {"pairs": None, "texts": [str(tmp_path / "texts.txt")]} if source == "texts" else {}
+    config = settings(pairs, tmp_path / "out", canvas_lengths=[2, 16], **given)
+    with pytest.raises(EmbInvError, match="canvas (of 2 tokens|must be between 3 and 16)"):
+        train(config)
+    assert not (tmp_path / "out" / "log.jsonl").exists()
+
+
+def test_a_folder_of_an_encoders_name_is_not_its_yaml(tmp_path, monkeypatch):
+    """A folder `minilm`, of results perhaps, beside the YAML or where the run starts: no encoder was found."""
+    (tmp_path / "minilm").mkdir()
+    (tmp_path / "run.yaml").write_text("encoder: minilm\noutput_dir: out\npairs: p\nbackbone: encoder\n")
+    config = parse_training_config([str(tmp_path / "run.yaml")])
+    assert config.encoder == "minilm"
+    monkeypatch.chdir(tmp_path)
+    assert EncoderConfig.from_yaml(config.encoder).id.endswith("all-MiniLM-L6-v2")
+
+
 def test_canvas_lengths_are_drawn_without_looking_at_texts(pairs):
     """Batches padded to their longest text teach the model to read the length off the canvas: then it never stops."""
     picks = [canvas_length([8, 16], 0, update) for update in range(600)]

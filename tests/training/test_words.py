@@ -14,6 +14,8 @@ from modeling_embinv.data.sources import Document
 from modeling_embinv.data.spans import TokenizedCorpus
 from modeling_embinv.training import words
 from modeling_embinv.training.assemble import train
+from modeling_embinv.training.run_data import build_data
+from modeling_embinv.training.run_model import build_model
 from modeling_embinv.training.words import start_from_counts
 from modeling_embinv.vocabulary_embinv import WordVocabulary
 from tests.hub.tiny_folder import new_tiny_inverter
@@ -101,6 +103,15 @@ def test_another_number_of_texts_has_vectors_of_its_own(start, pairs, chunks, tm
         }))  # fmt: skip
     kept = sorted(len(np.load(path)) for path in (tmp_path / "out").glob("vectors-*/*.npy"))
     assert kept == [8, 16]
+
+
+def test_it_validates_on_pairs_of_all_lengths(start, pairs, encoder, tmp_path):
+    """Pairs longer than the inverter's canvas were learned, but no validation saw them."""
+    config = settings(pairs, tmp_path, max_sequence_length=8, validation_size=64, **of_words(start))
+    model, tokenizer = build_model(config, encoder)
+    _, held_out = build_data(config.with_shares_of(model.config), encoder, model)
+    ends = (held_out.input_ids == tokenizer.sep_token_id).int()
+    assert held_out.input_ids.shape[1] == 16 and (ends.argmax(dim=1) + 1).max() > 8
 
 
 def test_another_inverter_in_the_same_folder_is_refused(start, pairs, tmp_path):
