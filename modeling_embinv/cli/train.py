@@ -39,16 +39,27 @@ def run_train(arguments: list[str], prog: str) -> None:
         config = parse_training_config(arguments, prog, epilog(_EXAMPLES.replace("PROG", prog)))
     except SystemExit:  # after --help
         return
-    with on_interrupt(lambda: _newest_checkpoint(config)):
+    of_before = set() if config.resume else _checkpoints(config)
+    with on_interrupt(lambda: _newest_checkpoint(config, of_before)):
         from ..training.assemble import train
 
         train(config)
 
 
-def _newest_checkpoint(config: "TrainingConfig") -> str:
-    folder = Path(config.output_dir)
-    names = sorted(path.name for path in folder.glob("step-*") if not path.suffix)  # .partial is no checkpoint
-    if not names:
-        return f"{folder} holds no checkpoint yet."
-    how = "run the same command" if config.resume else "leave out --no-resume"
-    return f"{folder / names[-1]} is the newest checkpoint; {how} to resume from it."
+def _checkpoints(config: "TrainingConfig") -> set[tuple[str, int]]:
+    """Names and times of the checkpoints that lie there; a `.partial` is none."""
+    folders = [path for path in Path(config.output_dir).glob("step-*") if not path.suffix]
+    return {(path.name, path.stat().st_mtime_ns) for path in folders}
+
+
+def _newest_checkpoint(config: "TrainingConfig", of_before: set[tuple[str, int]]) -> str:
+    """What a run has kept; checkpoints `of_before` are those of a run that it was to replace."""
+    folder, found = Path(config.output_dir), _checkpoints(config)
+    own = max(found - of_before, default=None)
+    if own is not None:
+        how = "run the same command" if config.resume else "leave out --no-resume"
+        return f"{folder / own[0]} is the newest checkpoint; {how} to resume from it."
+    if found:
+        newest = folder / max(found)[0]
+        return f"The run has no checkpoint yet; {newest} is of the run before: leave out --no-resume to go on with it."
+    return f"{folder} holds no checkpoint yet."

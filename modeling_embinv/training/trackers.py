@@ -39,6 +39,12 @@ class JSONLinesTracker(GeneralTracker):  # type: ignore[misc]  # accelerate has 
             lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
             write_text(self.path, "".join(f"{line}\n" for line in lines if _step_of_line(line) <= step))
 
+    @on_main_process  # type: ignore[untyped-decorator]  # accelerate has no types
+    def put_aside(self) -> None:
+        """Rename the log of a run that is started over: until the new one has a checkpoint, the old one can go on."""
+        if self.path.exists():
+            self.path.replace(self.path.with_name("log-before.jsonl"))
+
 
 def _step_of_line(line: str) -> float:
     try:

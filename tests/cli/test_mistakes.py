@@ -237,7 +237,7 @@ def test_ctrl_c_says_what_is_kept(capsys, monkeypatch, tmp_path):
     )
     assert outcome.saved_parts("whole.jsonl", 1, time.time() + 60) == ""  # it is of an earlier run
     assert said("invert", "v.npy").endswith("Nothing was saved.")
-    monkeypatch.setattr(train_command, "_newest_checkpoint", lambda config: f"{config.output_dir} kept.")
+    monkeypatch.setattr(train_command, "_newest_checkpoint", lambda config, _: f"{config.output_dir} kept.")
     monkeypatch.setattr("modeling_embinv.training.assemble.train", interrupted)
     flags = ["--output-dir", "run", "--encoder", "minilm", "--texts", "a.txt", "--backbone", "encoder"]
     assert said("train", *flags).endswith("run kept.")
@@ -249,11 +249,26 @@ def test_ctrl_c_in_training_names_the_newest_checkpoint(tmp_path):
     class Config:
         output_dir, resume = str(tmp_path), True
 
-    assert "holds no checkpoint" in train_command._newest_checkpoint(Config)
+    assert "holds no checkpoint" in train_command._newest_checkpoint(Config, set())
     for name in ("step-000000006", "step-000000012", "step-000000018.partial"):
         (tmp_path / name).mkdir()
-    line = train_command._newest_checkpoint(Config)
+    line = train_command._newest_checkpoint(Config, set())
     assert line == f"{tmp_path / 'step-000000012'} is the newest checkpoint; run the same command to resume from it."
+
+
+def test_ctrl_c_in_a_run_that_starts_over_knows_its_own_checkpoints(tmp_path):
+    """The old run's checkpoint was named as if the new one could be resumed from it."""
+
+    class Config:
+        output_dir, resume = str(tmp_path), False
+
+    (tmp_path / "step-000000012").mkdir()
+    old = train_command._checkpoints(Config)
+    line = train_command._newest_checkpoint(Config, old)
+    assert line.startswith("The run has no checkpoint yet") and f"{tmp_path / 'step-000000012'} is of the run" in line
+    (tmp_path / "step-000000003").mkdir()
+    line = train_command._newest_checkpoint(Config, old)
+    assert line.startswith(str(tmp_path / "step-000000003")) and "leave out --no-resume" in line
 
 
 def test_ctrl_c_names_the_shards_of_prepare(tmp_path):

@@ -183,6 +183,23 @@ def test_a_run_that_starts_over_keeps_its_own_checkpoints(pairs, tmp_path):
     assert [line["step"] for line in log(tmp_path)] == [1, 2, 3]
 
 
+def test_a_run_that_starts_over_loses_nothing_before_its_first_checkpoint(pairs, tmp_path, monkeypatch):
+    """The old log was emptied at once: a kill left the old checkpoints, from which a run goes on, without it."""
+    train(settings(pairs, tmp_path, max_steps=3))
+    before = (tmp_path / "log.jsonl").read_text()
+
+    def killed(self, step, kind="masked"):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Run, "update", killed)
+        train(settings(pairs, tmp_path, resume=False))
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-000000003"]
+    assert (tmp_path / "log-before.jsonl").read_text() == before
+    train(settings(pairs, tmp_path))  # the old run goes on
+    assert [line["step"] for line in log(tmp_path)] == [4, 5, 6]
+
+
 @pytest.mark.parametrize("flags", [{"learning_rate": 1e21}, {"surrogate_rank": 4, "learning_rate": 1e30}], ids=str)
 def test_a_loss_that_is_not_finite_stops_the_run(pairs, tmp_path, flags):
     """A diverged run trained on NaN to its end, and its checkpoints took the place of the good ones."""
