@@ -220,6 +220,11 @@ class TrainingConfig:
                 "draft_share samples tokens from left to right for masked rows: set causal_share above 0 and below 1, "
                 "and with correction_share below 1 together."
             )
+        if self.draft_share and self.loss_weight != "none":
+            raise EmbInvError(
+                f"draft_share scores tokens that are not masked, which loss_weight {self.loss_weight} knows no weight "
+                "for: set loss_weight to none."
+            )
         if self.complementary_masks and not masked:
             raise EmbInvError(
                 "complementary_masks is of masked updates, and there are none: set causal_share and correction_share "

@@ -17,8 +17,8 @@ from ..errors_embinv import EmbInvError
 from .assemble import train
 from .config import TrainingConfig
 
-# share of the pairs that decide which weights are kept
-VALIDATION_SHARE = 0.2
+# share of the pairs that decide which weights are kept; of few pairs as many as this, or half, as chance splits them
+VALIDATION_SHARE, FEWEST = 0.2, 8
 BATCH = 64
 # updates between checkpoints: what a kill loses at most
 SAVE_STEPS = 25
@@ -51,8 +51,9 @@ def fine_tune(
     if (folder / "run" / "last").exists():
         return best
     pairs = (Document(text, text, vector) for text, vector in zip(texts, vectors, strict=True))
+    share = max(VALIDATION_SHARE, min(0.5, FEWEST / max(1, len(texts))))
     try:
-        prepare(pairs, encoder, folder / "pairs", length, validation_share=VALIDATION_SHARE, show_progress=False)
+        prepare(pairs, encoder, folder / "pairs", length, validation_share=share, show_progress=False)
     except EmbInvError as error:
         message = f"these pairs cannot be trained on, texts of at most {length - 1} tokens can be: {error}"
         raise EmbInvError(message) from error

@@ -144,6 +144,8 @@ def test_what_does_not_fit_together_is_one_line(pairs, tmp_path):
     for wrong, message in (
         (dict(draft_share=0.2), "set causal_share above 0 and below 1"),
         (dict(draft_share=0.2, causal_share=1.0, num_condition_tokens=1), "set causal_share above 0 and below 1"),
+        # at t = 0.01, 1 / t gave each drafted token the weight of a hundred
+        (dict(draft_share=0.2, causal_share=0.5, num_condition_tokens=1), "set loss_weight to none"),
         (dict(draft_share=1.2, causal_share=0.5, num_condition_tokens=1), "draft_share must be"),
         (dict(complementary_masks=True, batch_size=5), "needs an even batch_size, got 5"),
     ):

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import modeling_embinv.training.known_pairs as known_pairs
+from modeling_embinv.data.sources import split_of
 from modeling_embinv.loading import load_inverter
 from modeling_embinv.training.backbone import prepare_tokenizer
 from modeling_embinv.training.checkpoints import export
@@ -31,6 +32,17 @@ def tune(model, encoder, folder, steps=4):
     vectors = unit_rows(np.random.default_rng(0).standard_normal((len(TEXTS), 384)))[0]
     config = load_inverter(str(model))[0].config
     return known_pairs.fine_tune(str(model), config, encoder, TEXTS, vectors, folder, steps)
+
+
+def test_few_pairs_are_enough_to_hold_some_out(model, encoder, tmp_path):
+    """A fifth of twenty pairs may be none, and an audit of hours ended there."""
+    texts = [text for number in range(60) if split_of(text := f"A dog waits {number} hours.", 0.2, 0.0) == "train"][
+        :20
+    ]
+    vectors = unit_rows(np.random.default_rng(0).standard_normal((len(texts), 384)))[0]
+    config = load_inverter(str(model))[0].config
+    best = known_pairs.fine_tune(str(model), config, encoder, texts, vectors, tmp_path, steps=1)
+    assert (best / "model.safetensors").is_file()
 
 
 def test_a_killed_training_goes_on_and_leaves_the_surrogate_its_trunk(model, encoder, tmp_path, monkeypatch):
