@@ -49,6 +49,14 @@ def test_a_row_is_off_by_half_a_step_at_most(model, folder):
             assert (change <= weight.abs() * 2**-10 + 1e-7).all(), name
 
 
+def test_8_bits_come_back_through_16(folder, tmp_path):
+    """A last stage that starts from 8 bits exports 16: what it did not train must be the checkpoint's again in 8."""
+    EmbInvForMaskedDiffusion.from_pretrained(folder).half().save_pretrained(tmp_path / "half")
+    EmbInvForMaskedDiffusion.from_pretrained(tmp_path / "half").save_pretrained(tmp_path / "again", weight_bits=8)
+    before, again = load_file(folder / WEIGHTS), load_file(tmp_path / "again" / WEIGHTS)
+    assert before.keys() == again.keys() and all(torch.equal(one, again[name]) for name, one in before.items())
+
+
 def test_a_table_takes_half_a_byte_a_number(model, folder):
     """Stored in 8 bits, a table of 30,522 tokens would take as much as all layers of the surrogate."""
     stored = load_file(folder / WEIGHTS)
