@@ -10,7 +10,8 @@ import numpy as np
 from ..data.files import json_rows
 from ..errors_embinv import EmbInvError
 from ..filled_embinv import VERDICTS
-from ..gap_marks_embinv import MARKS
+from ..filling_embinv import check_judged
+from ..gap_marks_embinv import MARKS, GapReader
 from ..inversion.fillings import Redaction, fill_file
 from ..inversion.progress import stage
 from ..stores.vectors import open_vectors
@@ -70,28 +71,25 @@ def fill_sample(attacker: Attacker, sample: Sample, template: str | None = None)
         template: the text of every row.
 
     Raises:
-        EmbInvError: a template that cannot be filled.
+        EmbInvError: a template that cannot be filled; and as `fill_file`, but for texts none of which can be filled.
     """
     marked = [index for index, text in enumerate(sample.texts or []) if has_marks(text)]
     chosen = np.arange(len(sample.rows)) if template is not None else np.array(marked, dtype=int)
     if not len(chosen):
         return None
     part = sample.take(chosen[subset(len(chosen), LIMIT, attacker.seed)])
+    if template is None and not any(_can_be_filled(attacker, text) for text in part.texts or []):
+        return None  # each for a reason of its own
     vectors, out = attacker.work / "context.parquet", attacker.work / "context.jsonl"
     if not out.exists():
         part.save(vectors)
         dim = attacker.model.config.embedding_dim
         source = open_vectors(vectors, "vector", text_column=False if template is not None else "text", dim=dim)
-        try:
-            with stage(f"filling {len(part.rows):,} redacted texts", attacker.show_progress):
-                fill_file(
-                    attacker.model, attacker.tokenizer, source, out, Redaction(template=template),
-                    show_progress=attacker.show_progress,
-                )  # fmt: skip
-        except EmbInvError:
-            if template is not None:
-                raise
-            return None  # no text can be filled, each for a reason of its own
+        with stage(f"filling {len(part.rows):,} redacted texts", attacker.show_progress):
+            fill_file(
+                attacker.model, attacker.tokenizer, source, out, Redaction(template=template),
+                show_progress=attacker.show_progress,
+            )  # fmt: skip
     rows = [row for _, row in json_rows(out)]
     return Filled(
         len(rows),
@@ -105,3 +103,13 @@ def fill_sample(attacker: Attacker, sample: Sample, template: str | None = None)
         [row["text"] for row in rows],
         template is not None,
     )  # fmt: skip
+
+
+def _can_be_filled(attacker: Attacker, text: str) -> bool:
+    """Whether a text has gaps that the checkpoint's surrogate can judge."""
+    config = attacker.model.config
+    try:
+        check_judged(GapReader(attacker.tokenizer, config.mask_token_id).read(text, 0), 0, config)
+    except EmbInvError:
+        return False
+    return True

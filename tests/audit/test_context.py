@@ -7,6 +7,7 @@ from modeling_embinv.audit.attack import Attacker
 from modeling_embinv.audit.context import fill_sample, has_marks, without_marks
 from modeling_embinv.audit.sample import Sample
 from modeling_embinv.cli.options import CHECKPOINT
+from modeling_embinv.data.parts import locked
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.loading import load_inverter
 
@@ -38,6 +39,24 @@ def test_a_resumed_audit_reads_what_the_first_one_wrote(encoder, inverter, tmp_p
     sample = sample_of(encoder, ["The ▇▇▇ slept.\u2028", "▇▇▇"])._replace(ids=names)
     first, again = fill_sample(attacker, sample), fill_sample(attacker, sample)
     assert (first.rows, first.left_out) == (1, 1) and again == first
+
+
+def test_an_error_is_no_text_without_gaps(encoder, inverter, tmp_path):
+    """Where another run wrote there, or a part was damaged, the report said that no text holds a gap."""
+    attacker = Attacker(*inverter, tmp_path, show_progress=False)
+    parts = tmp_path / "context.jsonl.parts"
+    with locked(parts), pytest.raises(EmbInvError, match="another run is writing there"):
+        fill_sample(attacker, sample_of(encoder, REDACTED))
+    (parts / "run.json").write_text("{")
+    with pytest.raises(EmbInvError, match="run.json is damaged"):
+        fill_sample(attacker, sample_of(encoder, REDACTED))
+
+
+def test_texts_that_none_of_which_can_be_filled_are_no_error(encoder, inverter, tmp_path):
+    """An audit must not end where all marked texts are nothing but marks, or go beyond what the surrogate judges."""
+    attacker = Attacker(*inverter, tmp_path, show_progress=False)
+    long = "[REDACTED] " + "word " * attacker.model.config.longest_judged
+    assert fill_sample(attacker, sample_of(encoder, ["▇▇▇", long])) is None
 
 
 def test_gaps_are_filled_where_there_are_any(encoder, inverter, tmp_path):

@@ -245,6 +245,14 @@ def test_pipeline_fills_redacted_texts(invert):
     assert seeded(vectors[0], texts=texts[0], **QUICK)["text"] == rows[0]["text"]
 
 
+def test_pipeline_tells_once_of_lists_that_no_mark_asks_for(invert):
+    """A list for the second batch was told as a mistake in the first, and a mistake in every batch."""
+    texts, choices = ["a ▇▇▇ is here", "we met <NAME>"], {"name": ["anna", "bob"], "PLACE": ["oslo"]}
+    with pytest.warns(UserWarning, match="choices for 'PLACE': no mark") as warned:
+        rows = invert(unit_vectors(2), texts=texts, choices=choices, batch_size=1, **QUICK)
+    assert len(warned) == 1 and rows[1]["gaps"][0]["text"] in choices["name"]
+
+
 @pytest.mark.parametrize(
     "texts, settings, message",
     [

@@ -412,6 +412,27 @@ def test_parts_of_an_older_version_go_on(inverter, source, tmp_path, monkeypatch
     assert invert(inverter, source, out, feedback=judge_of(1))["resumed"] == PART
 
 
+def test_a_folder_is_one_judge_by_any_path(tmp_path, monkeypatch):
+    """A run with `--encoder ./mine` could not go on with the whole path of that folder, nor the other way round."""
+
+    class Encoder:
+        def __init__(self, name):
+            self.config = EncoderConfig(name)
+
+        def encode(self, texts):
+            return np.ones((len(texts), 384))
+
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    names = "mine", str(tmp_path / "mine"), "./mine/"
+    judges = [judge_identity(Encoder(name).encode, 384) for name in names]
+    as_older_versions_noted_it = judges[0] | {"id": "mine"}
+    for now in judges:
+        assert all(unchanged("feedback", before, now) for before in (*judges, as_older_versions_noted_it))
+        assert not unchanged("feedback", judge_identity(Encoder("other").encode, 384), now)
+
+
 def test_a_gpu_and_a_cpu_are_one_judge():
     """A resume on another device rounds the vectors of the same encoder otherwise, and would be refused."""
     vector, other = unit_vectors(2, dim=384).numpy()

@@ -89,6 +89,10 @@ def test_a_call_of_a_pipeline_replaces_what_it_was_made_with():
     filled = plain(vectors, texts=texts, feedback="surrogate")
     for settings in ({"preset": "quick"}, {"seed": 1}, {"generator": generator()}):
         assert made(**settings)(vectors, texts=texts, feedback="surrogate") == filled
+    # settings of the other task are left for the calls of that task; they were unknown ones
+    for_both = made(num_steps=4, num_sweeps=1, feedback="surrogate")
+    assert for_both(vectors, texts=texts) == plain(vectors, texts=texts, feedback="surrogate", num_sweeps=1)
+    assert for_both(vectors) == plain(vectors, num_steps=4, feedback="surrogate")
     expected = plain(vectors, seed=5, **sampled)
     assert made(generator=generator(), **sampled)(vectors) == expected != plain(vectors, **sampled)
     assert made(seed=1, **sampled)(vectors, generator=generator()) == expected
