@@ -277,7 +277,8 @@ def check_judged(text: RedactedText, row: int, config: Any) -> None:
         )
     if text.holds(config.eos_token_id):
         raise EmbInvError(
-            f"text {row} holds the tokenizer's end token, where the surrogate stops: give the encoder as feedback."
+            f"text {row} holds the tokenizer's end token, or a list for it does; there the surrogate stops: give the "
+            "encoder as feedback."
         )
 
 

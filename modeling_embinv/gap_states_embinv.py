@@ -107,8 +107,9 @@ class RedactedText:
         return sum(map(len, self.pieces)) + sum(gap.longest for gap in self.gaps)
 
     def holds(self, token: int) -> bool:
-        """Whether a token is part of what is known."""
-        return any(token in piece for piece in self.pieces)
+        """Whether a token is part of what is known, of a mark or of an entry of a list."""
+        entries = (one for gap in self.gaps for one in (gap.literal, *(gap.choices or ())))
+        return any(token in ids for ids in (*self.pieces, *entries))
 
     def within(self, most: int) -> "RedactedText":
         """The same text, without the entries of lists that would make it longer than `most` tokens."""

@@ -269,7 +269,7 @@ class FillingMixin:
 
 
 def check_judged(text: RedactedText, row: int, config: Any) -> None:
-    """Raises EmbInvError for a text that the surrogate of a model of `config` cannot judge; the line names the `row`."""
+    """Raises EmbInvError for a text that the surrogate of `config` cannot judge; the line names the `row`."""
     if text.num_tokens_at_least > config.longest_judged:
         raise EmbInvError(
             f"text {row} has at least {text.num_tokens_at_least} tokens; the surrogate judges {config.longest_judged} "
@@ -277,7 +277,8 @@ def check_judged(text: RedactedText, row: int, config: Any) -> None:
         )
     if text.holds(config.eos_token_id):
         raise EmbInvError(
-            f"text {row} holds the tokenizer's end token, where the surrogate stops: give the encoder as feedback."
+            f"text {row} holds the tokenizer's end token, or a list for it does; there the surrogate stops: give the "
+            "encoder as feedback."
         )
 
 

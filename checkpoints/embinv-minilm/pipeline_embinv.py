@@ -4,6 +4,8 @@ import warnings
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
@@ -16,13 +18,17 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from .errors_embinv import EmbInvError
 from .errors_embinv import is_whole
 from .errors_embinv import shown
+from .gap_marks_embinv import MARKS
+from .gap_marks_embinv import GapReader
 from .generation_config_embinv import INSTEAD
+from .generation_config_embinv import EmbInvGenerationConfig
 from .inputs_embinv import as_rows
 from .inputs_embinv import check_embeddings
 from .inputs_embinv import check_generator
 from .inputs_embinv import check_texts
 from .integrity_embinv import check_tokenizer
 from .presets_embinv import choose
+from .settings_embinv import FillSettings
 from .texts_embinv import written_texts
 from .verdicts_embinv import TEXT_VERDICTS
 from .verdicts_embinv import verdict_of
@@ -47,6 +53,8 @@ class EmbeddingInversionPipeline(Pipeline):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        # the library would hand all of them to `_forward`, those of `fill` as well
+        self._own, self._forward_params = self._forward_params, {}
         if self.tokenizer is None:
             raise EmbInvError("the pipeline needs the model's tokenizer: give it as tokenizer.")
         check_tokenizer(self.model.config, self.tokenizer)
@@ -112,21 +120,28 @@ class EmbeddingInversionPipeline(Pipeline):
         """The arguments of a call with those that the pipeline was made with, but for what the call replaces."""
         fills = given.get("texts") is not None  # nothing is drawn then, and no preset is taken
         draws = any(given.get(name) is not None for name in ("seed", "generator"))
-        replaced = {"preset": fills, "seed": fills or draws, "generator": fills or draws}
-        return {name: value for name, value in self._forward_params.items() if not replaced.get(name)} | given
+        replaced = {"preset": fills, "seed": draws, "generator": draws}
+        own = {name: value for name, value in self._own.items() if not replaced.get(name)}
+        others = _drawing() - _filling() if fills else _filling() - _drawing()  # settings of the other task stand by
+        return {name: value for name, value in own.items() if name not in others} | given
 
     def _fill(
-        self, embeddings: Any, texts: Any, batch_size: int, seed: int | None = None, first_row: int = 0, **kwargs: Any
-    ) -> Any:
+        self, embeddings: Any, texts: Any, batch_size: int, seed: int | None = None, first_row: int = 0,
+        marks: Sequence[str] = tuple(MARKS), choices: Mapping[str, Sequence[str]] | None = None, **kwargs: Any,
+    ) -> Any:  # fmt: skip
         """The dictionaries of filled texts, or the one of a single vector; nothing is drawn, so no `seed` is used."""
         vectors = check_embeddings(embeddings, self.model.config.embedding_dim, first_row)
         texts = check_texts(texts, len(vectors))
         self._warn_of_lengths(embeddings, vectors)
         filled: list[dict[str, Any]] = []
+        reader = GapReader(self.tokenizer, self.model.config.mask_token_id, marks, choices or {})
+        unasked = {tag: words for tag, words in reader.choices.items() if tag not in reader.choices_for(texts)}
         for start in range(0, len(texts), batch_size):
             part = slice(start, start + batch_size)
-            row = first_row + start
-            output = self.model.fill(vectors[part], texts[part], self.tokenizer, first_row=row, **kwargs)
+            # a list that marks of other batches ask for is no mistake; one that none asks for is told once
+            known = reader.choices_for(texts[part]) | (unasked if start == 0 else {})
+            of_batch = {"first_row": first_row + start, "marks": marks, "choices": known, **kwargs}
+            output = self.model.fill(vectors[part], texts[part], self.tokenizer, **of_batch)
             filled += [text.as_dict() for text in output.texts]
         return filled[0] if as_rows(embeddings, "embeddings").ndim == 1 else filled
 
@@ -172,9 +187,8 @@ class EmbeddingInversionPipeline(Pipeline):
         return {"embeddings": embeddings}
 
     def _forward(  # type: ignore[override]
-        self, model_inputs: dict[str, Any], seed: int | None = None, preset: str | None = None, **settings: Any
+        self, model_inputs: dict[str, Any], **settings: Any
     ) -> dict[str, Any]:
-        # `seed` and `preset`, where the pipeline was made with them, have become a generator and settings
         output = self.model.generate(model_inputs["embeddings"], tokenizer=self.tokenizer, **settings)
         judge = "surrogate" if isinstance(settings.get("feedback"), str) else "encoder"
         known = {} if output.cosine is None else {"cosine": output.cosine, "judge": judge}
@@ -195,6 +209,16 @@ class EmbeddingInversionPipeline(Pipeline):
             }
             for text, cosine in zip(texts, cosines, strict=True)
         ]
+
+
+def _drawing() -> set[str]:
+    """The settings that `generate` and presets take."""
+    return {"preset", "seed", "generator", "on_round", "streamer", "search", *EmbInvGenerationConfig.names()}
+
+
+def _filling() -> set[str]:
+    """The settings that `fill` takes."""
+    return {"marks", "choices", "num_tokens", "on_step", "first_row", *FillSettings.table()}
 
 
 def _judged(cosine: float, judge: str) -> dict[str, Any]:

@@ -680,6 +680,18 @@ def test_the_surrogate_judges_no_text_with_an_end_inside():
     assert output.texts[0].ids == (7, END, 12, 30, 9) and output.num_surrogate_calls == 0
 
 
+@pytest.mark.parametrize(
+    "text, choices", [("dear *** [SEP] you", None), ("dear <NAME> you", {"NAME": ["anna", "li [SEP]"]})]
+)
+def test_the_surrogate_judges_no_end_in_a_gap(text, choices):
+    """[SEP] is a mark by its brackets, and may be an entry of a list; its text was judged up to there as well."""
+    model = with_surrogate(**with_vocabulary(len(SPECIAL + WORDS)))
+    target = encode_texts(["dear anna"])
+    with pytest.raises(EmbInvError, match="text 0 holds the tokenizer's end token.*: give the encoder"):
+        model.fill(target, [text], TOKENIZER, choices=choices)
+    assert model.fill(target, [text], TOKENIZER, encode_texts, choices=choices).num_surrogate_calls == 0
+
+
 def test_entries_of_a_list_that_do_not_fit_are_left_out():
     """The last entry was judged first, however long: IndexError. Entries that nobody tried must be told."""
     model, encode, redacted, target = long_case()
