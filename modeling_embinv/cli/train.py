@@ -47,9 +47,9 @@ def run_train(arguments: list[str], prog: str) -> None:
 
 
 def _checkpoints(config: "TrainingConfig") -> set[tuple[str, int]]:
-    """Names and times of the checkpoints that lie there; a `.partial` is none."""
+    """Names and inodes of the checkpoints that lie there; a `.partial` is none."""
     folders = [path for path in Path(config.output_dir).glob("step-*") if not path.suffix]
-    return {(path.name, path.stat().st_mtime_ns) for path in folders}
+    return {(path.name, path.stat().st_ino) for path in folders}
 
 
 def _newest_checkpoint(config: "TrainingConfig", of_before: set[tuple[str, int]]) -> str:

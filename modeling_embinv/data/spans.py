@@ -58,7 +58,8 @@ class TokenizedCorpus:
             vocabulary: the encoder's.
             cache_dir: a folder for this corpus only; None = keep in memory. Other tokenizers, shares and splits get
                 their own files in it, changed documents do not: then give another folder.
-            split: "train", "validation" or "test", decided for each document as in `prepare`.
+            split: "train", "validation" or "test", decided for each document as in `prepare`. Of the training split
+                those are left out whose tokens are a held-out document's, as where the letter case alone differs.
             validation_share: share of the documents in the validation split.
             test_share: share of the documents in the test split.
             show_progress: whether to show a bar (on a terminal).
@@ -68,34 +69,45 @@ class TokenizedCorpus:
         """
         if split not in SPLITS:
             raise EmbInvError(f"no split {split!r}; there are {', '.join(SPLITS)}")
-        mine = (text for key, text, *_ in documents if split_of(key, validation_share, test_share) == split)
+        splits = ((text, split_of(key, validation_share, test_share)) for key, text, *_ in documents)
+        # training leaves out what reads like a held-out text, so it must know these
+        needed = ((text, of) for text, of in splits if split in (of, "train"))
         if cache_dir is None:
-            ids, offsets = _tokenize_all(mine, vocabulary, split, show_progress)
+            ids, offsets = _tokenize_all(needed, vocabulary, split, show_progress)
             return cls(ids, offsets, vocabulary)
         folder = Path(cache_dir) / f"{split}-{_fingerprint(vocabulary.tokenizer, validation_share, test_share)}"
         if not folder.exists():
-            _save_arrays(folder, *_tokenize_all(mine, vocabulary, split, show_progress))
+            _save_arrays(folder, *_tokenize_all(needed, vocabulary, split, show_progress))
         ids, offsets = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("ids", "offsets"))
         return cls(ids, offsets, vocabulary)
 
 
 def _tokenize_all(
-    texts: Iterator[str], vocabulary: Vocabulary, split: str, show_progress: bool
+    texts: Iterator[tuple[str, str]], vocabulary: Vocabulary, split: str, show_progress: bool
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """The ids and offsets of a corpus."""
+    """The ids and offsets of those texts, each with its split, that are of `split` and read like none of another."""
     parts: list[NDArray[np.int32]] = []
     lengths: list[int] = []
+    others: set[bytes] = set()
     with tqdm(unit=" documents", disable=None if show_progress else True) as bar:
         while batch := list(islice(texts, TOKENIZE_BATCH)):
-            rows = [np.array(row, dtype=np.int32) for row in tokenize(vocabulary.tokenizer, batch)]
+            tokens = tokenize(vocabulary.tokenizer, [text for text, _ in batch])
+            rows = [(np.array(row, dtype=np.int32), of) for row, (_, of) in zip(tokens, batch, strict=True)]
             # A special token in a text would end it early, or be lost when it is decoded for the encoder.
-            rows = [ids for ids in rows if len(ids) and not vocabulary.special[ids].any()]
-            parts += [np.concatenate(rows)] if rows else []
-            lengths += map(len, rows)
+            rows = [(ids, of) for ids, of in rows if len(ids) and not vocabulary.special[ids].any()]
+            others.update(ids.tobytes() for ids, of in rows if of != split)
+            mine = [ids for ids, of in rows if of == split]
+            parts += [np.concatenate(mine)] if mine else []
+            lengths += map(len, mine)
             bar.update(len(batch))
-    if not parts:
+    ids, sizes = np.concatenate([np.zeros(0, np.int32), *parts]), np.array(lengths, dtype=np.int64)
+    ends = np.cumsum(sizes)
+    kept = np.array([ids[end - size : end].tobytes() not in others for end, size in zip(ends, sizes, strict=True)])
+    if not kept.any():
         raise EmbInvError(f"no document with known tokens in split {split!r}; give more text or another share")
-    return np.concatenate(parts), np.concatenate([[0], np.cumsum(lengths)])
+    if not kept.all():
+        ids, sizes = ids[np.repeat(kept, sizes)], sizes[kept]
+    return ids, np.concatenate([[0], np.cumsum(sizes)])
 
 
 def _fingerprint(tokenizer: PreTrainedTokenizerBase, *shares: float) -> str:

@@ -104,8 +104,10 @@ def _run(config: TrainingConfig, accelerator: Accelerator, lines: JSONLinesTrack
     if not config.word_head_size:  # its texts are of other lengths than the inverter's
         model.config.encoder_fingerprint = fingerprint_of(held_out.embedding, model.config.encoder_fingerprint)
     newest = _newest(config, accelerator, output_dir)
-    if not config.resume and checkpoints(output_dir):
-        lines.put_aside()
+    if newest:
+        lines.take_back(newest)
+    elif replaced := checkpoints(output_dir):
+        lines.put_aside(replaced[-1])
     lines.rewind(step_of(newest) if newest else -1)
     if config.bag_of_words_steps and not newest:
         warm_up_on_words(model, batches, config.word_warm_up(), accelerator)

@@ -53,10 +53,15 @@ def fine_tune(
     pairs = (Document(text, text, vector) for text, vector in zip(texts, vectors, strict=True))
     share = max(VALIDATION_SHARE, min(0.5, FEWEST / max(1, len(texts))))
     try:
-        prepare(pairs, encoder, folder / "pairs", length, validation_share=share, show_progress=False)
+        rows = prepare(pairs, encoder, folder / "pairs", length, validation_share=share, show_progress=False)["rows"]
     except EmbInvError as error:
         message = f"these pairs cannot be trained on, texts of at most {length - 1} tokens can be: {error}"
         raise EmbInvError(message) from error
+    if not (rows["train"] and rows["validation"]):
+        raise EmbInvError(
+            f"{sum(rows.values())} of these {len(texts)} pairs can be trained on, different texts of at most "
+            f"{length - 1} tokens: too few to train on some and hold others out."
+        )
     settings = {name: value for name, value in asdict(encoder.config).items() if value is not None}
     write_text(folder / "encoder.yaml", yaml.safe_dump(settings))
     batch_size = min(BATCH, len(load_pairs(folder / "pairs", "train")))

@@ -32,8 +32,10 @@ def build_data(
     else:
         batches = _spans(config, encoder, "train")
         ids, embedding = _spans(config, encoder, "validation").batch(0, config.validation_size)
-    for canvas in [] if config.word_head_size else config.canvas_lengths or []:
-        batches.ids(0, noise.texts_of(config.batch_size), canvas)  # one that few texts fit would end a later update
+    has_whole = any(config.shares) or config.surrogate_rank > 0  # batches of which noise makes no further rows
+    texts = config.batch_size if has_whole else noise.texts_of(config.batch_size)
+    for canvas in [] if config.word_head_size else config.canvas_lengths or [config.max_sequence_length]:
+        batches.ids(0, texts, canvas)  # one that few texts fit would end a later update
     return batches, ValidationSet(ids, embedding, config.generation_size, noise.schedule)
 
 

@@ -40,10 +40,18 @@ class JSONLinesTracker(GeneralTracker):  # type: ignore[misc]  # accelerate has 
             write_text(self.path, "".join(f"{line}\n" for line in lines if _step_of_line(line) <= step))
 
     @on_main_process  # type: ignore[untyped-decorator]  # accelerate has no types
-    def put_aside(self) -> None:
-        """Rename the log of a run that is started over: until the new one has a checkpoint, the old one can go on."""
-        if self.path.exists():
-            self.path.replace(self.path.with_name("log-before.jsonl"))
+    def put_aside(self, checkpoint: Path) -> None:
+        """Move the log into the newest checkpoint of a run that is started over: both go, or go on, together."""
+        aside = checkpoint / self.path.name
+        if self.path.exists() and not aside.exists():  # else the log here is of a start that saved nothing
+            self.path.replace(aside)
+
+    @on_main_process  # type: ignore[untyped-decorator]  # accelerate has no types
+    def take_back(self, checkpoint: Path) -> None:
+        """The inverse of `put_aside`, where the run of the checkpoint goes on."""
+        aside = checkpoint / self.path.name
+        if aside.exists():
+            aside.replace(self.path)
 
 
 def _step_of_line(line: str) -> float:

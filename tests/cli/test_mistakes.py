@@ -264,6 +264,7 @@ def test_ctrl_c_in_a_run_that_starts_over_knows_its_own_checkpoints(tmp_path):
 
     (tmp_path / "step-000000012").mkdir()
     old = train_command._checkpoints(Config)
+    (tmp_path / "step-000000012" / "log.jsonl").touch()  # the old run's log, put aside
     line = train_command._newest_checkpoint(Config, old)
     assert line.startswith("The run has no checkpoint yet") and f"{tmp_path / 'step-000000012'} is of the run" in line
     (tmp_path / "step-000000003").mkdir()

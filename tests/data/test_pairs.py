@@ -478,6 +478,25 @@ def test_corpus_holds_its_split(tokenizer, vocabulary):
     assert len(texts["train"]) + len(texts["validation"]) == len(DOCUMENTS)
 
 
+def test_corpus_trains_on_nothing_that_reads_like_a_held_out_text(vocabulary):
+    """A line that differs from a held-out one in letter case alone was trained on; to the encoder they are one."""
+    loud = [Document(d.text.upper(), d.text.upper()) for d in DOCUMENTS]
+    of = {
+        split: TokenizedCorpus.build([*DOCUMENTS, *loud], vocabulary, split=split, **SHARES)
+        for split in ("train", "validation", "test")
+    }
+    rows = {
+        split: [corpus.ids[a:b].tobytes() for a, b in itertools.pairwise(corpus.offsets)]
+        for split, corpus in of.items()
+    }
+    held_out = {*rows["validation"], *rows["test"]}
+    assert held_out.isdisjoint(rows["train"])
+    # nothing else is left out, and the splits themselves are what they were
+    assert len({*rows["train"], *held_out}) == len(DOCUMENTS)
+    count = sum(split_of(d.key, **SHARES) == "validation" for d in [*DOCUMENTS, *loud])
+    assert len(of["validation"]) == count
+
+
 def test_corpus_without_unknown_or_special_tokens(tokenizer, vocabulary):
     """Catches an end token in the middle of a row, and text that is lost on the way to the encoder."""
     documents = [(text, text) for text in ("a fine day", "the [SEP] token", "a \U0001f9ff b", "", "more rain")]

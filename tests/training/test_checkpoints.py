@@ -184,20 +184,26 @@ def test_a_run_that_starts_over_keeps_its_own_checkpoints(pairs, tmp_path):
 
 
 def test_a_run_that_starts_over_loses_nothing_before_its_first_checkpoint(pairs, tmp_path, monkeypatch):
-    """The old log was emptied at once: a kill left the old checkpoints, from which a run goes on, without it."""
-    train(settings(pairs, tmp_path, max_steps=3))
-    before = (tmp_path / "log.jsonl").read_text()
+    """The old log was lost at the second start, and the old run went on in the log of the one that was killed."""
+    train(settings(pairs, tmp_path, max_steps=3, eval_steps=1))
+    before, update = (tmp_path / "log.jsonl").read_text(), Run.update
 
     def killed(self, step, kind="masked"):
-        raise KeyboardInterrupt
+        if step == 2:
+            raise KeyboardInterrupt
+        return update(self, step, kind)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Run, "update", killed)
-        train(settings(pairs, tmp_path, resume=False))
-    assert [path.name for path in checkpoints(tmp_path)] == ["step-000000003"]
-    assert (tmp_path / "log-before.jsonl").read_text() == before
+    for _ in range(2):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Run, "update", killed)
+            train(settings(pairs, tmp_path, resume=False))
+        assert [path.name for path in checkpoints(tmp_path)] == ["step-000000003"]
+        assert [line["step"] for line in log(tmp_path)] == [1, 2]
     train(settings(pairs, tmp_path))  # the old run goes on
-    assert [line["step"] for line in log(tmp_path)] == [4, 5, 6]
+    assert (tmp_path / "log.jsonl").read_text().startswith(before)
+    assert [line["step"] for line in log(tmp_path)] == [1, 2, 3, 4, 5, 6]
+    train(settings(pairs, tmp_path, max_steps=7))
+    assert [line["step"] for line in log(tmp_path)] == [1, 2, 3, 4, 5, 6, 7]
 
 
 @pytest.mark.parametrize("flags", [{"learning_rate": 1e21}, {"surrogate_rank": 4, "learning_rate": 1e30}], ids=str)

@@ -6,6 +6,7 @@ import torch
 
 import modeling_embinv.training.known_pairs as known_pairs
 from modeling_embinv.data.sources import split_of
+from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.loading import load_inverter
 from modeling_embinv.training.backbone import prepare_tokenizer
 from modeling_embinv.training.checkpoints import export
@@ -43,6 +44,17 @@ def test_few_pairs_are_enough_to_hold_some_out(model, encoder, tmp_path):
     config = load_inverter(str(model))[0].config
     best = known_pairs.fine_tune(str(model), config, encoder, texts, vectors, tmp_path, steps=1)
     assert (best / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_pairs_that_cannot_be_split_are_told(model, encoder, tmp_path, split):
+    """All but one are too long for the inverter: the line spoke of a split of a folder that the user never made."""
+    (short, *_) = [text for number in range(60) if split_of(text := f"It is {number}.", 0.4, 0.0) == split]
+    texts = [short, *(f"{short} and {'again ' * (20 + number)}" for number in range(19))]
+    vectors = unit_rows(np.random.default_rng(0).standard_normal((len(texts), 384)))[0]
+    config = load_inverter(str(model))[0].config
+    with pytest.raises(EmbInvError, match="1 of these 20 pairs .* too few to train on some and hold others out"):
+        known_pairs.fine_tune(str(model), config, encoder, texts, vectors, tmp_path, steps=1)
 
 
 def test_a_killed_training_goes_on_and_leaves_the_surrogate_its_trunk(model, encoder, tmp_path, monkeypatch):

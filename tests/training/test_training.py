@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -282,6 +283,19 @@ def test_canvases_that_no_batch_fits_are_told_at_once(pairs, tmp_path, source):
     config = settings(pairs, tmp_path / "out", canvas_lengths=[2, 16], **given)
     with pytest.raises(EmbInvError, match="canvas (of 2 tokens|must be between 3 and 16)"):
         train(config)
+    assert not (tmp_path / "out" / "log.jsonl").exists()
+
+
+@pytest.mark.parametrize("kind", ["causal", "surrogate", "one canvas"])
+def test_canvases_must_fit_the_largest_batch(pairs, tmp_path, kind):
+    """Complementary masks halve the texts of masked batches alone: one of another kind ended the run later."""
+    lengths = PairBatches(load_pairs(pairs, "train"), end=102, seed=0).needed
+    canvas = 16 if kind == "one canvas" else int(np.median(lengths))
+    fitting, canvases = int((lengths <= canvas).sum()), None if kind == "one canvas" else [canvas, 16]
+    given = {"surrogate_rank": 4} if kind == "surrogate" else {"causal_share": 0.01, "num_condition_tokens": 1}
+    flags = dict(complementary_masks=True, loss_weight="none", canvas_lengths=canvases, **given)
+    with pytest.raises(EmbInvError, match=f"{fitting} texts fit a canvas of {canvas} tokens"):
+        train(settings(pairs, tmp_path / "out", batch_size=2 * (fitting // 2 + 1), **flags))
     assert not (tmp_path / "out" / "log.jsonl").exists()
 
 
