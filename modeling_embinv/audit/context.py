@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,15 +12,21 @@ from ..data.files import json_rows
 from ..errors_embinv import EmbInvError
 from ..filled_embinv import VERDICTS
 from ..filling_embinv import check_judged
-from ..gap_marks_embinv import MARKS, GapReader
+from ..gap_marks_embinv import KIND_OF_TAG, MARKS, GapReader, tag_of
 from ..inversion.fillings import Redaction, fill_file
 from ..inversion.progress import stage
 from ..stores.vectors import open_vectors
+from ..vectors_embinv import unit_rows
 from .attack import Attacker
 from .figures import Figure, share
 from .sample import Sample, subset
+from .severity import SAME_TEXT
 
 _MARK = re.compile("|".join(MARKS.values()))
+# words in marks that hide something; [INFO] and <BR> may as well be text. Bars, stars and lines have none
+_HIDING = {"", "REDACTED", "MASK", *KIND_OF_TAG}
+# verdicts on texts of whose marks the vector says that they hide nothing, or says nothing at all
+_NOT_HIDDEN = ("literal", "unread")
 # rows that are filled, at most: a gap takes seconds on a CPU
 LIMIT = 50
 
@@ -29,8 +36,9 @@ class Filled:
     """Redacted texts that were filled.
 
     Attributes:
-        rows: how many. gaps: in all of them.
-        expected: mean probability of a gap's words: the share that is expected to be right, an estimate.
+        rows: how many. gaps: in those whose marks hide something that the vector tells.
+        expected: mean probability of a gap's words: the share that is expected to be right, an estimate; None without
+            such a gap.
         verdicts: how often each verdict on a whole text was given, in words.
         left_out: rows whose texts cannot be filled.
         texts: the filled texts, which are recovered text.
@@ -58,8 +66,34 @@ def has_marks(text: str) -> bool:
 
 
 def without_marks(text: str) -> str:
-    """The words of a text that stand there: a mark is none of the original's."""
-    return _MARK.sub(" ", text)
+    """The words of a text that stand there: a mark that is known to hide something is none of the original's."""
+    return _MARK.sub(lambda mark: " " if _hides(mark.group()) else mark.group(), text)
+
+
+def _hides(mark: str) -> bool:
+    """Whether a mark is one of redaction, also where its tag is numbered, as in <PERSON_1>."""
+    return re.sub(r"_\d+$", "", tag_of(mark)) in _HIDING
+
+
+def scored_texts(attacker: Attacker, sample: Sample) -> list[str] | None:
+    """The texts of a sample as recovered ones are compared with them; None where it has none.
+
+    Marks are cut, see `without_marks`, unless the encoder gives a text the row's very vector with its marks.
+    """
+    if sample.texts is None:
+        return None
+    literal = _literal_rows(attacker, sample, sample.texts)
+    return [text if row in literal else without_marks(text) for row, text in enumerate(sample.texts)]
+
+
+def _literal_rows(attacker: Attacker, sample: Sample, texts: Sequence[str]) -> set[int]:
+    """The rows whose vectors were made of their texts as they are written, marks and all."""
+    marked = [row for row, text in enumerate(texts) if has_marks(text)]
+    if attacker.encode is None or not marked:
+        return set()
+    ours = attacker.embedded([texts[row] for row in marked])
+    cosines = (ours * unit_rows(sample.vectors[marked])[0]).sum(axis=1)
+    return {row for row, cosine in zip(marked, cosines, strict=True) if cosine >= SAME_TEXT}
 
 
 def fill_sample(attacker: Attacker, sample: Sample, template: str | None = None) -> Filled | None:
@@ -91,13 +125,12 @@ def fill_sample(attacker: Attacker, sample: Sample, template: str | None = None)
                 show_progress=attacker.show_progress,
             )  # fmt: skip
     rows = [row for _, row in json_rows(out)]
+    hidden = [[gap["probability"] for gap in row["gaps"]] for row in rows if row["verdict"] not in _NOT_HIDDEN]
+    counts = [len(gaps) for gaps in hidden]
     return Filled(
         len(rows),
-        sum(len(row["gaps"]) for row in rows),
-        share(
-            [sum(gap["probability"] for gap in row["gaps"]) for row in rows], [len(row["gaps"]) for row in rows],
-            seed=attacker.seed,
-        ),
+        sum(counts),
+        share([sum(gaps) for gaps in hidden], counts, seed=attacker.seed),
         dict(Counter(VERDICTS[row["verdict"]] for row in rows)),
         len(part.rows) - len(rows),
         [row["text"] for row in rows],
@@ -105,11 +138,23 @@ def fill_sample(attacker: Attacker, sample: Sample, template: str | None = None)
     )  # fmt: skip
 
 
-def _can_be_filled(attacker: Attacker, text: str) -> bool:
-    """Whether a text has gaps that the checkpoint's surrogate can judge."""
-    config = attacker.model.config
+def check_template(attacker: Attacker, template: str) -> None:
+    """Raises an EmbInvError for a template that cannot be filled."""
     try:
-        check_judged(GapReader(attacker.tokenizer, config.mask_token_id).read(text, 0), 0, config)
+        _check_filled(attacker, template)
+    except EmbInvError as error:
+        raise EmbInvError(f"the template cannot be filled: {error}") from error
+
+
+def _can_be_filled(attacker: Attacker, text: str) -> bool:
+    try:
+        _check_filled(attacker, text)
     except EmbInvError:
         return False
     return True
+
+
+def _check_filled(attacker: Attacker, text: str) -> None:
+    """Raises an EmbInvError for a text without gaps that the checkpoint's surrogate can judge."""
+    config = attacker.model.config
+    check_judged(GapReader(attacker.tokenizer, config.mask_token_id).read(text, 0), 0, config)

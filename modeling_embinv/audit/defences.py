@@ -84,6 +84,7 @@ class DefenceReport:
         known: pairs that the adapted attacker knows; 0 where there is none.
         pairs: (number of known pairs, cosine of other vectors, turned back by them), for the rotation.
         left_out: name → why it was not tried.
+        planted: whether the rows that were attacked are invented sentences, as the store holds no texts.
     """
 
     results: list[DefenceResult]
@@ -92,6 +93,7 @@ class DefenceReport:
     known: int
     pairs: list[tuple[int, float]]
     left_out: dict[str, str]
+    planted: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON has it."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from html import escape
 
-from .hits import BAR, hits
+from .hits import BAR, hits, row_name, shortened
 from .report import Report
 from .tiers import TierResult
 from .words import WORD, content_words, words
@@ -19,17 +19,19 @@ def examples(report: Report) -> Iterator[str]:
     result = report.measured[0]
     found = sorted(hits(result), key=lambda hit: -hit.recovered)
     for hit in found[:COUNT]:
-        name = result.sample.ids[hit.position] if result.sample.ids else result.sample.rows[hit.position]
+        kind = "invented sentence" if report.is_estimate else "row"
+        collection, row = result.sample.row_keys()[hit.position]
+        name = row_name(collection, row, result.sample.ids[hit.position] if result.sample.ids else None)
         yield (
-            f"{_original(result, hit.position, report.reveal)}<br><small class=soft>row {escape(str(name))}: "
+            f"{_original(result, hit.position, report.reveal)}<br><small class=soft>{kind} {escape(name)}: "
             f"{hit.recovered} of {hit.wanted} content words{_below(result, hit.position, report.reveal)}"
             f"{_named(report, result, hit.position)}</small>"
         )
 
 
 def _original(result: TierResult, index: int, reveal: bool) -> str:
-    """The original's words, those that came back marked."""
-    text = (result.sample.texts or [])[index]
+    """The original's words, those that came back marked; of a long text the first ones."""
+    text, rest = shortened((result.sample.texts or [])[index])
     back = set(words(result.recovered.texts[index])) & content_words(text)
     pieces, position = [], 0
     for piece in WORD.finditer(text):
@@ -39,7 +41,7 @@ def _original(result: TierResult, index: int, reveal: bool) -> str:
         pieces.append(escape(between) if reveal else " ")
         pieces.append(f"<mark>{shown}</mark>" if is_back else f'<span class="lost">{shown}</span>')
         position = piece.end()
-    return "".join(pieces) + (escape(text[position:]) if reveal else "")
+    return "".join(pieces) + (escape(text[position:]) if reveal else "") + rest
 
 
 def _named(report: Report, result: TierResult, index: int) -> str:

@@ -28,7 +28,7 @@ def write_report(report: Report, folder: Path) -> None:
         for result in report.tiers
         for row in hit_rows(result, report.reveal, named if result.tier.name != "pairs" else None)
     ]
-    rows += [row for result in report.planted for row in hit_rows(result, report.reveal)]
+    rows += [{"planted": True, **row} for result in report.planted for row in hit_rows(result, report.reveal)]
     write_text(folder / "hits.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     # paths in another encoding may stand in the page
     write_text(folder / "index.html", page(report).encode("utf-8", "replace").decode("utf-8"))

@@ -9,6 +9,8 @@ from .tiers import TierResult
 from .words import WORD, content_words, words
 
 BAR = "▇▇▇"
+# words of a text that a page shows at most
+SHOWN = 300
 
 
 class Hit(NamedTuple):
@@ -40,6 +42,20 @@ def hits(result: TierResult) -> list[Hit]:
             kinds[one.kind] = whole + found_whole([one.words], ours), total + 1
         found.append(Hit(index, len(wanted & set(ours)), len(wanted), bool(ours) and ours == words(text), kinds))
     return found
+
+
+def row_name(collection: str | None, row: int, identifier: str | None) -> str:
+    """A row as a reader finds it in the store: its id, or its number where it has none, after its collection."""
+    name = str(row) if identifier is None else identifier
+    return name if collection is None else f"{collection}: {name}"
+
+
+def shortened(text: str) -> tuple[str, str]:
+    """The first words of a text that a page shows, and how many more there are, in words."""
+    pieces = list(WORD.finditer(text))
+    if len(pieces) <= SHOWN:
+        return text, ""
+    return text[: pieces[SHOWN - 1].end()], f" … and {len(pieces) - SHOWN:,} more words"
 
 
 def redacted(text: str) -> str:

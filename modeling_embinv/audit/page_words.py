@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from html import escape
 
 from .html import cell, table
+from .named_words import LEAST
 from .report import Report
 
 
@@ -16,6 +17,9 @@ def named_words(report: Report) -> Iterator[str]:
     where = " The words of each row are in <code>hits.jsonl</code>." if report.reveal else ""
     yield f"vocabulary does not hold is never named.{where}</p>"
     figures = report.named_words.figures
+    if not any(one.named for one in figures):
+        yield f"<p>No word is named with {100 * LEAST:.0f} % or more.</p>"
+        return
     if all(one.precision is None for one in figures):
         yield "<p>The store holds no texts: how many should be there is an <strong>estimate</strong>.</p>"
         rows = [(f"{100 * one.threshold:.0f} %", f"{one.named:,}", cell(one.expected)) for one in figures]

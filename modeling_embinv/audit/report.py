@@ -176,7 +176,7 @@ class Report:
         return exceeded(self.figures, self.limits)
 
     def as_dict(self) -> dict[str, Any]:
-        """The document, without a recovered word."""
+        """The document, without a recovered word; guesses that are to be revealed stand in it."""
         over = {name: self.figures[name].value > limit for name, limit in self.limits.items() if name in self.figures}
         return {
             "schema": SCHEMA,

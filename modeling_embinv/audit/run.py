@@ -9,12 +9,13 @@ from typing import Any
 
 from ..data.files import write_json
 from ..data.tokens import tokenize
+from ..errors_embinv import EmbInvError
 from ..inversion.progress import stage
 from .alignment import Alignment
 from .attack import ENCODER, SEARCH, Attacker
 from .attackers import TIERS
 from .canaries import plant
-from .context import Filled, fill_sample, without_marks
+from .context import Filled, check_template, fill_sample, scored_texts
 from .control import foreign
 from .defences import DefenceReport, compare, distinct
 from .fingerprint import Origin
@@ -67,6 +68,7 @@ class Outcome:
 
     Attributes:
         origin: whose vectors these are, after the attack, see `foreign`.
+        notes: what could not be done, a sentence each, without its full stop.
     """
 
     origin: Origin
@@ -78,6 +80,7 @@ class Outcome:
     alignment: Alignment | None = None
     named_words: NamedWords | None = None
     libraries: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 def run(
@@ -101,10 +104,13 @@ def run(
         origin: whose vectors these are, by the fingerprint.
 
     Raises:
-        EmbInvError: a store too small for the search of defences, guesses without the encoder, a template that cannot
-            be filled, or no Faker for planted texts.
+        EmbInvError: a store too small for the search of defences, guesses without the encoder, or a template that
+            cannot be filled.
     """
-    # a store too small for search is refused before the attack
+    # a template without a gap, and a store too small for search, are refused before the attack
+    fills = "context" in plan.tiers and attacker.model.surrogate is not None
+    if fills and plan.template is not None:
+        check_template(attacker, plan.template)
     searched = distinct(stored) if plan.families and stored is not None else None
     guesses = None
     if "guesses" in plan.tiers and plan.candidates and attacker.encode is not None:
@@ -112,14 +118,18 @@ def run(
     tiers = [attacker.vectors_tier] if "vectors" in plan.tiers else []
     if "encoder" in plan.tiers and attacker.encode is not None:
         tiers.append(replace(ENCODER, limit=plan.encoder_rows))
-    texts = sample.texts
-    measured = sample._replace(texts=None if texts is None else [without_marks(text) for text in texts])
+    measured = sample._replace(texts=scored_texts(attacker, sample))
     results = [run_tier(attacker, measured, tier, finder) for tier in tiers]
     if origin.looks_like is None:
         origin = replace(origin, looks_like=foreign(attacker, results))
     # an estimate is of the encoder's own vectors
     can_estimate = sample.texts is not None or origin.looks_like is None
-    named = name_words(attacker.model, attacker.tokenizer, measured, attacker.seed) if tiers and can_estimate else None
+    named: NamedWords | None = None
+    notes: list[str] = []
+    if tiers and can_estimate:
+        named = name_words(attacker.model, attacker.tokenizer, measured, attacker.seed)
+        if named is None:
+            notes.append("the checkpoint has no word head, so that no single words are named")
     alignment = None
     if "pairs" in plan.tiers and plan.pairs is not None and attacker.encode is not None:
         known = known_pairs(plan.pairs, sample, attacker.encode)
@@ -128,18 +138,23 @@ def run(
     planted: list[TierResult] = []
     libraries = {} if finder is None else finder.libraries
     if sample.texts is None and can_estimate and attacker.encode is not None and (tiers or plan.families):
-        measured, kinds = plant(PLANTED, attacker.encode, attacker.seed)
-        planted = [run_tier(attacker, measured, tier, kinds, f"planted-{tier.name}") for tier in tiers]
-        libraries = kinds.libraries
+        try:
+            measured, kinds = plant(PLANTED, attacker.encode, attacker.seed)
+        except EmbInvError as error:
+            notes.append(f"nothing is estimated: {str(error).rstrip('.')}")
+        else:
+            planted = [run_tier(attacker, measured, tier, kinds, f"planted-{tier.name}") for tier in tiers]
+            libraries = kinds.libraries
     filled = None
-    if "context" in plan.tiers and attacker.model.surrogate is not None:
+    if fills:
         filled = fill_sample(attacker, sample, plan.template)
     defences = None
     if searched is not None and any(map(content_words, measured.texts or [])):
         own = set(map(text_key, measured.texts or []))
         texts = [text for text in plan.train_texts if text_key(text) not in own] or public_texts(measured.texts or [])
         defences = compare(attacker, measured, searched, plan.families, texts)
-    return Outcome(origin, results, planted, guesses, filled, defences, alignment, named, libraries)
+        defences = replace(defences, planted=sample.texts is None)
+    return Outcome(origin, results, planted, guesses, filled, defences, alignment, named, libraries, notes)
 
 
 def find_guesses(plan: Plan, encode: Callable[..., Any], sample: Sample, batches: Batches, seed: int) -> Guesses:
@@ -210,21 +225,25 @@ def sample_notes(sample: Sample, tokenizer: Any, longest: int, languages: Sequen
 
 def step_notes(outcome: Outcome, plan: Plan) -> list[str]:
     """What could not be tried: a sentence each, without its full stop."""
-    notes = []
+    notes = list(outcome.notes)
     is_unscored = not outcome.planted and not any(result.figures for result in outcome.tiers)
     if outcome.tiers and is_unscored and outcome.origin.looks_like is not None:
         notes.append("nothing is estimated: planted texts would have other vectors than this store's encoder makes")
-    elif outcome.tiers and outcome.named_words is None:
-        notes.append("the checkpoint has no word head, so that no single words are named")
+    texts = [text for result in outcome.tiers for text in result.sample.texts or []]
+    if texts and not any(map(content_words, texts)):
+        notes.append("the texts have no content words that could come back")
+    if plan.families and outcome.defences is None:
+        notes.append("no defence was tried: there are no texts with content words to attack")
     if plan.is_chosen and "context" in plan.tiers and outcome.filled is None:
         notes.append("no text of the sample holds a gap that this checkpoint can fill (attacker: context)")
+    if outcome.filled is not None and outcome.filled.expected is None:
+        verdicts = "; ".join(outcome.filled.verdicts)
+        notes.append(f"no mark counts as a gap (attacker: context): {verdicts}")
     return notes
 
 
 def finder_or_note(make: Callable[[], KindFinder] = KindFinder) -> tuple[KindFinder | None, str | None]:
     """The finder of personal data, or why there is none."""
-    from ..errors_embinv import EmbInvError
-
     try:
         return make(), None
     except EmbInvError as error:

@@ -10,6 +10,8 @@ from .guesses import Guesses
 from .report import Report
 
 NAMES = {"words": "content words", "f1": "F1 of words", "exact": "whole texts", "cosine": "cosine"}
+# planted texts, in words
+INVENTED = "invented sentences"
 CAREFUL = (
     "A copy of these vectors is potentially equivalent to exposure of the source text. Recovered words are guesses: "
     "do not treat them as evidence of what somebody wrote."

@@ -6,7 +6,7 @@ from ..inversion.terminal import printable
 from .figures import Figure
 from .named_words import LEAST, NamedWords
 from .report import Report
-from .summary import NAMES, alarms, learned, shown, size
+from .summary import INVENTED, NAMES, alarms, learned, shown, size
 
 
 def lines(report: Report) -> Iterator[str]:
@@ -18,13 +18,13 @@ def _lines(report: Report) -> Iterator[str]:
     sample = report.sample
     yield f"source      {report.place}: {size(report)}, read {report.date}"
     yield f"vectors     {report.origin}"
-    texts = "scored against the store's texts"
-    if not report.tiers:
-        texts = "no inverter was tried"
+    texts = "; scored against the store's texts" if report.tiers or report.defences is not None else ""
+    if report.checkpoint is None:
+        texts = "; no inverter was tried"
     if sample.texts is None:
-        texts = f"the store holds no texts: {'an estimate' if report.is_estimate else 'nothing to score against'}"
+        texts = f"; the store holds no texts: {'an estimate' if report.is_estimate else 'nothing to score against'}"
     parts = "" if sample.collections is None else f" of {len(set(sample.collections))} collections"
-    yield f"sample      {len(sample.rows):,} rows{parts}, seed {report.seed}; {texts}"
+    yield f"sample      {len(sample.rows):,} rows{parts}, seed {report.seed}{texts}"
     if report.is_estimate and report.measured:
         rows = max(len(result.sample.rows) for result in report.measured)
         yield f"planted     {rows:,} sentences with invented secrets, which the figures below are of"
@@ -36,7 +36,8 @@ def _lines(report: Report) -> Iterator[str]:
         beside = f"; floor {100 * max(floors.values()):.0f} % of words" if floors else ""
         same = report.same_rows(result)
         beside += "" if same is None else f"; on these rows {report.measured[0].tier.name} {100 * same.value:.0f} %"
-        yield f"{result.tier.name:<11} {figures}{beside}"
+        if figures:
+            yield f"{result.tier.name:<11} {figures}{beside}"
         if result.kinds:
             kinds = (f"{kind} {_of_floor(figures.whole)}" for kind, figures in result.kinds.items())
             yield f"            came back whole: {', '.join(kinds)}"
@@ -46,7 +47,7 @@ def _lines(report: Report) -> Iterator[str]:
     if report.alignment is not None:
         yield f"pairs       {learned(report.alignment)}"
     if report.named_words is not None:
-        yield f"words       {'; '.join(named_lines(report.named_words))}"
+        yield f"words       {'; '.join(named_lines(report.named_words)) or 'no word named'}"
     if report.filled is not None and report.filled.expected is not None:
         yield (
             f"context     {report.filled.gaps:,} gaps of {report.filled.rows:,} redacted texts filled, of which "
@@ -55,6 +56,8 @@ def _lines(report: Report) -> Iterator[str]:
     if report.guesses is not None:
         yield f"guesses     {alarms(report.guesses)}; {report.guesses.severity}"
     if report.defences is not None:
+        if report.defences.planted:
+            yield f"defences    tried on {report.defences.rows:,} {INVENTED} (an estimate)"
         for one in report.defences.results[1:]:
             noise = "" if one.noise_words is None else f"; noise of this recall {100 * one.noise_words:.0f} %"
             yield (

@@ -106,7 +106,7 @@ def _report(
     with stage("loading the checkpoint"):
         model, tokenizer = load_model(options)
     needs_encoder = "encoder" in plan.tiers or _needs_encoder(options, sample)
-    encoder = _encoder(options, model) if needs_encoder else None
+    encoder, left_out = _encoder(options, model) if needs_encoder else (None, None)
     encode = None if encoder is None else encoder.encode
     import shutil
 
@@ -142,14 +142,15 @@ def _report(
         *([] if found.origin.looks_like is None else ["attackers without known pairs take these vectors as they are"]),
         *sample_notes(sample, tokenizer, model.config.max_sequence_length - 1, _languages(options.model)),
         *step_notes(outcome, plan),
-        *([missing] if missing else []),
+        *filter(None, (left_out, missing)),
     ]
+    found_by_steps = {name: value for name, value in vars(outcome).items() if name != "notes"}
     report = Report(
         source=describe(found.parts, sample),
         checkpoint={"name": options.model, "encoder": model.config.encoder_id, "checksums": model.config.checksums},
         encoder=None if encoder is None else encoder.config.id,
         sample=sample, seed=options.seed, date=date, limits=limits, warnings=notes, reveal=options.reveal,
-        **vars(outcome),
+        **found_by_steps,
     )  # fmt: skip
     write_report(report, Path(options.out))
     shutil.rmtree(work)
@@ -173,17 +174,20 @@ def _needs_encoder(options: argparse.Namespace, sample: "Sample") -> bool:
     return bool(options.candidates or options.pairs or options.train_texts) or sample.texts is None
 
 
-def _encoder(options: argparse.Namespace, model: Any) -> "Encoder | None":
-    """The encoder, where it is at hand: it need not be installed."""
+def _encoder(options: argparse.Namespace, model: Any) -> "tuple[Encoder | None, str | None]":
+    """The encoder, where it is at hand: it need not be installed; else why there is none, for the report."""
     try:
         encoder = encoder_of(model, options)
     except (EmbInvError, OSError) as error:
         if options.encoder or "encoder" in (options.tiers or ""):
             raise
-        print(f"embinv: the encoder is not at hand, its attacker is left out: {error}", file=sys.stderr)
-        return None
+        why = f"the encoder is not at hand, and what needs it is left out: {one_line(error, 300).rstrip('.')}"
+        print(f"embinv: {why}", file=sys.stderr)
+        return None, why
+    if not encoder.can_encode:
+        return None, f"{encoder.config.id} cannot be called here, and what needs it is left out"
     encoder.read_whole_texts()  # known texts and passages are longer than what the checkpoint writes
-    return encoder if encoder.can_encode else None
+    return encoder, None
 
 
 def _retrain(options: argparse.Namespace, model: Any, encoder: "Encoder") -> Callable[..., Any]:

@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 
 from modeling_embinv.audit.attack import Attacker
-from modeling_embinv.audit.context import fill_sample, has_marks, without_marks
+from modeling_embinv.audit.context import fill_sample, has_marks, scored_texts, without_marks
+from modeling_embinv.audit.fingerprint import Origin
+from modeling_embinv.audit.run import Outcome, Plan, run, step_notes
 from modeling_embinv.audit.sample import Sample
 from modeling_embinv.cli.options import CHECKPOINT
+from modeling_embinv.data.files import json_rows
 from modeling_embinv.data.parts import locked
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.loading import load_inverter
@@ -30,6 +33,22 @@ def test_marks_are_found_and_are_no_words():
     """The mark [REDACTED] was a content word of the original, and an ellipsis hid something."""
     assert has_marks("call <NAME> now") and has_marks("▇▇▇") and not has_marks("a < b ... [1] it's")
     assert without_marks("call [REDACTED] now").split() == ["call", "now"]
+
+
+def test_marks_that_hide_nothing_are_words(encoder, inverter, tmp_path):
+    """The [ERROR] of a log line was cut from the original: a perfect recovery was not whole, and "error" was wrong."""
+    line = "[ERROR] disk is full, [NAME] said"
+    assert without_marks(line).split() == ["[ERROR]", "disk", "is", "full,", "said"]
+    assert without_marks("<PERSON_1> ate ▇▇ *** ___ [MASK] [FIRST NAME] <BR>").split() == ["ate", "<BR>"]
+    written, plain = [line, "[NAME] slept."], ["no mark", "I saw [INFO]"]
+    sample = Sample(encoder.encode([written[0], "The dog slept."]).numpy(), np.arange(2), None, written, 2, "d")
+    by_encoder = Attacker(*inverter, tmp_path, encoder.encode, show_progress=False)
+    assert scored_texts(by_encoder, sample) == [line, without_marks(written[1])]
+    assert scored_texts(by_encoder, sample._replace(vectors=3 * sample.vectors)) == [line, without_marks(written[1])]
+    alone = Attacker(*inverter, tmp_path, show_progress=False)
+    assert scored_texts(alone, sample) == [without_marks(text) for text in written]
+    assert scored_texts(by_encoder, sample._replace(texts=plain)) == plain
+    assert scored_texts(by_encoder, sample._replace(texts=None)) is None
 
 
 def test_a_resumed_audit_reads_what_the_first_one_wrote(encoder, inverter, tmp_path):
@@ -57,6 +76,36 @@ def test_texts_that_none_of_which_can_be_filled_are_no_error(encoder, inverter, 
     attacker = Attacker(*inverter, tmp_path, show_progress=False)
     long = "[REDACTED] " + "word " * attacker.model.config.longest_judged
     assert fill_sample(attacker, sample_of(encoder, ["▇▇▇", long])) is None
+
+
+def test_marks_of_the_text_itself_are_no_gaps(encoder, inverter, tmp_path):
+    """Marks of log lines, which hide nothing, were gaps that are all expected to be right."""
+    texts = ["[INFO] server started on port eighty", "The ▇▇▇ slept."]
+    sample = Sample(encoder.encode([texts[0], WHOLE[0]]).numpy(), np.arange(2), None, texts, 2, "d")
+    attacker = Attacker(*inverter, tmp_path / "both", show_progress=False)
+    alone = Attacker(*inverter, tmp_path / "one", show_progress=False)
+    for one in (attacker, alone):
+        one.work.mkdir()
+    both = fill_sample(attacker, sample)
+    literal, hidden = (row for _, row in json_rows(attacker.work / "context.jsonl"))
+    assert literal["verdict"] == "literal" and hidden["text"] == WHOLE[0]
+    assert (both.rows, both.gaps, both.expected.count) == (2, 1, 1)
+    assert both.expected.hits == hidden["gaps"][0]["probability"]
+    one = fill_sample(alone, sample.take(np.array([0])))
+    assert (one.rows, one.gaps, one.expected) == (1, 0, None)
+    outcome = Outcome(Origin("m", "e", None), [], [], None, one, None)
+    (note,) = step_notes(outcome, Plan(("context",), True))
+    assert "no mark counts as a gap" in note
+
+
+@pytest.mark.parametrize("template", ["no gap here", "▇▇▇", "▇▇▇ " + "word " * 2000])
+def test_a_template_that_cannot_be_filled_is_refused_before_the_attack(encoder, inverter, tmp_path, template):
+    """A template without a gap ended the audit when all attackers had run for hours."""
+    attacker = Attacker(*inverter, tmp_path, show_progress=False)
+    plan = Plan(("vectors", "context"), template=template)
+    with pytest.raises(EmbInvError, match="the template cannot be filled: "):
+        run(attacker, sample_of(encoder, None), None, plan, None, [], Origin("m", "e", None))
+    assert not list(tmp_path.iterdir())
 
 
 def test_gaps_are_filled_where_there_are_any(encoder, inverter, tmp_path):

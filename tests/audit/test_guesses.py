@@ -1,6 +1,8 @@
 """Guesses: which of a list of texts are in the whole store, how severe that is, and that no inverter is needed."""
 
 import json
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -114,6 +116,18 @@ def test_an_alarm_is_a_finding_in_every_form(tmp_path):
     assert sentence.replace("'", "&#x27;") in page(report) and f"{sentence}; critical" in "\n".join(lines(report))
     quiet = report_of(plain, guesses=Guesses(ranking[1:], rates, 90))
     assert quiet.severity == report_of(plain).severity == "none"
+
+
+def test_an_alarm_is_listed_before_the_others():
+    """Of forty guesses the table had the thirty nearest without a word of the rest, among which an alarm stood."""
+    ranking = [Guess(line, f"guess {line}", 1 - line / 100, "mail", line, None, line == 40, 0.1) for line in range(41)]
+    guesses = Guesses(ranking, [Rates(1, 1, 41, 0.5, 300, 0.01, 9, 0.8, 0.34)], 90)
+    text = page(report_of(tier_result(["Zebedee moved"], ["x"]), guesses=guesses))
+    table = text.partition("Line of the list")[2].partition("</table>")[0]
+    assert [int(row) for row in re.findall(r"<tr><td>(\d+)</td>", table)] == [40, *range(29)]
+    assert "<td>mail: 40</td>" in table and "and 11 more: report.json" in text
+    few = report_of(tier_result(["a"], ["x"]), guesses=replace(guesses, ranking=ranking[:30]))
+    assert "more: report.json" not in page(few)
 
 
 @pytest.fixture

@@ -30,6 +30,25 @@ def test_patterns_and_lists(finder, text, expected):
     assert expected.items() <= pieces.items()
 
 
+GITHUB = ("ghp_A1b2C3d4E5f6G7h8I9j0K1l2M3n4O5p6Q7r8", "ghp_Z9y8X7w6V5u4T3s2R1q0P9o8N7m6L5k4J3i2")
+WHOLE_KEYS = (
+    (f"The ghp tokens are {GITHUB[0]} and {GITHUB[1]}, keep them", list(GITHUB)),
+    (f"{GITHUB[0]} is the same as {GITHUB[0]}.", [GITHUB[0]] * 2),
+    ("Deploy with glpat-hellOworld380_testin today", ["glpat-hellOworld380_testin"]),
+    ("CI has glcbt-a1_hellOworld380_testinX today", ["glcbt-a1_hellOworld380_testinX"]),
+    ("//registry.npmjs.org/:_authToken=npm_A1b2C3d4E5f6 for now", ["npm_A1b2C3d4E5f6"]),
+    ("Use postgres://bob:hunter22secret@db:5432 here", ["hunter22secret"]),
+    ("-----BEGIN RSA PRIVATE KEY-----", ["-----BEGIN RSA PRIVATE KEY-----"]),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text, expected", WHOLE_KEYS)
+def test_a_key_is_all_of_its_characters(finder, text, expected):
+    """Of a GitHub token only "ghp" was the key: where that came back, a credential came back whole."""
+    (found,) = finder.find([text])
+    assert [text[one.start : one.end] for one in found if one.kind == "credentials"] == expected
+
+
 @pytest.mark.skipif(kinds.spacy_model() is None, reason="needs an English model of spaCy")
 def test_names_dates_and_money(finder):
     """Presidio leaves money and numbers out unless it is told their labels."""

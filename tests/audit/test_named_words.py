@@ -33,10 +33,19 @@ def test_precision_recall_and_floor_are_those_of_a_hand():
     assert low.expected.value == pytest.approx((0.9 + 0.4 + 0.3 + 0.6 + 0.2) / 5)
     # a row between two of one text has another, and rows that are all of one text have none
     copies = _figures("all", [NAMED[0], NAMED[0], NAMED[1]], [TEXTS[0], TEXTS[0], TEXTS[1]], LEAST, 0)
-    assert list(copies.precision.floors.values()) == [2 / 8]
+    assert list(copies.precision.floors.values()) == [2 / 7]  # of the 2 + 2 + 3 words that the other rows name
     assert _figures("all", NAMED, [TEXTS[0]] * 2, LEAST, 0).precision.floors == {}
     bare = _figures("all", NAMED, None, LEAST, 0)
     assert bare.precision is bare.recall is None and bare.expected == low.expected
+
+
+def test_the_floor_of_precision_is_a_share_of_the_words_that_are_looked_for():
+    """A floor of 260 %: words named in the other row, divided by the number of those of the row itself."""
+    long = "bank card fee transfer oslo account"
+    named = [[("bank", 0.5)]] * 5 + [[(word, 0.5) for word in long.split()]]
+    figures = _figures("all", named, ["the bank card fee"] * 5 + [long], LEAST, 0)
+    # five rows look for the six words of the long one, of which three are there, and the long one for "bank"
+    assert list(figures.precision.floors.values()) == [(5 * 3 + 1) / (5 * 6 + 1)]
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +73,17 @@ def test_each_row_has_the_words_of_its_own_vector(inverter, encoder):
     assert [one.rows for one in found.figures] == [6, 6, 5, 5]
     few = name_words(model, tokenizer, sample.take(np.arange(3)))  # two long texts say too little
     assert [one.texts for one in few.figures] == ["all"] * 2
+
+
+def test_rows_without_a_word_count_for_nothing(inverter, encoder):
+    """Words named in rows without a text were all wrong: a precision of 8/30, where 8 of 19 could be right."""
+    model, tokenizer = inverter
+    texts = [TEXTS[0], "", TEXTS[1], "\N{PARTY POPPER} ...", *["word " * 30] * 5]
+    sample = Sample(encoder.encode(texts).numpy(), np.arange(len(texts)), None, texts, len(texts), "")
+    told = np.array([row for row, text in enumerate(texts) if any(map(str.isalpha, text))])
+    mixed, alone = (name_words(model, tokenizer, one) for one in (sample, sample.take(told)))
+    assert len(mixed.by_row) == len(texts) and len(mixed.figures) == 4
+    assert mixed.figures == alone.figures and mixed.figures[0].rows == len(told)
 
 
 def test_parts_of_contractions_are_not_named(inverter, encoder):
@@ -105,6 +125,15 @@ def test_page_and_terminal_say_what_is_measured_and_what_is_an_estimate():
     (line,) = [line for line in lines(report(False, None)) if line.startswith("words ")]
     assert "5 content words" in line and "should be there" in line
     assert "Are there" not in page(report(False, None)) and "<strong>estimate" in page(report(False, None))
+
+
+def test_no_word_named_is_no_store_without_texts():
+    """Where no word reached 20 %, the page said that the store holds no texts, and the terminal a name alone."""
+    figures = [_figures("all", [[], []], TEXTS, threshold, 0) for threshold in THRESHOLDS]
+    found = report_of(tier_result(TEXTS, ["x", "y"]), named_words=NamedWords({(None, 0): [], (None, 1): []}, figures))
+    assert [line for line in lines(found) if line.startswith("words")] == ["words       no word named"]
+    section = page(found).partition("<h2>Words in the vectors</h2>")[2].partition("<h2>")[0]
+    assert "No word is named" in section and "no texts" not in section and "<table" not in section
 
 
 def test_a_checkpoint_without_a_word_head_names_nothing(encoder):

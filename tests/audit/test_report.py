@@ -4,10 +4,12 @@ import json
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from modeling_embinv.audit.alignment import Alignment
 from modeling_embinv.audit.attack import ENCODER
+from modeling_embinv.audit.context import Filled
 from modeling_embinv.audit.defences import DefenceReport, DefenceResult, judged
 from modeling_embinv.audit.figures import Figure
 from modeling_embinv.audit.files import write_report
@@ -46,6 +48,19 @@ def test_recovered_words_stand_only_where_they_are_revealed(result, tmp_path, re
         shown = {word for word in secrets if re.search(rf"\b{word}\b", text)}
         assert bool(shown) == (reveal and path.name in ("index.html", "hits.jsonl")), (path.name, shown)
     assert "zebedee" not in "\n".join(lines(report_of(result, reveal=reveal))).lower()
+
+
+def test_planted_rows_are_no_rows_of_the_store(result, tmp_path):
+    """Row 3 of the invented sentences stood in hits.jsonl and among the examples as row 3 of the store."""
+    bare = replace(result, sample=result.sample._replace(texts=None), figures={}, kinds={}, entities=[])
+    write_report(report_of(bare, planted=[result]), tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "hits.jsonl").read_text("utf-8").splitlines()]
+    assert [row.get("planted") for row in rows] == [None] * len(TEXTS) + [True] * len(TEXTS)
+    text = (tmp_path / "index.html").read_text("utf-8")
+    examples = text.partition("<h2>Examples</h2>")[2]
+    assert "invented sentences" in examples and "<small class=soft>invented sentence T-" in examples
+    assert "; 12 invented sentences." in text
+    assert "invented sentence" not in page(report_of(result))
 
 
 def test_bars_do_not_tell_lengths():
@@ -217,3 +232,50 @@ def test_a_file_name_that_is_no_unicode(result, tmp_path):
     write_report(report, tmp_path)
     assert "d?.npy" in (tmp_path / "index.html").read_text(encoding="utf-8")
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["source"]["name"] == "d?.npy"
+
+
+def test_an_inverter_that_filled_gaps_was_tried(result):
+    """Where gaps alone were filled, or defences tried, the terminal said that no inverter was tried."""
+    filled = Filled(1, 1, Figure(0.5, 0.1, 0.9, 0.5, 1), {"likely": 1}, 0, ["a"], False)
+    report = replace(report_of(result), tiers=[], filled=filled)
+    assert "inverter" not in "\n".join(lines(report)) and "scored" not in "\n".join(lines(report))
+    (line,) = [line for line in lines(replace(report, checkpoint=None)) if line.startswith("sample")]
+    assert line.endswith("no inverter was tried")
+
+
+@pytest.mark.parametrize("ids", [None, [None, "T-1"]])
+def test_examples_name_their_rows(ids):
+    """Examples of two collections were "row 3" twice, and a row whose id is null was "row None"."""
+    result = tier_result(["parcel driver street", "letter friend garden"], ["parcel driver", "letter"])
+    sample = result.sample._replace(rows=np.array([7, 3]), ids=ids, collections=["mail", "notes"])
+    text = page(report_of(replace(result, sample=sample)))
+    assert "row mail: 7: 2 of 3" in text and f"row notes: {'T-1' if ids else 3}: 1 of 3" in text
+    plain = page(report_of(replace(result, sample=sample._replace(collections=None))))
+    assert "row 7: 2 of 3" in plain and f"row {'T-1' if ids else 3}: 1 of 3" in plain
+
+
+@pytest.mark.parametrize("reveal", [False, True])
+def test_examples_of_whole_documents_are_cut(reveal):
+    """Five documents of a hundred thousand words made a page of seven megabytes."""
+    long = "parcel driver " * 5000
+    text = page(report_of(tier_result([f"{long}garden", "letter <friend>"], ["parcel", "letter"]), reveal=reveal))
+    assert "… and 9,701 more words" in text and "garden" not in text and len(text) < 60_000
+    assert text.count("more words") == 1
+
+
+def test_long_names_do_not_widen_the_page(result):
+    """A path, a URL or an id of a hundred characters pushed the whole page off a narrow screen."""
+    style = page(report_of(result)).partition("<style>")[2].partition("</style>")[0]
+    assert re.search(r"^body \{[^}]*overflow-wrap: anywhere", style, re.M)
+    assert re.search(r"^th, td \{[^}]*overflow-wrap: normal", style, re.M)  # tables scroll by themselves
+
+
+@pytest.mark.parametrize("reveal", [False, True])
+def test_filled_texts_are_shown_where_words_are_revealed(result, tmp_path, reveal):
+    """The texts that were filled stood in no file, whatever was asked for."""
+    texts = ["The <b> dog slept.", "word " * 400]
+    report = report_of(result, filled=Filled(2, 2, Figure(0.5, 0.1, 0.9, 1, 2), {}, 0, texts, False), reveal=reveal)
+    write_report(report, tmp_path)
+    section = page(report).partition("<h2>Redacted text</h2>")[2].partition("<h2>")[0]
+    assert ("The &lt;b&gt; dog slept." in section) == ("… and 100 more words" in section) == reveal
+    assert "slept" not in (tmp_path / "report.json").read_text("utf-8")
