@@ -101,7 +101,8 @@ class _Job(FileJob):
     schema = SCHEMA
 
     def __post_init__(self) -> None:
-        self.settings = self.model.generation_settings(None, self.settings).settings()
+        # what can be is found before the first vector; given whole to `generate`, all would count as asked for
+        self.whole = self.model.generation_settings(None, self.settings).settings()
         super().__post_init__()
 
     def to_terminal(self) -> int:
@@ -129,4 +130,4 @@ class _Job(FileJob):
 
     def identity(self) -> dict[str, Any]:
         """With the settings of the sampler."""
-        return {**super().identity(), "seed": self.seed, "redact": self.redact, **self.settings}
+        return {**super().identity(), "seed": self.seed, "redact": self.redact, **self.whole}

@@ -174,6 +174,17 @@ def test_batch_size_changes_no_sampled_text(inverter, source, expected, tmp_path
     assert [row["text"] for row in ours] == [row["text"] for row in theirs]
 
 
+def test_a_checkpoints_own_settings_are_not_the_users(inverter, source, tmp_path, monkeypatch):
+    """Every `--strategy` and `--temperature` failed on the released checkpoint, for its own `num_draft_beams`."""
+    own = dict(strategy="autoregressive", num_draft_beams=4)
+    monkeypatch.setattr(inverter[0].config, "causal_share", 0.5)
+    monkeypatch.setattr(inverter[0], "generation_config", inverter[0].generation_config.with_changes(**own))
+    for settings in (EULER, {"strategy": "confidence", "num_steps": 2, "temperature": 0.5}):
+        assert invert(inverter, source, tmp_path / "out.jsonl", settings=settings)["vectors"] == ROWS
+    with pytest.raises(EmbInvError, match="num_draft_beams"):
+        invert(inverter, source, tmp_path / "out.jsonl", settings=EULER | {"num_draft_beams": 4})
+
+
 def test_the_seed_and_the_part_matter(inverter, source, expected, tmp_path):
     """Catches a seed that is ignored, and parts that all draw the same noise."""
     np.save(tmp_path / "same.npy", np.repeat(VECTORS[:1], 2 * PART, axis=0))
