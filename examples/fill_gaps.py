@@ -6,6 +6,7 @@ The sentence is embedded, and the words behind it are hidden. What the model see
 """
 
 import argparse
+import re
 
 
 def fill(sentence: str, words: list[str]) -> None:
@@ -27,7 +28,7 @@ def fill(sentence: str, words: list[str]) -> None:
 
     redacted = sentence
     for word in words:
-        redacted = redacted.replace(word, "▇▇▇")
+        redacted = re.sub(whole(word), "▇▇▇", redacted)
     output = model.fill(encoder.encode([sentence]), [redacted], tokenizer=tokenizer, feedback=encoder.encode)
     (filled,) = output.texts
     print(redacted)
@@ -37,9 +38,17 @@ def fill(sentence: str, words: list[str]) -> None:
         print(f"  {gap.text} {gap.probability:.0%}; else {others}")
 
 
+def whole(word: str) -> str:
+    """The pattern of a word that is no part of another."""
+    return rf"(?<!\w){re.escape(word)}(?!\w)"
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Hide words of a sentence, and find them by its vector.")
     parser.add_argument("sentence")
     parser.add_argument("words", nargs="+", help="the words to hide")
     options = parser.parse_args()
+    for word in options.words:
+        if not re.search(whole(word), options.sentence):
+            parser.error(f"{word!r} is not a word of the sentence")
     fill(options.sentence, options.words)

@@ -53,21 +53,32 @@ def offer_run(
         place: the id of what a phone goes to.
         triggers: what starts a run besides the button.
     """
-    starts = [go.click, *triggers]
-    gr.on(starts, None, None, [go, stop], js=_switched(is_running=True), **INSTANT)
+    starts, parts = [go.click, *triggers], [go, stop, shown[0]]
+    gr.on(starts, None, None, parts, js=_switched(place, is_running=True), **INSTANT)
     run = gr.on(
         starts, show, inputs, [*shown],
         show_progress="minimal", show_progress_on=shown[0], js=_to_result(place), **_QUEUED,
     )  # fmt: skip
-    stop.click(lambda: _STOPPED, None, shown[0], cancels=[run], **INSTANT)
+    # what the run had sent before may still arrive, so "Stopped." is said when it has ended
+    stop.click(None, cancels=[run], js=f"() => {{ {_flag(place)} = true; }}", **INSTANT)
     for ended in (run.then, run.failure):  # `then` follows an end and a stop, not an error
-        ended(None, None, [go, stop], js=_switched(is_running=False), **INSTANT)
+        ended(None, None, parts, js=_switched(place, is_running=False), **INSTANT)
 
 
-def _switched(is_running: bool) -> str:
-    """JavaScript that switches the button of a run and its Stop on and off."""
-    states = [{"__type__": "update", "interactive": is_on} for is_on in (not is_running, is_running)]
-    return f"() => ({json.dumps(states)})"
+def _flag(place: str) -> str:
+    """In JavaScript, whether Stop was pressed for the result at that place."""
+    return f"window[{json.dumps(f'stopped {place}')}]"
+
+
+def _switched(place: str, is_running: bool) -> str:
+    """JavaScript that switches the button of a run and its Stop on and off, and says that the run was stopped."""
+    buttons = [{"__type__": "update", "interactive": is_on} for is_on in (not is_running, is_running)]
+    said, kept = ({"__type__": "update", **value} for value in ({"value": _STOPPED}, {}))
+    return f"""() => {{
+  const message = {_flag(place)} ? {json.dumps(said)} : {json.dumps(kept)};
+  {_flag(place)} = false;
+  return [...{json.dumps(buttons)}, message];
+}}"""
 
 
 def _to_result(name: str) -> str:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 _EXAMPLES = """
 PROG configs/minilm_32.yaml
 PROG configs/minilm_32.yaml --max-steps 20000 --output-dir runs/longer
-PROG --init-from checkpoints/embinv-minilm --pairs data/mine --encoder minilm --output-dir runs/mine
+PROG --init-from checkpoints/embinv-minilm --pairs data/mine_32 --encoder minilm --output-dir runs/mine
 """
 
 

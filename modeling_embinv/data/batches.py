@@ -61,7 +61,7 @@ class PairBatches:
         if len(pool) < batch_size:
             raise EmbInvError(
                 f"{len(pool)} texts fit a canvas of {canvas} tokens, fewer than a batch of {batch_size}: "
-                "prepare more text or lower batch_size."
+                "prepare more text, or lower batch_size (bag_of_words_batch_size in that warm-up)."
             )
         epoch, position = divmod(index, len(pool) // batch_size)
         if self._order is None or self._order[0] != (canvas, epoch):

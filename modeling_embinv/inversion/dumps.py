@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,9 @@ class _Job(FileJob):
         check_one_terminal()
         with VectorBar(self.source.count(), show=True, leave=False) as self.bar:
             rows = (row for first_row, part in self.parts() for row in self.invert(first_row, part))
-            return print_inversions(self.bar.cleared(rows), self.tokenizer, Console())
+            return print_inversions(
+                self.noted(self.bar.cleared(rows), attrgetter("verdict")), self.tokenizer, Console()
+            )
 
     def rows(self, first_row: int, part: VectorBatch) -> Iterator[dict[str, Any]]:
         """The texts of a part as they are stored."""

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,7 @@ class _FillJob(FileJob):
         """Prints all texts; how many."""
         check_one_terminal()
         rows = (row for first_row, part in self.parts() for row in self.rows(first_row, part))
-        return print_fillings(rows, Console())
+        return print_fillings(self.noted(rows, itemgetter("verdict")), Console())
 
     def parts(self) -> Iterator[tuple[int, VectorBatch]]:
         """The rows that can be filled, where there are any."""

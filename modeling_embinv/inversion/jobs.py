@@ -7,10 +7,11 @@ import time
 import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +33,7 @@ from .progress import VectorBar
 
 # in place of a file's name: standard output
 STANDARD = "-"
+Row = TypeVar("Row")
 
 
 @dataclass
@@ -44,7 +46,7 @@ class FileJob(ABC):
         batch_size: vectors at a time. part_rows: rows of the file in a part.
         feedback: what judges texts: "surrogate", an encoder, or None.
         schema: of the rows, for parquet.
-        verdicts: how many rows have which one; on the main process, and not of what a terminal shows.
+        verdicts: how many rows have which one; on the main process.
     """
 
     model: EmbInvForMaskedDiffusion
@@ -105,15 +107,20 @@ class FileJob(ABC):
             "vectors_per_second": (vectors - resumed) / seconds,
         }
 
+    def noted(self, rows: Iterable[Row], verdict_of: Callable[[Row], str | None]) -> Iterator[Row]:
+        """Rows as they are shown, whose verdicts are counted; one without a verdict does not count."""
+        for row in rows:
+            self.verdicts.update(filter(None, [verdict_of(row)]))
+            yield row
+
     def to_stdout(self, show_progress: bool) -> int:
         """Prints JSON lines as `to_file` writes them; how many."""
         check_one_terminal()
         count = 0
         with VectorBar(self.source.count(), show_progress and not sys.stdout.isatty()) as self.bar:
             for first_row, part in self.parts():
-                for row in self.bar.counted(self.rows(first_row, part)):
+                for row in self.noted(self.bar.counted(self.rows(first_row, part)), itemgetter("verdict")):
                     print(json.dumps(row, ensure_ascii=False), flush=True)
-                    self.verdicts.update([row["verdict"]] if row["verdict"] else [])
                     count += 1
                 self.bar.reach(count + self.num_left_out)
         return count

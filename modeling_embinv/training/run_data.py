@@ -36,6 +36,8 @@ def build_data(
     texts = config.batch_size if has_whole else noise.texts_of(config.batch_size)
     for canvas in [] if config.word_head_size else config.canvas_lengths or [config.max_sequence_length]:
         batches.ids(0, texts, canvas)  # one that few texts fit would end a later update
+    if config.bag_of_words_steps:
+        batches.ids(0, config.bag_of_words_batch_size, config.max_sequence_length)
     return batches, ValidationSet(ids, embedding, config.generation_size, noise.schedule)
 
 

@@ -630,6 +630,12 @@ def test_without_an_output_file_the_texts_are_printed(inverter, source, expected
         assert line.split("%  ")[1] == row["text"] and int(line.split()[0]) == row["row"]
 
 
+def test_verdicts_of_printed_texts_are_counted(inverter, source, capsys):
+    """Beside texts that are printed no last line said that most are unrelated."""
+    assert invert(inverter, source, None, feedback=judge_of(1))["verdicts"].total() == ROWS
+    assert len(capsys.readouterr().out.splitlines()) == ROWS
+
+
 def test_a_long_text_stays_one_line(inverter, capsys):
     """Catches texts that are broken at the 80 columns of a pipe, so that `grep` and `wc -l` see other rows."""
     print_inversions(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -57,6 +58,15 @@ def test_gaps_are_filled_and_the_rest_stays(run):
     assert redacted == "We will meet at the ▇▇▇."
     assert filled.startswith("We will meet at the station.  cosine 1.0") and filled.endswith("verified")
     assert gap.startswith("  station ") and "; else " in gap
+
+
+def test_a_word_to_hide_is_a_whole_one():
+    """ "at" was hidden in "station" as well, and a word that is not there ended in a traceback."""
+    whole = runpy.run_path(str(ROOT / "examples" / "fill_gaps.py"))["whole"]
+    assert re.sub(whole("at"), "▇▇▇", "We meet at the station.") == "We meet ▇▇▇ the station."
+    command = [sys.executable, "-S", "examples/fill_gaps.py", "We meet at the station.", "nothere"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.endswith("'nothere' is not a word of the sentence\n")
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "examples").glob("*.py")))

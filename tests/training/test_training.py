@@ -299,6 +299,14 @@ def test_canvases_must_fit_the_largest_batch(pairs, tmp_path, kind):
     assert not (tmp_path / "out" / "log.jsonl").exists()
 
 
+def test_a_warm_up_of_too_large_batches_is_told_at_once(pairs, tmp_path):
+    """The message advised a lower batch_size, which is another setting, and came after the trunk was loaded."""
+    config = settings(pairs, tmp_path / "out", bag_of_words_steps=2, bag_of_words_batch_size=4096)
+    with pytest.raises(EmbInvError, match="fewer than a batch of 4096.*bag_of_words_batch_size"):
+        train(config)
+    assert not (tmp_path / "out" / "log.jsonl").exists()
+
+
 def test_a_folder_of_an_encoders_name_is_not_its_yaml(tmp_path, monkeypatch):
     """A folder `minilm`, of results perhaps, beside the YAML or where the run starts: no encoder was found."""
     (tmp_path / "minilm").mkdir()
