@@ -1,6 +1,9 @@
 """The second order: the same weights from left to right, for drafts and for the exact likelihood of a text."""
 
 from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +13,8 @@ from transformers import Cache
 
 from .errors_embinv import EmbInvError
 from .diffusion_embinv import text_positions
+from .inputs_embinv import check_embeddings
+from .inputs_embinv import check_ids
 
 
 # from left to right, one text for each vector, whatever a checkpoint's own settings are
@@ -55,6 +60,19 @@ def check_corrector(config: Any) -> None:
         )
 
 
+@contextmanager
+def _cached(layers: Iterable[Any]) -> Iterator[None]:
+    """Layers that use a cache inside the `with` block: the library's checkpointing, in training, would drop it."""
+    checkpointed = [layer for layer in layers if layer.gradient_checkpointing]
+    for layer in checkpointed:
+        layer.gradient_checkpointing = False
+    try:
+        yield
+    finally:
+        for layer in checkpointed:
+            layer.gradient_checkpointing = True
+
+
 class CausalMixin:
     """Gives a model its likelihood, and the step that decoding from left to right takes."""
 
@@ -62,6 +80,7 @@ class CausalMixin:
     __call__: Callable[..., Any]
     config: Any
     decoder: Any
+    device: Any
     head: Any
     modulation: Any
     timestep_features: Any
@@ -74,16 +93,18 @@ class CausalMixin:
         Args:
             ids: (B, L) int64, texts with the end token behind them. What follows a first end token does not count; a
                 text without one fills its row, and no end is predicted.
-            embeddings: e (B, D), unit norm.
+            embeddings: e (B, D), as in `generate`.
 
         Returns:
             (B,) float32. The probabilities of all rows of L tokens, the empty text among them, sum to 1.
 
         Raises:
-            EmbInvError: for a model that was not trained from left to right, and for texts that are too long for its
-                table of positions.
+            EmbInvError: for a model that was not trained from left to right, for texts that are too long for its
+                table of positions, and for ids and vectors that do not fit each other or this model.
         """
         check_causal(self.config)
+        vectors = check_embeddings(embeddings, self.config.embedding_dim).to(self.device)
+        ids = check_ids(ids, len(vectors), self.config.vocab_size).to(self.device)
         if not len(ids):
             return torch.zeros(0, device=ids.device, dtype=torch.float32)
         text = text_positions(ids, self.config.eos_token_id)
@@ -91,7 +112,7 @@ class CausalMixin:
         check_length(self, width, num_unread=1)  # nothing is predicted from the last token
         ids, text = ids[:, :width], text[:, :width]
         positions = text.flatten().nonzero().squeeze(1)
-        losses = self(ids, embeddings, None, positions=positions, targets=ids.flatten()[positions], causal=True).losses
+        losses = self(ids, vectors, None, positions=positions, targets=ids.flatten()[positions], causal=True).losses
         return losses.new_zeros(len(ids)).index_add_(0, positions // ids.shape[1], -losses)
 
     def causal_condition(self, condition: Any) -> Any:
@@ -125,5 +146,6 @@ class CausalMixin:
         first = None if ids is None else past_key_values.get_seq_length() - condition.prefix.shape[1]
         order = condition.order(self.config.num_condition_tokens, 0 if ids is None else ids.shape[1], first)
         modulation = condition.modulation
-        hidden = self.trunk(embeds, modulation[:, :-1], causal=True, past_key_values=past_key_values, **order)
+        with _cached(self.trunk.layers):
+            hidden = self.trunk(embeds, modulation[:, :-1], causal=True, past_key_values=past_key_values, **order)
         return self.head(hidden[:, -1:], modulation[:, -1])[:, 0]

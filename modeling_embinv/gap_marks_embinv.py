@@ -260,7 +260,7 @@ class GapReader:
 
     def _alone(self, tag: str, words: Sequence[str]) -> dict[str, Filling]:
         is_list = isinstance(words, Collection) and not isinstance(words, str)
-        if not is_list or not words or not all(isinstance(word, str) for word in words):
+        if not is_list or not len(words) or not all(isinstance(word, str) for word in words):
             raise EmbInvError(f"the choices of {tag or 'a mark'} must be a list of words, got {shown(words)}.")
         if self.tokenizer is None:
             raise EmbInvError("choices need the model's tokenizer: give it as tokenizer.")

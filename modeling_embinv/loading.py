@@ -28,6 +28,8 @@ def load_inverter(name: str | Path, **kwargs: Any) -> tuple[EmbInvForMaskedDiffu
     Raises:
         OSError: with one line that says what is wrong with the folder or the repository.
     """
+    if "output_loading_info" in kwargs:
+        raise EmbInvError("load_inverter returns a model and its tokenizer: leave output_loading_info out.")
     path, pinned = located(name, asks_hub=not kwargs)
     with one_line(name):
         model = EmbInvForMaskedDiffusion.from_pretrained(path, use_safetensors=True, **pinned, **kwargs)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -22,6 +23,7 @@ from .gap_marks_embinv import MARKS
 from .gap_marks_embinv import GapReader
 from .generation_config_embinv import INSTEAD
 from .generation_config_embinv import EmbInvGenerationConfig
+from .hypotheses_embinv import SearchRound
 from .inputs_embinv import as_rows
 from .inputs_embinv import check_embeddings
 from .inputs_embinv import check_generator
@@ -112,13 +114,13 @@ class EmbeddingInversionPipeline(Pipeline):
         unit = check_embeddings(vectors, self.model.config.embedding_dim)
         assert vectors is not None  # `check_embeddings` refuses None
         self._warn_of_lengths(vectors, unit)
-        batches = list(unit.split(batch_size))
+        batches = [(index * batch_size, part) for index, part in enumerate(unit.split(batch_size))]
         rows = [row for batch in run(batches, batch_size=1, **kwargs) for row in batch]
         return rows[0] if vectors.ndim == 1 and rows else rows
 
     def _with_own(self, given: dict[str, Any]) -> dict[str, Any]:
         """The arguments of a call with those that the pipeline was made with, but for what the call replaces."""
-        fills = given.get("texts") is not None  # nothing is drawn then, and no preset is taken
+        fills = (self._own | given).get("texts") is not None  # nothing is drawn then, and no preset is taken
         draws = any(given.get(name) is not None for name in ("seed", "generator"))
         replaced = {"preset": fills, "seed": draws, "generator": draws}
         own = {name: value for name, value in self._own.items() if not replaced.get(name)}
@@ -130,6 +132,9 @@ class EmbeddingInversionPipeline(Pipeline):
         marks: Sequence[str] = tuple(MARKS), choices: Mapping[str, Sequence[str]] | None = None, **kwargs: Any,
     ) -> Any:  # fmt: skip
         """The dictionaries of filled texts, or the one of a single vector; nothing is drawn, so no `seed` is used."""
+        kwargs.pop("num_workers", None)  # the library's, of the batches that `generate` gets
+        if isinstance(embeddings, Iterator):
+            embeddings = list(embeddings)  # their texts are in memory, too
         vectors = check_embeddings(embeddings, self.model.config.embedding_dim, first_row)
         texts = check_texts(texts, len(vectors))
         self._warn_of_lengths(embeddings, vectors)
@@ -143,7 +148,7 @@ class EmbeddingInversionPipeline(Pipeline):
             of_batch = {"first_row": first_row + start, "marks": marks, "choices": known, **kwargs}
             output = self.model.fill(vectors[part], texts[part], self.tokenizer, **of_batch)
             filled += [text.as_dict() for text in output.texts]
-        return filled[0] if as_rows(embeddings, "embeddings").ndim == 1 else filled
+        return filled[0] if filled and as_rows(embeddings, "embeddings").ndim == 1 else filled
 
     def _arguments(self, preset: str | None, on_round: Any = None, **kwargs: Any) -> dict[str, Any]:
         """The arguments of `generate`: those of a preset, and those that were given."""
@@ -162,13 +167,13 @@ class EmbeddingInversionPipeline(Pipeline):
         check_generator(generator)
         return torch.Generator().manual_seed(int(seed or 0)) if generator is None else generator
 
-    def _batches(self, vectors: Iterator[Any], size: int) -> Iterator[Tensor]:
-        """Checked batches of an iterator of vectors."""
+    def _batches(self, vectors: Iterator[Any], size: int) -> Iterator[tuple[int, Tensor]]:
+        """Checked batches of an iterator of vectors, each with the number of its first one."""
         first, has_warned = 0, False
         while batch := list(islice(vectors, size)):
             unit = check_embeddings(batch, self.model.config.embedding_dim, first)
             has_warned = has_warned or self._warn_of_lengths(batch, unit)
-            yield unit
+            yield first, unit
             first += len(batch)
 
     def _warn_of_lengths(self, embeddings: Any, unit: Tensor) -> bool:
@@ -182,13 +187,18 @@ class EmbeddingInversionPipeline(Pipeline):
         return {}, kwargs, {}
 
     # the library's own pipelines take and return other types than their base class says, too
-    def preprocess(self, embeddings: Tensor) -> dict[str, Any]:  # type: ignore[override]
-        """A batch of checked vectors (B, D) as what `_forward` takes."""
-        return {"embeddings": embeddings}
+    def preprocess(self, batch: tuple[int, Tensor]) -> dict[str, Any]:  # type: ignore[override]
+        """The number of the first vector and a batch of checked ones (B, D) as what `_forward` takes."""
+        return {"first": batch[0], "embeddings": batch[1]}
 
     def _forward(  # type: ignore[override]
-        self, model_inputs: dict[str, Any], **settings: Any
+        self, model_inputs: dict[str, Any], on_round: Callable[[SearchRound], None] | None = None, **settings: Any
     ) -> dict[str, Any]:
+        def numbered(one: SearchRound) -> None:
+            assert on_round is not None  # else nobody calls this
+            on_round(replace(one, rows=one.rows + model_inputs["first"]))
+
+        settings["on_round"] = numbered if callable(on_round) else on_round  # `generate` says what is wrong
         output = self.model.generate(model_inputs["embeddings"], tokenizer=self.tokenizer, **settings)
         judge = "surrogate" if isinstance(settings.get("feedback"), str) else "encoder"
         known = {} if output.cosine is None else {"cosine": output.cosine, "judge": judge}
@@ -213,7 +223,8 @@ class EmbeddingInversionPipeline(Pipeline):
 
 def _drawing() -> set[str]:
     """The settings that `generate` and presets take."""
-    return {"preset", "seed", "generator", "on_round", "streamer", "search", *EmbInvGenerationConfig.names()}
+    others = {"preset", "seed", "generator", "generation_config", "on_round", "streamer", "search"}
+    return others | set(EmbInvGenerationConfig.names())
 
 
 def _filling() -> set[str]:

@@ -41,6 +41,8 @@ def as_rows(vectors: Any, name: str) -> Tensor:
             if vectors.dtype == object and vectors.ndim == 1:  # a column of a table: one list or array a row
                 vectors = np.asarray(_unmasked(list(vectors)))
             dtype, is_float = vectors.dtype, vectors.dtype.kind == "f"
+            if vectors.dtype == object and vectors.ndim == 0:
+                raise TypeError(f"got a {type(vectors.item()).__name__}")
         if is_float:
             return torch.as_tensor(vectors if isinstance(vectors, Tensor) else vectors.astype(np.float64)).double()
     except (TypeError, ValueError, RuntimeError) as error:
@@ -81,6 +83,22 @@ def check_embeddings(embeddings: Any, embedding_dim: int, first: int = 0) -> Ten
     if not has_unit_length(lengths).all():
         warnings.warn("embeddings are not of length 1: normalising them.", stacklevel=3)
     return torch.from_numpy(unit)
+
+
+def check_ids(ids: Any, count: int, vocab_size: int) -> Tensor:
+    """Token ids of `count` texts as int64 (count, L).
+
+    Raises:
+        EmbInvError: for another shape, and for what is no id of the vocabulary.
+    """
+    rows = ids.detach() if isinstance(ids, Tensor) else torch.as_tensor(np.asarray(ids))
+    is_whole_number = not (rows.dtype == torch.bool or rows.is_floating_point() or rows.is_complex())
+    if rows.ndim != 2 or len(rows) != count or not is_whole_number or (count and not rows.shape[1]):
+        kind = f"{tuple(rows.shape)} {str(rows.dtype).removeprefix('torch.')}"
+        raise EmbInvError(f"ids must be whole numbers (B, L), a row for each of {count} vectors, got {kind}.")
+    if rows.numel() and not 0 <= int(rows.min()) <= int(rows.max()) < vocab_size:
+        raise EmbInvError(f"ids must be below this model's vocabulary of {vocab_size}, and at least 0.")
+    return rows.long()
 
 
 def check_draft(draft_ids: Any, shape: torch.Size, vocab_size: int, end_token_id: int) -> Tensor:

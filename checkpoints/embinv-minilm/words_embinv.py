@@ -1,5 +1,8 @@
 """Which words are in a text, by its vector alone: a probability for each word of the vocabulary."""
 
+import warnings
+from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import torch
@@ -8,6 +11,7 @@ from transformers import initialization as init
 
 from .configuration_embinv import EmbInvConfig
 from .errors_embinv import EmbInvError
+from .errors_embinv import is_whole
 from .errors_embinv import shown
 from .generation_config_embinv import evidence
 from .inputs_embinv import check_embeddings
@@ -54,6 +58,7 @@ class WordsMixin:
     get_input_embeddings: Any
     word_head: WordHead | None
     _init_weights: Any
+    _mismatch: Callable[[Any, torch.Size], str | None]
 
     def add_word_head(self, size: int) -> None:
         """Give the model a word head, untrained; one of that size stays as it is."""
@@ -112,6 +117,8 @@ class WordsMixin:
         _check_bounds(threshold, most)
         check_tokenizer(self.config, tokenizer)
         vectors = check_embeddings(embeddings, self.config.embedding_dim)
+        if mismatch := self._mismatch(embeddings, vectors.shape):
+            warnings.warn(mismatch, stacklevel=2)
         vocabulary = WordVocabulary.of(tokenizer)
         is_word, found = torch.tensor(vocabulary.is_word), []
         for part in vectors.split(ROWS):
@@ -134,7 +141,7 @@ def word_evidence(p: Tensor) -> Tensor:
 
 
 def _check_bounds(threshold: Any, most: Any) -> None:
-    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+    if isinstance(threshold, bool) or not isinstance(threshold, Real) or not 0 <= float(threshold) <= 1:
         raise EmbInvError(f"threshold must be a probability from 0 to 1, got {shown(threshold)}.")
-    if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
+    if most is not None and not is_whole(most, 1):
         raise EmbInvError(f"most must be a whole number of at least 1, or None for all words, got {shown(most)}.")

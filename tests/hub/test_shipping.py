@@ -245,6 +245,14 @@ def test_pipeline_fills_redacted_texts(invert):
     assert seeded(vectors[0], texts=texts[0], **QUICK)["text"] == rows[0]["text"]
 
 
+def test_pipeline_numbers_the_rows_of_a_round_among_all(invert):
+    """Rows of the second batch had the numbers of the first: a table of the progress wrote over itself."""
+    rounds = []
+    given = dict(batch_size=2, num_candidates=2, feedback=lambda texts: unit_vectors(len(texts)))
+    invert(unit_vectors(3), on_round=lambda one: rounds.append(one.rows.tolist()), **given)
+    assert rounds == [[0, 1], [2]]
+
+
 def test_pipeline_tells_once_of_lists_that_no_mark_asks_for(invert):
     """A list for the second batch was told as a mistake in the first, and a mistake in every batch."""
     texts, choices = ["a ▇▇▇ is here", "we met <NAME>"], {"name": ["anna", "bob"], "PLACE": ["oslo"]}

@@ -61,7 +61,7 @@ def test_gaps_are_filled_and_the_rest_stays(run):
 
 
 def test_a_word_to_hide_is_a_whole_one():
-    """ "at" was hidden in "station" as well, and a word that is not there ended in a traceback."""
+    """The "at" of "station" was hidden, too, and a word that is not there ended in a traceback."""
     whole = runpy.run_path(str(ROOT / "examples" / "fill_gaps.py"))["whole"]
     assert re.sub(whole("at"), "▇▇▇", "We meet at the station.") == "We meet ▇▇▇ the station."
     command = [sys.executable, "-S", "examples/fill_gaps.py", "We meet at the station.", "nothere"]

@@ -84,6 +84,35 @@ def test_loss_is_the_cross_entropy_of_those_logits_and_trains_the_condition(fami
         assert weight.grad.abs().max() > 0
 
 
+def test_a_likelihood_takes_what_generate_takes():
+    """Vectors of another length had another likelihood, and arrays, lists and a row too few were tracebacks."""
+    model, vectors = causal_model("bert"), unit_vectors(3)
+    expected = model.log_likelihood(IDS, vectors)
+    with pytest.warns(UserWarning, match="not of length 1"):
+        assert torch.allclose(model.log_likelihood(IDS, 2 * vectors), expected)
+    assert torch.allclose(model.log_likelihood(IDS.numpy(), vectors.numpy()), expected)
+    for ids, given, message in (
+        (IDS, vectors * torch.nan, "embedding 0"),
+        (IDS, vectors[:2], r"a row for each of 2 vectors, got \(3, 12\) int64"),
+        (IDS[0], vectors[:1], r"got \(12,\) int64"),
+        (IDS[:, :0], vectors, r"got \(3, 0\) int64"),
+        (IDS.float(), vectors, "float32"),
+        (IDS + VOCAB, vectors, f"below this model's vocabulary of {VOCAB}"),
+    ):
+        with pytest.raises(EmbInvError, match=message):
+            model.log_likelihood(ids, given)
+
+
+def test_gradient_checkpointing_changes_no_text(family):
+    """In training the library's checkpointing drops the cache: every token was written from the last one alone."""
+    model, vectors = causal_model(family).eval(), unit_vectors(3)
+    expected = model.generate(vectors, strategy="autoregressive").sequences
+    model.gradient_checkpointing_enable()
+    model.train()
+    assert torch.equal(model.generate(vectors, strategy="autoregressive").sequences, expected)
+    assert model.training and all(layer.gradient_checkpointing for layer in model.trunk.layers)
+
+
 def test_gradient_checkpointing_changes_no_gradient(family):
     """A layer that forgets when recomputed that it is causal gives other gradients."""
     gradients = []

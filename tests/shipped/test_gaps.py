@@ -1,5 +1,7 @@
 """Marks in texts: what is found, what it may hide, and that what is known keeps its tokens."""
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -210,6 +212,12 @@ def test_words_of_a_list_are_tried_whatever_they_change():
     assert pieces.are_canonical([(text, (able,))]) == [True]
     unable = PIECE_TOKENIZER("you unable , us", add_special_tokens=False)["input_ids"]
     assert text.judged_ids(PIECE_TOKENIZER, (able,)) == unable
+
+
+def test_a_column_of_a_table_is_a_list():
+    """A Series of names ended in "the truth value is ambiguous"."""
+    for words in (np.array(["anna", "li"]), pd.Series(["anna", "li"])):
+        assert set(GapReader(TOKENIZER, MASK, choices={"NAME": words}).entries["NAME"]) == {"anna", "li"}
 
 
 def test_spaces_around_a_word_of_a_list_are_not_filled_in():

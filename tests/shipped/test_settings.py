@@ -93,6 +93,13 @@ def test_a_call_of_a_pipeline_replaces_what_it_was_made_with():
     for_both = made(num_steps=4, num_sweeps=1, feedback="surrogate")
     assert for_both(vectors, texts=texts) == plain(vectors, texts=texts, feedback="surrogate", num_sweeps=1)
     assert for_both(vectors) == plain(vectors, num_steps=4, feedback="surrogate")
+    own = made(generation_config=model.generation_config)
+    assert (
+        own(vectors, texts=texts, feedback="surrogate") == filled == made(texts=texts)(vectors, feedback="surrogate")
+    )
+    assert made(texts=texts, preset="quick")(vectors, feedback="surrogate") == filled
+    assert plain(iter(vectors), texts=texts, feedback="surrogate", num_workers=0) == filled
+    assert plain([], texts=[]) == []
     expected = plain(vectors, seed=5, **sampled)
     assert made(generator=generator(), **sampled)(vectors) == expected != plain(vectors, **sampled)
     assert made(seed=1, **sampled)(vectors, generator=generator()) == expected

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -12,6 +13,7 @@ from modeling_embinv import EmbInvForMaskedDiffusion
 from modeling_embinv.data.tokens import tokenize
 from modeling_embinv.evaluation.calibration import expected_calibration_error
 from modeling_embinv.evaluation.word_scores import average_precision, fit_words, ratio
+from modeling_embinv.fingerprint_embinv import Fingerprint
 from modeling_embinv.generation_config_embinv import Calibration
 from modeling_embinv.vocabulary_embinv import WordVocabulary
 from modeling_embinv.words_embinv import word_evidence
@@ -119,6 +121,23 @@ def test_bad_settings_are_refused(model, encoder, settings, line):
         model.words(unit_vectors(1), encoder.tokenizer, **settings)
     with pytest.raises(ValueError, match="must have shape"):
         model.words(unit_vectors(1, 8), encoder.tokenizer)
+
+
+def test_numbers_of_numpy_are_numbers(model, encoder):
+    """`most` and `threshold` of an array were refused."""
+    rows = model.words(
+        unit_vectors(2, model.config.embedding_dim), encoder.tokenizer, threshold=np.float32(0.0), most=np.int64(3)
+    )
+    assert [len(row) for row in rows] == [3, 3]
+
+
+def test_vectors_of_another_encoder_are_told(model, encoder, monkeypatch):
+    """Words of random numbers had calibrated probabilities, and nothing said whose vectors they were."""
+    size = model.config.embedding_dim
+    own = torch.nn.functional.normalize(unit_vectors(500, size) * torch.linspace(0.1, 3, size), dim=-1)
+    monkeypatch.setattr(model.config, "encoder_fingerprint", Fingerprint.of(own).to_text())
+    with pytest.warns(UserWarning, match="this model inverts vectors of"):
+        model.words(unit_vectors(200, size), encoder.tokenizer)
 
 
 def test_the_words_of_a_text(encoder):
