@@ -1,6 +1,5 @@
 """The second order: the same weights from left to right, for drafts and for the exact likelihood of a text."""
 
-from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +11,6 @@ from torch import Tensor
 from transformers import Cache
 
 from .errors_embinv import EmbInvError
-from .diffusion_embinv import text_positions
-from .inputs_embinv import check_embeddings
-from .inputs_embinv import check_ids
 
 
 # from left to right, one text for each vector, whatever a checkpoint's own settings are
@@ -74,46 +70,14 @@ def _cached(layers: Iterable[Any]) -> Iterator[None]:
 
 
 class CausalMixin:
-    """Gives a model its likelihood, and the step that decoding from left to right takes."""
+    """Gives a model the states of texts, and the step that decoding from left to right takes."""
 
     # of the model that this goes into
-    __call__: Callable[..., Any]
     config: Any
-    decoder: Any
-    device: Any
     head: Any
     modulation: Any
     timestep_features: Any
     trunk: Any
-
-    @torch.no_grad()
-    def log_likelihood(self, ids: Tensor, embeddings: Tensor) -> Tensor:
-        """Exact log p(x | e) of whole texts in nats, by the chain rule, in one causal pass.
-
-        Args:
-            ids: (B, L) int64, texts with the end token behind them. What follows a first end token does not count; a
-                text without one fills its row, and no end is predicted.
-            embeddings: e (B, D), as in `generate`.
-
-        Returns:
-            (B,) float32. The probabilities of all rows of L tokens, the empty text among them, sum to 1.
-
-        Raises:
-            EmbInvError: for a model that was not trained from left to right, for texts that are too long for its
-                table of positions, and for ids and vectors that do not fit each other or this model.
-        """
-        check_causal(self.config)
-        vectors = check_embeddings(embeddings, self.config.embedding_dim).to(self.device)
-        ids = check_ids(ids, len(vectors), self.config.vocab_size).to(self.device)
-        if not len(ids):
-            return torch.zeros(0, device=ids.device, dtype=torch.float32)
-        text = text_positions(ids, self.config.eos_token_id)
-        width = int(text.sum(dim=1).max())
-        check_length(self, width, num_unread=1)  # nothing is predicted from the last token
-        ids, text = ids[:, :width], text[:, :width]
-        positions = text.flatten().nonzero().squeeze(1)
-        losses = self(ids, vectors, None, positions=positions, targets=ids.flatten()[positions], causal=True).losses
-        return losses.new_zeros(len(ids)).index_add_(0, positions // ids.shape[1], -losses)
 
     def causal_condition(self, condition: Any) -> Any:
         """A condition for `next_states`: with the share of t, which is 0 from left to right."""

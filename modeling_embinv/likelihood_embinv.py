@@ -1,18 +1,61 @@
-"""How likely each token of a text is, given the vector and other tokens: half of them, or those before a place."""
+"""How likely a text is, given the vector; and each of its tokens, given others: half of them, or those before it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .causal_embinv import check_causal
+from .causal_embinv import check_length
 from .conditioning_embinv import condition_of_copies
 from .diffusion_embinv import shortest_canvases
 from .diffusion_embinv import text_positions
+from .inputs_embinv import check_embeddings
+from .inputs_embinv import check_ids
 
 # forward passes of `token_log_likelihood`
 NUM_PASSES = 2
 # texts that the network is given at a time: their conditions take tens of kilobytes a row
 ROWS = 4096
+
+
+class LikelihoodMixin:
+    """Gives a model the likelihood of whole texts."""
+
+    # of the model that this goes into
+    __call__: Callable[..., Any]
+    config: Any
+    device: Any
+
+    @torch.no_grad()
+    def log_likelihood(self, ids: Tensor, embeddings: Tensor) -> Tensor:
+        """Exact log p(x | e) of whole texts in nats, by the chain rule, in one causal pass.
+
+        Args:
+            ids: (B, L) int64, texts with the end token behind them. What follows a first end token does not count; a
+                text without one fills its row, and no end is predicted.
+            embeddings: e (B, D), as in `generate`.
+
+        Returns:
+            (B,) float32. The probabilities of all rows of L tokens, the empty text among them, sum to 1.
+
+        Raises:
+            EmbInvError: for a model that was not trained from left to right, for texts that are too long for its
+                table of positions, and for ids and vectors that do not fit each other or this model.
+        """
+        check_causal(self.config)
+        vectors = check_embeddings(embeddings, self.config.embedding_dim).to(self.device)
+        ids = check_ids(ids, len(vectors), self.config.vocab_size).to(self.device)
+        if not len(ids):
+            return torch.zeros(0, device=ids.device, dtype=torch.float32)
+        text = text_positions(ids, self.config.eos_token_id)
+        width = int(text.sum(dim=1).max())
+        check_length(self, width, num_unread=1)  # nothing is predicted from the last token
+        ids, text = ids[:, :width], text[:, :width]
+        positions = text.flatten().nonzero().squeeze(1)
+        losses = self(ids, vectors, None, positions=positions, targets=ids.flatten()[positions], causal=True).losses
+        return losses.new_zeros(len(ids)).index_add_(0, positions // ids.shape[1], -losses)
 
 
 def token_log_likelihood(model: Any, ids: Tensor, embeddings: Tensor) -> Tensor:

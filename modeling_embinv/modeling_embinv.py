@@ -31,6 +31,7 @@ from .filling_embinv import FillingMixin
 from .generation_config_embinv import EmbInvGenerationConfig
 from .generation_embinv import EmbInvGenerationMixin
 from .integrity_embinv import CheckedLoading
+from .likelihood_embinv import LikelihoodMixin
 from .linear_embinv import use_linear
 from .pipeline_embinv import EmbeddingInversionPipeline
 from .storage_embinv import add_peaks
@@ -81,6 +82,7 @@ class EmbInvForMaskedDiffusion(
     CheckedLoading,
     PreTrainedModel,
     CausalMixin,
+    LikelihoodMixin,
     CorrectionMixin,
     EmbInvGenerationMixin,
     FillingMixin,

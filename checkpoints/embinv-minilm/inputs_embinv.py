@@ -34,15 +34,15 @@ def as_rows(vectors: Any, name: str) -> Tensor:
         if isinstance(vectors, Tensor):
             if vectors.is_nested:
                 raise TypeError("a nested tensor")
-            dtype, is_float = vectors.dtype, vectors.is_floating_point()
+            dtype, is_float = str(vectors.dtype), vectors.is_floating_point()
             vectors = vectors.detach().cpu().to_dense()
         else:
             vectors = np.asarray(_unmasked(vectors))
             if vectors.dtype == object and vectors.ndim == 1:  # a column of a table: one list or array a row
                 vectors = np.asarray(_unmasked(list(vectors)))
-            dtype, is_float = vectors.dtype, vectors.dtype.kind == "f"
-            if vectors.dtype == object and vectors.ndim == 0:
-                raise TypeError(f"got a {type(vectors.item()).__name__}")
+            dtype, is_float = str(vectors.dtype), vectors.dtype.kind == "f"
+            if vectors.dtype == object and vectors.ndim == 0:  # no array at all
+                dtype = type(vectors.item()).__name__
         if is_float:
             return torch.as_tensor(vectors if isinstance(vectors, Tensor) else vectors.astype(np.float64)).double()
     except (TypeError, ValueError, RuntimeError) as error:

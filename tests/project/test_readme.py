@@ -95,7 +95,7 @@ def test_readme_training_command_runs_as_printed(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     run = tmp_path / "runs" / "minilm_32"
     losses = [json.loads(line).get("train/loss") for line in (run / "log.jsonl").read_text().splitlines()]
-    assert len([loss for loss in losses if loss]) == 2 and list((tmp_path / "data" / "mine").iterdir())
+    assert len([loss for loss in losses if loss]) == 2 and list((tmp_path / "data" / "tokens").iterdir())
     model, _ = load_inverter(run / "last")
     assert model.config.num_condition_tokens == 1 and model.config.noise_schedule == "linear"
 
