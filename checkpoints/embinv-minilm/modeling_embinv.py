@@ -254,8 +254,8 @@ class EmbInvForMaskedDiffusion(
             attention_mask: (B, L), 0 at padding; None when there is none, the fast path.
             condition_mask: (B,) bool, false where the null condition replaces e; None for none.
             positions: (M,) int64, flat indexes b·L + i of the positions to score; None for all B·L.
-            targets: (M,) int64, x0 there: return the loss, computed in chunks, in place of logits.
-            target_weights: (M,) float, factor of each position's loss; None for their mean.
+            targets: (M,) int64, x0 there, or (B, L) of all: return the loss, computed in chunks, in place of logits.
+            target_weights: as targets, float, factor of each position's loss; None for their mean.
             condition: `condition(embedding, …)`, for many passes over the same texts; takes the place of embedding and
                 condition_mask.
             causal: predict from left to right: noised_ids are x0, and the logits of position i are those of x0[i]
@@ -303,13 +303,15 @@ class EmbInvForMaskedDiffusion(
         hidden = self.head(hidden[:, None], modulation[positions // length, -1])[:, 0]
         if targets is None:
             return EmbInvOutput(logits=self.decoder(hidden))
+        targets = targets.flatten()
         if target_weights is None:
             target_weights = torch.full(targets.shape, 1 / max(targets.shape[0], 1), device=targets.device)
+        weights = target_weights.flatten()
         if not torch.is_grad_enabled():
             losses = cross_entropies(self.decoder, hidden, targets)
-            return EmbInvOutput(loss=(losses * target_weights).sum(), losses=losses)
+            return EmbInvOutput(loss=(losses * weights).sum(), losses=losses)
         loss, losses = chunked_cross_entropy(
-            self._compute_dtype(hidden), self.decoder.weight, self.decoder.bias, targets, target_weights
+            self._compute_dtype(hidden), self.decoder.weight, self.decoder.bias, targets, weights
         )
         return EmbInvOutput(loss=loss, losses=losses)
 

@@ -164,7 +164,10 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         check_settings(self)
         if (self.pairs is None) == (self.texts is None):
-            raise EmbInvError("give either pairs (a prepared folder) or texts (files to embed on the fly).")
+            got = "neither" if self.pairs is None else f"pairs {self.pairs} and texts {shown(self.texts)}"
+            raise EmbInvError(
+                f"give either pairs (a prepared folder) or texts (files to embed on the fly), got {got}."
+            )
         if sum(source is not None for source in (self.backbone, self.backbone_config, self.init_from)) != 1:
             raise EmbInvError("give exactly one of backbone, backbone_config and init_from.")
         if self.backbone_config is not None:

@@ -79,6 +79,8 @@ def test_loss_is_the_cross_entropy_of_those_logits_and_trains_the_condition(fami
     output = model(IDS, unit_vectors(3), None, positions=positions, targets=targets, causal=True)
     expected = torch.nn.functional.cross_entropy(causal_logits(model).flatten(0, 1)[positions], targets)
     assert torch.allclose(output.loss.detach(), expected, rtol=1e-5)
+    whole, flat = (model(IDS, unit_vectors(3), None, targets=ids, causal=True).loss for ids in (IDS, IDS.flatten()))
+    assert torch.equal(whole, flat)  # targets of all positions in the shape of the texts were an error of PyTorch
     output.loss.backward()
     for weight in (model.condition_tokens.weight, model.modulation.weight, model.get_input_embeddings().weight):
         assert weight.grad.abs().max() > 0

@@ -428,7 +428,7 @@ def test_small_corpus_is_refused(pairs, tmp_path):
         ("max_steps: 0", [], "max_steps must be at least 1"),
         ("- 3", [], "must hold `key: value` lines"),
         ("canvas_lengths: [8, 16]", [], "max_sequence_length, 32, for the longest"),
-        ("texts: [a.txt]", [], "give either pairs"),
+        ("texts: [a.txt]", [], r"give either pairs .*, got pairs z and texts \['a.txt'\]"),
         ("mask_ratio: 0.4\nloss_weight: elbo", [], "no ELBO weight"),
     ],
 )
