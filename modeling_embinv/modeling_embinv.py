@@ -102,7 +102,7 @@ class EmbInvForMaskedDiffusion(
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     config: EmbInvConfig
-    # what `CausalMixin` leaves open
+    # what the mixins leave open
     decoder: nn.Linear
     head: PredictionHead
     modulation: Modulation

@@ -73,7 +73,8 @@ def _flag(place: str) -> str:
 def _switched(place: str, is_running: bool) -> str:
     """JavaScript that switches the button of a run and its Stop on and off, and says that the run was stopped."""
     buttons = [{"__type__": "update", "interactive": is_on} for is_on in (not is_running, is_running)]
-    said, kept = ({"__type__": "update", **value} for value in ({"value": _STOPPED}, {}))
+    kept = {"__type__": "update"}
+    said = {**kept, "value": _STOPPED}
     return f"""() => {{
   const message = {_flag(place)} ? {json.dumps(said)} : {json.dumps(kept)};
   {_flag(place)} = false;

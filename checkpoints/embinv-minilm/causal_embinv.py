@@ -1,4 +1,4 @@
-"""The second order: the same weights from left to right, for drafts and for the exact likelihood of a text."""
+"""The second order: the same weights from left to right, for drafts, corrections and likelihoods."""
 
 from collections.abc import Iterable
 from collections.abc import Iterator

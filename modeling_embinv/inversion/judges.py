@@ -38,7 +38,8 @@ def unchanged(name: str, before: Any, now: Any) -> bool:
     if before is True:  # an older version noted only that an encoder judged: its parts go on with any
         return True
     if not isinstance(before, dict) or _VECTOR not in before or _VECTOR not in now:
-        has_id = isinstance(before, dict) and "id" in before
-        return bool((before | {"id": full_id(before["id"])} if has_id else before) == now)
+        if isinstance(before, dict) and "id" in before:  # an older version noted a folder as it was given
+            before = before | {"id": full_id(before["id"])}
+        return bool(before == now)
     left, right = np.array(before[_VECTOR]), np.array(now[_VECTOR])
     return left.shape == right.shape and left @ right >= _SAME * np.linalg.norm(left) * np.linalg.norm(right)

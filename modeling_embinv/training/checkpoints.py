@@ -143,24 +143,25 @@ def load_newest(accelerator: Accelerator, folder: Path, model: nn.Module) -> Pat
         EmbInvError: in every process, where it changed weights that do not train: it is of another model.
         OSError: naming the checkpoint that cannot be read and what to do.
     """
-    for path in reversed(checkpoints(folder)):
-        before = [weight.clone() for weight in _frozen(model)]
-        try:
-            accelerator.load_state(str(path))
-        except Exception as error:
-            raise OSError(
-                f"cannot resume from {path}: {one_line(error)}. If it is of a run with other settings, choose another "
-                "output_dir; if it is damaged, delete it to continue from the one before."
-            ) from error
-        pairs = zip(before, _frozen(model), strict=True)
-        changed = torch.tensor(not all(torch.equal(*pair) for pair in pairs), device=accelerator.device)
-        if accelerator.reduce(changed.float(), reduction="sum"):
-            raise EmbInvError(
-                f"{path} has other frozen weights than this run starts from: it is of another init_from or backbone. "
-                "Set another output_dir, or start over with --no-resume."
-            )
-        return path
-    return None
+    path = next(reversed(checkpoints(folder)), None)
+    if path is None:
+        return None
+    before = [weight.clone() for weight in _frozen(model)]
+    try:
+        accelerator.load_state(str(path))
+    except Exception as error:
+        raise OSError(
+            f"cannot resume from {path}: {one_line(error)}. If it is of a run with other settings, choose another "
+            "output_dir; if it is damaged, delete it to continue from the one before."
+        ) from error
+    pairs = zip(before, _frozen(model), strict=True)
+    changed = torch.tensor(not all(torch.equal(*pair) for pair in pairs), device=accelerator.device)
+    if accelerator.reduce(changed.float(), reduction="sum"):
+        raise EmbInvError(
+            f"{path} has other frozen weights than this run starts from: it is of another init_from or backbone. "
+            "Set another output_dir, or start over with --no-resume."
+        )
+    return path
 
 
 def _frozen(model: nn.Module) -> list[Tensor]:

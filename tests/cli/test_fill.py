@@ -203,11 +203,17 @@ def test_a_mark_of_ones_own(capsys, vectors, tmp_path):
     assert code == 0 and rows_of(out)[0]["text"] == WHOLE[1], err
 
 
+def of_small_parts(monkeypatch, vectors, folder):
+    """A source of three redacted texts, an output, and the arguments of a run whose parts are a row each."""
+    source, out = write(folder / "redacted.jsonl", REDACTED, vectors.tolist()), folder / "out.jsonl"
+    whole = fillings.fill_file
+    monkeypatch.setattr(fillings, "fill_file", lambda *given, **options: whole(*given, part_rows=1, **options))
+    return source, out, (source, "--text-column", "redacted", "--out", out, *QUICK)
+
+
 def test_an_interrupted_run_goes_on(capsys, monkeypatch, vectors, tmp_path):
     """Work of hours that is done again, or an output of half the rows that looks like a whole one."""
-    source, out = write(tmp_path / "redacted.jsonl", REDACTED, vectors.tolist()), tmp_path / "out.jsonl"
-    monkeypatch.setattr(fillings, "fill_file", _of_small_parts(fillings.fill_file))
-    arguments = (source, "--text-column", "redacted", "--out", out, *QUICK)
+    _, out, arguments = of_small_parts(monkeypatch, vectors, tmp_path)
     calls = []
     with monkeypatch.context() as patch:
         _count_fills(patch, calls, most=2)
@@ -228,9 +234,7 @@ def test_an_interrupted_run_goes_on(capsys, monkeypatch, vectors, tmp_path):
 )
 def test_settings_of_the_model_are_the_runs(capsys, monkeypatch, vectors, tmp_path, change):
     """`embinv calibrate` between a kill and its resume: probabilities of two calibrations in one file."""
-    source, out = write(tmp_path / "redacted.jsonl", REDACTED, vectors.tolist()), tmp_path / "out.jsonl"
-    monkeypatch.setattr(fillings, "fill_file", _of_small_parts(fillings.fill_file))
-    arguments = (source, "--text-column", "redacted", "--out", out, *QUICK)
+    *_, arguments = of_small_parts(monkeypatch, vectors, tmp_path)
     with monkeypatch.context() as patch:
         _count_fills(patch, [], most=1)
         assert run(capsys, *arguments)[0] == 130
@@ -244,10 +248,6 @@ def test_settings_of_the_model_are_the_runs(capsys, monkeypatch, vectors, tmp_pa
     monkeypatch.setattr(fill, "load_model", changed)
     code, _, err = run(capsys, *arguments)
     assert code == 2 and f"was begun with other arguments: {next(iter(change))} was" in err
-
-
-def _of_small_parts(fill_file):
-    return lambda *arguments, **options: fill_file(*arguments, part_rows=1, **options)
 
 
 def _count_fills(patch, calls, most):
@@ -266,9 +266,7 @@ def _count_fills(patch, calls, most):
 
 def test_another_text_makes_another_part(vectors, tmp_path, monkeypatch, capsys):
     """A redacted text that was corrected after a kill would keep the filling of the old one."""
-    source, out = write(tmp_path / "redacted.jsonl", REDACTED, vectors.tolist()), tmp_path / "out.jsonl"
-    monkeypatch.setattr(fillings, "fill_file", _of_small_parts(fillings.fill_file))
-    arguments = (source, "--text-column", "redacted", "--out", out, *QUICK)
+    source, out, arguments = of_small_parts(monkeypatch, vectors, tmp_path)
     with monkeypatch.context() as patch:
         _count_fills(patch, [], most=2)
         assert run(capsys, *arguments)[0] == 130
