@@ -14,7 +14,7 @@ from huggingface_hub.errors import HFValidationError, HTTPError  # type: ignore[
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
-from ..data.files import one_line
+from ..data.files import one_line, write_json
 from ..errors_embinv import EmbInvError
 from .held_out import Score
 from .report import Row, markdown
@@ -52,8 +52,9 @@ invert(vectors)  # (N, {dim})
 def assemble(folder: str | Path, out: str | Path, repo: str) -> list[Path]:
     """Write to `out` exactly what `push` uploads: an inverter's files, and a card that carries the measured results.
 
-    `evaluation.json` of the folder (`embinv evaluate --out`) becomes the card's model-index; a folder without a
-    README.md gets a short one. Files that are not an inverter's, which `left_out` names, stay where they are.
+    `evaluation.json` of the folder (`embinv evaluate --out`) becomes the card's model-index, and goes up without its
+    samples, which are held-out texts. A folder without a README.md gets a short one. Files that are not an inverter's,
+    which `left_out` names, stay where they are.
 
     Raises:
         EmbInvError: when the folder has a damaged card or results, `out` is not empty, or the Hub takes no repository
@@ -71,10 +72,13 @@ def assemble(folder: str | Path, out: str | Path, repo: str) -> list[Path]:
         if _is_published(path):
             shutil.copyfile(path, out / path.name)
     try:
-        card = _card(folder, out, repo)
+        results = _results(folder, repo)
+        card = _card(folder, out, repo, results)
     except (ValueError, LookupError, TypeError, StopIteration, yaml.YAMLError) as error:
         raise EmbInvError(f"{folder}: README.md, config.json or {EVALUATION} is damaged: {one_line(error)}") from error
     card.save(out / "README.md")
+    if results:
+        write_json(out / EVALUATION, results)
     return sorted(out.iterdir())
 
 
@@ -109,13 +113,21 @@ def _imported(path: Path) -> list[str]:
     return [f"{node.module}.py" for node in imports if node.module]
 
 
-def _card(folder: Path, out: Path, repo: str) -> ModelCard:
+def _results(folder: Path, repo: str) -> dict[str, Any]:
+    """The measured results without the held-out texts and the path of the folder, which are the user's own."""
+    if not (folder / EVALUATION).exists():
+        return {}
+    results = json.loads((folder / EVALUATION).read_text(encoding="utf-8"))
+    return {name: value for name, value in results.items() if name != "samples"} | {"model": repo}
+
+
+def _card(folder: Path, out: Path, repo: str, results: dict[str, Any]) -> ModelCard:
     """The folder's own card or a new one, with the measured results."""
-    card = ModelCard.load(out / "README.md") if (out / "README.md").exists() else _new_card(folder, repo)
-    if (folder / EVALUATION).exists():
+    card = ModelCard.load(out / "README.md") if (out / "README.md").exists() else _new_card(folder, repo, results)
+    if results:
         data: Any = card.data
         data.model_name = repo.split("/")[-1]
-        data.eval_results = eval_results(json.loads((folder / EVALUATION).read_text(encoding="utf-8"))["rows"])
+        data.eval_results = eval_results(results["rows"])
     # code that loads the folder where it lay when the card was written, whatever it is called now
     card.content = re.sub(r"""((?:from_pretrained\(|model=)["'])checkpoints/[\w.-]+""", rf"\g<1>{repo}", card.content)
     return card
@@ -144,14 +156,13 @@ def eval_results(rows: list[dict[str, Any]]) -> list[EvalResult]:
     return results
 
 
-def _new_card(folder: Path, repo: str) -> ModelCard:
+def _new_card(folder: Path, repo: str, results: dict[str, Any]) -> ModelCard:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     data = ModelCardData(library_name="transformers", pipeline_tag="text-generation", tags=["embedding-inversion"])
     facts = {"encoder": config["encoder_id"], "dim": config["embedding_dim"], "length": config["max_sequence_length"]}
     text = _CARD.format(name=repo.split("/")[-1], repo=repo, **facts)
-    if (folder / EVALUATION).exists():
-        rows = json.loads((folder / EVALUATION).read_text(encoding="utf-8"))["rows"]
-        table = markdown([_row(row) for row in rows])
+    if results:
+        table = markdown([_row(row) for row in results["rows"]])
         text += f"\n## Held-out figures\n\n{table}\n"
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
 

@@ -54,6 +54,29 @@ def test_intervals_of_few_rows_cover_the_truth(rows, truth):
     assert covered / trials >= 0.94
 
 
+def test_a_row_in_many_is_not_surer_than_none():
+    """1 of 400 had the interval [0, 0.75 %], narrower than that of 0 of 400."""
+    rows = np.arange(400)
+    assert share(rows < 1).high > share(rows < 0).high and share(rows >= 1).low < share(rows >= 0).low
+    # Clopper and Pearson's for 1, and for 100, of 400
+    assert [share(rows < 1).low, share(rows < 1).high] == pytest.approx([0.00006, 0.01385], abs=0.0006)
+    assert [share(rows < 100).low, share(rows < 100).high] == pytest.approx([0.2083, 0.2954], abs=0.002)
+
+
+def test_intervals_near_nothing_cover_the_truth():
+    """Shares of three in a hundred lay within their interval in 86 to 91 of 100 samples."""
+    samples = np.random.default_rng(2).random((400, 100)) < 0.032
+    figures = [share(sample, seed=trial) for trial, sample in enumerate(samples)]
+    assert np.mean([figure.low <= 0.032 <= figure.high for figure in figures]) >= 0.94
+
+
+def test_many_different_rows_are_weighed_in_parts():
+    """Rows beyond the first part had no weight: 2500 different ones, most of the share in the last of them."""
+    found = np.linspace(0, 1, 2500)
+    figure = share(found**4)
+    assert figure.low < figure.value < figure.high and figure.high - figure.low == pytest.approx(0.021, abs=0.003)
+
+
 def test_floors_are_measured_on_the_same_totals():
     """A floor on another denominator cannot stand beside the figure."""
     figure = share([3] * 8, [4] * 8, {"chance": [1, 0] * 4})

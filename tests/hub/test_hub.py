@@ -83,6 +83,17 @@ def test_dry_run_writes_what_would_be_sent(folder, tmp_path, capsys):
     assert "me/inv" in card and "| **inversion** | 7 | 13.0 [12.0, 14.0] |" in card
 
 
+def test_held_out_texts_and_paths_are_not_published(folder, tmp_path):
+    """The results of `embinv evaluate --out` went up with twenty held-out texts and the folder's path."""
+    private = shutil.copytree(folder, tmp_path / "private")
+    results = {"model": str(private), "rows": ROWS, "samples": [["Call 555-0100.", "Call."]], "calibration": {}}
+    (private / "evaluation.json").write_text(json.dumps(results))
+    assert main(["push", str(private), "--repo", "me/inv", "--dry-run", str(tmp_path / "out")]) == 0
+    sent = json.loads((tmp_path / "out" / "model" / "evaluation.json").read_text())
+    assert sent == {"model": "me/inv", "rows": ROWS, "calibration": {}}
+    assert json.loads((private / "evaluation.json").read_text()) == results  # the user's own is as it was
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
