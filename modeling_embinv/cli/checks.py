@@ -142,3 +142,17 @@ def check_writable(flag: str, path: str | None) -> None:
         raise EmbInvError(
             f"{flag} {path}: this file cannot be written; give one in a folder that exists and is yours."
         )
+
+
+def check_folder(flag: str, path: str | None) -> None:
+    """Finds a folder that can be neither made nor written to before hours of work, not after them.
+
+    Raises:
+        EmbInvError: a file is in its place or above it, or this user cannot write there.
+    """
+    if path is None:
+        return
+    place = Path(path).absolute()
+    present = next(folder for folder in (place, *place.parents) if os.path.lexists(folder))
+    if not present.is_dir() or not os.access(present, os.W_OK):
+        raise EmbInvError(f"{flag} {path}: nothing can be written there; give a folder that is yours, or a new one.")

@@ -1,7 +1,9 @@
 """`embinv evaluate`: scores on held-out texts."""
 
 import argparse
+import os
 import sys
+from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..data.flags import Commands
 from ..errors_embinv import EmbInvError
 from ..presets_embinv import choose
-from .checks import check_writable
+from .checks import check_folder, check_writable
 from .options import (
     add_encoder,
     add_model,
@@ -105,11 +107,17 @@ def _check(options: argparse.Namespace) -> None:
     """Finds what cannot be scored, or not be written, before the model is loaded.
 
     Raises:
-        EmbInvError: no texts or pairs, or both; no such file; `--out` or `--plots` that cannot be.
+        EmbInvError: no texts or pairs, or both; one twice; no such file; `--out` or `--plots` that cannot be.
     """
     if bool(options.texts) == bool(options.pairs):
         raise EmbInvError("give text files, or folders of `embinv prepare` with --pairs.")
+    given = options.texts or options.pairs
+    places = _places(given)
+    for path, place in zip(reversed(given), reversed(places), strict=True):
+        if places.count(place) > 1:
+            raise EmbInvError(f"{path} is given twice.")
     check_writable("--out", options.out)
+    check_folder("--plots", options.plots)
     if options.plots and find_spec("matplotlib") is None:
         raise EmbInvError("--plots needs matplotlib: pip install 'embinv[plots]'.")
     if options.texts:
@@ -168,12 +176,31 @@ def _of_pairs(
 
 
 def _part_names(paths: list[str]) -> list[str]:
-    """A name for each file or folder: its own, behind its parent's where two have the same."""
-    names = [Path(path).stem for path in paths]
-    parents = [Path(path).absolute().parent.name for path in paths]
-    return [
-        name if names.count(name) == 1 else f"{parent}/{name}" for name, parent in zip(names, parents, strict=True)
-    ]
+    """A name for each file or folder, the first that no other has: `a`, `a.txt`, `en/a`, `en/a.txt` and so on."""
+    pairs = [(_endings(_without_suffix(place)), _endings(place)) for place in _places(paths)]
+    whole = Counter(name for _, names in pairs for name in names)
+    every = Counter(name for short_names, names in pairs for name in {*short_names, *names})
+    found = []
+    for pair in pairs:
+        tried = (
+            one for short, name in zip(*pair, strict=True) for one in ((short, every[short]), (name, whole[name]))
+        )
+        found.append(next(name for name, count in tried if count == 1))
+    return found
+
+
+def _places(paths: list[str]) -> list[Path]:
+    """Where files and folders lie, in one form for each; a link keeps its own name."""
+    return [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100
+
+
+def _without_suffix(place: Path) -> Path:
+    return place if place.is_dir() else place.with_suffix("")  # v1.0 is the whole name of a folder
+
+
+def _endings(place: Path) -> list[str]:
+    """The last name of a path, the last two, and so on up to all of it."""
+    return [Path(*place.parts[-count:]).as_posix() for count in range(1, len(place.parts) + 1)]
 
 
 def _held_out(path: str, options: argparse.Namespace, tokenizer: "PreTrainedTokenizerBase") -> list[str]:

@@ -97,11 +97,13 @@ def fit_calibration(tokens: WrittenTokens) -> Calibration:
     if tokens.correct.all() or not tokens.correct.any():
         raise EmbInvError("calibration needs right and wrong tokens; give more texts.")
     inputs = evidence(bounded(tokens.confidence), tokens.size, tokens.cosine)
-    # what never varies, as the cosine of an open loop, is left to the bias
-    inputs = inputs * (inputs.std(dim=0) > 0).index_fill(0, torch.tensor(3), True)
+    varies = inputs.amax(dim=0) > inputs.amin(dim=0)
+    # what never varies, as the cosine of an open loop, is left to the bias; p always has a weight
+    inputs = inputs * varies.index_fill(0, torch.tensor([0, 3]), True)
     log_first = torch.zeros(1, dtype=torch.float64, requires_grad=True)  # so that more p is never less confidence
     others = torch.zeros(3, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([log_first, others], max_iter=200, line_search_fn="strong_wolfe")
+    fitted = [log_first, others] if varies[0] else [others]  # the weight of a p that never varies stays 1
+    optimizer = torch.optim.LBFGS(fitted, max_iter=200, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimizer.zero_grad()
@@ -154,7 +156,7 @@ def written_tokens(
         columns = shown.sum(dim=1), cosine, torch.arange(len(ids))
         parts.append(
             WrittenTokens(
-                output.confidence.cpu()[shown], (ids == target)[shown],
+                output.confidence.cpu()[shown], (ids == target[:, : ids.shape[1]])[shown],
                 *(values[:, None].expand_as(ids)[shown] for values in columns),
             )
         )  # fmt: skip

@@ -23,11 +23,17 @@ from .intervals import RESAMPLES, share_interval
 
 # measures of a text from 0 to 100 %
 SHARES = ("token accuracy", "token F1", "ROUGE-L", "exact")
+# the interval of one text: resamples of it have no spread
+_ALL_VALUES = {"cosine": (-1.0, 1.0), "BLEU": (0.0, 100.0)}
 
 
 @dataclass
 class Score:
-    """A mean and its 95 % interval over texts: a bootstrap, and of shares see `share_interval`."""
+    """A mean and its 95 % interval over texts.
+
+    Of shares see `share_interval`. Of BLEU and the cosine it is a bootstrap, too narrow for few texts; of one text it
+    is all values that there are.
+    """
 
     mean: float
     low: float
@@ -73,12 +79,13 @@ class Measures:
             name: _share(values, seed) if name in SHARES else _score(values.mean(), values[picks].mean(axis=1))
             for name, values in picked.items()
         }
-        if self.bleu_counts is None:
-            return scores
-        counts = self.bleu_counts[chosen]
-        # corpus BLEU is no mean of texts: each resample sums its texts' counts
-        resampled = [metrics.bleu_of_counts(counts[pick].sum(axis=0)) for pick in picks]
-        scores["BLEU"] = _score(metrics.bleu_of_counts(counts.sum(axis=0)), resampled)
+        if self.bleu_counts is not None:
+            counts = self.bleu_counts[chosen]
+            # corpus BLEU is no mean of texts: each resample sums its texts' counts
+            resampled = [metrics.bleu_of_counts(counts[pick].sum(axis=0)) for pick in picks]
+            scores["BLEU"] = _score(metrics.bleu_of_counts(counts.sum(axis=0)), resampled)
+        if size == 1:
+            scores |= {name: Score(scores[name].mean, *_ALL_VALUES[name]) for name in scores.keys() & _ALL_VALUES}
         return scores
 
     def means(self) -> dict[str, float]:
@@ -158,8 +165,9 @@ class HeldOut:
         bar = tqdm(vectors.split(batch_size), desc=progress, disable=None if progress else True, leave=False)
         outputs = [self.model.generate(part, generator=generator, **settings) for part in bar]
         seconds = time.perf_counter() - start
-        ids = torch.cat([_full_width(output.sequences.cpu(), self.input_ids.shape[1], self.end) for output in outputs])
-        confidence = torch.cat([output.confidence.cpu() for output in outputs])
+        length = self.input_ids.shape[1]
+        ids = torch.cat([_full_width(output.sequences.cpu(), length, self.end) for output in outputs])
+        confidence = torch.cat([_full_width(output.confidence.cpu(), length, 0) for output in outputs])
         passes = max(output.num_forward_passes for output in outputs)
         count = max(len(vectors), 1)
         calls, surrogate_calls = (
@@ -168,9 +176,25 @@ class HeldOut:
         )
         return Recovered(ids, self._decode(ids), confidence, passes, seconds, calls, surrogate_calls)
 
-    def other_text(self, **settings: Any) -> Recovered:
-        """Floor: the model reads the vector of the next text."""
-        return self.invert(self.embeddings.roll(1, dims=0), **settings)
+    def check(self, **settings: Any) -> None:
+        """Finds settings that `invert` refuses, without inverting anything.
+
+        Raises:
+            EmbInvError: they are impossible, do not fit the model, or need an encoder that cannot be called.
+        """
+        if settings.get("feedback") == "encoder":
+            self.encoder.encode(self.texts[:1])
+        self.invert(self.embeddings[:0], **settings)  # `generate` checks its arguments for no vectors, too
+
+    def other_text(self, **settings: Any) -> Recovered | None:
+        """Floor: the model reads the vector of the text before, copies passed over; None where all are alike."""
+        ids = self.input_ids
+        is_copy = (ids == ids.roll(1, dims=0)).all(dim=1)  # of the row before, the first row of the last one
+        if is_copy.all():
+            return None
+        starts = torch.arange(len(ids)).masked_fill(is_copy, -1).cummax(dim=0).values  # of each row's run of copies
+        starts = torch.where(starts < 0, starts[-1], starts)  # the last run goes on around the end
+        return self.invert(self.embeddings[starts - 1], **settings)
 
     def null_condition(self, **settings: Any) -> Recovered:
         """Floor: the model reads no vector: fluent, but blind. It does not search: a judge would know the vector."""
@@ -222,6 +246,6 @@ class HeldOut:
         return decode_rows(self.tokenizer, ids, self.end)
 
 
-def _full_width(ids: Tensor, length: int, end: int) -> Tensor:
-    """Rows of `length`: cut, or filled with the end token."""
-    return torch.nn.functional.pad(ids[:, :length], (0, max(length - ids.shape[1], 0)), value=end)
+def _full_width(rows: Tensor, length: int, value: int) -> Tensor:
+    """Rows of `length`: cut, or filled with `value`."""
+    return torch.nn.functional.pad(rows[:, :length], (0, max(length - rows.shape[1], 0)), value=value)

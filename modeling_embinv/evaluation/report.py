@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from rich.box import SIMPLE
+from rich.markup import escape
 from rich.table import Table
 
 from ..data.files import write_json
@@ -67,7 +68,7 @@ class Report:
         calls = [name for name in CALLS if any(getattr(row, name) for row in self.rows)]
         costs = ["passes", *(CALLS[name] for name in calls), "texts/s"] * has_intervals
         titles = "", "texts", *costs, *columns
-        table = Table(*titles, title=title, caption=_CAPTIONS[has_intervals])
+        table = Table(*titles, title=escape(title), caption=_CAPTIONS[has_intervals])
         table.columns[0].overflow = "fold"
         if not has_intervals:
             table.box, table.padding, table.pad_edge = SIMPLE, (0, 1, 0, 0), False
@@ -77,7 +78,7 @@ class Report:
                 scores = cells(row.scores, columns, has_intervals)
                 called = [f"{getattr(row, name):.0f}" for name in calls]
                 cost = [str(row.num_forward_passes or ""), *called, speed] * has_intervals
-                table.add_row(row.name, str(row.texts), *cost, *scores)
+                table.add_row(escape(row.name), str(row.texts), *cost, *scores)
             table.add_section()
         return table
 
@@ -95,7 +96,8 @@ def markdown(rows: Sequence[Row]) -> str:
 def markdown_table(lines: Sequence[Sequence[str]]) -> str:
     """Cells as a Markdown table; the first line is the head."""
     head, *body = lines
-    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *body))
+    escaped = ([cell.replace("|", r"\|") for cell in line] for line in (head, ["---"] * len(head), *body))
+    return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
 
 
 def cells(scores: dict[str, Score], columns: Sequence[str], intervals: bool = True) -> list[str]:
@@ -127,7 +129,12 @@ def evaluate(
     Args:
         parts: (N,) the part of the corpus that each text is from.
         training_pairs: for the floor "nearest training text".
+
+    Raises:
+        EmbInvError: for the first impossible combination, before any is run.
     """
+    for settings in combinations:
+        held_out.check(**settings)
     tried = []
     for settings in combinations:
         recovered = held_out.invert(batch_size=batch_size, progress=_name(settings), **settings)
@@ -142,7 +149,8 @@ def evaluate(
             rows += [Row(section, name, int(mask.sum()), measures.scores(mask)) for name, mask in groups.items()]
     accuracy, _ = metrics.accuracy_by_position(recovered.ids, held_out.input_ids, held_out.end)
     assert recovered.confidence is not None  # floors alone have none
-    shown = text_positions(recovered.ids, held_out.end)
+    # where `max_length` cut a text off, nobody wrote its end
+    shown = text_positions(recovered.ids, held_out.end) & (recovered.confidence > 0)
     correct = (recovered.ids == held_out.input_ids)[shown]
     samples = list(zip(held_out.texts, recovered.texts, strict=True))
     return Report(rows, accuracy.tolist(), calibration_report(recovered.confidence[shown], correct), samples[:20])
@@ -150,11 +158,10 @@ def evaluate(
 
 def _floors(held_out: HeldOut, settings: dict[str, Any], training_pairs: Any, batch_size: int) -> dict[str, Recovered]:
     settings = {**settings, "batch_size": batch_size}
-    floors = {
-        "vector of another text": held_out.other_text(progress="other text", **settings),
-        "null condition": held_out.null_condition(progress="null condition", **settings),
-        "random tokens": held_out.random_tokens(),
-    }
+    other = held_out.other_text(progress="other text", **settings)
+    floors = {} if other is None else {"vector of another text": other}
+    floors["null condition"] = held_out.null_condition(progress="null condition", **settings)
+    floors["random tokens"] = held_out.random_tokens()
     if training_pairs is not None:
         floors["nearest training text"] = held_out.nearest_training_text(training_pairs)
     return floors

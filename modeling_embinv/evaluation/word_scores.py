@@ -14,10 +14,15 @@ LEAST = 0.01
 
 
 def average_precision(scores: Tensor, target: Tensor) -> Tensor:
-    """(B,) mean precision over the ranks of the words of each text, scores and target (B, V); NaN without any word."""
-    right = target.gather(1, scores.argsort(dim=1, descending=True, stable=True)).double()
-    rank = torch.arange(1, right.shape[1] + 1, device=right.device)
-    return (right * right.cumsum(dim=1) / rank).sum(dim=1) / right.sum(dim=1)
+    """(B,) mean precision over the ranks of the words of each text, scores and target (B, V); NaN without any word.
+
+    Words of equal scores all have the last one's rank.
+    """
+    negative, order = (-scores).sort(dim=1)
+    right = target.gather(1, order).double()
+    rank = torch.searchsorted(negative, negative, right=True)
+    found = right.cumsum(dim=1).gather(1, rank - 1)
+    return (right * found / rank).sum(dim=1) / right.sum(dim=1)
 
 
 def fit_words(p: Tensor, target: Tensor) -> Calibration:

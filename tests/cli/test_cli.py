@@ -293,6 +293,27 @@ def test_evaluate_takes_the_pairs_that_were_asked_for(capsys, checkpoint, tmp_pa
         assert [name.split("/")[0] for name in parts] == ["a", "b"]
 
 
+@pytest.mark.parametrize(
+    "files, names",
+    [
+        (["a.txt"], ["a"]), (["v1.0/", "v1.1/"], ["v1.0", "v1.1"]), (["a.txt", "a.jsonl"], ["a.txt", "a.jsonl"]),
+        (["en/a.txt", "de/a.txt", "b.txt"], ["en/a", "de/a", "b"]), (["a.b.txt", "a.b/"], ["a.b.txt", "a.b"]),
+        (["en/test/d.txt", "de/test/d.txt"], ["en/test/d", "de/test/d"]), (["d.txt", "x/d.txt"], ["data/d", "x/d"]),
+        (["x/a.txt", "x/a.jsonl", "y/a.txt"], ["x/a.txt", "a.jsonl", "y/a"]), (["x/../a.txt", "x/"], ["a", "x"]),
+        (["a.txt", "a.jsonl", "a.txt.gz"], ["a.txt", "a.jsonl", "a.txt.gz"]),
+    ],
+)  # fmt: skip
+def test_parts_of_an_evaluation_are_told_apart(tmp_path, monkeypatch, files, names):
+    """Files of one name became one part, and so did the folders v1.0 and v1.1."""
+    folder = tmp_path / "data"
+    for file in files:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).mkdir(exist_ok=True) if file.endswith("/") else (folder / file).touch()
+    monkeypatch.chdir(folder)
+    assert evaluate._part_names(files) == names
+    assert evaluate._part_names(["."]) == ["data"]
+
+
 def test_evaluate_refuses_pairs_of_another_encoder(capsys, checkpoint, encoder, tmp_path):
     """They were scored as if they were the model's, or ended hours of inversions without a score."""
     vectors = np.eye(8, 24, dtype=np.float32)

@@ -58,6 +58,16 @@ def test_fit_stays_finite_where_every_near_text_is_right():
     assert tokens.calibrated(fitted)[0] > 0.95 and tokens.calibrated(fitted)[1] < 0.05
 
 
+@pytest.mark.parametrize("p, share", [(0.9, 0.5), (0.9, 0.25), (0.2, 0.75), (1.0, 0.75)])
+def test_a_confidence_that_never_varies_becomes_the_share_of_right_tokens(p, share):
+    """Its weight was fitted without it and applied to it: of tokens of 0.9, half of them right, it said 0.9."""
+    correct = torch.arange(400) < 400 * share
+    tokens = WrittenTokens(torch.full((400,), p), correct, torch.full((400,), 8), torch.zeros(400), torch.arange(400))
+    fitted = fit_calibration(tokens)
+    assert tokens.calibrated(fitted).tolist() == pytest.approx([share] * 400, abs=0.005)
+    assert fitted.probability == 1  # nothing says how much a change of p would mean
+
+
 def test_cross_fit_is_no_better_than_new_texts():
     """An error that is measured on the very texts of the fit is too small."""
     noise = tokens_of(Calibration(probability=0.01), count=120)
@@ -247,6 +257,12 @@ def test_a_fit_that_cannot_be_checked_is_not_saved(capsys, checkpoint, pairs):
     """A fit of one text took the place of a good calibration, and only then was it said that it needs more."""
     assert calibrated(checkpoint, pairs, 1) == (2, {"open_loop": {"bias": -1.7}})
     assert "give more texts" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_shorter_texts_is_calibrated(checkpoint, pairs):
+    """Texts of a `max_length` below the canvas were compared with whole canvases, which ended in a traceback."""
+    code, calibration = calibrated(checkpoint, pairs, 8, max_length=6)
+    assert code == 0 and set(calibration) == {"open_loop", "candidates"}
 
 
 @pytest.mark.parametrize("search", [{"num_candidates": 4}, {"num_corrections": 1}])

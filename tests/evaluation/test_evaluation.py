@@ -11,9 +11,14 @@ import torch
 from datasets import Dataset
 from rich.console import Console
 
+from modeling_embinv import EmbInvError
+from modeling_embinv.data.encoder_config import EncoderConfig
+from modeling_embinv.data.encoders import AbsentEncoder
+from modeling_embinv.diffusion_embinv import Canvas
 from modeling_embinv.evaluation import metrics
 from modeling_embinv.evaluation.held_out import HeldOut, Measures, Score
 from modeling_embinv.evaluation.report import COLUMNS, Report, Row, evaluate, markdown, sweep
+from modeling_embinv.sampler_embinv import Sampler
 from modeling_embinv.settings_embinv import SearchSettings
 from tests.hub.tiny_folder import new_tiny_inverter
 from tests.tiny_models import unit_vectors
@@ -40,13 +45,30 @@ class Fluent:
         return EmbInvGenerationOutput(ids, torch.full(ids.shape, 0.9), num_steps)
 
 
-@pytest.fixture
-def held_out(encoder):
-    texts = ["a red kite", "two men talk", "the sea", "my cat sleeps all day"]
+def held_out_of(encoder, texts):
+    """Held-out texts of a model that writes each of them from its vector."""
     model = Fluent(None, None)
     held, _ = HeldOut.of_texts(model, encoder.tokenizer, encoder, texts)
     model.ids, model.vectors = held.input_ids, held.embeddings
     return held
+
+
+@pytest.fixture
+def held_out(encoder):
+    return held_out_of(encoder, ["a red kite", "two men talk", "the sea", "my cat sleeps all day"])
+
+
+@pytest.fixture
+def inverted(monkeypatch) -> list[int]:
+    """Counts the vectors of each batch that the sampler writes texts for."""
+    counts, run = [], Sampler.run
+
+    def counted(sampler: Sampler) -> Canvas:
+        counts.append(len(sampler.embeddings))
+        return run(sampler)
+
+    monkeypatch.setattr(Sampler, "run", counted)
+    return counts
 
 
 def test_bleu_of_summed_counts_is_sacrebleu():
@@ -84,6 +106,15 @@ def test_nothing_of_some_texts_is_not_certainly_nothing():
     assert Measures({"exact": np.full(2, 100.0)}).scores()["exact"].low == pytest.approx(100 * 0.025**0.5)
 
 
+def test_one_text_says_nothing_of_others():
+    """BLEU and cosine of one text had intervals of no width, as if every text had the same."""
+    scores = Measures(
+        {"exact": np.zeros(1), "cosine": np.array([0.9])}, metrics.bleu_counts(OURS[:1], THEIRS[:1])
+    ).scores()
+    assert (scores["cosine"].mean, scores["cosine"].low, scores["cosine"].high) == (0.9, -1, 1)
+    assert (scores["BLEU"].low, scores["BLEU"].high) == (0, 100)
+
+
 def test_scores_of_some_rows_are_those_of_these_texts():
     """Rows by part must not borrow texts from other parts."""
     measures = Measures({"exact": np.array([0.0, 100.0, 0.0, 0.0])}, metrics.bleu_counts(OURS, THEIRS))
@@ -99,6 +130,19 @@ def test_floors_see_no_right_vector(held_out):
     random = held_out.random_tokens()
     assert torch.equal(random.ids == END, held_out.input_ids == END)
     assert held_out.measure(random).means()["token F1"] < 20
+
+
+@pytest.mark.parametrize("texts, expected", [("aab", "bba"), ("abbaa", "baabb"), ("abab", "baba"), ("abca", "cabc")])
+def test_the_vector_of_a_copy_is_no_other_vector(encoder, texts, expected):
+    """Where copies of a text follow each other, around the end too, the floor read the right vector."""
+    assert held_out_of(encoder, list(texts)).other_text().texts == list(expected)
+
+
+@pytest.mark.parametrize("texts", [["a red kite"], ["a red kite"] * 3])
+def test_a_text_alone_has_no_floor_of_another_text(encoder, texts):
+    """The floor of a single text was the right vector, and as high as the method."""
+    rows = evaluate(held_out_of(encoder, texts), [{}]).rows
+    assert [row.name for row in rows if row.section == "floor"] == ["floor: null condition", "floor: random tokens"]
 
 
 def test_a_search_gives_the_blind_floor_no_vector(encoder):
@@ -142,6 +186,47 @@ def test_report_has_a_row_for_every_combination_part_and_length(held_out):
     assert report.accuracy_by_position[:5] == [1.0] * 5
 
 
+def test_texts_shorter_than_the_canvas_are_scored(encoder):
+    """`max_length` below the canvas ended in an IndexError; the end of a cut text, which nobody wrote, is no token."""
+    torch.manual_seed(0)
+    model = new_tiny_inverter(encoder.tokenizer, embedding_dim=384)
+    held, _ = HeldOut.of_texts(model, encoder.tokenizer, encoder, ["a red kite flies over the sea", "two men talk"])
+    recovered = held.invert(max_length=4)
+    assert recovered.confidence.shape == recovered.ids.shape == held.input_ids.shape
+    report = evaluate(held, [{"max_length": 4}], floors=False)
+    assert sum(report.calibration["count"]) == int((recovered.confidence > 0).sum()) > 0
+
+
+@pytest.mark.parametrize(
+    "impossible, message",
+    [
+        ({"num_corrections": 1}, "num_corrections needs feedback"),
+        ({"num_corrections": 1, "feedback": "surrogate"}, "no surrogate"),
+        ({"strategy": "autoregressive"}, "left to right needs"),
+        ({"num_rewrites": 1}, "no corrector"),
+        ({"max_length": 99}, "max_length 99 is more than"),
+        ({"num_draft_beams": 2}, "has no beam search"),
+    ],
+)
+def test_a_sweep_is_checked_before_its_first_run(held_out, encoder, inverted, impossible, message):
+    """Hours of a sweep were lost when a later combination turned out to be impossible."""
+    held_out.model = new_tiny_inverter(encoder.tokenizer, embedding_dim=384)
+    with pytest.raises(EmbInvError, match=message):
+        evaluate(held_out, [{}, impossible])
+    assert not any(inverted)
+    evaluate(held_out, [{}, {"num_steps": 1}], floors=False)
+    assert sum(inverted) == 2 * len(held_out.texts)
+
+
+def test_an_encoder_that_is_not_there_is_found_before_a_sweep(held_out, encoder, inverted):
+    """The judge of a later combination was an encoder that cannot be called here, which no combination had needed."""
+    held_out.model = new_tiny_inverter(encoder.tokenizer, embedding_dim=384)
+    held_out.encoder = AbsentEncoder(EncoderConfig(id="some/api", tokenizer=encoder.path, embedding_dim=384))
+    with pytest.raises(EmbInvError, match="some/api cannot be called here"):
+        evaluate(held_out, [{}, {"num_candidates": 2, "feedback": "encoder"}])
+    assert not any(inverted)
+
+
 def test_report_is_json_without_nan(held_out, tmp_path):
     """`NaN` is no JSON: other programs refuse the whole file."""
     report = evaluate(held_out, [{}], floors=False)
@@ -161,3 +246,13 @@ def test_a_narrow_terminal_shows_means_alone():
         shown = console.file.getvalue()
         assert len(re.findall(whole, shown)) == 5 and "…" not in shown and "token F1" in " ".join(shown.split())
         assert ("[44" in shown) == (width == 180) and ("means alone" in shown) == (width == 80)
+
+
+def test_names_of_parts_leave_tables_whole():
+    """A `|` in a file's name began another cell of a Markdown table, and `[/b]` was markup that ended the command."""
+    rows = [Row("part", name, 2, dict.fromkeys(COLUMNS, Score(1, 0, 2))) for name in ("a|b", "[bold]c[/b]")]
+    lines = markdown(rows).splitlines()
+    assert lines[2].startswith(r"| a\|b | 2 |") and len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
+    console = Console(file=io.StringIO(), width=180)
+    console.print(Report(rows, [], {}, []).table("runs/[/b]", 180))
+    assert all(name in console.file.getvalue() for name in ("a|b", "[bold]c[/b]", "runs/[/b]"))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from sklearn.metrics import average_precision_score
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
@@ -208,6 +209,19 @@ def test_average_precision_and_ratios():
     assert ratio(parts, wholes).mean == 0.25 and ratio(parts, wholes, by_text=True).mean == 0.5
     assert ratio(torch.tensor([0]), torch.tensor([0])) is None
     assert ratio(torch.tensor([1, 0]), torch.tensor([2, 0]), by_text=True).mean == 0.5
+
+
+@pytest.mark.parametrize("levels", [1, 3, 100_000])
+def test_average_precision_of_equal_scores_knows_no_order(levels):
+    """Words of equal scores counted in the order of the vocabulary: a head that says nothing seemed to know some."""
+    generator = torch.Generator().manual_seed(levels)
+    scores = torch.randint(levels, (4, 60), generator=generator) / levels
+    target = torch.rand(4, 60, generator=generator) < 0.2
+    expected = [average_precision_score(there, row) for there, row in zip(target.numpy(), scores.numpy(), strict=True)]
+    assert average_precision(scores, target).tolist() == pytest.approx(expected)
+    order = torch.randperm(60, generator=generator)
+    shuffled = average_precision(scores[:, order], target[:, order])
+    torch.testing.assert_close(shuffled, average_precision(scores, target))
 
 
 def test_it_learns_which_tokens_a_text_has():
