@@ -14,7 +14,7 @@ from ..texts_embinv import decode_rows
 from .chunks import ChunkSampler
 from .encoders import Encoder, SentenceEncoder
 from .pairs import load_pairs, read_manifest
-from .parts import PartFolder
+from .parts import PartFolder, whole
 from .spans import SpanSampler
 
 
@@ -144,7 +144,7 @@ class ChunkBatches(SpanBatches):
         """As `PairBatches.batch`.
 
         Raises:
-            EmbInvError: for a batch that is larger than the pool.
+            EmbInvError: for a batch that is larger than the pool, or a damaged file of vectors.
         """
         if batch_size > self.size:
             raise EmbInvError(f"a pool of {self.size} texts has no batch of {batch_size}: lower batch_size.")
@@ -167,7 +167,9 @@ class ChunkBatches(SpanBatches):
             with self.parts.written(path.name, is_shared=True) as partial, partial.open("wb") as file:
                 np.save(file, vectors)
         rows = slice(piece * self.piece, (piece + 1) * self.piece)
-        self._rows[rows], self._vectors[rows] = ids.numpy(), np.load(path)
+        with whole(path):
+            self._vectors[rows] = np.load(path)
+        self._rows[rows] = ids.numpy()
         self._ready.add(piece)
 
 

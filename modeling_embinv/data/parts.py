@@ -7,9 +7,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from ..errors_embinv import EmbInvError
+from .files import one_line
 
 # held by the run that writes to a folder
 LOCK = ".lock"
@@ -37,6 +39,15 @@ def locked(folder: Path) -> Iterator[None]:
         with suppress(OSError):  # Windows removes no open file; a free lock that lies there stops nobody
             (folder / LOCK).unlink(missing_ok=True)
         lock.release()
+
+
+@contextmanager
+def whole(path: Path, advice: str = "delete it and run again") -> Iterator[None]:
+    """Says which file is damaged and what to do about it, where what is inside cannot read it."""
+    try:
+        yield
+    except (EOFError, OverflowError, ValueError, pa.ArrowException) as error:
+        raise EmbInvError(f"{path} is damaged ({one_line(error)}): {advice}.") from error
 
 
 def _are_equal(_: str, left: Any, right: Any) -> bool:

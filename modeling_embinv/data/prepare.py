@@ -12,10 +12,11 @@ from tqdm.auto import tqdm
 
 from ..errors_embinv import EmbInvError
 from ..inputs_embinv import check_embeddings
+from ..integrity_embinv import vocabulary_checksum
 from .canvas import canvas_of_rows
 from .encoder_config import same_setting
 from .encoders import Encoder
-from .pairs import FORMAT_VERSION, MANIFEST, read_manifest, stored_ids, write_shard
+from .pairs import FORMAT_VERSION, MANIFEST, read_manifest, shard_files, stored_ids, write_shard
 from .parts import LOCK, PartFolder, locked
 from .sources import SPLITS, Document, split_of
 from .tokens import tokenize
@@ -60,8 +61,8 @@ def prepare(
         The manifest: see `read_manifest`.
 
     Raises:
-        EmbInvError: other arguments, documents or vectors than the folder was begun with, no row at all, or a bad
-            vector.
+        EmbInvError: other arguments, documents or vectors than the folder was begun with, or another tokenizer; a
+            shard that is missing or damaged; no row at all, or a bad vector.
     """
     arguments: dict[str, Any] = {
         "length": length,
@@ -123,6 +124,7 @@ class _PairWriter:
             "encoder_task": encoder.config.task,
             "embedding_dim": encoder.embedding_dim,
             "end_token_id": encoder.vocabulary.end,
+            "vocabulary": vocabulary_checksum(encoder.tokenizer),
         } | arguments
         self.length, self.shares = arguments["length"], (arguments["validation_share"], arguments["test_share"])
         every = arguments["spans_per_document"] == "all"
@@ -138,7 +140,10 @@ class _PairWriter:
         folder = self.folder.folder
         if self.folder.record.exists():
             manifest = read_manifest(folder)
+            manifest.setdefault("vocabulary", self.settings["vocabulary"])  # an older version noted none
             if self.folder.check_run(manifest, self.settings, has_parts=manifest["documents"] > 0):
+                for split in SPLITS:
+                    shard_files(folder, manifest, split)  # raises where one is missing
                 return manifest
         elif any(not path.name.startswith((f"{MANIFEST}.", LOCK)) for path in folder.glob("*")):  # a kill leaves these
             raise EmbInvError(f"{folder} holds other files and no {MANIFEST}; choose a new folder")
@@ -171,9 +176,8 @@ class _PairWriter:
 
     def recall_rows(self) -> None:
         """Reads the rows of finished shards, which are not written again."""
-        for split, names in self.manifest["shards"].items():
-            for name in names:
-                self.seen.update(map(_row_hash, stored_ids(self.folder.folder / split / name)))
+        for split in SPLITS:
+            self.seen.update(map(_row_hash, stored_ids(self.folder.folder, self.manifest, split)))
 
     def _note(self, document: Document) -> None:
         self.digests["documents_digest"].update(f"{document.key}\0{document.text}\0".encode("utf-8", "replace"))

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from ..errors_embinv import EmbInvError
+from .parts import whole
 from .sources import SPLITS, Document, split_of
 from .tokens import Vocabulary, tokenize
 
@@ -65,7 +66,7 @@ class TokenizedCorpus:
             show_progress: whether to show a bar (on a terminal).
 
         Raises:
-            EmbInvError: no such split, or no document in it.
+            EmbInvError: no such split, no document in it, or a damaged cache.
         """
         if split not in SPLITS:
             raise EmbInvError(f"no split {split!r}; there are {', '.join(SPLITS)}")
@@ -78,7 +79,8 @@ class TokenizedCorpus:
         folder = Path(cache_dir) / f"{split}-{_fingerprint(vocabulary.tokenizer, validation_share, test_share)}"
         if not folder.exists():
             _save_arrays(folder, *_tokenize_all(needed, vocabulary, split, show_progress))
-        ids, offsets = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("ids", "offsets"))
+        with whole(folder):
+            ids, offsets = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("ids", "offsets"))
         return cls(ids, offsets, vocabulary)
 
 

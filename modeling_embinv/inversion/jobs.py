@@ -158,7 +158,7 @@ class FileJob(ABC):
                 self.bar.reach(count + self.num_left_out)
         state.wait_for_everyone()
         if state.is_main_process:
-            self.verdicts = folder.verdicts(sizes)
+            self.verdicts = folder.verdicts(sizes, self.schema)
             folder.merge(list(sizes), self.schema)
         return count, resumed
 

@@ -3,8 +3,8 @@
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.json
 import pyarrow.parquet as pq
 
-from ..data.files import one_line
-from ..data.parts import LOCK, PartFolder
+from ..data.files import short_names
+from ..data.parts import LOCK, PartFolder, whole
 from ..errors_embinv import EmbInvError
 
 _OUT_KINDS = (".jsonl", ".parquet")
@@ -74,8 +74,8 @@ class ResultParts:
         record, now = self.parts.record, json.loads(json.dumps(run))
         before = {}
         if record.exists():
-            with _whole(record, "delete its folder to start over"):
-                before = json.loads(record.read_text(encoding="utf-8"))
+            with whole(record, "delete its folder to start over"):
+                before = _object("it", json.loads(record.read_text(encoding="utf-8")))
         self.parts.check_run(before, now, has_parts=bool(self.finished()))
         self.parts.note(now)
 
@@ -88,11 +88,12 @@ class ResultParts:
         with self.parts.written(name) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
-    def verdicts(self, parts: Mapping[str, int]) -> Counter[str]:
+    def verdicts(self, parts: Mapping[str, int], schema: pa.Schema) -> Counter[str]:
         """How many rows of some parts have which verdict; rows without one do not count.
 
         Args:
             parts: by name, the rows that each must hold.
+            schema: of the rows.
 
         Raises:
             EmbInvError: naming a part that is damaged.
@@ -100,8 +101,8 @@ class ResultParts:
         counts: Counter[str] = Counter()
         for name, size in parts.items():
             path = self.parts.folder / name
-            with _whole(path, "delete it and run again"):
-                counts.update(verdict for row in _rows(path, size) if (verdict := row.get("verdict")))
+            with whole(path):
+                counts.update(verdict for row in _rows(path, size, schema) if (verdict := row["verdict"]))
         return counts
 
     def merge(self, names: list[str], schema: pa.Schema) -> None:
@@ -128,24 +129,27 @@ class ResultParts:
             self.parts.folder.rmdir()
 
 
-@contextmanager
-def _whole(path: Path, advice: str) -> Iterator[None]:
-    """Says which file is damaged and what to do about it, where what is inside cannot read it."""
-    try:
-        yield
-    except ValueError as error:
-        raise EmbInvError(f"{path} is damaged ({one_line(error)}): {advice}.") from error
-
-
-def _rows(path: Path, size: int) -> list[dict[str, Any]]:
-    """The rows of a part; a ValueError says what is wrong where they are not `size` whole lines."""
+def _rows(path: Path, size: int, schema: pa.Schema) -> list[dict[str, Any]]:
+    """The rows of a part; an error says what is wrong where they are not `size` whole lines of the schema."""
     *lines, rest = path.read_text(encoding="utf-8").split("\n")
-    rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
+    rows = [_object(f"row {index}", json.loads(line)) for index, line in enumerate(lines)]
     if rest:
         raise ValueError("its last line has no end")
     if len(rows) != size:
         raise ValueError(f"{len(rows)} rows in place of {size}")
+    for index, row in enumerate(rows):
+        if missing := [name for name in schema.names if name not in row]:
+            raise ValueError(f"row {index} has no {short_names(missing)}")
+        if others := [name for name in row if name not in schema.names]:
+            raise ValueError(f"row {index} has {short_names(others)} as well")
+    pa.Table.from_pylist(rows, schema)  # raises where a value is of another type
     return rows
+
+
+def _object(what: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{what} is no JSON object")
+    return value
 
 
 def _join(parts: list[Path], target: Path) -> None:

@@ -10,6 +10,7 @@ from ..data.pairs import load_pairs, prepared_with
 from ..data.sources import read_texts, texts_digest
 from ..data.spans import SpanSampler, TokenizedCorpus
 from ..errors_embinv import EmbInvError
+from ..integrity_embinv import vocabulary_checksum
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from .config import TrainingConfig
 from .validation import ValidationSet
@@ -66,7 +67,8 @@ def _chunks(config: TrainingConfig, encoder: Encoder, corpus: TokenizedCorpus, s
 
 
 def _checked_length(folder: str, encoder: Encoder, end_token_id: int) -> int:
-    """The length that pairs were prepared with; raises EmbInvError where encoder or end token are others."""
+    """The length that pairs were prepared with; raises EmbInvError where encoder or tokenizer are others."""
     own = {f"encoder_{key}": getattr(encoder.config, key) for key in ("id", "revision", "prompt", "task")}
     own |= {"embedding_dim": encoder.embedding_dim, "end_token_id": end_token_id}
+    own["vocabulary"] = vocabulary_checksum(encoder.tokenizer)
     return int(prepared_with(own, folder, "this run wants")["length"])

@@ -15,13 +15,15 @@ from transformers import PreTrainedTokenizerFast
 from modeling_embinv.data.canvas import encode_canvas
 from modeling_embinv.data.encoder_config import EncoderConfig
 from modeling_embinv.data.encoders import load_encoder
-from modeling_embinv.data.pairs import load_pairs, read_manifest
+from modeling_embinv.data.pairs import check_pairs, load_pairs, read_manifest, write_shard
 from modeling_embinv.data.prepare import prepare
 from modeling_embinv.data.sources import SPLITS, Document, split_of
 from modeling_embinv.data.spans import SpanSampler, TokenizedCorpus
 from modeling_embinv.data.tokens import Vocabulary, tokenize
 from modeling_embinv.errors_embinv import EmbInvError
+from modeling_embinv.integrity_embinv import vocabulary_checksum
 from modeling_embinv.texts_embinv import decode_rows
+from tests.tiny_models import tiny_config, with_vocabulary
 
 END = 102
 WHO = ["The miller", "Her youngest aunt", "An unhurried postman", "Nobody at the observatory", "The ferryman's dog"]
@@ -324,6 +326,81 @@ def test_other_arguments_or_documents_are_an_error(tmp_path, encoder):
             prepare(documents, encoder, tmp_path, **arguments)
 
 
+@pytest.fixture(scope="module")
+def swapped(encoder, tmp_path_factory):
+    """The same encoder with a tokenizer in which two words have each other's ids."""
+    folder = tmp_path_factory.mktemp("swapped")
+    encoder.tokenizer.save_pretrained(folder)
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    words = content["model"]["vocab"]
+    words["never"], words["before"] = words["before"], words["never"]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return load_encoder(EncoderConfig(encoder.config.id, tokenizer=str(folder)))
+
+
+def set_manifest(folder, without=(), **values):
+    """Changes the manifest of a folder."""
+    manifest = json.loads((folder / "manifest.json").read_text()) | values
+    for key in without:
+        del manifest[key]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_another_tokenizer_is_an_error(tmp_path, encoder, swapped):
+    """A folder that was begun with one tokenizer and resumed with another mixed the ids of both in silence."""
+    arguments = {"length": 16, "batch_size": 8, "shard_size": 20}
+    for folder in ("new", "old"):
+        with pytest.raises(KeyboardInterrupt):
+            prepare(killed_after(DOCUMENTS, 50), encoder, tmp_path / folder, **arguments)
+    with pytest.raises(EmbInvError, match="other arguments: vocabulary was 30522-[0-9a-f]+, now 30522-"):
+        prepare(DOCUMENTS, swapped, tmp_path / "new", **arguments)
+    set_manifest(tmp_path / "old", without=["vocabulary"])  # of a version that did not note it
+    finished = prepare(DOCUMENTS, encoder, tmp_path / "new", **arguments)
+    assert prepare(DOCUMENTS, encoder, tmp_path / "old", **arguments) == finished
+    with pytest.raises(EmbInvError, match="other arguments: vocabulary was"):
+        prepare(DOCUMENTS, swapped, tmp_path / "new", **arguments)
+
+
+def inverter_config(encoder, vocabulary=None, **facts):
+    """The configuration of an inverter of this encoder's vectors."""
+    checksums = {"vocabulary": vocabulary or vocabulary_checksum(encoder.tokenizer)}
+    ids = {"mask_token_id": 103, "eos_token_id": END}
+    sizes = with_vocabulary(30522) | {"embedding_dim": 384, "encoder_id": encoder.config.id, "checksums": checksums}
+    return tiny_config(**sizes | ids | facts)
+
+
+def test_pairs_of_another_tokenizer_are_refused(tmp_path, encoder, swapped):
+    """Ids of another tokenizer, whose end token is the same, were scored and fitted as if they were the model's."""
+    prepare(DOCUMENTS[:10], swapped, tmp_path, length=16, show_progress=False)
+    check_pairs(tmp_path, inverter_config(swapped))
+    check_pairs(tmp_path, inverter_config(encoder, checksums=None))  # of a version that noted none
+    with pytest.raises(EmbInvError, match="prepared with vocabulary 30522-[0-9a-f]+, the model has 30522-"):
+        check_pairs(tmp_path, inverter_config(encoder))
+    set_manifest(tmp_path, without=["vocabulary"])
+    check_pairs(tmp_path, inverter_config(encoder))
+
+
+def test_a_mask_that_the_inverter_added_is_no_other_tokenizer(tmp_path, encoder):
+    """An inverter of a tokenizer without [MASK] has one token more than its pairs, which are its own all the same."""
+    prepare(DOCUMENTS[:10], encoder, tmp_path, length=16, show_progress=False)
+    grown = with_vocabulary(30523) | {"vocabulary": "30523-0123456789abcdef"}
+    check_pairs(tmp_path, inverter_config(encoder, **grown, mask_token_id=30522))
+    with pytest.raises(EmbInvError, match="prepared with vocabulary 30522-.*the model has 30523-"):
+        check_pairs(tmp_path, inverter_config(encoder, **grown))
+
+
+@pytest.mark.parametrize("name, value", [("prompt", "query: "), ("revision", "v1"), ("id", "some/encoder")])
+def test_pairs_of_another_prompt_or_revision_are_refused(tmp_path, encoder, name, value):
+    """Vectors of texts behind another prompt were scored, and a good calibration was fitted anew on them."""
+    prepare(DOCUMENTS[:10], encoder, tmp_path, length=16, show_progress=False)
+    key, own = f"encoder_{name}", getattr(encoder.config, name)
+    with pytest.raises(EmbInvError, match=f"prepared with {key} {own}, the model has {value}"):
+        check_pairs(tmp_path, inverter_config(encoder, **{key: value}))
+    set_manifest(tmp_path, without=[key])  # of a version that did not note it
+    check_pairs(tmp_path, inverter_config(encoder, **{key: value}))
+
+
 def test_a_finished_folder_is_compared(tmp_path, encoder):
     """Texts that were given later for a finished folder were never read, and the call seemed to succeed."""
     arguments = {"encoder": encoder, "out_dir": tmp_path, "length": 16, "show_progress": False}
@@ -464,6 +541,82 @@ def test_loading_what_is_not_there(tmp_path, encoder):
         read_manifest(tmp_path / "pairs")
 
 
+def begun(encoder, folder):
+    """A folder that was begun and not finished, its shards and the arguments to go on with."""
+    arguments = {"encoder": encoder, "out_dir": folder, "length": 16, "batch_size": 8, "shard_size": 20}
+    with pytest.raises(KeyboardInterrupt):
+        prepare(killed_after(DOCUMENTS, 50), **arguments)
+    return arguments, sorted(folder.rglob("*.arrow"))
+
+
+def test_a_missing_shard_is_noticed_when_the_folder_is_prepared_again(tmp_path, encoder):
+    """Loading said to prepare the folder again, which did nothing as the manifest says complete."""
+    arguments, shards = begun(encoder, tmp_path)
+    message = f"{shards[0].name} is missing: delete {tmp_path} and run its `embinv prepare` again"
+    content = shards[0].read_bytes()
+    shards[0].unlink()
+    with pytest.raises(EmbInvError, match=message):
+        prepare(DOCUMENTS, **arguments)
+    shards[0].write_bytes(content)
+    assert prepare(DOCUMENTS, **arguments)["complete"]
+    shards[0].unlink()
+    for call in (lambda: prepare(DOCUMENTS, **arguments), lambda: load_pairs(tmp_path)):
+        with pytest.raises(EmbInvError, match=message):
+            call()
+
+
+@pytest.mark.parametrize("size", [0.0, 0.3, 0.5, 0.9])
+def test_a_cut_shard_is_named_by_a_resumed_run(tmp_path, encoder, size):
+    """A shard that a power cut or a full disk left cut ended the resumed run in a line that names no file."""
+    arguments, shards = begun(encoder, tmp_path)
+    content = shards[0].read_bytes()
+    shards[0].write_bytes(content[: int(size * len(content))])
+    with pytest.raises(EmbInvError, match=rf"{shards[0].name}: corrupt.*: delete {tmp_path} and run") as error:
+        prepare(DOCUMENTS, **arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_rows_that_a_shard_lost_are_noticed(tmp_path, encoder):
+    """A shard that was cut between two batches reads as a shorter one: rows were missing and none was told."""
+    arguments, shards = begun(encoder, tmp_path)
+    rows, embeddings = [[END] * 16], np.zeros((1, 384), np.float16)
+    whole = shards[0].read_bytes()
+    write_shard(shards[0], np.array(rows, np.int32), embeddings)
+    message = rf"train holds \d+ rows in place of \d+: delete {tmp_path} and run its `embinv prepare` again"
+    with pytest.raises(EmbInvError, match=message):
+        prepare(DOCUMENTS, **arguments)
+    shards[0].write_bytes(whole)
+    prepare(DOCUMENTS, **arguments)
+    write_shard(shards[0], np.array(rows, np.int32), embeddings)
+    with pytest.raises(EmbInvError, match=message):
+        load_pairs(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changed, names", [({"rows": [3]}, "rows"), ({"length": "a", "shards": None}, "length, shards")], ids=str
+)
+def test_a_manifest_of_other_types_is_named(tmp_path, encoder, changed, names):
+    """A manifest of whole JSON that lost a key, or holds another type, ended in a traceback that names no file."""
+    prepare(DOCUMENTS[:10], encoder, tmp_path, length=16, show_progress=False)
+    message = rf"manifest.json: {names} .*: delete {tmp_path} and run its `embinv prepare` again"
+    set_manifest(tmp_path, **changed)
+    with pytest.raises(EmbInvError, match=message):
+        load_pairs(tmp_path)
+    set_manifest(tmp_path, without=changed)
+    with pytest.raises(EmbInvError, match=message):
+        load_pairs(tmp_path)
+
+
+def test_a_manifest_that_cannot_be_read_says_what_works(tmp_path, encoder):
+    """The line said to prepare the folder again, which ended in the same line."""
+    prepare(DOCUMENTS[:10], encoder, tmp_path, length=16, show_progress=False)
+    manifest = tmp_path / "manifest.json"
+    for content in (json.dumps({"format_version": 0}), "{"):
+        manifest.write_text(content)
+        with pytest.raises(EmbInvError, match=f"delete {tmp_path} and run its `embinv prepare` again"):
+            prepare(DOCUMENTS[:10], encoder, tmp_path, length=16, show_progress=False)
+
+
 # Spans on the fly
 
 
@@ -531,6 +684,18 @@ def test_corpus_cache(tmp_path, tokenizer, vocabulary, encoder):
         TokenizedCorpus.build(DOCUMENTS, **arguments, split="test")
     with pytest.raises(ValueError, match="no split 'dev'"):
         TokenizedCorpus.build(DOCUMENTS, **arguments, split="dev")
+
+
+@pytest.mark.parametrize("name", ["ids", "offsets"])
+@pytest.mark.parametrize("size", [0, 100, -8])
+def test_a_cut_corpus_cache_is_named(tmp_path, vocabulary, name, size):
+    """Tokens that a full disk left cut ended every later run in a line that names no file."""
+    TokenizedCorpus.build(DOCUMENTS, vocabulary, tmp_path)
+    (path,) = tmp_path.glob(f"*/{name}.npy")
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(EmbInvError, match=rf"{path.parent} is damaged \(.+\): delete it and run again") as error:
+        TokenizedCorpus.build(DOCUMENTS, vocabulary, tmp_path)
+    assert "\n" not in str(error.value)
 
 
 def test_batches_repeat(corpus):

@@ -260,7 +260,7 @@ def test_a_second_run_is_refused_while_the_first_writes(inverter, source, expect
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
 
 
-@pytest.mark.parametrize("damage", [b'{"row": 0, "te', b"\xff\x01"], ids=["torn", "bytes"])
+@pytest.mark.parametrize("damage", [b'{"row": 0, "te', b"\xff\x01", b"[1]\n"], ids=["torn", "bytes", "list"])
 def test_what_cannot_be_read_of_a_run_is_named(inverter, source, tmp_path, monkeypatch, damage):
     """A damaged part or record was a traceback at every later call, which named no file."""
     out = tmp_path / "out.jsonl"
@@ -303,6 +303,36 @@ def test_a_part_that_was_cut_between_rows_is_named(inverter, source, tmp_path, m
     with pytest.raises(EmbInvError, match=rf"{part.name} is damaged \({words}\): delete it and run again"):
         invert(inverter, source, out)
     assert not out.exists()
+    part.unlink()
+    assert invert(inverter, source, out)["vectors"] == ROWS
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda row: list(row), "row 0 is no JSON object"),
+        (lambda row: None, "row 0 is no JSON object"),
+        (lambda row: {key: row[key] for key in row if key not in ("text", "verdict")}, "row 0 has no text, verdict"),
+        (lambda row: row | {"by": 1}, "row 0 has by as well"),
+        (lambda row: row | {"text": 5}, ".*int.*"),
+        (lambda row: row | {"verdict": ["same"]}, ".*list.*"),
+        (lambda row: row | {"confidence": "sure"}, ".*str.*"),
+    ],
+    ids=["list", "null", "fields", "more", "text", "verdict", "number"],
+)
+def test_a_part_of_other_rows_is_named(inverter, source, tmp_path, monkeypatch, suffix, change, words):
+    """Whole JSON of other rows ended a resumed run in a traceback, or became part of the output."""
+    out = tmp_path / f"out{suffix}"
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, 3)
+        invert(inverter, source, out)
+    part = min((tmp_path / f"{out.name}.parts").glob("0*.jsonl"))
+    first, *rest = rows_of(part)
+    part.write_text("".join(json.dumps(row) + "\n" for row in [change(first), *rest]))
+    with pytest.raises(EmbInvError, match=rf"{part.name} is damaged \({words}\): delete it and run again") as error:
+        invert(inverter, source, out)
+    assert "\n" not in str(error.value) and not out.exists()
     part.unlink()
     assert invert(inverter, source, out)["vectors"] == ROWS
 

@@ -189,7 +189,7 @@ def test_one_encoder_by_two_names(released, pairs, tmp_path, caplog):
         train(tuned(released, other, tmp_path / "no", encoder=str(yaml)))
 
 
-@pytest.mark.parametrize("other", [{"end_token_id": 103}, {"embedding_dim": 768}], ids=str)
+@pytest.mark.parametrize("other", [{"end_token_id": 103}, {"embedding_dim": 768}, {"vocabulary": "9-a"}], ids=str)
 def test_pairs_of_another_tokenizer_or_width_are_refused(released, pairs, tmp_path, other):
     """Ids of another vocabulary trained without a word, and vectors of another width ended in PyTorch's error."""
     folder = shutil.copytree(pairs, tmp_path / "pairs")

@@ -12,6 +12,7 @@ from modeling_embinv.data.chunks import ChunkSampler
 from modeling_embinv.data.parts import PartFolder
 from modeling_embinv.data.sources import Document
 from modeling_embinv.data.spans import TokenizedCorpus
+from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.training import words
 from modeling_embinv.training.assemble import train
 from modeling_embinv.training.run_data import build_data
@@ -182,6 +183,21 @@ def test_a_pool_is_embedded_once(encoder, monkeypatch, tmp_path):
         torch.testing.assert_close(vectors, encoder.encode_ids(ids), atol=1e-5, rtol=0)
     with pytest.raises(ValueError, match="pool of 32 texts has no batch of 33"):
         batches.batch(0, 33)
+
+
+@pytest.mark.parametrize("kept", [b"", b"\x93NUMPY", None], ids=["empty", "cut", "shape"])
+def test_kept_vectors_that_are_damaged_are_named(tmp_path, encoder, kept):
+    """Vectors that a full disk left cut ended every later run of the stage in a line that names no file."""
+    corpus = corpus_of(encoder, [f"Line {index} is about rain." for index in range(9)])
+    batches = ChunkBatches(ChunkSampler(corpus, 4, 20, seed=0), encoder, 8, tmp_path)
+    path = tmp_path / "000000.npy"
+    np.save(path, np.zeros((8, 3), np.float32))
+    if kept is not None:
+        path.write_bytes(kept)
+    with pytest.raises(EmbInvError, match=rf"{path.name} is damaged \(.+\): delete it and run again"):
+        batches.batch(0, 8)
+    path.unlink()
+    assert batches.batch(0, 8)[1].norm(dim=1).min() > 0.9
 
 
 def test_processes_may_write_the_same_piece(monkeypatch, tmp_path):
