@@ -72,16 +72,26 @@ def _counted_interrupts() -> Iterator[None]:
         _interrupts.append(number)
         raise KeyboardInterrupt
 
+    def send_again(lost: Any) -> None:
+        if lost.exc_type is not KeyboardInterrupt:
+            unraisable(lost)
+            return
+        # Python drops what is raised while an object is deleted; nor would it leave this function
+        threading.Timer(0.01, os.kill, [os.getpid(), signal.SIGINT]).start()
+
     _interrupts.clear()
+    unraisable = sys.unraisablehook
     is_plain = threading.current_thread() is threading.main_thread()
     is_plain = is_plain and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if is_plain:
         signal.signal(signal.SIGINT, note)
+        sys.unraisablehook = send_again
     try:
         yield
     finally:
         if is_plain:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            sys.unraisablehook = unraisable
 
 
 def _is_interrupt(error: BaseException) -> bool:

@@ -296,6 +296,21 @@ def test_nested_sentences_keep_the_inner_one():
         raise KeyboardInterrupt
 
 
+def test_a_ctrl_c_is_not_lost_while_an_object_is_deleted(capsys):
+    """Python ignores what is raised there: the command went on, and wrote an ignored exception to the terminal."""
+
+    class Deleted:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    def run():
+        Deleted()
+        time.sleep(60)
+
+    assert outcome.outcome("embinv invert", [], run) == outcome.INTERRUPTED
+    assert capsys.readouterr().err == "embinv invert: interrupted. Nothing was saved.\n"
+
+
 def test_a_closed_pipe_is_no_error():
     """`embinv … | head -1` must not end in a message."""
     command = f"{sys.executable} -m modeling_embinv.cli train --help | head -1; echo ${{PIPESTATUS[0]}}"
