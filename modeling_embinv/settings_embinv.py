@@ -244,9 +244,9 @@ class SearchSettings(Settings):
         detail="Without a surrogate to choose among them, no more than num_checked are made.",
     )  # fmt: skip
     num_moves: int | None = setting(
-        None, "of num_proposals, texts with two spans of words swapped, or a word less, in place of edits", 0, 10_000,
+        None, "of num_proposals, texts with two spans swapped or one word removed, in place of edits", 0, 10_000,
         none="half of num_proposals, 0 for a checkpoint that was trained without causal_share",
-        detail="Of all such changes those that suit the words around them best, given the vector.",
+        detail="Of all such changes, the likeliest ones given the vector.",
     )  # fmt: skip
     num_redrafts: int | None = setting(
         None, "of num_proposals, texts that are written anew from left to right, in place of edits", 0, 10_000,
@@ -267,7 +267,7 @@ class SearchSettings(Settings):
     )  # fmt: skip
     num_hops: int = setting(
         3, "edits chained before each call of the encoder", 1, 100,
-        detail="The surrogate's best edits are edited again. 1 is faster, and recovers less with as many calls.",
+        detail="The surrogate's best edits are edited again. 1 is faster, but recovers less at equal calls.",
     )  # fmt: skip
     num_rewrites: int = setting(
         0, "texts that the corrector writes for each surviving text in a round, beside its edits", 0, 10_000,

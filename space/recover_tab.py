@@ -28,7 +28,7 @@ TEXT = Text("Sentence", MAX_CHARACTERS)
 PRESET = Choice(
     "Search",
     tuple(PRESETS),
-    "quick writes one draft; standard searches for seconds; thorough searches for longer, and recovers more",
+    "quick writes one text and does not search; standard searches for seconds; thorough searches longer, finds more",
     DEFAULT_PRESET,
 )
 

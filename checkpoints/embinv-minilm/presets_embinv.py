@@ -32,7 +32,7 @@ class Preset:
 PRESETS = {
     preset.name: preset
     for preset in (
-        Preset("quick", "one draft for each vector, without a search", {"num_candidates": 1, "num_corrections": 0}),
+        Preset("quick", "one text for each vector, without a search", {"num_candidates": 1, "num_corrections": 0}),
         Preset(
             "standard",
             "a narrow search with the checkpoint's surrogate, which needs no encoder",

@@ -44,7 +44,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--no_encoder", action="store_true", help="the same as --tiers with all but encoder")
     group.add_argument(
-        "--candidates", help="text file of a guess a line: which are in the store? (--tiers guesses: no inverter)"
+        "--candidates", help="text file, one guess per line: which are in the store? (--tiers guesses: no inverter)"
     )
     group.add_argument(
         "--template", help='the redacted text of every row, as "Dear <NAME>, you owe ▇▇▇."; without it texts of the '

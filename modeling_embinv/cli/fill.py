@@ -47,7 +47,7 @@ def add_fill(commands: Commands) -> None:
     parser = commands.add_parser("fill", help="find the hidden words of redacted texts, given their vectors")
     parser.epilog = epilog(_EXAMPLES, "rows that cannot be filled were left out")
     parser.add_argument(
-        "source", help=f"{VECTOR_KINDS}, which lie beside their redacted texts; with --template of vectors alone"
+        "source", help=f"{VECTOR_KINDS}, with the redacted texts beside the vectors; --template needs vectors alone"
     )
     parser.add_argument("--text_column", help="column of the redacted texts; without it the usual names are tried")
     parser.add_argument("--template", help='the redacted text of every vector, as "Dear <NAME>, your balance is ▇▇▇."')
@@ -62,7 +62,7 @@ def add_fill(commands: Commands) -> None:
     )  # fmt: skip
     group.add_argument(
         "--choices", action="append", type=_choice, metavar="TAG=LIST",
-        help="the only words that the mark <TAG> or [TAG] hides: a text file of a word or phrase a line, or "
+        help="the only words that the mark <TAG> or [TAG] hides: a text file, one word or phrase per line, or "
         "first-names, last-names, cities or countries; again for more words or other marks; =LIST for marks without "
         "a word",
     )  # fmt: skip
