@@ -115,9 +115,17 @@ class Inverter:
 
     def unknown(self, text: str) -> list[str]:
         """The parts of a text that the tokenizer has no token for, each once."""
+        return self._parts(text, {self.tokenizer.unk_token_id})
+
+    def special(self, text: str) -> list[str]:
+        """The parts of a text that are special tokens, such as [SEP], each once."""
+        return self._parts(text, {*self.tokenizer.all_special_ids} - {self.tokenizer.unk_token_id})
+
+    def _parts(self, text: str, tokens: set[int]) -> list[str]:
+        """The parts of a text that have one of these tokens, each once."""
         coded = self.tokenizer(text, add_special_tokens=False, truncation=False, return_offsets_mapping=True)
         pairs = zip(coded["input_ids"], coded["offset_mapping"], strict=True)
-        return list(dict.fromkeys(text[slice(*span)] for token, span in pairs if token == self.tokenizer.unk_token_id))
+        return list(dict.fromkeys(text[slice(*span)] for token, span in pairs if token in tokens))
 
     def embed(self, texts: list[str]) -> Tensor:
         """(N, D) unit vectors."""

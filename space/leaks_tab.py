@@ -10,7 +10,7 @@ from bounds import Choice, Number, Text
 from inverter import Inverter
 from leaks import MAX_LINES, leak
 from leaks_html import counter_html, leaks_html
-from parts import endpoint, offer_run, refused_html, run_buttons
+from parts import endpoint, failed, offer_run, run_buttons
 from protection import Protection
 from recover_tab import PRESET
 
@@ -47,7 +47,7 @@ def leaks_tab(inverter: Inverter, guarded: Callable[..., Any]) -> None:
             for found in run(text, noise, storage, numbers, preset):
                 yield [gr.skip()] * 2 if found is None else [counter_html(found), leaks_html(found)]
         except ValueError as error:
-            yield [refused_html(error), ""]
+            yield failed(error)
 
     @guarded
     def leaks(

@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 from bounds import Bound
 from gradio.context import get_blocks_context
+from streaming import TookTooLong
 
 # of events that answer at once
 INSTANT: dict[str, Any] = dict(api_visibility="private", queue=False, show_progress="hidden")
@@ -54,7 +55,7 @@ def offer_run(
         triggers: what starts a run besides the button.
     """
     starts, parts = [go.click, *triggers], [go, stop, shown[0]]
-    gr.on(starts, None, None, parts, js=_switched(place, is_running=True), **INSTANT)
+    gr.on(starts, None, None, parts, js=_switched(place, shown[0], is_running=True), **INSTANT)
     run = gr.on(
         starts, show, inputs, [*shown],
         show_progress="minimal", show_progress_on=shown[0], js=_to_result(place), **_QUEUED,
@@ -62,7 +63,7 @@ def offer_run(
     # what the run had sent before may still arrive, so "Stopped." is said when it has ended
     stop.click(None, cancels=[run], js=f"() => {{ {_flag(place)} = true; }}", **INSTANT)
     for ended in (run.then, run.failure):  # `then` follows an end and a stop, not an error
-        ended(None, None, parts, js=_switched(place, is_running=False), **INSTANT)
+        ended(None, None, parts, js=_switched(place, shown[0], is_running=False), **INSTANT)
 
 
 def _flag(place: str) -> str:
@@ -70,15 +71,20 @@ def _flag(place: str) -> str:
     return f"window[{json.dumps(f'stopped {place}')}]"
 
 
-def _switched(place: str, is_running: bool) -> str:
-    """JavaScript that switches the button of a run and its Stop on and off, and says that the run was stopped."""
+def _switched(place: str, message: gr.HTML, is_running: bool) -> str:
+    """JavaScript that switches the button of a run and its Stop on and off.
+
+    A new run has no message yet; that of a stopped one says so behind the notes on what it has found.
+    """
     buttons = [{"__type__": "update", "interactive": is_on} for is_on in (not is_running, is_running)]
     kept = {"__type__": "update"}
-    said = {**kept, "value": _STOPPED}
+    said = {**kept, "value": "" if is_running else _STOPPED}
     return f"""() => {{
-  const message = {_flag(place)} ? {json.dumps(said)} : {json.dumps(kept)};
+  const said = {json.dumps(said)}, changes = {json.dumps(is_running)} || {_flag(place)};
   {_flag(place)} = false;
-  return [...{json.dumps(buttons)}, message];
+  const notes = [...document.querySelectorAll("#{message.elem_id} .note")].map(note => note.outerHTML);
+  if (said.value) said.value = notes.join("") + said.value;
+  return [...{json.dumps(buttons)}, changes ? said : {json.dumps(kept)}];
 }}"""
 
 
@@ -110,6 +116,17 @@ def percent(probability: float) -> str:
 def refused_html(error: object) -> str:
     """An error, beside the input."""
     return f'<p class="refused" role="alert">{escape(str(error))}</p>'
+
+
+def failed(error: ValueError, notes: str = "", said: str | None = None) -> list[Any]:
+    """The message and the result after an error: what a run has found before its time was over stays.
+
+    Args:
+        notes: HTML that stands before the error.
+        said: the error in words for a visitor; None = its own.
+    """
+    message = notes + refused_html(error if said is None else said)
+    return [message, gr.skip() if isinstance(error, TookTooLong) else ""]
 
 
 def notes_html(notes: Iterable[str]) -> str:

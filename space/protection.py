@@ -8,7 +8,7 @@ from inverter import Inverter
 
 from modeling_embinv.audit import protections
 from modeling_embinv.audit.public import public_sentences
-from modeling_embinv.audit.retrieval import nearest, utility
+from modeling_embinv.audit.retrieval import nearest, originals, utility
 from modeling_embinv.vectors_embinv import unit_rows
 
 
@@ -51,11 +51,14 @@ def public_vectors(inverter: Inverter) -> np.ndarray:
 
 
 def recall(lines: np.ndarray, others: np.ndarray, protection: Protection) -> float:
-    """recall@10 of the protected store: lines (N, D) and others (M, D) are stored, each line is a query.
+    """recall@10 of the protected store: lines (N, D) and others (M, D) are stored, each line is a query, copies once.
 
     The share of the ten vectors nearest to a line, itself apart, that are still among its ten nearest once all are
     stored with protection. The query is not noised: it is made anew, and never stored.
     """
-    true, own = np.concatenate([lines, others]), np.arange(len(lines))
+    true = np.concatenate([lines, others])
+    kept = originals(true)
+    lines, true = lines[kept[kept < len(lines)]], true[kept]
+    own = np.arange(len(lines))
     found = nearest(protection.cut(lines), protection.stored(true, seed=1), own)
     return utility(nearest(lines, true, own), found).recall

@@ -9,7 +9,7 @@ import gradio as gr
 from bounds import Choice, Text
 from inverter import Inverter
 from links import link_button, offer_link
-from parts import INSTANT, JUDGES, done_html, endpoint, notes_html, offer_run, refused_html, run_buttons
+from parts import INSTANT, JUDGES, done_html, endpoint, failed, notes_html, offer_run, run_buttons
 from recover import recover
 from recover_html import recovery_html, said
 
@@ -62,7 +62,7 @@ def recover_tab(inverter: Inverter, guarded: Callable[..., Any]) -> None:
                 if not recovery.rounds:
                     time.sleep(FRAME_SECONDS)  # the model works on meanwhile
         except ValueError as error:
-            yield [refused_html(error), ""]
+            yield failed(error)
 
     @guarded
     def recovered(text: str, preset: str = DEFAULT_PRESET, judge: str = judges.default) -> Iterator[dict]:  # type: ignore[type-arg]

@@ -10,6 +10,7 @@ from typing import Any
 
 from inverter import Inverter
 from streaming import Clock, streamed
+from texts import check_plain
 from torch import Tensor
 
 from modeling_embinv.data.content_words import WORD as RUN
@@ -199,6 +200,7 @@ def checked(inverter: Inverter, text: str, keys: Sequence[str], judge: str) -> t
     for mark in (BAR[0], inverter.tokenizer.mask_token):
         if mark in text:
             raise EmbInvError(f"The text holds {mark}, which stands for hidden words here: leave it out.")
+    check_plain(inverter, text)
     if set(keys) - {word.key for word in words}:
         raise EmbInvError("A hidden word is not in the sentence: choose among the sentence's own words.")
     redacted = redact(text, keys)

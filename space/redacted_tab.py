@@ -9,7 +9,7 @@ import gradio as gr
 from bounds import Bound, Choice, Text
 from inverter import Inverter
 from links import link_button, offer_link
-from parts import INSTANT, JUDGES, done_html, endpoint, notes_html, offer_run, refused_html, run_buttons
+from parts import INSTANT, JUDGES, done_html, endpoint, failed, notes_html, offer_run, refused_html, run_buttons
 from redacted import attack, followed, redact, tidy, words_of
 from redacted_html import both_html, holds_html, said
 from texts import notes_of
@@ -106,7 +106,7 @@ def redacted_tab(inverter: Inverter, guarded: Callable[..., Any]) -> None:
                     continue
                 yield [notes + done_html(said(both)) if both.is_done else gr.skip(), both_html(both)]
         except ValueError as error:
-            yield [notes + refused_html(error), ""]
+            yield failed(error, notes)
 
     @guarded
     def redacted(text: str, hidden: list[str], judge: str = judges.default) -> Iterator[dict]:  # type: ignore[type-arg]

@@ -9,7 +9,7 @@ from bounds import Bound, Number, Text, shown
 from comparing import compare, mix
 from controls import bounds_of, controls, settings_of, with_parameters
 from inverter import Draft, Inverter
-from parts import done_html, endpoint, notes_html, offer_run, refused_html, run_buttons
+from parts import done_html, endpoint, failed, notes_html, offer_run, run_buttons
 from recover_tab import MAX_CHARACTERS
 from researchers_html import comparison_html, inverted_html, mixed_html
 from texts import read_text
@@ -56,7 +56,7 @@ def _settings_tab(inverter: Inverter, bounds: dict[str, Bound], guarded: Callabl
                 done = "" if result is None else done_html()
                 yield [notes_html(reading.notes) + done, inverted_html(drafts, result)]
         except ValueError as error:
-            yield [refused_html(shown(str(error))), ""]
+            yield failed(error, said=shown(str(error)))
 
     def invert(text: str, seed: int = 0, *values: Any) -> Iterator[dict]:  # type: ignore[type-arg]
         """Embed a text and recover it by any settings of `generate`.
@@ -98,7 +98,7 @@ def _compare_tab(inverter: Inverter, bounds: dict[str, Bound], guarded: Callable
                 done = done_html() if found.is_done else ""
                 yield [notes_html(found.notes) + done, comparison_html(found)]
         except ValueError as error:
-            yield [refused_html(error), ""]
+            yield failed(error)
 
     @guarded
     def compared(text: str, num_steps: int = steps_bound.default, seed: int = 0) -> Iterator[list]:  # type: ignore[type-arg]
@@ -130,7 +130,7 @@ def _mix_tab(inverter: Inverter, guarded: Callable[..., Any]) -> None:
             for rows in mix(inverter, first, second, points):
                 yield [gr.skip()] * 2 if rows is None else [told, mixed_html(rows)]
         except ValueError as error:
-            yield [refused_html(error), ""]
+            yield failed(error)
 
     @guarded
     def mixed(first: str, second: str, points: int = POINTS.default) -> Iterator[list]:  # type: ignore[type-arg]

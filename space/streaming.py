@@ -15,6 +15,10 @@ LAST_PASS_SECONDS = 10  # how long Python waits at its end for a forward pass
 THREAD = "embinv: run"
 
 
+class TookTooLong(EmbInvError):
+    """A run was ended by the time limit; what it has put so far holds."""
+
+
 class VisitorLeft(Exception):
     """Nobody waits for this text any longer."""
 
@@ -78,7 +82,7 @@ def streamed(watch: Watch, work: Callable[[Callable[[Any], None]], Any], advice:
         advice: how a run gets shorter, for the message.
 
     Raises:
-        EmbInvError: for a run that took too long; besides, whatever `work` raises.
+        TookTooLong: for a run that was ended; besides, whatever `work` raises.
     """
     queue: Queue[tuple[bool, Any]] = Queue()
     deadline = time.monotonic() + LONGEST_SECONDS
@@ -101,7 +105,7 @@ def streamed(watch: Watch, work: Callable[[Callable[[Any], None]], Any], advice:
                 item = None
             if isinstance(item, Exception):
                 if time.monotonic() > deadline:
-                    raise EmbInvError(f"Stopped after {LONGEST_SECONDS} seconds: {advice}.") from None
+                    raise TookTooLong(f"Stopped after {LONGEST_SECONDS} seconds: {advice}.") from None
                 raise item
             yield is_last, item
     finally:

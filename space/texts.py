@@ -33,16 +33,23 @@ def read_text(inverter: Inverter, text: str) -> Reading:
     """A visitor's text, its white space made single spaces.
 
     Raises:
-        EmbInvError: for a text without a word that the model knows.
+        EmbInvError: for a text without a word that the model knows, or with a special token.
     """
     text = " ".join(text.split())
     if not text:
         raise EmbInvError("Type a sentence first.")
+    check_plain(inverter, text)
     kept, ids, was_cut = inverter.cut(text)
     if not set(ids) - {inverter.tokenizer.unk_token_id}:
         raise EmbInvError("The model knows none of these characters: it recovers English words.")
     cut = [f"Only the first {inverter.max_tokens} tokens are read: “{kept}”"] * was_cut
     return Reading(kept, ids, (*cut, *notes_of(inverter, kept)))
+
+
+def check_plain(inverter: Inverter, text: str) -> None:
+    """Raises EmbInvError for a text that names a special token: the encoder does not read it as a word."""
+    if special := inverter.special(text):
+        raise EmbInvError(f"The text holds {special[0]}, which the encoder takes for its own token: leave it out.")
 
 
 def notes_of(inverter: Inverter, text: str) -> list[str]:

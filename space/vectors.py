@@ -49,7 +49,7 @@ def parse_pasted(text: str, dim: int, most: int, encoder: str = "this encoder") 
     Raises:
         EmbInvError: in words for a visitor.
     """
-    text = text.strip()
+    text = text.removeprefix("\ufeff").strip()
     if not text:
         raise EmbInvError("Paste a vector, or upload a file.")
     if len(text) > MAX_CHARACTERS:
@@ -97,7 +97,9 @@ def parse_file(path: str, name: str, dim: int, most: int, encoder: str = "this e
         EmbInvError: in words for a visitor.
     """
     file = Path(path)
-    if file.is_file() and file.stat().st_size > MAX_BYTES:
+    if not file.is_file():  # a folder may be a stranger's database
+        raise EmbInvError(f"{name} is not on the server, or no longer: upload it.")
+    if file.stat().st_size > MAX_BYTES:
         raise EmbInvError(f"{name} has more than {MAX_BYTES // 1_000_000} MB; cut it to the vectors you want to read.")
     if file.suffix.lower() in STORE_FILES:  # a stranger's database may hold queries that never end
         raise EmbInvError(f"{name} cannot be read as a store here; export its vectors as {', '.join(KINDS)}.")
@@ -108,11 +110,10 @@ def _read(file: Path, name: str, dim: int, most: int, encoder: str) -> Given:
     """As `parse_file`, of a file that may be opened."""
     try:
         source = open_vectors(file, dim=dim, encoder=encoder)
-        batch = next(source.batches(most))
+        batch, total = next(source.batches(most)), source.count()
         if not len(batch.rows):
-            raise EmbInvError(str(source.skipped))
+            raise EmbInvError(_first_are_bad(most, total) + str(source.skipped))
         bad = [f"row {row} {reason}" for row, reason in source.skipped.examples if row < most]
-        total = source.count()
         taken = min(most, total)
         more = taken - len(batch.rows) - len(bad)
         bad += [f"{more} more rows hold no vector"] * (more > 0)
@@ -136,9 +137,11 @@ def _checked(rows: Any, dim: int, most: int, encoder: str) -> Given:
             array = np.asarray(rows, dtype=np.float32)
     except (ValueError, TypeError, OverflowError):
         raise EmbInvError("The vector: every row must hold the same number of plain numbers.") from None
+    if not array.size:
+        raise EmbInvError("There are no numbers in it: give one vector, or rows of vectors.")
     array = array[None] if array.ndim == 1 else array
-    if array.ndim != 2 or not array.size:
-        raise EmbInvError(f"The vector: one vector, or rows of vectors, are wanted; this has the shape {array.shape}.")
+    if array.ndim != 2:
+        raise EmbInvError("The vector: one vector, or rows of vectors, are wanted.")
     if array.shape[1] != dim:
         raise EmbInvError(f"The vector has {array.shape[1]} numbers; this model reads vectors of {dim}, by {encoder}.")
     total, array = len(array), array[:most]
@@ -148,5 +151,10 @@ def _checked(rows: Any, dim: int, most: int, encoder: str) -> Given:
     named = [f"row {row} {bad[row]}" for row in sorted(bad)]
     if not good:
         what = f"The vector {bad[0]}" if total == 1 else f"There is no usable vector: {'; '.join(named[:5])}"
-        raise EmbInvError(f"{what}.")
+        raise EmbInvError(f"{_first_are_bad(most, total)}{what}.")
     return Given(PASTED, good, [None] * len(good), torch.from_numpy(array[good]), named, taken, total)
+
+
+def _first_are_bad(most: int, total: int) -> str:
+    """That the rows with errors are not all rows."""
+    return f"Only the first {most:,} of {total:,} rows are read here. " * (total > most)

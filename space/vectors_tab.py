@@ -9,7 +9,7 @@ import gradio as gr
 import recover_tab
 from bounds import Choice, Text, Upload
 from inverter import Inverter
-from parts import INSTANT, JUDGES, endpoint, offer_run, refused_html, run_buttons
+from parts import INSTANT, JUDGES, endpoint, failed, offer_run, run_buttons
 from recover_tab import PRESET
 from vector_table import MOST, invert
 from vectors import KINDS, Given, parse_file, parse_pasted
@@ -73,7 +73,7 @@ def vectors_tab(inverter: Inverter, guarded: Callable[..., Any]) -> None:
             for table in invert(inverter, given, preset, judge):
                 yield [gr.skip()] * 2 if table is None else [counter_html(table, notes), vectors_html(table)]
         except ValueError as error:
-            yield [refused_html(error), ""]
+            yield failed(error)
 
     @guarded
     def vectors(

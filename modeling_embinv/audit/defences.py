@@ -18,15 +18,12 @@ from .figures import Figure
 from .findings import measure
 from .known_pairs import KnownPairs, recover
 from .protections import BARE, Defence, defences, rotation
-from .retrieval import TOP, LabelledSet, Utility, at_recall, labelled_texts, nearest, utility
+from .retrieval import TOP, LabelledSet, Utility, at_recall, labelled_texts, nearest, originals, utility
 from .sample import Sample, subset
-from .severity import SAME_TEXT
 from .words import content_words
 
 # rows that are attacked under each defence, and that utility is measured on
 ATTACKED, STORED, QUERIES = 50, 5000, 500
-# vectors that are compared with those before them at a time
-BLOCK = 500
 # search that keeps this share of the ten nearest is called useful
 USEFUL = 0.8
 ATTACKERS = ("released", "adapted", "re-trained")
@@ -136,16 +133,13 @@ def told_rows(sample: Sample) -> np.ndarray:
 
 
 def distinct(stored: Sample) -> np.ndarray:
-    """(N, D) the unit vectors of a store for search, of copies the first: whichever copy a search finds is right.
+    """(N, D) the unit vectors of a store for search, of copies the first.
 
     Raises:
         EmbInvError: fewer than search needs.
     """
-    vectors, kept = unit_rows(stored.vectors)[0], []
-    for start in range(0, len(vectors), BLOCK):
-        cosine = vectors[start : start + BLOCK] @ vectors[: start + BLOCK].T
-        is_copy = (np.tril(cosine, start - 1) >= SAME_TEXT).any(axis=1)
-        kept += (start + np.flatnonzero(~is_copy)).tolist()
+    vectors = unit_rows(stored.vectors)[0]
+    kept = originals(vectors)
     if len(kept) <= TOP:
         raise EmbInvError(
             f"--defences needs more than {TOP} different vectors to search among; the store holds {len(kept)}."

@@ -10,8 +10,11 @@ import numpy as np
 
 from ..vectors_embinv import unit_rows
 from .protections import Defence
+from .severity import SAME_TEXT
 
 TOP = 10
+# vectors compared at a time
+BLOCK = 500
 _FILE = Path(__file__).with_name("retrieval_set.txt")
 
 
@@ -53,6 +56,16 @@ class LabelledSet:
         rank = (cosine > np.diag(cosine)[:, None]).sum(axis=1)  # passages that are nearer
         is_found = rank < TOP
         return Utility(float(is_found.mean()), float((is_found / np.log2(rank + 2)).mean()))
+
+
+def originals(vectors: np.ndarray) -> np.ndarray:
+    """(n,) indices of the unit vectors (N, D) that are no copy of an earlier one: whichever is found is right."""
+    kept: list[int] = []
+    for start in range(0, len(vectors), BLOCK):
+        cosine = vectors[start : start + BLOCK] @ vectors[: start + BLOCK].T
+        is_copy = (np.tril(cosine, start - 1) >= SAME_TEXT).any(axis=1)
+        kept += (start + np.flatnonzero(~is_copy)).tolist()
+    return np.array(kept, int)
 
 
 def nearest(queries: np.ndarray, stored: np.ndarray, own: np.ndarray) -> np.ndarray:

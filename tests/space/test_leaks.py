@@ -62,6 +62,13 @@ def test_recall_is_measured(app):
     assert recall(lines, others, Protection(dims=96)) < 1.0
 
 
+def test_a_copied_line_spoils_no_search(app):
+    """Each copy has noise of its own, so which ten of 50 equal vectors are nearest is chance: recall fell to 0.2."""
+    others, line = public_vectors(app.inverter), vectors_of(app, "My son is afraid of dogs.")
+    once, often = (recall(np.repeat(line, count, axis=0), others, Protection(0.005)) for count in (1, 50))
+    assert once == often > 0.8
+
+
 def test_two_numbers_stand_there():
     """It said "whoever copies these vectors, and nothing else", though the encoder had helped."""
     html = leaks_html(leaks_of("Anna paid 40 dollars.", "anna paid", "anna paid 40 dollar"))
@@ -171,4 +178,6 @@ def test_a_visitor_sees_what_leaks(visit):
     page.get_by_text("of 40 lines attacked").wait_for()
     page.get_by_role("button", name="Stop").locator("visible=true").click()
     page.get_by_text("Stopped.").wait_for()
+    # what was said of the kept result was gone
+    assert "of 40 lines attacked" in page.locator("#leaks-message").inner_text()
     assert all_stopped()

@@ -122,6 +122,8 @@ def test_what_a_text_cannot_be_is_told(app):
     for text, message in (("", "Type a sentence"), (" \n", "Type a sentence"), ("😀😀🎉", "knows none of these")):
         with pytest.raises(EmbInvError, match=message):
             read_text(app.inverter, text)
+    with pytest.raises(EmbInvError, match=r"holds \[CLS\], which the encoder takes for its own token"):
+        read_text(app.inverter, "A [CLS] dog")  # it counted as a word that did not come back
     assert read_text(app.inverter, SENTENCE).notes == ()
     (note,) = read_text(app.inverter, "A dog 😀 slept.").notes
     assert note == "The model does not know 😀: that cannot come back."
@@ -153,6 +155,19 @@ def test_a_search_that_takes_too_long_ends_with_a_line(app, monkeypatch):
     monkeypatch.setattr(streaming, "LONGEST_SECONDS", -1)
     with pytest.raises(EmbInvError, match="choose a faster preset"):
         list(recover(app.inverter, SENTENCE, "standard", "surrogate"))
+
+
+@pytest.mark.slow
+def test_what_was_found_before_the_time_was_over_stays(app, visit, monkeypatch):
+    """The time limit threw away all that stood there, which Stop a second earlier would have kept."""
+    page = visit("Recover")
+    page.locator(".recovery[data-done=true]").wait_for()
+    monkeypatch.setattr(streaming, "LONGEST_SECONDS", 3)
+    page.get_by_label("thorough").locator("visible=true").check()
+    page.get_by_label("Sentence").fill("The judge lent her bicycle to a nervous witness.")
+    page.get_by_role("button", name="Recover it").locator("visible=true").click()
+    page.locator("#recover-message .refused", has_text="Stopped after 3 seconds").wait_for()
+    assert "bicycle" in page.locator(".recovery:not([data-done=true]) .original").inner_text()
 
 
 @pytest.mark.slow

@@ -123,6 +123,7 @@ def test_who_types_on_moves_no_bar():
         ("Anna left.", ["Berlin"], "surrogate", "not in the sentence"),
         ("Anna ▇▇▇ left.", ["Anna"], "surrogate", "holds ▇"),
         ("Anna [MASK] left.", ["Anna"], "surrogate", r"holds \[MASK\]"),
+        ("Anna [SEP] left.", ["Anna"], "surrogate", r"holds \[SEP\], which the encoder takes for its own token"),
         ("The word 犇犇犇 is odd.", ["犇犇犇"], "surrogate", "does not know"),
         ("See hippopotomonstrosesquippedaliophobia there.", ["hippopotomonstrosesquippedaliophobia"], "encoder",
          "at most 6 are tried"),

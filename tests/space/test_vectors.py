@@ -35,6 +35,8 @@ def table_of(cosines, bad=(), total=None, mismatch=None) -> Table:
     [
         ("", "Paste a vector"),
         ("hello", "This is not a vector"),
+        ("[]", "There are no numbers in it"),
+        ("[[]]", "There are no numbers in it"),
         ("[1, 2, 3]", "has 3 numbers; this model reads vectors of 384, by all-MiniLM"),
         (json.dumps([0.0] * DIM), "The vector is all zeros"),
         ("[" + "1e400," * 383 + "1]", "NaN or infinity"),
@@ -49,6 +51,33 @@ def test_a_bad_vector_is_one_readable_line(text, message):
     with pytest.raises(EmbInvError, match=message) as caught:
         parse_pasted(text, DIM, 10, "all-MiniLM")
     assert "\n" not in str(caught.value)
+
+
+def test_bad_rows_in_front_are_not_said_to_be_all(tmp_path):
+    """Of 100 rows 40 were read, all zeros, and the line said that no vector was usable."""
+    rows = [[0.0] * DIM] * 40 + [[0.05] * DIM] * 60
+    (tmp_path / "v.json").write_text(json.dumps(rows))
+    for read in (
+        lambda: parse_pasted(json.dumps(rows), DIM, 40),
+        lambda: parse_file(str(tmp_path / "v.json"), "v.json", DIM, 40),
+    ):
+        with pytest.raises(EmbInvError, match="Only the first 40 of 100 rows are read here"):
+            read()
+
+
+def test_a_folder_is_not_opened(tmp_path):
+    """The API took the folder of an uploaded file as a store: a stranger's database was opened after all."""
+    chromadb = pytest.importorskip("chromadb", reason="a store of a folder needs its library")
+    store = chromadb.PersistentClient(str(tmp_path)).create_collection("mine")
+    store.add(ids=["secret"], embeddings=[[0.05] * DIM])
+    for path in (tmp_path, tmp_path / "gone.npy"):
+        with pytest.raises(EmbInvError, match="is not on the server, or no longer"):
+            parse_file(str(path), "v.npy", DIM, 5)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_vector():
+    """Vectors pasted from a file of Windows were "not a vector"."""
+    assert parse_pasted("\ufeff" + json.dumps([0.05] * DIM), DIM, 5).rows == [0]
 
 
 def test_bad_rows_are_named_and_the_others_are_read(tmp_path):
