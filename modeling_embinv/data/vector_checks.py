@@ -16,6 +16,8 @@ FAMILIAR = {
     1536: "OpenAI's text-embedding-3-small or ada-002",
     3072: "OpenAI's text-embedding-3-large",
 }
+# numbers of the narrowest vectors that somebody may have cut
+FEWEST_KEPT = 32
 
 
 def sample_warnings(vectors: NDArray[np.floating[Any]], encoder: str | None) -> list[str]:
@@ -43,6 +45,6 @@ def width_message(width: int, embedding_dim: int, encoder: str | None = None) ->
         return f"{expected}. {width} = {embedding_dim} / 8: these look like packed bits, a sign for each number"
     if width in FAMILIAR:
         return f"{expected}. These look like vectors of another encoder ({FAMILIAR[width]} give {width})"
-    if 1 < width < embedding_dim:
+    if FEWEST_KEPT <= width < embedding_dim:
         return f"{expected}. These look like vectors cut to their first {width} numbers; whole ones are needed"
     return f"{expected}. These look like vectors of another encoder"

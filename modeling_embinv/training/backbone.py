@@ -22,6 +22,7 @@ from ..data.tokens import Vocabulary
 from ..errors_embinv import EmbInvError
 from ..integrity_embinv import role_ids
 from ..modeling_embinv import EmbInvForMaskedDiffusion
+from ..trunk_embinv import TRUNKS
 
 logger = logging.get_logger(__name__)
 
@@ -158,10 +159,21 @@ def _load_source(name: str | Path) -> PreTrainedModel:
         config = AutoConfig.from_pretrained(name)
         has_head = any("MaskedLM" in architecture for architecture in config.architectures or ())
         kind = AutoModelForMaskedLM if has_head else AutoModel
+        _check_family(name, config)
         model: PreTrainedModel = kind.from_pretrained(name, dtype=torch.float32)
+    except EmbInvError:
+        raise
     except Exception as error:  # of several libraries, and of several kinds
         raise EmbInvError(f"backbone {name} cannot be loaded: {one_line(error)}") from error
     return model
+
+
+def _check_family(name: str | Path, config: PreTrainedConfig) -> None:
+    """Raises EmbInvError for a network that is no trunk."""
+    if config.model_type == EmbInvConfig.model_type:
+        raise EmbInvError(f"backbone {name} is an inverter: give it as init_from.")
+    if config.model_type not in TRUNKS:
+        raise EmbInvError(f"backbone {name} is of the family {config.model_type}; known: {', '.join(TRUNKS)}.")
 
 
 def _shared_tokens(vocabulary: Vocabulary, backbone: str | Path) -> dict[int, int]:

@@ -83,8 +83,8 @@ def set_corrector(model: EmbInvForMaskedDiffusion, share: float) -> None:
     """Give a trained inverter a corrector, untrained where it has none; of a share of 0, take it away."""
     if model.correction_tokens is not None and not share:
         logger.warning(
-            "the corrector of the checkpoint dropped: it stays where it trains on, with correction_share above 0 and "
-            "an encoder that embeds texts."
+            "dropped from the checkpoint: its corrector. To keep it, train with correction_share above 0 and an "
+            "encoder that embeds texts."
         )
     model.config.correction_share = share
     if not share:

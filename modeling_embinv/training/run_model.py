@@ -159,7 +159,7 @@ def _trunk(config: TrainingConfig, encoder: Encoder) -> str | dict[str, Any]:
 def _drop_stale(model: EmbInvForMaskedDiffusion, surrogate: bool, words: bool, calibrations: Sequence[str]) -> None:
     if dropped := drop_stale(model, surrogate, words, calibrations):
         get_logger(__name__).warning(
-            "%s of the checkpoint dropped: this training changes what was measured for it. Make it anew afterwards "
+            "dropped from the checkpoint: %s. This training changes what was measured for it. Make it anew afterwards "
             "(--surrogate-rank, --word-head-size, embinv calibrate).",
             " and ".join(dropped),
         )

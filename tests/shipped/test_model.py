@@ -5,14 +5,14 @@ import itertools
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoModel
+from transformers import AutoModel, T5Config
 from transformers.models.bert.modeling_bert import BertForMaskedLM, BertModel
 from transformers.models.modernbert.modeling_modernbert import ModernBertForMaskedLM
 
 from modeling_embinv import EmbInvConfig, EmbInvError, EmbInvForMaskedDiffusion
 from modeling_embinv.conditioning_embinv import condition_of_copies
 from modeling_embinv.cross_entropy_embinv import chunked_cross_entropy, cross_entropies
-from modeling_embinv.training.backbone import load_backbone
+from modeling_embinv.training.backbone import load_backbone, new_inverter
 from tests.tiny_models import END, MASK, VOCAB, awaken, bag_of_tokens, tiny_config, tiny_model, unit_vectors
 
 IDS = torch.randint(4, VOCAB, (3, 12), generator=torch.Generator().manual_seed(1))
@@ -93,6 +93,20 @@ def test_starts_as_a_masked_language_model(masked_lm, name):
     with torch.no_grad():
         expected = source(IDS, attention_mask=torch.ones_like(IDS)).logits
     assert torch.allclose(logits_of(model), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        (T5Config(), "of the family t5; known: bert, roberta, xlm-roberta, modernbert"),
+        (tiny_config("bert"), "is an inverter: give it as init_from"),
+    ],
+)
+def test_a_network_that_is_no_trunk_is_named(encoder, tmp_path, config, message):
+    """sentence-t5's folder, and that of an inverter, ended in a traceback about max_position_embeddings."""
+    config.save_pretrained(tmp_path)
+    with pytest.raises(EmbInvError, match=message):
+        new_inverter(encoder.tokenizer, tmp_path, embedding_dim=8, max_sequence_length=8)
 
 
 def test_backbone_that_does_not_fit_is_named():

@@ -14,7 +14,7 @@ from modeling_embinv.generation_embinv import Denoiser
 from modeling_embinv.likelihood_embinv import token_log_likelihood
 from modeling_embinv.sampler_embinv import Sampler
 from modeling_embinv.search_embinv import ClosedLoop, Judge, Targets, repeated
-from modeling_embinv.settings_embinv import SearchSettings
+from modeling_embinv.settings_embinv import SETTINGS, SearchSettings
 from tests.tiny_models import (
     END,
     MASK,
@@ -29,7 +29,7 @@ from tests.tiny_models import (
 )
 
 OPEN = torch.full((2, 12), MASK)
-STRATEGIES = ["confidence", "sequential", "euler", "euler_remask", "two_stage", "autoregressive"]
+STRATEGIES = list(SETTINGS["strategy"].choices)
 
 
 def test_edits_leave_a_text():

@@ -462,6 +462,7 @@ def test_the_width_of_most_rows_counts_when_none_is_expected(tmp_path):
         (256, "cut to their first 256 numbers"),
         (768, "another encoder .*bge-base"),
         (400, "another encoder$"),
+        (2, "another encoder$"),  # nobody cuts vectors to two numbers
     ],
 )
 def test_another_width_names_the_encoder_and_what_it_looks_like(tmp_path, width, looks):
