@@ -77,14 +77,12 @@ def _switched(place: str, message: gr.HTML, is_running: bool) -> str:
     A new run has no message yet; that of a stopped one says so behind the notes on what it has found.
     """
     buttons = [{"__type__": "update", "interactive": is_on} for is_on in (not is_running, is_running)]
-    kept = {"__type__": "update"}
-    said = {**kept, "value": "" if is_running else _STOPPED}
+    ended = f'wasStopped ? notes.join("") + {json.dumps(_STOPPED)} : {json.dumps({"__type__": "update"})}'
     return f"""() => {{
-  const said = {json.dumps(said)}, changes = {json.dumps(is_running)} || {_flag(place)};
-  {_flag(place)} = false;
+  const wasStopped = {_flag(place)};
   const notes = [...document.querySelectorAll("#{message.elem_id} .note")].map(note => note.outerHTML);
-  if (said.value) said.value = notes.join("") + said.value;
-  return [...{json.dumps(buttons)}, changes ? said : {json.dumps(kept)}];
+  {_flag(place)} = false;
+  return [...{json.dumps(buttons)}, {'""' if is_running else ended}];
 }}"""
 
 
