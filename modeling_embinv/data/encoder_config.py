@@ -55,6 +55,9 @@ class EncoderConfig:
             EmbInvError: no such file, no `id`, an unknown key, or a value that does not fit.
         """
         path = packaged_yaml(path) or path
+        if not Path(path).exists():
+            names = ", ".join(sorted(file.stem for file in CONFIGS.glob("*.yaml")))
+            raise EmbInvError(f"{path}: no such file, and no encoder of the package; these are {names}.")
         values = read_yaml(path, cls)
         if "id" not in values:
             raise EmbInvError(f"{path}: `id` is missing, the encoder's Hub id or folder.")

@@ -48,6 +48,12 @@ def test_static_embeddings_name_a_tokenizer(tmp_path):
     assert encoder.encode(TEXTS).shape == (3, 8) and encoder.read_whole_texts() == encoder.longest
 
 
+def test_a_mistyped_name_lists_the_packages_own():
+    """`--encoder minlm` said that a file cannot be read, and named none of those that there are."""
+    with pytest.raises(EmbInvError, match="^minlm: no such file, and no encoder of the package; these are .*, minilm,"):
+        EncoderConfig.from_yaml("minlm")
+
+
 def test_a_tokenizer_of_the_packaged_encoder_needs_no_network():
     """`tokenizer` asked the Hub for what `id` and `backbone` find in the installed package."""
     assert load_tokenizer("sentence-transformers/all-MiniLM-L6-v2").sep_token == "[SEP]"
