@@ -50,7 +50,7 @@ def test_static_embeddings_name_a_tokenizer(tmp_path):
 
 def test_a_mistyped_name_lists_the_packages_own():
     """`--encoder minlm` said that a file cannot be read, and named none of those that there are."""
-    with pytest.raises(EmbInvError, match="^minlm: no such file, and no encoder of the package; these are .*, minilm,"):
+    with pytest.raises(EmbInvError, match="^minlm: no such file, and no encoder of the package; .*, minilm,"):
         EncoderConfig.from_yaml("minlm")
 
 
