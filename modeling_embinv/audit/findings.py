@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from ..evaluation.metrics import token_f1
+from ..evaluation.other_rows import other_rows
 from .figures import Figure, share
 from .kinds import KINDS, Entity
 from .words import content_words, holds_phrase, text_key, words
@@ -109,18 +110,7 @@ def other_texts(recovered: Sequence[str], originals: Sequence[str] | None = None
 
     Args:
         recovered: n texts.
-        originals: n texts, of which some may be alike, see `other_rows`; None = no two are.
+        originals: n texts, of which some may be alike; None = no two are.
     """
-    rows = other_rows([str(row) for row in range(len(recovered))] if originals is None else originals)
-    return [recovered[row] for row in rows]
-
-
-def other_rows(originals: Sequence[str]) -> list[int]:
-    """Of each row the next one, around the end, that holds another text; [] where all hold the same."""
-    keys, following = [text_key(text) for text in originals], [0] * len(originals)
-    if len(set(keys)) < 2:
-        return []
-    for row in (*reversed(range(len(keys))),) * 2:  # twice, as the last rows follow the first ones
-        after = (row + 1) % len(keys)
-        following[row] = after if keys[after] != keys[row] else following[after]
-    return following
+    keys = range(len(recovered)) if originals is None else [text_key(text) for text in originals]
+    return [recovered[row] for row in other_rows(keys)]

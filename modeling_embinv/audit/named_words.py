@@ -8,13 +8,13 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ..data.tokens import tokenize
+from ..evaluation.other_rows import other_rows
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..vectors_embinv import unit_rows
 from .figures import Figure, share
-from .findings import other_rows
 from .sample import Sample
 from .tiers import OTHER_TEXT
-from .words import FRAGMENTS, content_words, plain, words
+from .words import FRAGMENTS, content_words, plain, text_key, words
 
 # from the least probability on a word is listed; figures are given for each
 THRESHOLDS = (0.2, 0.5)
@@ -110,7 +110,7 @@ def _figures(
         def hits(rows: Sequence[dict[str, float]]) -> list[float]:
             return [float(len(row.keys() & text)) for row, text in zip(rows, there, strict=True)]
 
-        theirs = [chosen[row] for row in other_rows(originals)]
+        theirs = [chosen[row] for row in other_rows([text_key(text) for text in originals])]
         precision = share(hits(chosen), counts, seed=seed)
         if precision is not None and (looked_for := sum(map(len, theirs))):
             # other rows name more words or fewer than the row itself

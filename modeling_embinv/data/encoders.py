@@ -51,37 +51,33 @@ class SentenceEncoder:
         self.config = config
         self.path = path
         self.can_encode = True
-        self.tokenizer = load_tokenizer(config.tokenizer) if config.tokenizer else self._own_tokenizer(model)
+        own: Any = getattr(model, "tokenizer", None)
+        # that of static embeddings is of another kind; they read texts of any length
+        self._cuts_texts = isinstance(own, PreTrainedTokenizerBase)
+        if not self._cuts_texts and not config.tokenizer:
+            raise EmbInvError(
+                f"{config.id} has no tokenizer of transformers: name one with `tokenizer`, a Hub id or a folder."
+            )
+        self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(config.tokenizer) if config.tokenizer else own
         self.vocabulary = Vocabulary(self.tokenizer)
         self.embedding_dim: int = model.get_embedding_dimension() or 0
         self.calls = 0
         self._model = model
-        self._set_max_length()
-
-    def _own_tokenizer(self, model: "SentenceTransformer") -> PreTrainedTokenizerBase:
-        """The model's tokenizer; raises EmbInvError where it is none of transformers', as of static embeddings."""
-        tokenizer = getattr(model, "tokenizer", None)
-        if not isinstance(tokenizer, PreTrainedTokenizerBase):
-            raise EmbInvError(
-                f"{self.config.id} has no tokenizer of transformers: name one with `tokenizer`, a Hub id or a folder."
-            )
-        return tokenizer
-
-    def _set_max_length(self) -> None:
         # The library's limit counts everything that the network reads, ours only the text.
-        tokenizer, native = getattr(self._model, "tokenizer", None), self._model.max_seq_length
-        self._overhead, self.longest = 0, _UNLIMITED
-        if not isinstance(tokenizer, PreTrainedTokenizerBase):
-            return  # static embeddings read texts of any length
-        self._overhead = overhead = len(tokenizer(self._prompt)["input_ids"])
-        if native is not None:
-            self.longest = native - overhead
-        if self.config.max_length > self.longest:
+        self._overhead = len(own(self._prompt)["input_ids"]) if self._cuts_texts else 0
+        native = model.max_seq_length if self._cuts_texts else None
+        self.longest = _UNLIMITED if native is None else native - self._overhead
+        if config.max_length > self.longest:
             raise EmbInvError(
-                f"{self.config.id} reads at most {native} tokens, {overhead} of them its prompt and special tokens: "
-                f"max_length must be at most {self.longest}, not {self.config.max_length}"
+                f"{config.id} reads at most {native} tokens, {self._overhead} of them its prompt and special tokens: "
+                f"max_length must be at most {self.longest}, not {config.max_length}"
             )
-        self._model.max_seq_length = self.config.max_length + overhead
+        self._cut_behind(config.max_length)
+
+    def _cut_behind(self, max_length: int) -> None:
+        """Lets the library cut texts behind this many of their own tokens."""
+        if self._cuts_texts:
+            self._model.max_seq_length = max_length + self._overhead
 
     def read_whole_texts(self) -> int:
         """Lets the encoder read as much of a text as its network takes, beyond `config.max_length`.
@@ -91,8 +87,7 @@ class SentenceEncoder:
         Returns:
             `longest`.
         """
-        if self.longest < _UNLIMITED:
-            self._model.max_seq_length = self.longest + self._overhead
+        self._cut_behind(self.longest)
         self.config = replace(self.config, max_length=self.longest)
         return self.longest
 

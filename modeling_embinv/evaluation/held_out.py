@@ -19,8 +19,11 @@ from ..runtime import generator_for
 from ..settings_embinv import SearchSettings, feedback_by_name
 from ..texts_embinv import decode_rows, text_lengths
 from . import metrics
-from .intervals import RESAMPLES, share_interval
+from .intervals import share_interval
+from .other_rows import other_rows
 
+# of the bootstrap of BLEU and the cosine
+RESAMPLES = 1000
 # measures of a text from 0 to 100 %
 SHARES = ("token accuracy", "token F1", "ROUGE-L", "exact")
 # the interval of one text: resamples of it have no spread
@@ -188,13 +191,8 @@ class HeldOut:
 
     def other_text(self, **settings: Any) -> Recovered | None:
         """Floor: the model reads the vector of the text before, copies passed over; None where all are alike."""
-        ids = self.input_ids
-        is_copy = (ids == ids.roll(1, dims=0)).all(dim=1)  # of the row before, the first row of the last one
-        if is_copy.all():
-            return None
-        starts = torch.arange(len(ids)).masked_fill(is_copy, -1).cummax(dim=0).values  # of each row's run of copies
-        starts = torch.where(starts < 0, starts[-1], starts)  # the last run goes on around the end
-        return self.invert(self.embeddings[starts - 1], **settings)
+        others = other_rows([tuple(row) for row in self.input_ids.tolist()], step=-1)
+        return self.invert(self.embeddings[others], **settings) if others else None
 
     def null_condition(self, **settings: Any) -> Recovered:
         """Floor: the model reads no vector: fluent, but blind. It does not search: a judge would know the vector."""

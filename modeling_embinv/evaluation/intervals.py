@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-# resamples of a bootstrap, and the share of them beyond each end of an interval
-RESAMPLES, TAIL = 1000, 0.025
-# of the weights of rows, and the rows whose weights are held at once
+# share of the draws beyond each end of an interval
+TAIL = 0.025
+# draws of the rows' weights, and the rows whose weights are held at once
 DRAWS, CHUNK = 4000, 1000
 
 Floats = NDArray[np.floating]

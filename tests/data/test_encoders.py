@@ -9,8 +9,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from modeling_embinv.data.canvas import encode_canvas
-from modeling_embinv.data.encoder_config import CONFIGS, EncoderConfig
-from modeling_embinv.data.encoders import load_encoder, load_tokenizer
+from modeling_embinv.data.encoder_config import CONFIGS, EncoderConfig, packaged_folder
+from modeling_embinv.data.encoders import SentenceEncoder, load_encoder, load_tokenizer
 from modeling_embinv.errors_embinv import EmbInvError
 from tests.tiny_models import tiny_config
 
@@ -37,7 +37,7 @@ def test_packaged_encoder_opens_no_connection(monkeypatch):
 def test_static_embeddings_name_a_tokenizer(tmp_path):
     """Their own tokenizer is none of transformers': a traceback, also with `tokenizer` set as the docs say."""
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import StaticEmbedding
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
     released = str(ROOT / "checkpoints" / "embinv-minilm")
     own = load_tokenizer(released).backend_tokenizer
@@ -158,6 +158,23 @@ def test_whole_texts_are_read_on_request():
     assert encoder.read_whole_texts() == encoder.config.max_length == 254  # 256 with [CLS] and [SEP]
     whole = encoder.encode([*texts, "word " * 254, f"{'word ' * 254}cat"])
     assert not torch.allclose(whole[0], whole[1], atol=1e-3) and torch.allclose(whole[2], whole[3], atol=1e-6)
+
+
+def test_whole_texts_of_an_encoder_without_a_limit():
+    """An encoder whose library names no limit went on cutting at the inverter's length."""
+    from sentence_transformers import SentenceTransformer
+
+    class WithoutLimit(SentenceTransformer):
+        max_seq_length = property(lambda self: None, SentenceTransformer.max_seq_length.__set__)
+
+    path = packaged_folder("all-MiniLM-L6-v2")
+    encoder = SentenceEncoder(WithoutLimit(path, device="cpu"), EncoderConfig(path, max_length=8), path)
+    texts = [f"{'word ' * 20}{end}" for end in ("cat", "dog")]
+    cut = encoder.encode(texts)
+    assert torch.allclose(cut[0], cut[1])
+    assert encoder.read_whole_texts() == encoder.longest > 1000
+    whole = encoder.encode(texts)
+    assert not torch.allclose(whole[0], whole[1], atol=1e-3)
 
 
 def test_task_chooses_the_route(tmp_path, minilm):

@@ -282,6 +282,23 @@ def test_what_cannot_be_read_of_a_run_is_named(inverter, source, tmp_path, monke
     assert len(rows_of(out)) == ROWS
 
 
+def part_of_killed_run(inverter, source, out, monkeypatch):
+    """The first finished part of a run that was killed."""
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, 3)
+        invert(inverter, source, out)
+    return min(out.with_name(f"{out.name}.parts").glob("0*.jsonl"))
+
+
+def is_named_until_deleted(inverter, source, out, part, words):
+    """A run that finds the part damaged says so in one line, and goes on once the part is deleted."""
+    with pytest.raises(EmbInvError, match=rf"{part.name} is damaged \({words}\): delete it and run again") as error:
+        invert(inverter, source, out)
+    assert "\n" not in str(error.value) and not out.exists()
+    part.unlink()
+    assert invert(inverter, source, out)["vectors"] == ROWS
+
+
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
 @pytest.mark.parametrize(
     "cut, words",
@@ -295,16 +312,9 @@ def test_what_cannot_be_read_of_a_run_is_named(inverter, source, tmp_path, monke
 def test_a_part_that_was_cut_between_rows_is_named(inverter, source, tmp_path, monkeypatch, suffix, cut, words):
     """What a power cut or a full disk left of a part became the output: rows were missing and none was told."""
     out = tmp_path / f"out{suffix}"
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        kill_after(patch, 3)
-        invert(inverter, source, out)
-    part = min((tmp_path / f"{out.name}.parts").glob("0*.jsonl"))
+    part = part_of_killed_run(inverter, source, out, monkeypatch)
     part.write_bytes(cut(part.read_bytes()))
-    with pytest.raises(EmbInvError, match=rf"{part.name} is damaged \({words}\): delete it and run again"):
-        invert(inverter, source, out)
-    assert not out.exists()
-    part.unlink()
-    assert invert(inverter, source, out)["vectors"] == ROWS
+    is_named_until_deleted(inverter, source, out, part, words)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
@@ -324,17 +334,10 @@ def test_a_part_that_was_cut_between_rows_is_named(inverter, source, tmp_path, m
 def test_a_part_of_other_rows_is_named(inverter, source, tmp_path, monkeypatch, suffix, change, words):
     """Whole JSON of other rows ended a resumed run in a traceback, or became part of the output."""
     out = tmp_path / f"out{suffix}"
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        kill_after(patch, 3)
-        invert(inverter, source, out)
-    part = min((tmp_path / f"{out.name}.parts").glob("0*.jsonl"))
+    part = part_of_killed_run(inverter, source, out, monkeypatch)
     first, *rest = rows_of(part)
     part.write_text("".join(json.dumps(row) + "\n" for row in [change(first), *rest]))
-    with pytest.raises(EmbInvError, match=rf"{part.name} is damaged \({words}\): delete it and run again") as error:
-        invert(inverter, source, out)
-    assert "\n" not in str(error.value) and not out.exists()
-    part.unlink()
-    assert invert(inverter, source, out)["vectors"] == ROWS
+    is_named_until_deleted(inverter, source, out, part, words)
 
 
 def test_the_end_of_a_run_spares_the_next(inverter, source, expected, tmp_path, monkeypatch):
