@@ -7,8 +7,8 @@ benchmarks/throughput.py, the same matrix products alone.
 """
 
 import argparse
-from pathlib import Path
 
+from result_file import result_file
 from throughput import TrainingStep, build_model, inversion, measure
 from throughput import parse as parse_throughput
 
@@ -70,7 +70,7 @@ def _cost(row: dict | None) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> dict:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="write the results there")
+    parser.add_argument("--json", type=result_file, help="write the results there")
     parser.add_argument("--seconds", default="6", help="of measuring a row")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     options = parser.parse_args(arguments)

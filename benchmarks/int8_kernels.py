@@ -12,10 +12,10 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from linear_libraries import ROWS, SHAPES
+from result_file import result_file
 from throughput import cpu_name
 from torch import Tensor, nn
 
@@ -73,7 +73,7 @@ def row(rows: int, inputs: int, outputs: int, seconds: float) -> tuple[list[str]
 def main(arguments: list[str] | None = None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=4, help="for each line, but no fewer than 5 calls")
-    parser.add_argument("--json", type=Path, help="write the result there")
+    parser.add_argument("--json", type=result_file, help="write the result there")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     print(f"{cpu_name()}, 1 thread, PyTorch {torch.__version__}, milliseconds\n")

@@ -8,9 +8,9 @@ inversions. Where oneDNN is ahead on a processor that modeling_embinv/linear_emb
 
 import argparse
 import statistics
-from pathlib import Path
 
 import torch
+from result_file import result_file
 from throughput import cpu_name, take_turns, unit_vectors
 from torch.nn import functional as F
 
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=3, help="for each line, but no fewer than 3 calls")
     parser.add_argument("--repeats", type=int, default=10_000, help="timed calls a line at most")
-    parser.add_argument("--json", type=Path, help="write the result there")
+    parser.add_argument("--json", type=result_file, help="write the result there")
     args = parser.parse_args(arguments)
     args.device = torch.device("cpu")
     keep_large_blocks()

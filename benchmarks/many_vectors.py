@@ -8,7 +8,6 @@ This script can be killed, too: called again, it goes on, and its clock stands s
 
 import argparse
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -19,8 +18,11 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pyarrow.parquet as pq
+from result_file import result_file
+from run_folder import begin_run
 
 from modeling_embinv.cli.options import CHECKPOINT
+from modeling_embinv.configuration_embinv import EmbInvConfig
 from modeling_embinv.data.encoder_config import EncoderConfig
 from modeling_embinv.data.encoders import load_encoder
 from modeling_embinv.data.files import write_json
@@ -53,17 +55,19 @@ def watch(command: list[str], parts: Path, kill_at: int | None) -> Iterator[tupl
     """
     process = subprocess.Popen(command)
     last, status = time.perf_counter(), psutil.Process(process.pid)
-    while process.poll() is None:
-        time.sleep(2)
-        if process.poll() is not None:
-            break
-        now, done = time.perf_counter(), len(list(parts.glob("*.jsonl")))
-        yield now - last, done, status.memory_info().rss / 2**20
-        last = now
-        if kill_at is not None and done >= kill_at:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            return
+    try:
+        while process.poll() is None:
+            time.sleep(2)
+            if process.poll() is not None:
+                break
+            now, done = time.perf_counter(), len(list(parts.glob("*.jsonl")))
+            yield now - last, done, status.memory_info().rss / 2**20
+            last = now
+            if kill_at is not None and done >= kill_at:
+                return
+    finally:  # a run that outlived this script would keep the lock of its folder
+        process.kill()
+        process.wait()
     if process.returncode:
         raise RuntimeError(f"embinv invert ended with {process.returncode}")
 
@@ -71,10 +75,19 @@ def watch(command: list[str], parts: Path, kill_at: int | None) -> Iterator[tupl
 def trace(options, folder: Path) -> list[dict]:
     """Inverts all vectors, killed once on the way; one row for every look at the run."""
     vectors, out, log = folder / "vectors.npy", folder / "texts.parquet", folder / "trace.jsonl"
-    if not vectors.exists():
-        write_vectors(vectors, options.texts, options.vectors, options.model)
     command = [sys.executable, "-m", "modeling_embinv.cli", "invert", vectors, "--out", out, "--model", options.model,
                "--preset", options.preset, *options.flags]  # fmt: skip
+    weights = EmbInvConfig.from_pretrained(options.model).checksums
+    names = [[str(path), path.stat().st_size] for path in options.texts]
+    given = {
+        "flags": [*map(str, command[2:])],
+        "weights": weights,
+        "texts": names,
+        "number of vectors": options.vectors,
+    }
+    begin_run(folder, given)
+    if not vectors.exists():
+        write_vectors(vectors, options.texts, options.vectors, options.model)
     rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     while not out.exists():
         run = rows[-1]["run"] + 1 if rows else 0
@@ -154,11 +167,10 @@ def main(arguments: list[str] | None = None):
     parser.add_argument("--preset", default="quick")
     parser.add_argument("--kill_at", type=float, default=0.4, help="share of the vectors")
     parser.add_argument("--out", type=Path, default=Path("runs/many_vectors"))
-    parser.add_argument("--json", type=Path, help="write the result there")
-    parser.add_argument("--plot", type=Path, help="draw the vectors finished over time there")
+    parser.add_argument("--json", type=result_file, help="write the result there")
+    parser.add_argument("--plot", type=result_file, help="draw the vectors finished over time there")
     parser.add_argument("--flags", nargs=argparse.REMAINDER, default=[], help="more flags of embinv invert, last")
     options = parser.parse_args(arguments)
-    options.out.mkdir(parents=True, exist_ok=True)
     rows = trace(options, options.out)
     written = pq.read_metadata(options.out / "texts.parquet").num_rows
     if written != options.vectors:

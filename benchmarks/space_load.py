@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from result_file import result_file
 
 from modeling_embinv.data.files import write_json
 
@@ -40,7 +41,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--each", type=int, default=5, help="requests of each client")
     parser.add_argument("--turns", type=int, default=80, help="times that each of the mixed requests is made")
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--json", type=result_file, help="write the figures to this file")
     args = parser.parse_args()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from result_file import result_file
 from throughput import cpu_name
 
 from modeling_embinv.data.files import write_json
@@ -47,7 +48,7 @@ def cpu_seconds(command: list[str]) -> float:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="file of the results")
+    parser.add_argument("--json", type=result_file, help="file of the results")
     options = parser.parse_args()
     runs = {name: ["-m", "modeling_embinv.cli", *arguments] for name, arguments in COMMANDS.items()}
     runs |= {name: ["-c", statement] for name, statement in IMPORTS.items()}

@@ -24,6 +24,7 @@ import torch
 from accelerate import Accelerator
 from matrix_products import BareProducts, print_products, record
 from operator_times import print_profile, profile_table, where_time_goes
+from result_file import result_file
 from torch import Tensor
 
 from modeling_embinv import EmbInvConfig, EmbInvForMaskedDiffusion
@@ -249,7 +250,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--layout", choices=("contiguous", "recorded"), default="contiguous", help="of the bare products' operands"
     )
-    parser.add_argument("--json", type=Path, help="file that receives the same numbers")
+    parser.add_argument("--json", type=result_file, help="file that receives the same numbers")
     args = parser.parse_args(arguments)
     if args.device == "auto":
         args.device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import torch
 from autoregressive import AutoregressiveInverter
+from result_file import result_file
+from run_folder import begin_run
 from torch.nn.functional import cosine_similarity
 from tqdm.auto import tqdm
 
@@ -183,8 +185,9 @@ def main():
     parser.add_argument("--out", type=Path, default=Path("runs/vs_autoregressive"))
     parser.add_argument("--texts", type=int, default=400, help="validation texts")
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 8, 64])
-    parser.add_argument("--json", help="write the results there")
+    parser.add_argument("--json", type=result_file, help="write the results there")
     options = parser.parse_args()
+    begin_run(options.out, {"updates": options.updates})
     keep_large_blocks()
     torch.manual_seed(0)
     folder = train_ours(options)

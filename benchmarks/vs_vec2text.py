@@ -21,6 +21,8 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
+from result_file import result_file
+from throughput import cpu_name
 from transformers import T5Config, T5EncoderModel
 
 from modeling_embinv import EmbInvConfig, EmbInvForMaskedDiffusion, search_embinv
@@ -30,6 +32,7 @@ from modeling_embinv.runtime import keep_large_blocks
 from modeling_embinv.training.flops import operation_counter
 
 ROOT = Path(__file__).parent.parent
+MODEL = ROOT / "checkpoints" / "embinv-minilm"
 PACKAGES = ("transformers==4.49.0", "vec2text==0.0.13", "scipy", "nltk", "sentencepiece")
 # steps and beams of vec2text; 0 steps is its inverter alone
 PEERS = [(0, 1), (20, 1), (20, 4), (20, 8), (50, 1), (50, 4), (50, 8)]
@@ -195,7 +198,7 @@ def released(name: str):
     from modeling_embinv.data.encoders import load_encoder
     from modeling_embinv.loading import load_inverter
 
-    model, _ = load_inverter(ROOT / "checkpoints" / "embinv-minilm")
+    model, _ = load_inverter(MODEL)
     encoder = load_encoder(EncoderConfig.of_inverter(model.config))
     model.eval()
     if name.endswith("int8"):
@@ -272,13 +275,14 @@ def known_rows(options) -> list[Row]:
     """What an earlier call has measured in the same way.
 
     Raises:
-        SystemExit: when its file is of another length or number of threads.
+        SystemExit: when its file is of another length, number of threads, processor or checkpoint.
     """
-    if not options.json or not Path(options.json).exists():
+    if not options.json or not options.json.exists():
         return []
-    earlier = json.loads(Path(options.json).read_text(encoding="utf-8"))
-    for name in ("length", "threads"):
-        if earlier["options"][name] != getattr(options, name):
+    earlier = json.loads(options.json.read_text(encoding="utf-8"))
+    for name in ("length", "threads", "processor", "checksums"):
+        value = getattr(options, name)
+        if earlier["options"].get(name, value) != value:  # older files noted less
             raise SystemExit(f"{options.json} was measured with another {name}, {earlier['options'][name]}.")
     return [Row(**row) for row in earlier["rows"]]
 
@@ -293,7 +297,8 @@ def add(rows: list[Row], row: Row | None, options):
 
 def save(rows: list[Row], options):
     if options.json:
-        write_json(options.json, {"options": vars(options), "rows": [vars(row) for row in rows], "table": table(rows)})
+        noted = {**vars(options), "json": str(options.json)}
+        write_json(options.json, {"options": noted, "rows": [vars(row) for row in rows], "table": table(rows)})
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -306,8 +311,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--budget", type=float, default=120, help="seconds; longer settings are estimated, or left out"
     )
-    parser.add_argument("--json", help="write all numbers there, row by row; called again, it goes on")
-    return parser.parse_args(arguments)
+    parser.add_argument(
+        "--json", type=result_file, help="write all numbers there, row by row; called again, it goes on"
+    )
+    options = parser.parse_args(arguments)
+    options.processor, options.checksums = cpu_name(), EmbInvConfig.from_pretrained(MODEL).checksums
+    return options
 
 
 if __name__ == "__main__":

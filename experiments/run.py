@@ -86,12 +86,14 @@ def run_variant(config: TrainingConfig, name: str, texts_of: TrainingConfig, tex
     """
     folder = Path(config.output_dir)
     path = folder / "score.json"
-    if path.exists() and not rescore:
+    before = json.loads(path.read_text()) if path.exists() else {}
+    if before.get("asked", before.get("texts")) == texts and not rescore:
         return
     print(f"— {name}: {folder}", flush=True)
     if not path.exists():
         train(config)
-    write_json(path, score(config, validation_texts(config, folder / "last", texts_of, texts)))
+    found = score(config, validation_texts(config, folder / "last", texts_of, texts))
+    write_json(path, {"asked": texts, **found})  # there may be fewer
     for checkpoint in [*folder.glob("step-*"), *folder.glob("best")]:
         shutil.rmtree(checkpoint)
 

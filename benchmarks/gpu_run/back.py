@@ -7,6 +7,7 @@ scored as training went, by the log that came with them.
 """
 
 import argparse
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -24,7 +25,7 @@ from modeling_embinv.modeling_embinv import EmbInvForMaskedDiffusion
 from modeling_embinv.training.backbone import prepare_tokenizer
 from modeling_embinv.training.checkpoints import export
 
-from .parcels import CONFIG, LOG
+from .parcels import CONFIG, LOG, WHOLE
 
 # what a table of scores shows, by the names in the log
 HEADS = {
@@ -67,7 +68,7 @@ def unpack(folders: list[Path], out: Path) -> Path:
     """Join the parts of some folders and export the model.
 
     Raises:
-        EmbInvError: naming the parts that are missing.
+        EmbInvError: naming the parts that are missing, and where they are not of the same weights.
     """
     parts = {path.name: path for folder in folders for path in folder.glob("weights-*-of-*")}
     if not parts:
@@ -76,7 +77,11 @@ def unpack(folders: list[Path], out: Path) -> Path:
     names = [f"weights-{number:02d}-of-{count}" for number in range(int(count))]
     if missing := [name for name in names if name not in parts]:
         raise EmbInvError(f"missing: {', '.join(missing)}; send them, after no more training.")
-    weights = load(b"".join(parts[name].read_bytes() for name in names))
+    joined = b"".join(parts[name].read_bytes() for name in names)
+    sums = {path.read_text() for folder in folders for path in folder.glob(WHOLE)}
+    if not sums <= {hashlib.sha256(joined).hexdigest()}:
+        raise EmbInvError("the parts are of several --freeze, or damaged: send all parts of one again.")
+    weights = load(joined)
     config = EmbInvConfig.from_dict(json.loads((parts[names[0]].parent / CONFIG).read_text()))
     model = EmbInvForMaskedDiffusion(config)
     absent = model.load_state_dict({name: weight.float() for name, weight in weights.items()}, strict=False)

@@ -6,6 +6,7 @@ python3 -m benchmarks.gpu_run.machine send --out $OUT --freeze --first 0 --count
 """
 
 import argparse
+import hashlib
 import os
 import shutil
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 from modeling_embinv.errors_embinv import EmbInvError
 
 from . import parcels
-from .parcels import CONFIG, LOG, WEIGHTS
+from .parcels import CONFIG, LOG, WEIGHTS, WHOLE
 
 DISK = Path(os.environ.get("EMBINV_DISK", "/root/embinv"))
 FROZEN = "frozen"
@@ -72,8 +73,10 @@ def send_parts(out: Path, first: int, count: int) -> list[str]:
     """
     if not (DISK / FROZEN).exists():
         raise EmbInvError(f"{DISK} holds no frozen weights: send the first parts with --freeze.")
-    parts = list(parcels.split((DISK / FROZEN / WEIGHTS).read_bytes()))
+    weights = (DISK / FROZEN / WEIGHTS).read_bytes()
+    parts = list(parcels.split(weights))
     out.mkdir(parents=True, exist_ok=True)
+    (out / WHOLE).write_text(hashlib.sha256(weights).hexdigest())
     names = [f"weights-{number:02d}-of-{len(parts):02d}" for number in range(len(parts))]
     for name, part in list(zip(names, parts, strict=True))[first : first + count]:
         (out / name).write_bytes(part)

@@ -13,6 +13,8 @@ from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
+
 from modeling_embinv.data.encoder_config import EncoderConfig
 from modeling_embinv.data.encoders import load_encoder
 from modeling_embinv.data.sources import read_texts
@@ -66,8 +68,11 @@ def pack(
     for folder in (first, second):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-    for split in ("train", "validation"):
-        corpus.save(first, split, tokenized(config, encoder.vocabulary, split))
+    held_out = tokenized(config, encoder.vocabulary, "validation")
+    rows = {row.tobytes() for part, _ in held_out for row in documents(part)}
+    training = [(without(part, rows), times) for part, times in tokenized(config, encoder.vocabulary, "train")]
+    corpus.save(first, "train", training)
+    corpus.save(first, "validation", held_out)
     texts = sum(path.stat().st_size for path in first.iterdir())
     if texts > TEXTS:
         raise EmbInvError(f"the texts take {texts / 2**20:.1f} MiB, more than {TEXTS // 2**20}: leave some out.")
@@ -79,6 +84,17 @@ def pack(
         parcels.seal(folder)
     return {f"{folder.name}/{path.name}": path.stat().st_size
             for folder in (first, second) for path in sorted(folder.iterdir())}  # fmt: skip
+
+
+def documents(part: TokenizedCorpus) -> list[np.ndarray]:
+    """The ids of each document, (its tokens,) int32."""
+    return np.split(part.ids, part.offsets[1:-1])
+
+
+def without(part: TokenizedCorpus, held_out: set[bytes]) -> TokenizedCorpus:
+    """A corpus less the documents whose ids are held out, which may stand in another file in another letter case."""
+    kept = [row for row in documents(part) if row.tobytes() not in held_out]
+    return replace(part, ids=np.concatenate(kept), offsets=np.cumsum([0, *map(len, kept)]))
 
 
 def tokenized(config: TrainingConfig, vocabulary, split: str) -> list[tuple[TokenizedCorpus, int]]:

@@ -13,6 +13,8 @@ UPLOAD, PART = 64 * 2**20, 16 * 2**20
 MANIFEST = "manifest.json"
 # what a run writes and the machine sends
 WEIGHTS, CONFIG, LOG = "weights.safetensors", "config.json", "log.jsonl"
+# the checksum of the whole weights, which goes with each of their parts
+WHOLE = "weights.sha256"
 
 
 def seal(folder: Path) -> None:

@@ -6,6 +6,7 @@ The bounds on what a file from a stranger may cost stand here: a few kilobytes o
 import gzip
 import json
 import lzma
+import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -146,7 +147,7 @@ def parquet_texts(path: Path, column: str) -> Iterator[object]:
 
 def write_text(path: str | Path, text: str) -> None:
     """The whole file or, after a kill or a full disk in the middle, the one that was there before."""
-    temporary = Path(path).with_name(f"{Path(path).name}.tmp")
+    temporary = Path(path).with_name(f"{Path(path).name}.{os.getpid()}.tmp")  # another process may write it, too
     try:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)

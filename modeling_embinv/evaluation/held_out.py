@@ -209,7 +209,8 @@ class HeldOut:
     def nearest_training_text(self, pairs: Any, chunk_size: int = 16384) -> Recovered:
         """Floor: the training text whose vector is nearest by cosine.
 
-        A method that does not beat it has memorised, not inverted.
+        A method that does not beat it has memorised, not inverted. The text may be longer than the canvas of the
+        held-out texts; only its ids, which token accuracy compares, are cut.
 
         Args:
             pairs: training pairs, see `data.load_pairs`.
@@ -224,8 +225,9 @@ class HeldOut:
             index = torch.where(similarity > best, first + column, index)
             best = torch.maximum(best, similarity)
         ids = torch.tensor(np.asarray(pairs.with_format("numpy")[index.tolist()]["input_ids"], dtype=np.int64))
+        texts = self._decode(ids)
         ids = _full_width(ids, self.input_ids.shape[1], self.end)
-        return Recovered(ids, self._decode(ids), seconds=time.perf_counter() - start)
+        return Recovered(ids, texts, seconds=time.perf_counter() - start)
 
     def measure(self, recovered: Recovered) -> Measures:
         """Every measure of every text; the encoder, if it can be called, gives the cosine."""

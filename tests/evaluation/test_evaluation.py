@@ -171,6 +171,16 @@ def test_nearest_training_text_is_the_nearest_over_all_chunks(held_out):
     assert nearest.ids.shape == held_out.input_ids.shape
 
 
+def test_the_nearest_training_text_is_not_cut(held_out):
+    """Of a longer training text the floor scored the first tokens alone, a text that nobody wrote."""
+    length = held_out.input_ids.shape[1]
+    ids = torch.full((1, length + 3), END)
+    ids[0, : length + 2] = 4937
+    pairs = Dataset.from_dict({"input_ids": ids.tolist(), "embedding": unit_vectors(1, 384).half().tolist()})
+    nearest = held_out.nearest_training_text(pairs)
+    assert nearest.texts[0] == " ".join(["cat"] * (length + 2)) and nearest.ids.shape == held_out.input_ids.shape
+
+
 def test_report_has_a_row_for_every_combination_part_and_length(held_out):
     """Groups that overlap or lose texts; a mean over nothing that JSON cannot hold."""
     combinations = sweep(num_steps=[1, 8], guidance_scale=[1.0], strategy=None)

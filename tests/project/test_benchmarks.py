@@ -5,6 +5,7 @@ import sys
 
 import growth
 import many_vectors
+import psutil
 import pytest
 import throughput
 import torch
@@ -13,6 +14,7 @@ import vs_vec2text
 import yaml
 from autoregressive import AutoregressiveInverter
 from matrix_products import BareProducts, Product, products_of, record
+from run_folder import begin_run
 from throughput import measure, parse
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -259,9 +261,42 @@ def test_a_straight_line_is_told_from_a_bent_one():
 
 def test_a_killed_run_is_watched_to_its_end(tmp_path):
     """A watcher that waits for parts that never come, or that takes a failure for an end."""
-    writes = "import pathlib, sys, time\nfor n in range(3):\n    pathlib.Path(sys.argv[1], f'{n}.jsonl').touch()\n"
+    writes = (
+        "import os, pathlib, sys, time\nfolder = pathlib.Path(sys.argv[1])\n"
+        "(folder / 'pid').write_text(str(os.getpid()))\nfor n in range(3):\n    (folder / f'{n}.jsonl').touch()\n"
+    )
     command = [sys.executable, "-c", writes + "time.sleep(60)", str(tmp_path)]
     looks = list(many_vectors.watch(command, tmp_path, kill_at=3))
     assert looks[-1][1] == 3 and looks[-1][2] > 1
+    assert not psutil.pid_exists(int((tmp_path / "pid").read_text())), "it would keep the lock"
+    watched = many_vectors.watch(command, tmp_path, kill_at=None)
+    next(watched)
+    watched.close()  # as when this script is stopped
+    assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
     with pytest.raises(RuntimeError, match="ended with 7"):
         list(many_vectors.watch([sys.executable, "-c", "import sys; sys.exit(7)"], tmp_path, None))
+
+
+def test_a_folder_holds_one_run(tmp_path):
+    """With other weights or another number of updates, times of the run before were shown as the new one's."""
+    begin_run(tmp_path / "new", {"updates": 3, "flags": ["--int8"]})
+    begin_run(tmp_path / "new", {"updates": 3, "flags": ["--int8"]})
+    with pytest.raises(SystemExit, match="is of a run with other updates: remove it"):
+        begin_run(tmp_path / "new", {"updates": 4, "flags": ["--int8"]})
+
+
+def test_results_have_a_folder_before_they_are_measured(tmp_path):
+    """A folder of `--json` that was missing cost two hours of measuring."""
+    options = vs_vec2text.parse(["--json", str(tmp_path / "new" / "out.json")])
+    assert options.json.parent.is_dir()
+
+
+@pytest.mark.parametrize("changed", ["threads", "checksums", "processor"])
+def test_rows_of_other_weights_and_machines_are_no_rows_of_this_one(changed, tmp_path):
+    """After new weights, or on another machine, the old seconds stood beside the new ones."""
+    options = vs_vec2text.parse(["--json", str(tmp_path / "out.json")])
+    vs_vec2text.save([vs_vec2text.Row("ours", 1, [2.0])], options)
+    assert vs_vec2text.known_rows(options)[0].median == 2
+    setattr(options, changed, "others")
+    with pytest.raises(SystemExit, match=f"measured with another {changed}"):
+        vs_vec2text.known_rows(options)

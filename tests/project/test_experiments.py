@@ -4,6 +4,7 @@ import json
 import lzma
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal, get_args, get_origin
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 import yaml
 
 from modeling_embinv import EmbInvGenerationConfig
+from modeling_embinv.audit.sample import Sample
 from modeling_embinv.data.encoder_config import packaged_yaml
 from modeling_embinv.gap_states_embinv import EXACT
 from modeling_embinv.generation_config_embinv import Calibration
@@ -229,6 +231,60 @@ def test_defences_become_a_table(monkeypatch):
     assert printed[0] == "|  | recall@10 | nDCG@10 | cosine | after the map | released % | adapted % |"
     assert printed[2] == "| none | 1 | 1 | 1 |  | 50 [40, 60] |  |"
     assert printed[3] == "| signs | 0.75 | 0.8 | 0.6 | 0.9 | 50 [40, 60] | 50 [40, 60] |"
+
+
+def test_vectors_are_kept_for_their_own_texts(tmp_path):
+    """After a change of the corpus the vectors of other texts were searched and attacked."""
+    from kept_vectors import kept_vectors
+
+    embedded = []
+
+    def encode(texts):
+        embedded.append(texts)
+        return torch.tensor([[float(len(text)), 1.0] for text in texts])
+
+    for texts in (["a", "bc"], ["a", "bc"], ["a", "bcd"]):
+        assert kept_vectors(tmp_path / "new", "store", texts, encode).tolist() == [[len(text), 1] for text in texts]
+    assert embedded == [["a", "bc"], ["a", "bcd"]]
+    kept_vectors(tmp_path / "new", "another encoder", ["a", "bc"], encode)
+    assert len(embedded) == 3 and len(list((tmp_path / "new").iterdir())) == 3, "nothing unfinished is left"
+
+
+def test_other_weights_are_attacked_anew(tmp_path):
+    """The folder's name stays when weights change: the attacks of the old weights were reported as the new ones'."""
+    from defences import Bench
+
+    class Weighed(Bench):
+        def __init__(self, checksum):
+            self.work, self.model = tmp_path, SimpleNamespace(config=SimpleNamespace(checksums={"weights": checksum}))
+            self.experiment = {"train_steps": 0, "model": "checkpoint", "int8": True}
+
+    sample = Sample(unit_vectors(2).numpy(), np.arange(2), None, ["a", "b"], 2, "digest")
+    Weighed("old").begin(sample, tmp_path / "store")
+    (tmp_path / "store" / "found.json").write_text("{}")
+    Weighed("old").begin(sample, tmp_path / "store")
+    assert (tmp_path / "store" / "found.json").exists()
+    Weighed("new").begin(sample, tmp_path / "store")
+    assert not (tmp_path / "store" / "found.json").exists()
+
+
+def test_a_variant_is_scored_again_on_more_texts(tmp_path, monkeypatch):
+    """`--texts 800` after `--texts 400` showed the scores of 400."""
+    import run
+
+    scored = []
+
+    def score(config, count):
+        scored.append(count)
+        return {"texts": min(count, 500)}
+
+    monkeypatch.setattr(run, "train", lambda config: None)
+    monkeypatch.setattr(run, "validation_texts", lambda config, folder, texts_of, count: count)
+    monkeypatch.setattr(run, "score", score)
+    config = TrainingConfig(output_dir=str(tmp_path), encoder="minilm", pairs="pairs")
+    for texts in (400, 400, 800, 800):
+        run.run_variant(config, "variant", config, texts, rescore=False)
+    assert scored == [400, 800]
 
 
 def test_texts_of_the_corpus_are_left_out_elsewhere(tmp_path):

@@ -1,5 +1,6 @@
 """A run on a rented GPU, rehearsed: what travels, what it weighs, and that training goes on and comes back."""
 
+import hashlib
 import json
 import shutil
 from collections import Counter
@@ -15,7 +16,7 @@ from gpu_run.batches import kind_of
 from gpu_run.encoder import PackedEncoder
 from gpu_run.hypotheses import changed, write, write_pool
 from gpu_run.muon import BatchedMuon
-from gpu_run.pack import UPLOADS, pack
+from gpu_run.pack import UPLOADS, documents, pack
 from gpu_run.rehearse import rehearse
 from gpu_run.run import STATE, GPURun
 from safetensors.torch import save_file
@@ -23,6 +24,7 @@ from transformers import BertConfig, BertModel
 
 from modeling_embinv.conditioning_embinv import Hypothesis
 from modeling_embinv.correction_embinv import write_plainly
+from modeling_embinv.data.sources import split_of
 from modeling_embinv.data.spans import SpanSampler, TokenizedCorpus
 from modeling_embinv.data.tokens import tokenize
 from modeling_embinv.errors_embinv import EmbInvError
@@ -118,6 +120,24 @@ def test_a_corpus_comes_back_with_its_weights(uploads, encoder, tmp_path):
     large = SimpleNamespace(special=np.zeros(70_001, bool))
     with pytest.raises(EmbInvError, match="does not fit 16 bits"):
         corpus.save(tmp_path, "wide", [(TokenizedCorpus(np.array([5, 70_000]), np.array([0, 2]), large), 1)])
+
+
+def test_a_held_out_text_is_trained_on_in_no_file(encoder, tmp_path):
+    """The same text in another file and another letter case was trained on, and the scores of held-out texts rose."""
+    lines = [f"The {number} ships sailed home from port {number + 7}." for number in range(300)]
+    held_out = [line for line in lines if split_of(line, 0.01, 0.0) == "validation"]
+    shouted = [line.upper() for line in lines if split_of(line.upper(), 0.01, 0.0) == "train"]
+    assert held_out and len(shouted) > 250
+    for name, texts in (("plain", lines), ("shouted", shouted)):
+        (tmp_path / f"{name}.txt").write_text("\n".join(texts) + "\n")
+    files = [str(tmp_path / f"{name}.txt") for name in ("plain", "shouted")]
+    config = TrainingConfig(output_dir="runs/gpu", texts=files, encoder="minilm", backbone="encoder")
+    pack(config, tmp_path / "packed", 10, 0.2)
+    train, validation = (
+        {row.tobytes() for row in documents(corpus.load(tmp_path / "packed" / "upload_1", split))}
+        for split in ("train", "validation")
+    )
+    assert len(validation) == len(held_out) and train and not train & validation
 
 
 def test_the_packed_encoder_gives_the_same_vectors(uploads, encoder, tmp_path):
@@ -272,6 +292,12 @@ def test_the_whole_way(uploads, tmp_path):
     back = rehearse(light(uploads[0], tmp_path / "packed"), tmp_path, budget=1e6, updates=2)
     assert max(path.stat().st_size for path in back.iterdir()) <= parcels.PART
     folder = unpack([back], tmp_path / "model")
+    later = shutil.copytree(back, tmp_path / "later")  # one part, frozen when training had gone on
+    for path in sorted(later.glob("weights-*"))[1:]:
+        path.unlink()
+    (later / parcels.WHOLE).write_text(hashlib.sha256(b"trained for longer").hexdigest())
+    with pytest.raises(EmbInvError, match="several --freeze, or damaged"):
+        unpack([back, later], tmp_path / "mixed")
     log = (back / "log.jsonl").read_text().splitlines()
     lines = [json.dumps(json.loads(line) | {"nats_a_token_32": 3, "nats_a_token_16": 2.5}) for line in log]
     tables = curve(lines)

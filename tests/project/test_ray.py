@@ -84,6 +84,15 @@ def test_columns_of_the_input_are_kept(encoder, tmp_path):
     assert found["recovered_recovered_text"].tolist() == plain["text"].tolist()
 
 
+def test_rows_are_not_added_to_those_of_an_earlier_run(tmp_path):
+    """Run twice, the example wrote each row twice."""
+    (tmp_path / "part.parquet").write_bytes(b"")
+    done = subprocess.run(
+        [sys.executable, "examples/invert_with_ray.py", tmp_path, tmp_path], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and "holds files already" in done.stderr.splitlines()[-1]
+
+
 @pytest.mark.slow
 def test_a_killed_worker_loses_no_row(encoder, tmp_path, cluster):
     """An actor that is killed takes its batch with it, or its rows are written twice; texts that slip to other ids."""
