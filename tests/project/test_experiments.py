@@ -281,7 +281,7 @@ def test_a_variant_is_scored_again_on_more_texts(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "train", lambda config: None)
     monkeypatch.setattr(run, "validation_texts", lambda config, folder, texts_of, count: count)
     monkeypatch.setattr(run, "score", score)
-    config = TrainingConfig(output_dir=str(tmp_path), encoder="minilm", pairs="pairs")
+    config = TrainingConfig(output_dir=str(tmp_path), encoder="minilm", pairs="pairs", backbone="encoder")
     for texts in (400, 400, 800, 800):
         run.run_variant(config, "variant", config, texts, rescore=False)
     assert scored == [400, 800]
