@@ -106,8 +106,12 @@ class Sampler:
             self._first_stage()
             self._reopen(self.config.restart_ratio)
             self._euler(first_draw=self.canvas.ids.shape[1])
+        elif strategy == "euler":
+            self._euler()
+        elif strategy == "euler_remask":
+            self._euler(self.config.remask_ratio)
         else:
-            self._euler(self.config.remask_ratio if strategy == "euler_remask" else 0.0)
+            raise NotImplementedError(f"Sampler.run has no branch for the strategy {strategy!r}")
         return self.canvas
 
     def _sequential(self) -> None:

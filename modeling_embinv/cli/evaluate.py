@@ -4,6 +4,8 @@ import argparse
 import os
 import sys
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
     from ..data.encoders import Encoder
     from ..evaluation.held_out import HeldOut
-    from ..evaluation.report import Report
+    from ..evaluation.report import Report, Row
     from ..modeling_embinv import EmbInvForMaskedDiffusion
 
 _EXAMPLES = """
@@ -78,11 +80,39 @@ def _evaluate(options: argparse.Namespace) -> None:
         held_out, kept = HeldOut.of_texts(model, tokenizer, encoder, texts)
         parts = [parts[index] for index in kept]
     combinations = sweep(**_several(options, model, settings))
-    report = evaluate(held_out, combinations, parts, not options.no_floors, known, options.batch_size)
+    with _scored_above(len(combinations)) as show:
+        report = evaluate(held_out, combinations, parts, not options.no_floors, known, options.batch_size, show)
     if options.out:
         report.save(options.out, options.model)
     with on_interrupt(lambda: f"The scores are in {options.out}." if options.out else ""):
         _show(report, options)
+
+
+@contextmanager
+def _scored_above(count: int) -> Iterator[Callable[["Row"], None]]:
+    """Prints the scores of each of several settings as soon as they are measured: Ctrl-C leaves at least these."""
+    scored = 0
+
+    def show(row: "Row") -> None:
+        nonlocal scored
+        scored += 1
+        if count > 1:
+            print(f"{scored}/{count} {_line(row)}", file=sys.stderr)
+
+    def left() -> str:
+        return f"Nothing was saved; {scored} of {count} settings are scored above." if count > 1 and scored else ""
+
+    with on_interrupt(left):
+        yield show
+
+
+def _line(row: "Row") -> str:
+    """A row of the table on one line: means and intervals."""
+    from ..evaluation.report import COLUMNS, cells
+
+    columns = [name for name in COLUMNS if name in row.scores]
+    scores = zip(columns, cells(row.scores, columns), strict=True)
+    return f"{row.name}: {', '.join(f'{name} {score}' for name, score in scores)}"
 
 
 def _folders(options: argparse.Namespace) -> list[str]:

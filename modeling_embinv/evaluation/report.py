@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,7 @@ def evaluate(
     floors: bool = True,
     training_pairs: Any = None,
     batch_size: int = 64,
+    on_row: Callable[[Row], None] | None = None,
 ) -> Report:
     """Invert the held-out vectors under each combination of `generate`'s settings, and score what comes back.
 
@@ -129,18 +130,23 @@ def evaluate(
     Args:
         parts: (N,) the part of the corpus that each text is from.
         training_pairs: for the floor "nearest training text".
+        on_row: called with the row of each combination, as soon as it is measured.
 
     Raises:
         EmbInvError: for the first impossible combination, before any is run.
     """
     for settings in combinations:
         held_out.check(**settings)
-    tried = []
+    rows, first = [], None
     for settings in combinations:
-        recovered = held_out.invert(batch_size=batch_size, progress=_name(settings), **settings)
-        tried.append((_name(settings), recovered, held_out.measure(recovered), settings))
-    rows = [_row("inversion", *method) for method in tried]
-    _, recovered, measures, _ = tried[0]
+        inverted = held_out.invert(batch_size=batch_size, progress=_name(settings), **settings)
+        measured = held_out.measure(inverted)
+        first = first or (inverted, measured)
+        rows.append(_row("inversion", _name(settings), inverted, measured, settings))
+        if on_row is not None:
+            on_row(rows[-1])
+    assert first is not None  # a sweep has a combination
+    recovered, measures = first
     if floors:
         for name, stand_in in _floors(held_out, combinations[0], training_pairs, batch_size).items():
             rows.append(_row("floor", f"floor: {name}", stand_in, held_out.measure(stand_in), combinations[0]))

@@ -260,10 +260,11 @@ def test_evaluate_sweeps_and_knows_the_training_text(capsys, checkpoint, tmp_pat
     texts.write_text("A red kite flies.\nTwo men talk.\nThe sea is blue.\nMy cat sleeps all day.\n")
     pairs, plots, results = tmp_path / "pairs", tmp_path / "plots", tmp_path / "scores.json"
     assert run(capsys, "prepare", texts, "--out", pairs, "--validation_share", "0")[0] == 0
-    code, _, _ = run(
+    code, _, err = run(
         capsys, "evaluate", texts, "--model", checkpoint, "--training_pairs", pairs, "--plots", plots,
         "--out", results, "--num_steps", "1", "4", "--guidance_scale", "1", "2",
     )  # fmt: skip
+    assert re.search(r"^3/4 num_steps 4, guidance_scale 1.0: token accuracy \d.*BLEU \d.* cosine \S+ \[", err, re.M)
     rows = json.loads(results.read_text())["rows"]
     assert code == 0 and [row["num_forward_passes"] for row in rows if row["section"] == "inversion"] == [1, 1, 4, 4]
     (nearest,) = [row for row in rows if row["name"] == "floor: nearest training text"]

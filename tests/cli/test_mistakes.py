@@ -13,9 +13,12 @@ import pytest
 
 from modeling_embinv.cli import demo, invert, outcome, prepare
 from modeling_embinv.cli import train as train_command
+from modeling_embinv.cli.evaluate import _scored_above
 from modeling_embinv.cli.main import main
 from modeling_embinv.data.flags import LARGEST_BATCH
 from modeling_embinv.errors_embinv import EmbInvError
+from modeling_embinv.evaluation.held_out import Score
+from modeling_embinv.evaluation.report import Row
 from modeling_embinv.inversion import rows
 
 ROOT = Path(__file__).parents[2]
@@ -245,6 +248,20 @@ def test_ctrl_c_says_what_is_kept(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr("modeling_embinv.training.assemble.train", interrupted)
     flags = ["--output-dir", "run", "--encoder", "minilm", "--texts", "a.txt", "--backbone", "encoder"]
     assert said("train", *flags).endswith("run kept.")
+
+
+def test_ctrl_c_in_a_sweep_leaves_what_was_scored(capsys):
+    """Hours of a sweep left nothing: the table came when all of it was done."""
+    row = Row("inversion", "num_steps 4", 9, {"BLEU": Score(12.3, 9.87, 15.0)})
+    line = "Nothing was saved; 1 of 2 settings are scored above."
+    with pytest.raises(KeyboardInterrupt, match=line), _scored_above(2) as show:
+        show(row)
+        raise KeyboardInterrupt
+    assert capsys.readouterr().err == "1/2 num_steps 4: BLEU 12.3 [9.9, 15.0]\n"
+    with pytest.raises(KeyboardInterrupt, match="^$"), _scored_above(1) as show:
+        show(row)
+        raise KeyboardInterrupt
+    assert capsys.readouterr().err == "", "the table has it"
 
 
 def test_ctrl_c_in_training_names_the_newest_checkpoint(tmp_path):
