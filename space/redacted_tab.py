@@ -59,17 +59,19 @@ def choose(text: str | ValueError, keys: Sequence[str], old: str | None = None) 
 
     Args:
         text: or the error that says why it is not read.
-        old: the text of these keys; None = this one.
+        old: the text whose words stood there; None = this one. Keys that are none of its words are this text's: a link
+            brought both.
     """
     if isinstance(text, ValueError):
-        return gr.CheckboxGroup(choices=[], value=[]), *held(text, [])
+        return gr.CheckboxGroup(choices=[], value=[]), *held(text, [], None)
     text = tidy(text)
     choices = [(word.text, word.key) for word in words_of(text)]
-    kept = present(text, keys) if old is None else followed(old, text, keys)
+    is_old = old is not None and set(keys) <= {word.key for word in words_of(old)}
+    kept = followed(old, text, keys) if is_old else present(text, keys)
     return gr.CheckboxGroup(choices=choices, value=kept), *held(text, kept, text)
 
 
-def held(text: str | ValueError, keys: Sequence[str], known: str | None = None) -> tuple[str, str | None]:
+def held(text: str | ValueError, keys: Sequence[str], known: str | None) -> tuple[str, str | None]:
     """What the attacker holds, or the error that says why a text is not read; and the text whose words are known.
 
     That one stays, since a visitor may have typed on before the words of the text come.
@@ -77,7 +79,7 @@ def held(text: str | ValueError, keys: Sequence[str], known: str | None = None) 
     if isinstance(text, ValueError):
         return refused_html(text), known
     text = tidy(text)
-    return holds_html(redact(text, keys)), text if known is None else known
+    return holds_html(redact(text, keys)), known
 
 
 def present(text: str, keys: Sequence[str]) -> list[str]:
@@ -149,8 +151,7 @@ def _page(first: str, judges: Choice, show: Callable[..., Any]) -> None:
     holds = gr.HTML(holds_html(redact(sentence, hidden)), elem_id="redacted-holds", padding=False)
     message = gr.HTML(elem_id="redacted-message", elem_classes="message", padding=False)
     result = gr.HTML(first, elem_id="redacted-result", elem_classes="result", padding=False)
-    # the text whose words stand there; nobody knows it yet where a link has changed both
-    known = gr.State(None)
+    known = gr.State(sentence)  # the text whose words stand there
     text.change(choose, [text, words, known], [words, holds, known], preprocess=False, **INSTANT)
     # the words' own boxes stay as they are: an answer would undo a click that came after its question
     words.change(held, [text, words, known], [holds, known], preprocess=False, **INSTANT)

@@ -9,7 +9,7 @@ import streaming
 from parts import refused_html
 from redacted import BAR, Attack, Both, attack, checked, redact, tidy, words_of
 from redacted_html import both_html, holds_html
-from redacted_tab import choose, held
+from redacted_tab import EXAMPLES, choose, held
 
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.filled_embinv import NEAR, VERDICTS, Alternative, FilledGap, FilledText
@@ -110,7 +110,23 @@ def test_a_word_stays_hidden_where_the_text_grows(old, keys, new, kept):
 def test_who_types_on_moves_no_bar():
     """A text that was typed while the words of another came was taken for the one that the boxes are of."""
     assert held("the dog saw the cat", ["the"], "saw the cat")[1] == "saw the cat"
-    assert held("the dog saw the cat", ["the"])[1] == "the dog saw the cat"  # a link's, or the first one
+
+
+def test_a_link_may_hide_the_second_of_two_words():
+    """The words of a link were looked for in the example that it takes the place of."""
+    example, text = EXAMPLES[0][1], "the dog saw the cat"
+    words, holds, seen = choose(text, ["the (2)"], example)
+    assert words.value == ["the (2)"] and seen == text and holds == holds_html(redact(text, ["the (2)"]))
+
+
+def test_the_first_edit_of_the_example_moves_no_bar(visit):
+    """Before any click the page did not know of which text its words were: the bar went to the new first "Boston"."""
+    page = visit("Redacted")
+    text = page.get_by_label("Text to redact")
+    text.press("Home")
+    text.type("Boston: ")
+    page.wait_for_function("document.querySelectorAll('.words input').length == 9")
+    page.locator(".holds", has_text="Boston: Maria Lopez was treated for ▇▇▇ in ▇▇▇.").wait_for()
 
 
 @pytest.mark.parametrize(
