@@ -20,6 +20,8 @@ __all__ = ["KINDS", "Given", "parse_file", "parse_pasted"]
 MAX_BYTES = 20_000_000
 MAX_CHARACTERS = 1_000_000
 PASTED = "the pasted vectors"
+# what torch and numpy print: tensor([0.1, -0.2]), array([0.1, -0.2], dtype=float32)
+_PRINTED = re.compile(r"(?:\w+\.)?(?:tensor|array)\((.*\])[^\]]*\)", re.DOTALL)
 
 
 @dataclass
@@ -65,6 +67,8 @@ def parse_pasted(text: str, dim: int, most: int, encoder: str = "this encoder") 
 
 def _pasted_rows(text: str, dim: int) -> Any:
     """What the text is as JSON, else its lines as JSON, else its numbers: a row a line, if each line has `dim`."""
+    printed = _PRINTED.fullmatch(text.strip())
+    text = printed[1] if printed else text
     try:
         return parse_json(text)
     except ValueError:

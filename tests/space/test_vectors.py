@@ -132,6 +132,16 @@ def test_a_vector_may_be_broken_into_lines():
     assert given.total == 1 and np.allclose(given.vectors[0].numpy(), row)
 
 
+@pytest.mark.parametrize("kind", [np.array, np.float32, torch.tensor])
+@pytest.mark.parametrize("count", [None, 2])
+def test_a_vector_is_pasted_as_torch_and_numpy_print_it(kind, count):
+    """What a notebook shows, `tensor([…])`, was "not a vector"."""
+    shape = (DIM,) if count is None else (count, DIM)
+    rows = np.random.default_rng(0).normal(size=shape).round(3)
+    given = parse_pasted(repr(kind(rows)), DIM, 10)
+    assert given.total == (count or 1) and np.allclose(given.vectors.numpy(), rows, atol=1e-4)
+
+
 def test_a_file_is_refused_in_words_of_the_page(tmp_path):
     """The page named stores that it does not read, and asked for the name of an array, for which it has no place."""
     (tmp_path / "v.doc").write_text("1, 2")
