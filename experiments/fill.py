@@ -38,7 +38,7 @@ from modeling_embinv.data.encoders import load_encoder
 from modeling_embinv.data.files import write_json
 from modeling_embinv.data.settings import load_yaml
 from modeling_embinv.evaluation.calibration import WrittenTokens, expected_calibration_error, fit_calibration
-from modeling_embinv.filled_embinv import Finish, verdict_of_gaps
+from modeling_embinv.filled_embinv import FilledGap, Finish, verdict_of_gaps
 from modeling_embinv.gap_marks_embinv import CALENDAR
 from modeling_embinv.gap_states_embinv import UNRELATED
 from modeling_embinv.generation_config_embinv import Calibration
@@ -57,11 +57,13 @@ CANVAS = 31
 # texts of each number of gaps for a calibration, by the noise of their vectors: without any, hardly a filling is
 # wrong, and by the encoder none
 FITTED_TEXTS = {0.0: 16, 0.03: 8}
+# letters of a word that stay before and behind a gap inside it, of words with so many letters
+INSIDE, LETTERS = {"beginning": (0, 3), "middle": (2, 2), "end": (3, 0)}, 7
 SCORES = ["texts", "words %", "texts whole %"]
 COSTS = ["ECE %", "calls a gap", "seconds a gap"]
 COLUMNS = {
     "floors": ["texts", "words %"],
-    **dict.fromkeys(("gaps", "kinds", "lengths", "defences"), SCORES + COSTS),
+    **dict.fromkeys(("gaps", "kinds", "inside", "lengths", "defences"), SCORES + COSTS),
     "two_cores": ["texts", "words %", "texts whole %", "seconds a gap"],
     "calibration": ["gaps", "mean probability %", "words %", "ECE %", "ECE % expected of perfect calibration"],
 }
@@ -146,6 +148,19 @@ class Bench:
                 break
         return found
 
+    def hide_inside(self, place: str, fewest: int, most: int, number: int) -> list[Hidden]:
+        """`number` texts in each of which a part of a content word is hidden."""
+        head, tail = INSIDE[place]
+        chosen, found = random.Random(0), []
+        for text in self.texts(fewest, most, is_test=True):
+            words = [m for m in re.finditer(r"\w+", text) if self.is_kind["other"](m.group(), m.start())]
+            spans = [(m.start() + head, m.end() - tail) for m in words if len(m.group()) >= LETTERS]
+            if spans:
+                found.append(Hidden(text, [chosen.choice(spans)]))
+            if len(found) == number:
+                break
+        return found
+
     def long_texts(self, size: int, number: int) -> list[Hidden]:
         """Lines joined to texts of about `size` tokens, one content word of each hidden."""
         lines = (line for part in ("wikipedia-good", "books-nonfiction") for line in self.lines(part, True))
@@ -207,7 +222,7 @@ def measure(
         calls += output.num_feedback_calls if feedback == "encoder" else output.num_surrogate_calls
     seconds = time.process_time() - started
     right = [
-        [list(gap.ids) == bench.tokens(word) for gap, word in zip(filled[row].gaps, text.words, strict=True)]
+        [is_right(bench, gap, word) for gap, word in zip(filled[row].gaps, text.words, strict=True)]
         for row, text in enumerate(texts)
     ]
     gaps = sum(map(len, right))
@@ -226,6 +241,11 @@ def measure(
             for row in range(len(texts))
         ],
     }
+
+
+def is_right(bench: Bench, gap: FilledGap, word: str) -> bool:
+    """Whether a gap holds the hidden word, or the part of one, which has other tokens there."""
+    return list(gap.ids) == bench.tokens(word) or gap.text.lower() == word.lower()
 
 
 def by_two_processes(bench: Bench, texts: list[Hidden]) -> dict:
@@ -403,6 +423,10 @@ def rows(bench: Bench) -> Iterator[tuple[str, str, callable]]:
         texts = bench.hide(kind, 1, 8, 31, number)
         for feedback in JUDGES:
             yield "kinds", f"{kind}, {feedback}", lambda t=texts, f=feedback: run(t, f)
+    for place, number in experiment["inside"].items():
+        texts = bench.hide_inside(place, 8, 31, number)
+        for feedback in JUDGES:
+            yield "inside", f"{place} of a word, {feedback}", lambda t=texts, f=feedback: run(t, f)
     for size, number in experiment["lengths"].items():
         texts = (
             bench.hide("other", 1, max(4, size - 5), size, number) if size <= 31 else bench.long_texts(size, number)

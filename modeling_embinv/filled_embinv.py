@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,9 +11,11 @@ import torch
 from .gap_states_embinv import EXACT
 from .gap_states_embinv import UNRELATED
 from .gap_states_embinv import Filling
+from .gap_states_embinv import Fillings
 from .gap_states_embinv import Hypothesis
 from .gap_states_embinv import RedactedText
 from .gap_states_embinv import TextSearch
+from .gap_states_embinv import spliced
 
 # what a verdict says, by its name
 VERDICTS = {
@@ -125,7 +128,7 @@ class Finish:
     def __call__(self, search: TextSearch) -> FilledText:
         """The text as it is filled so far."""
         best, text = search.best, search.text
-        tried, num_tokens = search.ranked, len(text.ids(best.fillings))
+        tried, num_tokens = self._told_apart(search), len(text.ids(best.fillings))
         cosines = [self._cosines(tried, gap) for gap in range(len(text.gaps))]
         weights = self._weights([one.score for one in tried], num_tokens)
         words = text.words(self.tokenizer, best.fillings)
@@ -149,6 +152,19 @@ class Finish:
         verdict = self._verdict(search, gaps, cosines)
         ids = tuple(text.judged_ids(self.tokenizer, best.fillings))
         return FilledText(whole, ids, tuple(gaps), best.cosine, verdict)
+
+    def _told_apart(self, search: TextSearch) -> list[Hypothesis]:
+        """What was tried, the best first, each text once: in a gap that is apart other tokens may be the same text."""
+        known: dict[tuple[int, str], Filling] = {}
+        found: dict[Fillings, Hypothesis] = {}
+        for one in [search.best, *search.ranked]:
+            fillings = one.fillings
+            for at, gap in enumerate(search.text.gaps):
+                if gap.is_apart:
+                    same = known.setdefault((at, gap.word(self.tokenizer, fillings[at])), fillings[at])
+                    fillings = spliced(fillings, at, at + 1, same)
+            found.setdefault(fillings, one if fillings == one.fillings else replace(one, fillings=fillings))
+        return list(found.values())
 
     @staticmethod
     def _cosines(ranked: Sequence[Hypothesis], gap: int) -> dict[Filling, float]:

@@ -16,6 +16,7 @@ from .filled_embinv import NATS
 from .filled_embinv import FilledText
 from .filled_embinv import FillingOutput
 from .filled_embinv import Finish
+from .gap_affixes_embinv import InsideWords
 from .gap_combinations_embinv import CLIMBS
 from .gap_states_embinv import EXACT
 from .gap_states_embinv import Fillings
@@ -157,7 +158,17 @@ class FillingMixin:
 
         embed_rows = None if embed is None else lambda rows: embed(self._padded(rows))
         proposer = Proposer(self, search.overshoot, embed_rows)
-        gap_search = GapSearch(proposer, search, judge, scout, reader.are_canonical, CLIMBS)
+
+        def search_for(text: RedactedText, outer: TextSearch) -> TextSearch:
+            alone = scout or judge
+            whole = begun(text, outer.target, alone.kind)
+            GapSearch(proposer, search, alone, None, reader.are_canonical, CLIMBS).run([whole])
+            return whole
+
+        inside = InsideWords(reader, search_for)
+        climbs = (*CLIMBS, (inside.may_climb, inside.of_tried))
+        first = ((inside.may_climb, inside.of_whole_words),)
+        gap_search = GapSearch(proposer, search, judge, scout, reader.are_canonical, climbs, first)
         if searches:
             show = None if on_step is None else lambda: on_step([finish(one) for one in searches])
             gap_search.run(searches, show)

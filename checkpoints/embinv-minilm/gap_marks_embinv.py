@@ -109,6 +109,18 @@ class GapReader:
             raise EmbInvError(f"text {row} is nothing but gaps; generate recovers it, without draft_ids.")
         return redacted
 
+    def without_letters(self, text: RedactedText) -> RedactedText | None:
+        """The text without the letters that stand beside gaps inside words; None where these are between two gaps."""
+        pieces = list(text.texts)
+        for at, gap in enumerate(text.gaps):
+            if gap.is_apart and gap.choices is None:
+                pieces[at] = re.sub(r"\w+$", "", pieces[at])
+                pieces[at + 1] = re.sub(r"^\w+", "", pieces[at + 1])
+        marks = [gap.mark for gap in text.gaps]
+        whole = "".join(part for pair in zip(pieces, [*marks, ""], strict=True) for part in pair)
+        found = self._of_text(whole, 0)
+        return found if [gap.mark for gap in found.gaps] == marks else None
+
     def choices_for(self, texts: Sequence[str | Sequence[int]]) -> dict[str, Sequence[str]]:
         """The choices that a mark of these texts has words for."""
         written = (text for text in texts if isinstance(text, str))
@@ -142,10 +154,14 @@ class GapReader:
         """Whether words of a gap that is apart have their tokens: those in which the text around keeps its own."""
         key = text.texts, at, filling
         if key not in self.spelled:
-            word, place = text.gaps[at].word(self.tokenizer, filling), _Place(text.texts, text.pieces, at)
-            placed = self._in_place([spaced.format(word) for spaced in SPACED], place)
-            self.spelled[key] = next((ids for ids in placed if ids is not None), None) == filling
+            word = text.gaps[at].word(self.tokenizer, filling)
+            self.spelled[key] = self.spelled_in_place(text, at, word) == filling
         return self.spelled[key]
+
+    def spelled_in_place(self, text: RedactedText, at: int, word: str) -> Filling | None:
+        """The tokens of words in a gap that is apart: those in which the text around keeps its own; None for none."""
+        placed = self._in_place([spaced.format(word) for spaced in SPACED], _Place(text.texts, text.pieces, at))
+        return next((ids for ids in placed if ids is not None), None)
 
     def _written(self, text: RedactedText, fillings: Fillings) -> str:
         """A text with its fillings, and [MASK] for ()."""

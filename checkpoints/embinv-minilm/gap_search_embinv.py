@@ -74,6 +74,7 @@ class GapSearch:
         are_canonical: of texts, () standing for a gap that is not looked at, whether their tokens are those that the
             tokenizer gives them; others can never be right.
         climbs: candidates that need no denoiser: which searches they are for, and what gives them.
+        first_climbs: the same before the first sweep; a text that they find needs no sweep.
     """
 
     def __init__(
@@ -84,14 +85,20 @@ class GapSearch:
         scout: TextJudge | None,
         are_canonical: Callable[[list[tuple[RedactedText, Fillings]]], list[bool]],
         climbs: Sequence[Climb] = (),
+        first_climbs: Sequence[Climb] = (),
     ) -> None:
         self.settings, self.judge, self.scout, self.are_canonical = settings, judge, scout, are_canonical
-        self.proposer, self.mask, self.climbs = proposer, proposer.mask, climbs
+        self.proposer, self.mask, self.climbs, self.first_climbs = proposer, proposer.mask, climbs, first_climbs
 
     def run(self, searches: list[TextSearch], on_step: Callable[[], None] | None = None) -> None:
         """Search for all texts side by side; `on_step` is called after each gap."""
         self.start([search for search in searches if search.rehearsal is None])
         self._rehearse(searches, on_step)
+        for climb in self.first_climbs:
+            climbed = [search for search in searches if not search.is_done and climb[0](search)]
+            self._climb(climbed, climb)
+            for search in climbed:
+                search.is_done |= search.is_found
         for sweep in range(self.settings.num_sweeps):
             before = [search.standing for search in searches]
             for step in range(max(len(search.order) for search in searches)):
@@ -135,7 +142,9 @@ class GapSearch:
         if not pairs:
             return
         assert self.scout is not None
-        alone = GapSearch(self.proposer, self.settings, self.scout, None, self.are_canonical, self.climbs)
+        alone = GapSearch(
+            self.proposer, self.settings, self.scout, None, self.are_canonical, self.climbs, self.first_climbs
+        )
         alone.run([rehearsal for _, rehearsal in pairs], on_step)
         for search, rehearsal in pairs:
             search.order, search.misspelt = rehearsal.order, rehearsal.misspelt
@@ -159,23 +168,22 @@ class GapSearch:
         """A first filling of all gaps by the denoiser alone, and the order of the gaps, by its certainty.
 
         Each gap is judged with its second likeliest filling, too: a vector that says nothing of a gap shows at once.
+        Where two tokens may be the same text, as 500 and ##500 behind a €, it is judged with the third, too.
         """
         if not searches:
             return
         states = [self._masked(search) for search in searches]
         pairs = list(zip(searches, states, strict=True))
         jobs = [(search, state, gap) for search, state in pairs for gap in search.open]
-        certainty = {
-            (id(one), gap): log_p for (one, _, gap), ((_, log_p), _) in zip(jobs, self._top(jobs), strict=True)
-        }
+        certainty = {(id(one), gap): best[1] for (one, _, gap), (best, *_) in zip(jobs, self._top(jobs), strict=True)}
         for search in searches:
             search.order = sorted(search.open, key=lambda gap: -certainty[id(search), gap])
         seconds: list[tuple[TextSearch, list[Proposal], int, Proposal]] = []
         for step in range(max(len(search.order) for search in searches)):
             jobs = [(one, state, one.order[step]) for one, state in pairs if step < len(one.order)]
-            for (search, state, gap), (best, second) in zip(jobs, self._top(jobs), strict=True):
+            for (search, state, gap), (best, *others) in zip(jobs, self._top(jobs), strict=True):
                 state[gap] = best
-                seconds.append((search, state, gap, second))
+                seconds += [(search, state, gap, one) for one in others]
         whole = [(search, tuple(state)) for search, state in pairs]
         whole += [(search, spliced(tuple(state), gap, gap + 1, second)) for search, state, gap, second in seconds]
         self._spell(whole)
@@ -206,8 +214,8 @@ class GapSearch:
         search.open = set(range(len(gaps)))
         return [((self.mask,) * gap.shortest, 0.0) for gap in gaps]
 
-    def _top(self, jobs: list[tuple[TextSearch, list[Proposal], int]]) -> list[tuple[Proposal, Proposal]]:
-        """The two likeliest fillings of a gap of each state, their tokens taken one by one.
+    def _top(self, jobs: list[tuple[TextSearch, list[Proposal], int]]) -> list[list[Proposal]]:
+        """The two likeliest fillings of a gap of each state, their tokens taken one by one; three where it is apart.
 
         Of a list a shortest entry, so that the text fits with the longest one in another gap, and any other.
         """
@@ -221,17 +229,18 @@ class GapSearch:
                 vectors.append(search.target)
                 allowed.append(search.allowed[gap])
         log_p = self.proposer.denoiser.log_p(rows, positions, torch.stack(vectors))
-        values, tokens = log_p.masked_fill(~torch.stack(allowed), -torch.inf).topk(2, dim=-1)
-        chosen = iter(zip(tokens.tolist(), values.tolist(), strict=True))  # two tokens a position, with their log p
+        values, tokens = log_p.masked_fill(~torch.stack(allowed), -torch.inf).topk(3, dim=-1)
+        chosen = iter(zip(tokens.tolist(), values.tolist(), strict=True))  # three tokens a position, with their log p
         result = []
         for search, state, gap in jobs:
             columns = [next(chosen) for _ in state[gap][0]]
-            best, second = (tuple(token[rank] for token, _ in columns) for rank in (0, 1))
+            ranks = range(3 if search.text.gaps[gap].is_apart else 2)
+            found = [tuple(token[rank] for token, _ in columns) for rank in ranks]
             if listed := list(search.text.gaps[gap].choices or ()):
                 best = min(listed, key=len)
-                second = next((one for one in reversed(listed) if one != best), best)
-            totals = [sum(value[rank] for _, value in columns) for rank in (0, 1)]
-            result.append(((best, totals[0]), (second, totals[1])))
+                found = [best, next((one for one in reversed(listed) if one != best), best)]
+            totals = (sum(value[rank] for _, value in columns) for rank in ranks)
+            result.append(list(zip(found, totals, strict=False)))
         return result
 
     def step(self, active: list[tuple[TextSearch, int]]) -> None:

@@ -260,6 +260,10 @@ class TextSearch:
         """Whether they were not tried and are not too long."""
         return fillings not in self.tried and (self.most is None or len(self.text.ids(fillings)) <= self.most)
 
+    def may_hold(self, gap: int, filling: Filling) -> bool:
+        """Whether a gap may have a filling, by its length and its tokens."""
+        return len(filling) in self.text.gaps[gap].lengths and bool(self.allowed[gap][list(filling)].all())
+
     def without_guesses(self, fillings: Fillings) -> Fillings:
         """The same with () in the gaps that no step has filled yet."""
         return tuple(() if gap in self.open else filling for gap, filling in enumerate(fillings))
@@ -270,11 +274,16 @@ class TextSearch:
         return sorted(self.tried.values(), key=lambda one: -one.score)
 
     def runners_up(self) -> list[Hypothesis]:
-        """For each gap the best hypothesis with another filling there, if there is one."""
+        """For each gap the best hypothesis with another filling there, if there is one.
+
+        One with another vector, if there is one: where a gap is apart, other tokens may be the same text.
+        """
         best, *others = self.ranked
-        gaps = range(len(self.text.gaps))
-        found = (next((one for one in others if one.fillings[gap] != best.fillings[gap]), None) for gap in gaps)
-        return [one for one in found if one is not None]
+        found = []
+        for gap in range(len(self.text.gaps)):
+            filled = [one for one in others if one.fillings[gap] != best.fillings[gap]]
+            found += [one for one in filled if float(one.vector @ best.vector) < EXACT][:1] or filled[:1]
+        return found
 
     def rank(self, num_beams: int) -> None:
         """Keep the best of what was tried; a text that the vector is exactly of ends the search.
@@ -326,15 +335,11 @@ class Job:
                 shorter = spliced(theirs, index, index + 1)
                 pairs += [(spliced(mine, at, at, token), shorter) for at in range(len(mine) + 1)]
             for here, there in pairs:
-                if self._may_hold(self.gap, here) and self._may_hold(other, there):
+                if self.search.may_hold(self.gap, here) and self.search.may_hold(other, there):
                     fillings = spliced(parent.fillings, self.gap, self.gap + 1, here)
                     fillings = spliced(fillings, other, other + 1, there)
                     moved.append(Candidate(fillings, parent.log_p, self.priority(MOVED), parent))
         return moved
-
-    def _may_hold(self, gap: int, filling: Filling) -> bool:
-        allowed = self.search.allowed[gap]
-        return len(filling) in self.search.text.gaps[gap].lengths and bool(allowed[list(filling)].all())
 
     def priority(self, log_p: float) -> float:
         """Of a filling with this log p, among the candidates of all hypotheses of the text."""

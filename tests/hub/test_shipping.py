@@ -19,7 +19,7 @@ SHIPPED = {
     "causal_embinv.py", "conditioning_embinv.py", "configuration_embinv.py", "correction_embinv.py",
     "cross_entropy_embinv.py", "diffusion_embinv.py", "drafting_embinv.py", "edits_embinv.py",
     "errors_embinv.py", "favoured_embinv.py", "filled_embinv.py", "filling_embinv.py", "fingerprint_embinv.py",
-    "gap_combinations_embinv.py", "gap_marks_embinv.py",
+    "gap_affixes_embinv.py", "gap_combinations_embinv.py", "gap_marks_embinv.py",
     "gap_proposals_embinv.py", "gap_search_embinv.py", "gap_states_embinv.py",
     "generation_config_embinv.py", "generation_embinv.py", "hypotheses_embinv.py", "inputs_embinv.py",
     "int8_embinv.py", "integrity_embinv.py", "likelihood_embinv.py", "linear_embinv.py", "modeling_embinv.py",
@@ -225,6 +225,12 @@ def test_pipeline_returns_the_cosine_with_feedback(invert):
         assert all(-1.001 <= row["cosine"] <= 1.001 for row in rows)
 
 
+def test_a_pipeline_can_be_printed(invert):
+    """transformers 5.23 asks the model what it writes: `print(pipe)` ended in an AttributeError."""
+    assert "EmbeddingInversionPipeline" in repr(invert)
+    assert invert.model.output_modalities == ("text",)
+
+
 QUICK = dict(num_tokens=1, num_proposals=4, num_beams=2, num_sweeps=1)
 
 
@@ -243,6 +249,12 @@ def test_pipeline_fills_redacted_texts(invert):
     assert judged[0]["cosine"] == pytest.approx(1.0) and judged[0]["verdict"] == "verified"
     seeded = pipeline("embedding-inversion", model=invert.model, tokenizer=invert.tokenizer, seed=2)
     assert seeded(vectors[0], texts=texts[0], **QUICK)["text"] == rows[0]["text"]
+
+
+def test_filling_takes_a_seed_and_a_generator_alike(invert):
+    """Nothing is drawn for gaps: any seed was taken, and a generator was an unknown setting."""
+    arguments = dict(embeddings=unit_vectors(1)[0], texts="a ▇▇▇ is here", **QUICK)
+    assert invert(**arguments, seed=3) == invert(**arguments, generator=torch.Generator()) == invert(**arguments)
 
 
 def test_pipeline_numbers_the_rows_of_a_round_among_all(invert):
@@ -271,6 +283,9 @@ def test_pipeline_tells_once_of_lists_that_no_mark_asks_for(invert):
         (["a ▇▇▇"], dict(temperature=1.0), "unknown fill setting"),
         (["a ▇▇▇"], dict(tokenizer=None), "takes no tokenizer"),
         (["a ▇▇▇"], dict(feedback="orcale"), "feedback must be"),
+        (["a ▇▇▇"], dict(seed="x"), "seed must be a whole number from 0 to"),
+        (["a ▇▇▇"], dict(generator=1), "generator must be a torch.Generator"),
+        (["a ▇▇▇"], dict(seed=1, generator=torch.Generator()), "a seed or a generator"),
     ],
 )
 def test_pipeline_refuses_texts_that_it_cannot_fill(invert, texts, settings, message):
