@@ -1,11 +1,14 @@
 """Training settings from a YAML file and the command-line flags that override it."""
 
 from dataclasses import MISSING, fields
+from itertools import zip_longest
 from pathlib import Path
 
-from ..data.flags import CommandParser, add_settings
+from ..data.flags import CommandParser, add_settings, hyphenated
 from ..data.settings import read_yaml
 from .config import TrainingConfig
+
+_SWITCH_WORDS = ("true", "false", "yes", "no", "on", "off", "1", "0")
 
 
 def parse_training_config(arguments: list[str], prog: str = "train.py", epilog: str | None = None) -> TrainingConfig:
@@ -20,6 +23,7 @@ def parse_training_config(arguments: list[str], prog: str = "train.py", epilog: 
     parser = CommandParser(prog=prog, usage=usage, description="Train an embedding inverter.", epilog=epilog)
     parser.add_argument("config", nargs="?", help="YAML of the settings below; flags override it")
     add_settings(parser, TrainingConfig)
+    _refuse_values(parser, arguments)
     flags = vars(parser.parse_args(arguments))
     path, _ = flags.pop("config"), flags.pop("debug", None)
     values = {} if path is None else read_yaml(path, TrainingConfig)
@@ -30,6 +34,17 @@ def parse_training_config(arguments: list[str], prog: str = "train.py", epilog: 
     if missing := [name for name in required if name not in values]:
         parser.error(f"give {' and '.join(missing)}, as a flag or in the YAML")
     return TrainingConfig(**values)
+
+
+def _refuse_values(parser: CommandParser, arguments: list[str]) -> None:
+    """Raises EmbInvError for `--resume false` or `--resume=false`: the word would be taken for the YAML's name."""
+    switches = {hyphenated(f"--{field.name}") for field in fields(TrainingConfig) if isinstance(field.default, bool)}
+    for argument, following in zip_longest(arguments, arguments[1:], fillvalue=""):
+        flag, equals, value = argument.partition("=")
+        name = hyphenated(flag).replace("--no-", "--", 1)
+        word = value if equals else following
+        if name in switches and (equals or (word.lower() in _SWITCH_WORDS and not Path(word).exists())):
+            parser.error(f"{flag} takes no value: write {name} or {name.replace('--', '--no-', 1)}, not {word!r}")
 
 
 def _beside(yaml_path: str, path: str) -> str:

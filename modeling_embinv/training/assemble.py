@@ -29,7 +29,7 @@ from .loop import Run
 from .machine import precision_of
 from .optimizers import new_optimizers
 from .run_data import build_data
-from .run_model import build_model
+from .run_model import build_model, config_of
 from .trackers import JSONLinesTracker
 from .words import WordTraining, start_from_counts
 
@@ -97,7 +97,12 @@ def _in_group(config: TrainingConfig, accelerator: Accelerator, lines: JSONLines
 def _run(config: TrainingConfig, accelerator: Accelerator, lines: JSONLinesTracker) -> Path:
     """The run of `train` in one process."""
     output_dir = Path(config.output_dir)
-    encoder = load_encoder(EncoderConfig.from_yaml(config.encoder), device=accelerator.device)
+    if config.init_from is not None:
+        config = config.with_canvas_of(config_of(config.init_from))
+    read = EncoderConfig.from_yaml(config.encoder)
+    # as `prepare` does: the encoder reads what the canvas holds
+    read = dataclasses.replace(read, max_length=max(read.max_length, config.length))
+    encoder = load_encoder(read, device=accelerator.device)
     model, tokenizer = build_model(config, encoder)
     config = config.with_shares_of(model.config)
     batches, held_out = build_data(config, encoder, model)

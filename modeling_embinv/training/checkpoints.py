@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from ..data.encoder_config import same_setting
 from ..data.files import one_line
 from ..data.folders import make_empty, partial_of, publish, remove, remove_leftovers, written_whole
-from ..errors_embinv import EmbInvError
+from ..errors_embinv import EmbInvError, shown
 from ..integrity_embinv import vocabulary_checksum
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 
@@ -59,24 +61,52 @@ class EMA:
 
 
 class Progress:
-    """Where a run stands: updates done and the best validation loss."""
+    """Where a run stands: updates done and the best validation loss.
 
-    def __init__(self) -> None:
+    Args:
+        measured: a digest of what the run's validation losses are measured on.
+        encoder: the settings that make the run's vectors what they are, as `encoder_settings` gives them.
+    """
+
+    def __init__(self, measured: str, encoder: dict[str, str | None]) -> None:
         self.step, self.best = 0, float("inf")
+        self.measured, self.encoder = measured, encoder
+        self._loaded: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """For accelerate, which saves it with a checkpoint."""
-        return {"step": self.step, "best": self.best}
+        return {"step": self.step, "best": self.best, "measured": self.measured, "encoder": self.encoder}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`."""
-        self.step, self.best = state["step"], state["best"]
+        """The inverse of `state_dict`, but for what is this run's own; `check` compares that."""
+        self.step, self.best, self._loaded = state["step"], state["best"], state
+
+    def check(self, checkpoint: Path) -> bool:
+        """Whether the best loss of the loaded checkpoint counts; an older version noted nothing to tell by.
+
+        Raises:
+            EmbInvError: for a checkpoint that learned the vectors of another encoder.
+        """
+        before = self._loaded.get("encoder") or {}
+        for name, value in self.encoder.items():
+            has_moved = name == "encoder_id" and Path(str(value)).is_dir()  # the name of a folder tells nothing
+            if name in before and not has_moved and not same_setting(name, before[name], value):
+                raise EmbInvError(
+                    f"{checkpoint} was trained with {name} {shown(before[name])}, this run has {shown(value)}, and "
+                    "other vectors. Set another output_dir, or start over with --no-resume."
+                )
+        return self._loaded.get("measured", self.measured) == self.measured
 
 
-def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, keep: int) -> Path:
+def save_checkpoint(
+    accelerator: Accelerator, folder: Path, step: int, keep: int, replaced: Sequence[Path] = ()
+) -> Path:
     """Write `folder/step-N` through a temporary folder, then drop all but the `keep` newest up to N.
 
     Checkpoints of later steps are those of a run that was started over; they go, too.
+
+    Args:
+        replaced: checkpoints of such a run, whatever their steps.
 
     Raises:
         OSError: in every process, in one line, when it cannot be written; the earlier checkpoints are as they were.
@@ -86,8 +116,10 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, keep: int
 
     def publish_and_prune() -> None:
         publish(partial, target)
-        before = [path for path in checkpoints(folder) if step_of(path) <= step]
-        for old in [*before[:-keep], *(path for path in checkpoints(folder) if step_of(path) > step)]:
+        lying = [path for path in checkpoints(folder) if path != target]
+        later = [path for path in lying if step_of(path) > step or path in replaced]
+        before = [path for path in lying if path not in later]
+        for old in [*reversed(later), *before[: max(0, len(before) + 1 - keep)]]:
             remove(old)
 
     try:
@@ -195,3 +227,12 @@ def export(
         model.save_pretrained(partial, state_dict=stored)
         tokenizer.save_pretrained(partial)
     return folder
+
+
+def is_exported(folder: Path, state_dict: dict[str, Tensor]) -> bool:
+    """Whether the folder of an earlier `export` holds these weights, as far as it stores them."""
+    file = folder / "model.safetensors"
+    stored = load_file(file) if file.is_file() else {}
+    return bool(stored) and all(
+        name in state_dict and torch.equal(weight, state_dict[name].to(weight)) for name, weight in stored.items()
+    )

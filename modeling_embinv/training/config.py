@@ -60,7 +60,9 @@ class TrainingConfig:
     num_hidden_layers: Annotated[int, Bounds(1, 1000)] | None = field(
         default=None, metadata={"help": "depth, when not the backbone's own"}
     )
-    max_sequence_length: Positions = field(default=32, metadata={"help": "L, tokens of the canvas"})
+    max_sequence_length: Positions | None = field(
+        default=None, metadata={"help": "L, tokens of the canvas; default is init_from's own, else 32"}
+    )
     num_condition_tokens: Annotated[int, Bounds(0, 1000)] = field(
         default=0, metadata={"help": "prefix positions projected from the embedding; init_from may gain some"}
     )
@@ -172,7 +174,11 @@ class TrainingConfig:
             raise EmbInvError("give exactly one of backbone, backbone_config and init_from.")
         if self.backbone_config is not None:
             read_sizes(self.backbone_config)
+        if self.surrogate_table and not self.surrogate_rank:
+            raise EmbInvError("surrogate_table is of the surrogate: set surrogate_rank above 0, or leave it out.")
         self._fill_shares()
+        if self.max_sequence_length is None and self.init_from is None:
+            self.max_sequence_length = 32
         if self.causal_share is not None:
             self._check_shares()
         if self.complementary_masks and self.batch_size % 2:
@@ -193,7 +199,7 @@ class TrainingConfig:
             )
         if self.mask_ratio is not None and self.loss_weight == "elbo":
             raise EmbInvError("a fixed mask_ratio has no ELBO weight; use loss_weight none or inverse_t.")
-        if max(self.canvas_lengths or [self.max_sequence_length]) != self.max_sequence_length:
+        if self.max_sequence_length and max(self.canvases) != self.max_sequence_length:
             raise EmbInvError(
                 f"canvas_lengths must have max_sequence_length, {self.max_sequence_length}, for the longest, "
                 f"got {shown(self.canvas_lengths)}."
@@ -238,6 +244,27 @@ class TrainingConfig:
     def shares(self) -> tuple[float, float]:
         """Of all updates, those from left to right and those that correct; of a checkpoint's own, unknown yet, 0."""
         return self.causal_share or 0.0, self.correction_share or 0.0
+
+    @property
+    def length(self) -> int:
+        """L, which is unknown before `with_canvas_of` where it is a checkpoint's own."""
+        assert self.max_sequence_length is not None
+        return self.max_sequence_length
+
+    @property
+    def canvases(self) -> list[int]:
+        """The lengths that a batch may have."""
+        return self.canvas_lengths or [self.length]
+
+    def with_canvas_of(self, config: "EmbInvConfig") -> "TrainingConfig":
+        """The settings with the canvas of the checkpoint that the run starts from, unless they have their own.
+
+        Raises:
+            EmbInvError: for canvas_lengths beside which that is not the longest.
+        """
+        if self.max_sequence_length is not None:
+            return self
+        return replace(self, max_sequence_length=config.max_sequence_length)
 
     def with_shares_of(self, config: "EmbInvConfig") -> "TrainingConfig":
         """The settings with the shares of the model that `build_model` made of them, which may be a checkpoint's own.
@@ -306,7 +333,7 @@ class TrainingConfig:
             self.bag_of_words_steps,
             self.bag_of_words_batch_size,
             self.bag_of_words_rate,
-            self.max_sequence_length,
+            self.length,
             self.log_steps,
         )
 

@@ -30,13 +30,14 @@ from ..data.noise import (
 from ..errors_embinv import EmbInvError
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..runtime import generator_for
-from .checkpoints import EMA, Progress, export, in_all, load_newest, save_checkpoint
+from .checkpoints import EMA, Progress, checkpoints, export, in_all, is_exported, load_newest, save_checkpoint
 from .config import TrainingConfig
 from .corrections import write_hypotheses, writing_operations
 from .drafts import draft_operations, write_drafts
 from .flops import matmul_rate
 from .losses import LENGTH_PARTS, causal_loss, causal_operations, loss_weights, masked_loss, masked_operations
 from .machine import dtype_of
+from .run_data import encoder_settings
 from .validation import ValidationSet, all_scores
 
 # updates after which an accelerator is asked whether all losses were finite: reading one means waiting for it
@@ -76,11 +77,12 @@ class Run:
         self.bare_model: EmbInvForMaskedDiffusion = accelerator.unwrap_model(model)
         self.noise: Noise = config.noise_of(self.bare_model)
         self.ema = EMA(self.bare_model, config.ema_decay)
-        self.progress = Progress()
+        self.progress = Progress(held_out.digest(*config.shares), encoder_settings(encoder))
         self.losses: dict[str, list[Tensor]] = defaultdict(list)  # of the updates since the last log line, by kind
         self.unchecked: list[Tensor] = []  # of the updates since `stop_if_diverged`; not finite if a gradient was not
         self.texts, self.flops, self.since = 0, 0.0, time.perf_counter()  # since the last log line
         self.folder = Path(config.output_dir)
+        self.replaced: list[Path] = []  # checkpoints of a run that is started over
         accelerator.register_for_checkpointing(*self.schedulers, self.ema, self.progress)
 
     def loop(self) -> Path:
@@ -88,13 +90,24 @@ class Run:
         config, accelerator, progress = self.config, self.accelerator, self.progress
         if config.resume:
             self.resume()
+        else:
+            self.replaced = checkpoints(self.folder)
+        if progress.step >= config.max_steps and self.is_exported("last"):
+            accelerator.print(f"finished at step {progress.step}: {self.folder / 'last'} stays as it is")
+            return self.folder / "last"
         dtype = dtype_of(accelerator.mixed_precision)
         limit = matmul_rate(accelerator.device, dtype)
         accelerator.print(f"matrix products on this device: {limit / 1e12:.2f} TFLOP/s in {dtype}")
-        bar = tqdm(
+        with tqdm(
             total=config.max_steps, initial=progress.step, desc="training", unit="step", mininterval=10,
             disable=not accelerator.is_main_process,
-        )  # fmt: skip
+        ) as bar:  # fmt: skip
+            self.updates(bar, limit)
+        return self.export("last")
+
+    def updates(self, bar: "tqdm[NoReturn]", limit: float) -> None:
+        """All updates that are left to do, and what is due between them."""
+        config, accelerator, progress = self.config, self.accelerator, self.progress
         check_steps = 1 if accelerator.device.type == "cpu" else CHECKED_UPDATES
         self.since = time.perf_counter()
         while progress.step < config.max_steps:
@@ -104,7 +117,9 @@ class Run:
             self.losses["train/loss" if kind == "masked" else f"train/loss_{kind}"].append(loss)
             # float16 scales its losses, and skips an update whose gradient overflows
             self.unchecked.append(loss if accelerator.scaler else loss + 0 * grad_norm)
-            self.texts += config.batch_size * config.gradient_accumulation_steps * accelerator.num_processes
+            has_noise = kind == "masked" and not config.is_part
+            texts = self.noise.texts_of(config.batch_size) if has_noise else config.batch_size
+            self.texts += texts * config.gradient_accumulation_steps * accelerator.num_processes
             bar.update()
             kept = (config.log_steps, config.eval_steps, config.save_steps, config.max_steps)
             logs, validates, saves, is_last = (progress.step % steps == 0 for steps in kept)
@@ -116,13 +131,17 @@ class Run:
             if validates or is_last:
                 self.validate()
             if saves or is_last:
-                save_checkpoint(accelerator, self.folder, progress.step, config.keep_checkpoints)
+                save_checkpoint(accelerator, self.folder, progress.step, config.keep_checkpoints, self.replaced)
+                self.replaced = []
             self.since += time.perf_counter() - paused
-        bar.close()
-        return self.export("last")
 
     def resume(self) -> None:
-        """Go on from the newest checkpoint, if there is one, with the rates and micro-batches of these settings."""
+        """Go on from the newest checkpoint, if there is one, with the rates and micro-batches of these settings.
+
+        Raises:
+            EmbInvError: for a checkpoint of another encoder, or with other frozen weights.
+            OSError: for one that cannot be read.
+        """
         given = [
             (scheduler.base_lrs, [group["weight_decay"] for group in optimizer.param_groups])
             for scheduler, optimizer in zip(self.schedulers, self.optimizers, strict=True)
@@ -132,6 +151,11 @@ class Run:
             return
         if not (self.folder / "best").is_dir():  # copied from another folder, whose best model lies there
             self.progress.best = float("inf")
+        if not self.progress.check(loaded):
+            self.progress.best = float("inf")
+            self.accelerator.print(
+                "best is chosen anew: the best loss so far is of other held-out texts, other noise or another order"
+            )
         # a checkpoint holds those of the run that wrote it, too
         self.accelerator.step = self.progress.step * self.config.gradient_accumulation_steps
         factor = self.config.rates().factor(self.progress.step)
@@ -182,7 +206,7 @@ class Run:
             This process' part of its loss, and the gradient norm of all.
         """
         config, accelerator = self.config, self.accelerator
-        canvas = canvas_length(config.canvas_lengths or [config.max_sequence_length], config.seed, step)
+        canvas = canvas_length(config.canvases, config.seed, step)
         micros = range(step * config.gradient_accumulation_steps, (step + 1) * config.gradient_accumulation_steps)
         indexes = [micro * accelerator.num_processes + accelerator.process_index for micro in micros]
         total = torch.zeros((), device=accelerator.device)
@@ -296,6 +320,14 @@ class Run:
         """Scores, "loss" among them, and pairs (original, recovered)."""
         parts = self.bare_model, self.tokenizer, self.encoder, self.held_out
         return all_scores(*parts, *self.config.shares)
+
+    def is_exported(self, name: str) -> bool:
+        """Whether the folder of that name holds the averaged weights already."""
+        folder, is_main = self.folder / name, self.accelerator.is_main_process
+        with self.ema.applied():
+            state_dict = self.accelerator.get_state_dict(self.model)
+            found = torch.tensor(float(is_main and is_exported(folder, state_dict)), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(found, reduction="sum"))
 
     def export(self, name: str) -> Path:
         """Write the averaged weights as a folder that `AutoModel` loads."""

@@ -2,6 +2,9 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
+
+from accelerate.logging import get_logger
 
 from ..data.batches import Batches, ChunkBatches, PairBatches, SpanBatches, held_out_pairs
 from ..data.chunks import FEWEST, MOST, ChunkSampler
@@ -22,24 +25,34 @@ def build_data(
     """Training batches and the validation set: from prepared pairs, or spans that are embedded as training goes."""
     batches: Batches
     noise = config.noise_of(model)
+    _tell_ignored(config)
     if config.pairs is not None:
         prepared = _checked_length(config.pairs, encoder, model.config.eos_token_id)
         # the word head learns pairs of all lengths, as no canvas holds its texts
-        length = prepared if config.word_head_size else config.max_sequence_length
+        length = prepared if config.word_head_size else config.length
         if prepared < length:
-            raise EmbInvError(f"{config.pairs} was prepared with length {prepared}, this run wants {length}.")
+            raise EmbInvError(
+                f"{config.pairs} was prepared with length {prepared}, this run wants {length}: prepare pairs with "
+                f"--length {length}, or set max_sequence_length to {prepared}."
+            )
         batches = PairBatches(load_pairs(config.pairs, "train"), model.config.eos_token_id, config.seed)
+        _tell_left_out(batches, length)
         ids, embedding = held_out_pairs(config.pairs, length, config.validation_size)
     else:
         batches = _spans(config, encoder, "train")
         ids, embedding = _spans(config, encoder, "validation").batch(0, config.validation_size)
     has_whole = any(config.shares) or config.surrogate_rank > 0  # batches of which noise makes no further rows
     texts = config.batch_size if has_whole else noise.texts_of(config.batch_size)
-    for canvas in [] if config.word_head_size else config.canvas_lengths or [config.max_sequence_length]:
+    for canvas in [] if config.word_head_size else config.canvases:
         batches.ids(0, texts, canvas)  # one that few texts fit would end a later update
     if config.bag_of_words_steps:
-        batches.ids(0, config.bag_of_words_batch_size, config.max_sequence_length)
-    return batches, ValidationSet(ids, embedding, config.generation_size, noise.schedule)
+        batches.ids(0, config.bag_of_words_batch_size, config.length)
+    return batches, ValidationSet(ids, embedding, config.generation_size, noise.schedule, config.pairs is not None)
+
+
+def encoder_settings(encoder: Encoder) -> dict[str, str | None]:
+    """What decides which vectors an encoder makes of texts, by the names in a manifest of pairs."""
+    return {f"encoder_{key}": getattr(encoder.config, key) for key in ("id", "revision", "prompt", "task")}
 
 
 def _spans(config: TrainingConfig, encoder: Encoder, split: str) -> SpanBatches:
@@ -50,7 +63,7 @@ def _spans(config: TrainingConfig, encoder: Encoder, split: str) -> SpanBatches:
     corpus = TokenizedCorpus.build(read_texts(texts, column=column), encoder.vocabulary, cache, split)
     if config.word_head_size:
         return _chunks(config, encoder, corpus, split)
-    sampler = SpanSampler(corpus, config.max_sequence_length, config.seed, whole_share=config.whole_share)
+    sampler = SpanSampler(corpus, config.length, config.seed, whole_share=config.whole_share)
     return SpanBatches(sampler, encoder)
 
 
@@ -66,9 +79,29 @@ def _chunks(config: TrainingConfig, encoder: Encoder, corpus: TokenizedCorpus, s
     return ChunkBatches(sampler, encoder, config.word_texts, Path(config.output_dir) / f"vectors-{name}")
 
 
+def _tell_ignored(config: TrainingConfig) -> None:
+    """A line for each setting that was given for a kind of data, or a stage, which this run has not."""
+    reasons = dict.fromkeys(("text_column", "token_cache", "whole_share"), "it is for texts, and these are pairs")
+    reasons = {} if config.pairs is None else reasons
+    if not (config.word_head_size and config.texts):
+        reasons["word_texts"] = "it is for texts of the word head's stage"
+    for name, reason in reasons.items():
+        if getattr(config, name) != getattr(TrainingConfig, name):
+            get_logger(__name__).warning("%s is ignored: %s.", name, reason)
+
+
+def _tell_left_out(pairs: PairBatches, length: int) -> None:
+    """A line where the canvas is too short for some of the training pairs."""
+    if left_out := int((pairs.needed > length).sum()):
+        get_logger(__name__).warning(
+            "%s of %s training pairs are left out: longer than the canvas of %d tokens (max_sequence_length).",
+            f"{left_out:,}", f"{len(pairs.needed):,}", length,
+        )  # fmt: skip
+
+
 def _checked_length(folder: str, encoder: Encoder, end_token_id: int) -> int:
     """The length that pairs were prepared with; raises EmbInvError where encoder or tokenizer are others."""
-    own = {f"encoder_{key}": getattr(encoder.config, key) for key in ("id", "revision", "prompt", "task")}
+    own: dict[str, Any] = {**encoder_settings(encoder)}
     own |= {"embedding_dim": encoder.embedding_dim, "end_token_id": end_token_id}
     own["vocabulary"] = vocabulary_checksum(encoder.tokenizer)
     return int(prepared_with(own, folder, "this run wants")["length"])

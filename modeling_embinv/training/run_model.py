@@ -1,6 +1,7 @@
 """The model of a training run: a new inverter, a trained one to go on with, or a part to train beside it."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,12 +9,14 @@ from accelerate.logging import get_logger
 from transformers import PreTrainedTokenizerBase
 
 from ..causal_embinv import check_prefix
+from ..configuration_embinv import EmbInvConfig
 from ..data.encoder_config import packaged_folder
 from ..data.encoders import Encoder
 from ..errors_embinv import EmbInvError
 from ..generation_config_embinv import KINDS
 from ..loading import load_inverter
 from ..modeling_embinv import EmbInvForMaskedDiffusion
+from ..repository import load_config
 from ..trunk_embinv import check_positions
 from .backbone import new_inverter, prepare_tokenizer
 from .config import TrainingConfig, read_sizes
@@ -23,10 +26,10 @@ from .machine import attention_of
 
 def build_model(config: TrainingConfig, encoder: Encoder) -> tuple[EmbInvForMaskedDiffusion, PreTrainedTokenizerBase]:
     """The inverter that a run starts from, and its tokenizer."""
-    if config.max_sequence_length > encoder.config.max_length:
+    if config.length > encoder.config.max_length:
         raise EmbInvError(
             f"{encoder.config.id} is set to read {encoder.config.max_length} tokens (max_length in its YAML), "
-            f"the canvas has {config.max_sequence_length}."
+            f"the canvas has {config.length}."
         )
     if config.correction_share and not encoder.can_encode:
         raise EmbInvError(
@@ -54,6 +57,20 @@ def build_model(config: TrainingConfig, encoder: Encoder) -> tuple[EmbInvForMask
         if part is not None:
             part.requires_grad_(False)
     return model.train(), tokenizer
+
+
+def config_of(name: str) -> EmbInvConfig:
+    """The configuration of the inverter that a run starts from.
+
+    Raises:
+        EmbInvError: for the folder of a run, which holds inverters and is none.
+        OSError: when it cannot be read.
+    """
+    folder = Path(name)
+    inside = [str(folder / part) for part in ("best", "last") if (folder / part / "config.json").is_file()]
+    if inside and not (folder / "config.json").exists():
+        raise EmbInvError(f"init_from {name} is the folder of a run: give {' or '.join(inside)}.")
+    return load_config(name)
 
 
 def _only_part(
@@ -91,7 +108,7 @@ def _trained_model(
             f"{inverted}, these have {encoder.embedding_dim} by {encoder.config.id}. Fine-tune it for them first."
         )
     if config.surrogate_rank:
-        check_positions(model.trunk, 1, config.max_sequence_length)  # it reads a first token and the text
+        check_positions(model.trunk, 1, config.length)  # it reads a first token and the text
     if not config.is_part:
         _outfit(model, config, encoder)
     return model, tokenizer, has_changed
@@ -100,8 +117,8 @@ def _trained_model(
 def _outfit(model: EmbInvForMaskedDiffusion, config: TrainingConfig, encoder: Encoder) -> None:
     """Give a trained inverter what these settings ask for beyond its own, and take what they let go."""
     prefix = max(config.num_condition_tokens, model.config.num_condition_tokens)
-    check_positions(model.trunk, prefix, config.max_sequence_length)
-    longest, canvases = config.max_sequence_length, model.config.canvas_lengths
+    check_positions(model.trunk, prefix, config.length)
+    longest, canvases = config.length, model.config.canvas_lengths
     kept = canvases and [*(length for length in canvases if length < longest), longest]
     model.config.max_sequence_length, model.config.canvas_lengths = longest, config.canvas_lengths or kept
     if grow_prefix(model, config.num_condition_tokens):
@@ -127,7 +144,7 @@ def _new_model(config: TrainingConfig, encoder: Encoder) -> tuple[EmbInvForMaske
         _trunk(config, encoder),
         config.num_hidden_layers,
         embedding_dim=encoder.embedding_dim,
-        max_sequence_length=config.max_sequence_length,
+        max_sequence_length=config.length,
         canvas_lengths=config.canvas_lengths,
         num_condition_tokens=config.num_condition_tokens,
         causal_share=config.causal_share,

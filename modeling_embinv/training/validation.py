@@ -1,5 +1,6 @@
 """Validation on held-out documents: fixed masks for the loss, real generation for what a user would see."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +24,25 @@ _BATCH = 64
 
 @dataclass
 class ValidationSet:
-    """Held-out pairs, the same at every validation: ids (N, L), embeddings (N, D), how many of them to generate."""
+    """Held-out pairs, the same at every validation: ids (N, L), embeddings (N, D), how many of them to generate.
+
+    has_stored_vectors: whether the embeddings are a file's, and not of a machine that rounds in its own way.
+    """
 
     input_ids: Tensor
     embedding: Tensor
     generation_size: int
     schedule: NoiseSchedule
+    has_stored_vectors: bool = False
+
+    def digest(self, causal_share: float, correction_share: float) -> str:
+        """What tells the losses of these pairs from other ones: texts, vectors, noise, and the order of the loss."""
+        is_masked = masked_share(causal_share, correction_share) > 0
+        result = hashlib.blake2b(repr((is_masked, self.schedule, self.input_ids.shape)).encode(), digest_size=16)
+        result.update(self.input_ids.cpu().numpy().astype("<i8").tobytes())
+        if self.has_stored_vectors:
+            result.update(self.embedding.cpu().numpy().astype("<f4").tobytes())
+        return result.hexdigest()
 
 
 def all_scores(
