@@ -198,7 +198,9 @@ def write_beams(sampler: CausalSampler, num_beams: int) -> None:
        longer than its canvas.
     """
     passes, length = CachedPasses(sampler), sampler.canvas.ids.shape[1]
-    beams, finished = Beams.of(sampler.canvas), Beams.of(sampler.canvas.rows(passes.rows))
+    finished = Beams.of(sampler.canvas)
+    passes.keep(sampler.canvas.masked.any(dim=1).nonzero().squeeze(1))  # the others are whole as they are
+    beams = Beams.of(sampler.canvas.rows(passes.rows))
     finished.score.fill_(-torch.inf)
     for position in range(length):
         width = beams.score.shape[1]

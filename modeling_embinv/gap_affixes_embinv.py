@@ -7,8 +7,8 @@ goes on with the letters, and takes them off what it has tried.
 
 import re
 from collections.abc import Callable
+from typing import Any
 
-from .gap_marks_embinv import GapReader
 from .gap_states_embinv import EXACT
 from .gap_states_embinv import MOVED
 from .gap_states_embinv import SCORE_TO_NATS
@@ -28,11 +28,11 @@ class InsideWords:
     """Candidates for the gaps inside words, see `GapSearch`.
 
     Args:
-        reader: of the texts.
+        reader: the `GapReader` of the texts.
         search_for: the search for a text's fillings, given the search for the text with letters beside its gaps.
     """
 
-    def __init__(self, reader: GapReader, search_for: Callable[[RedactedText, TextSearch], TextSearch]) -> None:
+    def __init__(self, reader: Any, search_for: Callable[[RedactedText, TextSearch], TextSearch]) -> None:
         self.reader, self.search_for = reader, search_for
         # by the vector, which a search has in common with its rehearsal
         self.whole: dict[int, TextSearch | None] = {}
@@ -104,7 +104,7 @@ class InsideWords:
 
     def _filling(self, search: TextSearch, at: int, word: str) -> Filling | None:
         """The tokens of words in a gap, if it may have them."""
-        filling = self.reader.spelled_in_place(search.text, at, word)
+        filling: Filling | None = self.reader.spelled_in_place(search.text, at, word)
         return filling if filling is not None and search.may_hold(at, filling) else None
 
 

@@ -10,8 +10,6 @@ import torch
 from torch import Tensor
 from transformers.utils.generic import ModelOutput
 
-from .causal_embinv import check_causal
-from .causal_embinv import check_corrector
 from .conditioning_embinv import Hypothesis
 from .diffusion_embinv import Canvas
 from .diffusion_embinv import after_first
@@ -183,21 +181,19 @@ class EmbInvGenerationMixin(FingerprintMixin, GenerationConfigMixin):
                 an array or lists; its vectors are normalised. Without a search it only gives the cosine of each text.
                 None, the default, ranks candidates by likelihood alone.
             tokenizer: this model's, to hand texts to `feedback`.
-            on_round: called in a search after its candidates and after each round, with a `SearchRound`: the number of
-                the round, the best text of each vector so far and its cosine. What it raises ends the search.
+            on_round: called in a search, and there alone, after its candidates and after each round, with a
+                `SearchRound`: the number of the round, the best text of each vector so far and its cosine. What it
+                raises ends the search.
             **kwargs: settings that differ from `generation_config`, see `EmbInvGenerationConfig`. `search`, a
                 `SearchSettings` or a dictionary, replaces the whole search; `num_candidates` and its like replace
                 single settings of it.
 
         Raises:
             EmbInvError: for vectors of another width than `config.embedding_dim`, NaN, infinite or all-zero ones, for
-                unknown or impossible settings, and for vectors of another shape, NaN or infinite ones by `feedback`.
+                unknown or impossible settings, for those of a search where there is none, and for vectors of another
+                shape, NaN or infinite ones by `feedback`.
         """
         config = self.generation_settings(generation_config, kwargs)
-        if config.search.num_drafts or config.search.num_redrafts or config.search.num_moves:
-            check_causal(self.config)
-        if config.search.num_rewrites:
-            check_corrector(self.config)
         given, embeddings = embeddings, check_embeddings(embeddings, self.config.embedding_dim).to(self.device)
         if mismatch := self._mismatch(given, embeddings.shape):
             warnings.warn(mismatch, stacklevel=2)

@@ -13,6 +13,7 @@ from transformers import initialization as init
 from .configuration_embinv import EmbInvConfig
 from .diffusion_embinv import text_positions
 from .errors_embinv import EmbInvError
+from .inputs_embinv import check_ids
 from .linear_embinv import Linear
 from .trunk_embinv import Trunk
 
@@ -221,16 +222,23 @@ class SurrogateMixin:
         self.config.surrogate_rank, self.surrogate = 0, None
         self.config.surrogate_layers, self.config.surrogate_length, self.config.surrogate_table = None, None, False
 
-    def embed(self, ids: Tensor) -> Tensor:
+    def embed(self, ids: Any) -> Tensor:
         """About the encoder's vectors (N, D) of texts, ids (N, L) with ends behind them, by the surrogate.
 
         On a CPU, oneDNN keeps 2 MB for each new number of rows and tokens, up to 1,024 matrix products; no tensor
         stays. LRU_CACHE_CAPACITY=1 and ONEDNN_PRIMITIVE_CACHE_CAPACITY=1 in the environment keep nothing.
 
         Raises:
-            EmbInvError: for a model without a surrogate.
+            EmbInvError: for a model without a surrogate, for what is no ids (N, L) of its vocabulary, and for a text
+                longer than its table of positions.
         """
-        return self.embedder()(ids)
+        embed = self.embedder()
+        rows = check_ids(ids, None, self.config.vocab_size)
+        room = self.trunk.num_positions
+        longest = int(text_positions(rows, self.config.eos_token_id).sum(dim=1).max()) if len(rows) else 0
+        if room is not None and longest >= room:  # the start has a position, too
+            raise EmbInvError(f"ids must be texts of at most {room - 1} tokens with their end, got one of {longest}.")
+        return embed(rows.to(self.device))
 
     def embedder(self) -> Callable[[Tensor], Tensor]:
         """`embed` for many calls, with the weights that the surrogate has now.

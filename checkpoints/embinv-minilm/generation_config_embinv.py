@@ -14,10 +14,13 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
+from .causal_embinv import check_causal
+from .causal_embinv import check_corrector
 from .diffusion_embinv import text_positions
 from .errors_embinv import EmbInvError
 from .errors_embinv import shown
 from .inputs_embinv import BEAMS
+from .inputs_embinv import check_alone
 from .inputs_embinv import check_draft_beams
 from .inputs_embinv import check_suppressed
 from .settings_embinv import SETTINGS
@@ -301,7 +304,8 @@ class GenerationConfigMixin:
         """The settings of a call of `generate`: a configuration, the model's own if None, with changes of single ones.
 
         Raises:
-            EmbInvError: for unknown or impossible settings, and for those that do not fit this model.
+            EmbInvError: for unknown or impossible settings, for those that do not fit this model, and for those of a
+                search in `overrides` where there is none.
         """
         base = self.generation_config if generation_config is None else generation_config
         if isinstance(base, type) or not callable(getattr(base, "settings", None)):
@@ -313,6 +317,11 @@ class GenerationConfigMixin:
         config = EmbInvGenerationConfig(**base.settings()).with_changes(**overrides)
         if "num_beams" in overrides and "num_corrections" not in overrides and not config.search.is_search:
             raise EmbInvError(BEAMS)
+        if config.search.num_drafts or config.search.num_redrafts or config.search.num_moves:
+            check_causal(self.config)
+        if config.search.num_rewrites:
+            check_corrector(self.config)
+        check_alone(config.search, overrides)
         if "num_draft_beams" in overrides:  # a checkpoint's own are for its own strategy
             check_draft_beams(config)
         check_suppressed(config.suppress_tokens, self.config)

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,9 @@ BEAMS = (
     "num_beams counts the texts that survive a round of corrections, so it needs num_corrections and feedback. Use "
     "num_candidates for the best of several texts, num_draft_beams for the beam search of autoregressive."
 )
+
+# settings that begin a search; where a sweep or a preset has them say that there is none, its other settings stand by
+SEARCHES = ("num_candidates", "num_corrections")
 
 
 def as_rows(vectors: Any, name: str) -> Tensor:
@@ -85,16 +89,17 @@ def check_embeddings(embeddings: Any, embedding_dim: int, first: int = 0) -> Ten
     return torch.from_numpy(unit)
 
 
-def check_ids(ids: Any, count: int, vocab_size: int) -> Tensor:
-    """Token ids of `count` texts as int64 (count, L) on the CPU.
+def check_ids(ids: Any, count: int | None, vocab_size: int) -> Tensor:
+    """Token ids of `count` texts, of any number for None, as int64 (count, L) on the CPU.
 
     Raises:
         EmbInvError: for another shape, and for what `_token_ids` refuses.
     """
     rows = _token_ids(ids, "ids", vocab_size)
-    if rows.ndim != 2 or len(rows) != count or (count and not rows.shape[1]):
+    if rows.ndim != 2 or count not in (None, len(rows)) or (len(rows) and not rows.shape[1]):
         kind = f"{tuple(rows.shape)} {str(rows.dtype).removeprefix('torch.')}"
-        raise EmbInvError(f"ids must be whole numbers (B, L), a row for each of {count} vectors, got {kind}.")
+        each = "a row for each text" if count is None else f"a row for each of {count} vectors"
+        raise EmbInvError(f"ids must be whole numbers (B, L), {each}, got {kind}.")
     return rows
 
 
@@ -151,6 +156,21 @@ def check_draft_beams(config: Any) -> None:
         raise EmbInvError(
             f"num_draft_beams takes the likeliest texts: set temperature to 0, got {config.temperature}."
         )
+
+
+def check_alone(search: Any, given: Collection[str]) -> None:
+    """Raises EmbInvError for settings of a search where a call has them and nothing that begins one.
+
+    Args:
+        search: the `SearchSettings` of the call, which hold the model's own.
+        given: the names of the settings that the call itself has.
+    """
+    if search.is_search or any(name in given for name in SEARCHES):
+        return
+    alone = [name for name in search.table() if name in given]
+    if alone:
+        names = f"{', '.join(alone)} {'is' if len(alone) == 1 else 'are'}"
+        raise EmbInvError(f"{names} of a search: give num_candidates above 1, or num_corrections with feedback.")
 
 
 def check_texts(texts: Any, count: int) -> list[Any]:

@@ -298,6 +298,8 @@ def role_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int | None]:
 
 def check_tokenizer(config: Any, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raises ValueError when a tokenizer is not the one that a model was trained with, as far as config.json knows."""
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise EmbInvError(f"tokenizer must be this model's tokenizer, got {shown(tokenizer)}.")
     theirs = {"vocab_size": len(tokenizer), **role_ids(tokenizer)}
     pairs = [(name, value, getattr(config, name)) for name, value in theirs.items()]
     faults = [f"{name} is {value} for {ours}" for name, value, ours in pairs if value != ours]

@@ -99,6 +99,7 @@ class EmbInvForMaskedDiffusion(
     generation_config_class = EmbInvGenerationConfig
     base_model_prefix = "embinv"
     main_input_name = "noised_ids"
+    output_modalities = ("text",)  # the library's `GenerationMixin` has it, and its pipelines ask for it
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     config: EmbInvConfig

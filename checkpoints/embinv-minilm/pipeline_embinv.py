@@ -74,8 +74,8 @@ class EmbeddingInversionPipeline(Pipeline):
                 "standard", a search that takes seconds a vector on a CPU; `seed` of sampling, 0 by default, or a
                 `generator`; `feedback`, "surrogate" or an encoder (N texts → (N, D)), which checks candidates and
                 corrections; and the settings of `generate`. With `texts`, a redacted text for each vector, its gaps
-                are filled; the others are then arguments of `fill`. Those that the pipeline was made with stand where
-                the call does not replace them.
+                are filled, for which nothing is drawn; the others are then arguments of `fill`. Those that the
+                pipeline was made with stand where the call does not replace them.
 
         Returns:
             For each vector, or the one: text, confidence (the mean of its tokens'), tokens, token_confidence; with
@@ -100,11 +100,11 @@ class EmbeddingInversionPipeline(Pipeline):
         if "inputs" in kwargs:
             raise EmbInvError(f"unknown argument inputs: {INSTEAD['inputs']}.")
         preset = kwargs.pop("preset", None)
+        generator = self._generator(kwargs.pop("seed", None), kwargs.pop("generator", None))
         if kwargs.get("texts") is not None:
             if preset is not None:
                 raise EmbInvError("a preset is of inverted vectors: leave it out where texts are filled.")
             return self._fill(embeddings, batch_size=batch_size, **kwargs)
-        generator = self._generator(kwargs.pop("seed", None), kwargs.pop("generator", None))
         kwargs = self._arguments(preset, **kwargs) | {"generator": generator}
         run: Callable[..., Any] = super().__call__  # the library's method has no types
         if isinstance(embeddings, Iterable) and not hasattr(embeddings, "__len__"):
@@ -128,10 +128,10 @@ class EmbeddingInversionPipeline(Pipeline):
         return {name: value for name, value in own.items() if name not in others} | given
 
     def _fill(
-        self, embeddings: Any, texts: Any, batch_size: int, seed: int | None = None, first_row: int = 0,
+        self, embeddings: Any, texts: Any, batch_size: int, first_row: int = 0,
         marks: Sequence[str] = tuple(MARKS), choices: Mapping[str, Sequence[str]] | None = None, **kwargs: Any,
     ) -> Any:  # fmt: skip
-        """The dictionaries of filled texts, or the one of a single vector; nothing is drawn, so no `seed` is used."""
+        """The dictionaries of filled texts, or the one of a single vector; nothing is drawn."""
         kwargs.pop("num_workers", None)  # the library's, of the batches that `generate` gets
         if isinstance(embeddings, Iterator):
             embeddings = list(embeddings)  # their texts are in memory, too

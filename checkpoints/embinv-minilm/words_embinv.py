@@ -72,7 +72,9 @@ class WordsMixin:
         self.config.word_head_size, self.word_head = 0, None
 
     def word_logits(self, embedding: Tensor) -> Tensor:
-        """Logits (B, V) of the tokens that are words of the texts, by unit vectors (B, D).
+        """Logits (B, V) of the tokens that are words of the texts, by unit vectors (B, D), which are not checked.
+
+        It is differentiable: training calls it.
 
         Raises:
             EmbInvError: for a model without a word head.
@@ -81,12 +83,25 @@ class WordsMixin:
             raise EmbInvError("this model has no word head; train one with word_head_size (configs/*_words.yaml).")
         return self.word_head(embedding, self.get_input_embeddings().weight)
 
-    def word_probabilities(self, embedding: Tensor, is_calibrated: bool = True) -> Tensor:
-        """Probabilities (B, V) float32, of unit vectors (B, D), that each token is a word of the text.
+    @torch.no_grad()
+    def word_probabilities(self, embedding: Any, is_calibrated: bool = True) -> Tensor:
+        """Probabilities (B, V) float32 that each token is a word of the text, on the model's device, without gradient.
 
         The calibration also weighs how many words are expected in the text. Within a text it keeps their order.
+        `word_logits` is what gradients flow through.
+
+        Args:
+            embedding: vectors (B, D), or one (D,), as in `generate`.
+
+        Raises:
+            EmbInvError: for a model without a word head, and for vectors of another width, NaN, infinite or all-zero
+                ones.
         """
-        p = self.word_logits(embedding).float().sigmoid()
+        return self._word_probabilities(check_embeddings(embedding, self.config.embedding_dim), is_calibrated)
+
+    def _word_probabilities(self, vectors: Tensor, is_calibrated: bool = True) -> Tensor:
+        """The same of checked vectors (B, D)."""
+        p = self.word_logits(vectors.to(self.device)).float().sigmoid()
         calibration = self.generation_config.calibration_of("words")
         if not is_calibrated or calibration.is_neutral:
             return p
@@ -122,7 +137,7 @@ class WordsMixin:
         vocabulary = WordVocabulary.of(tokenizer)
         is_word, found = torch.tensor(vocabulary.is_word), []
         for part in vectors.split(ROWS):
-            p = self.word_probabilities(part.to(self.device)).cpu().masked_fill(~is_word, -1.0)
+            p = self._word_probabilities(part).cpu().masked_fill(~is_word, -1.0)
             for row in p:
                 index = (row >= threshold).nonzero().squeeze(1)
                 best = index[row[index].argsort(descending=True, stable=True)][:most]

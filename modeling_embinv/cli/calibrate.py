@@ -12,7 +12,7 @@ from ..settings_embinv import FEEDBACK
 from .checks import check_model
 from .options import add_encoder, add_model_folder, count
 from .outcome import epilog, on_interrupt
-from .resources import feedback_of, load_model
+from .resources import feedback_of, load_model, report_long
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,6 +64,7 @@ def _fit_each(options: argparse.Namespace) -> Iterator[str]:
     model, tokenizer = load_model(options)
     for path in options.pairs:
         check_pairs(path, model.config)
+        report_long(path, "validation", model.config.max_sequence_length)
     settings: Any = model.generation_config  # transformers declares its own class, without a calibration
     for kind, parts in _written_tokens(model, tokenizer, options):
         tokens = WrittenTokens.joined(parts)

@@ -21,7 +21,7 @@ from .options import (
     count,
 )
 from .outcome import epilog, on_interrupt
-from .resources import encoder_of, load_model
+from .resources import encoder_of, load_model, report_long
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -44,7 +44,7 @@ def add_evaluate(commands: Commands) -> None:
     parser.epilog = epilog(_EXAMPLES)
     parser.add_argument("texts", nargs="*", help="text files or folders; each file is a part of its own in the table")
     parser.add_argument("--pairs", nargs="+", default=[], help="folders of `embinv prepare` instead of texts")
-    parser.add_argument("--split", default="validation", help="which split of --pairs to score")
+    parser.add_argument("--split", help="which split of --pairs to score (default: validation)")
     parser.add_argument("--limit", type=count, help="use at most this many texts of each file")
     parser.add_argument("--max_tokens", type=count, help="leave out texts of more tokens")
     parser.add_argument("--training_pairs", help="folder of `embinv prepare`: adds the nearest training text's floor")
@@ -62,7 +62,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     _check(options)
     from ..data.pairs import check_pairs, load_pairs
     from ..evaluation.held_out import HeldOut
-    from ..evaluation.report import evaluate, sweep
+    from ..evaluation.report import FILES, evaluate, sweep
 
     known = load_pairs(options.training_pairs, "train") if options.training_pairs else None
     model, tokenizer = load_model(options)
@@ -83,7 +83,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     with _scored_above(len(combinations)) as show:
         report = evaluate(held_out, combinations, parts, not options.no_floors, known, options.batch_size, show)
     if options.out:
-        report.save(options.out, options.model)
+        report.save(options.out, options.model, _split(options) if options.pairs else FILES)
     with on_interrupt(lambda: f"The scores are in {options.out}." if options.out else ""):
         _show(report, options)
 
@@ -115,6 +115,11 @@ def _line(row: "Row") -> str:
     return f"{row.name}: {', '.join(f'{name} {score}' for name, score in scores)}"
 
 
+def _split(options: argparse.Namespace) -> str:
+    """The split of `--pairs` that is scored."""
+    return options.split or "validation"
+
+
 def _folders(options: argparse.Namespace) -> list[str]:
     """All folders of pairs: those that are scored, and those of the training."""
     return [*options.pairs, *filter(None, [options.training_pairs])]
@@ -137,10 +142,13 @@ def _check(options: argparse.Namespace) -> None:
     """Finds what cannot be scored, or not be written, before the model is loaded.
 
     Raises:
-        EmbInvError: no texts or pairs, or both; one twice; no such file; `--out` or `--plots` that cannot be.
+        EmbInvError: no texts or pairs, or both; `--split` of texts; one twice; no such file; `--out` or `--plots` that
+            cannot be.
     """
     if bool(options.texts) == bool(options.pairs):
         raise EmbInvError("give text files, or folders of `embinv prepare` with --pairs.")
+    if options.texts and options.split is not None:
+        raise EmbInvError("--split is of --pairs: files of texts have no splits.")
     given = options.texts or options.pairs
     places = _places(given)
     for path, place in zip(reversed(given), reversed(places), strict=True):
@@ -190,14 +198,16 @@ def _of_pairs(
     from ..evaluation.held_out import HeldOut
     from ..texts_embinv import decode_rows, text_lengths
 
-    canvas, end = model.config.max_sequence_length, model.config.eos_token_id
+    canvas, end, split = model.config.max_sequence_length, model.config.eos_token_id, _split(options)
     most = options.max_tokens or canvas
     rows, vectors, parts = [], [], []
     for path, part in zip(options.pairs, _part_names(options.pairs), strict=True):
-        ids, embeddings = held_out_pairs(path, canvas, split=options.split)
+        ids, embeddings = held_out_pairs(path, canvas, split=split)
+        if most >= canvas:  # else the user leaves them out
+            report_long(path, split, canvas)
         kept = (text_lengths(ids, end) <= most).nonzero().squeeze(1)[: options.limit]
         if not len(kept):
-            raise EmbInvError(f"{path}: no text of the {options.split} split has at most {most} tokens.")
+            raise EmbInvError(f"{path}: no text of the {split} split has at most {most} tokens.")
         rows.append(ids[kept])
         vectors.append(embeddings[kept])
         parts += [part] * len(kept)

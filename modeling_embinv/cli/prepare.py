@@ -105,7 +105,8 @@ def _check(options: argparse.Namespace) -> None:
     """Finds what cannot be read before the encoder is loaded.
 
     Raises:
-        EmbInvError: no texts, vectors or data sets, a share of nothing, a missing file, or a malformed `--hub`.
+        EmbInvError: no texts, vectors or data sets, a share of nothing, a missing file, `--languages` without a folder
+            of texts, or a malformed `--hub`.
     """
     if not (options.texts or options.hub or options.vectors):
         raise EmbInvError("give texts (files or folders), data sets with --hub, or files of vectors with --vectors.")
@@ -113,6 +114,8 @@ def _check(options: argparse.Namespace) -> None:
         raise EmbInvError("--share must be above 0.")
     if options.validation_share + options.test_share > 1:
         raise EmbInvError("--validation-share and --test-share must be at most 1 together.")
+    if options.languages is not None and options.texts == [path for path in options.texts if Path(path).is_file()]:
+        raise EmbInvError("--languages names sub-folders of a folder of texts, and no folder is given.")
     from ..data.sources import parse_hub_spec, read_texts
     from ..stores.locations import locate
 
@@ -141,6 +144,9 @@ def _report(folder: str, manifest: dict[str, Any]) -> None:
     print(f"{folder}: {sum(rows.values()):,} pairs ({parts}). Dropped: {dropped}.")
     if not rows["validation"]:
         warning = "no pair is held out for validation, which training needs: raise --validation-share."
+        print(f"embinv: warning: {warning}", file=sys.stderr)
+    if not rows["train"]:
+        warning = "no pair is left to train on: lower --validation-share and --test-share."
         print(f"embinv: warning: {warning}", file=sys.stderr)
 
 

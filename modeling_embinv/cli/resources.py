@@ -117,6 +117,19 @@ def report_skipped(source: str | Path, skipped: "Skipped") -> None:
         print(f"embinv: warning: {source}: skipped {skipped}", file=sys.stderr)
 
 
+def report_long(folder: str, split: str, canvas: int) -> None:
+    """Says on stderr how many pairs of a split are left out, as they are longer than a model's canvas, if any are."""
+    from ..data.batches import PairBatches
+    from ..data.pairs import load_pairs, read_manifest
+
+    needed = PairBatches(load_pairs(folder, split), read_manifest(folder)["end_token_id"], seed=0).needed
+    longer = int((needed > canvas).sum())
+    if 0 < longer < len(needed):  # of all of them, another line says that none is left
+        counts = f"{longer:,} of {len(needed):,} pairs of the {split} split"
+        left_out = f"{counts} are longer than the canvas of {canvas} tokens, so they are left out."
+        print(f"embinv: warning: {folder}: {left_out}", file=sys.stderr)
+
+
 def encoder_of(model: "EmbInvForMaskedDiffusion", options: argparse.Namespace) -> "Encoder":
     """The encoder that the model names, or `--encoder`: it embeds texts and measures cosines, and never inverts."""
     from ..data.encoder_config import EncoderConfig

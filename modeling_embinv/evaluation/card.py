@@ -4,6 +4,8 @@ import ast
 import json
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,9 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from ..data.files import one_line, write_json
-from ..errors_embinv import EmbInvError
+from ..errors_embinv import EmbInvError, shown
 from .held_out import Score
-from .report import Row, markdown
+from .report import FILES, Row, markdown
 
 EVALUATION = "evaluation.json"
 # our measure → the Hub's name of the metric
@@ -33,6 +35,9 @@ _PUBLISHED = (
     "*.model", EVALUATION, "README.md", "LICENSE*", "NOTICE*", "*.png", "*.jpg", "*.svg",
 )  # fmt: skip
 WEIGHTS = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)
+# what is written of the texts by the split that they are of; whoever gives files of texts says that they are held out
+_DATASETS = {"test": "held out", "validation": "validation"}
+_TITLES = {"test": "Held-out figures", "validation": "Figures on the validation split"}
 # of an earlier upload, these would be loaded in the place of the new ones
 _REPLACED = [*WEIGHTS, "model-?????-of-?????.safetensors"]
 _CARD = """# {name}
@@ -52,13 +57,13 @@ invert(vectors)  # (N, {dim})
 def assemble(folder: str | Path, out: str | Path, repo: str) -> list[Path]:
     """Write to `out` exactly what `push` uploads: an inverter's files, and a card that carries the measured results.
 
-    `evaluation.json` of the folder (`embinv evaluate --out`) becomes the card's model-index, and goes up without its
-    samples, which are held-out texts. A folder without a README.md gets a short one. Files that are not an inverter's,
-    which `left_out` names, stay where they are.
+    `evaluation.json` of the folder (`embinv evaluate --out`) becomes the card's model-index, which names the split
+    that was scored, and goes up without its samples, which are held-out texts. A folder without a README.md gets a
+    short one. Files that are not an inverter's, which `left_out` names, stay where they are.
 
     Raises:
-        EmbInvError: when the folder has a damaged card or results, `out` is not empty, or the Hub takes no repository
-            of that name.
+        EmbInvError: when the folder has a damaged card or results, or scores on training texts, `out` is not empty, or
+            the Hub takes no repository of that name.
     """
     folder, out = Path(folder), Path(out)
     try:
@@ -67,19 +72,31 @@ def assemble(folder: str | Path, out: str | Path, repo: str) -> list[Path]:
         raise EmbInvError(one_line(error)) from error
     if out.exists() and any(out.iterdir()):
         raise EmbInvError(f"{out} is not empty; give a new folder.")
+    with _damage_named(folder):
+        results = _results(folder, repo)
+    if results.get("split") == "train":
+        raise EmbInvError(
+            f"{folder / EVALUATION} has scores on the training split, which say nothing of other texts: delete it, or "
+            "run `embinv evaluate` on another split."
+        )
     out.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
         if _is_published(path):
             shutil.copyfile(path, out / path.name)
-    try:
-        results = _results(folder, repo)
+    with _damage_named(folder):
         card = _card(folder, out, repo, results)
-    except (ValueError, LookupError, TypeError, StopIteration, yaml.YAMLError) as error:
-        raise EmbInvError(f"{folder}: README.md, config.json or {EVALUATION} is damaged: {one_line(error)}") from error
     card.save(out / "README.md")
     if results:
         write_json(out / EVALUATION, results)
     return sorted(out.iterdir())
+
+
+@contextmanager
+def _damage_named(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, StopIteration, yaml.YAMLError) as error:
+        raise EmbInvError(f"{folder}: README.md, config.json or {EVALUATION} is damaged: {one_line(error)}") from error
 
 
 def left_out(folder: str | Path) -> list[str]:
@@ -127,14 +144,28 @@ def _card(folder: Path, out: Path, repo: str, results: dict[str, Any]) -> ModelC
     if results:
         data: Any = card.data
         data.model_name = repo.split("/")[-1]
-        data.eval_results = eval_results(results["rows"])
+        data.eval_results = eval_results(results["rows"], _split(results))
     # code that loads the folder where it lay when the card was written, whatever it is called now
     card.content = re.sub(r"""((?:from_pretrained\(|model=)["'])checkpoints/[\w.-]+""", rf"\g<1>{repo}", card.content)
     return card
 
 
-def eval_results(rows: list[dict[str, Any]]) -> list[EvalResult]:
-    """The model-index of an evaluation's rows: the first inversion, over all texts and by part."""
+def _split(results: dict[str, Any]) -> str:
+    """The split that was scored; "test" for files of texts, and where an older version did not note it."""
+    split = results.get("split", FILES)
+    if split == FILES:
+        return "test"
+    if split not in _TITLES:
+        raise ValueError(f"split must be one of {', '.join(_TITLES)} or {FILES}, got {shown(split)}")
+    return str(split)
+
+
+def eval_results(rows: list[dict[str, Any]], split: str = "test") -> list[EvalResult]:
+    """The model-index of an evaluation's rows: the first inversion, over all texts and by part.
+
+    Args:
+        split: "test" or "validation", which the texts are of.
+    """
     whole = next(row for row in rows if row["section"] == "inversion")
     parts = [row for row in rows if row["section"] == "part"]
     results = []
@@ -143,9 +174,9 @@ def eval_results(rows: list[dict[str, Any]]) -> list[EvalResult]:
             EvalResult(
                 task_type="embedding-inversion",
                 dataset_type="text",
-                dataset_name=f"held out: {dataset}",
+                dataset_name=f"{_DATASETS[split]}: {dataset}",
                 dataset_config=dataset,  # results of one configuration are merged
-                dataset_split="test",
+                dataset_split=split,
                 metric_type=METRICS[name],
                 metric_name=name,
                 metric_value=round(score["mean"], 4),
@@ -163,7 +194,7 @@ def _new_card(folder: Path, repo: str, results: dict[str, Any]) -> ModelCard:
     text = _CARD.format(name=repo.split("/")[-1], repo=repo, **facts)
     if results:
         table = markdown([_row(row) for row in results["rows"]])
-        text += f"\n## Held-out figures\n\n{table}\n"
+        text += f"\n## {_TITLES[_split(results)]}\n\n{table}\n"
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
 
 

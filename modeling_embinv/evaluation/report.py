@@ -21,6 +21,8 @@ from .held_out import HeldOut, Measures, Recovered, Score
 LENGTH_BOUNDS = (4, 8, 12, 16, 24, 32, 64, 128, 256, 512)
 CALLS = {"feedback_calls": "encoder calls", "surrogate_calls": "surrogate calls"}
 _PERCENT = ("token accuracy", "token F1", "ROUGE-L", "exact")
+# in place of a split, where files of texts were scored
+FILES = "files of texts"
 # columns of a terminal that holds the table with its intervals
 WITH_INTERVALS = 120
 _CAPTIONS = {
@@ -57,9 +59,9 @@ class Report:
     calibration: dict[str, Any]
     samples: list[tuple[str, str]]
 
-    def save(self, path: str | Path, model: str) -> None:
-        """Everything as JSON."""
-        write_json(path, _without_nan({"model": model, **asdict(self)}))
+    def save(self, path: str | Path, model: str, split: str = FILES) -> None:
+        """Everything as JSON, with the split of prepared pairs that was scored."""
+        write_json(path, _without_nan({"model": model, "split": split, **asdict(self)}))
 
     def table(self, title: str, width: int = WITH_INTERVALS) -> Table:
         """The rows for a terminal; brackets hold 95 % intervals; a narrow one shows means without costs."""

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import sqlite3
 from contextlib import closing
 
@@ -20,7 +21,7 @@ from qdrant_client.models import Distance, PointStruct, VectorParams
 from rich.console import Console
 
 from modeling_embinv import int8_embinv
-from modeling_embinv.cli import evaluate
+from modeling_embinv.cli import calibrate, evaluate
 from modeling_embinv.cli.ladder import Ladder, rungs
 from modeling_embinv.cli.main import main
 from modeling_embinv.cli.options import add_model
@@ -292,6 +293,55 @@ def test_evaluate_takes_the_pairs_that_were_asked_for(capsys, checkpoint, tmp_pa
         parts = {row["name"]: row["texts"] for row in rows if row["section"] == "part"}
         assert code == 0 and list(parts.values()) == [9, 3], err
         assert [name.split("/")[0] for name in parts] == ["a", "b"]
+
+
+@pytest.fixture(scope="module")
+def long_pairs(tmp_path_factory):
+    """Pairs of 2 to 13 tokens with their ends, 9 of 12 of which fit the checkpoints' canvas of 10, in both splits."""
+    folder = tmp_path_factory.mktemp("long")
+    words = ["red", "kite", "flies", "over", "the", "old", "town", "and", "the", "blue", "sea", "here"]
+    (folder / "texts.txt").write_text("".join(" ".join(words[:count]) + "\n" for count in range(1, 13)))
+    found = {}
+    for split, share in (("train", "0"), ("validation", "1")):
+        found[split] = folder / split
+        command = ["prepare", folder / "texts.txt", "--out", found[split], "--length", "16"]
+        assert main([str(word) for word in [*command, "--validation-share", share]]) == 0
+    return found
+
+
+def test_evaluate_notes_which_texts_it_scored(capsys, checkpoint, long_pairs, tmp_path):
+    """The JSON did not say which split it is of, so a card called scores on training texts held out."""
+    (tmp_path / "texts.txt").write_text("A red kite flies.\nTwo men talk.\n")
+    pairs = ["--pairs", long_pairs["train"], "--split", "train"]
+    for given, split in (([tmp_path / "texts.txt"], "files of texts"), (pairs, "train")):
+        command = ["evaluate", *given, "--model", checkpoint, "--no-floors", "--out", tmp_path / "scores.json"]
+        code, _, err = run(capsys, *command)
+        assert code == 0 and json.loads((tmp_path / "scores.json").read_text())["split"] == split, err
+
+
+def test_evaluate_says_which_pairs_are_too_long(capsys, checkpoint, long_pairs):
+    """Pairs longer than the canvas were left out without a word: one of fourteen was scored."""
+    folder = long_pairs["validation"]
+    command = ["evaluate", "--pairs", folder, "--model", checkpoint, "--no-floors"]
+    counts = f"embinv: warning: {folder}: 3 of 12 pairs of the validation split are longer than the canvas of 10"
+    assert f"{counts} tokens, so they are left out.\n" in run(capsys, *command)[2]
+    assert "left out" not in run(capsys, *command, "--max-tokens", "9")[2]  # as was asked for
+
+
+def test_calibrate_says_which_pairs_are_too_long(capsys, checkpoint, long_pairs, tmp_path, monkeypatch):
+    """A calibration of short texts alone, where the folder has longer ones, passed for one of all."""
+    monkeypatch.setattr(calibrate, "_written_tokens", lambda *_: [])
+    model = shutil.copytree(checkpoint, tmp_path / "model")
+    code, _, err = run(capsys, "calibrate", long_pairs["validation"], "--model", model)
+    assert code == 0 and err.count("3 of 12 pairs of the validation split are longer than the canvas of 10 tok") == 1
+
+
+def test_prepare_says_that_nothing_is_left_to_train_on(capsys, tmp_path):
+    """An empty validation split was told, an empty training split was not."""
+    (tmp_path / "texts.txt").write_text("A red kite flies.\nTwo men talk.\n")
+    command = ["prepare", tmp_path / "texts.txt", "--out", tmp_path / "pairs", "--validation-share", "1"]
+    code, _, err = run(capsys, *command)
+    assert code == 0 and "warning: no pair is left to train on: lower --validation-share and --test-share." in err
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,36 @@ def test_held_out_texts_and_paths_are_not_published(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "noted, split, name, title",
+    [
+        ({}, "test", "held out: tanaka", "Held-out figures"),  # of an older version
+        ({"split": "files of texts"}, "test", "held out: tanaka", "Held-out figures"),
+        ({"split": "test"}, "test", "held out: tanaka", "Held-out figures"),
+        ({"split": "validation"}, "validation", "validation: tanaka", "Figures on the validation split"),
+    ],
+)
+def test_the_card_says_which_texts_were_scored(folder, tmp_path, noted, split, name, title):
+    """Scores on the validation split, which chose the checkpoint, were published as held out, of split "test"."""
+    scored = shutil.copytree(folder, tmp_path / "scored")
+    (scored / "evaluation.json").write_text(json.dumps({**noted, "rows": ROWS}))
+    assert main(["push", str(scored), "--repo", "me/inv", "--dry-run", str(tmp_path / "out")]) == 0
+    card = (tmp_path / "out" / "model" / "README.md").read_text()
+    results = yaml.safe_load(card.split("---")[1])["model-index"][0]["results"]
+    assert {entry["dataset"]["split"] for entry in results} == {split}
+    assert results[1]["dataset"]["name"] == name and f"\n## {title}\n" in card
+
+
+def test_scores_on_training_texts_are_not_published(folder, tmp_path, capsys):
+    """What a model gives back of the texts that it was trained on went up as its held-out figures."""
+    scored, out = shutil.copytree(folder, tmp_path / "scored"), tmp_path / "out"
+    (scored / "evaluation.json").write_text(json.dumps({"split": "train", "rows": ROWS}))
+    assert main(["push", str(scored), "--repo", "me/inv", "--dry-run", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert "evaluation.json has scores on the training split" in error and error.count("\n") == 1
+    assert not (out / "model").exists()
+
+
+@pytest.mark.parametrize(
     "arguments, message",
     [
         (["tests", "--repo", "me/inv"], "tests is not an exported inverter; missing: config.json"),

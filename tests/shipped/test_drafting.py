@@ -14,6 +14,7 @@ from tests.tiny_models import (
     awaken,
     bag_of_tokens,
     causal_model,
+    texts,
     tiny_config,
     tiny_model,
     unit_vectors,
@@ -155,6 +156,19 @@ def test_known_tokens_stay_and_count():
         total = free[:, 0] + plain[:, 1] + free[:, 2] + plain[:, 3].masked_fill(ended, 0)
         best = texts[int((total / (4 - ended.long())).argmax())]
         assert torch.equal(output.sequences[row].masked_fill(output.confidence[row] == 0, END), best)
+
+
+def test_beams_cost_nothing_where_nothing_is_masked():
+    """A draft without a [MASK] took a pass for each token, all in vain; the greedy text takes none."""
+    model, vectors, ids = ending_model(), unit_vectors(3), texts(3)
+    output = model.generate(vectors, **BEAMS, draft_ids=ids)
+    assert output.num_forward_passes == 0 and torch.equal(with_ends(output.sequences), ids)
+    assert ((output.confidence == 1) | (output.confidence == 0)).all()
+    ids[1, 0] = MASK
+    output = model.generate(vectors, **BEAMS, draft_ids=ids)
+    alone = model.generate(vectors[1], **BEAMS, draft_ids=ids[1:2])
+    assert torch.equal(output.sequences[1], alone.sequences[0]) and output.num_forward_passes > 0
+    assert torch.equal(with_ends(output.sequences)[[0, 2]], ids[[0, 2]])
 
 
 def test_beams_are_shown_counted_and_in_int8():

@@ -13,8 +13,7 @@ from modeling_embinv.gap_affixes_embinv import InsideWords, letters_beside, shor
 from modeling_embinv.gap_marks_embinv import GapReader
 from modeling_embinv.gap_states_embinv import Hypothesis, TextSearch
 from modeling_embinv.loading import load_inverter
-from tests.shipped.test_gaps import ids_of
-from tests.shipped.word_tokenizer import PIECE_TOKENIZER
+from tests.shipped.word_tokenizer import PIECE_TOKENIZER, ids_of
 from tests.tiny_models import MASK
 
 READER = GapReader(PIECE_TOKENIZER, MASK)

@@ -8,7 +8,7 @@ import torch
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.gap_marks_embinv import GapReader, allowed_tokens
 from modeling_embinv.gap_states_embinv import Gap, RedactedText
-from tests.shipped.word_tokenizer import BYTE_TOKENIZER, PIECE_TOKENIZER, SPECIAL, TOKENIZER, WORDS
+from tests.shipped.word_tokenizer import BYTE_TOKENIZER, PIECE_TOKENIZER, SPECIAL, TOKENIZER, WORDS, ids_of
 from tests.tiny_models import MASK
 
 
@@ -118,10 +118,6 @@ def test_a_kind_narrows_the_tokens(kind, words):
     assert torch.equal(allowed_tokens(TOKENIZER, "free", forbidden), ~forbidden)
     forbidden[allowed] = True
     assert not allowed_tokens(TOKENIZER, kind, forbidden).any()
-
-
-def ids_of(tokenizer, *tokens: str) -> tuple[int, ...]:
-    return tuple(tokenizer.convert_tokens_to_ids(list(tokens)))
 
 
 @pytest.mark.parametrize("key", ["FIRST_NAME", "FIRST NAME", "First name", "first_name"])

@@ -8,6 +8,7 @@ from scipy.stats import spearmanr
 
 from modeling_embinv import surrogate_embinv
 from modeling_embinv.diffusion_embinv import after_first, text_positions
+from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.evaluation import metrics
 from modeling_embinv.search_embinv import ClosedLoop
 from modeling_embinv.settings_embinv import LIKELIHOOD_WEIGHT, SURROGATE_LIKELIHOOD_WEIGHT
@@ -40,6 +41,27 @@ def test_no_texts_have_no_vectors():
     """The widest of no texts has no width: IndexError."""
     model = with_surrogate()
     assert model.embed(texts(3)[:0]).shape == (0, 16) and model.embedder()(texts(3)[:0]).dtype == torch.float32
+
+
+def test_ids_are_checked_before_they_are_embedded(family):
+    """Lists, one row and a text longer than the table of positions ended in errors of Python's or of torch."""
+    model, ids = with_surrogate(family), texts(3)
+    vectors = model.embed(ids)
+    for same in (ids.tolist(), ids.numpy(), ids.int()):
+        assert torch.equal(model.embed(same), vectors)
+    for wrong in (ids[0], ids[0].tolist(), ids[None], ids.float(), ids + VOCAB, "x", None):
+        with pytest.raises(EmbInvError, match="ids must be"):
+            model.embed(wrong)
+    padded = torch.full((3, 60), END)  # 40 positions hold a start and 39 tokens; ends behind a text take none
+    padded[:, :11] = ids[:, :11]
+    assert torch.allclose(model.embed(padded), model.embed(padded[:, :12]), atol=1e-5)
+    long = torch.full((1, 60), 5)
+    if model.trunk.num_positions is None:
+        assert model.embed(long).shape == (1, 16)
+    else:
+        with pytest.raises(EmbInvError, match=r"at most \d+ tokens with their end, got one of 60"):
+            model.embed(long)
+        assert model.embed(long[:, : model.trunk.num_positions - 1]).shape == (1, 16)
 
 
 @pytest.mark.parametrize("rank", [8, 64], ids=["low rank", "whole matrices"])

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from modeling_embinv import EmbInvForMaskedDiffusion
 from modeling_embinv.data.tokens import tokenize
+from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.evaluation.calibration import expected_calibration_error
 from modeling_embinv.evaluation.word_scores import average_precision, fit_words, ratio
 from modeling_embinv.fingerprint_embinv import Fingerprint
@@ -107,6 +108,29 @@ def test_words_are_whole_words(model, encoder):
     assert model.words(unit_vectors(3), encoder.tokenizer, threshold=0.3, most=4) == [row[:4] for row in found]
     assert model.words(unit_vectors(3), encoder.tokenizer, threshold=1.0) == [[], [], []]
     assert model.words([], encoder.tokenizer) == []
+
+
+def test_probabilities_take_vectors_as_words_does(model):
+    """An array was an AttributeError, a vector of another length had other probabilities, and a graph was built."""
+    vectors = unit_vectors(3)
+    p = model.word_probabilities(vectors)
+    assert not p.requires_grad and p.dtype == torch.float32 and p.shape == (3, model.config.vocab_size)
+    assert model.word_logits(vectors).requires_grad  # what training takes
+    for same in (vectors.numpy(), vectors.tolist(), vectors.double()):
+        assert torch.allclose(model.word_probabilities(same), p, atol=1e-6)
+    assert torch.allclose(model.word_probabilities(vectors[0]), p[:1], atol=1e-6)
+    with pytest.warns(UserWarning, match="not of length 1: normalising"):
+        assert torch.allclose(model.word_probabilities(3 * vectors), p, atol=1e-6)
+    for wrong, line in ((unit_vectors(1, 8), "must have shape"), (torch.zeros(1, 16), "embedding 0 is all zeros")):
+        with pytest.raises(EmbInvError, match=line):
+            model.word_probabilities(wrong)
+
+
+@pytest.mark.parametrize("wrong", [None, "x", 7, {"a": 1}])
+def test_what_is_no_tokenizer_is_one_line(model, wrong):
+    """It was a TypeError or an AttributeError of Python's."""
+    with pytest.raises(EmbInvError, match="tokenizer must be this model's tokenizer, got"):
+        model.words(unit_vectors(1), wrong)
 
 
 @pytest.mark.parametrize(

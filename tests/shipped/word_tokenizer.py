@@ -49,3 +49,7 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
 
 
 TOKENIZER, PIECE_TOKENIZER, BYTE_TOKENIZER = word_tokenizer(), piece_tokenizer(), byte_tokenizer()
+
+
+def ids_of(tokenizer: PreTrainedTokenizerFast, *tokens: str) -> tuple[int, ...]:
+    return tuple(tokenizer.convert_tokens_to_ids(list(tokens)))
