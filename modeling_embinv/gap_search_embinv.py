@@ -74,7 +74,7 @@ class GapSearch:
         are_canonical: of texts, () standing for a gap that is not looked at, whether their tokens are those that the
             tokenizer gives them; others can never be right.
         climbs: candidates that need no denoiser: which searches they are for, and what gives them.
-        first_climbs: the same before the first sweep; a text that they find needs no sweep.
+        first_climbs: the same before the first sweep, of whole searches: a text that they bring near needs no sweep.
     """
 
     def __init__(
@@ -95,10 +95,7 @@ class GapSearch:
         self.start([search for search in searches if search.rehearsal is None])
         self._rehearse(searches, on_step)
         for climb in self.first_climbs:
-            climbed = [search for search in searches if not search.is_done and climb[0](search)]
-            self._climb(climbed, climb)
-            for search in climbed:
-                search.is_done |= search.is_found
+            self._climb_first([search for search in searches if search.rehearsal is None and climb[0](search)], climb)
         for sweep in range(self.settings.num_sweeps):
             before = [search.standing for search in searches]
             for step in range(max(len(search.order) for search in searches)):
@@ -118,6 +115,13 @@ class GapSearch:
                     search.width = WIDER
             if all(search.is_done for search in searches):
                 break
+
+    def _climb_first(self, searches: list[TextSearch], climb: Climb) -> None:
+        """Before the first sweep, which a text that comes near does not need."""
+        before = [search.best for search in searches]
+        self._climb(searches, climb)
+        for search, old in zip(searches, before, strict=True):
+            search.is_done |= search.best is not old and search.best.cosine >= UNRELATED
 
     def _climb(self, searches: list[TextSearch], climb: Climb) -> None:
         """Judge candidates that need no denoiser, and new ones while the best text improves."""
