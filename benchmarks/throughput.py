@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from accelerate import Accelerator
@@ -28,12 +29,15 @@ from result_file import result_file
 from torch import Tensor
 
 from modeling_embinv import EmbInvConfig, EmbInvForMaskedDiffusion
+from modeling_embinv.data.encoder_config import EncoderConfig
 from modeling_embinv.data.files import write_json
+from modeling_embinv.diffusion_embinv import NoiseSchedule
 from modeling_embinv.evaluation.report import markdown_table
 from modeling_embinv.runtime import keep_large_blocks
 from modeling_embinv.training.config import TrainingConfig
 from modeling_embinv.training.loop import Run
 from modeling_embinv.training.optimizers import new_optimizers
+from modeling_embinv.training.validation import ValidationSet
 
 MINILM = dict(
     model_type="bert", vocab_size=30522, hidden_size=384, num_hidden_layers=6, num_attention_heads=12,
@@ -58,8 +62,9 @@ class TrainingStep:
         model, *optimizers = accelerator.prepare(model, *new_optimizers(model, config.rates()))
         schedulers = [torch.optim.lr_scheduler.LambdaLR(one, lambda step: 1.0) for one in optimizers]
         self.run = Run(
-            config, accelerator=accelerator, model=model, tokenizer=None, encoder=None, optimizers=optimizers,
-            schedulers=schedulers, batches=self, held_out=None,
+            config, accelerator=accelerator, model=model, tokenizer=None, optimizers=optimizers, schedulers=schedulers,
+            encoder=SimpleNamespace(config=EncoderConfig("unused")), batches=self,
+            held_out=ValidationSet(self.input_ids, self.embedding, 0, NoiseSchedule()),
         )  # fmt: skip
 
     def batch(self, index: int, batch_size: int, canvas: int) -> tuple[Tensor, Tensor]:

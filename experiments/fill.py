@@ -57,8 +57,11 @@ CANVAS = 31
 # texts of each number of gaps for a calibration, by the noise of their vectors: without any, hardly a filling is
 # wrong, and by the encoder none
 FITTED_TEXTS = {0.0: 16, 0.03: 8}
-# letters of a word that stay before and behind a gap inside it, of words with so many letters
-INSIDE, LETTERS = {"beginning": (0, 3), "middle": (2, 2), "end": (3, 0)}, 7
+# parts of words: the kind of word, how many letters it has at least, and how many stay before and behind the gap
+INSIDE = {
+    "beginning of a word": ("other", 7, 0, 3), "middle of a word": ("other", 7, 2, 2),
+    "end of a word": ("other", 7, 3, 0), "name but for its initial": ("name", 3, 1, 0),
+}  # fmt: skip
 SCORES = ["texts", "words %", "texts whole %"]
 COSTS = ["ECE %", "calls a gap", "seconds a gap"]
 COLUMNS = {
@@ -148,13 +151,13 @@ class Bench:
                 break
         return found
 
-    def hide_inside(self, place: str, fewest: int, most: int, number: int) -> list[Hidden]:
-        """`number` texts in each of which a part of a content word is hidden."""
-        head, tail = INSIDE[place]
+    def hide_inside(self, part: str, fewest: int, most: int, number: int) -> list[Hidden]:
+        """`number` texts in each of which a part of a word is hidden."""
+        kind, letters, head, tail = INSIDE[part]
         chosen, found = random.Random(0), []
         for text in self.texts(fewest, most, is_test=True):
-            words = [m for m in re.finditer(r"\w+", text) if self.is_kind["other"](m.group(), m.start())]
-            spans = [(m.start() + head, m.end() - tail) for m in words if len(m.group()) >= LETTERS]
+            words = [m for m in re.finditer(r"\w+", text) if self.is_kind[kind](m.group(), m.start())]
+            spans = [(m.start() + head, m.end() - tail) for m in words if len(m.group()) >= letters]
             if spans:
                 found.append(Hidden(text, [chosen.choice(spans)]))
             if len(found) == number:
@@ -423,10 +426,10 @@ def rows(bench: Bench) -> Iterator[tuple[str, str, callable]]:
         texts = bench.hide(kind, 1, 8, 31, number)
         for feedback in JUDGES:
             yield "kinds", f"{kind}, {feedback}", lambda t=texts, f=feedback: run(t, f)
-    for place, number in experiment["inside"].items():
-        texts = bench.hide_inside(place, 8, 31, number)
+    for part in INSIDE:
+        texts = bench.hide_inside(part, 8, 31, experiment["texts_inside"])
         for feedback in JUDGES:
-            yield "inside", f"{place} of a word, {feedback}", lambda t=texts, f=feedback: run(t, f)
+            yield "inside", f"{part}, {feedback}", lambda t=texts, f=feedback: run(t, f)
     for size, number in experiment["lengths"].items():
         texts = (
             bench.hide("other", 1, max(4, size - 5), size, number) if size <= 31 else bench.long_texts(size, number)

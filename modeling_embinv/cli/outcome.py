@@ -77,7 +77,12 @@ def _counted_interrupts() -> Iterator[None]:
             unraisable(lost)
             return
         # Python drops what is raised while an object is deleted; nor would it leave this function
-        threading.Timer(0.01, os.kill, [os.getpid(), signal.SIGINT]).start()
+        while True:
+            try:
+                threading.Timer(0.01, os.kill, [os.getpid(), signal.SIGINT]).start()
+                return
+            except KeyboardInterrupt:  # on a busy machine it comes before this function has ended
+                continue
 
     _interrupts.clear()
     unraisable = sys.unraisablehook

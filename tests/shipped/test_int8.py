@@ -102,6 +102,7 @@ def test_a_bias_of_its_own_is_seen(kind):
 def test_a_model_reads_the_same_in_int8(family, has_bfloat16, monkeypatch):
     """A layer packed with another one's weights, or one that lost its bias, turns text into noise."""
     monkeypatch.setattr(int8_embinv, "HAS_BFLOAT16", has_bfloat16)
+    monkeypatch.setattr(int8_embinv, "HAS_VNNI", True)
     model, vectors, ids = with_surrogate(family), unit_vectors(32), texts(16)
     packed = copy.deepcopy(model).to_int8()
     assert sum(isinstance(module, Int8Linear) for module in packed.modules()) > 8
@@ -130,6 +131,7 @@ def test_the_released_checkpoint_writes_the_same_words(encoder):
 def test_the_released_surrogate_embeds_the_same(has_bfloat16, most, monkeypatch):
     """A judge that rounds too much: in int8 alone it loses 0.004 of a cosine, more than a wrong word does."""
     monkeypatch.setattr(int8_embinv, "HAS_BFLOAT16", has_bfloat16)
+    monkeypatch.setattr(int8_embinv, "HAS_VNNI", True)
     model, tokenizer = load_inverter(str(CHECKPOINT))
     rows = tokenizer(list(DEMO_SENTENCES), padding="max_length", max_length=32, return_tensors="pt").input_ids
     rows = rows.masked_fill(rows == tokenizer.pad_token_id, model.config.eos_token_id)
@@ -138,6 +140,16 @@ def test_the_released_surrogate_embeds_the_same(has_bfloat16, most, monkeypatch)
         vectors, rounded = model.eval().embed(rows), model.to_int8().embed(rows)
     assert 0 < 1 - torch.cosine_similarity(vectors, rounded, dim=-1).mean() < most
     assert torch.equal(torch.get_rng_state(), before), "packing a model changes what is sampled after it"
+
+
+def test_without_vnni_the_surrogate_stays_in_float32(monkeypatch):
+    """Rounded more coarsely there, it judged so badly that `fill --int8` took four times as long as float32."""
+    monkeypatch.setattr(int8_embinv, "HAS_BFLOAT16", False)
+    monkeypatch.setattr(int8_embinv, "HAS_VNNI", False)
+    model, ids = with_surrogate(), texts(16)
+    packed = copy.deepcopy(model).to_int8()
+    assert torch.equal(packed.embed(ids), model.embed(ids))
+    assert any(isinstance(module, Int8Linear) for module in packed.trunk.modules())
 
 
 def test_saving_training_and_packing_again(tmp_path):
@@ -191,8 +203,9 @@ def copied(model, _) -> tuple[torch.Tensor, torch.Tensor, bool]:
 
 
 @pytest.mark.parametrize("send", [sent, pickled, copied])
-def test_a_model_in_int8_travels(send, tmp_path):
+def test_a_model_in_int8_travels(send, tmp_path, monkeypatch):
     """PyTorch cannot send packed weights to a spawned process, and a copy fell back to float without a word."""
+    monkeypatch.setattr(int8_embinv, "HAS_VNNI", True)  # else the surrogate is in float32
     model = with_surrogate()
     with torch.no_grad():
         for weight in model.parameters():
@@ -249,6 +262,7 @@ def search_and_embed(model) -> list[torch.Tensor]:
 def test_another_precision_ends_int8(dtype, has_bfloat16, monkeypatch):
     """Kernels for float32 that were handed other numbers failed in PyTorch, in the middle of a search."""
     monkeypatch.setattr(int8_embinv, "HAS_BFLOAT16", has_bfloat16)
+    monkeypatch.setattr(int8_embinv, "HAS_VNNI", True)
     packed, plain = with_surrogate().to_int8().to(dtype), with_surrogate().to(dtype)
     for found, expected in zip(*(search_and_embed(model) for model in (packed, plain)), strict=True):
         assert torch.equal(found, expected)
@@ -258,6 +272,7 @@ def test_another_precision_ends_int8(dtype, has_bfloat16, monkeypatch):
 def test_autocast_reaches_a_model_in_int8(has_bfloat16, monkeypatch):
     """An input that autocast had made bfloat16 failed in the kernel for float32, and it rounded a packed surrogate."""
     monkeypatch.setattr(int8_embinv, "HAS_BFLOAT16", has_bfloat16)
+    monkeypatch.setattr(int8_embinv, "HAS_VNNI", True)
     model, outside = with_surrogate(), with_surrogate().to_int8()
     with torch.autocast("cpu", torch.bfloat16):
         model.to_int8()
