@@ -58,6 +58,9 @@ class InsideWords:
             if fillings is not None and search.is_new(fillings):
                 behind = SCORE_TO_NATS * (one.score - whole.best.score)
                 found.append(Candidate(fillings, one.log_p, MOVED + behind, search.best))
+        # what the tokenizer would not write is not judged; with that alone nothing would be left
+        can_be = self.reader.are_canonical([(search.text, one.fillings) for one in found])
+        found = [one for one, keep in zip(found, can_be, strict=True) if keep]
         if found:
             for fillings in [*search.tried]:
                 if any(self._shorter(search, at, fillings[at]) for at in _gaps(search)):

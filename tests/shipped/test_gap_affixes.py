@@ -106,6 +106,19 @@ def test_parts_of_words_are_found(judge):
     assert {one.verdict for one in found} == {"verified" if judge == "encoder" else "likely"}
 
 
+def test_what_was_tried_is_kept_where_nothing_takes_its_place():
+    """Whole words that the tokenizer would not write are not judged; with the guesses gone no text was left."""
+    search = search_of("you un▇▇▇ , us", (["unable"], 0.7))
+    whole = search_of("you ▇▇▇ , us", (["unable"], 0.999))
+
+    class Strict(GapReader):
+        def are_canonical(self, texts):
+            return [False] * len(texts)
+
+    inside = InsideWords(Strict(PIECE_TOKENIZER, MASK), lambda *_: whole)
+    assert inside.of_whole_words(search) == [] and len(search.tried) == 1
+
+
 def test_letters_between_two_gaps_stay():
     """Without the "th" between them two gaps of ▇▇▇th▇▇▇ were one."""
     text = READER.read("the ▇▇▇th▇▇▇ of may", 0)
