@@ -333,6 +333,7 @@ def test_a_ctrl_c_is_not_lost_while_an_object_is_deleted(is_busy, capsys, monkey
                 time.sleep(1)
 
     monkeypatch.setattr(threading, "Timer", SlowTimer if is_busy else plain)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # other tests' libraries may have left their own
 
     class Deleted:
         def __del__(self):
@@ -342,7 +343,10 @@ def test_a_ctrl_c_is_not_lost_while_an_object_is_deleted(is_busy, capsys, monkey
         Deleted()
         time.sleep(20)
 
-    assert outcome.outcome("embinv invert", [], run) == outcome.INTERRUPTED
+    try:
+        assert outcome.outcome("embinv invert", [], run) == outcome.INTERRUPTED
+    finally:
+        signal.signal(signal.SIGINT, before or signal.default_int_handler)  # None: one that Python does not know
     assert capsys.readouterr().err == "embinv invert: interrupted. Nothing was saved.\n"
 
 
