@@ -11,7 +11,6 @@ from typing import Any
 
 from .gap_states_embinv import EXACT
 from .gap_states_embinv import MOVED
-from .gap_states_embinv import SCORE_TO_NATS
 from .gap_states_embinv import Candidate
 from .gap_states_embinv import Filling
 from .gap_states_embinv import Fillings
@@ -56,8 +55,7 @@ class InsideWords:
         for one in whole.ranked:
             fillings = self._inside(search, whole, one)
             if fillings is not None and search.is_new(fillings):
-                behind = SCORE_TO_NATS * (one.score - whole.best.score)
-                found.append(Candidate(fillings, one.log_p, MOVED + behind, search.best))
+                found.append(Candidate(fillings, one.log_p, MOVED + whole.behind(one), search.best))
         # what the tokenizer would not write is not judged; with that alone nothing would be left
         can_be = self.reader.are_canonical([(search.text, one.fillings) for one in found])
         found = [one for one, keep in zip(found, can_be, strict=True) if keep]
@@ -74,12 +72,11 @@ class InsideWords:
         """
         found = []
         for parent in search.ranked[:LOOKED_AT]:
-            behind = SCORE_TO_NATS * (parent.score - search.best.score)
             for at in _gaps(search):
                 for filling in self._shorter(search, at, parent.fillings[at]):
                     fillings = spliced(parent.fillings, at, at + 1, filling)
                     if search.is_new(fillings):
-                        found.append(Candidate(fillings, parent.log_p, MOVED + behind, parent))
+                        found.append(Candidate(fillings, parent.log_p, MOVED + search.behind(parent), parent))
                     elif fillings in search.tried and search.tried[fillings].score > parent.score:
                         search.tried.pop(parent.fillings, None)
         return found

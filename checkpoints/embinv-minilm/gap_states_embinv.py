@@ -282,8 +282,13 @@ class TextSearch:
         found = []
         for gap in range(len(self.text.gaps)):
             filled = [one for one in others if one.fillings[gap] != best.fillings[gap]]
-            found += [one for one in filled if float(one.vector @ best.vector) < EXACT][:1] or filled[:1]
+            told_apart = (one for one in filled if float(one.vector @ best.vector) < EXACT)
+            found += [next(told_apart, filled[0])] if filled else []
         return found
+
+    def behind(self, one: Hypothesis) -> float:
+        """Nats, negative, by which candidates of a hypothesis fall behind those of the best one."""
+        return SCORE_TO_NATS * (one.score - self.best.score)
 
     def rank(self, num_beams: int) -> None:
         """Keep the best of what was tried; a text that the vector is exactly of ends the search.
@@ -343,7 +348,7 @@ class Job:
 
     def priority(self, log_p: float) -> float:
         """Of a filling with this log p, among the candidates of all hypotheses of the text."""
-        return log_p + SCORE_TO_NATS * (self.parent.score - self.search.best.score)
+        return log_p + self.search.behind(self.parent)
 
     @property
     def choices(self) -> Mapping[Filling, str] | None:
