@@ -85,6 +85,7 @@ types: $(STAMP)
 	$(BIN)/mypy
 
 format: $(STAMP)
+	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -95,5 +96,6 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,docs]'
 	touch $@
 
+# runs and prepared data stay: they are hours of work
 clean:
-	rm -rf $(VENV) $(OLDEST) runs site
+	rm -rf $(VENV) $(OLDEST) site

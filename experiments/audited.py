@@ -43,6 +43,8 @@ def main() -> int:
         texts = write_store(folder)
         command = [str(Path(sys.executable).with_name("embinv")), *COMMAND.replace("\\\n", "").split()[1:]]
         run = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        if not (folder / "report" / "report.json").exists():
+            raise SystemExit(f"the audit stopped with exit status {run.returncode}:\n{run.stderr.strip()}")
         mistakes = [line for line in run.stderr.splitlines() if line.startswith("embinv: over the threshold")]
         report = json.loads((folder / "report" / "report.json").read_text(encoding="utf-8"))
     guesses = Guesses([], [Rates(**rates) for rates in report["guesses"]["rates"]], report["guesses"]["rows"])

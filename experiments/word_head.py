@@ -213,8 +213,11 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fit", action="store_true", help="fit the calibration, and write it into the checkpoint")
     parser.add_argument("--token-cache", help="folder of the tokenised training corpus; the recipe's own by default")
-    parser.add_argument("--model", help="another model than the released checkpoint")
+    parser.add_argument("--model", help="another model than the released checkpoint; its scores need --out")
+    parser.add_argument("--out", type=Path, help="file of the scores; results/words.json by default")
     options = parser.parse_args(arguments)
+    if options.model and not (options.fit or options.out):
+        parser.error(f"{RESULTS.name} has the scores of the released checkpoint: name another file with --out.")
     experiment = load_yaml(FOLDER / "word_head.yaml")
     experiment["model"] = options.model or experiment["model"]
     bench = Bench(experiment, options.token_cache)
@@ -224,7 +227,7 @@ def main(arguments: list[str]) -> int:
         config.save_pretrained(experiment["model"])
         print(config.calibration["words"])
         return 0
-    write_json(RESULTS, measure(bench))
+    write_json(options.out or RESULTS, measure(bench))
     return 0
 
 

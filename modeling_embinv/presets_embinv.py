@@ -77,6 +77,7 @@ def choose(model: Any, name: str | None, given: Mapping[str, Any]) -> Chosen:
        whose own settings search.
     3. Without both, the preset is "standard". `feedback` alone names its judge, and None leaves "quick".
     4. A model without a surrogate falls back from "standard" to "quick", and `note` says so.
+    5. Where "quick" writes one draft and no judge is named, a surrogate measures the draft, and changes nothing.
 
     Args:
         model: an inverter.
@@ -101,7 +102,11 @@ def choose(model: Any, name: str | None, given: Mapping[str, Any]) -> Chosen:
         preset, feedback = PRESETS["quick"], None
         note = f"this checkpoint has no surrogate, so the preset is quick in place of {DEFAULT_PRESET}"
     own = {} if "search" in settings else preset.settings
-    return Chosen(preset.name, {**own, **settings}, feedback, note)
+    chosen = {**own, **settings}
+    is_one_draft = chosen.get("num_candidates") == 1 and chosen.get("num_corrections") == 0
+    if is_one_draft and not has_judge and model.surrogate is not None:
+        feedback = "surrogate"
+    return Chosen(preset.name, chosen, feedback, note)
 
 
 def check_preset(name: Any) -> None:

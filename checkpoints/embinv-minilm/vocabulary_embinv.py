@@ -1,6 +1,7 @@
 """Which tokens of a tokenizer begin words, go on with them, or are whole words."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from functools import lru_cache
 from typing import Any
 
@@ -35,12 +36,17 @@ class WordVocabulary:
 
     def present(self, ids: Tensor) -> Tensor:
         """(B, V) bool: the whole words of texts ids (B, L), whatever fills the rows behind them."""
-        is_word, continues = torch.tensor(self.is_word), torch.tensor(self.continues)
+        is_word, continues = self._masks
         behind = nn.functional.pad(continues[ids[:, 1:]], (0, 1))
         row, column = (is_word[ids] & ~behind).nonzero(as_tuple=True)
         found = torch.zeros(len(ids), len(is_word), dtype=torch.bool)
         found[row, ids[row, column]] = True
         return found
+
+    @cached_property
+    def _masks(self) -> tuple[Tensor, Tensor]:
+        """Both lists as tensors, made once: for 30,000 tokens that takes longer than to look at a batch."""
+        return torch.tensor(self.is_word), torch.tensor(self.continues)
 
 
 def word_starts(tokenizer: Any) -> list[bool]:

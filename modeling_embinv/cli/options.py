@@ -169,9 +169,6 @@ def chosen_settings(
     if chosen.note:
         print(f"embinv: {chosen.note}.", file=sys.stderr)
     assert not callable(chosen.feedback)  # a word went in
-    is_plain = chosen.preset == "quick" and not named and chosen.settings["num_candidates"] == 1
-    if is_plain and not chosen.settings["num_corrections"] and model.surrogate is not None:
-        return chosen.settings, "surrogate"  # of a single draft it gives the cosine, and changes nothing
     return chosen.settings, chosen.feedback
 
 

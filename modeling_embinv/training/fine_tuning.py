@@ -29,8 +29,7 @@ def adopt_encoder(model: EmbInvForMaskedDiffusion, tokenizer: PreTrainedTokenize
     Raises:
         EmbInvError: when the encoder's texts are written with another tokenizer than the inverter's.
     """
-    ours = tokenizer.get_vocab()
-    if any(ours.get(token) != index for token, index in encoder.tokenizer.get_vocab().items()):
+    if not encoder.tokenizer.get_vocab().items() <= tokenizer.get_vocab().items():
         raise EmbInvError(
             f"{encoder.config.id} comes with another tokenizer than the inverter writes with: set `tokenizer:` to the "
             "inverter's folder in the encoder's YAML, and prepare the pairs with that."

@@ -215,6 +215,8 @@ def test_shipped_config_loads(path):
     assert path.read_text().startswith("# ")
     config = EncoderConfig.from_yaml(path)
     assert "/" in config.id and config.max_length == 32
+    page = Path(__file__).parents[2] / "docs" / "training.md"
+    assert f"`{path.stem}`" in page.read_text(encoding="utf-8"), "docs/training.md lists the encoders by name"
 
 
 def test_the_encoder_that_an_inverter_names():

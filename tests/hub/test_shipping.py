@@ -398,9 +398,10 @@ def test_the_pipeline_has_presets(invert):
     """A preset that is handed on as a setting, that is lost when it was given early, or that changes nothing."""
     vectors = unit_vectors(2)
     texts = {name: [row["text"] for row in invert(vectors, preset=name)] for name in ("quick", "standard")}
-    assert "cosine" not in invert(vectors, preset="quick")[0]
-    searched = invert(vectors)[0]
-    assert searched["verdict"] == verdict_of(searched["cosine"], "surrogate") and searched["verdict_in_words"]
+    for judged in (invert(vectors)[0], invert(vectors, preset="quick")[0]):
+        assert judged["verdict"] == verdict_of(judged["cosine"], "surrogate") and judged["verdict_in_words"]
+    unjudged = invert(vectors, preset="quick", feedback=None)
+    assert [row["text"] for row in unjudged] == texts["quick"] and "cosine" not in unjudged[0]
     assert [row["text"] for row in invert(vectors)] == texts["standard"] != texts["quick"]
     assert [row["text"] for row in invert(vectors, num_steps=8)] == texts["quick"]
     early = pipeline("embedding-inversion", model=invert.model, tokenizer=invert.tokenizer, preset="quick")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from hashlib import blake2b
 from pathlib import Path
 from random import Random
 
@@ -14,6 +15,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast, pipelin
 from modeling_embinv import EmbInvConfig, EmbInvForMaskedDiffusion
 from modeling_embinv.cli.options import CHECKPOINT
 from modeling_embinv.configuration_embinv import REQUIRED
+from modeling_embinv.integrity_embinv import vocabulary_checksum
 from modeling_embinv.loading import load_inverter
 from modeling_embinv.training.backbone import new_inverter
 from modeling_embinv.training.checkpoints import export
@@ -370,6 +372,19 @@ def test_a_tokenizer_that_does_not_fit_is_refused(folder, tokenizer, message):
     with pytest.raises(OSError) as closed:
         load_inverter(folder)
     assert message in str(closed.value) and "\n" not in str(closed.value)
+
+
+def test_a_vocabulary_s_checksum_follows_its_tokens():
+    """It is kept from call to call, so that a token that was added in between, or moved, was not noticed."""
+    tokenizer = word_tokenizer()
+    tokens = tokenizer.get_vocab()
+    listed = json.dumps(sorted([index, token] for token, index in tokens.items()))
+    before = f"{len(tokens)}-{blake2b(listed.encode(), digest_size=8).hexdigest()}"
+    assert [vocabulary_checksum(tokenizer), vocabulary_checksum(word_tokenizer())] == [before, before]
+    tokenizer.add_tokens(["brandnew"])
+    others = vocabulary_checksum(tokenizer), vocabulary_checksum(word_tokenizer(first=100))
+    assert others[0].startswith(f"{len(tokens) + 1}-") and others[1].startswith(f"{len(tokens)}-")
+    assert others[1] != before == vocabulary_checksum(word_tokenizer())
 
 
 @pytest.mark.parametrize("kind", ["BertTokenizer", "TokenizersBackend"])

@@ -60,6 +60,15 @@ def test_without_a_name(model):
     assert choose(model, None, {}).settings == {} and choose(model, "quick", {}).settings["num_candidates"] == 1
 
 
+def test_a_single_draft_is_measured(model, without):
+    """The command gave quick texts a cosine and a verdict, the pipeline did not: the quickstart's line was a KeyError."""
+    assert choose(model, "quick", {}).feedback == "surrogate"
+    assert choose(model, "quick", {"num_steps": 4}).feedback == "surrogate"
+    assert choose(model, "quick", {"num_candidates": 4}).feedback is None  # it would choose among them
+    assert choose(model, "quick", {"feedback": None}).feedback is None
+    assert choose(without, "quick", {}).feedback is None
+
+
 def test_a_checkpoint_without_a_surrogate(without):
     """The default must run on every checkpoint, and say what it did; what was asked for by name must not be less."""
     chosen = choose(without, None, {})
