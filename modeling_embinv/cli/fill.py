@@ -116,8 +116,8 @@ def _open(options: argparse.Namespace) -> "VectorSource":
     try:
         return open_source(options, options.template is None and (options.text_column or True))
     except NoTextsError as error:
-        hint = "name their column with --text-column, or give the text of all vectors with --template"
-        raise EmbInvError(f"{error}; {hint}.") from error
+        named = "name their column with --text-column, or " * bool(error.others)
+        raise EmbInvError(f"{error}; {named}give the text of all vectors with --template.") from error
 
 
 def _fill_file(options: argparse.Namespace, settings: dict[str, Any], choices: dict[str, list[str]]) -> int | None:

@@ -72,11 +72,9 @@ def _invert_typed(options: argparse.Namespace, settings: dict[str, Any]) -> None
         raise EmbInvError("--out is for a file of vectors; the text of a single vector is printed.")
     vector = parse_vector(options.source, stored_config(options.model).get("embedding_dim"))
     model, tokenizer = load_model(options)
-    from rich.console import Console
-
     from ..inversion.progress import VectorBar
     from ..inversion.rows import invert_vectors
-    from ..inversion.terminal import print_inversions
+    from ..inversion.terminal import print_inversions, standard_output
 
     settings, judge = chosen_settings(options, model, settings)
     feedback = feedback_of(judge, model, options)
@@ -85,7 +83,7 @@ def _invert_typed(options: argparse.Namespace, settings: dict[str, Any]) -> None
             model, tokenizer, vector, 1, settings, options.seed, feedback=feedback, on_round=bar.show_round
         )
         found = (row.redacted() if options.redact else row for row in rows)
-        print_inversions(bar.cleared(found), tokenizer, Console())
+        print_inversions(bar.cleared(found), tokenizer, standard_output())
 
 
 def _invert_file(options: argparse.Namespace, settings: dict[str, Any]) -> int | None:

@@ -48,7 +48,10 @@ def add_prepare(commands: Commands) -> None:
         help="files or stores of vectors and their texts, as `embinv invert` takes them: a.parquet, chroma:FOLDER",
     )
     parser.add_argument("--text_column", help="column of the texts (default: text; with vectors the usual names)")
-    parser.add_argument("--vector_column", help="column of the vectors, or its path (default: the usual names)")
+    # `--column` is what the other commands call it, and the messages of the readers
+    parser.add_argument(
+        "--vector_column", "--column", help="column of the vectors, or its path (default: the usual names)"
+    )
     parser.add_argument(
         "--collection", "--table", metavar="NAME", help="collection or table of the store; without it the only one"
     )

@@ -2,11 +2,13 @@
 
 import atexit
 import codecs
+import lzma
 import shutil
 import sys
 import tempfile
+import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors_embinv import EmbInvError
 
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
 
 # in place of a file's name: standard input, or standard output
 STANDARD = "-"
+# how compressed files begin, and their suffixes
+_PACKED = {b"\x1f\x8b": ".gz", b"\xfd7zXZ\0": ".xz", b"\x28\xb5\x2f\xfd": ".zst", b"BZh": ".bz2"}
+_PEEK = 4096
 
 
 def kept_input() -> "Location":
@@ -23,7 +28,7 @@ def kept_input() -> "Location":
     Messages call it "standard input".
 
     Raises:
-        EmbInvError: standard input is a terminal, or empty.
+        EmbInvError: standard input is a terminal, empty, or compressed and cannot be unpacked.
     """
     if sys.stdin.isatty():
         raise EmbInvError("-: standard input is a terminal; pipe a file of vectors into it, or name the file.")
@@ -33,12 +38,36 @@ def kept_input() -> "Location":
     with path.open("wb") as file:
         shutil.copyfileobj(sys.stdin.buffer, file)
     with path.open("rb") as file:
-        begin = file.read(4096)
+        begin = file.read(_PEEK)
+    suffix = next((suffix for magic, suffix in _PACKED.items() if begin.startswith(magic)), "")
+    begin = _unpacked(path, suffix) if suffix else begin
     if not begin.strip():
         raise EmbInvError("-: standard input is empty.")
     from ..stores.locations import locate
 
-    return locate(path.rename(path.with_suffix(_ending(begin))))._replace(shown="standard input")
+    return locate(path.rename(path.with_suffix(_ending(begin) + suffix)))._replace(shown="standard input")
+
+
+def _unpacked(path: Path, suffix: str) -> bytes:
+    """What compressed text begins with; readers unpack the rest.
+
+    Raises:
+        EmbInvError: compressed in a way that is not read, damaged, or no text.
+    """
+    from ..data.files import OPENERS, one_line
+
+    if suffix not in OPENERS:
+        raise EmbInvError(
+            f"standard input: is packed ({suffix}): unpack it first; text packed by gzip or xz is read as it is"
+        )
+    try:
+        with OPENERS[suffix](path, "rb") as file:
+            begin: Any = file.read(_PEEK)
+    except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
+        raise EmbInvError(f"standard input: corrupt, truncated or no {suffix} file: {one_line(error)}") from error
+    if b"\0" in begin:
+        raise EmbInvError("standard input: holds packed data that is no text: unpack it first")
+    return bytes(begin)
 
 
 def _ending(begin: bytes) -> str:

@@ -40,7 +40,12 @@ _DAMAGE = (
 def file_kind(path: Path) -> str:
     """The suffix in lower case, without compression: `.txt` for `a.txt.xz`. Only text files may be compressed."""
     plain = Path(path.stem).suffix.lower()
-    return plain if path.suffix in OPENERS and plain in PACKABLE else path.suffix.lower()
+    return plain if path.suffix.lower() in OPENERS and plain in PACKABLE else path.suffix.lower()
+
+
+def opener_of(path: Path) -> Callable[..., Any]:
+    """What opens a file by its suffix, compressed or not."""
+    return OPENERS.get(path.suffix.lower(), open)
 
 
 @contextmanager
@@ -76,8 +81,7 @@ def text_lines(path: Path) -> Iterator[str]:
             many or of more than `BLANK_LINES`.
     """
     blank, run = 0, 0
-    opener: Callable[..., TextIO] = OPENERS.get(path.suffix, open)
-    with reading(path), opener(path, "rt", encoding="utf-8-sig", newline="") as file:
+    with reading(path), opener_of(path)(path, "rt", encoding="utf-8-sig", newline="") as file:
         while line := file.readline(LONGEST + 1):
             blank, run = (blank + len(line), run + 1) if line.isspace() else (0, 0)
             if run > BLANK_LINES or max(len(line), blank) > LONGEST:

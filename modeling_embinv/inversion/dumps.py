@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from rich.console import Console
 from transformers import PreTrainedTokenizerBase
 
 from ..modeling_embinv import EmbInvForMaskedDiffusion
@@ -17,7 +16,7 @@ from ..vectors_embinv import unit_rows
 from .jobs import FileJob, check_one_terminal
 from .progress import VectorBar
 from .rows import Inversion, invert_vectors
-from .terminal import print_inversions
+from .terminal import print_inversions, standard_output
 
 # Rows of one part: what a kill loses at most, what processes share, and the largest batch of a file.
 PART_ROWS = 512
@@ -112,7 +111,7 @@ class _Job(FileJob):
         with VectorBar(self.source.count(), show=True, leave=False) as self.bar:
             rows = (row for first_row, part in self.parts() for row in self.invert(first_row, part))
             return print_inversions(
-                self.noted(self.bar.cleared(rows), attrgetter("verdict")), self.tokenizer, Console()
+                self.noted(self.bar.cleared(rows), attrgetter("verdict")), self.tokenizer, standard_output()
             )
 
     def rows(self, first_row: int, part: VectorBatch) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from rich.console import Console
 from transformers import PreTrainedTokenizerBase
 
 from ..errors_embinv import EmbInvError
@@ -21,7 +20,7 @@ from ..stores.rows import Skipped, VectorBatch
 from ..stores.vectors import VectorSource
 from ..vectors_embinv import unit_rows
 from .jobs import FileJob, check_one_terminal
-from .terminal import print_fillings
+from .terminal import print_fillings, standard_output
 
 # Rows of one part: what a kill loses at most, and what processes share. A gap takes seconds on a CPU.
 PART_ROWS = 16
@@ -157,7 +156,7 @@ class _FillJob(FileJob):
         """Prints all texts; how many."""
         check_one_terminal()
         rows = (row for first_row, part in self.parts() for row in self.rows(first_row, part))
-        return print_fillings(self.noted(rows, itemgetter("verdict")), Console())
+        return print_fillings(self.noted(rows, itemgetter("verdict")), standard_output())
 
     def parts(self) -> Iterator[tuple[int, VectorBatch]]:
         """The rows that can be filled, where there are any."""

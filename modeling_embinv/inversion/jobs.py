@@ -30,6 +30,7 @@ from ..stores.vectors import VectorSource
 from .judges import judge_identity, unchanged
 from .parts import ResultParts
 from .progress import VectorBar
+from .terminal import write_line
 
 # in place of a file's name: standard output
 STANDARD = "-"
@@ -114,20 +115,20 @@ class FileJob(ABC):
             yield row
 
     def to_stdout(self, show_progress: bool) -> int:
-        """Prints JSON lines as `to_file` writes them; how many."""
+        """Prints JSON lines, in UTF-8, as `to_file` writes them; how many."""
         check_one_terminal()
         count = 0
         with VectorBar(self.source.count(), show_progress and not sys.stdout.isatty()) as self.bar:
             for first_row, part in self.parts():
                 for row in self.noted(self.bar.counted(self.rows(first_row, part)), itemgetter("verdict")):
-                    print(json.dumps(row, ensure_ascii=False), flush=True)
+                    write_line(json.dumps(row, ensure_ascii=False))
                     count += 1
                 self.bar.reach(count + self.num_left_out)
         return count
 
     def to_file(self, out: Path, show_progress: bool) -> tuple[int, int]:
         """Writes `out`; how many rows it holds, and how many an earlier run had made."""
-        if str(out.resolve()) == self.source.identity:
+        if self.source.holds(out):
             raise EmbInvError(f"{out}: the texts would replace the vectors; give another output.")
         state, folder = process_state(), ResultParts(out, unchanged)
         if not state.is_main_process:

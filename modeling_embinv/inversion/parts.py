@@ -28,7 +28,7 @@ def check_out(out: Path) -> None:
     """
     if out.is_dir():
         raise EmbInvError(f"{out} is a folder: give the name of a {' or '.join(_OUT_KINDS)} file.")
-    if out.suffix not in _OUT_KINDS:
+    if out.suffix.lower() not in _OUT_KINDS:
         raise EmbInvError(f"the output must end in {' or '.join(_OUT_KINDS)}, got {out}.")
 
 
@@ -38,7 +38,7 @@ def count_rows(out: Path) -> int:
     Raises:
         EmbInvError: it is no parquet file in spite of its name.
     """
-    if out.suffix == ".parquet":
+    if out.suffix.lower() == ".parquet":
         try:
             return int(pq.read_metadata(out).num_rows)
         except pa.ArrowInvalid as error:
@@ -109,7 +109,7 @@ class ResultParts:
         """Joins the named parts, in this order, to the output in one step."""
         folder = self.parts.folder
         merged, parts = folder / "merged", [folder / name for name in names]
-        if self.out.suffix == ".parquet":
+        if self.out.suffix.lower() == ".parquet":
             _join_as_parquet(parts, merged, schema)
         else:
             _join(parts, merged)

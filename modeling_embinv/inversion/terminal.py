@@ -1,5 +1,7 @@
 """Recovered texts on a terminal, tinted by the model's confidence in them."""
 
+import io
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -54,6 +56,23 @@ def tinted(tokenizer: PreTrainedTokenizerBase, ids: list[int], confidences: Sequ
             position = start + len(piece)
             result.stylize(tint(confidence), start, position)
     return result
+
+
+def write_line(line: str) -> None:
+    """Writes a line to standard output at once, as UTF-8 whatever the terminal's own encoding is."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.flush()  # what was printed before it
+        sys.stdout.buffer.write(f"{line}\n".encode())
+        sys.stdout.buffer.flush()
+    else:  # a notebook's, which takes any text
+        print(line, flush=True)
+
+
+def standard_output() -> Console:
+    """Standard output for reading: what its encoding does not have is shown as a question mark."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    return Console()
 
 
 def print_inversions(inversions: Iterable[Inversion], tokenizer: PreTrainedTokenizerBase, console: Console) -> int:

@@ -2,7 +2,7 @@
 
 import math
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
@@ -12,6 +12,8 @@ from ..data.files import NUMBERS_AT_A_TIME, WIDEST, one_line, reading, short_nam
 from ..errors_embinv import EmbInvError
 from .columns import ID_NAMES, TEXT_NAMES, Table
 
+# what numpy's letters for kinds of values stand for
+_KINDS = {"f": "floats", "i": "integers", "u": "integers", "b": "true and false", "U": "text", "S": "text"}
 # (name of an array, rows at a time) → its rows
 RowReader = Callable[[str, int], Iterator[np.ndarray]]
 
@@ -49,7 +51,7 @@ def open_npy(path: Path) -> Table:
         header, begin = _header(path, file), file.tell()
     held = path.stat().st_size - begin
     _check_size(path, header, held)
-    _check_matrix(path, header.shape, header.dtype.kind)
+    _check_matrix(path, header.shape, header.dtype.kind, fields=_fields(header.dtype))
     if not held:
         return _matrix_table(path, np.empty((0, 1), np.float32))
     with reading(path):
@@ -170,14 +172,27 @@ def _stream(path: Path, file: IO[bytes], size: int) -> Iterator[np.ndarray]:
     file.read(1)  # at its end, zipfile compares the checksum
 
 
-def _check_matrix(path: Path, shape: tuple[int, ...], kind: str, what: str = "") -> None:
+def _check_matrix(path: Path, shape: tuple[int, ...], kind: str, what: str = "", fields: Sequence[str] = ()) -> None:
+    """Raises EmbInvError unless an array of this shape is a matrix or a vector, and says how it can become one.
+
+    Args:
+        path: for the message; what: the array in it.
+        kind: numpy's letter for its values.
+        fields: those of a structured array, the likeliest to hold the vectors first.
+    """
     if kind not in "fiu" or len(shape) not in (1, 2):
-        kinds = {"f": "floats", "i": "integers", "u": "integers", "b": "true and false", "U": "text", "S": "text"}
-        raise EmbInvError(
-            f"{path}: {what}holds {kinds.get(kind, 'other values')} of shape {shape}; expected numbers of shape (N, D)"
-        )
+        held = f"{path}: {what}holds {'records' if fields else _KINDS.get(kind, 'other values')} of shape {shape}"
+        hint = f"; numpy.save(FILE, a[{fields[0]!r}]) saves one" if fields else ""
+        if kind in "fiu" and len(shape) == 3 and shape.count(1) == 1:
+            hint = f"; numpy.save(FILE, a.squeeze({shape.index(1)})) saves them so"
+        raise EmbInvError(f"{held}; expected numbers of shape (N, D){hint}")
     if not 0 < shape[-1] <= WIDEST and shape[0]:
         raise EmbInvError(f"{path}: {what}holds rows of {shape[-1]:,} numbers; from 1 to {WIDEST:,} are read")
+
+
+def _fields(dtype: np.dtype) -> list[str]:
+    """The fields of a structured array, those of several numbers first."""
+    return sorted(dtype.names or (), key=lambda name: not dtype[name].shape)
 
 
 def _matrix_table(path: Path, matrix: np.ndarray) -> Table:
@@ -195,21 +210,24 @@ def _arrays_table(path: Path, arrays: dict[str, tuple[tuple[int, ...], str]], ro
     aside = {*ID_NAMES, *TEXT_NAMES}
     vectors = [
         name for name, (shape, kind) in arrays.items()
-        if kind in "fiu" and (len(shape) == 2 or (len(shape) == 1 and name.lower() not in aside))
+        if kind in "fiu" and len(shape) in (1, 2) and not (name.lower() in aside and _is_column(shape))
     ]  # fmt: skip
     matrices = [name for name in vectors if len(arrays[name][0]) == 2]
     vectors = matrices or vectors
 
     def count(name: str) -> int:
         shape, _ = arrays[name]
-        return 1 if len(shape) == 1 else shape[0]
+        return 1 if len(shape) < 2 else shape[0]
+
+    def beside(main: str) -> list[str]:
+        return [name for name, (shape, _) in arrays.items() if _is_column(shape) and shape[0] == count(main)]
 
     def read(columns: list[str], size: int) -> Iterator[dict[str, Any]]:
         main, *others = columns
         shape, kind = arrays[main]
         _check_matrix(path, shape, kind, f"{short_names([main])!r} ")
         for name in others:
-            if arrays[name][0] != (count(main),):
+            if name not in beside(main):
                 raise EmbInvError(
                     f"{path}: {short_names([name])!r} is of shape {arrays[name][0]}, for {count(main)} vectors"
                 )
@@ -223,7 +241,12 @@ def _arrays_table(path: Path, arrays: dict[str, tuple[tuple[int, ...], str]], ro
         while (batch := {name: next(part, None) for name, part in parts.items()})[main] is not None:
             yield batch
 
-    return Table(list(arrays), vectors, read, count)
+    return Table(list(arrays), vectors, read, count, beside=beside)
+
+
+def _is_column(shape: tuple[int, ...]) -> bool:
+    """Whether an array has one value for each row: (N,) or (N, 1)."""
+    return shape[1:] in ((), (1,)) and shape != ()
 
 
 def _listed(part: np.ndarray) -> list[Any]:

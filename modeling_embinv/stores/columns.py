@@ -40,6 +40,7 @@ class Table(NamedTuple):
         collection: which of a store's collections or tables this is; None for a file.
         version: what is another one when the source has changed; None = that of its files. A source that is read from
             a snapshot has always the same one.
+        beside: the column of the vectors → those that may be its ids or texts; None = all are.
     """
 
     columns: list[str]
@@ -48,6 +49,7 @@ class Table(NamedTuple):
     count: Callable[[str], int]
     collection: str | None = None
     version: Callable[[], Any] | None = None
+    beside: Callable[[str], list[str]] | None = None
 
 
 class Columns(NamedTuple):
@@ -78,13 +80,15 @@ def choose_columns(
     Raises:
         EmbInvError: no such column, none that holds vectors, or several that could be meant.
     """
-    ids = _named(where, table, id_column) if id_column else _usual_other(table, ID_NAMES)
+    vectors = _vectors(where, _of_width(table, dim, column), column)
+    others = table if table.beside is None else table._replace(columns=table.beside(vectors[0]))
+    ids = _named(where, table, id_column) if id_column else _usual_other(others, ID_NAMES)
     text = _named(where, table, text_column) if isinstance(text_column, str) else None
-    if text_column is True and (text := _usual_other(table, TEXT_NAMES)) is None:
+    if text_column is True and (text := _usual_other(others, TEXT_NAMES)) is None:
         message = f"{where}: holds no texts; columns: {short_names([name for name in table.columns if name])}"
-        others = [name for name in table.columns if name and name not in (*table.vector_columns, ids)]
-        raise NoTextsError(message, others)
-    return Columns(_vectors(where, _of_width(table, dim, column), column), ids, text)
+        rest = [name for name in others.columns if name and name not in (*table.vector_columns, ids)]
+        raise NoTextsError(message, rest)
+    return Columns(vectors, ids, text)
 
 
 def _of_width(table: Table, dim: int | None, column: str | None) -> Table:
@@ -128,9 +132,9 @@ def _vectors(where: str | Path, table: Table, column: str | None) -> list[str]:
                 return [_only(where, named)]
     if table.vector_columns:
         return [_only(where, table.vector_columns)]
-    if numbered := _numbered(table.columns):
-        return numbered
-    raise EmbInvError(f"{where}: no column of vectors; present: {short_names(table.columns)}")
+    if run := numbered_run(where, table.columns):
+        return run
+    raise EmbInvError(f"{where}: no column of vectors; present: {short_names(table.columns)}; name one with --column")
 
 
 def _named(where: str | Path, table: Table, name: str) -> str:
@@ -140,7 +144,7 @@ def _named(where: str | Path, table: Table, name: str) -> str:
 
 def _only(where: str | Path, names: Sequence[str]) -> str:
     if len(names) > 1:
-        raise EmbInvError(f"{where}: several columns hold vectors: {short_names(names)}; name one")
+        raise EmbInvError(f"{where}: several columns hold vectors: {short_names(names)}; name one with --column")
     return names[0]
 
 
@@ -166,8 +170,20 @@ def _part(name: str, position: int | None) -> str:
     return name.lower() if position is None else name.lower().split(".")[position]
 
 
-def _numbered(columns: Sequence[str]) -> list[str] | None:
-    """The longest run of columns x0, x1, …, one for each number of a vector, as pandas writes a matrix."""
+def numbered_run(where: str | Path, columns: Sequence[str]) -> list[str]:
+    """The longest run of columns x0, x1, …, one for each number of a vector, as pandas writes it; [] if there is none.
+
+    Raises:
+        EmbInvError: several runs are the longest.
+    """
+    longest = _longest_runs(columns)
+    if len(longest) > 1:
+        shown = ", ".join(f"{short_names(run[:1])} … {short_names(run[-1:])}" for run in longest[:20])
+        raise EmbInvError(f"{where}: several runs of numbered columns: {shown}; write each to a file of its own")
+    return longest[0] if longest else []
+
+
+def _longest_runs(columns: Sequence[str]) -> list[list[str]]:
     runs: list[list[str]] = [[]]
     for name in columns:
         before, now = _NUMBERED.fullmatch(runs[-1][-1]) if runs[-1] else None, _NUMBERED.fullmatch(name)
@@ -176,5 +192,5 @@ def _numbered(columns: Sequence[str]) -> list[str] | None:
             runs.append([])
         if now:
             runs[-1].append(name)
-    longest = max(runs, key=len)
-    return longest if len(longest) > 1 and len(set(longest)) == len(longest) else None
+    longest = max(map(len, runs))
+    return [run for run in runs if len(run) == longest > 1 and len(set(run)) == longest]

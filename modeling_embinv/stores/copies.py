@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..data.files import one_line
 from ..errors_embinv import EmbInvError
 from .columns import Table
 
@@ -58,20 +59,37 @@ def copy_of(shown: str, paths: list[Path], below: Path) -> PrivateFolder:
         below: the folder that they are in.
 
     Raises:
-        EmbInvError: no room, or somebody wrote to the source meanwhile.
+        EmbInvError: no room, what cannot be read, or somebody wrote to the source meanwhile.
     """
     before = file_versions(paths)
     check_space(shown, sum(size for version in before for _, size, _ in version or []))
     folder = PrivateFolder()
-    for path in paths:
-        target = folder.path / path.relative_to(below)
-        if path.is_dir():
-            shutil.copytree(path, target, dirs_exist_ok=True)
-        else:
-            shutil.copyfile(path, target)
+    try:
+        for path in paths:
+            _copy(path, folder.path / path.relative_to(below))
+    except OSError as error:
+        first = error.args[0][0][-1] if isinstance(error, shutil.Error) else error  # it lists all files of a folder
+        raise EmbInvError(f"{shown}: cannot be copied: {one_line(first)}") from error
+    finally:
+        _make_private(folder.path)
     if before != file_versions(paths):
         raise EmbInvError(changed_message(shown))
     return folder
+
+
+def _copy(path: Path, target: Path) -> None:
+    if path.is_dir():
+        shutil.copytree(path, target, copy_function=shutil.copyfile, ignore_dangling_symlinks=True, dirs_exist_ok=True)
+    else:
+        shutil.copyfile(path, target)
+
+
+def _make_private(folder: Path) -> None:
+    """Lets this user alone read and write folders: `copytree` gives them the modes of the source's."""
+    folder.chmod(0o700)
+    for path in folder.rglob("*"):  # a folder comes before what it holds
+        if path.is_dir():
+            path.chmod(0o700)
 
 
 def open_named(shown: str, local: Path, open_file: Callable[[Path], Table]) -> Table:

@@ -10,7 +10,7 @@ from typing import Any
 from ..data.files import LONGEST, one_line, text_lines
 from ..errors_embinv import EmbInvError
 from .columns import VECTOR_NAMES, Table
-from .values import Unreadable, is_vector
+from .values import Unreadable, is_number, is_vector
 
 _QUOTED = re.compile(r'"[^"]*"')
 _IN_BRACKETS = re.compile(r"\[[^\]]*\]|\{[^}]*\}")
@@ -28,9 +28,9 @@ def open_csv(path: Path) -> Table:
         name
         for index, name in enumerate(names)
         if any(len(row) > index and is_vector(row[index]) for row in rows)
-        or (name.lower() in VECTOR_NAMES and not any(_is_number(row[index]) for row in rows if len(row) > index))
+        or (name.lower() in VECTOR_NAMES and not any(is_number(row[index]) for row in rows if len(row) > index))
     ]
-    if not has_header and not vectors and all(map(_is_number, first[0])):
+    if not has_header and not vectors and all(map(is_number, first[0])):
         return _matrix(path, len(names))
 
     ends_in_vector = bool(names) and names[-1] in vectors
@@ -63,22 +63,14 @@ def _columns(first: list[str]) -> tuple[list[str], bool]:
     numbers = list(map(str, range(len(first))))
     if first == numbers and len(first) > 1:  # pandas' header over a matrix
         return first, True
-    if all(map(_is_number, first)) or any(map(_is_vector_cell, first)):
+    if all(map(is_number, first)) or any(map(_is_vector_cell, first)):
         return numbers, False
     return first, True
 
 
 def _is_vector_cell(cell: str) -> bool:
     words = cell.split()
-    return is_vector(cell) or (len(words) > 1 and all(map(_is_number, words)))
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
+    return is_vector(cell) or (len(words) > 1 and all(map(is_number, words)))
 
 
 def _cells(row: list[str], width: int) -> list[Any]:

@@ -9,7 +9,7 @@ import numpy as np
 from ..errors_embinv import EmbInvError
 from .columns import Table
 from .locations import Location, library, using_store
-from .values import as_float32
+from .packed import as_float32
 
 SUFFIXES = (".faiss", ".index")
 # (first, how many) → vectors (n, D), in the order of the index's ids

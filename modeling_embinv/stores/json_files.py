@@ -1,8 +1,7 @@
 """Vectors in JSON lines and JSON files: rows, columns, and the answers of embeddings APIs and vector stores."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -10,19 +9,20 @@ from ..data.files import (
     JSON_BYTES,
     JSON_MEMORY,
     LONGEST,
-    OPENERS,
     json_rows,
     one_line,
+    opener_of,
     parse_json,
     reading,
     short_names,
 )
 from ..errors_embinv import EmbInvError
-from .columns import ID_NAMES, VECTOR_NAMES, Table
-from .values import Unreadable, is_vector
+from .answers import answer_rows
+from .columns import ID_NAMES, PEEK, VECTOR_NAMES, Table
+from .frames import frame_table
+from .objects import DEPTH, paths_of, rows_table
+from .values import is_vector
 
-PEEK = 100
-_DEPTH = 4
 _CHUNK = 1 << 20
 # numbers of a vector at least: long ones are looked for first, as a box or a shape is a list of numbers, too
 _LENGTHS = (8, 1)
@@ -31,8 +31,8 @@ Names = tuple[str, ...]
 
 
 def open_json_lines(path: Path) -> Table:
-    """A row a line: an object, or a bare list of numbers."""
-    return rows_table(lambda: (row for _, row in json_rows(path)))
+    """A row a line: an object, or a bare list of numbers; or an answer of OpenAI's API, of any number of rows."""
+    return rows_table(lambda: answer_rows(row for _, row in json_rows(path)))
 
 
 def open_json(path: Path) -> Table:
@@ -44,71 +44,19 @@ def open_json(path: Path) -> Table:
                 return open_json_lines(path)
             vector = _parse(path, _whole(path, LONGEST))
             return rows_table(lambda: iter([vector]))
-        return rows_table(lambda: _items(path))
+        return rows_table(lambda: answer_rows(_items(path)))
     if _is_json_lines(_begin(path, LONGEST)):
         return open_json_lines(path)
     content = _parse(path, _whole(path, JSON_BYTES))
     if not isinstance(content, dict):
         raise EmbInvError(f"{path}: holds {type(content).__name__}, no list and no object with vectors")
+    if (table := frame_table(path, content)) is not None:
+        return table
     rows = _list_of_rows(path, content)
     if rows is None and (table := _columns_table(path, content)).vector_columns:
         return table
     rows = rows or _mapped_rows(path, content) or [content]
     return rows_table(lambda: iter(rows))
-
-
-def paths_of(row: dict[str, Any], above: str = "", depth: int = _DEPTH) -> Iterator[tuple[str, Any]]:
-    """(dotted path, value) of everything in an object that is no object itself."""
-    for name, value in row.items():
-        if isinstance(value, dict) and depth > 1:
-            yield from paths_of(value, f"{above}{name}.", depth - 1)
-        else:
-            yield above + name, value
-
-
-def rows_table(rows: Callable[[], Iterator[Any]]) -> Table:
-    """A table of objects or of bare lists, which `rows` gives from the first on whenever it is called."""
-    first = list(islice(rows(), PEEK))
-    objects = [row for row in first if isinstance(row, dict)]
-    if not objects:
-        names, vectors = [""], [""]
-    else:
-        found = [dict(paths_of(row)) for row in objects]
-        names = list(dict.fromkeys(name for row in found for name in row))
-        vectors = [name for name in names if _holds_vectors(name, [row.get(name) for row in found])]
-
-    def read(columns: list[str], size: int) -> Iterator[dict[str, Any]]:
-        source = rows()
-        while batch := list(islice(source, size)):
-            yield {column: [_value(row, column) for row in batch] for column in columns}
-
-    return Table(names, vectors, read, lambda _: sum(1 for _ in rows()))
-
-
-def _holds_vectors(name: str, values: list[Any]) -> bool:
-    """Whether a column holds vectors; text counts only under a usual name, as base64 has no mark of its own."""
-    usual = not {name.lower(), name.lower().split(".")[-1], name.lower().split(".")[0]}.isdisjoint(VECTOR_NAMES)
-    present = [value for value in values if value is not None]
-    if any(is_vector(value) and (usual or not isinstance(value, str)) for value in present):
-        return True
-    return usual and all(isinstance(value, str | list) for value in present)
-
-
-def _value(row: Any, column: str) -> Any:
-    if column == "":
-        return row if isinstance(row, list) else Unreadable(f"is {_name(row)}, not a list of numbers")
-    if not isinstance(row, dict):
-        return Unreadable(f"is {_name(row)}, not a JSON object")
-    if column in row:
-        return row[column]
-    for name, value in row.items():
-        if column.startswith(f"{name}.") and isinstance(value, dict):
-            return _value(value, column[len(name) + 1 :])
-    return None
-
-
-def _name(value: Any) -> str:
-    return {dict: "an object", list: "a list", str: "text", type(None): "null"}.get(type(value), "a number")
 
 
 def _list_of_rows(path: Path, content: dict[str, Any]) -> list[Any] | None:
@@ -126,7 +74,7 @@ def _mapped_rows(path: Path, content: dict[str, Any]) -> list[Any] | None:
     inner = {name: value for name, value in _containers(content).items() if isinstance(value, dict)}
     mappings: dict[Names, dict[str, Any]] = {(): content} | inner
     for fewest in _LENGTHS:
-        for depth in range(1, _DEPTH):
+        for depth in range(1, DEPTH):
             found = [name for name, mapping in mappings.items() if _maps_to_rows(mapping, fewest, depth)]
             if found:
                 return [{"id": key} | row for key, row in mappings[_outermost(path, "objects", found)].items()]
@@ -167,7 +115,7 @@ def _outermost(path: Path, what: str, names: list[Names]) -> Names:
     return first
 
 
-def _has_vector(row: dict[str, Any], fewest: int, depth: int = _DEPTH) -> bool:
+def _has_vector(row: dict[str, Any], fewest: int, depth: int = DEPTH) -> bool:
     return any(
         (is_vector(value) and _is_long(name, value, fewest))
         or (isinstance(value, str) and name.split(".")[-1].lower() in VECTOR_NAMES)
@@ -245,8 +193,8 @@ def _values(column: list[Any] | dict[str, Any], keys: list[str] | None = None) -
 
 
 def _open(path: Path) -> IO[str]:
-    opener: Any = OPENERS.get(path.suffix, open)
-    return opener(path, "rt", encoding="utf-8-sig")
+    file: IO[str] = opener_of(path)(path, "rt", encoding="utf-8-sig")
+    return file
 
 
 def _begin(path: Path, size: int) -> str:

@@ -10,11 +10,14 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from ..data.files import one_line, short_names
 from ..errors_embinv import EmbInvError
+from .values import is_number
 
 # what may follow the question mark of a store's URL; whatever else does belongs to the database's own URL
 OPTIONS = ("collection", "table", "column", "id_column", "text_column")
 # whose URLs are not paths of this machine
 _SERVERS, REMOTE = ("postgresql", "postgres"), ("hf", "s3")
+# bytes of a file's name on today's systems
+_LONGEST_NAME = 255
 # two letters at least: C: is a drive
 _SCHEME = re.compile(r"([a-z][a-z0-9+-]+):(.*)", re.DOTALL | re.IGNORECASE)
 
@@ -80,11 +83,15 @@ def locate(source: "str | Path | Location", collection: str | None = None, trust
             `Location` is given back.
         collection: the collection or table; None = the URL's.
         trust: whether pickles of this source may be loaded.
+
+    Raises:
+        EmbInvError: numbers, which are no name of a file, or a name that is too long for one.
     """
     if isinstance(source, Location):
         return source
-    found = None if isinstance(source, Path) or Path(source).exists() else _SCHEME.fullmatch(source)
+    found = None if isinstance(source, Path) or _exists(source) else _SCHEME.fullmatch(source)
     if found is None:
+        _check_name(str(source))
         return Location(str(source), "", str(source), {}, collection, trust)
     scheme, rest = found[1].lower().partition("+")[0], found[2]
     rest, options = _taken_out(rest)
@@ -97,6 +104,24 @@ def locate(source: "str | Path | Location", collection: str | None = None, trust
     shown = _without_password(str(source))
     wanted = collection or options.get("collection") or options.get("table")
     return Location(shown, scheme, path, options, wanted, trust)
+
+
+def _exists(source: str) -> bool:
+    try:
+        return Path(source).exists()
+    except OSError:  # a name that is too long for this system
+        return False
+
+
+def _check_name(source: str) -> None:
+    words = source.replace(",", " ").split()
+    are_numbers = len(words) > 1 and all(map(is_number, words))
+    is_long = any(len(part.encode()) > _LONGEST_NAME for part in Path(source).parts)
+    if not is_long and (not are_numbers or _exists(source)):
+        return
+    shown = source if len(source) <= 60 else f"{source[:59]}…"
+    hint = "; a vector is given as JSON, [0.1, -0.2, …]" * are_numbers
+    raise EmbInvError(f"{shown}: no such file{hint}")
 
 
 def _names_server(path: str) -> bool:

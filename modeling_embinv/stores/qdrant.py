@@ -17,8 +17,8 @@ from typing import Any
 from ..data.files import one_line
 from ..errors_embinv import EmbInvError
 from .columns import Table
-from .json_files import rows_table
 from .locations import Location, choose_collection, library, using_store
+from .objects import rows_table
 from .sqlite_files import StoredDatabase
 
 FILES = ("meta.json", "collection")

@@ -74,7 +74,8 @@ def open_file(path: Path) -> Table:
     if kind not in _FILES:
         stores = ", ".join(f"{name}:" for name in _STORES)
         raise EmbInvError(
-            f"{path}: unknown kind of file; known: {', '.join(KINDS)}, folders saved by datasets, and stores: {stores}"
+            f"{path}: unknown kind of file; known: {', '.join(KINDS)}, text files also as .gz or .xz, folders saved "
+            f"by datasets, and stores: {stores}"
         )
     return _FILES[kind](path)
 

@@ -14,7 +14,8 @@ from ..errors_embinv import EmbInvError
 from .columns import VECTOR_NAMES, Table
 from .copies import PrivateFolder, copy_of, file_version
 from .locations import Location, choose_collection, library, using_store
-from .values import Unreadable, are_floats, is_vector
+from .packed import hold_vectors
+from .values import Unreadable, is_vector
 
 _MAGIC = b"SQLite format 3\0"
 _PEEK = 20
@@ -186,13 +187,20 @@ def _look(database: Any, name: str, definition: str) -> _Found:
     typed = _VEC0.findall(definition) if _module(definition) == "vec0" else []
     defined = {column.lower(): kind.lower() for column, kind in typed}
     kinds = {column: defined[column.lower()] for column in columns if column.lower() in defined}
-    rows = database.execute(f"SELECT {_listed(columns)} FROM {_quoted(name)} LIMIT {_PEEK}").fetchall()
+    is_virtual = _module(definition) is not None  # whose types say all
     vectors = [
         column
-        for index, column in enumerate(columns)
-        if column in kinds or _holds_vectors(column, [row[index] for row in rows])
+        for column in columns
+        if column in kinds or (not is_virtual and _holds_vectors(column, _first(database, name, column)))
     ]
     return _Found(columns, vectors, kinds)
+
+
+def _first(database: Any, name: str, column: str) -> list[Any]:
+    """The first values of a column; rows that have none are passed over, however many there are."""
+    present = f"{_quoted(column)} IS NOT NULL AND {_quoted(column)} <> ''"
+    query = f"SELECT {_quoted(column)} FROM {_quoted(name)} WHERE {present} LIMIT {_PEEK}"
+    return [value for (value,) in database.execute(query)]
 
 
 def _has_rowid(database: Any, name: str) -> bool:
@@ -203,13 +211,10 @@ def _has_rowid(database: Any, name: str) -> bool:
 
 
 def _holds_vectors(column: str, values: list[Any]) -> bool:
-    present = [value for value in values if value is not None]
-    is_usual = column.lower() in VECTOR_NAMES
-    return any(
-        (isinstance(value, str) and is_vector(value))
-        or (isinstance(value, bytes) and (is_usual or are_floats(value) or are_floats(value, "<f8")))
-        for value in present
-    )
+    blobs = [value for value in values if isinstance(value, bytes)]
+    if blobs and column.lower() in VECTOR_NAMES:
+        return True
+    return any(isinstance(value, str) and is_vector(value) for value in values) or hold_vectors(blobs)
 
 
 def _value(value: Any, kind: str | None) -> Any:

@@ -16,6 +16,11 @@ from .columns import VECTOR_NAMES, Table
 from .copies import file_versions
 from .values import holds_number_lists
 
+# what Arrow has for texts and bytes
+_TEXTS = (
+    pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_binary,
+    pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary,
+)  # fmt: skip
 # What a writer puts behind the last batch of a stream.
 _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
@@ -57,7 +62,7 @@ def open_arrow(path: Path) -> Table:
 
 
 def open_folder(path: Path) -> Table:
-    """A folder that `Dataset.save_to_disk` wrote."""
+    """A folder that `Dataset.save_to_disk` wrote, or `DatasetDict.save_to_disk` of a single split."""
     from datasets import Dataset, load_from_disk
 
     try:
@@ -65,7 +70,9 @@ def open_folder(path: Path) -> Table:
     except Exception as error:  # whatever the library stumbles over in a damaged folder
         raise EmbInvError(f"{path}: no folder that datasets saved, or an empty one: {one_line(error)}") from error
     if not isinstance(saved, Dataset):
-        raise EmbInvError(f"{path}: holds several splits; give one of its folders: {', '.join(saved)}")
+        if len(saved) > 1:
+            raise EmbInvError(f"{path}: holds several splits; give one of its folders: {', '.join(saved)}")
+        return open_folder(path / next(iter(saved)))
     files = [Path(file["filename"]) for file in saved.cache_files]
     for file in files:
         check_arrow_end(file)
@@ -132,17 +139,20 @@ def _leaves(field: pa.Field, above: str) -> Iterator[tuple[str, pa.DataType]]:
 
 
 def vector_columns(schema: pa.Schema) -> list[str]:
-    """The columns that hold lists of numbers, or texts under a usual name."""
+    """The columns that hold lists of numbers, or texts or bytes under a usual name."""
     return [
         name
         for field in schema
         for name, kind in _leaves(field, "")
-        if holds_number_lists(kind)
-        or (
-            (pa.types.is_string(kind) or pa.types.is_large_string(kind))
-            and name.lower().split(".")[-1] in VECTOR_NAMES
-        )
+        if holds_number_lists(kind) or (name.lower().split(".")[-1] in VECTOR_NAMES and _holds_texts(kind))
     ]
+
+
+def _holds_texts(kind: pa.DataType) -> bool:
+    """Whether a column's values are texts or bytes, in whatever way Arrow keeps them."""
+    kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return any(is_text(kind) for is_text in _TEXTS)
 
 
 def top_column(schema: pa.Schema, column: str) -> str:

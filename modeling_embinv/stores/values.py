@@ -1,9 +1,7 @@
 """The values of a column as vectors: lists of numbers, their text, base64, bytes, Arrow lists and matrices."""
 
-import base64
-import binascii
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +11,7 @@ import pyarrow.compute as pc
 from ..data.files import WIDEST, parse_json
 from ..errors_embinv import EmbInvError
 from ..vectors_embinv import bad_rows
+from .packed import as_float32, from_base64, kind_of, may_be_base64, of_bytes
 
 _NUMBER_OF_NUMPY = re.compile(r"np\.float\d+\(([^()]*)\)")
 # How the text of a vector begins: `[0.1`, `{-1e-3`, `[np.float32(0.1`, `[nan`, `[]`.
@@ -22,10 +21,11 @@ _VECTOR_BEGINS = re.compile(
 _ARRAY_OF_NUMPY = re.compile(r"array\((\[.*\])(?:, dtype=\w+)?\)", re.DOTALL)
 # Digits behind the point below which a printed vector counts as shortened: numpy prints 8, and 4 for float16.
 _FEWEST_DIGITS = 4
-# How bytes hold numbers, the likeliest first, and what the numbers of vectors are below.
-_KINDS = {"<f4": 1e6, "<f8": 1e6, "<f2": 128}
-# values that decide on it
-_PEEK = 100
+# what Arrow has for lists
+_LISTS = (
+    pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list, pa.types.is_list_view,
+    pa.types.is_large_list_view,
+)  # fmt: skip
 
 
 class Unreadable(NamedTuple):
@@ -63,12 +63,6 @@ class Parsed(NamedTuple):
         return vectors, indices, reasons
 
 
-def as_float32(numbers: np.ndarray) -> np.ndarray:
-    """float32 numbers in this machine's byte order; what is too large for them becomes infinite."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.ascontiguousarray(numbers, dtype=np.float32)
-
-
 def parse_values(values: np.ndarray | pa.Array | pa.ChunkedArray | Sequence[Any], kind: str | None = None) -> Parsed:
     """The vectors of a column.
 
@@ -88,7 +82,7 @@ def parse_values(values: np.ndarray | pa.Array | pa.ChunkedArray | Sequence[Any]
         if holds_number_lists(array.type):
             return _parse_arrow(array)
         values = array.to_pylist()
-    rows, reasons, kind = [], {}, kind or _kind_of(values[:_PEEK])
+    rows, reasons, kind = [], {}, kind or kind_of(values)
     for index, value in enumerate(values):
         row = _numbers(value, kind or "<f4")
         if isinstance(row, str):
@@ -98,28 +92,10 @@ def parse_values(values: np.ndarray | pa.Array | pa.ChunkedArray | Sequence[Any]
     return Parsed(numbers, np.array([len(row) for row in rows], np.int64), reasons, kind)
 
 
-def are_floats(data: bytes, kind: str = "<f4") -> bool:
-    """Whether bytes look like the numbers of a vector: a random pattern of bits has absurd exponents.
-
-    Args:
-        data: of at least four numbers.
-        kind: NumPy's name of the numbers: <f4, <f8 or <f2, little endian.
-    """
-    size = int(kind[2:])
-    if len(data) < 4 * size or len(data) % size:
-        return False
-    with np.errstate(invalid="ignore"):
-        numbers = np.abs(np.frombuffer(data, kind))
-        is_tiny = (numbers > 0) & (numbers < 1e-12)
-        # a few are: all-MiniLM-L6-v2 leaves one of its 384 numbers near 1e-33
-        return bool((numbers < _KINDS[kind]).all() and is_tiny.mean() <= 0.1)
-
-
 def holds_number_lists(kind: pa.DataType) -> bool:
     """Whether an Arrow column of this type holds lists of numbers."""
     kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
-    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    return is_list and (
+    return any(is_list(kind) for is_list in _LISTS) and (
         pa.types.is_floating(kind.value_type)
         or pa.types.is_integer(kind.value_type)
         or pa.types.is_decimal(kind.value_type)
@@ -133,6 +109,15 @@ def is_vector(value: object) -> bool:
         is_closed = "]" not in text or text[-1] in "])}"  # unlike "[2024] was a good year"
         return bool(_VECTOR_BEGINS.match(text)) and is_closed and not is_json_object(text)
     return isinstance(value, list) and bool(value) and all(type(number) in (int, float) for number in value[:8])
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is one number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def is_json_object(text: str) -> bool:
@@ -154,23 +139,6 @@ def _parse_arrow(array: pa.Array) -> Parsed:
     return Parsed(numbers, lengths, dict.fromkeys(np.flatnonzero(nulls).tolist(), "is null"))
 
 
-def _kind_of(values: Iterable[Any]) -> str | None:
-    """How most of the values that are bytes, or base64, hold their numbers; None where none is."""
-    packed = [data for value in values if (data := _packed(value))]
-    # fewer bytes are too few to tell: two numbers of 32 bits would pass for four of 16
-    telling = [data for data in packed if len(data) >= 32]
-    votes = {kind: sum(are_floats(data, kind) for data in telling) for kind in _KINDS}
-    likeliest = max(votes, key=lambda kind: votes[kind])
-    return None if not packed else likeliest if 2 * votes[likeliest] > len(packed) else "<f4"
-
-
-def _packed(value: Any) -> bytes | None:
-    if isinstance(value, str):
-        text = value.strip()
-        return _from_base64(text) if _may_be_base64(text) else None
-    return value if isinstance(value, bytes) else None
-
-
 def _numbers(value: object, kind: str) -> np.ndarray | str:
     """The (D,) float32 vector that a value is, or why it is none."""
     if value is None:
@@ -182,7 +150,7 @@ def _numbers(value: object, kind: str) -> np.ndarray | str:
     if isinstance(value, np.ndarray):
         return as_float32(value)
     if isinstance(value, bytes):
-        return _of_bytes(value, kind)
+        return of_bytes(value, kind)
     if isinstance(value, tuple):  # of columns that hold a number each
         return _of_words(value)
     if not isinstance(value, list):
@@ -199,18 +167,18 @@ def _of_text(text: str, kind: str) -> np.ndarray | str:
     text = text.strip()
     if not text:
         return "is empty"
-    if text.startswith("tensor(") or "..." in text or "…" in text:
+    if _is_shortened(text):
         raise EmbInvError(
             "its vectors were shortened when they were printed ('...' or torch's four digits), and the numbers left "
             "out cannot be had back; write them with np.save, or json.dumps(vector.tolist()) in a cell"
         )
     if array := _ARRAY_OF_NUMPY.fullmatch(text):
         text = array[1]
-    if _may_be_base64(text):
-        data = _from_base64(text)
+    if may_be_base64(text):
+        data = from_base64(text)
         if data is None or len(data) % int(kind[2:]):
             return "holds text that is no list of numbers, nor base64 of such"
-        return _of_bytes(data, kind)
+        return of_bytes(data, kind)
     if is_json_object(text):
         return "holds an object or a sparse vector, not a list of numbers"
     inner = _NUMBER_OF_NUMPY.sub(r"\1", text).strip("[]{}()")
@@ -220,12 +188,23 @@ def _of_text(text: str, kind: str) -> np.ndarray | str:
         except ValueError:
             return _of_words(inner.split(","))
     words = inner.split()
-    if len(words) >= 8 and max(map(_digits, words)) < _FEWEST_DIGITS and "." in inner:
+    row = _of_words(words)
+    if isinstance(row, np.ndarray) and len(words) >= 8 and max(map(_digits, words)) < _FEWEST_DIGITS and "." in inner:
         raise EmbInvError(
             f"its vectors were printed with fewer than {_FEWEST_DIGITS} digits behind the point (numpy's precision); "
             "write them with np.save, or json.dumps(vector.tolist()) in a cell"
         )
-    return _of_words(words)
+    return row
+
+
+def _is_shortened(text: str) -> bool:
+    """Whether it is a vector without some of its numbers; other texts may have dots of their own."""
+    if text.startswith("tensor("):
+        return True
+    words = text.replace("...", "…").replace("…", " … ").replace(",", " ").split()
+    numbers = [word for word in words if word != "…"]
+    is_cut = len(numbers) < len(words)
+    return is_cut and (is_vector(text) or (bool(numbers) and isinstance(_of_words(numbers), np.ndarray)))
 
 
 def _digits(word: str) -> int:
@@ -249,26 +228,3 @@ def _array(values: list[Any]) -> np.ndarray | str:
         return as_float32(np.array(values, dtype=np.float64))
     except OverflowError:
         return "holds NaN or infinity"
-
-
-def _may_be_base64(text: str) -> bool:
-    return text[:1] not in ("", "[", "{", "(") and " " not in text and "," not in text
-
-
-def _from_base64(text: str) -> bytes | None:
-    """At least two numbers, as embeddings APIs send them."""
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        return None
-    return data if len(data) >= 8 else None
-
-
-def _of_bytes(data: bytes, kind: str) -> np.ndarray | str:
-    """Numbers, little endian, as databases without a type of vectors keep them."""
-    size = int(kind[2:])
-    if not data or len(data) % size:
-        return f"holds {len(data):,} bytes, which are no float{8 * size} numbers"
-    if len(data) > size * WIDEST:
-        raise EmbInvError(f"a row of {len(data) // size:,} numbers; at most {WIDEST:,} are read")
-    return as_float32(np.frombuffer(data, dtype=kind))

@@ -53,7 +53,8 @@ class VectorSource:
     def __init__(self, location: Location, table: Table, columns: Columns, strict: bool) -> None:
         self.path, self._table, self._columns, self.is_strict = location.shown, table, columns, strict
         self.identity = location.identity + (f"#{table.collection}" if table.collection is not None else "")
-        self._version = table.version or (lambda: file_version(Path(location.path)))
+        self._place = Path(location.path)
+        self._version = table.version or (lambda: file_version(self._place))
         self.collection = table.collection
         self.column = _span(columns.vectors)
         self.id_column, self.text_column = columns.id, columns.text
@@ -75,6 +76,15 @@ class VectorSource:
         if self._widths and dim not in self._widths:
             raise EmbInvError(f"{self.path}: {width_message(self.width, dim, encoder)}")
         self.width = dim
+
+    def holds(self, path: Path) -> bool:
+        """Whether a file is the source itself, or one that lies in its folder and may hold its vectors."""
+        if not path.exists() or not self._place.exists():
+            return False
+        if not self._place.is_dir():
+            return path.samefile(self._place)
+        # no store keeps vectors in JSON lines: results may be written anew beside them
+        return path.suffix.lower() != ".jsonl" and path.resolve().is_relative_to(self._place.resolve())
 
     def select(self, limit: int | None = None, sample: int | None = None, seed: int = 0) -> None:
         """From now on `batches` gives some of the rows alone, which keep their numbers.

@@ -214,9 +214,11 @@ def test_prepare_takes_the_flags_that_stores_ask_for(capsys, tmp_path, encoder):
             database.execute(f"CREATE TABLE {table} (text TEXT, embedding BLOB)")
             rows = zip(texts, (vector.tobytes() for vector in vectors), strict=True)
             database.executemany(f"INSERT INTO {table} VALUES (?, ?)", list(rows)[: 2 if table == "docs" else 1])
+    pq.write_table(pa.table({"text": texts, "a": vectors.tolist(), "b": vectors.tolist()}), tmp_path / "two.parquet")
     for source, flags, asked in (
         (f"qdrant:{tmp_path / 'qdrant'}", ["--trust-source"], "if you trust whoever wrote it, add --trust-source"),
         (path, ["--table", "docs"], "several tables; name one with --table: docs, old"),
+        (tmp_path / "two.parquet", ["--column", "b"], "several columns hold vectors: a, b; name one with --column"),
     ):
         pairs = tmp_path / f"pairs-{flags[0]}"
         code, _, err = run(capsys, "prepare", "--vectors", source, "--out", pairs)

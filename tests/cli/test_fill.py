@@ -179,7 +179,7 @@ def test_a_list_of_one_row_alone(capsys, recwarn, vectors, tmp_path):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ([], "v.npy: holds no texts; columns: none; name their column with --text-column, or give the text of all"),
+        ([], "v.npy: holds no texts; columns: none; give the text of all vectors with --template."),
         (["--text-column", "x"], "no column 'x'"),
         (["--template", "Nothing."], "the template cannot be filled: text 0 has no gap"),
         (["--template", "A ▇▇▇.", "--mark", "tags"], "nothing in it is hidden by the marks tags"),

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 import chromadb
@@ -33,7 +33,7 @@ from modeling_embinv.hypotheses_embinv import SearchRound
 from modeling_embinv.inversion import jobs
 from modeling_embinv.inversion.dumps import invert_file
 from modeling_embinv.inversion.judges import judge_identity, unchanged
-from modeling_embinv.inversion.parts import ResultParts
+from modeling_embinv.inversion.parts import ResultParts, count_rows
 from modeling_embinv.inversion.progress import VectorBar
 from modeling_embinv.inversion.rates import speed
 from modeling_embinv.inversion.rows import Inversion, invert_vectors
@@ -203,11 +203,29 @@ def test_another_ending_is_refused(inverter, source, tmp_path, name):
     assert not list(tmp_path.iterdir())
 
 
+def test_an_ending_in_capital_letters(inverter, source, expected, tmp_path):
+    """Catches `--out TEXTS.JSONL` being refused, and parquet under a name in capital letters holding JSON lines."""
+    invert(inverter, source, tmp_path / "OUT.JSONL")
+    assert (tmp_path / "OUT.JSONL").read_bytes() == expected and count_rows(tmp_path / "OUT.JSONL") == ROWS
+    invert(inverter, source, tmp_path / "OUT.Parquet")
+    assert len(pq.read_table(tmp_path / "OUT.Parquet")) == count_rows(tmp_path / "OUT.Parquet") == ROWS
+
+
 def test_the_source_is_never_replaced(inverter, tmp_path):
     """Catches `embinv invert v.parquet --out v.parquet`, which would destroy the vectors."""
     path = write_source(tmp_path, ".parquet")
     with pytest.raises(ValueError, match="would replace the vectors"):
         invert(inverter, path, tmp_path / "." / path.name, column="vector")
+    assert len(pq.read_table(path)) == ROWS
+
+
+def test_no_file_of_a_store_is_replaced(inverter, tmp_path):
+    """Catches `embinv invert vdf --out vdf/1.parquet`: only the folder's own name was refused."""
+    path = write_source(tmp_path, ".parquet")
+    part = {"data_path": ".", "vector_columns": ["vector"]}
+    (tmp_path / "VDF_META.json").write_text(json.dumps({"indexes": {"docs": [part]}}))
+    with pytest.raises(EmbInvError, match="would replace the vectors"):
+        invert(inverter, tmp_path, path)
     assert len(pq.read_table(path)) == ROWS
 
 
@@ -798,6 +816,34 @@ def test_standard_output_has_the_rows_of_the_file(inverter, source, expected, ca
     """Other rows in a pipe than in a file, or words for a reader between them."""
     stats = invert(inverter, source, "-")
     assert capsys.readouterr().out.encode() == expected and stats["vectors"] == ROWS
+
+
+@contextmanager
+def latin_output():
+    """Standard output as a Windows console has it, as the bytes that were written."""
+    written = io.BytesIO()
+    with redirect_stdout(io.TextIOWrapper(written, "cp1252")):
+        yield written
+        sys.stdout.flush()
+        sys.stdout.detach()  # it would close the bytes with it
+
+
+def test_json_lines_are_utf8_on_every_console(inverter, tmp_path):
+    """An id that the console cannot write ended in a traceback, and one that it can in lines that are not UTF-8."""
+    ids = ["é", "漢", "a", "b"]
+    pq.write_table(pa.table({"id": ids, "vector": VECTORS[:4].tolist()}), tmp_path / "v.parquet")
+    with latin_output() as written:
+        invert(inverter, tmp_path / "v.parquet", "-")
+    assert [json.loads(line)["id"] for line in written.getvalue().decode("utf-8").splitlines()] == ids
+
+
+def test_what_a_console_cannot_print_is_replaced(inverter, tmp_path):
+    """One character of one text ended the whole run with a traceback."""
+    pq.write_table(pa.table({"id": ["é", "漢"], "vector": VECTORS[:2].tolist()}), tmp_path / "v.parquet")
+    with latin_output() as written:
+        assert invert(inverter, tmp_path / "v.parquet", None)["vectors"] == 2
+    first, second = written.getvalue().decode("cp1252").splitlines()
+    assert first.split()[1] == "é" and second.split()[1] == "?"
 
 
 def test_redacted_rows_tell_no_word(inverter, source, expected, tmp_path, capsys):

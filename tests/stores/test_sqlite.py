@@ -1,6 +1,8 @@
 """SQLite databases: sqlite-vec's tables, blobs and texts."""
 
+import io
 import json
+import pickle
 import shutil
 import sqlite3
 from contextlib import closing
@@ -256,8 +258,79 @@ def test_blobs_of_any_floats(tmp_path, kind, exact, column):
     for size in (1, 64):
         found = read_all(path, size, collection="docs", column=column)
         assert np.allclose(found.vectors, vectors, atol=exact, rtol=0) and found.rows.tolist()[0] == 2
-    if column == "embedding" or kind != "<f2":
-        assert open_vectors(path).column == column
+    assert open_vectors(path).column == column
     source = open_vectors(path, collection="docs", column=column)
     assert next(source.batches(4)).vectors.shape == (2, DIM)
     assert source.skipped.examples == [(0, "is null"), (1, "holds NaN or infinity")]
+
+
+@pytest.mark.parametrize("empty", [None, ""])
+def test_vectors_behind_many_rows_without_one(tmp_path, empty):
+    """Twenty rows that had no vector yet hid the table: of two, the other one was inverted without a word."""
+    path = tmp_path / "a.sqlite"
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("CREATE TABLE old (id TEXT, embedding BLOB)")
+        database.execute("INSERT INTO old VALUES ('old', ?)", (VECTORS[0].tobytes(),))
+        database.execute("CREATE TABLE docs (id TEXT, code BLOB)")
+        rows = [(name, empty if row < 30 else VECTORS[row].tobytes()) for row, name in enumerate(IDS)]
+        database.executemany("INSERT INTO docs VALUES (?, ?)", rows)
+    with pytest.raises(SeveralCollectionsError, match="name one with --table: old, docs$"):
+        open_vectors(path)
+    found = read_all(path, collection="docs")
+    assert np.array_equal(found.vectors, VECTORS[30:]) and found.ids == IDS[30:]
+
+
+@pytest.mark.parametrize("size", [16, 32])
+def test_digests_are_no_vectors_of_float16(tmp_path, size):
+    """Keys of 16 random bytes pass for eight numbers of float16 now and then, and hid the table of the vectors."""
+    path, random = tmp_path / "a.sqlite", np.random.default_rng(0)
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("CREATE TABLE docs (id INTEGER, digest BLOB)")
+        database.executemany("INSERT INTO docs VALUES (?, ?)", [(row, random.bytes(size)) for row in range(99)])
+    with pytest.raises(EmbInvError, match="holds no table of vectors"):
+        open_vectors(path)
+
+
+def saved_by_numpy(array):
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=True)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("column", ["embedding", "code"])
+def test_blobs_of_numpys_own_format(tmp_path, column):
+    """The header of `np.save` was read as numbers, too: vectors of 48 absurd ones."""
+    path = tmp_path / "a.sqlite"
+    blobs = [saved_by_numpy(vector) for vector in (*VECTORS[:5], VECTORS[5][None], VECTORS[6].astype(np.float64))]
+    bad = [
+        blobs[0][:-8],
+        saved_by_numpy(VECTORS[:2]),
+        saved_by_numpy(np.array([None])),
+        saved_by_numpy(np.array(["a"])),
+    ]
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute(f"CREATE TABLE docs (id INTEGER, {column} BLOB)")
+        database.executemany("INSERT INTO docs VALUES (?, ?)", enumerate(blobs + bad))
+    source = open_vectors(path)
+    (batch,) = source.batches()
+    assert np.array_equal(batch.vectors, VECTORS[:7])
+    assert [reason for _, reason in source.skipped.examples] == [
+        "holds a damaged array of numpy's", f"holds an array of shape (2, {DIM}), not one vector",
+        "holds a pickle, which is not loaded", "holds an array of <U1, not of numbers",
+    ]  # fmt: skip
+
+
+def test_pickles_are_no_numbers(tmp_path):
+    """A pickled list came out as a vector of noise, and raw numbers that begin as a pickle does are no pickle."""
+    path, vector = tmp_path / "a.sqlite", VECTORS[1].copy()
+    vector[0] = np.frombuffer(b"\x80\x04\x80\x3d", "<f4")[0]
+    vector[-1] = np.frombuffer(b"\x00\x00\x00\x2e", "<f4")[0]
+    blobs = [pickle.dumps(VECTORS[0].tolist(), protocol) for protocol in range(2, 6)]
+    blobs += [VECTORS[0].tobytes(), vector.tobytes()]
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("CREATE TABLE docs (id INTEGER, embedding BLOB)")
+        database.executemany("INSERT INTO docs VALUES (?, ?)", enumerate(blobs))
+    source = open_vectors(path)
+    (batch,) = source.batches()
+    assert np.array_equal(batch.vectors, [VECTORS[0], vector])
+    assert source.skipped.examples == [(row, "holds a pickle, which is not loaded") for row in range(4)]

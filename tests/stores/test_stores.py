@@ -59,6 +59,19 @@ def test_a_path_is_no_url(tmp_path, monkeypatch):
     assert read_all("run:3.npy").vectors.shape == (2, DIM)
 
 
+@pytest.mark.parametrize("mark", [" ", ",", ", "])
+@pytest.mark.parametrize("length", [2, 384])
+def test_numbers_without_brackets_are_no_file(mark, length):
+    """A vector that was typed without its brackets was a file name that is too long for the system."""
+    with pytest.raises(
+        EmbInvError, match=r"^0.1,? ?0.1.*: no such file; a vector is given as JSON, \[0.1, -0.2, …\]$"
+    ) as error:
+        locate(mark.join(["0.1"] * length))
+    assert len(str(error.value)) < 150
+    with pytest.raises(EmbInvError, match="^aaaa.*: no such file$"):
+        locate("a" * 5000)
+
+
 def test_passwords_are_not_shown():
     """Messages, logs and `run.json` name the source."""
     for url in (

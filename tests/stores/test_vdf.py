@@ -95,3 +95,15 @@ def test_mistakes_are_one_line(store):
     (store / "VDF_META.json").write_text('{"indexes": {}}')
     with pytest.raises(EmbInvError, match="holds no collection of vectors"):
         open_vectors(store)
+
+
+def test_the_files_of_a_source_are_known(store, tmp_path):
+    """`--out` could name a file of the store's own vectors; results of an earlier run beside them are no such file."""
+    own = store / "docs_b" / "1.parquet"
+    (tmp_path / "link.parquet").symlink_to(own)
+    for source in (open_vectors(store, collection="docs/a"), open_vectors(f"vdf:{store}", collection="docs/a")):
+        assert source.holds(own) and source.holds(tmp_path / "link.parquet")
+        assert not source.holds(store / "new.parquet") and not source.holds(tmp_path / "link.jsonl")
+    (store / "texts.jsonl").write_text("")
+    assert not source.holds(store / "texts.jsonl")
+    assert open_vectors(own).holds(tmp_path / "link.parquet")

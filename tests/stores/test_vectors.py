@@ -81,6 +81,18 @@ def write_table(path, vectors=VECTORS):
     return path
 
 
+def test_compressed_text_by_any_spelling(tmp_path):
+    """Catches a compressed file that is refused for its capital letters, or without the kinds that are read."""
+    data = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+    for name, pack in (("v.jsonl.GZ", gzip.compress), ("V.JSONL.XZ", lzma.compress), ("v.json.Gz", gzip.compress)):
+        (tmp_path / name).write_bytes(pack(data))
+        assert read_vectors(tmp_path / name).ids == IDS
+    for name in ("v.jsonl.zst", "v.jsonl.bz2", "v.npy.gz"):
+        (tmp_path / name).write_bytes(b"packed")
+        with pytest.raises(EmbInvError, match="unknown kind of file; .* text files also as .gz or .xz"):
+            open_vectors(tmp_path / name)
+
+
 TABLES = ["v.parquet", "v.feather", "v.arrow", "saved", "v.csv", "v.json", "v.jsonl", "v.jsonl.gz", "v.jsonl.xz"]
 
 
@@ -247,6 +259,49 @@ def test_bytes_and_base64_of_any_floats(tmp_path, kind, name):
     assert source.width == DIM
 
 
+RAW = [vector.tobytes() for vector in VECTORS]
+PRINTED = [postgres(vector) for vector in VECTORS]
+ARROW_COLUMNS = {
+    "json": pa.ExtensionArray.from_storage(pa.json_(), pa.array(PRINTED)),  # as DuckDB's COPY writes it
+    "dictionary": pa.array(PRINTED).dictionary_encode(),
+    "string_view": pa.array(PRINTED, pa.string_view()),
+    "binary": pa.array(RAW),
+    "large_binary": pa.array(RAW, pa.large_binary()),
+    "binary_view": pa.array(RAW, pa.binary_view()),
+    "fixed_size_binary": pa.array(RAW, pa.binary(4 * DIM)),
+    "list_view": pa.array(LISTS, pa.list_view(pa.float32())),
+    "large_list_view": pa.array(LISTS, pa.large_list_view(pa.float64())),
+}
+
+
+@pytest.mark.parametrize("kind", list(ARROW_COLUMNS))
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
+def test_every_arrow_type_of_texts_bytes_and_lists(tmp_path, kind, suffix):
+    """Catches vectors under a usual name that are no vectors as their texts are JSON, or their bytes a view."""
+    column = ARROW_COLUMNS[kind]
+    table = pa.table({"id": IDS, "embedding": pa.chunked_array([column[:4], column[4:]])})
+    if suffix == ".parquet" and "list_view" in kind:
+        pytest.skip("parquet has no views")
+    if suffix == ".parquet":
+        pq.write_table(table, tmp_path / "v.parquet")
+    else:
+        with pa.ipc.new_file(tmp_path / "v.arrow", table.schema) as writer:
+            writer.write_table(table)
+    source = open_vectors(tmp_path / f"v{suffix}")
+    vectors = np.concatenate([batch.vectors for batch in source.batches(3)])
+    assert source.column == "embedding" and np.allclose(vectors, VECTORS, atol=1e-8)
+
+
+def test_a_list_view_with_nulls(tmp_path):
+    """Catches the numbers of one row in another: the lists of a view lie in any order."""
+    table = pa.table({"emb": pa.array([LISTS[0], None, [], LISTS[1]], pa.list_view(pa.float32()))})
+    with pa.ipc.new_file(tmp_path / "v.arrow", table.schema) as writer:
+        writer.write_table(table.take([3, 1, 0, 2]))
+    source = open_vectors(tmp_path / "v.arrow")
+    (batch,) = source.batches()
+    assert np.allclose(batch.vectors, VECTORS[[1, 0]]) and batch.rows.tolist() == [0, 2]
+
+
 # Columns
 
 
@@ -265,7 +320,7 @@ def test_of_several_columns_the_one_of_the_expected_width_is_read(tmp_path):
     wide, dim = [[0.5] * 9] * 7, len(LISTS[0])
     pq.write_table(pa.table({"title_vec": wide, "body_vec": LISTS}), tmp_path / "two.parquet")
     assert open_vectors(tmp_path / "two.parquet", dim=dim).column == "body_vec"
-    with pytest.raises(ValueError, match="several columns hold vectors: title_vec, body_vec; name one"):
+    with pytest.raises(ValueError, match="several columns hold vectors: title_vec, body_vec; name one with --column$"):
         open_vectors(tmp_path / "two.parquet", dim=dim + 1)
     pq.write_table(pa.table({"embedding": wide, "mini": LISTS}), tmp_path / "usual.parquet")
     assert open_vectors(tmp_path / "usual.parquet", dim=dim).column == "mini"
@@ -299,6 +354,23 @@ def test_ids_of_bytes_in_arrays(tmp_path):
     np.savez(tmp_path / "v.npz", embeddings=VECTORS, ids=ids, text=texts)
     found = read_vectors(tmp_path / "v.npz", text_column=True)
     assert found.ids == IDS and found.texts == TEXTS
+
+
+@pytest.mark.parametrize("name", ["v.npz", "v.safetensors"])
+def test_arrays_of_another_shape_are_no_ids(tmp_path, name):
+    """Catches a number that is called index, or a matrix called uuid, which ended a run that asked for neither."""
+    save = np.savez if name == "v.npz" else lambda path, **arrays: save_file(arrays, path)
+    odd = {"index": np.array(3), "ids": np.arange(8), "uuid": np.ones((7, 16), np.uint8), "_id": np.arange(7)[:, None]}
+    save(tmp_path / name, emb_of_mini=VECTORS, **odd)
+    source = open_vectors(tmp_path / name, column="emb_of_mini")
+    assert source.id_column == "_id" and next(source.batches()).ids == NUMBERS
+    save(tmp_path / name, x=VECTORS, id=np.arange(7)[:, None], text=np.arange(3))
+    source = open_vectors(tmp_path / name)
+    assert source.column == "x" and next(source.batches()).ids == NUMBERS
+    with pytest.raises(EmbInvError, match="holds no texts"):
+        open_vectors(tmp_path / name, text_column=True)
+    with pytest.raises(EmbInvError, match=r"'text' is of shape \(3,\), for 7 vectors"):
+        read_vectors(tmp_path / name, id_column="text")
 
 
 @pytest.mark.parametrize("mark, other", [(";", ","), (",", ";")])
@@ -610,6 +682,8 @@ def test_pickles_are_refused_with_the_line_that_converts_them(tmp_path, name):
 @pytest.mark.parametrize(
     "cell, message",
     [
+        (lambda v: np.array2string(v, threshold=5).strip("[]"), "shortened when they were printed"),
+        (lambda v: np.array2string(v, precision=2).strip("[]"), "fewer than 4 digits"),
         (lambda v: np.array2string(v, threshold=5), "shortened when they were printed"),
         (lambda v: str(torch.from_numpy(v)), "shortened when they were printed"),
         (lambda v: np.array2string(v, precision=2), "fewer than 4 digits"),
@@ -620,6 +694,29 @@ def test_vectors_that_printing_has_shortened(tmp_path, cell, message):
     text(csv_text(cell))(tmp_path / "v.csv")
     with pytest.raises(ValueError, match=message):
         open_vectors(tmp_path / "v.csv")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Error: request timed out...",
+        "Error: the request timed out. It was tried 3 times.",
+        "pending…",
+        "[NAME] ... left",
+    ],
+)
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_a_message_in_place_of_a_vector(tmp_path, words, suffix):
+    """Catches one cell with a service's error, whose dots stopped the whole file."""
+    rows = [{"id": i, "embedding": str(v)} for i, v in zip(IDS, LISTS, strict=True)]
+    rows[2]["embedding"] = words
+    if suffix == ".csv":
+        text("id,embedding\n" + "".join(f'{row["id"]},"{row["embedding"]}"\n' for row in rows))(tmp_path / "v.csv")
+    else:
+        lines(rows)(tmp_path / "v.jsonl")
+    source = open_vectors(tmp_path / f"v{suffix}")
+    (batch,) = source.batches()
+    assert len(batch.rows) == 6 and "holds text that is no list of numbers" in dict(source.skipped.examples)[2]
 
 
 def header(description):
@@ -738,15 +835,27 @@ def test_wide_rows_are_bounded(tmp_path):
 
 def test_places_without_vectors(tmp_path):
     """Catches library errors for a wrong path, several splits at once, and a zip file of other things."""
-    DatasetDict({"train": Dataset.from_dict({"embedding": [[1.0]]})}).save_to_disk(str(tmp_path / "splits"))
+    split = Dataset.from_dict({"embedding": [[1.0]]})
+    DatasetDict({"train": split, "test": split}).save_to_disk(str(tmp_path / "splits"))
     (tmp_path / "folder").mkdir()
     (tmp_path / "v.pdf").write_bytes(b"%PDF-1.7")
     np.save(tmp_path / "three.npy", np.ones((2, 3, 4)))
     np.save(tmp_path / "words.npy", np.array(["a", "b"]))
     with zipfile.ZipFile(tmp_path / "v.npz", "w") as archive:
         archive.writestr("readme.txt", "hello")
+    structured = np.zeros(7, [("name", "U3"), ("vec", "f4", DIM)])
+    np.save(tmp_path / "structured.npy", structured)
+    np.save(tmp_path / "batched.npy", VECTORS[:, None])
     for name, message in (
-        ("splits", "several splits; give one of its folders: train"),
+        ("splits", "several splits; give one of its folders: train, test$"),
+        (
+            "structured.npy",
+            r"structured.npy: holds records of shape \(7,\); .*; numpy.save\(FILE, a\['vec'\]\) saves one$",
+        ),
+        (
+            "batched.npy",
+            r"floats of shape \(7, 1, 24\); expected .*; numpy.save\(FILE, a.squeeze\(1\)\) saves them so$",
+        ),
         ("folder", "no folder that datasets saved"),
         ("none.npy", "no such file"),
         ("v.pdf", "unknown kind of file; known: .npy, .npz"),
@@ -759,6 +868,13 @@ def test_places_without_vectors(tmp_path):
     np.save(tmp_path / "v.npy", VECTORS)
     with pytest.raises(ValueError, match="holds no texts"):
         read_vectors(tmp_path / "v.npy", text_column=True)
+
+
+def test_the_only_split_is_opened(tmp_path):
+    """Catches a question which of one split is meant."""
+    write_table(tmp_path / "saved")
+    DatasetDict({"train": Dataset.load_from_disk(str(tmp_path / "saved"))}).save_to_disk(str(tmp_path / "splits"))
+    assert read_vectors(tmp_path / "splits").ids == IDS
 
 
 @pytest.mark.parametrize("name", ["v.npy", "v.npz", "v.safetensors", "v.parquet", "v.csv", "v.json"])
