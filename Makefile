@@ -3,6 +3,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OLDEST := .venv-oldest
+# Python compiles what is imported; to compile all that is installed takes two minutes
+INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile
 
 CORPUS ?= ../shared/corpus
 RUN := runs/minilm_cpu_words
@@ -42,7 +44,7 @@ test-fast: $(STAMP) lint types
 # the tests with the oldest versions that pyproject.toml allows, in an environment of their own
 test-oldest:
 	test -d $(OLDEST) || $(PYTHON) -m venv $(OLDEST)
-	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e '.[test]'
+	$(OLDEST)/bin/python $(INSTALL) -c constraints-oldest.txt -e '.[test]'
 	$(OLDEST)/bin/python -m pytest $(IN_TWO)
 
 # the site, in site/; a link to nothing is an error, and nothing is downloaded
@@ -92,8 +94,8 @@ format: $(STAMP)
 # torch comes first and by its pinned version: a CPU build serves everything but training at scale
 $(STAMP): pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,docs]'
+	$(BIN)/python $(INSTALL) "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
+	$(BIN)/python $(INSTALL) -c constraints.txt -e '.[test,docs]'
 	touch $@
 
 # runs and prepared data stay: they are hours of work

@@ -141,7 +141,8 @@ class WordsMixin:
             for row in p:
                 index = (row >= threshold).nonzero().squeeze(1)
                 best = index[row[index].argsort(descending=True, stable=True)][:most]
-                found.append([(vocabulary.words[token], float(row[token])) for token in best.tolist()])
+                words = [vocabulary.words[token] for token in best.tolist()]
+                found.append(list(zip(words, row[best].tolist(), strict=True)))
         return found
 
 

@@ -265,9 +265,9 @@ def test_a_checkpoint_of_shorter_texts_is_calibrated(checkpoint, pairs):
     assert code == 0 and set(calibration) == {"open_loop", "candidates"}
 
 
-@pytest.mark.parametrize("search", [{"num_candidates": 4}, {"num_corrections": 1}])
-def test_a_checkpoint_that_searches_is_calibrated_as_any_other(checkpoint, pairs, search):
+def test_a_checkpoint_that_searches_is_calibrated_as_any_other(checkpoint, pairs):
     """The open loop of a checkpoint whose own settings search was fitted on texts of a search, or not at all."""
     plain = calibrated(checkpoint, pairs, 8)
     assert plain[0] == 0 and set(plain[1]) == {"open_loop", "candidates"}
-    assert calibrated(checkpoint, pairs, 8, **search) == plain
+    for search in ({"num_candidates": 4}, {"num_corrections": 1}):
+        assert calibrated(checkpoint, pairs, 8, **search) == plain, search

@@ -15,11 +15,18 @@ BESIDE = {("inversion", "loading"), ("evaluation", "inversion"), ("training", "a
 MOST_STOREYS = 8
 
 
-def imports() -> dict[str, set[str]]:
-    """Each module's imports from the package, as dotted names below it, by the script that draws the pictures."""
+@pytest.fixture(scope="module")
+def picture():
+    """The script that draws the pictures of imports."""
     spec = importlib.util.spec_from_file_location("picture", ROOT / "docs" / "_build" / "picture.py")
-    picture = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(picture)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def graph(picture) -> dict[str, set[str]]:
+    """Each module's imports from the package, as dotted names below it."""
     return picture.file_imports()
 
 
@@ -28,15 +35,8 @@ def room(module: str) -> str:
     return module.partition(".")[0]
 
 
-def storey(module: str, graph: dict[str, set[str]], above: tuple[str, ...] = ()) -> int:
-    """One more than the highest storey that it imports; fails on a circle."""
-    assert module not in above, f"a circle: {' → '.join([*above, module])}"
-    return 1 + max((storey(other, graph, (*above, module)) for other in graph[module]), default=0)
-
-
-def test_imports_go_down_only():
+def test_imports_go_down_only(graph):
     """A reader of files that imports the training loop cannot be understood, tested or loaded without it."""
-    graph = imports()
     assert len(graph) > 60
     shipped = {module for module in graph if module.endswith("_embinv")}
     for module, targets in graph.items():
@@ -50,15 +50,15 @@ def test_imports_go_down_only():
         assert not {(room(module), room(target)) for target in targets} & BESIDE, module
 
 
-def test_the_house_has_no_circle_and_few_storeys():
+def test_the_house_has_no_circle_and_few_storeys(picture, graph):
     """Files that import each other in a circle are one file; on eleven storeys nobody finds the way."""
-    graph = imports()
-    for module in graph:
-        storey(module, graph)  # no circle of files
+    assert picture.storeys(graph)  # no circle of files
     rooms = {room(module): set() for module in graph}
     for module, targets in graph.items():
         rooms[room(module)] |= {room(target) for target in targets} - {room(module)}
-    assert max(storey(name, rooms) for name in rooms) <= MOST_STOREYS
+    assert max(picture.storeys(rooms).values()) < MOST_STOREYS  # the lowest is 0
+    with pytest.raises(ValueError, match="a circle of imports: a -> b -> a"):
+        picture.storeys({"a": {"b"}, "b": {"a"}})
 
 
 def test_tests_share_helpers_but_not_test_modules():
