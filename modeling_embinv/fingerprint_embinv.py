@@ -71,9 +71,13 @@ class Fingerprint:
         return base64.b64encode(values.numpy().tobytes()).decode("ascii")
 
     def spread(self, vectors: Tensor) -> float:
-        """Mean over texts and dimensions of (e − mean)² / variance, e (N, D): about 1 for the encoder's own."""
+        """The mean of `spreads` of vectors (N, D)."""
+        return float(self.spreads(vectors).mean())
+
+    def spreads(self, vectors: Tensor) -> Tensor:
+        """(N,): the mean over dimensions of (e − mean)² / variance, e (N, D): about 1 for the encoder's own."""
         variance = self.variance + FLOOR * self.variance.mean()
-        return float(((vectors - self.mean).square() / variance).mean())
+        return ((vectors - self.mean).square() / variance).mean(dim=1)
 
     def mismatch(self, vectors: Tensor) -> str | None:
         """What vectors (N, D), as they came, look like when they are not this encoder's; None when they fit.

@@ -287,7 +287,11 @@ def seal(folder: Path, whole: bool = True) -> dict[str, str] | None:
 def vocabulary_checksum(tokenizer: PreTrainedTokenizerBase) -> str:
     """Number of tokens and a checksum of their ids, such as 30522-00c0ffee00c0ffee."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    return _checksum_of(tokenizer.get_vocab()) if backend is None else _known_checksum(type(backend), backend.to_str())
+    return (
+        _checksum_of(tokenizer.get_vocab())
+        if backend is None
+        else _known_checksum(backend.__class__, backend.to_str())
+    )
 
 
 @lru_cache(maxsize=2)  # a tenth of a second for 30,000 tokens, and a run of training asks for it at each export

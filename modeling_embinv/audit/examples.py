@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from html import escape
 
 from .hits import BAR, hits, row_name, shortened
+from .html import isolated
 from .report import Report
 from .tiers import TierResult
-from .words import WORD, content_words, words
+from .words import word_spans, words
 
 # rows, and words of each that the word head names
 COUNT, NAMED = 5, 12
@@ -23,7 +24,7 @@ def examples(report: Report) -> Iterator[str]:
         collection, row = result.sample.row_keys()[hit.position]
         name = row_name(collection, row, result.sample.ids[hit.position] if result.sample.ids else None)
         yield (
-            f"{_original(result, hit.position, report.reveal)}<br><small class=soft>{kind} {escape(name)}: "
+            f"{_original(result, hit.position, report.reveal)}<br><small class=soft>{kind} {isolated(name)}: "
             f"{hit.recovered} of {hit.wanted} content words{_below(result, hit.position, report.reveal)}"
             f"{_named(report, result, hit.position)}</small>"
         )
@@ -32,16 +33,14 @@ def examples(report: Report) -> Iterator[str]:
 def _original(result: TierResult, index: int, reveal: bool) -> str:
     """The original's words, those that came back marked; of a long text the first ones."""
     text, rest = shortened((result.sample.texts or [])[index])
-    back = set(words(result.recovered.texts[index])) & content_words(text)
+    back = set(words(result.recovered.texts[index]))
     pieces, position = [], 0
-    for piece in WORD.finditer(text):
-        between = text[position : piece.start()]
-        shown = escape(piece.group()) if reveal else BAR
-        is_back = set(words(piece.group())) <= back
-        pieces.append(escape(between) if reveal else " ")
-        pieces.append(f"<mark>{shown}</mark>" if is_back else f'<span class="lost">{shown}</span>')
-        position = piece.end()
-    return "".join(pieces) + (escape(text[position:]) if reveal else "") + rest
+    for word, start, end in word_spans(text):
+        shown = escape(text[start:end]) if reveal else BAR
+        pieces.append(escape(text[position:start]) if reveal else " ")
+        pieces.append(f"<mark>{shown}</mark>" if word in back else f'<span class="lost">{shown}</span>')
+        position = end
+    return f"<bdi>{''.join(pieces)}{escape(text[position:]) if reveal else ''}</bdi>{rest}"
 
 
 def _named(report: Report, result: TierResult, index: int) -> str:
@@ -54,4 +53,4 @@ def _named(report: Report, result: TierResult, index: int) -> str:
 
 
 def _below(result: TierResult, index: int, reveal: bool) -> str:
-    return f"; recovered: {escape(result.recovered.texts[index])}" if reveal else ""
+    return f"; recovered: <bdi>{escape(result.recovered.texts[index])}</bdi>" if reveal else ""

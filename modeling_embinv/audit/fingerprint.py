@@ -8,7 +8,7 @@ import torch
 
 from ..configuration_embinv import EmbInvConfig
 from ..data.vector_checks import sample_warnings, width_message
-from ..fingerprint_embinv import Fingerprint
+from ..fingerprint_embinv import LARGEST_SPREAD, Fingerprint
 from ..vectors_embinv import unit_rows
 
 # of 200 vectors of all-MiniLM-L6-v2 the effective dimension is 0.4 of that of random ones; under
@@ -16,6 +16,9 @@ from ..vectors_embinv import unit_rows
 RANDOM, RELATED = 0.9, 0.15
 # fewer vectors say too little about a mean
 FEWEST = 100
+# share of rows, each judged by itself, from which on another encoder's are noted: of 12,000 held-out texts in ten
+# languages none is called a stranger, of rotated vectors four in five are
+STRANGERS = 0.02
 # a mean as short as chance makes that of centred vectors
 CENTRED = 1.1
 
@@ -80,6 +83,12 @@ def _compared(found: Origin, fingerprint: Fingerprint | None, dim: int, vectors:
     # a length other than 1 is a note, not another encoder
     if fingerprint.mismatch(torch.from_numpy(unit)) is not None:
         return replace(found, looks_like=resemblance(fingerprint, unit), notes=notes)
+    strangers = float((fingerprint.spreads(torch.from_numpy(unit)) > LARGEST_SPREAD).float().mean())
+    if strangers > STRANGERS:
+        notes += (
+            f"at least {100 * strangers:.0f} % of the rows do not look like vectors of {found.encoder}: they are of "
+            "another encoder, or noised; the figures are of all rows",
+        )
     if is_centred(unit):
         notes += ("the mean of the vectors is 0, as if they had been centred, which spoils what comes back",)
     return replace(found, notes=notes)

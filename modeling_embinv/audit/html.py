@@ -1,14 +1,31 @@
 """Pieces of the page: tables, bars and badges."""
 
+import re
 from collections.abc import Sequence
 from html import escape
 
 from .figures import Figure
-from .summary import shown
+from .summary import floor_texts, shown
 
 UNMEASURED = "not measured"
 # rows of a table that is not torn apart between two pages of paper
 SHORT = 6
+# control characters, and marks that turn the direction of what stands behind them
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def visible(text: str) -> str:
+    """The text with control characters and marks of direction written out, as ⟨U+202E⟩; white space stays."""
+    return _UNSEEN.sub(lambda mark: mark.group() if mark.group() in "\t\n\r" else _name(mark.group()), text)
+
+
+def isolated(text: str) -> str:
+    """HTML of an id or a name from the store, which cannot change the order of what stands beside it."""
+    return f"<bdi>{escape(_UNSEEN.sub(lambda mark: _name(mark.group()), text))}</bdi>"
+
+
+def _name(character: str) -> str:
+    return f"⟨U+{ord(character):04X}⟩"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -48,4 +65,4 @@ def interval(figure: Figure) -> str:
 
 def floors(figure: Figure) -> str:
     """The floors by their names, in percent."""
-    return "; ".join(f"{escape(name)} {100 * value:.0f}\N{NO-BREAK SPACE}%" for name, value in figure.floors.items())
+    return escape("; ".join(floor_texts(figure)))

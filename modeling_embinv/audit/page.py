@@ -6,19 +6,21 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from .counts import counted
 from .defences import ATTACKERS, DefenceResult
 from .examples import examples
 from .figures import Figure
 from .hits import row_name, shortened
-from .html import badge, bar, cell, floors, interval, table
+from .html import badge, bar, cell, floors, interval, isolated, table, visible
 from .page_words import collections, named_words
 from .plot import trade_off
 from .report import STANDARDS, Report
 from .severity import GUESS_LEVELS, KIND_LEVELS, LEVELS
-from .summary import CAREFUL, INVENTED, NAMES, findings, learned, matched, shown, size
+from .summary import CAREFUL, INVENTED, NAMES, drawn, findings, learned, matched, shown, size
 
 # guesses in the table, those that raise an alarm first
 LISTED = 30
+_FORMS = {"e-mail": "e-mail addresses", "names": "names of people", "digits": "numbers"}
 _PAGE = Path(__file__).with_name("page.html")
 
 
@@ -28,15 +30,17 @@ def page(report: Report) -> str:
         _head, _findings, _figures, collections, _kinds, named_words, _examples, _guesses, _context, _defences, _method
     )  # fmt: skip
     body = "\n".join(piece for part in parts for piece in part(report))
-    return Template(_PAGE.read_text(encoding="utf-8")).substitute(title=escape(report.source["name"]), body=body)
+    template = Template(_PAGE.read_text(encoding="utf-8"))
+    return visible(template.substitute(title=escape(report.source["name"]), body=body))
 
 
 def _head(report: Report) -> Iterator[str]:
-    sample, fits = report.sample, report.origin.looks_like is None
-    yield f"<h1>What this vector store leaks</h1><p class=soft>{escape(report.place)}, read {escape(report.date)}</p>"
+    fits = report.origin.looks_like is None
+    yield "<h1>What this vector store leaks</h1>"
+    yield f"<p class=soft>{isolated(report.place)}, read {escape(report.date)}</p>"
     estimate = " (an estimate: the store holds no texts)" if report.is_estimate and report.severity else ""
     yield f"<p>Severity: {badge(report.severity)}{estimate}</p>"
-    yield f"<p>{size(report)}, of which {len(sample.rows):,} were drawn at random (seed {report.seed}). "
+    yield f"<p>{size(report)}, {drawn(report)}. "
     yield f"{'' if fits else '<strong>'}{escape(_sentence(str(report.origin)))}."
     yield f"{'' if fits else '</strong>'}</p><p>{CAREFUL}</p>"
     for warning in report.warnings:
@@ -65,8 +69,8 @@ def _figures(report: Report) -> Iterator[str]:
         yield "the stored vector. A floor is what a guess scores that never sees the row's vector.</p>"
     for result in report.measured:
         title = f"Attacker: {result.tier.name}"
-        rows = INVENTED if report.is_estimate else "rows"
-        yield f"<h2>{escape(title)}</h2><p>Holds {escape(result.tier.holds)}; {len(result.sample.rows):,} {rows}."
+        rows = counted(len(result.sample.rows), "invented sentence" if report.is_estimate else "row")
+        yield f"<h2>{escape(title)}</h2><p>Holds {escape(result.tier.holds)}; {rows}."
         same = report.same_rows(result)
         if same is not None:
             yield f" Of these rows, the attacker {escape(report.measured[0].tier.name)} recovers "
@@ -79,7 +83,7 @@ def _figures(report: Report) -> Iterator[str]:
             yield "invented secrets were embedded by the encoder and inverted by the same attack. What comes back of "
             yield "the store's own texts may differ by more than the intervals.</p>"
         yield table(
-            ("", "Share", "95 % interval", "Floors", ""),
+            ("", "Figure", "95 % interval", "Floors", ""),
             [_row(NAMES[name], one) for name, one in result.figures.items()],
         )
     for result in report.tiers if report.is_estimate else ():
@@ -90,6 +94,8 @@ def _figures(report: Report) -> Iterator[str]:
 
 
 def _row(name: str, figure: Figure) -> tuple[str, ...]:
+    if name == NAMES["cosine"]:  # no share
+        return escape(name), f"{figure.value:.2f}", f"{figure.low:.2f}–{figure.high:.2f}", floors(figure), bar(figure)
     return escape(name), f"{100 * figure.value:.0f} %", interval(figure), floors(figure), bar(figure)
 
 
@@ -127,21 +133,26 @@ def _guesses(report: Report) -> Iterator[str]:
     if report.guesses is None:
         return
     yield "<h2>Guesses</h2><p>A guess raises an alarm where its vector is nearer to one of all "
-    yield f"{report.guesses.rows:,} vectors than 99 % of decoys of as many words. Other decoys, and pieces of the "
-    yield "store's own texts, show how often there are false and true alarms.</p>"
+    yield f"{counted(report.guesses.rows, 'vector')} than 99 % of decoys: pieces of public sentences with as many "
+    yield "words, and invented addresses, names and numbers. Other decoys, and pieces of the store's own texts, show "
+    yield "how often there are false and true alarms. A guess of which there are no decoys, such as a company, has no "
+    yield "fair comparison: only its very text raises an alarm.</p>"
     rates = [
-        (f"{one.fewest}–{one.most}", f"{one.threshold:.3f}", f"{100 * one.false_alarms:.1f} % of {one.decoys}",
+        (f"{one.fewest}–{one.most} words" if one.form == "text" else escape(_FORMS[one.form]), f"{one.guesses:,}",
+         f"{one.threshold:.3f}", f"{100 * one.false_alarms:.1f} % of {one.decoys}",
          *("not measured" if share is None else f"{100 * share:.0f} % of {one.members}"
            for share in (one.on_topic, one.true_alarms)))
         for one in report.guesses.rates
     ]  # fmt: skip
-    yield table(("Words", "Threshold (cosine)", "False alarms", "On the store's subject", "True alarms"), rates)
+    head = ("Guesses", "How many", "Threshold (cosine)", "False alarms", "On the store's subject", "True alarms")
+    if rates:
+        yield table(head, rates)
     ranking = sorted(report.guesses.as_dict(report.reveal)["ranking"], key=lambda one: not one["is_alarm"])
     listed = ranking[:LISTED]
     rows = [
-        (str(one["number"]), *((escape(one["text"]),) if report.reveal else ()), f"{one['cosine']:.3f}",
-         escape(row_name(one["collection"], one["row"], one["id"])), "yes" if one["is_alarm"] else "",
-         f"{100 * one['chance']:.1f} %")
+        (str(one["number"]), *((isolated(one["text"]),) if report.reveal else ()), f"{one['cosine']:.3f}",
+         isolated(row_name(one["collection"], one["row"], one["id"])), "yes" if one["is_alarm"] else "",
+         "no fair comparison" if one["chance"] is None else f"{100 * one['chance']:.1f} %")
         for one in listed
     ]  # fmt: skip
     text = ("Guess",) if report.reveal else ()
@@ -155,13 +166,14 @@ def _context(report: Report) -> Iterator[str]:
     if filled is None or filled.expected is None:
         return
     source = "a template" if filled.template else "the store's own texts, which hold redaction marks"
-    yield f"<h2>Redacted text</h2><p>The gaps of {filled.rows:,} texts ({source}) were filled from the vectors: of "
-    yield f"{filled.gaps:,} gaps, {shown(filled.expected)} are expected to be right (calibrated, an estimate).</p>"
+    yield f"<h2>Redacted text</h2><p>The gaps of {counted(filled.rows, 'text')} ({source}) were filled from the "
+    yield f"vectors: of {counted(filled.gaps, 'gap')}, {shown(filled.expected)} are expected to be right (calibrated, "
+    yield "an estimate).</p>"
     yield table(
         ("Verdict on the text", "Texts"), [(escape(name), f"{count:,}") for name, count in filled.verdicts.items()]
     )
     for text in filled.texts if report.reveal else ():
-        yield f'<div class="text">{escape("".join(shortened(text)))}</div>'
+        yield f'<div class="text"><bdi>{escape("".join(shortened(text)))}</bdi></div>'
 
 
 def _defences(report: Report) -> Iterator[str]:
@@ -239,7 +251,7 @@ def _listed(values: Mapping[str, Any]) -> str:
         for name, value in values.items()
     }
     return "; ".join(
-        f"{escape(name.replace('_', ' '))} <code>{escape(str(value))}</code>"
+        f"{escape(name.replace('_', ' '))} <code>{isolated(str(value))}</code>"
         for name, value in flat.items()
         if value is not None
     )

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from html import escape
 
-from .html import cell, table
+from .html import cell, isolated, table
 from .named_words import LEAST
 from .report import Report
 
@@ -44,6 +44,6 @@ def collections(report: Report) -> Iterator[str]:
     yield "<h2>By collection</h2><p>The sample is stratified: each collection has its share of the rows.</p>"
     found = {} if not report.measured else report.by_collection(report.measured[0])
     rows = [
-        (escape(one["name"]), f"{one['rows']:,}", f"{one['drawn']:,}", cell(found.get(one["name"]))) for one in parts
+        (isolated(one["name"]), f"{one['rows']:,}", f"{one['drawn']:,}", cell(found.get(one["name"]))) for one in parts
     ]
     yield table(("Collection", "Vectors", "Drawn", "Content words that came back"), rows)

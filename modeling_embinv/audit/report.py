@@ -73,6 +73,7 @@ class Report:
         alignment: what known pairs taught their attacker.
         named_words: which words are in the vectors, by the word head.
         libraries: what found which kinds of personal data.
+        looked_for: kinds that they can find in the store's own texts.
         limits: thresholds by figure, see `--fail-over`.
         warnings: sentences for the reader.
         reveal: whether recovered words may stand in the files.
@@ -93,6 +94,7 @@ class Report:
     alignment: Alignment | None = None
     named_words: NamedWords | None = None
     libraries: Mapping[str, str] = field(default_factory=dict)
+    looked_for: Sequence[str] = ()
     limits: Mapping[str, float] = field(default_factory=dict)
     warnings: Sequence[str] = ()
     reveal: bool = False
@@ -171,13 +173,19 @@ class Report:
                 found[name] = figures["words"]
         return found
 
-    def over(self) -> dict[str, bool]:
+    @property
+    def absent(self) -> list[str]:
+        """Kinds that were looked for in the texts, and of which they hold none."""
+        is_searched = bool(self.measured) and not self.is_estimate
+        return [kind for kind in self.looked_for if is_searched and kind not in self.figures]
+
+    def over(self) -> dict[str, bool | None]:
         """Name of each threshold → whether it is exceeded; see `exceeded`."""
-        return exceeded(self.figures, self.limits)
+        return exceeded(self.figures, self.limits, self.absent)
 
     def as_dict(self) -> dict[str, Any]:
         """The document, without a recovered word; guesses that are to be revealed stand in it."""
-        over = {name: self.figures[name].value > limit for name, limit in self.limits.items() if name in self.figures}
+        over = self.over()
         return {
             "schema": SCHEMA,
             "date": self.date,
@@ -198,7 +206,7 @@ class Report:
                 "severity_by_words": _named(LEVELS), "severity_by_kind": _named(KIND_LEVELS),
                 "severity_by_guesses": GUESS_LEVELS,
                 "kinds_with_severity": list(SENSITIVE), "fewest_of_a_kind": FEWEST,
-                "fail_over": {name: {"limit": limit, "over": over.get(name)} for name, limit in self.limits.items()},
+                "fail_over": {name: {"limit": limit, "over": over[name]} for name, limit in self.limits.items()},
             },
             "warnings": list(self.warnings),
             "standards": [{"id": name, "title": title} for name, title in STANDARDS],

@@ -17,6 +17,7 @@ from .attackers import TIERS
 from .canaries import plant
 from .context import Filled, check_template, fill_sample, scored_texts
 from .control import foreign
+from .counts import counted
 from .defences import DefenceReport, compare, distinct
 from .fingerprint import Origin
 from .guesses import Guesses, rank_guesses
@@ -26,11 +27,11 @@ from .named_words import NamedWords, name_words
 from .nearest_rows import Batches
 from .sample import Sample
 from .tiers import TierResult, run_tier
-from .words import content_words, stop_share, text_key
+from .words import content_words, english_share, text_key
 
 # rows below which figures say little about a store; planted texts where it holds none
 FEW, PLANTED = 50, 50
-# of English texts two words in five are stop words; fewer texts than this are not judged
+# of English texts a third of the words are common in English alone; fewer texts than this are not judged
 ENGLISH, JUDGED = 0.1, 10
 
 
@@ -80,6 +81,7 @@ class Outcome:
     alignment: Alignment | None = None
     named_words: NamedWords | None = None
     libraries: Mapping[str, str] = field(default_factory=dict)
+    looked_for: Sequence[str] = ()
     notes: Sequence[str] = ()
 
 
@@ -154,7 +156,8 @@ def run(
         texts = [text for text in plan.train_texts if text_key(text) not in own] or public_texts(measured.texts or [])
         defences = compare(attacker, measured, searched, plan.families, texts)
         defences = replace(defences, planted=sample.texts is None)
-    return Outcome(origin, results, planted, guesses, filled, defences, alignment, named, libraries, notes)
+    looked_for = () if finder is None else finder.kinds
+    return Outcome(origin, results, planted, guesses, filled, defences, alignment, named, libraries, looked_for, notes)
 
 
 def find_guesses(plan: Plan, encode: Callable[..., Any], sample: Sample, batches: Batches, seed: int) -> Guesses:
@@ -193,6 +196,14 @@ def open_work(folder: Path, sample: Sample, identity: dict[str, Any]) -> tuple[b
     return False, [name for name in now if before and before.get(name) != now[name]]
 
 
+def size_notes(sample: Sample) -> list[str]:
+    """That a store is too small for much to be said of it: a sentence, without its full stop, or none."""
+    if sample.total >= FEW:
+        return []
+    held = counted(sample.total, "vector")
+    return [f"the store holds {held}; of fewer than {FEW} the intervals are wide, and say little"]
+
+
 def sample_notes(sample: Sample, tokenizer: Any, longest: int, languages: Sequence[str]) -> list[str]:
     """What a reader of the figures should know of the sample: a sentence each, without its full stop.
 
@@ -202,11 +213,7 @@ def sample_notes(sample: Sample, tokenizer: Any, longest: int, languages: Sequen
         longest: tokens that the checkpoint writes.
         languages: of the checkpoint, as its model card names them; none = unknown.
     """
-    notes = []
-    if sample.total < FEW:
-        notes.append(
-            f"the store holds {sample.total:,} vectors; of fewer than {FEW} the intervals are wide, and say little"
-        )
+    notes = size_notes(sample)
     if sample.texts is None:
         return notes
     if empty := sum(not text.strip() for text in sample.texts):
@@ -217,7 +224,7 @@ def sample_notes(sample: Sample, tokenizer: Any, longest: int, languages: Sequen
             f"{long:,} of {len(sample.texts):,} texts are longer than the {longest} tokens that this checkpoint "
             "writes: their ends cannot come back, and count as not recovered"
         )
-    shares = sorted(share for text in sample.texts if (share := stop_share(text)) is not None)
+    shares = sorted(share for text in sample.texts if (share := english_share(text)) is not None)
     if list(languages) == ["en"] and len(shares) >= JUDGED and shares[len(shares) // 2] < ENGLISH:
         notes.append("the texts do not look like English, the only language that this checkpoint writes")
     return notes

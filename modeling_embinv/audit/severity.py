@@ -1,6 +1,6 @@
 """How severe a finding is, and when a command fails: by thresholds that the report states."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from ..errors_embinv import EmbInvError
 from .figures import Figure
@@ -34,18 +34,18 @@ def alarm_severity(alarms: int, guesses: int, nearest: float, rate: float, on_to
     """The severity of guesses that raise an alarm, see `GUESS_LEVELS`; "none" where none does.
 
     Args:
-        alarms: of how many guesses.
-        guesses: all of them.
-        nearest: the largest cosine of those that raise an alarm.
+        alarms: of how many guesses that have a fair comparison.
+        guesses: all of these.
+        nearest: the largest cosine of any guess that raises an alarm.
         rate: the share of unrelated texts that do.
-        on_topic: the share of texts on the store's subject that do; None where that was not measured.
+        on_topic: the share of texts on the store's subject that do, at most; None where that was not measured.
     """
     from scipy.stats import binom  # the import takes a second
 
-    if not alarms:
-        return "none"
     if nearest >= SAME_TEXT:
         return "critical"
+    if not alarms:
+        return "none"
     if on_topic is not None and binom.sf(alarms - 1, guesses, max(rate, on_topic)) < CHANCE:
         return "high"
     return "medium" if binom.sf(alarms - 1, guesses, rate) < CHANCE else "low"
@@ -77,12 +77,17 @@ def parse_limits(given: list[str], known: tuple[str, ...]) -> dict[str, float]:
     return limits
 
 
-def exceeded(figures: Mapping[str, Figure], limits: Mapping[str, float]) -> dict[str, bool]:
-    """Name of each threshold → whether its figure is over it.
+def exceeded(
+    figures: Mapping[str, Figure], limits: Mapping[str, float], absent: Collection[str] = ()
+) -> dict[str, bool | None]:
+    """Name of each threshold → whether its figure is over it; None where that was not measured.
 
-    Raises:
-        EmbInvError: a figure that was not measured, which would otherwise pass unseen.
+    Args:
+        figures: what was measured.
+        limits: the thresholds.
+        absent: kinds that were looked for, and of which there are none: they are within every threshold.
     """
-    if missing := [name for name in limits if name not in figures]:
-        raise EmbInvError(f"--fail-over {missing[0]}: not measured here; measured: {', '.join(figures) or 'nothing'}.")
-    return {name: figures[name].value > limit for name, limit in limits.items()}
+    return {
+        name: figures[name].value > limit if name in figures else False if name in absent else None
+        for name, limit in limits.items()
+    }

@@ -4,12 +4,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from .alignment import Alignment
+from .counts import counted
 from .defences import DefenceResult
 from .figures import Figure
 from .guesses import Guesses
 from .report import Report
+from .tiers import OTHER_TEXT, PUBLIC_TEXT
 
 NAMES = {"words": "content words", "f1": "F1 of words", "exact": "whole texts", "cosine": "cosine"}
+# what a floor is from, in words
+_FLOORS = {OTHER_TEXT: "from the vector of another row", PUBLIC_TEXT: "by the nearest public sentence"}
 # planted texts, in words
 INVENTED = "invented sentences"
 CAREFUL = (
@@ -51,8 +55,17 @@ class Finding:
 def size(report: Report) -> str:
     """How many vectors of what width there are, and how many rows hold none."""
     skipped = report.source["skipped"]["count"]
-    found = f"{report.sample.total:,} vectors of {report.sample.vectors.shape[1]} numbers"
-    return found + (f" ({skipped:,} rows without a usable vector were skipped)" if skipped else "")
+    found = f"{counted(report.sample.total, 'vector')} of {counted(report.sample.vectors.shape[1], 'number')}"
+    verb = "was" if skipped == 1 else "were"
+    return found + (f" ({counted(skipped, 'row')} without a usable vector {verb} skipped)" if skipped else "")
+
+
+def drawn(report: Report) -> str:
+    """Which of a store's rows the sample holds, and what became of them."""
+    rows, attacked = len(report.sample.rows), bool(report.tiers)
+    if rows == report.sample.total:
+        return "all of which were attacked" if attacked else "all of which are in the sample"
+    return f"of which {rows:,} were drawn at random (seed {report.seed}){' and attacked' if attacked else ''}"
 
 
 def findings(report: Report) -> Iterator[Finding]:
@@ -62,7 +75,7 @@ def findings(report: Report) -> Iterator[Finding]:
         name = result.tier.name
         if kind is None:
             code, title = "WORDS", f"Text recovered: {name}"
-            what = f"An attacker who holds {result.tier.holds} recovers {sentence_of(figure, 'content words')}"
+            what = f"With {result.tier.holds}, an attacker recovers {sentence_of(figure, 'content words')}"
         else:
             code, title = kind.replace("-", "").upper(), f"Recovered {kind}: {name}"
             what = f"Of kind {kind}, {sentence_of(figure, 'come back whole')}"
@@ -78,19 +91,32 @@ def findings(report: Report) -> Iterator[Finding]:
 
 def alarms(guesses: Guesses) -> str:
     """How many guesses raise an alarm, and how many texts do that are no guesses."""
+    unjudged = f" ({guesses.unjudged:,} have no fair comparison)" if guesses.unjudged else ""
+    found = f"{len(guesses.alarms):,} of {len(guesses.ranking):,} guesses raise an alarm{unjudged}"
+    if guesses.false_alarms is None:
+        return found
     topic = "" if guesses.on_topic is None else f", and {100 * guesses.on_topic:.0f} % of texts on the store's subject"
-    return (
-        f"{len(guesses.alarms):,} of {len(guesses.ranking):,} guesses raise an alarm; "
-        f"{100 * guesses.false_alarms:.1f} % of unrelated texts do{topic}"
-    )
+    return f"{found}; {100 * guesses.false_alarms:.1f} % of unrelated texts do{topic}"
+
+
+def gate_notes(report: Report) -> Iterator[str]:
+    """What a threshold counts as 0: a sentence for each, without its full stop."""
+    for kind in report.absent:
+        if kind in report.limits:
+            yield f"the texts of the sample hold no entity of kind {kind}: it counts as 0 for --fail-over"
 
 
 def sentence_of(figure: Figure, what: str) -> str:
     """A share in words, with its interval and floors."""
     text = f"{figure.hits:,.0f} of {figure.count:,} {what} ({shown(figure)}"
     if figure.floors:
-        text += "; floor " + ", ".join(f"{100 * value:.0f} % {name}" for name, value in figure.floors.items())
+        text += "; floors: " + ", ".join(floor_texts(figure))
     return text + ")"
+
+
+def floor_texts(figure: Figure) -> list[str]:
+    """Each floor and what it is from: "0 % from the vector of another row"."""
+    return [f"{100 * value:.0f}\N{NO-BREAK SPACE}% {_FLOORS.get(name, name)}" for name, value in figure.floors.items()]
 
 
 def learned(alignment: Alignment) -> str:

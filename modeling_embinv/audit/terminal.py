@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from ..inversion.terminal import printable
+from .counts import counted
 from .figures import Figure
 from .named_words import LEAST, NamedWords
 from .report import Report
@@ -24,7 +25,7 @@ def _lines(report: Report) -> Iterator[str]:
     if sample.texts is None:
         texts = f"; the store holds no texts: {'an estimate' if report.is_estimate else 'nothing to score against'}"
     parts = "" if sample.collections is None else f" of {len(set(sample.collections))} collections"
-    yield f"sample      {len(sample.rows):,} rows{parts}, seed {report.seed}{texts}"
+    yield f"sample      {counted(len(sample.rows), 'row')}{parts}, seed {report.seed}{texts}"
     if report.is_estimate and report.measured:
         rows = max(len(result.sample.rows) for result in report.measured)
         yield f"planted     {rows:,} sentences with invented secrets, which the figures below are of"
@@ -40,7 +41,7 @@ def _lines(report: Report) -> Iterator[str]:
             yield f"{result.tier.name:<11} {figures}{beside}"
         if result.kinds:
             kinds = (f"{kind} {_of_floor(figures.whole)}" for kind, figures in result.kinds.items())
-            yield f"            came back whole: {', '.join(kinds)}"
+            yield f"            whole, by kind: {', '.join(kinds)}"
     for result in report.tiers if report.is_estimate else ():
         if result.expected is not None:
             yield f"{result.tier.name:<11} expects {shown(result.expected)} of its tokens to be right"
@@ -49,10 +50,9 @@ def _lines(report: Report) -> Iterator[str]:
     if report.named_words is not None:
         yield f"words       {'; '.join(named_lines(report.named_words)) or 'no word named'}"
     if report.filled is not None and report.filled.expected is not None:
-        yield (
-            f"context     {report.filled.gaps:,} gaps of {report.filled.rows:,} redacted texts filled, of which "
-            f"{shown(report.filled.expected)} are expected to be right"
-        )
+        gaps, texts = counted(report.filled.gaps, "gap"), counted(report.filled.rows, "redacted text")
+        right = shown(report.filled.expected)
+        yield f"context     {gaps} of {texts} filled, of which {right} are expected to be right"
     if report.guesses is not None:
         yield f"guesses     {alarms(report.guesses)}; {report.guesses.severity}"
     if report.defences is not None:
@@ -72,7 +72,7 @@ def _lines(report: Report) -> Iterator[str]:
 
 def _of_floor(whole: Figure) -> str:
     """Entities that came back whole, of all, and how many of them the highest floor has."""
-    floor = f" (floor {whole.count * max(whole.floors.values()):.0f})" if whole.floors else ""
+    floor = f" (floor {whole.count * max(whole.floors.values()):.0f}/{whole.count})" if whole.floors else ""
     return f"{whole.hits:.0f}/{whole.count}{floor}"
 
 

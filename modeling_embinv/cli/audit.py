@@ -79,7 +79,7 @@ def _guesses_report(
     """Looks for guesses alone, and writes the files: there is no inverter."""
     from ..audit.files import write_report
     from ..audit.report import Report
-    from ..audit.run import find_guesses
+    from ..audit.run import find_guesses, size_notes
     from ..audit.store import describe, join_parts
 
     found = target.match
@@ -87,8 +87,8 @@ def _guesses_report(
     guesses = find_guesses(target.plan, encoder.encode, sample, all_rows(options, found.parts), options.seed)
     report = Report(
         source=describe(found.parts, sample), checkpoint=None, encoder=encoder.config.id, origin=found.origin,
-        sample=sample, seed=options.seed, date=date, limits=limits, warnings=found.notes, reveal=options.reveal,
-        guesses=guesses,
+        sample=sample, seed=options.seed, date=date, limits=limits, warnings=[*found.notes, *size_notes(sample)],
+        reveal=options.reveal, guesses=guesses,
     )  # fmt: skip
     write_report(report, Path(options.out))
     return report
@@ -114,6 +114,7 @@ def _report(
     from ..audit.files import write_report
     from ..audit.report import Report
     from ..audit.run import finder_or_note, run, sample_notes, step_notes
+    from ..audit.summary import gate_notes
     from ..data.encoder_config import full_id
 
     for flag in ("candidates", "pairs"):
@@ -149,9 +150,10 @@ def _report(
         source=describe(found.parts, sample),
         checkpoint={"name": options.model, "encoder": model.config.encoder_id, "checksums": model.config.checksums},
         encoder=None if encoder is None else encoder.config.id,
-        sample=sample, seed=options.seed, date=date, limits=limits, warnings=notes, reveal=options.reveal,
+        sample=sample, seed=options.seed, date=date, limits=limits, reveal=options.reveal,
         **found_by_steps,
     )  # fmt: skip
+    report.warnings = [*notes, *gate_notes(report)]
     write_report(report, Path(options.out))
     shutil.rmtree(work)
     return report
@@ -218,7 +220,11 @@ def _languages(model: str) -> list[str]:
 
 
 def _end(report: "Report") -> int:
-    """Prints the report in a dozen lines; the exit status."""
+    """Prints the report in a dozen lines; the exit status: that of a threshold that is exceeded comes first.
+
+    Raises:
+        EmbInvError: no threshold is exceeded, and a figure of one was not measured, which would pass unseen.
+    """
     from ..audit.terminal import lines
 
     for line in lines(report):
@@ -227,4 +233,10 @@ def _end(report: "Report") -> int:
     for name in filter(over.get, over):
         figure, limit = report.figures[name], report.limits[name]
         print(f"embinv: over the threshold: {name} {figure.value:.3f}, allowed {limit:g}", file=sys.stderr)
+    missing = ", ".join(name for name, is_over in over.items() if is_over is None)
+    message = f"--fail-over {missing}: not measured here; measured: {', '.join(report.figures) or 'nothing'}."
+    if missing and not any(over.values()):
+        raise EmbInvError(message)
+    if missing:
+        print(f"embinv: {message}", file=sys.stderr)
     return OVER if any(over.values()) else 0

@@ -42,9 +42,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--encoder_limit", type=count, default=50, help="of them, rows for the attacker with the encoder"
     )
-    group.add_argument("--no_encoder", action="store_true", help="the same as --tiers with all but encoder")
+    group.add_argument("--no_encoder", action="store_true", help="all attackers but the one who holds the encoder")
     group.add_argument(
-        "--candidates", help="text file, one guess per line: which are in the store? (--tiers guesses: no inverter)"
+        "--candidates",
+        help="text file, one guess per line: which are in the store? With --tiers guesses no inverter is needed",
     )
     group.add_argument(
         "--template", help='the redacted text of every row, as "Dear <NAME>, you owe ▇▇▇."; without it texts of the '

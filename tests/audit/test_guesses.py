@@ -31,19 +31,39 @@ def batches(vectors, texts, size=4, first=0, collection=None):
 
 def test_guesses_are_told_from_strangers(encoder):
     """A fixed threshold takes every short guess for a hit, or none."""
-    cities, faults = ("Oslo", "Lima", "Cairo", "Perth", "Osaka"), ("is closed", "has no heating", "lost my invoice 42")
+    cities = ("Oslo", "Lima", "Cairo", "Perth", "Osaka", "Quito", "Turin", "Leeds")
+    faults = ("is closed", "has no heating", "lost my invoice 42")
     members = [f"Our office in {city} {fault}, please tell Mrs Tanaka." for city in cities for fault in faults]
     stored = encoder.encode(members).numpy()
-    guesses = [members[3], members[14], "Quarterly figures of the shipping division fell by a third in spring"]
-    found = rank_guesses(guesses, encoder.encode, members[:9], batches(3 * stored, members, first=100), 384, 0)
+    guesses = [members[3], members[22], "Quarterly figures of the shipping division fell by a third in spring"]
+    found = rank_guesses(guesses, encoder.encode, members[:21], batches(3 * stored, members, first=100), 384, 0)
     by_text = {guess.text: guess for guess in found.ranking}
-    assert all(guesses[guess.number - 1] == guess.text for guess in found.ranking) and found.rows == 15
-    for index in (3, 14):  # the second is none of the sample's rows
+    assert all(guesses[guess.number - 1] == guess.text for guess in found.ranking) and found.rows == 24
+    for index in (3, 22):  # the second is none of the sample's rows
         guess = by_text[members[index]]
         assert guess.is_alarm and (guess.row, guess.id) == (100 + index, f"T-{100 + index}") and guess.cosine > 0.999
     assert not by_text[guesses[2]].is_alarm and found.ranking[-1].text == guesses[2]
-    assert all(one.false_alarms <= 0.05 and one.members == 9 and one.true_alarms > 0 for one in found.rates)
+    assert all(one.false_alarms <= 0.05 and one.members == 21 and one.true_alarms > 0 for one in found.rates)
     assert found.severity == "critical" and len(found.alarms) == 2 and 0 <= found.false_alarms <= 0.05
+
+
+def test_one_text_does_not_tell_what_an_alarm_is_worth(encoder):
+    """Of a one-row store 0 % of texts on its subject raised an alarm, as it has no other row: the alarm was high."""
+    few = [f"Our office in {city} is closed." for city in ("Oslo", "Lima", "Cairo")]
+    for texts, members in ((few[:1], 0), (few[:1] * 30, 0), (few, 3)):
+        stored = encoder.encode(texts).numpy()
+        found = rank_guesses(["The Oslo office is shut"], encoder.encode, texts, batches(stored, texts), 384, 0)
+        (rates,) = found.rates
+        assert (rates.members, rates.on_topic, rates.true_alarms) == (members, None, None)
+        assert found.ranking[0].is_alarm and found.severity == "medium"
+
+
+def test_the_share_on_the_subject_is_not_surer_than_its_members():
+    """0 of 20 texts on the subject, whose true share may be 17 %, made an alarm of two guesses high."""
+    ranking = [Guess(line, "a", 0.9 - line / 10, None, 0, None, line == 1, 0.0) for line in (1, 2)]
+    sure, unsure = (Guesses(ranking, [Rates(1, 1, 2, 0.5, 300, 0.01, n, 0.8, 0.0)], 9) for n in (300, 20))
+    assert unsure.rates[0].highest_on_topic == pytest.approx(0.168, abs=0.001)
+    assert sure.severity == "high" and unsure.severity == "medium"
 
 
 def test_rates_are_of_the_whole_store(encoder):
@@ -125,7 +145,7 @@ def test_an_alarm_is_listed_before_the_others():
     text = page(report_of(tier_result(["Zebedee moved"], ["x"]), guesses=guesses))
     table = text.partition("Line of the list")[2].partition("</table>")[0]
     assert [int(row) for row in re.findall(r"<tr><td>(\d+)</td>", table)] == [40, *range(29)]
-    assert "<td>mail: 40</td>" in table and "and 11 more: report.json" in text
+    assert "<td><bdi>mail: 40</bdi></td>" in table and "and 11 more: report.json" in text
     few = report_of(tier_result(["a"], ["x"]), guesses=replace(guesses, ranking=ranking[:30]))
     assert "more: report.json" not in page(few)
 
@@ -159,6 +179,7 @@ def test_guesses_need_no_inverter(capsys, no_checkpoint, store, guesses, tmp_pat
     assert any("no inverter was tried" in note for note in report["warnings"]) == (not named)
     assert not (tmp_path / "r" / "hits.jsonl").read_text(encoding="utf-8") and "severity    critical" in printed
     assert TEXTS[7].lower() not in (tmp_path / "r" / "index.html").read_text(encoding="utf-8").lower()
+    assert any(f"holds {len(TEXTS)} vectors" in note for note in report["warnings"])  # as in any other audit
 
 
 def test_a_guess_has_its_line_of_the_file(capsys, no_checkpoint, store, tmp_path):
@@ -182,6 +203,12 @@ def test_the_gate_counts_guesses(capsys, no_checkpoint, store, guesses, tmp_path
     assert code == 3 and "over the threshold: guesses 0.500, allowed 0.49" in err
     report = json.loads((tmp_path / "r" / "report.json").read_text(encoding="utf-8"))
     assert report["thresholds"]["fail_over"] == {"guesses": {"limit": 0.49, "over": True}}
+    # words are not measured here, which hid that a guess was found
+    code, _, err = run(capsys, *arguments, "words=0.3,guesses=0", *known)
+    first, second = err.splitlines()[-2:]
+    assert code == 3 and "over the threshold: guesses 0.500, allowed 0" in first and "words: not measured" in second
+    code, _, err = run(capsys, *arguments, "words=0.3,guesses=0.5", *known)
+    assert code == 2 and "words: not measured" in err.splitlines()[-1] and "over the threshold" not in err
     code, printed, err = run(capsys, *arguments, "guesses=0.5", "--tiers", "vectors")
     assert code == 2 and not printed and "--fail-over guesses needs --candidates" in err.splitlines()[-1]
 

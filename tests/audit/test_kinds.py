@@ -11,7 +11,7 @@ TEXT_KINDS = (
     ("Please call +1 212 555 0199.", {"phone": "+1 212 555 0199"}),
     ("Or mail karen.miller@example.com.", {"e-mail": "karen.miller@example.com"}),
     ("My AWS key is AKIAIOSFODNN7EXAMQLE", {"credentials": "AKIAIOSFODNN7EXAMQLE"}),
-    ("The patient takes insulin for his diabetes.", {"health": "insulin"}),
+    ("The patient takes insulin.", {"health": "insulin"}),
     ("My card is 4012 8888 8888 1881.", {"identifiers": "4012 8888 8888 1881"}),
 )  # fmt: skip
 NAMED = "Karen Miller owes Acme Corp 35 dollars since March 2024, she said in Berlin."
@@ -47,6 +47,64 @@ def test_a_key_is_all_of_its_characters(finder, text, expected):
     """Of a GitHub token only "ghp" was the key: where that came back, a credential came back whole."""
     (found,) = finder.find([text])
     assert [text[one.start : one.end] for one in found if one.kind == "credentials"] == expected
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("She takes insulin for her diabetes.", ["insulin", "diabetes"]),
+        ("He has type 2 diabetes.", ["type 2 diabetes"]),
+        ("He is HIV positive and has depression.", ["HIV", "depression"]),
+        ("My grandmother has dementia, my son autism.", ["dementia", "autism"]),
+        ("She is pregnant and caught covid.", ["pregnant", "covid"]),
+        ("Flu or breast cancer?", ["Flu", "breast cancer"]),
+        ("Chemotherapy against AIDS", ["Chemotherapy", "AIDS"]),
+        ("his Parkinson's and fever", ["Parkinson's", "fever"]),
+        ("The Burns supper was a shock, he burns aids for teaching.", []), ("Mr Parkinson shorts the flue.", []),
+        ("Our parents give the hotel a rating of four, with high hopes and goals.", []),
+        ("Diamonds from Fargo", []),
+    ],
+)  # fmt: skip
+def test_illnesses_by_their_everyday_names(finder, text, expected):
+    """Diabetes, HIV and pregnancies were missed, while "burns", "shock", "parents" and "rating" were health data."""
+    (found,) = finder.find([text])
+    assert [text[one.start : one.end] for one in found if one.kind == "health"] == expected
+
+
+@pytest.mark.skipif(kinds.spacy_model() is None, reason="needs an English model of spaCy")
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("My account number is 000123456789.", {"identifiers": ["000123456789"]}),
+        ("Please debit account 12345678 at sort code 20-00-00.", {"identifiers": ["12345678", "20-00-00"]}),
+        ("order 4711 costs 12.50 EUR", {"numbers": ["4711", "12.50"]}),
+        ("ORDER 12345678901234567890", {"numbers": ["12345678901234567890"]}),
+        ("We met in 2019.", {"dates": ["2019"]}), ("born on 1985-03-12", {"dates": ["1985-03-12"]}),
+        ("The account of 5 May is here.", {"dates": ["5 May"]}),
+    ],
+)  # fmt: skip
+def test_numbers_are_no_dates(finder, text, expected):
+    """An account number that came back was a date, which has no severity."""
+    (found,) = finder.find([text])
+    pieces = {}
+    for one in found:
+        pieces.setdefault(one.kind, []).append(text[one.start : one.end])
+    assert {kind: own for kind, own in pieces.items() if kind in ("identifiers", "numbers", "dates")} == expected
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("login https://admin:S3cretPw9@db.example.com/", ["S3cretPw9"]), ("password: hunter2", ["hunter2"]),
+        ("user password: Tr0ub4dor&3.", ["Tr0ub4dor&3"]), ("pwd = 'a-b_c', ok", ["a-b_c"]),
+        ("Forgot the password: please help", []), ("my password is hunter2", []),
+    ],
+)  # fmt: skip
+def test_passwords(finder, text, expected):
+    """A password in a URL was the name of an e-mail account, and one behind "password:" was not found."""
+    (found,) = finder.find([text])
+    assert [text[one.start : one.end] for one in found if one.kind == "credentials"] == expected
+    assert all(one.kind != "e-mail" for one in found)
 
 
 @pytest.mark.skipif(kinds.spacy_model() is None, reason="needs an English model of spaCy")

@@ -1,10 +1,12 @@
 """Whose vectors these are, in words."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 
-from modeling_embinv.audit.fingerprint import best, origin
+from modeling_embinv.audit.fingerprint import best, encoder_origin, origin
 from modeling_embinv.audit.public import public_sentences
 from modeling_embinv.cli.options import CHECKPOINT
 from modeling_embinv.configuration_embinv import EmbInvConfig
@@ -81,6 +83,27 @@ def test_cut_and_centred_vectors_are_noted(config, own):
     assert any("first 192" in note for note in origin("m", config, cut).notes)
     assert any("centred" in note for note in origin("m", config, own - own.mean(axis=0)).notes)
     assert not any("centred" in note for note in origin("m", config, own).notes)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3])
+def test_a_part_from_another_encoder_is_noted(config, own, share):
+    """A store with 30 % of another encoder's vectors fitted without a note, and its own texts were not found."""
+    turn = np.linalg.qr(np.random.default_rng(0).standard_normal((384, 384)))[0].astype(np.float32)
+    mixed, count = own.copy(), int(share * len(own))
+    mixed[:count] = own[:count] @ turn
+    for found in (origin("m", config, mixed), encoder_origin("e", own, mixed)):
+        assert found.looks_like is None
+        (note,) = [note for note in found.notes if "of the rows do not look like" in note]
+        percent = int(re.search(r"(\d+) % of the rows", note).group(1))
+        assert 60 * share < percent <= 100 * share and "figures are of all rows" in note
+
+
+def test_a_few_odd_rows_are_no_note(config, own):
+    """A note for one text in a hundred that is only odd would be read by nobody."""
+    odd = own.copy()
+    odd[:2] = np.random.default_rng(0).standard_normal((2, 384))
+    for some in (own, odd):
+        assert not any("of the rows" in note for note in origin("m", config, some).notes)
 
 
 def test_the_checkpoint_that_fits_is_chosen(config, own):

@@ -13,16 +13,17 @@ from modeling_embinv.audit.context import Filled
 from modeling_embinv.audit.defences import DefenceReport, DefenceResult, judged
 from modeling_embinv.audit.figures import Figure
 from modeling_embinv.audit.files import write_report
+from modeling_embinv.audit.guesses import Guess, Guesses, Rates
 from modeling_embinv.audit.hits import redacted
 from modeling_embinv.audit.page import page
 from modeling_embinv.audit.report import utc_now
 from modeling_embinv.audit.retrieval import Utility
+from modeling_embinv.audit.run import size_notes
 from modeling_embinv.audit.sarif import sarif
 from modeling_embinv.audit.severity import ORDER, severity
 from modeling_embinv.audit.store import Part, describe
-from modeling_embinv.audit.summary import findings
+from modeling_embinv.audit.summary import findings, gate_notes
 from modeling_embinv.audit.terminal import lines
-from modeling_embinv.audit.tiers import OTHER_TEXT
 from modeling_embinv.audit.words import content_words
 from modeling_embinv.stores.rows import Skipped
 from tests.audit.conftest import DATE, entities, report_of, tier_result
@@ -58,7 +59,7 @@ def test_planted_rows_are_no_rows_of_the_store(result, tmp_path):
     assert [row.get("planted") for row in rows] == [None] * len(TEXTS) + [True] * len(TEXTS)
     text = (tmp_path / "index.html").read_text("utf-8")
     examples = text.partition("<h2>Examples</h2>")[2]
-    assert "invented sentences" in examples and "<small class=soft>invented sentence T-" in examples
+    assert "invented sentences" in examples and "<small class=soft>invented sentence <bdi>T-" in examples
     assert "; 12 invented sentences." in text
     assert "invented sentence" not in page(report_of(result))
 
@@ -74,6 +75,20 @@ def test_the_page_is_closed_and_escaped(result):
     assert "<b>" not in text.replace("<b style", "") and "&lt;" in text
     assert "<script" not in text and not re.search(r"(src|href)\s*=|url\(|@import", text)
     assert "default-src 'none'" in text and "prefers-color-scheme: dark" in text and "@media print" in text
+
+
+def test_kinds_that_were_looked_for_and_are_not_there(result):
+    """Thresholds of names ended with status 2 on a store without names; without a finder they must."""
+    limits = {"names": 0.5, "phone": 0.0}
+    report = report_of(result, limits=limits, looked_for=("names", "phone"))
+    assert report.over() == {"names": True, "phone": False} and report.absent == ["phone"]
+    (note,) = gate_notes(report)
+    assert "no entity of kind phone" in note and "counts as 0" in note
+    assert report.as_dict()["thresholds"]["fail_over"]["phone"] == {"limit": 0.0, "over": False}
+    unseen = report_of(result, limits=limits)
+    assert unseen.over() == {"names": True, "phone": None} and not list(gate_notes(unseen))
+    assert unseen.as_dict()["thresholds"]["fail_over"]["phone"] == {"limit": 0.0, "over": None}
+    assert not replace(report, tiers=[]).absent
 
 
 def test_sarif_holds_what_the_format_requires(result):
@@ -173,12 +188,43 @@ def test_the_floors_of_a_kind_stand_beside_it():
     found = [entities(text, numbers="7", names=text.split()[-1]) for text in texts]
     report = report_of(tier_result(texts, ["ticket 7 ann", "ticket 7 bob", "ticket 7"], found))
     printed = "\n".join(lines(report))
-    assert "numbers 3/3 (floor 3)" in printed and "names 2/3 (floor 0)" in printed
+    assert "numbers 3/3 (floor 3/3)" in printed and "names 2/3 (floor 0/3)" in printed
     table = page(report).partition("By kind")[2].partition("</table>")[0]
     cells = [re.findall(r"<td>(.*?)</td>", row) for row in table.split("<tr>")[2:]]
     assert [(row[0], row[3]) for row in cells] == [
-        ("names", f"{OTHER_TEXT} 0\N{NO-BREAK SPACE}%"), ("numbers", f"{OTHER_TEXT} 100\N{NO-BREAK SPACE}%")
+        (name, f"{share}\N{NO-BREAK SPACE}% from the vector of another row")
+        for name, share in (("names", 0), ("numbers", 100))
     ]  # fmt: skip
+
+
+def test_sentences_read_as_sentences(result):
+    """A cosine was a percentage, floors were "vector of another text 0 %", and all of ten rows were "drawn"."""
+    report = report_of(result)
+    text = page(report)
+    cells = re.findall(r"<td>(.*?)</td>", text.partition("<td>cosine</td>")[2].partition("</tr>")[0])
+    assert cells[:2] == ["0.90", "0.66–0.93"]
+    assert "12 vectors of 4 numbers, all of which were attacked." in text and "drawn at random" not in text
+    (words,) = [one.sentence for one in findings(report) if one.rule == "EMBINV-VECTORS-WORDS"]
+    assert words.startswith(
+        "With a copy of the vectors, and a public checkpoint, an attacker recovers 36 of 60 content"
+    )
+    assert "; floors: 20\N{NO-BREAK SPACE}% from the vector of another row)" in words
+    part = replace(report, sample=result.sample._replace(total=90))
+    assert "90 vectors of 4 numbers, of which 12 were drawn at random (seed 0) and attacked." in page(part)
+    guessed = replace(report, tiers=[], checkpoint=None)
+    assert "12 vectors of 4 numbers, all of which are in the sample." in page(guessed)
+    assert "            whole, by kind: names" in "\n".join(lines(report))
+
+
+def test_one_is_no_plural():
+    """A store of one row had "1 vectors", and "1 rows" of them."""
+    one = tier_result(["parcel driver"], ["parcel"])
+    report = report_of(
+        replace(one, sample=one.sample._replace(vectors=one.sample.vectors[:, :1])), warnings=size_notes(one.sample)
+    )
+    whole = page(report) + "\n".join(lines(report))
+    assert "1 vector of 1 number" in whole and "1 row, seed 0" in whole and "the store holds 1 vector;" in whole
+    assert not re.search(r"\b1 (vectors|numbers|rows|texts)\b", whole)
 
 
 def test_few_entities_make_no_severity():
@@ -249,9 +295,37 @@ def test_examples_name_their_rows(ids):
     result = tier_result(["parcel driver street", "letter friend garden"], ["parcel driver", "letter"])
     sample = result.sample._replace(rows=np.array([7, 3]), ids=ids, collections=["mail", "notes"])
     text = page(report_of(replace(result, sample=sample)))
-    assert "row mail: 7: 2 of 3" in text and f"row notes: {'T-1' if ids else 3}: 1 of 3" in text
+    last = "T-1" if ids else "3"
+    assert "row <bdi>mail: 7</bdi>: 2 of 3" in text and f"row <bdi>notes: {last}</bdi>: 1 of 3" in text
     plain = page(report_of(replace(result, sample=sample._replace(collections=None))))
-    assert "row 7: 2 of 3" in plain and f"row {'T-1' if ids else 3}: 1 of 3" in plain
+    assert "row <bdi>7</bdi>: 2 of 3" in plain and f"row <bdi>{last}</bdi>: 1 of 3" in plain
+
+
+def test_every_word_that_came_back_is_marked():
+    """Function words that came back were grey as if lost, beside the words "underlined ones came back"."""
+    result = tier_result(["She wasn't in Paris in May"], ["she wasn't in london in june"])
+    shown = page(report_of(result, reveal=True)).partition("<h2>Examples</h2>")[2]
+    assert re.findall(r"<mark>(.*?)</mark>", shown) == ["She", "wasn&#x27;t", "in", "in"]
+    assert re.findall(r'<span class="lost">(.*?)</span>', shown) == ["Paris", "May"]
+    hidden = page(report_of(result)).partition("<h2>Examples</h2>")[2]
+    assert hidden.count("<mark>▇▇▇</mark>") == 4 and hidden.count('"lost">▇▇▇<') == 2
+
+
+@pytest.mark.parametrize("reveal", [False, True])
+def test_marks_of_direction_do_not_turn_the_page(reveal):
+    """An id with U+202E in it turned round the figures behind it: "3 of 2" content words."""
+    texts = ["parcel \u202edriver\u2066 street\x07", "letter"]
+    result = tier_result(texts, ["parcel \u202edriver", "letter"])
+    sample = result.sample._replace(ids=["é\u202egnp", "x\ny"], collections=["ma\u200fil", "b"])
+    ranking = [Guess(1, "tea\u202e", 0.9, "ma\u200fil", 0, "é\u202egnp", True, 0.0)]
+    guesses = Guesses(ranking, [Rates(1, 1, 1, 0.5, 300, 0.01, 30, 0.8, 0.3)], 2)
+    report = report_of(replace(result, sample=sample), guesses=guesses, reveal=reveal)
+    report.source["name"], report.warnings = "d\u202e.parquet", ["the collection ma\u200fil is left out"]
+    text = page(report)
+    assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]", text)
+    name = "<bdi>ma⟨U+200F⟩il: é⟨U+202E⟩gnp</bdi>"
+    assert f"row {name}: 2 of 3" in text and f"<td>{name}</td>" in text and "x⟨U+000A⟩y" in text
+    assert ("<bdi>tea⟨U+202E⟩</bdi>" in text) == ("recovered: <bdi>parcel ⟨U+202E⟩driver</bdi>" in text) == reveal
 
 
 @pytest.mark.parametrize("reveal", [False, True])

@@ -12,7 +12,7 @@ from modeling_embinv.audit.attack import Attacker
 from modeling_embinv.audit.fingerprint import Origin
 from modeling_embinv.audit.page import page
 from modeling_embinv.audit.report import Report
-from modeling_embinv.audit.run import Outcome, Plan, run, step_notes
+from modeling_embinv.audit.run import Outcome, Plan, run, sample_notes, step_notes
 from modeling_embinv.audit.sample import Sample
 from modeling_embinv.audit.terminal import lines
 from modeling_embinv.loading import load_inverter
@@ -87,6 +87,34 @@ def test_texts_without_content_words_are_said(attacker, vectors):
     assert all(line[12:].strip() for line in lines(found))
     told = run(attacker, sample_of(vectors[2:4], TEXTS[2:4]), None, plan, None, [], FITS)
     assert not any("no content words" in note for note in step_notes(told, plan))
+
+
+ENGLISH = [
+    "Where is my new card today?", "The transfer to Oslo has not arrived.", "I was charged twice for one coffee.",
+    "Can I change my address online?", "Please send the invoice again to our office.",
+]  # fmt: skip
+OTHERS = {
+    "French": [
+        "Un ami de Marie a réservé un billet.", "On a reçu un courrier de la mairie.", "Il me faut un certificat.",
+    ],
+    "Italian": [
+        "Non ho un conto con la banca a Roma.", "Me lo ha detto con un sorriso.", "La bolletta no, non va pagata.",
+    ],
+    "Spanish": [
+        "Me gusta caminar por la playa con un amigo.", "No puedo abrir la cuenta con un correo.",
+        "El banco de la ciudad cobra un interés.",
+    ],
+    "German": ["Die Katze liegt auf dem Sofa und schläft.", "Das Wetter ist heute so schön, was nun?"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("language", ["English", *OTHERS])
+def test_texts_of_another_language_are_noted(encoder, language):
+    """Scikit-learn's English stop words have de, con, un, a, me and no: Spanish passed for English."""
+    texts = (ENGLISH if language == "English" else OTHERS[language]) * 10
+    sample = sample_of(np.zeros((len(texts), 3)), texts)
+    notes = sample_notes(sample, encoder.tokenizer, 31, ["en"])
+    assert any("do not look like English" in note for note in notes) == (language != "English")
 
 
 def test_a_word_head_that_was_not_asked_is_not_missing(attacker, vectors):

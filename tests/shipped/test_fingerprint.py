@@ -11,7 +11,7 @@ from modeling_embinv.configuration_embinv import EmbInvConfig
 from modeling_embinv.data.prepare import prepare
 from modeling_embinv.data.sources import Document
 from modeling_embinv.errors_embinv import EmbInvError
-from modeling_embinv.fingerprint_embinv import Fingerprint
+from modeling_embinv.fingerprint_embinv import LARGEST_SPREAD, Fingerprint
 from modeling_embinv.training.assemble import fingerprint_of, train
 from modeling_embinv.training.config import TrainingConfig
 from tests.tiny_models import tiny_model
@@ -84,6 +84,14 @@ def test_foreign_vectors_are_recognised(released_fingerprint, own, kind):
         "rotated": own[:40] @ torch.linalg.qr(random_vectors(384))[0],
     }
     assert "another encoder" in released_fingerprint.mismatch(normalize(foreign[kind], dim=1))
+
+
+def test_each_row_has_a_spread_of_its_own(fingerprint, own):
+    """The mean over all rows hid a part that is another encoder's."""
+    mixed = torch.cat([own[:9], own[9:12].roll(7, dims=1)])
+    spreads = fingerprint.spreads(mixed)
+    assert spreads.shape == (12,) and fingerprint.spread(mixed) == pytest.approx(float(spreads.mean()))
+    assert spreads[:9].max() < LARGEST_SPREAD < spreads[9:].min()
 
 
 def test_differences_and_whole_numbers_are_named(released_fingerprint, own):

@@ -61,7 +61,7 @@ def test_without_a_name(model):
 
 
 def test_a_single_draft_is_measured(model, without):
-    """The command gave quick texts a cosine and a verdict, the pipeline did not: the quickstart's line was a KeyError."""
+    """The command gave quick texts a cosine, the pipeline did not: the quickstart's line was a KeyError."""
     assert choose(model, "quick", {}).feedback == "surrogate"
     assert choose(model, "quick", {"num_steps": 4}).feedback == "surrogate"
     assert choose(model, "quick", {"num_candidates": 4}).feedback is None  # it would choose among them
