@@ -48,7 +48,7 @@ class Tier:
     limit: int | None = None
 
 
-VECTORS = Tier("vectors", "a copy of the vectors, and a public checkpoint")
+VECTORS = Tier("vectors", "a copy of the vectors and a public checkpoint")
 ENCODER = Tier(
     "encoder",
     "a copy of the vectors, a public checkpoint, and the encoder, to embed texts of their own",

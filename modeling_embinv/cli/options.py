@@ -183,4 +183,6 @@ def add_encoder(parser: argparse.ArgumentParser) -> None:
 
 def add_force(group: argparse._ActionsContainer) -> None:
     """The flag of vectors that do not fit."""
-    group.add_argument("--force", action="store_true", help="go on with vectors that look like another encoder's")
+    group.add_argument(
+        "--force", action="store_true", help="go on with vectors of the right width that look like another encoder's"
+    )

@@ -206,7 +206,7 @@ def test_sentences_read_as_sentences(result):
     assert "12 vectors of 4 numbers, all of which were attacked." in text and "drawn at random" not in text
     (words,) = [one.sentence for one in findings(report) if one.rule == "EMBINV-VECTORS-WORDS"]
     assert words.startswith(
-        "With a copy of the vectors, and a public checkpoint, an attacker recovers 36 of 60 content"
+        "With a copy of the vectors and a public checkpoint, an attacker recovers 36 of 60 content"
     )
     assert "; floors: 20\N{NO-BREAK SPACE}% from the vector of another row)" in words
     part = replace(report, sample=result.sample._replace(total=90))
