@@ -24,7 +24,8 @@ VERDICTS = {
     "undecided": "other words fit the vector about as well",
     "distant": "no words that were tried bring the text near this vector, which may be noised, cut, or another text's",
     "unrelated": "this vector does not belong to this text, whatever is hidden",
-    "literal": "the mark is part of the text that this vector was made of: nothing is hidden there",
+    "literal": "the mark is part of the text that this vector was made of: nothing is hidden there, "
+    "or only what the tokenizer does not know",
     "unread": "the vector says nothing of this gap: the encoder does not read that far",
 }
 # a text is likely when all of its gaps are right with this probability; farther from the vector than NEAR none is

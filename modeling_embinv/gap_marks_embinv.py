@@ -3,6 +3,7 @@
 import calendar
 import re
 import unicodedata
+import warnings
 from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -89,8 +90,7 @@ class GapReader:
             raise EmbInvError(
                 f"num_tokens must be a whole number from 1 to {GAP_TOKENS}, or None, got {shown(self.num_tokens)}."
             )
-        # a longer mark first: [MASK] itself is one of the brackets
-        self.pattern = re.compile("|".join(MARKS.get(mark) or re.escape(mark) for mark in self.marks))
+        self.patterns = [re.compile(MARKS.get(mark) or re.escape(mark)) for mark in self.marks]
         self.lengths = (self.num_tokens,) if self.num_tokens else tuple(range(1, self.max_gap_tokens + 1))
         self.entries = self._entries()
         self.spelled: dict[tuple[tuple[str, ...], int, Filling], bool] = {}
@@ -103,11 +103,17 @@ class GapReader:
                 names the `row`.
         """
         redacted = self._of_text(text, row) if isinstance(text, str) else self._of_ids(text, row)
+        if isinstance(text, str) and not text.strip():
+            raise EmbInvError(f"text {row} is empty: it has no gap.")
         if not redacted.gaps:
             marks = f" by the marks {', '.join(self.marks)}" if isinstance(text, str) else " by [MASK]"
             raise EmbInvError(f"text {row} has no gap: nothing in it is hidden{marks}.")
         if not any(redacted.pieces):
-            raise EmbInvError(f"text {row} is nothing but gaps; generate recovers it, without draft_ids.")
+            if isinstance(text, str):
+                instead = "generate, and the command `embinv invert`, recover it from the vector alone"
+            else:
+                instead = "generate recovers it, without draft_ids"
+            raise EmbInvError(f"text {row} is nothing but gaps; {instead}.")
         return redacted
 
     def without_letters(self, text: RedactedText) -> RedactedText | None:
@@ -125,8 +131,17 @@ class GapReader:
     def choices_for(self, texts: Sequence[str | Sequence[int]]) -> dict[str, Sequence[str]]:
         """The choices that a mark of these texts has words for."""
         written = (text for text in texts if isinstance(text, str))
-        tags = {tag_of(mark.group()) for text in written for mark in self.pattern.finditer(text)}
+        tags = {tag_of(mark.group()) for text in written for mark in self._marks_in(text)}
         return {tag: words for tag, words in self.choices.items() if tag_of(tag) in tags}
+
+    def _marks_in(self, text: str) -> list[re.Match[str]]:
+        """The marks of a text from left to right; of those that begin at one place the longest: XXXX is not two XX."""
+        found: list[re.Match[str]] = []
+        start = 0
+        while matches := [mark for one in self.patterns if (mark := one.search(text, start))]:
+            found.append(min(matches, key=lambda mark: (mark.start(), -mark.end())))
+            start = found[-1].end()
+        return found
 
     def are_canonical(self, texts: list[tuple[RedactedText, Fillings]]) -> list[bool]:
         """Of filled texts, whether their tokens are those that the tokenizer gives them.
@@ -177,7 +192,7 @@ class GapReader:
     def _of_text(self, text: str, row: int) -> RedactedText:
         if self.tokenizer is None:
             raise EmbInvError("texts need the model's tokenizer: give it as tokenizer.")
-        marks = list(self.pattern.finditer(text))
+        marks = self._marks_in(text)
         bounds = [0, *(edge for mark in marks for edge in mark.span()), len(text)]
         texts = tuple(text[start:end] for start, end in zip(bounds[::2], bounds[1::2], strict=True))
         # the tokenizer sees the whole text: at some gaps a word begins, at others it goes on
@@ -226,7 +241,9 @@ class GapReader:
             return Gap(*known, literal=literal, is_apart=self._changes(place))
         alone = self.entries[tag]
         placed = self._in_place(list(alone), place)
-        choices = {ids or alone[word]: word for word, ids in zip(alone, placed, strict=True)}
+        choices: dict[Filling, str] = {}
+        for word, ids in zip(alone, placed, strict=True):
+            choices.setdefault(ids or alone[word], word)  # of Anna and ANNA, which are the same tokens, the first
         return Gap(*known, choices, literal, is_apart=None in placed)
 
     def _in_place(self, words: list[str], place: "_Place") -> list[Filling | None]:
@@ -286,7 +303,23 @@ class GapReader:
         alone = {word: one for word, one in zip(words, ids, strict=True) if one and word}
         if not alone:
             raise EmbInvError(f"the choices of {tag or 'a mark'} are all empty.")
+        self._warn_of_unknown(tag, alone)
         return alone
+
+    def _warn_of_unknown(self, tag: str, alone: Mapping[str, Filling]) -> None:
+        """Warns of different words of a list that are the same tokens, as characters in them are not known."""
+        unknown, words = self.tokenizer.unk_token_id, dict[Filling, dict[str, str]]()
+        for word, ids in alone.items():
+            if unknown in ids:
+                words.setdefault(ids, {}).setdefault(word.casefold(), word)
+        same = [word for spellings in words.values() if len(spellings) > 1 for word in spellings.values()]
+        if same:
+            named = ", ".join(same[:3]) + ", …" * (len(same) > 3)
+            warnings.warn(
+                f"choices for {tag or 'marks without a word'}: {named}: the tokenizer does not know "
+                "such words, and cannot tell them apart.",
+                stacklevel=2,
+            )
 
     def _tokenize(self, text: Any) -> Any:
         """The ids of a text, or of each of several."""

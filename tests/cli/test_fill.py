@@ -114,7 +114,7 @@ def test_rows_that_cannot_be_filled_are_listed(capsys, vectors, tmp_path):
     begins = (
         "text 0 has no gap", "text 1 is nothing but gaps",
         "text 2 has at least 261 tokens; the surrogate judges 254 at most",
-        "text 3 has no gap", "row 5 is null", "5 rows were left out",
+        "text 3 is empty", "row 5 is null", "5 rows were left out",
     )  # fmt: skip
     assert len(listed) == len(begins) and all(map(str.startswith, listed, begins)), err
     source = write(tmp_path / "strict.jsonl", texts[:5], rows[:5])

@@ -121,6 +121,16 @@ def test_a_text_with_marks_comes_back_whole():
     assert whole["text"] == text and [gap["text"] for gap in whole["gaps"]] == ["dear anna", "350 dollars"]
 
 
+def test_a_word_that_the_tokenizer_does_not_know_may_be_hidden_where_a_mark_seems_literal():
+    """A hidden emoji has the vector of ▇▇▇, as neither is in the vocabulary; "nothing is hidden" was said of both."""
+    model = awaken(tiny_model(**with_vocabulary(len(SPECIAL + WORDS))))
+    (filled,) = model.fill(
+        encode_texts(["dear 😀 , you owe us"]), ["dear ▇▇▇ , you owe us"], tokenizer=TOKENIZER, feedback=encode_texts
+    ).texts
+    assert filled.verdict == "literal"
+    assert "or only what the tokenizer does not know" in filled.as_dict()["verdict_in_words"]
+
+
 def test_a_list_is_an_attack_of_its_own():
     """Words beside the list must not win, and every length of the list must be tried."""
     model = awaken(tiny_model(**with_vocabulary(len(SPECIAL + WORDS))))

@@ -4,12 +4,28 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tokenizers import normalizers
 
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.gap_marks_embinv import GapReader, allowed_tokens
 from modeling_embinv.gap_states_embinv import Gap, RedactedText
-from tests.shipped.word_tokenizer import BYTE_TOKENIZER, PIECE_TOKENIZER, SPECIAL, TOKENIZER, WORDS, ids_of
+from tests.shipped.word_tokenizer import (
+    BYTE_TOKENIZER,
+    PIECE_TOKENIZER,
+    SPECIAL,
+    TOKENIZER,
+    WORDS,
+    ids_of,
+    word_tokenizer,
+)
 from tests.tiny_models import MASK
+
+
+def lowercase_tokenizer():
+    """Like that of the released checkpoint, for which Anna is anna."""
+    tokenizer = word_tokenizer()
+    tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+    return tokenizer
 
 
 def reader(**arguments) -> GapReader:
@@ -34,6 +50,37 @@ def test_marks_are_found_with_their_kinds(text, marks, kinds):
     assert len(redacted.pieces) == len(redacted.texts) == len(marks) + 1
     known = TOKENIZER("".join(redacted.texts), add_special_tokens=False)["input_ids"]
     assert [token for piece in redacted.pieces for token in piece] == known
+
+
+@pytest.mark.parametrize(
+    "marks, text, found",
+    [
+        (["XX", "XXXX"], "dear XXXX, you owe XX", ["XXXX", "XX"]),
+        (["brackets", "[NAME]4"], "dear [NAME]4, you [NAME] owe", ["[NAME]4", "[NAME]"]),
+        (["_", "lines"], "dear ____, you owe _", ["____", "_"]),
+    ],
+)
+def test_the_longest_mark_is_taken(marks, text, found):
+    """The first mark given that fits took two gaps for one: two words were made up, and called likely."""
+    for order in (marks, marks[::-1]):
+        redacted = reader(marks=order).read(text, 0)
+        assert [gap.mark for gap in redacted.gaps] == found
+        assert len(reader(marks=order, choices={"NAME": ["anna"]}).choices_for([text])) == ("[NAME]" in found)
+
+
+def test_the_first_spelling_of_a_word_is_shown():
+    """A list with Anna, anna and ANNA, which are the same tokens, filled ANNA in."""
+    same = GapReader(lowercase_tokenizer(), MASK, choices={"NAME": ["Anna", "anna", "ANNA", "Li"]})
+    (gap,) = same.read("dear <NAME> you", 0).gaps
+    assert list((gap.choices or {}).values()) == ["Anna", "Li"]
+
+
+def test_words_of_a_list_that_are_the_same_to_the_tokenizer_are_named(recwarn):
+    """Of two emojis, both unknown to the tokenizer, one was filled in and called verified, whichever it was."""
+    reader(choices={"NAME": ["anna", "😀"], "PLACE": ["Zürich", "zürich"]})
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match=r"choices for MOOD: 😀, 🎉: .* cannot tell them apart"):
+        reader(choices={"MOOD": ["😀", "anna", "🎉"]})
 
 
 def test_a_filled_text_keeps_what_was_known():
@@ -63,8 +110,9 @@ def test_rows_of_ids_have_gaps_of_known_length():
 @pytest.mark.parametrize(
     "arguments, text, message",
     [
+        ({}, " \r\n", "text 7 is empty: it has no gap"),
         ({}, "dear anna", "text 7 has no gap: nothing in it is hidden by the marks bars, brackets"),
-        ({}, "▇▇▇ ***", "text 7 is nothing but gaps; generate recovers"),
+        ({}, "▇▇▇ ***", "text 7 is nothing but gaps; generate, and the command `embinv invert`, recover it"),
         ({"marks": ["stars"]}, "dear [MASK] ***", r"text 7 holds \[MASK\], the tokenizer's own mark; add brackets"),
         ({"marks": []}, "dear ***", "marks must be a list: of bars, brackets, stars"),
         ({"marks": "stars"}, "dear ***", "marks must be a list"),
