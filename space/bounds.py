@@ -184,6 +184,7 @@ def choice_of(name: str, without: tuple[str, ...] = ()) -> Choice:
 def shown(text: str) -> str:
     """A text about settings with the labels of their controls in place of their names."""
     named = {name: _label(one) for name, one in SETTINGS.items() if "_" in name}  # the others are plain words
+    named["feedback"] = "the judge"  # its control is "Judged by"
     return re.sub(r"\w+", lambda word: named.get(word[0], word[0]), text)
 
 

@@ -3,12 +3,13 @@
 from html import escape
 
 from leaks import ATTACKERS, FIGURES, Leaks
-from parts import done_html, table_html
+from parts import done_html, notes_html, table_html
 from recover_html import WITH_ENCODER, marked_html, percent_of
 from words import LEAKED, content_words
 
 from modeling_embinv.audit.figures import Figure
 from modeling_embinv.audit.report import FEWEST
+from modeling_embinv.presets_embinv import PRESETS
 
 # by judge and name
 Figures = dict[str, dict[str, Figure]]
@@ -35,14 +36,14 @@ def leaks_html(leaks: Leaks) -> str:
     return f'<section class="leaks" data-done="{str(leaks.is_done).lower()}">{"".join(parts)}</section>'
 
 
-def counter_html(leaks: Leaks) -> str:
-    """How far it has come, and what a visitor should know of the lines."""
+def counter_html(leaks: Leaks, preset: str) -> str:
+    """How far it has come, and what a visitor should know of the lines and of the search."""
     tried = min(map(len, leaks.recovered.values()))
-    notes = [
-        f"Line {number}: {note}" for number, line in enumerate(leaks.lines, start=1) for note in line.notes
-    ]  # fmt: skip
-    state = done_html() if leaks.is_done else f'<p class="note">{tried} of {len(leaks.lines)} lines attacked.</p>'
-    return state + "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
+    notes = [f"Line {number}: {note}" for number, line in enumerate(leaks.lines, start=1) for note in line.notes]
+    if PRESETS[preset].feedback is None and len(leaks.recovered) > 1:
+        notes.append(f"The search “{preset}” checks no text, so that both attackers write the same.")
+    state = done_html() if leaks.is_done else notes_html([f"{tried} of {len(leaks.lines)} lines attacked."])
+    return state + notes_html(notes)
 
 
 def search_text(leaks: Leaks) -> str:

@@ -45,7 +45,7 @@ def leaks_tab(inverter: Inverter, guarded: Callable[..., Any]) -> None:
         yield ["", ""]
         try:
             for found in run(text, noise, storage, numbers, preset):
-                yield [gr.skip()] * 2 if found is None else [counter_html(found), leaks_html(found)]
+                yield [gr.skip()] * 2 if found is None else [counter_html(found, preset), leaks_html(found)]
         except ValueError as error:
             yield failed(error)
 
@@ -90,7 +90,7 @@ def _page(first: str, kept: Choice, show: Callable[..., Any]) -> None:
             storage = STORAGE.control(gr.Radio)
             numbers = kept.control(gr.Radio)
             with gr.Row(elem_classes="runs"):
-                go, stop = run_buttons("What leaks?")
+                go, stop = run_buttons("What leaks?", "leaks")
     message = gr.HTML(elem_id="leaks-message", elem_classes="message", padding=False)
     result = gr.HTML(first, elem_id="leaks-result", elem_classes="result", padding=False)
     offer_run(go, stop, show, [text, noise, storage, numbers, preset], (message, result), "leaks-result")

@@ -18,6 +18,7 @@ LINE = 64  # pixels above a result that a phone leaves in view
 # what the two judges are, beside the choice between them
 JUDGES = "what ranks the texts that are tried: the model's own copy of the encoder, or the encoder itself"
 _STOPPED = '<p class="note stopped">Stopped.</p>'
+_UNCHANGED = {"__type__": "update"}  # of a component, in what JavaScript returns
 # the least confidence of each tint; the underline says the same without colour
 TINTS = ((0.75, "p3"), (0.25, "p2"), (0.0, "p1"))
 TINT_LEGEND = (
@@ -36,10 +37,10 @@ LIVE = """() => {
 }"""
 
 
-def run_buttons(verb: str, name: str | None = None) -> tuple[gr.Button, gr.Button]:
-    """The buttons for `offer_run`, to be placed in a row of the tab; `name` is the id of the first one."""
-    go = gr.Button(verb, variant="primary", min_width=120, elem_id=name)
-    return go, gr.Button("Stop", min_width=80, scale=0, interactive=False)
+def run_buttons(verb: str, name: str) -> tuple[gr.Button, gr.Button]:
+    """The buttons for `offer_run`, to be placed in a row of the tab; their ids are NAME-go and NAME-stop."""
+    go = gr.Button(verb, variant="primary", min_width=120, elem_id=f"{name}-go")
+    return go, gr.Button("Stop", min_width=80, scale=0, interactive=False, elem_id=f"{name}-stop")
 
 
 def offer_run(
@@ -52,37 +53,57 @@ def offer_run(
         show: the handler, and inputs: its controls.
         shown: the message and the result.
         place: the id of what a phone goes to.
-        triggers: what starts a run besides the button.
+        triggers: what starts a run besides the button. During a run of other inputs they stop it and start anew.
     """
     starts, parts = [go.click, *triggers], [go, stop, shown[0]]
-    gr.on(starts, None, None, parts, js=_switched(place, shown[0], is_running=True), **INSTANT)
+    gr.on(starts, None, inputs, parts, js=_started(go, stop), **INSTANT)
     run = gr.on(
         starts, show, inputs, [*shown],
         show_progress="minimal", show_progress_on=shown[0], js=_to_result(place), **_QUEUED,
     )  # fmt: skip
     # what the run had sent before may still arrive, so "Stopped." is said when it has ended
-    stop.click(None, cancels=[run], js=f"() => {{ {_flag(place)} = true; }}", **INSTANT)
+    stop.click(None, cancels=[run], js=f"() => {{ ({_state(go)}).isStopped = true; }}", **INSTANT)
     for ended in (run.then, run.failure):  # `then` follows an end and a stop, not an error
-        ended(None, None, parts, js=_switched(place, shown[0], is_running=False), **INSTANT)
+        ended(None, None, parts, js=_ended(go, shown[0]), **INSTANT)
 
 
-def _flag(place: str) -> str:
-    """In JavaScript, whether Stop was pressed for the result at that place."""
-    return f"window[{json.dumps(f'stopped {place}')}]"
+def _state(go: gr.Button) -> str:
+    """In JavaScript, what is known of the button's run.
 
-
-def _switched(place: str, message: gr.HTML, is_running: bool) -> str:
-    """JavaScript that switches the button of a run and its Stop on and off.
-
-    A new run has no message yet; that of a stopped one says so behind the notes on what it has found.
+    asked: its inputs, while it runs. isStopped: Stop was pressed. isNext: another run waits for its end.
     """
-    buttons = [{"__type__": "update", "interactive": is_on} for is_on in (not is_running, is_running)]
-    ended = f'wasStopped ? notes.join("") + {json.dumps(_STOPPED)} : {json.dumps({"__type__": "update"})}'
+    return f"window[{json.dumps(f'run of {go.elem_id}')}] ??= {{}}"
+
+
+def _switches(is_running: bool) -> str:
+    """The buttons of a run and its Stop, on or off, for a list in JavaScript."""
+    return ", ".join(json.dumps(_UNCHANGED | {"interactive": is_on}) for is_on in (not is_running, is_running))
+
+
+def _started(go: gr.Button, stop: gr.Button) -> str:
+    """JavaScript at what starts a run, which has no message yet; gradio itself drops it where one is under way."""
+    return f"""(...given) => {{
+  const run = {_state(go)}, asked = JSON.stringify(given), isUnderWay = "asked" in run;
+  if (isUnderWay && run.asked !== asked) {{
+    run.isNext = true;
+    document.querySelector("#{stop.elem_id}").click();
+  }}
+  if (isUnderWay) return Array(3).fill({json.dumps(_UNCHANGED)});
+  run.asked = asked;
+  return [{_switches(is_running=True)}, ""];
+}}"""
+
+
+def _ended(go: gr.Button, message: gr.HTML) -> str:
+    """JavaScript at the end of a run: the next one starts, else that of a stopped one is told behind its notes."""
     return f"""() => {{
-  const wasStopped = {_flag(place)};
+  const run = {_state(go)}, {{ isStopped, isNext }} = run, button = document.querySelector("#{go.elem_id}");
+  for (const name of ["asked", "isStopped", "isNext"]) delete run[name];
+  const press = () => button.disabled ? setTimeout(press, 50) : button.click();
+  if (isNext) press();
   const notes = [...document.querySelectorAll("#{message.elem_id} .note")].map(note => note.outerHTML);
-  {_flag(place)} = false;
-  return [...{json.dumps(buttons)}, {'""' if is_running else ended}];
+  const told = isStopped && !isNext ? notes.join("") + {json.dumps(_STOPPED)} : {json.dumps(_UNCHANGED)};
+  return [{_switches(is_running=False)}, told];
 }}"""
 
 

@@ -89,7 +89,7 @@ def _page(first: str, judges: Choice, show: Callable[..., Any]) -> None:
             with gr.Row(elem_classes="samples"):
                 samples = [gr.Button(name, size="sm", min_width=60) for name, _ in EXAMPLES]
             with gr.Row(elem_classes="runs"):
-                go, stop = run_buttons("Recover it", "recover-go")
+                go, stop = run_buttons("Recover it", "recover")
                 link = link_button()
         with gr.Column(scale=2, min_width=280):
             preset = PRESET.control(gr.Radio)

@@ -10,13 +10,14 @@ from typing import Any
 
 from inverter import Inverter
 from streaming import Clock, streamed
-from texts import check_plain
+from texts import check_plain, foreign_note, shorten
 from torch import Tensor
 
 from modeling_embinv.data.content_words import WORD as RUN
 from modeling_embinv.data.content_words import plain
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.filled_embinv import FilledText
+from modeling_embinv.gap_marks_embinv import MARKS
 
 BAR = "▇▇▇"
 # letters and digits, also with marks between them: 4,500, o'neil, 2024-03-01, anna@example.org
@@ -197,9 +198,11 @@ def checked(inverter: Inverter, text: str, keys: Sequence[str], judge: str) -> t
     words = words_of(text)
     if not words:
         raise EmbInvError("Type a sentence first.")
-    for mark in (BAR[0], inverter.tokenizer.mask_token):
-        if mark in text:
-            raise EmbInvError(f"The text holds {mark}, which stands for hidden words here: leave it out.")
+    if mark := re.search(f"{MARKS['bars']}|{re.escape(inverter.tokenizer.mask_token)}", text):
+        raise EmbInvError(
+            f"The text holds “{shorten(mark.group())}”, where something is hidden already: type the whole sentence, "
+            "then click the words to hide."
+        )
     check_plain(inverter, text)
     if set(keys) - {word.key for word in words}:
         raise EmbInvError("A hidden word is not in the sentence: choose among the sentence's own words.")
@@ -211,6 +214,13 @@ def checked(inverter: Inverter, text: str, keys: Sequence[str], judge: str) -> t
     if len(redacted.hidden) > MAX_GAPS:
         raise EmbInvError(f"There are {len(redacted.hidden)} gaps; at most {MAX_GAPS} are filled at once here.")
     return redacted, _room(inverter, redacted, judge)
+
+
+def notes_of_redacting(text: str) -> list[str]:
+    """One line on each thing that a visitor should know of a text to redact."""
+    marks = [mark.group() for kind, pattern in MARKS.items() if kind != "bars" for mark in re.finditer(pattern, text)]
+    told = [f"“{shorten(mark)}” is embedded as it stands: type what it hides, then click that." for mark in marks[:1]]
+    return [*told, *foreign_note(text)]
 
 
 def _room(inverter: Inverter, redacted: Redacted, judge: str) -> int:

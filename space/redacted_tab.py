@@ -10,9 +10,8 @@ from bounds import Bound, Choice, Text
 from inverter import Inverter
 from links import link_button, offer_link
 from parts import INSTANT, JUDGES, done_html, endpoint, failed, notes_html, offer_run, refused_html, run_buttons
-from redacted import attack, followed, redact, tidy, words_of
+from redacted import attack, followed, notes_of_redacting, redact, tidy, words_of
 from redacted_html import both_html, holds_html, said
-from texts import notes_of
 
 MAX_CHARACTERS = 600
 # buttons' names, sentences, and the words that are hidden in them
@@ -98,7 +97,7 @@ def redacted_tab(inverter: Inverter, guarded: Callable[..., Any]) -> None:
     @guarded
     def show(text: str, hidden: list[str], judge: str) -> Iterator[list[Any]]:
         """Message and both attacks, as they grow; an error takes the place of the old result."""
-        notes = notes_html(notes_of(inverter, tidy(text)))
+        notes = notes_html(notes_of_redacting(tidy(text)))
         yield [notes, ""]
         try:
             # on a slow line the boxes may still be those of the text before
@@ -144,7 +143,7 @@ def _page(first: str, judges: Choice, show: Callable[..., Any]) -> None:
         with gr.Column(scale=2, min_width=280):
             judge = judges.control(gr.Radio)
             with gr.Row(elem_classes="runs"):
-                go, stop = run_buttons("Fill the gaps", "redacted-go")
+                go, stop = run_buttons("Fill the gaps", "redacted")
                 link = link_button()
             with gr.Row(elem_classes="samples"):
                 samples = [gr.Button(name, size="sm", min_width=60) for name, *_ in EXAMPLES]

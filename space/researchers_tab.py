@@ -150,7 +150,7 @@ def _mix_tab(inverter: Inverter, guarded: Callable[..., Any]) -> None:
 def _run(name: str, verb: str, show: Callable[..., Any], inputs: list[Any]) -> None:
     """The buttons, the message and the result of a tab, and its events."""
     with gr.Row(elem_classes="runs"):
-        go, stop = run_buttons(verb)
+        go, stop = run_buttons(verb, name)
     message = gr.HTML(elem_id=f"{name}-message", elem_classes="message", padding=False)
     result = gr.HTML(elem_id=f"{name}-result", elem_classes=["result", "later"], padding=False)
     offer_run(go, stop, show, inputs, (message, result), f"{name}-result")

@@ -9,7 +9,8 @@ from torch import Tensor
 from modeling_embinv.audit.words import stop_share
 from modeling_embinv.errors_embinv import EmbInvError
 
-FEW = 3  # unknown characters that are named
+FEW = 3  # unknown parts that are named
+LONGEST_PART = 30  # characters of each that are shown
 OTHER_SCRIPT = 0.3  # share of letters that are not Latin
 ENGLISH = 0.15  # of its words an English text has more that are stop words
 
@@ -41,7 +42,7 @@ def read_text(inverter: Inverter, text: str) -> Reading:
     check_plain(inverter, text)
     kept, ids, was_cut = inverter.cut(text)
     if not set(ids) - {inverter.tokenizer.unk_token_id}:
-        raise EmbInvError("The model knows none of these characters: it recovers English words.")
+        raise EmbInvError("The model knows none of these words: it recovers English.")
     cut = [f"Only the first {inverter.max_tokens} tokens are read: “{kept}”"] * was_cut
     return Reading(kept, ids, (*cut, *notes_of(inverter, kept)))
 
@@ -56,11 +57,20 @@ def notes_of(inverter: Inverter, text: str) -> list[str]:
     """One line on characters that the model does not know, and one on another language."""
     notes = []
     if unknown := inverter.unknown(text):
-        named = ", ".join(unknown[:FEW]) + ", …" * (len(unknown) > FEW)
+        named = ", ".join(shorten(part) for part in unknown[:FEW]) + ", …" * (len(unknown) > FEW)
         notes.append(f"The model does not know {named}: that cannot come back.")
-    if looks_foreign(text):
-        notes.append("This does not look like English; the model recovers English only: expect little of it.")
-    return notes
+    return [*notes, *foreign_note(text)]
+
+
+def foreign_note(text: str) -> list[str]:
+    """One line on another language, or none."""
+    told = "This does not look like English; the model recovers English only: expect little of it."
+    return [told] * looks_foreign(text)
+
+
+def shorten(part: str) -> str:
+    """A part of a visitor's text, as a line can hold it."""
+    return part if len(part) <= LONGEST_PART else f"{part[:LONGEST_PART]}…"
 
 
 def looks_foreign(text: str) -> bool:

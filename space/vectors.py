@@ -1,6 +1,5 @@
 """Vectors that a visitor pastes or uploads, in every kind of file that `embinv invert` reads; databases apart."""
 
-import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from pasted import pasted_rows
 from torch import Tensor
 
-from modeling_embinv.data.files import one_line, parse_json
+from modeling_embinv.data.files import one_line
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.stores.readers import KINDS, STORE_FILES
 from modeling_embinv.stores.vectors import open_vectors
@@ -20,8 +20,6 @@ __all__ = ["KINDS", "Given", "parse_file", "parse_pasted"]
 MAX_BYTES = 20_000_000
 MAX_CHARACTERS = 1_000_000
 PASTED = "the pasted vectors"
-# what torch and numpy print: tensor([0.1, -0.2]), array([0.1, -0.2], dtype=float32)
-_PRINTED = re.compile(r"(?:\w+\.)?(?:tensor|array)\((.*\])[^\]]*\)", re.DOTALL)
 
 
 @dataclass
@@ -46,7 +44,7 @@ class Given:
 
 
 def parse_pasted(text: str, dim: int, most: int, encoder: str = "this encoder") -> Given:
-    """The first `most` vectors of a text: what a .json or .jsonl file may hold, or numbers with commas or spaces.
+    """The first `most` vectors of a text: what a .json or .jsonl file may hold, or see `pasted`.
 
     Raises:
         EmbInvError: in words for a visitor.
@@ -56,34 +54,13 @@ def parse_pasted(text: str, dim: int, most: int, encoder: str = "this encoder") 
         raise EmbInvError("Paste a vector, or upload a file.")
     if len(text) > MAX_CHARACTERS:
         raise EmbInvError(f"This has more than {MAX_CHARACTERS:,} characters; upload it as a file.")
-    rows = _pasted_rows(text, dim)
+    rows = pasted_rows(text, dim)
     if not _holds_objects(rows):
         return _checked(rows, dim, most, encoder)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "pasted.json")
         file.write_text(text, encoding="utf-8")
         return _read(file, PASTED, dim, most, encoder)
-
-
-def _pasted_rows(text: str, dim: int) -> Any:
-    """What the text is as JSON, else its lines as JSON, else its numbers: a row a line, if each line has `dim`."""
-    printed = _PRINTED.fullmatch(text.strip())
-    text = printed[1] if printed else text
-    try:
-        return parse_json(text)
-    except ValueError:
-        lines = [line for line in text.splitlines() if line.strip()]
-    try:
-        return [parse_json(line) for line in lines]
-    except ValueError:
-        pass
-    try:
-        rows = [[float(part) for part in re.sub(r"[\[\],]", " ", line).split()] for line in lines]
-    except ValueError:
-        raise EmbInvError(
-            "This is not a vector: give numbers with commas between them, such as [0.01, -0.2, 0.03]."
-        ) from None
-    return rows if all(len(row) == dim for row in rows) else [number for row in rows for number in row]
 
 
 def _holds_objects(rows: Any) -> bool:
@@ -129,7 +106,9 @@ def _read(file: Path, name: str, dim: int, most: int, encoder: str) -> Given:
             reason = "it holds pickled objects, which may run code; save the vectors as plain numbers"
         if "unknown kind of file" in reason:  # the reader lists stores, too, of which none is opened here
             reason = f"this kind of file is not known; give {', '.join(KINDS)}"
-        reason = reason.replace("; name one", "; keep one of them")  # the page has no place for a name
+        # the page has no place for the name of a column
+        told = "; keep one of them" if "several columns" in reason else ""
+        reason = reason.replace("; name one with --column", told)
         reason = reason.replace("no column of vectors", "no column of vectors, which are lists of plain numbers")
         raise EmbInvError(f"{name} cannot be read as {file.suffix[1:] or 'a file of vectors'}: {reason}") from None
 

@@ -120,7 +120,7 @@ def _page(inverter: Inverter, first: str, bounds: tuple[Text, Upload, Choice], s
             preset = PRESET.control(gr.Radio)
             judge = judges.control(gr.Radio)
             with gr.Row(elem_classes="runs"):
-                go, stop = run_buttons("Read them")
+                go, stop = run_buttons("Read them", "vectors")
     message = gr.HTML(elem_id="vectors-message", elem_classes="message", padding=False)
     result = gr.HTML(first, elem_id="vectors-result", elem_classes="result", padding=False)
     sample.click(lambda: (sample_vector(inverter), None), None, [pasted, file], **INSTANT)

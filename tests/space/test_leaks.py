@@ -7,7 +7,7 @@ import leaks as leaks_module
 import numpy as np
 import pytest
 from leaks import ATTACKERS, TIERS, Leaks, leak, store
-from leaks_html import leaks_html
+from leaks_html import counter_html, leaks_html
 from protection import Protection, public_vectors, recall
 from texts import Reading
 
@@ -35,6 +35,13 @@ def shown(html: str) -> str:
 
 def vectors_of(app, *texts: str) -> np.ndarray:
     return app.inverter.embed(list(texts)).numpy()
+
+
+def test_two_equal_columns_are_explained():
+    """With the preset quick both attackers had the same texts, and the page looked as if the encoder were no use."""
+    found = leaks_of("Dogs slept.", "dogs slept", "dogs slept")
+    assert "both attackers write the same" in counter_html(found, "quick")
+    assert "both attackers" not in counter_html(found, "standard")
 
 
 def test_noise_rounding_and_cutting_do_what_they_say(app):

@@ -127,6 +127,8 @@ def test_what_a_text_cannot_be_is_told(app):
     assert read_text(app.inverter, SENTENCE).notes == ()
     (note,) = read_text(app.inverter, "A dog 😀 slept.").notes
     assert note == "The model does not know 😀: that cannot come back."
+    (note,) = read_text(app.inverter, f"The dog of {'a' * 10_000} slept.").notes  # it was repeated whole
+    assert note == f"The model does not know {'a' * 30}…: that cannot come back."
     long = read_text(app.inverter, "The Dog sleeps. " * 1000)
     assert len(long.ids) == app.inverter.max_tokens and long.text.startswith("The Dog sleeps. The")
     assert long.notes == (f"Only the first 31 tokens are read: “{long.text}”",)
@@ -227,6 +229,32 @@ def test_the_buttons_say_what_they_would_do(app, visit, hold, monkeypatch):
     assert not done.count() and stop.is_disabled()
 
 
+def test_enter_during_a_run_recovers_what_is_typed_now(app, visit, hold, monkeypatch):
+    """Enter during a run was lost in silence: the page went on with the old text, and never came to the new one."""
+    page = visit("Recover")
+    done, text = page.locator(".recovery[data-done=true]"), page.get_by_label("Sentence")
+    done.wait_for()
+    page.get_by_label("quick").locator("visible=true").check()
+    generate, runs = app.inverter.generate, []
+
+    def held(*arguments, **settings):
+        runs.append(1)
+        if len(runs) == 1:
+            hold.wait(60)
+        return generate(*arguments, **settings)
+
+    monkeypatch.setattr(app.inverter, "generate", held)
+    text.fill("We meet at noon.")
+    text.press("Enter")
+    page.wait_for_function("!document.querySelector('#recover-stop').disabled")
+    text.press("Enter")  # the same again is what runs already
+    text.fill("The dog slept.")
+    text.press("Enter")
+    done.locator(".original", has_text="dog").wait_for()
+    page.wait_for_function("!document.querySelector('#recover-go').disabled")
+    assert len(runs) == 2 and not page.locator(".stopped").count()
+
+
 @pytest.mark.slow
 def test_a_visitor_recovers_stops_and_replays(app, visit, hold, monkeypatch):
     """The whole walk on a phone: a result on arrival, each error, the rounds, Stop, the end and its replay."""
@@ -236,7 +264,7 @@ def test_a_visitor_recovers_stops_and_replays(app, visit, hold, monkeypatch):
     assert "Content words recovered" in done.inner_text()
     text = page.get_by_label("Sentence")
     go, stop = (page.get_by_role("button", name=name).locator("visible=true") for name in ("Recover it", "Stop"))
-    for wrong, line in (("", "Type a sentence first."), ("😀", "knows none of these characters")):
+    for wrong, line in (("", "Type a sentence first."), ("😀", "knows none of these words")):
         text.fill(wrong)
         go.click()
         page.locator("#recover-message .refused", has_text=line).wait_for()

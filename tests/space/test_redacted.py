@@ -7,7 +7,7 @@ from html import unescape
 import pytest
 import streaming
 from parts import refused_html
-from redacted import BAR, Attack, Both, attack, checked, redact, tidy, words_of
+from redacted import BAR, Attack, Both, attack, checked, notes_of_redacting, redact, tidy, words_of
 from redacted_html import both_html, holds_html
 from redacted_tab import EXAMPLES, choose, held
 
@@ -135,8 +135,9 @@ def test_the_first_edit_of_the_example_moves_no_bar(visit):
         ("Anna left.", [], "surrogate", "No word is hidden"),
         ("Anna left.", ["Anna", "left"], "surrogate", "All words are hidden"),
         ("Anna left.", ["Berlin"], "surrogate", "not in the sentence"),
-        ("Anna ▇▇▇ left.", ["Anna"], "surrogate", "holds ▇"),
-        ("Anna [MASK] left.", ["Anna"], "surrogate", r"holds \[MASK\]"),
+        ("Anna ▇▇▇ left.", ["Anna"], "surrogate", "hidden already: type the whole sentence"),
+        ("He was un███able to come.", ["come"], "surrogate", "“███”, where something is hidden already"),
+        ("Anna [MASK] left.", ["Anna"], "surrogate", r"holds “\[MASK\]”"),
         ("Anna [SEP] left.", ["Anna"], "surrogate", r"holds \[SEP\], which the encoder takes for its own token"),
         ("The word 犇犇犇 is odd.", ["犇犇犇"], "surrogate", "does not know"),
         ("See hippopotomonstrosesquippedaliophobia there.", ["hippopotomonstrosesquippedaliophobia"], "encoder",
@@ -150,6 +151,14 @@ def test_what_cannot_be_filled_is_one_line(app, text, keys, judge, message):
     with pytest.raises(EmbInvError, match=message) as caught:
         checked(app.inverter, text, keys, judge)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("mark", ["[REDACTED]", "___", "*****", "<PERSON>"])
+def test_what_is_hidden_already_is_told(mark):
+    """A pasted text with marks of its own was embedded with them, as if they were words, and nothing said so."""
+    (note,) = notes_of_redacting(f"He told {mark} to come home.")
+    assert note.startswith(f"“{mark}” is embedded as it stands")
+    assert not notes_of_redacting("He told [him] to <b>come</b> home. 😀")
 
 
 def test_the_surrogate_tries_no_longer_words_than_it_can_judge(app):

@@ -43,6 +43,7 @@ def test_help_speaks_of_labels():
     assert (
         shown("half of num_proposals, as draft and word_bonus say") == "half of Proposals, as draft and Word bonus say"
     )
+    assert shown("edits, each checked by feedback") == "edits, each checked by the judge"
 
 
 def test_no_setting_of_generate_is_missing(app):

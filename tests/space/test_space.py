@@ -89,6 +89,27 @@ def test_everybody_can_use_the_page(visit, url, theme):
     assert requested and all(request.startswith((url, "data:", "blob:")) for request in requested)
 
 
+# where the keyboard is, and whether one sees it: an outline around it or its label
+FOCUSED = """() => {
+  const part = document.activeElement, place = part.type === "radio" ? part.closest("label") : part;
+  const { outlineStyle, outlineWidth } = getComputedStyle(place);
+  return [part.value || part.innerText, outlineStyle !== "none" && parseFloat(outlineWidth) >= 2];
+}"""
+
+
+def test_the_keyboards_place_is_seen(visit):
+    """Who uses no mouse did not see which of the teal choices they were at: its ring was white on white."""
+    page = visit("Recover")
+    page.get_by_label("Sentence").focus()
+    seen = {}
+    for _ in range(14):
+        page.keyboard.press("Tab")
+        name, is_seen = page.evaluate(FOCUSED)
+        seen[name] = is_seen
+    assert {"Password", "Recover it", "Copy link", "quick", "standard", "surrogate"} <= set(seen)
+    assert [name for name, is_seen in seen.items() if not is_seen] == []
+
+
 @pytest.mark.slow
 def test_the_first_tabs_are_in_view_on_a_phone(visit):
     """The tab "What leaks", the point of it all, was hidden behind three dots."""

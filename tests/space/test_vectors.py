@@ -40,7 +40,7 @@ def table_of(cosines, bad=(), total=None, mismatch=None) -> Table:
         ("[1, 2, 3]", "has 3 numbers; this model reads vectors of 384, by all-MiniLM"),
         (json.dumps([0.0] * DIM), "The vector is all zeros"),
         ("[" + "1e400," * 383 + "1]", "NaN or infinity"),
-        ("[" * 5000, "one vector, or rows of vectors"),
+        ("[" * 5000, "This is not a vector"),
         ("[" + "1" * 5000 + "]", "has 1 numbers"),
         ("[[1, 2], [3]]", "same number of plain numbers"),
         ('{"a": 1}', "plain numbers"),
@@ -143,12 +143,17 @@ def test_a_vector_is_pasted_as_torch_and_numpy_print_it(kind, count):
 
 
 def test_a_file_is_refused_in_words_of_the_page(tmp_path):
-    """The page named stores that it does not read, and asked for the name of an array, for which it has no place."""
+    """The page named stores that it does not read, and asked for --column, which is no control of it."""
     (tmp_path / "v.doc").write_text("1, 2")
     rows = np.ones((2, DIM), "f4")
     np.savez(tmp_path / "v.npz", first=rows, second=rows)
-    for name, told in (("v.doc", f"give {', '.join(KINDS)}"), ("v.npz", "first, second; keep one of them")):
-        with pytest.raises(EmbInvError, match=re.escape(told)) as caught:
+    (tmp_path / "v.csv").write_text("first,second\nsome,words\n")
+    for name, told in (
+        ("v.doc", f"give {', '.join(KINDS)}"),
+        ("v.npz", "several columns hold vectors: first, second; keep one of them"),
+        ("v.csv", "no column of vectors, which are lists of plain numbers; present: first, second"),
+    ):
+        with pytest.raises(EmbInvError, match=re.escape(told) + "$") as caught:
             parse_file(str(tmp_path / name), name, DIM, 10)
         assert "chroma" not in str(caught.value) and "name one" not in str(caught.value)
 
