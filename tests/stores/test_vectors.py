@@ -274,14 +274,19 @@ ARROW_COLUMNS = {
 }
 
 
-@pytest.mark.parametrize("kind", list(ARROW_COLUMNS))
-@pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
+@pytest.mark.parametrize(
+    "kind, suffix",
+    [
+        (kind, suffix)
+        for kind in ARROW_COLUMNS
+        for suffix in (".parquet", ".arrow")
+        if suffix == ".arrow" or "list_view" not in kind  # parquet has none
+    ],
+)
 def test_every_arrow_type_of_texts_bytes_and_lists(tmp_path, kind, suffix):
     """Catches vectors under a usual name that are no vectors as their texts are JSON, or their bytes a view."""
     column = ARROW_COLUMNS[kind]
     table = pa.table({"id": IDS, "embedding": pa.chunked_array([column[:4], column[4:]])})
-    if suffix == ".parquet" and "list_view" in kind:
-        pytest.skip("parquet has no views")
     if suffix == ".parquet":
         pq.write_table(table, tmp_path / "v.parquet")
     else:
