@@ -12,6 +12,7 @@ from dataclasses import asdict
 
 from kept_vectors import digest
 from run import FOLDER
+from verdicts import spread
 
 from modeling_embinv.cli.options import CHECKPOINT
 from modeling_embinv.data.encoder_config import EncoderConfig
@@ -19,7 +20,6 @@ from modeling_embinv.data.encoders import load_encoder
 from modeling_embinv.data.files import write_json
 from modeling_embinv.data.settings import load_yaml
 from modeling_embinv.data.sources import read_texts, split_of
-from modeling_embinv.data.tokens import tokenize
 from modeling_embinv.evaluation.held_out import HeldOut, Measures, Score
 from modeling_embinv.evaluation.report import markdown_table, sweep
 from modeling_embinv.loading import load_inverter
@@ -60,9 +60,7 @@ def validation_texts(tokenizer) -> list[str]:
     for path in sorted(set(load_yaml(RECIPE)["texts"])):
         documents = read_texts(FOLDER.parent / path)
         texts = [d.text for d in documents if split_of(d.key, VALIDATION_SHARE) == "validation"]
-        lengths = map(len, tokenize(tokenizer, texts)) if texts else ()
-        fitting = [text for text, length in zip(texts, lengths, strict=True) if length <= LENGTH]
-        chosen += fitting[:: max(1, len(fitting) // OF_EACH_PART)][:OF_EACH_PART]
+        chosen += spread(texts, tokenizer, range(LENGTH + 1), OF_EACH_PART)
     return chosen
 
 

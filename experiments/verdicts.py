@@ -60,9 +60,14 @@ def generator(seed: int) -> torch.Generator:
 def drawn(path: Path, tokenizer, most: int) -> list[str]:
     """Lines of a file that fit the model, at even distances."""
     lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    lengths = map(len, tokenize(tokenizer, lines))
-    fitting = [line for line, length in zip(lines, lengths, strict=True) if FEWEST <= length <= most]
-    return fitting[:: max(1, len(fitting) // OF_EACH_FILE)][:OF_EACH_FILE]
+    return spread(lines, tokenizer, range(FEWEST, most + 1), OF_EACH_FILE)
+
+
+def spread(texts: list[str], tokenizer, lengths: range, count: int) -> list[str]:
+    """Up to `count` texts of so many tokens, at even distances."""
+    found = map(len, tokenize(tokenizer, texts)) if texts else ()
+    fitting = [text for text, length in zip(texts, found, strict=True) if length in lengths]
+    return fitting[:: max(1, len(fitting) // count)][:count]
 
 
 def inverted(model, tokenizer, encoder, originals, targets, preset) -> list[dict]:

@@ -169,7 +169,7 @@ def measure(bench: Bench) -> dict:
     names = [f"{kind} at {least} %" for least in thresholds for kind in ("precision", "recall")]
     columns = ["words in a text", *names, "average precision %", "ECE %"]
     tables = {name: {"columns": columns, "digits": 1, "rows": {}} for name in ("all", "content", "floors")}
-    is_word = torch.tensor(bench.vocabulary.is_word)
+    is_word, _ = bench.vocabulary.masks
     of_all, of_present = [], []
     for length in bench.experiment["lengths"]:
         texts = bench.texts(length, is_test=True)

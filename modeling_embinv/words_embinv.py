@@ -135,7 +135,7 @@ class WordsMixin:
         if mismatch := self._mismatch(embeddings, vectors.shape):
             warnings.warn(mismatch, stacklevel=2)
         vocabulary = WordVocabulary.of(tokenizer)
-        is_word, found = torch.tensor(vocabulary.is_word), []
+        is_word, found = vocabulary.masks[0], []
         for part in vectors.split(ROWS):
             p = self._word_probabilities(part).cpu().masked_fill(~is_word, -1.0)
             for row in p:

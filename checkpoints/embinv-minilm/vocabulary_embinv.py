@@ -36,7 +36,7 @@ class WordVocabulary:
 
     def present(self, ids: Tensor) -> Tensor:
         """(B, V) bool: the whole words of texts ids (B, L), whatever fills the rows behind them."""
-        is_word, continues = self._masks
+        is_word, continues = self.masks
         behind = nn.functional.pad(continues[ids[:, 1:]], (0, 1))
         row, column = (is_word[ids] & ~behind).nonzero(as_tuple=True)
         found = torch.zeros(len(ids), len(is_word), dtype=torch.bool)
@@ -44,8 +44,8 @@ class WordVocabulary:
         return found
 
     @cached_property
-    def _masks(self) -> tuple[Tensor, Tensor]:
-        """Both lists as tensors, made once: for 30,000 tokens that takes longer than to look at a batch."""
+    def masks(self) -> tuple[Tensor, Tensor]:
+        """`is_word` and `continues` as tensors (V,), made once: that takes longer than to look at a batch."""
         return torch.tensor(self.is_word), torch.tensor(self.continues)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from ..data.word_lists import word_list
 from ..errors_embinv import EmbInvError
 from .public import public_sentences
+from .words import words
 
 # those that have decoys: "text" of each class of lengths, see `guesses.CLASSES`, and the others as one class each
 FORMS = ("text", "e-mail", "names", "digits")
@@ -65,18 +66,16 @@ class Forms:
         """Another text of the form of a guess, which is no text."""
         return {"e-mail": self._address, "names": self._name, "digits": self._number}[self.of(guess)](guess.strip())
 
-    def decoys(
-        self, form: str, guesses: Sequence[str], sizes: np.ndarray, count: int, generator: np.random.Generator
-    ) -> list[str]:
-        """Up to `count` texts like guesses of one form, which have these sizes in words, and are not about a store."""
-        if form == "text":
-            return runs(public_sentences(), count, sizes, generator)[0]
+    def decoys(self, guesses: Sequence[str], count: int, generator: np.random.Generator) -> list[str]:
+        """Up to `count` texts like guesses of one form and class of lengths, which are not about a store."""
+        if self.of(guesses[0]) == "text":
+            return _runs(public_sentences(), count, guesses, generator)[0]
         return [self.variant(guesses[index]) for index in generator.integers(len(guesses), size=count)]
 
     def pieces(
         self, guesses: Sequence[str], texts: Sequence[str], count: int, generator: np.random.Generator
     ) -> tuple[list[str], list[str]]:
-        """What stands in texts in the form of guesses, which are no text: a piece of each text, and the text it is of.
+        """What stands in texts in the form of guesses: a piece of each text, and the text it is of.
 
         Args:
             guesses: of one form.
@@ -84,6 +83,8 @@ class Forms:
             count: pieces, at most.
             generator: chooses among texts, and among the pieces of each.
         """
+        if self.of(guesses[0]) == "text":
+            return _runs(texts, count, guesses, generator)
         find = self._finder(guesses)
         found: list[str] = []
         origins: list[str] = []
@@ -188,11 +189,16 @@ def _is_long_number(word: str) -> bool:
     return _is_number(word) and sum(map(str.isdigit, word)) > 2
 
 
-def runs(
-    texts: Sequence[str], count: int, sizes: np.ndarray, generator: np.random.Generator
+def sizes_of(guesses: Sequence[str]) -> np.ndarray:
+    """(n,) words of each guess, at least one."""
+    return np.array([max(len(words(guess)), 1) for guess in guesses])
+
+
+def _runs(
+    texts: Sequence[str], count: int, guesses: Sequence[str], generator: np.random.Generator
 ) -> tuple[list[str], list[str]]:
     """Runs of words from as many texts, of the lengths that the guesses have, and the texts that they are from."""
-    found, origins = [], []
+    found, origins, sizes = [], [], sizes_of(guesses)
     for index in generator.permutation(len(texts))[:count]:
         size, whole = int(generator.choice(sizes)), texts[index].split()
         start = int(generator.integers(max(len(whole) - size, 0) + 1))

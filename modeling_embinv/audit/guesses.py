@@ -8,12 +8,11 @@ import numpy as np
 
 from ..errors_embinv import EmbInvError
 from ..evaluation.intervals import share_interval
-from .decoys import FORMS, Forms, runs
+from .decoys import FORMS, Forms, sizes_of
 from .figures import Figure, share
 from .hits import redacted
 from .nearest_rows import Batches, NearestRows
 from .severity import SAME_TEXT, alarm_severity
-from .words import words
 
 # share of decoys that may raise an alarm; how many decoys of each length set the threshold, as many more and so many
 # members are tried on it
@@ -234,18 +233,15 @@ def _classes(
 ) -> Iterator[_Class]:
     """The classes that have guesses, with their decoys and members embedded."""
     generator = np.random.default_rng(seed)
-    lengths = np.array([max(len(words(guess)), 1) for guess in guesses])
+    lengths = sizes_of(guesses)
     for form in FORMS:
         for fewest, most in CLASSES if form == "text" else ((1, 10**9),):
             own = np.flatnonzero((lengths >= fewest) & (lengths <= most) & (np.array(form_of) == form))
             if not len(own):
                 continue
             sizes, chosen = lengths[own], [guesses[int(index)] for index in own]
-            decoys = forms.decoys(form, chosen, sizes, 2 * TRIED, generator)
-            members, origins = (
-                runs(texts, TRIED, sizes, generator) if form == "text"
-                else forms.pieces(chosen, texts, TRIED, generator)
-            )  # fmt: skip
+            decoys = forms.decoys(chosen, 2 * TRIED, generator)
+            members, origins = forms.pieces(chosen, texts, TRIED, generator)
             yield _Class(
                 form, fewest if form == "text" else int(sizes.min()),
                 int(sizes.max()) if most > 10**6 else most, own.tolist(),
