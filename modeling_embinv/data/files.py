@@ -3,6 +3,7 @@
 The bounds on what a file from a stranger may cost stand here: a few kilobytes of gzip can hold gigabytes.
 """
 
+import codecs
 import gzip
 import json
 import lzma
@@ -56,7 +57,18 @@ def reading(path: Path) -> Iterator[None]:
     except MemoryError as error:
         raise EmbInvError(f"{path}: needs more memory than there is; split the file") from error
     except _DAMAGE as error:
-        raise EmbInvError(f"{path}: corrupt, truncated or no {file_kind(path)} file: {one_line(error)}") from error
+        kind = file_kind(path)
+        what = f"{kind} file: {one_line(error)}"
+        if isinstance(error, UnicodeDecodeError) and kind in PACKABLE:
+            what = f"text in UTF-8; {_to_utf8(error.object)}"
+        raise EmbInvError(f"{path}: corrupt, truncated or no {what}") from error
+
+
+def _to_utf8(begin: bytes) -> str:
+    """How to make UTF-8 of a text file that begins so."""
+    if begin.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "UTF-16 becomes UTF-8 by `iconv -f UTF-16 -t UTF-8`"
+    return "what a spreadsheet on Windows wrote becomes UTF-8 by `iconv -f WINDOWS-1252 -t UTF-8`"
 
 
 def one_line(error: object, limit: int = 200) -> str:

@@ -14,6 +14,8 @@ from .values import Unreadable, is_number, is_vector
 
 _QUOTED = re.compile(r'"[^"]*"')
 _IN_BRACKETS = re.compile(r"\[[^\]]*\]|\{[^}]*\}")
+# numbers as spreadsheets write them in much of Europe; a row with so many of them holds a vector
+_DECIMAL_COMMA, _MANY = re.compile(r"-?\d+,\d+(?:[eE][+-]?\d+)?"), 8
 PEEK = 100
 
 
@@ -24,6 +26,11 @@ def open_csv(path: Path) -> Table:
         raise EmbInvError(f"{path}: holds no vectors")
     names, has_header = _columns(first[0])
     rows = first[1:] if has_header else first
+    if found := next(filter(None, map(_decimal_commas, first[:2])), ""):
+        raise EmbInvError(
+            f"{path}: has decimal commas, as in {found}; write its numbers with points, in pandas by "
+            f"read_csv({path.name!r}, sep=None, engine='python', decimal=',').to_csv(…)"
+        )
     vectors = [
         name
         for index, name in enumerate(names)
@@ -45,6 +52,17 @@ def open_csv(path: Path) -> Table:
             yield {name: [row[index] for row in cells] for name, index in indices.items()}
 
     return Table(names, vectors, read, lambda _: sum(1 for _ in body()))
+
+
+def _decimal_commas(row: list[str]) -> str:
+    """The first number with a decimal comma, if many cells are such or one holds nothing else; else ""."""
+    cells = [cell.strip() for cell in row]
+    lists = [cell.strip("[](){}").replace(";", " ").split() for cell in cells]
+    for words in [[cell for cell in cells if _DECIMAL_COMMA.fullmatch(cell)], *lists]:
+        are_thousands = all(len(word.partition(",")[2]) == 3 for word in words)  # 1,234
+        if len(words) >= _MANY and not are_thousands and all(map(_DECIMAL_COMMA.fullmatch, words)):
+            return words[0]
+    return ""
 
 
 def _matrix(path: Path, width: int) -> Table:
@@ -116,9 +134,14 @@ def _rejoined(first: str, rest: Iterator[str], last: list[str]) -> Iterator[str]
 
 
 def _delimiter(line: str) -> str:
-    """Tab if the first line holds one outside quotes; else comma or semicolon, the commonest outside brackets, too."""
+    """Tab if the first line holds one outside quotes; else comma or semicolon, the commonest outside brackets, too.
+
+    Between numbers with decimal commas it is the semicolon.
+    """
     plain = _QUOTED.sub("", line)
     if "\t" in plain:
         return "\t"
+    if _decimal_commas(plain.split(";")):
+        return ";"
     outside = _IN_BRACKETS.sub("", plain)
     return max(",;", key=outside.count)
