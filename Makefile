@@ -16,7 +16,7 @@ HELD_OUT_PARTS := tanaka commonvoice wikipedia-simple books-fiction wikipedia-mi
 # a file's tests share what they load, so they stay in one process; those with slow tests come first (tests/conftest.py)
 IN_TWO := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo ladder results space test test-fast test-oldest docs checkpoint sync settings lint types format clean
+.PHONY: demo ladder results space test suite test-fast test-oldest docs checkpoint sync settings lint types format clean
 
 demo: $(STAMP)
 	$(BIN)/embinv demo
@@ -35,7 +35,11 @@ ladder: $(STAMP)
 space: $(STAMP)
 	$(BIN)/python space/app.py
 
-test: $(STAMP) lint types
+# mypy has one process, so it works beside the tests
+test: $(STAMP) lint
+	$(MAKE) --jobs 2 types suite
+
+suite: $(STAMP)
 	$(BIN)/python -m pytest $(IN_TWO)
 
 # without what takes more than about five seconds each

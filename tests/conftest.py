@@ -10,6 +10,8 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# numpy's threads, and those of the processes that tests start: two of them on a busy machine wait for each other
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 

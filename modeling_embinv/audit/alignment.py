@@ -70,15 +70,17 @@ def procrustes(held: np.ndarray, true: np.ndarray) -> np.ndarray:
 
 def _maps(held: np.ndarray, true: np.ndarray) -> Iterator[tuple[tuple[str, float | None], Map]]:
     """((rotation or none, penalty or None without a regression), the map that the pairs (m, D) teach)."""
+    from scipy.linalg import solve
+
     for name, turn in (("none", np.eye(held.shape[1])), ("rotation", procrustes(held, true))):
         yield (name, None), partial(_apply, turn, 0.0)
         turned = held @ turn
         mean = turned.mean(axis=0)
-        left, sizes, right = np.linalg.svd(turned - mean, full_matrices=False)
-        missing = true - turned
-        target, scale = left.T @ (missing - missing.mean(axis=0)), (sizes**2).mean()
+        centred, missing = turned - mean, true - turned
+        moments, target = centred.T @ centred, centred.T @ (missing - missing.mean(axis=0))
+        scale = np.trace(moments) / min(centred.shape)
         for penalty in PENALTIES:
-            change = right.T @ (target * (sizes / (sizes**2 + penalty * scale))[:, None])
+            change = solve(moments + penalty * scale * np.eye(len(moments)), target, assume_a="pos")
             matrix = turn + turn @ change
             yield (name, penalty), partial(_apply, matrix, missing.mean(axis=0) - mean @ change)
 
