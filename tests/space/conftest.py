@@ -51,16 +51,29 @@ def browser():
         browser.close()
 
 
+@pytest.fixture(scope="session")
+def cached(browser):
+    """A browser's profile for all tests: a new one loads and compiles gradio's files anew, for two seconds."""
+    return browser.new_context()
+
+
 @pytest.fixture
-def visit(browser, url):
-    """Opens the page at a tab, in a window of its own; waits long, as other work on the machine is no fault of it."""
-    contexts = []
+def visit(browser, cached, url):
+    """Opens the page at a tab, in a window of its own; waits long, as other work on the machine is no fault of it.
+
+    A test's second window is another visitor's, and has a profile of its own.
+    """
+    pages, others = [], []
 
     def open_at(
         tab: str | None, width: int = 1366, height: int = 900, theme: str = "light", fragment: str = ""
     ) -> Any:
-        contexts.append(browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme))
-        page = contexts[-1].new_page()
+        if pages:
+            others.append(browser.new_context())
+        page = (others[-1] if others else cached).new_page()
+        pages.append(page)
+        page.set_viewport_size({"width": width, "height": height})
+        page.emulate_media(color_scheme=theme)
         page.set_default_timeout(PATIENCE)
         page.goto(f"{url}?__theme={theme}#{fragment}")
         if tab is not None:  # else the address says it
@@ -68,7 +81,11 @@ def visit(browser, url):
         return page
 
     yield open_at
-    for context in contexts:
+    for page in pages[:1]:
+        page.evaluate("localStorage.clear()")  # the next test's visitor is a new one
+        page.close()
+    cached.clear_cookies()
+    for context in others:
         context.close()
 
 

@@ -1,6 +1,7 @@
 """The tab "What leaks": two attackers, what protects against them, and what the protection costs the search."""
 
 import re
+from dataclasses import replace
 from html import unescape
 
 import leaks as leaks_module
@@ -13,6 +14,7 @@ from texts import Reading
 
 from modeling_embinv.audit import protections
 from modeling_embinv.errors_embinv import EmbInvError
+from modeling_embinv.presets_embinv import PRESETS
 from tests.audit.conftest import entities
 from tests.space.conftest import all_stopped
 
@@ -142,8 +144,10 @@ def test_lines_that_cannot_be_attacked_are_named(app, text, message):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:this model inverts vectors of")  # these are strongly noised
-def test_the_encoder_helps_and_noise_protects(url):
+def test_the_encoder_helps_and_noise_protects(url, monkeypatch):
     """Both attackers by one search, noise that protects from neither, or lines that were swapped."""
+    short = {**PRESETS["standard"].settings, "num_candidates": 8, "num_corrections": 1, "num_hops": 1}
+    monkeypatch.setitem(PRESETS, "standard", replace(PRESETS["standard"], settings=short))
     client = gradio_client.Client(url, verbose=False)
     lines = LINES.replace("failed", "to Hartmann failed again")  # no attacker recovers all of it
     frames = list(client.submit(lines, 0.0, "float32", "384", "standard", api_name="/leaks"))

@@ -44,7 +44,8 @@ def test_a_link_opens_its_tab_and_takes_nothing_of_another_kind(visit):
 def test_a_link_opens_in_a_tab_that_has_the_page(visit, url):
     """A browser loads nothing anew where the part behind the # alone differs, so that the link did nothing."""
     page = visit("Redacted")
-    page.goto(f"{page.url.partition('#')[0]}#{urlencode({'tab': 'Recover', 'text': json.dumps('A red kite.')})}")
+    told = {"tab": "Recover", "text": json.dumps("A red kite."), "preset": json.dumps("quick")}
+    page.goto(f"{page.url.partition('#')[0]}#{urlencode(told)}")
     page.locator("#recover-result .original", has_text="kite").wait_for()
 
 

@@ -164,11 +164,11 @@ def test_what_was_found_before_the_time_was_over_stays(app, visit, monkeypatch):
     """The time limit threw away all that stood there, which Stop a second earlier would have kept."""
     page = visit("Recover")
     page.locator(".recovery[data-done=true]").wait_for()
-    monkeypatch.setattr(streaming, "LONGEST_SECONDS", 3)
+    monkeypatch.setattr(streaming, "LONGEST_SECONDS", 2)
     page.get_by_label("thorough").locator("visible=true").check()
     page.get_by_label("Sentence").fill("The judge lent her bicycle to a nervous witness.")
     page.get_by_role("button", name="Recover it").locator("visible=true").click()
-    page.locator("#recover-message .refused", has_text="Stopped after 3 seconds").wait_for()
+    page.locator("#recover-message .refused", has_text="Stopped after 2 seconds").wait_for()
     assert "bicycle" in page.locator(".recovery:not([data-done=true]) .original").inner_text()
 
 

@@ -121,9 +121,11 @@ def test_corrections_bring_the_text_nearer(url):
     """A control that is wired to nothing, or a loop that returns its first text."""
     client = gradio_client.Client(url, verbose=False)
     settings = (0, "confidence", 8, 1, "0", 0.05)
-    first = client.predict(ODD, *settings, 1, 0, "encoder", api_name="/invert")
-    loop = client.predict(ODD, *settings, 2, 1, "encoder", api_name="/invert")
-    again = client.predict(ODD, *settings, 2, 1, "encoder", 2, api_name="/invert")
+    # a narrow search takes a sixth of the usual one's time
+    narrow = dict(num_beams=1, num_proposals=8, num_checked=4, num_hops=1, api_name="/invert")
+    first = client.predict(ODD, *settings, 1, 0, "encoder", **narrow)
+    loop = client.predict(ODD, *settings, 2, 1, "encoder", **narrow)
+    again = client.predict(ODD, *settings, 2, 1, "encoder", 2, **narrow)
     assert first["cosine"] < loop["cosine"] <= again["cosine"]
     assert first["encoder_calls"] == 0 < loop["encoder_calls"]
     assert loop["cosine"] < 1 and loop["encoder_calls"] < again["encoder_calls"]  # what no text reached goes on

@@ -207,11 +207,16 @@ def test_uploads_are_deleted(url, app, tmp_path):
     kind = {"Content-Type": "multipart/form-data; boundary=x"}
     httpx.post(f"{url}/gradio_api/upload", content=PART + b"1" * 1000, headers=kind)  # no end, so that it has no name
     _abandon_upload(url)
-    assert list(uploads.rglob("*"))
+    assert list(uploads.iterdir())
     deadline = time.time() + 60
-    while any(file.is_file() for file in uploads.rglob("*")) and time.time() < deadline:
+    while _files(uploads) and time.time() < deadline:
         time.sleep(0.2)
-    assert [file for file in uploads.rglob("*") if file.is_file()] == []
+    assert _files(uploads) == []
+
+
+def _files(folder: Path) -> list[str]:
+    """All files under a folder; `os.walk` forgives folders that are deleted meanwhile."""
+    return [name for _, _, names in os.walk(folder) for name in names]
 
 
 def _abandon_upload(url: str):
@@ -247,7 +252,7 @@ def test_what_visitors_leave_is_bounded(app, launch, monkeypatch):
     server, url, _ = launch()
     for number in range(6):
         call(url.rstrip("/"), "invert", INVERT, session=None)
-        call(url.rstrip("/"), "mix", GOOD["mix"], session=f"visitor{number}")
+        call(url.rstrip("/"), "invert", INVERT, session=f"visitor{number}")
     assert len(server.state_holder.session_data) <= 4
     server_blocks = server.get_blocks()
     assert len(server_blocks._queue.event_analytics) <= 100
