@@ -16,8 +16,12 @@ from modeling_embinv.data.encoder_config import EncoderConfig
 from modeling_embinv.data.encoders import load_encoder
 from modeling_embinv.settings_embinv import SearchSettings
 from modeling_embinv.texts_embinv import decode_rows, text_ids
-from modeling_embinv.verdicts_embinv import verdict_of
+from modeling_embinv.verdicts_embinv import TEXT_VERDICTS, verdict_of
 
+# of vectors that the page's own encoder made, so that none is another's
+OWN_VERDICTS = TEXT_VERDICTS | {
+    "unrelated": "a text that this model cannot write, such as one in another language than English"
+}
 ADVICE = "choose a faster preset, fewer candidates, corrections or searches"
 
 
@@ -68,7 +72,7 @@ class Result:
 
     @property
     def verdict(self) -> str:
-        """What the cosine says, a key of `TEXT_VERDICTS`."""
+        """What the cosine says, a key of `OWN_VERDICTS`."""
         return verdict_of(self.cosine, "encoder")
 
     def as_json(self) -> dict[str, Any]:

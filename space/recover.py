@@ -4,12 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from inverter import Draft, Inverter, Result
+from inverter import OWN_VERDICTS, Draft, Inverter, Result
 from texts import Reading, read_text
 
 from modeling_embinv.data.content_words import count_recovered
 from modeling_embinv.presets_embinv import PRESETS
-from modeling_embinv.verdicts_embinv import TEXT_VERDICTS
 
 
 @dataclass
@@ -54,7 +53,7 @@ class Recovery:
         if self.result is None:
             return known
         verdict = self.result.verdict
-        return self.result.as_json() | known | {"verdict": verdict, "verdict_in_words": TEXT_VERDICTS[verdict]}
+        return self.result.as_json() | known | {"verdict": verdict, "verdict_in_words": OWN_VERDICTS[verdict]}
 
 
 def recover(inverter: Inverter, text: str, preset: str, judge: str) -> Iterator[Recovery | None]:

@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from html import escape
 
-from inverter import Draft, Result
+from inverter import OWN_VERDICTS, Draft, Result
 from parts import TINT_LEGEND, climb_html, percent, tint_of
 from recover import Recovery
 from words import CLOSE, LEAKED, LOST, ContentWord, content_words
-
-from modeling_embinv.verdicts_embinv import TEXT_VERDICTS
 
 # on the slider's own element: the page has no other script for it, and the server keeps nothing
 REPLAY = (
@@ -103,7 +101,7 @@ def label_of(draft: Draft) -> str:
 def verdict_html(result: Result) -> str:
     """What the cosine says, in words."""
     name = result.verdict
-    return f'<b class="verdict">{name}</b>: {TEXT_VERDICTS[name]} (cosine {result.cosine:.3f} by the encoder)'
+    return f'<b class="verdict">{name}</b>: {OWN_VERDICTS[name]} (cosine {result.cosine:.3f} by the encoder)'
 
 
 def _headline(recovery: Recovery) -> str:

@@ -6,7 +6,7 @@ from html import unescape
 import inverter as inverter_module
 import pytest
 import streaming
-from inverter import Draft, Result
+from inverter import OWN_VERDICTS, Draft, Result
 from recover import Recovery, recover
 from recover_html import draft_html, percent_of, recovery_html
 from texts import Reading, looks_foreign, read_text
@@ -15,7 +15,6 @@ from words import content_words
 from modeling_embinv.audit.findings import measure
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.presets_embinv import PRESETS
-from modeling_embinv.verdicts_embinv import TEXT_VERDICTS
 from tests.space.conftest import ENDLESS, all_stopped, running
 
 gradio_client = pytest.importorskip("gradio_client", reason="the Space needs gradio: pip install 'embinv[space]'")
@@ -64,7 +63,8 @@ def test_five_letters_alone_are_no_form_of_a_word():
 def test_a_cosine_is_said_in_words(cosine, name):
     """A fluent text with a cosine of 0.08 looked like a success; visitors do not know what 0.72 means."""
     text = shown(recovery_html(recovery_of("Anna met Li.", "li met anna", cosine)))
-    assert f"Verdict: {name} : {TEXT_VERDICTS[name]} (cosine {cosine:.3f} by the encoder)." in text
+    assert f"Verdict: {name} : {OWN_VERDICTS[name]} (cosine {cosine:.3f} by the encoder)." in text
+    assert "another encoder" not in text  # of a Japanese sentence the page said so, whose encoder is its own
 
 
 def test_the_result_says_what_leaked_and_how_sure_it_is():
