@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from rapidfuzz.distance import LCSseq
 from sacrebleu.metrics.bleu import BLEU
-from scipy.stats import rankdata
 from torch import Tensor
 
 from ..diffusion_embinv import text_positions
@@ -71,6 +70,8 @@ def cosine(vectors: Tensor, target: Tensor) -> Tensor:
 
 def rank_correlation(left: Tensor, right: Tensor) -> Tensor:
     """(N,) Spearman's ρ of each row of left and right (N, K), ties at their mean rank; NaN where a row is constant."""
+    from scipy.stats import rankdata  # the import takes half a second
+
     ranks = [torch.from_numpy(rankdata(values.numpy(force=True), axis=1)) for values in (left, right)]
     centred = [values - values.mean(dim=1, keepdim=True) for values in ranks]
     size = centred[0].norm(dim=1) * centred[1].norm(dim=1)

@@ -267,7 +267,7 @@ def test_a_checkpoint_of_shorter_texts_is_calibrated(checkpoint, pairs):
 
 def test_a_checkpoint_that_searches_is_calibrated_as_any_other(checkpoint, pairs):
     """The open loop of a checkpoint whose own settings search was fitted on texts of a search, or not at all."""
-    plain = calibrated(checkpoint, pairs, 8)
+    plain = calibrated(checkpoint, pairs, 4)
     assert plain[0] == 0 and set(plain[1]) == {"open_loop", "candidates"}
     for search in ({"num_candidates": 4}, {"num_corrections": 1}):
-        assert calibrated(checkpoint, pairs, 8, **search) == plain, search
+        assert calibrated(checkpoint, pairs, 4, **search) == plain, search

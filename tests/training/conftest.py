@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from modeling_embinv.training import assemble, loop
+from modeling_embinv.training import assemble, distillation, loop
 
 _loaded = {}
 _matmul_rate = functools.cache(loop.matmul_rate)
@@ -33,6 +33,14 @@ def the_speed_is_measured_once():
     """Each run measures this processor for half a second, more than its few updates take."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "matmul_rate", _matmul_rate)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_texts_are_ranked():
+    """A surrogate's validation writes sixteen texts for each vector and embeds them, longer than a tiny run takes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distillation, "RANKED_TEXTS", 4)
         yield
 
 

@@ -52,15 +52,15 @@ def chunks(tmp_path, encoder):
         texts=[str(tmp_path / "texts.txt")],
         encoder=str(yaml),
         max_sequence_length=16,
-        batch_size=8,
-        word_texts=32,
+        batch_size=4,
+        word_texts=16,
     )
 
 
 @pytest.mark.slow
 def test_it_resumes_and_trains_the_head_alone(start, pairs, chunks, tmp_path, monkeypatch):
     """The stage must not touch what those before have learned, and go on where it was killed, bit for bit."""
-    monkeypatch.setattr(ChunkBatches, "PIECE", 16)
+    monkeypatch.setattr(ChunkBatches, "PIECE", 8)
     stage = of_words(start, **chunks)
     whole = weights(train(settings(pairs, tmp_path / "whole", **stage)))
     train(settings(pairs, tmp_path / "parts", max_steps=3, **stage))
