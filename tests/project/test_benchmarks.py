@@ -3,6 +3,7 @@
 import json
 import sys
 
+import busy_machine
 import growth
 import many_vectors
 import psutil
@@ -275,6 +276,21 @@ def test_a_killed_run_is_watched_to_its_end(tmp_path):
     assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
     with pytest.raises(RuntimeError, match="ended with 7"):
         list(many_vectors.watch([sys.executable, "-c", "import sys; sys.exit(7)"], tmp_path, None))
+
+
+def test_the_busy_process_ends_with_the_measurement():
+    """A process that computes for ever stayed behind when a measurement failed, and slowed all later ones."""
+    before = set(psutil.Process().children())
+    others = set()
+
+    def fail():
+        with busy_machine.busy(2):
+            others.update(set(psutil.Process().children()) - before)
+            raise RuntimeError("no checkpoint")
+
+    with pytest.raises(RuntimeError, match="no checkpoint"):
+        fail()
+    assert len(others) == 2 and not any(process.is_running() for process in others)
 
 
 def test_a_folder_holds_one_run(tmp_path):
