@@ -39,7 +39,7 @@ def cluster():
     folder = Path(tempfile.mkdtemp(prefix="ray"))  # sockets lie in it, whose paths must be short
     environment = os.environ | {
         "RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-        "RAY_AUTH_MODE": "disabled",
+        "RAY_AUTH_MODE": "disabled", "RAY_prestart_worker_first_driver": "0",  # workers that nobody asks for
     }  # fmt: skip
     started = []
 
