@@ -77,12 +77,13 @@ def _maps(held: np.ndarray, true: np.ndarray) -> Iterator[tuple[tuple[str, float
         turned = held @ turn
         mean = turned.mean(axis=0)
         centred, missing = turned - mean, true - turned
-        moments, target = centred.T @ centred, centred.T @ (missing - missing.mean(axis=0))
-        scale = np.trace(moments) / min(centred.shape)
+        target, few = missing - missing.mean(axis=0), len(held) < held.shape[1]  # of few pairs the smaller equations
+        moments, known = (centred @ centred.T, target) if few else (centred.T @ centred, centred.T @ target)
         for penalty in PENALTIES:
-            change = solve(moments + penalty * scale * np.eye(len(moments)), target, assume_a="pos")
-            matrix = turn + turn @ change
-            yield (name, penalty), partial(_apply, matrix, missing.mean(axis=0) - mean @ change)
+            ridge = penalty * np.trace(moments) / len(moments)
+            change = solve(moments + ridge * np.eye(len(moments)), known, assume_a="pos")
+            change = centred.T @ change if few else change
+            yield (name, penalty), partial(_apply, turn + turn @ change, missing.mean(axis=0) - mean @ change)
 
 
 def _apply(matrix: np.ndarray, shift: np.ndarray | float, vectors: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from modeling_embinv.audit.alignment import align
+from modeling_embinv.audit.alignment import PENALTIES, _maps, align
 from modeling_embinv.audit.known_pairs import FEWEST, known_pairs
 from modeling_embinv.audit.protections import binary, first_dimensions, noise, rotation
 from modeling_embinv.audit.sample import Sample
@@ -58,6 +58,22 @@ def test_a_few_pairs_are_enough_for_a_small_change():
     cut, known, others = first_dimensions(16), vectors(20), vectors(100, seed=2)
     found = align(cut(known, generator), known)
     assert cosine(found.apply(cut(others, generator)), others) > cosine(cut(others, generator), others) + 0.01
+
+
+@pytest.mark.parametrize("count", [10, 200])
+def test_the_regression_is_a_ridge_regression(count):
+    """Equations of the pairs, for few of them, or of the numbers: a penalty of another size in one of the two."""
+    true, others = vectors(count), vectors(50, seed=2)
+    held = unit_rows(true * np.linspace(0.5, 1.5, WIDTH))[0].astype(np.float64)
+    centred, missing = held - held.mean(axis=0), true - held
+    for penalty in PENALTIES:
+        weight = np.sqrt(penalty * (centred**2).sum() / min(centred.shape))
+        rows = np.concatenate([centred, weight * np.eye(WIDTH)])
+        wanted = np.concatenate([missing - missing.mean(axis=0), np.zeros((WIDTH, WIDTH))])
+        change = np.linalg.lstsq(rows, wanted, rcond=None)[0]
+        moved = others + (others - held.mean(axis=0)) @ change + missing.mean(axis=0)
+        found = dict(_maps(held, true))["none", penalty](others)
+        np.testing.assert_allclose(found, unit_rows(moved)[0], atol=1e-6)
 
 
 def test_unrelated_vectors_teach_nothing():
