@@ -5,6 +5,7 @@ STAMP := $(VENV)/.installed
 OLDEST := .venv-oldest
 # Python compiles what is imported; to compile all that is installed takes two minutes
 PIP := -m pip install --quiet --disable-pip-version-check --no-compile
+# a name, for a comma cannot stand in a `call`
 EXTRAS := test,docs
 
 CORPUS ?= ../shared/corpus

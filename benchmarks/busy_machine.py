@@ -53,7 +53,7 @@ def measure(repeats: int) -> None:
     seconds = {}
     for name, (count, settings) in WORK.items():
         times = []
-        for _ in range(repeats + 1):  # the first call is warmer than none
+        for _ in range(repeats + 1):  # the first call warms up, and does not count
             start = time.perf_counter()
             model.generate(vector.repeat(count, 1), generator=torch.Generator().manual_seed(0), **settings)
             times.append(time.perf_counter() - start)
