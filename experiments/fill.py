@@ -39,7 +39,7 @@ from modeling_embinv.data.files import write_json
 from modeling_embinv.data.settings import load_yaml
 from modeling_embinv.evaluation.calibration import WrittenTokens, expected_calibration_error, fit_calibration
 from modeling_embinv.filled_embinv import FilledGap, Finish, verdict_of_gaps
-from modeling_embinv.gap_marks_embinv import CALENDAR
+from modeling_embinv.gap_kinds_embinv import CALENDAR
 from modeling_embinv.gap_states_embinv import UNRELATED
 from modeling_embinv.generation_config_embinv import Calibration
 from modeling_embinv.loading import load_inverter

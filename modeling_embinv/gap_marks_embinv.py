@@ -1,23 +1,18 @@
-"""Marks of hidden words: where texts have gaps, and the tokens that may stand there."""
+"""Marks of hidden words: where texts have gaps."""
 
-import calendar
 import re
-import unicodedata
 import warnings
 from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
-from functools import lru_cache
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from .errors_embinv import EmbInvError
 from .errors_embinv import is_whole
 from .errors_embinv import shown
+from .gap_kinds_embinv import KIND_OF_TAG
 from .gap_states_embinv import Filling
 from .gap_states_embinv import Fillings
 from .gap_states_embinv import Gap
@@ -31,26 +26,6 @@ MARKS = {
     "stars": r"\*{3,}",
     "lines": r"_{3,}",
     "tags": r"<[A-Z][A-Z0-9_]*>",
-}
-# the tags of Presidio and spaCy, and everyday ones, by the kind of what they hide; other tags hide anything
-KINDS = {
-    "name": ("PERSON", "NAME", "FIRST_NAME", "LAST_NAME"),
-    "place": ("LOCATION", "PLACE", "GPE", "LOC", "CITY", "COUNTRY"),
-    "number": ("NUMBER", "CARDINAL", "PHONE_NUMBER", "PHONE", "CREDIT_CARD", "US_SSN", "ID"),
-    "date": ("DATE", "DATE_TIME", "TIME"),
-    "money": ("MONEY", "AMOUNT"),
-    "e-mail": ("EMAIL_ADDRESS", "EMAIL"),
-}
-KIND_OF_TAG = {tag: kind for kind, tags in KINDS.items() for tag in tags}
-CALENDAR = "|".join(filter(None, (*calendar.month_name, *calendar.month_abbr, *calendar.day_name, *calendar.day_abbr)))
-# what the tokens of each kind look like, without the tokenizer's own marks
-PATTERNS = {
-    "name": r"[^\W\d_]+|['.-]",
-    "place": r"[^\W\d_]+|['.-]",
-    "number": r"[\d.,:+/-]*\d[\d.,:+/-]*|[.,:+/-]",
-    "date": rf"\d+(st|nd|rd|th)?|st|nd|rd|th|[.,:/-]|{CALENDAR}",
-    "money": r"[\d.,]*\d[\d.,]*|[.,]",
-    "e-mail": r"[\w.+-]*@?[\w.+-]*",
 }
 # what stands beside a piece in trials whether words there change its tokens: a letter, and a digit
 PROBES = ("x", "7")
@@ -338,24 +313,3 @@ class _Place:
 def tag_of(mark: str) -> str:
     """The words in a mark, as choices are looked up: FIRST_NAME of [First name]; empty for bars, stars and lines."""
     return "_".join(re.findall(r"[^\W_]+", mark)).upper()
-
-
-def allowed_tokens(tokenizer: Any, kind: str, forbidden: Tensor) -> Tensor:
-    """(V,) bool: the tokens that may fill a gap of a kind; `forbidden` (V,) bool ones never do."""
-    if kind == "free" or tokenizer is None:
-        return ~forbidden
-    ids, allowed = _tokens_of_kind(tokenizer, kind), torch.zeros_like(forbidden)
-    allowed[ids[ids < len(allowed)]] = True
-    return allowed & ~forbidden
-
-
-@lru_cache(maxsize=8)  # a tenth of a second for 30,000 tokens, and each batch of texts asks for them
-def _tokens_of_kind(tokenizer: Any, kind: str) -> Tensor:
-    """(n,) int64: the ids of a tokenizer's tokens that are of a kind."""
-    pattern, found = re.compile(PATTERNS[kind], re.IGNORECASE), []
-    for token, index in tokenizer.get_vocab().items():
-        bare = token.removeprefix("##").lstrip("▁Ġ")
-        is_symbol = kind == "money" and len(bare) == 1 and unicodedata.category(bare) == "Sc"
-        if bare and (is_symbol or pattern.fullmatch(bare)):
-            found.append(index)
-    return torch.tensor(found, dtype=torch.long)

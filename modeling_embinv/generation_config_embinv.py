@@ -20,7 +20,6 @@ from .diffusion_embinv import text_positions
 from .errors_embinv import EmbInvError
 from .errors_embinv import shown
 from .inputs_embinv import BEAMS
-from .inputs_embinv import check_alone
 from .inputs_embinv import check_draft_beams
 from .inputs_embinv import check_suppressed
 from .settings_embinv import SETTINGS
@@ -321,7 +320,7 @@ class GenerationConfigMixin:
             check_causal(self.config)
         if config.search.num_rewrites:
             check_corrector(self.config)
-        check_alone(config.search, overrides)
+        config.search.check_alone(overrides)
         if "num_draft_beams" in overrides:  # a checkpoint's own are for its own strategy
             check_draft_beams(config)
         check_suppressed(config.suppress_tokens, self.config)

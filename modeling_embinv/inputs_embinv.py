@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable
-from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -21,9 +20,6 @@ BEAMS = (
     "num_beams counts the texts that survive a round of corrections, so it needs num_corrections and feedback. Use "
     "num_candidates for the best of several texts, num_draft_beams for the beam search of autoregressive."
 )
-
-# settings that begin a search; where a sweep or a preset has them say that there is none, its other settings stand by
-SEARCHES = ("num_candidates", "num_corrections")
 
 
 def as_rows(vectors: Any, name: str) -> Tensor:
@@ -156,21 +152,6 @@ def check_draft_beams(config: Any) -> None:
         raise EmbInvError(
             f"num_draft_beams takes the likeliest texts: set temperature to 0, got {config.temperature}."
         )
-
-
-def check_alone(search: Any, given: Collection[str]) -> None:
-    """Raises EmbInvError for settings of a search where a call has them and nothing that begins one.
-
-    Args:
-        search: the `SearchSettings` of the call, which hold the model's own.
-        given: the names of the settings that the call itself has.
-    """
-    if search.is_search or any(name in given for name in SEARCHES):
-        return
-    alone = [name for name in search.table() if name in given]
-    if alone:
-        names = f"{', '.join(alone)} {'is' if len(alone) == 1 else 'are'}"
-        raise EmbInvError(f"{names} of a search: give num_candidates above 1, or num_corrections with feedback.")
 
 
 def check_texts(texts: Any, count: int) -> list[Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from .errors_embinv import EmbInvError
 from .errors_embinv import shown
+from .settings_embinv import SearchSettings
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,8 @@ def choose(model: Any, name: str | None, given: Mapping[str, Any]) -> Chosen:
         given: arguments of `generate` that somebody set, `feedback` among them if they did.
 
     Raises:
-        EmbInvError: for an unknown preset, and for a named one that needs a surrogate which the model lacks.
+        EmbInvError: for an unknown preset, for a named one that needs a surrogate which the model lacks, and for
+            settings of a search beside "quick", which has none.
     """
     check_preset(name)
     settings = dict(given)
@@ -104,6 +106,8 @@ def choose(model: Any, name: str | None, given: Mapping[str, Any]) -> Chosen:
     own = {} if "search" in settings else preset.settings
     chosen = {**own, **settings}
     is_one_draft = chosen.get("num_candidates") == 1 and chosen.get("num_corrections") == 0
+    if is_one_draft:
+        SearchSettings().check_alone(settings)
     if is_one_draft and not has_judge and model.surrogate is not None:
         feedback = "surrogate"
     return Chosen(preset.name, chosen, feedback, note)

@@ -7,6 +7,7 @@ these tables. They import no torch, so that `embinv --help` need not wait for it
 import inspect
 import textwrap
 from collections.abc import Callable
+from collections.abc import Collection
 from dataclasses import Field, dataclass, field, fields, is_dataclass
 from functools import cache
 from numbers import Integral, Real
@@ -23,6 +24,8 @@ TEXTS = 2**17
 LIKELIHOOD_WEIGHT, SURROGATE_LIKELIHOOD_WEIGHT = 0.0, 0.006
 # the cosine by the encoder of a text that has reached its vector: others' are lower, but for rounding
 STOP_COSINE = 0.999
+# settings that begin a search; where a sweep over them says that there is none, its other settings stand by
+SEARCHES = ("num_candidates", "num_corrections")
 # tokens of a gap; a search over more takes minutes
 GAP_TOKENS = 64
 
@@ -316,6 +319,19 @@ class SearchSettings(Settings):
     def is_search(self) -> bool:
         """Whether more than one text is written for a vector."""
         return self.num_candidates > 1 or self.num_corrections > 0
+
+    def check_alone(self, given: Collection[str]) -> None:
+        """Raises EmbInvError where a call has settings of a search and nothing that begins one.
+
+        Args:
+            given: the names of the settings that the call itself has; these settings hold the model's own as well.
+        """
+        if self.is_search or any(name in given for name in SEARCHES):
+            return
+        alone = [name for name in self.table() if name in given]
+        if alone:
+            names = f"{', '.join(alone)} {'is' if len(alone) == 1 else 'are'}"
+            raise EmbInvError(f"{names} of a search: give num_candidates above 1, or num_corrections with feedback.")
 
     def drafts_of(self, model_config: Any) -> int:
         """`num_drafts`, or its default for a model of that configuration; the first candidate is never one of them."""

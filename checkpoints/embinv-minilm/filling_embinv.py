@@ -24,10 +24,10 @@ from .gap_states_embinv import TextSearch
 from .gap_proposals_embinv import Proposer
 from .gap_search_embinv import GapSearch
 from .gap_search_embinv import TextJudge
+from .gap_kinds_embinv import allowed_tokens
 from .gap_marks_embinv import MARKS
 from .gap_marks_embinv import GapReader
 from .gap_states_embinv import RedactedText
-from .gap_marks_embinv import allowed_tokens
 from .inputs_embinv import check_embeddings
 from .inputs_embinv import check_feedback
 from .inputs_embinv import check_texts

@@ -12,7 +12,8 @@ from ..data.files import json_rows
 from ..errors_embinv import EmbInvError
 from ..filled_embinv import VERDICTS
 from ..filling_embinv import check_judged
-from ..gap_marks_embinv import KIND_OF_TAG, MARKS, GapReader, tag_of
+from ..gap_kinds_embinv import KIND_OF_TAG
+from ..gap_marks_embinv import MARKS, GapReader, tag_of
 from ..inversion.fillings import Redaction, fill_file
 from ..inversion.progress import stage
 from ..stores.vectors import open_vectors

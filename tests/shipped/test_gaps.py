@@ -7,7 +7,8 @@ import torch
 from tokenizers import normalizers
 
 from modeling_embinv.errors_embinv import EmbInvError
-from modeling_embinv.gap_marks_embinv import GapReader, allowed_tokens
+from modeling_embinv.gap_kinds_embinv import allowed_tokens
+from modeling_embinv.gap_marks_embinv import GapReader
 from modeling_embinv.gap_states_embinv import Gap, RedactedText
 from tests.shipped.word_tokenizer import (
     BYTE_TOKENIZER,

@@ -83,6 +83,14 @@ def test_a_checkpoint_without_a_surrogate(without):
     assert choose(without, "quick", {}).note == ""
 
 
+def test_quick_refuses_the_settings_of_a_search(model):
+    """`--preset quick --num-proposals 9` ran without a word, and without nine proposals."""
+    with pytest.raises(EmbInvError, match="num_proposals, stop_cosine are of a search: give num_candidates above 1"):
+        choose(model, "quick", {"num_proposals": 9, "stop_cosine": 0.9})
+    assert choose(model, "quick", {"num_proposals": 9, "num_candidates": 2}).settings["num_proposals"] == 9
+    assert choose(model, "quick", {"num_proposals": 9, "num_candidates": 1}).settings["num_candidates"] == 1  # a sweep
+
+
 @pytest.mark.parametrize("name", ["fast", 3, ["quick"]])
 def test_an_unknown_preset_is_one_line(model, name):
     """A misspelt preset must not run as the default."""
