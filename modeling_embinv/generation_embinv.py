@@ -27,6 +27,7 @@ from .inputs_embinv import check_feedback
 from .inputs_embinv import check_generator
 from .inputs_embinv import check_streamer
 from .inputs_embinv import checked_feedback
+from .inputs_embinv import idle_steps
 from .likelihood_embinv import NUM_PASSES
 from .likelihood_embinv import ROWS
 from .likelihood_embinv import follow_logits
@@ -158,7 +159,7 @@ class EmbInvGenerationMixin(FingerprintMixin, GenerationConfigMixin):
         Example:
             >>> model = AutoModel.from_pretrained("embinv/embinv-minilm", trust_remote_code=True)
             >>> tokenizer = PreTrainedTokenizerFast.from_pretrained("embinv/embinv-minilm")
-            >>> output = model.generate(vectors, num_steps=16)
+            >>> output = model.generate(vectors, num_draft_beams=8)
             >>> texts = tokenizer.batch_decode(output.sequences, skip_special_tokens=True)
             >>> search = {"num_candidates": 16, "num_corrections": 10}
             >>> output = model.generate(vectors, search=search, feedback=encoder.encode, tokenizer=tokenizer)
@@ -195,8 +196,8 @@ class EmbInvGenerationMixin(FingerprintMixin, GenerationConfigMixin):
         """
         config = self.generation_settings(generation_config, kwargs)
         given, embeddings = embeddings, check_embeddings(embeddings, self.config.embedding_dim).to(self.device)
-        if mismatch := self._mismatch(given, embeddings.shape):
-            warnings.warn(mismatch, stacklevel=2)
+        for warning in filter(None, (self._mismatch(given, embeddings.shape), idle_steps(config, kwargs))):
+            warnings.warn(warning, stacklevel=2)
         search = config.search.is_search
         check_feedback(feedback, tokenizer)
         check_generator(generator)

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -152,6 +153,22 @@ def check_draft_beams(config: Any) -> None:
         raise EmbInvError(
             f"num_draft_beams takes the likeliest texts: set temperature to 0, got {config.temperature}."
         )
+
+
+def idle_steps(config: Any, given: Collection[str]) -> str:
+    """One line where `num_steps` does nothing, as the checkpoint's own strategy has other passes; else "".
+
+    Args:
+        config: the settings of the call, the checkpoint's own among them.
+        given: the names of the settings that the call itself has.
+    """
+    counts = config.strategy not in ("sequential", "autoregressive")
+    if counts or config.search.is_search or "num_steps" not in given or "strategy" in given:
+        return ""
+    return (
+        f"num_steps does nothing here: this checkpoint's strategy is {config.strategy}, with one pass for each token. "
+        "It is the number of passes of strategy confidence."
+    )
 
 
 def check_texts(texts: Any, count: int) -> list[Any]:

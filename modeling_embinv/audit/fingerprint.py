@@ -96,19 +96,20 @@ def _compared(found: Origin, fingerprint: Fingerprint | None, dim: int, vectors:
 
 def resemblance(fingerprint: Fingerprint, unit: np.ndarray) -> str:
     """What unit vectors (n, D) look like that are not those of a fingerprint."""
-    variance = unit.var(axis=0)
-    # the participation ratio of the spectrum; that of n random vectors of D numbers is nD / (n + D)
-    spectrum = np.linalg.svd(unit - unit.mean(axis=0), compute_uv=False) ** 2
-    count, width = unit.shape
-    ratio = spectrum.sum() ** 2 / (spectrum**2).sum() * (count + width) / (count * width)
-    related = np.corrcoef(variance, fingerprint.variance.numpy())[0, 1]
     if len(np.unique(np.abs(unit).round(6))) == 1:
         return "signs, as binary quantisation leaves them"
-    if related > RELATED:
+    count, width = unit.shape
+    foreign = f"vectors of another encoder of {width} numbers, or of this one, rotated or in another order of numbers"
+    if np.ptp(unit, axis=0).max() < 1e-6:
+        return foreign if count == 1 else "copies of one vector"
+    # the participation ratio of the spectrum; that of n random vectors of D numbers is nD / (n + D)
+    spectrum = np.linalg.svd(unit - unit.mean(axis=0), compute_uv=False) ** 2
+    ratio = spectrum.sum() ** 2 / (spectrum**2).sum() * (count + width) / (count * width)
+    if np.corrcoef(unit.var(axis=0), fingerprint.variance.numpy())[0, 1] > RELATED:
         return "vectors of this encoder under strong noise"
     if ratio > RANDOM:
         return "random numbers"
-    return f"vectors of another encoder of {width} numbers, or of this one, rotated or in another order of numbers"
+    return foreign
 
 
 def trailing_zeros(unit: np.ndarray) -> int:

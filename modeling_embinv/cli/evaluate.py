@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _EXAMPLES = """
 embinv evaluate held_out.txt --limit 100
 embinv evaluate held_out.txt --limit 100 --preset standard --out scores.json
-embinv evaluate --pairs data/mine --num-steps 1 4 8 16
+embinv evaluate --pairs data/mine --strategy confidence --num-steps 1 4 8 16
 """
 
 

@@ -1,6 +1,7 @@
 """The flags that the commands share, and the settings that they give."""
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,10 +48,9 @@ def add_model(parser: argparse.ArgumentParser, sweep: bool = False) -> None:
     several: dict[str, Any] = {"nargs": "+"} if sweep else {}
     preset = parser.add_argument("--preset", type=_preset, metavar="NAME", help=_preset_help(sweep))
     _complete_by(preset, tuple(PRESETS))
-    about = "these win over --preset; their defaults are those without one, and a checkpoint may have others"
-    about += "; of several values, every combination is tried" if sweep else ""
+    about = "; of several values, every combination is tried" if sweep else ""
     for title, table in (("generation", SamplerSettings.table()), ("search", SearchSettings.table())):
-        group = parser.add_argument_group(title, about)
+        group = parser.add_argument_group(title, f"these win over --preset{about}. {_whose_defaults(table)}")
         add_table(group, table, **several)
     group.add_argument("--feedback", choices=FEEDBACK.choices, help=_help(FEEDBACK), **several)
     if not sweep:
@@ -105,8 +105,17 @@ def _preset(name: str) -> str:
 def _preset_help(sweep: bool) -> str:
     """What each preset is, and what is taken without one."""
     presets = "; ".join(f"{preset.name}: {preset.help}" for preset in PRESETS.values())
-    alone = "as the other flags say" if sweep else f"{DEFAULT_PRESET}; with other flags of settings, as these say"
+    alone = "none" if sweep else f"{DEFAULT_PRESET}, or none where flags of generation or search are given"
     return f"{presets} (default: {alone})"
+
+
+def _whose_defaults(table: dict[str, Setting]) -> str:
+    """What a checkpoint has in place of the defaults that stand beside a table's flags."""
+    file = CHECKPOINT / "generation_config.json"
+    own = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    values = [f"{name} {own[name]}" for name, setting in table.items() if setting.is_flag and name in own]
+    named = f"; the released one has {', '.join(values)}" if values else ""
+    return f"The defaults shown here are the library's, and a checkpoint may have others{named}"
 
 
 def _help(setting: Setting) -> str:

@@ -46,12 +46,18 @@ Recovers text from embeddings of `{encoder}` ({dim} dimensions), for texts of at
 diffusion.
 
 ```python
+import numpy as np
 from transformers import pipeline
 
+vectors = np.load("vectors.npy")  # (N, {dim}), made by the encoder above
 invert = pipeline("embedding-inversion", model="{repo}", trust_remote_code=True)
-invert(vectors)  # (N, {dim})
+invert(vectors)
 ```
+
+`invert.model.fill` finds the hidden words of redacted texts. Code and documentation: https://github.com/embinv/embinv
 """
+# the released checkpoint, as the code of its card names it
+_RELEASED = "embinv/embinv-minilm"
 
 
 def assemble(folder: str | Path, out: str | Path, repo: str) -> list[Path]:
@@ -145,8 +151,9 @@ def _card(folder: Path, out: Path, repo: str, results: dict[str, Any]) -> ModelC
         data: Any = card.data
         data.model_name = repo.split("/")[-1]
         data.eval_results = eval_results(results["rows"], _split(results))
-    # code that loads the folder where it lay when the card was written, whatever it is called now
-    card.content = re.sub(r"""((?:from_pretrained\(|model=)["'])checkpoints/[\w.-]+""", rf"\g<1>{repo}", card.content)
+    # code that loads the folder where it lay when the card was written, whatever it is called now, or the release
+    named = rf"""((?:from_pretrained\(|model=)["'])(?:checkpoints/[\w.-]+|{_RELEASED}(?![\w.-]))"""
+    card.content = re.sub(named, rf"\g<1>{repo}", card.content)
     return card
 
 

@@ -34,7 +34,7 @@ def test_own_vectors_fit_in_whatever_length(config, own):
     "kind, words",
     [
         ("random", "random numbers"), ("rotated", "another encoder"), ("permuted", "another encoder"),
-        ("signs", "signs"), ("noised", "strong noise"), ("narrow", "first 192"),
+        ("signs", "signs"), ("noised", "strong noise"), ("narrow", "first 192"), ("copies", "copies of one vector"),
     ],
 )  # fmt: skip
 def test_strangers_are_named(config, own, kind, words):
@@ -47,6 +47,7 @@ def test_strangers_are_named(config, own, kind, words):
         "signs": lambda: np.sign(own),
         "noised": lambda: own + 0.1 * generator.standard_normal(own.shape),
         "narrow": lambda: own[:, :192],
+        "copies": lambda: np.tile(generator.standard_normal(384), (len(own), 1)),  # numpy's warning was shown
     }[kind]()
     found = origin("m", config, changed.astype(np.float32))
     assert found.looks_like and words in found.looks_like and "all-MiniLM-L6-v2" in str(found)

@@ -187,12 +187,13 @@ def test_what_nobody_could_load_is_not_pushed(folder, tmp_path, capsys, name, da
     assert message in error and error.count("\n") == 1 and not out.exists()
 
 
+@pytest.mark.parametrize("named", ["checkpoints/embinv-minilm", "embinv/embinv-minilm"])
 @pytest.mark.parametrize("name", ["embinv-minilm", "copy"])
-def test_the_card_names_the_repository(folder, tmp_path, monkeypatch, name):
+def test_the_card_names_the_repository(folder, tmp_path, monkeypatch, name, named):
     """From within the folder, or from a copy, the card's code went on to load a folder that nobody else has."""
     copied = shutil.copytree(folder, tmp_path / name)
     code = 'AutoModel.from_pretrained("{0}"){1}pipeline("embedding-inversion", model="{0}"){1}see checkpoints/README'
-    (copied / "README.md").write_text(code.format("checkpoints/embinv-minilm", "\n"))
+    (copied / "README.md").write_text(code.format(named, "\n"))
     monkeypatch.chdir(copied)
     assert main(["push", ".", "--repo", "me/mine", "--dry-run", str(tmp_path / "out")]) == 0
     assert code.format("me/mine", "\n") in (tmp_path / "out" / "model" / "README.md").read_text()

@@ -47,12 +47,12 @@ def test_every_variant_is_a_training_run_of_its_own(path, scale):
 
 
 def test_experiments_share_what_they_have_in_common():
-    """`as released` and `all layers` are one run: named by variant, it would be trained twice."""
+    """`baseline` and `all layers` are one run: named by variant, it would be trained twice."""
     from run import variant_config
 
     runs = [
         variant_config(yaml.safe_load((FOLDER / f"{name}.yaml").read_text()), variant, "reduced").output_dir
-        for name, variant in (("choices", "as released"), ("depth", "all layers"), ("choices", "3 layers of 384"))
+        for name, variant in (("choices", "baseline"), ("depth", "all layers"), ("choices", "3 layers of 384"))
     ]
     assert runs[0] == runs[1] != runs[2]
 

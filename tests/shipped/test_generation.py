@@ -381,6 +381,19 @@ def test_bad_settings_raise(settings, message):
         tiny_model().generate(unit_vectors(1), **settings)
 
 
+def test_steps_that_do_nothing_are_said():
+    """`num_steps=1` and `num_steps=32` gave the same text in 16 passes: the checkpoint writes from left to right."""
+    model = tiny_model(causal_share=0.5, num_condition_tokens=2)
+    model.generation_config.strategy = "autoregressive"
+    with pytest.warns(UserWarning, match="num_steps does nothing here: .* strategy is autoregressive"):
+        model.generate(unit_vectors(1), num_steps=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert model.generate(unit_vectors(1), num_steps=3, strategy="confidence").num_forward_passes == 3
+        model.generate(unit_vectors(1), strategy="autoregressive", num_steps=3)  # of a sweep over strategies
+        model.generate(unit_vectors(1), num_candidates=3, num_drafts=0, num_steps=3)  # two are in the masked order
+
+
 @pytest.mark.parametrize(
     "vectors, message",
     [
@@ -656,7 +669,8 @@ def test_settings_come_from_the_config_and_calls_do_not_change_it():
     """A call's override must not stick to the model."""
     model = tiny_model()
     model.generation_config = EmbInvGenerationConfig(strategy="sequential")
-    assert model.generate(unit_vectors(1), num_steps=2).num_forward_passes > 2
+    with pytest.warns(UserWarning, match="strategy is sequential, with one pass for each token"):
+        assert model.generate(unit_vectors(1), num_steps=2).num_forward_passes > 2
     assert model.generate(unit_vectors(1), strategy="confidence", num_steps=2).num_forward_passes == 2
     assert model.generation_config.strategy == "sequential" and model.generation_config.max_length is None
 
