@@ -105,6 +105,11 @@ class Guesses:
         return [guess for guess in self.ranking if guess.is_alarm]
 
     @property
+    def nearest(self) -> float:
+        """The largest cosine of a guess that raises an alarm; 0 without one."""
+        return max((guess.cosine for guess in self.alarms), default=0.0)
+
+    @property
     def unjudged(self) -> int:
         """How many guesses have no fair comparison."""
         return sum(guess.chance is None for guess in self.ranking)
@@ -128,11 +133,10 @@ class Guesses:
     @property
     def severity(self) -> str:
         """By the levels of `GUESS_LEVELS`; "none" without an alarm."""
-        nearest = max((guess.cosine for guess in self.alarms), default=0.0)
         judged = [guess for guess in self.ranking if guess.chance is not None]
         rate = max(self.false_alarms or 0.0, FALSE_ALARMS)
         on_topic = self._mean([one.highest_on_topic for one in self.rates])
-        return alarm_severity(sum(guess.is_alarm for guess in judged), len(judged), nearest, rate, on_topic)
+        return alarm_severity(sum(guess.is_alarm for guess in judged), len(judged), self.nearest, rate, on_topic)
 
     def _mean(self, shares: Sequence[float | None]) -> float | None:
         """That of all judged guesses, of the shares of each class; None where one was not measured."""

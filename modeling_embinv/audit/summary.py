@@ -9,6 +9,7 @@ from .defences import DefenceResult
 from .figures import Figure
 from .guesses import Guesses
 from .report import Report
+from .severity import SAME_TEXT
 from .tiers import OTHER_TEXT, PUBLIC_TEXT
 
 NAMES = {"words": "content words", "f1": "F1 of words", "exact": "whole texts", "cosine": "cosine"}
@@ -83,6 +84,9 @@ def findings(report: Report) -> Iterator[Finding]:
         yield Finding(rule, f"{name.title()}{code.title()}", title, severity, f"{what}{estimate}.")
     if report.guesses is not None:
         sentence = f"Of a list, compared with all {report.guesses.rows:,} vectors, {alarms(report.guesses)}."
+        if report.guesses.nearest >= SAME_TEXT:
+            sentence += f" The nearest has a cosine of {report.guesses.nearest:.4f}: the store holds this text, or"
+            sentence += " a long one that differs from it in a few words."
         yield Finding(
             "EMBINV-GUESSES-ALARMS", "GuessesAlarms", "Guessed texts found", report.guesses.severity, sentence,
             _WHY_GUESSES,
@@ -92,7 +96,8 @@ def findings(report: Report) -> Iterator[Finding]:
 def alarms(guesses: Guesses) -> str:
     """How many guesses raise an alarm, and how many texts do that are no guesses."""
     unjudged = f" ({guesses.unjudged:,} have no fair comparison)" if guesses.unjudged else ""
-    found = f"{len(guesses.alarms):,} of {len(guesses.ranking):,} guesses raise an alarm{unjudged}"
+    verb = "raises" if len(guesses.alarms) == 1 else "raise"
+    found = f"{len(guesses.alarms):,} of {len(guesses.ranking):,} guesses {verb} an alarm{unjudged}"
     if guesses.false_alarms is None:
         return found
     topic = "" if guesses.on_topic is None else f", and {100 * guesses.on_topic:.0f} % of texts on the store's subject"

@@ -127,8 +127,9 @@ def test_an_alarm_is_a_finding_in_every_form(tmp_path):
     write_report(report, tmp_path)
     document = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     (one,) = [finding for finding in document["findings"] if "GUESSES" in finding["rule"]]
-    sentence = "1 of 2 guesses raise an alarm; 1.0 % of unrelated texts do, and 34 % of texts on the store's subject"
+    sentence = "1 of 2 guesses raises an alarm; 1.0 % of unrelated texts do, and 34 % of texts on the store's subject"
     assert one["severity"] == "critical" and sentence in one["sentence"] and "all 90 vectors" in one["sentence"]
+    assert "The nearest has a cosine of 1.0000: the store holds this text, or a long one" in one["sentence"]
     assert document["guesses"]["alarms"] == 1 and document["thresholds"]["severity_by_guesses"] == GUESS_LEVELS
     (run_,) = json.loads((tmp_path / "report.sarif").read_text(encoding="utf-8"))["runs"]
     (result,) = [result for result in run_["results"] if result["ruleId"] == one["rule"]]
