@@ -17,6 +17,9 @@ HELD_OUT_PARTS := tanaka commonvoice wikipedia-simple books-fiction wikipedia-mi
 # a file's tests share what they load, so they stay in one process; those with slow tests come first (tests/conftest.py)
 IN_TWO := -n 2 --dist loadfile --no-loadscope-reorder
 
+# the bytecode of what is imported is kept: each process would compile torch and transformers anew, twelve CPU seconds
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo ladder results space test suite test-fast test-oldest docs checkpoint sync settings lint types format clean
 
 demo: $(STAMP)
