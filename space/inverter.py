@@ -75,6 +75,11 @@ class Result:
         """What the cosine says, a key of `OWN_VERDICTS`."""
         return verdict_of(self.cosine, "encoder")
 
+    @property
+    def verdict_in_words(self) -> str:
+        """What that means of a vector by the page's own encoder."""
+        return OWN_VERDICTS[self.verdict]
+
     def as_json(self) -> dict[str, Any]:
         """For the API."""
         return asdict(self) | {"seconds": round(self.seconds, 4)}

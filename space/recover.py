@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from inverter import OWN_VERDICTS, Draft, Inverter, Result
+from inverter import Draft, Inverter, Result
 from texts import Reading, read_text
 
 from modeling_embinv.data.content_words import count_recovered
@@ -52,8 +52,8 @@ class Recovery:
         }  # fmt: skip
         if self.result is None:
             return known
-        verdict = self.result.verdict
-        return self.result.as_json() | known | {"verdict": verdict, "verdict_in_words": OWN_VERDICTS[verdict]}
+        said = {"verdict": self.result.verdict, "verdict_in_words": self.result.verdict_in_words}
+        return self.result.as_json() | known | said
 
 
 def recover(inverter: Inverter, text: str, preset: str, judge: str) -> Iterator[Recovery | None]:

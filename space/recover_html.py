@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-from inverter import OWN_VERDICTS, Draft, Result
+from inverter import Draft, Result
 from parts import TINT_LEGEND, climb_html, percent, tint_of
 from recover import Recovery
 from words import CLOSE, LEAKED, LOST, ContentWord, content_words
@@ -100,8 +100,8 @@ def label_of(draft: Draft) -> str:
 
 def verdict_html(result: Result) -> str:
     """What the cosine says, in words."""
-    name = result.verdict
-    return f'<b class="verdict">{name}</b>: {OWN_VERDICTS[name]} (cosine {result.cosine:.3f} by the encoder)'
+    said = f"{result.verdict_in_words} (cosine {result.cosine:.3f} by the encoder)"
+    return f'<b class="verdict">{result.verdict}</b>: {said}'
 
 
 def _headline(recovery: Recovery) -> str:
