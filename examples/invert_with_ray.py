@@ -69,8 +69,11 @@ if __name__ == "__main__":
     parser.add_argument("out", help="folder of the results")
     parser.add_argument("--column", default="embedding", help="column of the vectors")
     parser.add_argument("--model", default="checkpoints/embinv-minilm", help="folder that all nodes see, or a Hub id")
-    parser.add_argument("--preset", default="standard", help="quick, standard or thorough")
+    parser.add_argument("--preset", default="standard", choices=("quick", "standard", "thorough"))
     parser.add_argument("--actors", type=int, default=2, help="copies of the model")
     parser.add_argument("--batch-size", type=int, default=16, help="vectors in one forward pass")
     parser.add_argument("--gpus", type=float, default=0, help="of each actor; 0.5 puts two on a card")
-    invert(parser.parse_args())
+    options = parser.parse_args()
+    if "://" not in options.vectors and not Path(options.vectors).exists():
+        parser.error(f"no such file or folder: {options.vectors}")
+    invert(options)

@@ -1,12 +1,30 @@
-"""The error of whoever uses the package, and values in its one line."""
+"""The errors and warnings of whoever uses the package, and values in their one line."""
 
+import inspect
 import reprlib
+import warnings
 from numbers import Integral
+from pathlib import Path
 from typing import Any
+
+# files whose lines no user wrote: those beside this one, and torch's wrapper of functions under `no_grad`
+_OWN, _WRAPPER = str(Path(__file__).parent), str(Path("torch", "utils", "_contextlib.py"))
 
 
 class EmbInvError(ValueError):
     """What was given cannot be used: one line says what was wrong, and what would be right."""
+
+
+def warn(message: str) -> None:
+    """Warns at the line of the user that led here, and not at one of this package or of torch's wrappers."""
+    frame, level = inspect.currentframe(), 1
+    while frame is not None and _is_own(frame.f_code.co_filename):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
+
+
+def _is_own(file: str) -> bool:
+    return file.startswith(_OWN) or file.endswith(_WRAPPER)
 
 
 def shown(value: Any) -> str:

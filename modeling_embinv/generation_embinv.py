@@ -1,6 +1,5 @@
 """`generate`: one text for each vector, by the sampler alone or by a search around it."""
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import replace
@@ -15,6 +14,7 @@ from .diffusion_embinv import Canvas
 from .diffusion_embinv import after_first
 from .errors_embinv import EmbInvError
 from .errors_embinv import shown
+from .errors_embinv import warn
 from .favoured_embinv import Favoured
 from .fingerprint_embinv import FingerprintMixin
 from .generation_config_embinv import EmbInvGenerationConfig
@@ -28,6 +28,7 @@ from .inputs_embinv import check_generator
 from .inputs_embinv import check_streamer
 from .inputs_embinv import checked_feedback
 from .inputs_embinv import idle_steps
+from .inputs_embinv import never_written
 from .likelihood_embinv import NUM_PASSES
 from .likelihood_embinv import ROWS
 from .likelihood_embinv import follow_logits
@@ -38,6 +39,7 @@ from .search_embinv import ClosedLoop
 from .search_embinv import Judge
 from .settings_embinv import SearchSettings
 from .texts_embinv import decode_rows
+from .texts_embinv import stream
 
 
 # uniform draws at a time, 256 MiB
@@ -53,7 +55,8 @@ class EmbInvGenerationOutput(ModelOutput):
 
     sequences: (B, L) int64, the text, its end token when it has one, then padding.
     confidence: (B, L) float32, the calibrated probability of each token when it was written, 0 at padding.
-    num_forward_passes: how often the network ran; guidance runs twice the rows in a pass.
+    num_forward_passes: how often the network ran; guidance runs twice the rows in a pass. The parts of a batch that is
+        too large for memory count as one.
     cosine: (B,) of the text's vector by `feedback` with e, whenever that was given. num_feedback_calls: texts that the
         encoder embedded. num_surrogate_calls: those that the surrogate did.
     history, history_confidence: on request, the canvas (B, L) and its confidence after each pass.
@@ -168,20 +171,23 @@ class EmbInvGenerationMixin(FingerprintMixin, GenerationConfigMixin):
         Args:
             embeddings: (B, D) or (D,), tensor, array or list of floating-point numbers; rows of another length than 1
                 are normalised, with a warning.
-            generation_config: the model's own by default.
+            generation_config: the model's own by default. `calibration`, `suppress_tokens` and `stop_cosine` that it
+                leaves None are the model's own.
             generator: makes sampling repeatable. Each row takes a fixed amount of its randomness, so that with one
                 generator for many calls the batch size changes no text.
             streamer: for a batch of one: `put_draft` receives the canvas after each pass, and the keyword `confidence`
-                (1, L); `put` receives the text. In a search there are no drafts.
+                (1, L); `put` receives the text (1, N) with its end token. One that skips a prompt gets an empty one
+                before. In a search there are no drafts.
             draft_ids: (B, L) canvas to start from, [MASK] where the text is unknown; what is given stays, with a
-                confidence of 1. Rows are texts with end tokens behind them; L is `max_length`. All [MASK] by default.
+                confidence of 1. Rows are texts with end tokens behind them and no start token, which a tokenizer
+                leaves out with `add_special_tokens=False`; L is `max_length`. All [MASK] by default.
                 A search fills its gaps as `fill` does, by the settings of `FillSettings`: a token for each [MASK],
                 which is never the end.
             feedback: judges candidates and corrections: "surrogate", the model's own stand-in for the encoder, or the
                 encoder: N texts → (N, D) when the `tokenizer` is given, otherwise ids (N, L) → (N, D), as a tensor,
                 an array or lists; its vectors are normalised. Without a search it only gives the cosine of each text.
                 None, the default, ranks candidates by likelihood alone.
-            tokenizer: this model's, to hand texts to `feedback`.
+            tokenizer: this model's, to hand texts to `feedback`. Without it, `feedback` is given token ids.
             on_round: called in a search, and there alone, after its candidates and after each round, with a
                 `SearchRound`: the number of the round, the best text of each vector so far and its cosine. What it
                 raises ends the search.
@@ -197,7 +203,7 @@ class EmbInvGenerationMixin(FingerprintMixin, GenerationConfigMixin):
         config = self.generation_settings(generation_config, kwargs)
         given, embeddings = embeddings, check_embeddings(embeddings, self.config.embedding_dim).to(self.device)
         for warning in filter(None, (self._mismatch(given, embeddings.shape), idle_steps(config, kwargs))):
-            warnings.warn(warning, stacklevel=2)
+            warn(warning)
         search = config.search.is_search
         check_feedback(feedback, tokenizer)
         check_generator(generator)
@@ -215,12 +221,55 @@ class EmbInvGenerationMixin(FingerprintMixin, GenerationConfigMixin):
             assert config.max_length is not None  # `generation_settings` fills it in
             shape = torch.Size([len(embeddings), config.max_length])
             draft_ids = check_draft(draft_ids, shape, self.config.vocab_size, self.config.eos_token_id)
+            if strange := never_written(draft_ids, "draft_ids", self.config, config.suppress_tokens):
+                warn(strange)
             if search:
                 assert feedback is not None  # as checked above
                 return self._filled(embeddings, draft_ids.to(self.device), config, feedback, tokenizer, streamer)
         judge, scout = self._judges(config.search, feedback, tokenizer)
         if search and len(embeddings):
             return self._closed_loop(Targets.of(embeddings, generator), config, streamer, judge, scout, on_round)
+        return self._open_loop(embeddings, config, generator, streamer, draft_ids, judge)
+
+    def _open_loop(
+        self,
+        embeddings: Tensor,
+        config: EmbInvGenerationConfig,
+        generator: torch.Generator | None,
+        streamer: Any,
+        draft_ids: Tensor | None,
+        judge: Judge | None,
+    ) -> EmbInvGenerationOutput:
+        """A text for each vector, as many at a time as memory holds; a history is of all together."""
+        size = max(1, len(embeddings)) if config.return_history else _rows_at_a_time(config, embeddings.device)
+        parts = [
+            self._drafted(
+                embeddings[rows], config, generator, streamer, None if draft_ids is None else draft_ids[rows]
+            )
+            for rows in torch.arange(len(embeddings)).split(size)
+        ]
+        ids = torch.cat([part.sequences for part in parts])
+        cosine = None if judge is None else judge.cosine(ids, embeddings)
+        sequences, confidence = self._finish(ids, torch.cat([part.confidence for part in parts]), streamer)
+        return EmbInvGenerationOutput(
+            sequences=sequences,
+            confidence=confidence,
+            num_forward_passes=max(part.num_forward_passes for part in parts),
+            cosine=cosine,
+            **_calls(judge),
+            history=parts[0].history,
+            history_confidence=parts[0].history_confidence,
+        )
+
+    def _drafted(
+        self,
+        embeddings: Tensor,
+        config: EmbInvGenerationConfig,
+        generator: torch.Generator | None,
+        streamer: Any,
+        draft_ids: Tensor | None,
+    ) -> EmbInvGenerationOutput:
+        """One call of the sampler: canvases with end tokens behind the texts, and their calibrated confidence."""
         calibration = config.calibration_of("open_loop")
 
         def confidence_of(canvas: Canvas) -> Tensor:
@@ -234,15 +283,11 @@ class EmbInvGenerationMixin(FingerprintMixin, GenerationConfigMixin):
         generators = [generator] * len(embeddings)
         sampler = Sampler(self, embeddings, config, generators, on_draft, draft_ids, keeps_draft=True)
         canvas = sampler.run()
-        cosine = None if judge is None else judge.cosine(canvas.ids, embeddings)
-        sequences, confidence = self._finish(canvas.ids, confidence_of(canvas), streamer)
         drafts = sampler.history
         return EmbInvGenerationOutput(
-            sequences=sequences,
-            confidence=confidence,
+            sequences=canvas.ids,
+            confidence=confidence_of(canvas),
             num_forward_passes=sampler.num_forward_passes,
-            cosine=cosine,
-            **_calls(judge),
             history=tuple(draft.ids for draft in drafts) if config.return_history else None,
             history_confidence=tuple(map(confidence_of, drafts)) if config.return_history else None,
         )
@@ -325,8 +370,7 @@ class EmbInvGenerationMixin(FingerprintMixin, GenerationConfigMixin):
         sequences = self._padded_sequences(ids)
         behind_end = after_first(ids == self.config.eos_token_id)
         if streamer is not None:
-            streamer.put(sequences.cpu())
-            streamer.end()
+            stream(streamer, sequences.cpu(), self.config.eos_token_id)
         return sequences, confidence.masked_fill(behind_end, 0.0)
 
     def _padded_sequences(self, ids: Tensor) -> Tensor:

@@ -1,8 +1,11 @@
 """What `generate` is given, checked before anything runs: vectors and whose they are, drafts, feedback."""
 
-import warnings
 from collections.abc import Callable
 from collections.abc import Collection
+from collections.abc import Mapping
+from decimal import Decimal
+from numbers import Integral
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -10,9 +13,11 @@ import torch
 from torch import Tensor
 
 from .diffusion_embinv import after_first
+from .diffusion_embinv import text_positions
 from .errors_embinv import EmbInvError
 from .errors_embinv import is_whole
 from .errors_embinv import shown
+from .errors_embinv import warn
 from .vectors_embinv import bad_rows
 from .vectors_embinv import has_unit_length
 from .vectors_embinv import unit_rows
@@ -29,27 +34,62 @@ def as_rows(vectors: Any, name: str) -> Tensor:
     Raises:
         EmbInvError: for anything but floating-point numbers in rows of one length; `name` says whose they are.
     """
+    if _is_table(vectors):
+        raise EmbInvError(f'{name} must be vectors, got a table: give its column of vectors, as in ds["embedding"].')
     try:
         if isinstance(vectors, list | tuple) and vectors and all(isinstance(row, Tensor) for row in vectors):
             vectors = torch.stack(list(vectors))
         if isinstance(vectors, Tensor):
             if vectors.is_nested:
                 raise TypeError("a nested tensor")
-            dtype, is_float = str(vectors.dtype), vectors.is_floating_point()
-            vectors = vectors.detach().cpu().to_dense()
+            if vectors.is_floating_point():
+                return vectors.detach().cpu().to_dense().double()
+            is_integer = not vectors.is_complex()
         else:
-            vectors = np.asarray(_unmasked(vectors))
-            if vectors.dtype == object and vectors.ndim == 1:  # a column of a table: one list or array a row
-                vectors = np.asarray(_unmasked(list(vectors)))
-            dtype, is_float = str(vectors.dtype), vectors.dtype.kind == "f"
-            if vectors.dtype == object and vectors.ndim == 0:  # no array at all
-                dtype = type(vectors.item()).__name__
-        if is_float:
-            return torch.as_tensor(vectors if isinstance(vectors, Tensor) else vectors.astype(np.float64)).double()
-    except (TypeError, ValueError, RuntimeError) as error:
+            vectors = _as_array(vectors)
+            if vectors.dtype.kind == "f":
+                return torch.as_tensor(vectors.astype(np.float64))
+            is_integer = _all_whole(vectors)
+    except (OverflowError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise EmbInvError(f"{name} must be rows of numbers, all of one length: {reason}") from error
-    raise EmbInvError(f"{name} must be floating-point numbers, got {dtype}; quantised vectors must be decoded first.")
+    decode = "; quantised vectors must be decoded first" if is_integer else ""
+    raise EmbInvError(f"{name} must be floating-point numbers, got {_kind(vectors)}{decode}.")
+
+
+def _kind(array: Any) -> str:
+    """What a tensor or an array holds that is no floating-point number, in a word."""
+    if isinstance(array, Tensor) or array.dtype != object:
+        return "text" if str(array.dtype).startswith("<U") else str(array.dtype)
+    strangers = (type(value).__name__ for value in array.flat if not _is_number(value))
+    return next(strangers, "whole numbers")
+
+
+def _is_table(vectors: Any) -> bool:
+    """Whether vectors are in a column of this: a dictionary, rows of them, or a dataset."""
+    if isinstance(vectors, list | tuple):
+        return bool(vectors) and isinstance(vectors[0], Mapping)
+    is_dataset = hasattr(vectors, "column_names") and hasattr(vectors, "features")
+    return is_dataset or isinstance(vectors, Mapping)
+
+
+def _as_array(vectors: Any) -> Any:
+    """Lists, a column of a table or an array as an array; objects that are numbers, not all whole, become numpy's."""
+    array = np.asarray(_unmasked(vectors))
+    if array.dtype == object and array.ndim == 1:  # a column of a table: one list or array a row
+        array = np.asarray(_unmasked(list(array)))
+    if array.dtype == object and not _all_whole(array) and all(_is_number(value) for value in array.flat):
+        array = array.astype(np.float64)
+    return array
+
+
+def _all_whole(array: Any) -> bool:
+    """Whether an array holds whole numbers or truth values alone."""
+    return array.dtype.kind in "iub" or (array.dtype == object and all(isinstance(x, Integral) for x in array.flat))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real | Decimal) and not isinstance(value, bool)
 
 
 def _unmasked(vectors: Any) -> Any:
@@ -82,7 +122,7 @@ def check_embeddings(embeddings: Any, embedding_dim: int, first: int = 0) -> Ten
         raise EmbInvError(f"embedding {first + row} {bad[row]}; every entry must be finite, and one of them not 0.")
     unit, lengths = unit_rows(rows.numpy())
     if not has_unit_length(lengths).all():
-        warnings.warn("embeddings are not of length 1: normalising them.", stacklevel=3)
+        warn("embeddings are not of length 1: normalising them.")
     return torch.from_numpy(unit)
 
 
@@ -137,6 +177,34 @@ def check_draft(draft_ids: Any, shape: torch.Size, vocab_size: int, end_token_id
     if len(empty):
         raise EmbInvError(f"draft {int(empty[0])} begins with its end token; a text has at least one token before it.")
     return ids.masked_fill(after_first(ids == end_token_id), end_token_id)
+
+
+def never_written(ids: Tensor, name: str, config: Any, suppressed: Collection[int] | None) -> str:
+    """One line where ids (B, L) are no texts as the checkpoint writes them, but a tokenizer's rows; else "".
+
+    Such rows have a start token before the text, or padding without an end token before it.
+
+    Args:
+        name: of the argument.
+        config: the model's.
+        suppressed: tokens that the checkpoint never writes.
+    """
+    pad, end = config.pad_token_id, config.eos_token_id
+    first = start_token(ids[:, :1].flatten().tolist(), config, suppressed)
+    if first is not None:
+        return (
+            f"{name} begin with token {first}, which this checkpoint never writes. If it is the tokenizer's start "
+            f"token, leave it out: {name}[:, 1:]."
+        )
+    if pad != end and pad in (suppressed or ()) and bool(((ids == pad) & text_positions(ids, end)).any()):
+        return f"{name} hold padding, token {pad}, within texts: put the end token {end} behind each text, before it."
+    return ""
+
+
+def start_token(first: Collection[int], config: Any, suppressed: Collection[int] | None) -> int | None:
+    """The token that all texts begin with, if the checkpoint never writes it; texts that begin with [MASK] aside."""
+    tokens = {token for token in first if token != config.mask_token_id}
+    return tokens.pop() if len(tokens) == 1 and tokens <= set(suppressed or ()) else None
 
 
 def check_draft_beams(config: Any) -> None:
@@ -231,13 +299,31 @@ def check_feedback(feedback: Any, tokenizer: Any) -> None:
 def checked_feedback(feedback: Callable[[Any], Any], inputs: Any, count: int, embedding_dim: int) -> Tensor:
     """feedback(inputs) as (count, D) float32 rows of length 1, zeros where the answer is zero.
 
+    Args:
+        inputs: texts, or token ids as a tensor where there is no tokenizer to make texts of them.
+
     Raises:
-        EmbInvError: for another number or width of vectors, and for NaN and infinite numbers.
+        EmbInvError: for another number or width of vectors, for NaN and infinite numbers, and for a function that
+            cannot take token ids.
     """
-    rows = as_rows(feedback(inputs), "vectors of feedback")
+    rows = as_rows(_answer(feedback, inputs), "vectors of feedback")
     if rows.shape != (count, embedding_dim):
         shape = f"({count}, {embedding_dim})"
         raise EmbInvError(f"feedback must give vectors of shape {shape}, got {tuple(rows.shape)}.")
     if not rows.isfinite().all():
         raise EmbInvError("feedback gave NaN or infinite numbers; every entry must be a finite number.")
     return torch.from_numpy(unit_rows(rows.numpy())[0])
+
+
+def _answer(feedback: Callable[[Any], Any], inputs: Any) -> Any:
+    """feedback(inputs)."""
+    try:
+        return feedback(inputs)
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if not isinstance(inputs, Tensor):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise EmbInvError(
+            "feedback failed on token ids, which it is given where there is no tokenizer; for a function of texts "
+            f"give tokenizer=, this model's. The failure: {type(error).__name__}: {reason}"
+        ) from error

@@ -11,13 +11,17 @@ from .causal_embinv import check_length
 from .conditioning_embinv import condition_of_copies
 from .diffusion_embinv import shortest_canvases
 from .diffusion_embinv import text_positions
+from .errors_embinv import warn
 from .inputs_embinv import check_embeddings
 from .inputs_embinv import check_ids
+from .inputs_embinv import never_written
 
 # forward passes of `token_log_likelihood`
 NUM_PASSES = 2
 # texts that the network is given at a time: their conditions take tens of kilobytes a row
 ROWS = 4096
+# tokens that the causal pass of `log_likelihood` reads at a time: their states take tens of kilobytes each
+TOKENS = 2**14
 
 
 class LikelihoodMixin:
@@ -27,14 +31,16 @@ class LikelihoodMixin:
     __call__: Callable[..., Any]
     config: Any
     device: Any
+    generation_config: Any
 
     @torch.no_grad()
     def log_likelihood(self, ids: Tensor, embeddings: Tensor) -> Tensor:
         """Exact log p(x | e) of whole texts in nats, by the chain rule, in one causal pass.
 
         Args:
-            ids: (B, L) int64, texts with the end token behind them. What follows a first end token does not count; a
-                text without one fills its row, and no end is predicted.
+            ids: (B, L) int64, texts with the end token behind them and no start token before them: of a tokenizer that
+                writes both, `tokenizer(texts, padding=True, return_tensors="pt").input_ids[:, 1:]`. What follows a
+                first end token does not count; a text without one fills its row, and no end is predicted.
             embeddings: e (B, D), as in `generate`.
 
         Returns:
@@ -47,12 +53,19 @@ class LikelihoodMixin:
         check_causal(self.config)
         vectors = check_embeddings(embeddings, self.config.embedding_dim).to(self.device)
         ids = check_ids(ids, len(vectors), self.config.vocab_size).to(self.device)
+        if strange := never_written(ids, "ids", self.config, self.generation_config.suppress_tokens):
+            warn(strange)
         if not len(ids):
             return torch.zeros(0, device=ids.device, dtype=torch.float32)
         text = text_positions(ids, self.config.eos_token_id)
         width = int(text.sum(dim=1).max())
         check_length(self, width, num_unread=1)  # nothing is predicted from the last token
         ids, text = ids[:, :width], text[:, :width]
+        parts = torch.arange(len(ids)).split(max(1, TOKENS // width))
+        return torch.cat([self._causal_log_likelihood(ids[part], text[part], vectors[part]) for part in parts])
+
+    def _causal_log_likelihood(self, ids: Tensor, text: Tensor, vectors: Tensor) -> Tensor:
+        """(B,) of texts (B, L) whose tokens are where `text` (B, L) is true, in one pass."""
         positions = text.flatten().nonzero().squeeze(1)
         losses = self(ids, vectors, None, positions=positions, targets=ids.flatten()[positions], causal=True).losses
         return losses.new_zeros(len(ids)).index_add_(0, positions // ids.shape[1], -losses)

@@ -1,6 +1,5 @@
 """`pipeline("embedding-inversion")`: vectors in, texts with confidences out."""
 
-import warnings
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from .errors_embinv import EmbInvError
 from .errors_embinv import is_whole
 from .errors_embinv import shown
+from .errors_embinv import warn
 from .gap_marks_embinv import MARKS
 from .gap_marks_embinv import GapReader
 from .generation_config_embinv import INSTEAD
@@ -67,8 +67,8 @@ class EmbeddingInversionPipeline(Pipeline):
         """Read texts out of vectors.
 
         Args:
-            embeddings: (N, D) or (D,): tensor, array, or lists of numbers; or an iterator of vectors (D,), which is
-                read a batch at a time.
+            embeddings: (N, D) or (D,): tensor, array, or lists of numbers; or an iterator of vectors (D,), one at a
+                time, of which `batch_size` are read together.
             batch_size: vectors at a time, 64 by default. It changes no text.
             kwargs: `preset`, "quick", "standard" or "thorough", see `choose`: without single settings it is
                 "standard", a search that takes seconds a vector on a CPU; `seed` of sampling, 0 by default, or a
@@ -79,8 +79,8 @@ class EmbeddingInversionPipeline(Pipeline):
 
         Returns:
             For each vector, or the one: text, confidence (the mean of its tokens'), tokens, token_confidence; with
-            feedback also cosine, verdict and verdict_in_words, see `TEXT_VERDICTS`. For an iterator of vectors, an
-            iterator. With `texts`: text, cosine, verdict and gaps, see `FilledText`.
+            feedback, which `choose` may add, also cosine, verdict and verdict_in_words, see `TEXT_VERDICTS`. For an
+            iterator of vectors, an iterator. With `texts`: text, cosine, verdict and gaps, see `FilledText`.
 
         Example:
             >>> pipe(vectors, texts=["Dear <NAME>, you owe us ▇▇▇."], feedback=encoder.encode)
@@ -155,7 +155,7 @@ class EmbeddingInversionPipeline(Pipeline):
         """The arguments of `generate`: those of a preset, and those that were given."""
         chosen = choose(self.model, preset, kwargs)
         if chosen.note:
-            warnings.warn(chosen.note, stacklevel=3)
+            warn(chosen.note)
         return {**chosen.settings, "feedback": chosen.feedback, "on_round": on_round}
 
     @staticmethod
@@ -172,6 +172,7 @@ class EmbeddingInversionPipeline(Pipeline):
         """Checked batches of an iterator of vectors, each with the number of its first one."""
         first, has_warned = 0, False
         while batch := list(islice(vectors, size)):
+            _check_single(batch)
             unit = check_embeddings(batch, self.model.config.embedding_dim, first)
             has_warned = has_warned or self._warn_of_lengths(batch, unit)
             yield first, unit
@@ -181,7 +182,7 @@ class EmbeddingInversionPipeline(Pipeline):
         """Warns where lengths of vectors, which are gone in `unit` (N, D), are not the encoder's; whether it did."""
         mismatch = self.model._mismatch_by_length(embeddings, unit)
         if mismatch:
-            warnings.warn(mismatch, stacklevel=3)
+            warn(mismatch)
         return mismatch is not None
 
     def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -231,6 +232,17 @@ def _drawing() -> set[str]:
 def _filling() -> set[str]:
     """The settings that `fill` takes."""
     return {"marks", "choices", "num_tokens", "on_step", "first_row", *FillSettings.table()}
+
+
+def _check_single(vectors: list[Any]) -> None:
+    """Raises EmbInvError where an iterator gives whole batches, as a DataLoader does."""
+    for vector in vectors:
+        inner = vector[0] if isinstance(vector, list | tuple) and vector else None
+        if getattr(vector, "ndim", 1) > 1 or isinstance(inner, list | tuple) or getattr(inner, "ndim", 0) > 0:
+            raise EmbInvError(
+                "an iterator must give one vector at a time, got a batch; take it apart: "
+                "(vector for batch in batches for vector in batch)."
+            )
 
 
 def _judged(cosine: float, judge: str) -> dict[str, Any]:

@@ -212,13 +212,17 @@ class SamplerSettings(Settings):
         None, "length of the canvas: tokens of a text at most, its end token included", 1, 100_000,
         none="the model's max_sequence_length",
     )  # fmt: skip
-    suppress_tokens: list[int] | None = setting(None, "token ids that are never written, besides [MASK]", none="none")
+    suppress_tokens: list[int] | None = setting(
+        None, "token ids that are never written, besides [MASK]", none="none",
+        detail="None in an EmbInvGenerationConfig that is given to a model leaves the checkpoint's own; [] is none.",
+    )  # fmt: skip
     return_history: bool = setting(False, "keep the canvas and its confidence after each pass")
     calibration: dict[str, dict[str, float]] | None = setting(
         None, "how the probability of a token becomes the confidence that is returned", none="the probability itself",
         detail="Arguments of Calibration, by what the confidence rests on: open_loop, candidates (without feedback), "
         "surrogate or encoder. embinv calibrate fits them, so that of the tokens of confidence 0.8 eight in ten are "
-        "right. No token is chosen by it.",
+        "right. No token is chosen by it. None in an EmbInvGenerationConfig that is given to a model leaves the "
+        "checkpoint's own; {} is none.",
     )  # fmt: skip
 
 
@@ -282,7 +286,8 @@ class SearchSettings(Settings):
     stop_cosine: float | None = setting(
         None, "cosine by the surrogate at which a search stops, because the text is found", -1.0, 1.0,
         none=f"{STOP_COSINE:g}, as by the encoder; surrogates seldom reach it",
-        detail="A checkpoint whose surrogate is close to the encoder has its own.",
+        detail="A checkpoint whose surrogate is close to the encoder has its own, which stays where an "
+        "EmbInvGenerationConfig that is given to a model has None.",
     )  # fmt: skip
     candidate_temperature: float = setting(
         0.7, "temperature at which candidates and edits are sampled", 0.001, 100.0, detail="Higher ones differ more."

@@ -1,6 +1,5 @@
 """Which words are in a text, by its vector alone: a probability for each word of the vocabulary."""
 
-import warnings
 from collections.abc import Callable
 from numbers import Real
 from typing import Any
@@ -13,6 +12,7 @@ from .configuration_embinv import EmbInvConfig
 from .errors_embinv import EmbInvError
 from .errors_embinv import is_whole
 from .errors_embinv import shown
+from .errors_embinv import warn
 from .generation_config_embinv import evidence
 from .inputs_embinv import check_embeddings
 from .integrity_embinv import check_tokenizer
@@ -133,7 +133,7 @@ class WordsMixin:
         check_tokenizer(self.config, tokenizer)
         vectors = check_embeddings(embeddings, self.config.embedding_dim)
         if mismatch := self._mismatch(embeddings, vectors.shape):
-            warnings.warn(mismatch, stacklevel=2)
+            warn(mismatch)
         vocabulary = WordVocabulary.of(tokenizer)
         is_word, found = vocabulary.masks[0], []
         for part in vectors.split(ROWS):

@@ -1,6 +1,5 @@
 """`fill`: a redacted text and its vector in, the hidden words out, each with how sure it is."""
 
-import warnings
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -10,7 +9,9 @@ import torch
 from torch import Tensor
 
 from .errors_embinv import EmbInvError
+from .errors_embinv import is_whole
 from .errors_embinv import shown
+from .errors_embinv import warn
 from .filled_embinv import LONGEST
 from .filled_embinv import NATS
 from .filled_embinv import FilledText
@@ -32,8 +33,12 @@ from .inputs_embinv import check_embeddings
 from .inputs_embinv import check_feedback
 from .inputs_embinv import check_texts
 from .inputs_embinv import checked_feedback
+from .inputs_embinv import start_token
 from .settings_embinv import GAP_TOKENS
 from .settings_embinv import FillSettings
+
+# what to do about start and end tokens in rows of ids
+WITHOUT_SPECIAL = "Rows of ids are the text alone: give the tokenizer add_special_tokens=False."
 
 
 class FillingMixin:
@@ -76,7 +81,8 @@ class FillingMixin:
 
         Args:
             embeddings: (B, D) or (D,), the vectors of the texts before they were redacted.
-            texts: B texts with marks, or rows of token ids with [MASK] for each hidden token.
+            texts: B texts with marks, or rows of token ids with [MASK] for each hidden token, without start and end
+                tokens, as a tokenizer gives them with `add_special_tokens=False`.
             tokenizer: this model's; not needed for token ids.
             feedback: what judges whole texts: "surrogate", or the encoder, N texts → (N, D); without a tokenizer its
                 ids (N, L) → (N, D).
@@ -94,7 +100,7 @@ class FillingMixin:
         """
         vectors = check_embeddings(embeddings, self.config.embedding_dim, first_row).to(self.device)
         if mismatch := self._mismatch(embeddings, vectors.shape):
-            warnings.warn(mismatch, stacklevel=2)
+            warn(mismatch)
         if feedback is None:
             raise EmbInvError('fill needs feedback: "surrogate", or an encoder to check the texts by.')
         check_feedback(feedback, tokenizer)
@@ -106,10 +112,18 @@ class FillingMixin:
         reader = GapReader(tokenizer, mask, marks, choices or {}, search.max_gap_tokens, num_tokens, vocab_size)
         if given and (unused := set(reader.choices) - set(reader.choices_for(given))):
             names, last = ", ".join(map(repr, sorted(unused))), first_row + len(given) - 1
-            warnings.warn(f"choices for {names}: no mark of texts {first_row} to {last} has this word.", stacklevel=2)
+            warn(f"choices for {names}: no mark of texts {first_row} to {last} has this word.")
         suppressed = self.generation_config.suppress_tokens
+        self._warn_of_start(given, suppressed)
         rows = range(first_row, first_row + len(given))
         return self._searched(vectors, given, rows, tokenizer, feedback, reader, search, suppressed, on_step)
+
+    def _warn_of_start(self, given: Sequence[str | Sequence[int]], suppressed: Sequence[int] | None) -> None:
+        """Warns where rows of token ids begin with a tokenizer's start token."""
+        ids = [row for row in given if not isinstance(row, str) and hasattr(row, "__len__") and len(row)]
+        first = start_token([int(row[0]) for row in ids if is_whole(row[0], 0)], self.config, suppressed)
+        if first is not None:
+            warn(f"texts begin with token {first}, which this checkpoint never writes. {WITHOUT_SPECIAL}")
 
     def _searched(
         self,
@@ -286,6 +300,8 @@ def check_judged(text: RedactedText, row: int, config: Any) -> None:
             f"text {row} has at least {text.num_tokens_at_least} tokens; the surrogate judges {config.longest_judged} "
             "at most: give the encoder as feedback."
         )
+    if not text.texts and text.pieces[-1][-1:] == (config.eos_token_id,):
+        raise EmbInvError(f"text {row} ends with the end token, {config.eos_token_id}. {WITHOUT_SPECIAL}")
     if text.holds(config.eos_token_id):
         raise EmbInvError(
             f"text {row} holds the tokenizer's end token, or a list for it does; there the surrogate stops: give the "
@@ -299,8 +315,7 @@ def _warn_of_long_choices(text: RedactedText, row: int, most: int) -> None:
     for gap, short in zip(text.gaps, kept, strict=True):
         if left_out := len(gap.choices or ()) - len(short.choices or ()):
             count = f"{left_out} of the {len(gap.choices or ())} choices for {gap.mark}"
-            warnings.warn(
+            warn(
                 f"text {row}: {count} are left out: with them it has more than the {most} tokens that the surrogate "
-                "judges; give the encoder as feedback.",
-                stacklevel=4,
+                "judges; give the encoder as feedback."
             )

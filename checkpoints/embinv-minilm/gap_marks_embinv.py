@@ -1,7 +1,6 @@
 """Marks of hidden words: where texts have gaps."""
 
 import re
-import warnings
 from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import Any
 from .errors_embinv import EmbInvError
 from .errors_embinv import is_whole
 from .errors_embinv import shown
+from .errors_embinv import warn
 from .gap_kinds_embinv import KIND_OF_TAG
 from .gap_states_embinv import Filling
 from .gap_states_embinv import Fillings
@@ -290,10 +290,9 @@ class GapReader:
         same = [word for spellings in words.values() if len(spellings) > 1 for word in spellings.values()]
         if same:
             named = ", ".join(same[:3]) + ", …" * (len(same) > 3)
-            warnings.warn(
+            warn(
                 f"choices for {tag or 'marks without a word'}: {named}: the tokenizer does not know "
-                "such words, and cannot tell them apart.",
-                stacklevel=2,
+                "such words, and cannot tell them apart."
             )
 
     def _tokenize(self, text: Any) -> Any:

@@ -51,6 +51,8 @@ INSTEAD = {
     ),
 }
 
+# settings that were found for a checkpoint's weights, so that they stay with them
+OF_WEIGHTS = ("calibration", "suppress_tokens", "stop_cosine")
 # what a confidence rests on: the sampler alone, likelihoods of several candidates, a search with a judge, a search for
 # the words of gaps, or the word head
 KINDS = ("open_loop", "candidates", "surrogate", "encoder", "fill_surrogate", "fill_encoder", "words")
@@ -142,6 +144,9 @@ class EmbInvGenerationConfig(SamplerSettings, GenerationConfig):
     A setting of the search can also be given, read and set by its own name, as if it were one of these: files hold
     them so. `EmbInvGenerationConfig(search={"num_candidates": 8}, num_beams=2)` has both. An unknown name, a value of
     another type and one out of bounds are an `EmbInvError`.
+
+    `calibration`, `suppress_tokens` and `stop_cosine` belong to a checkpoint's weights. A configuration that is given
+    to `generate` or `from_pretrained` and leaves them None gets the checkpoint's own; `{}` and `[]` mean none.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -279,10 +284,12 @@ class GenerationConfigMixin:
         *args: Any,
         **kwargs: Any,
     ) -> None:
-        """Called by `from_pretrained`: without it, `generation_config.json` would be ignored."""
-        if generation_config is not None:
-            self.generation_config = self.generation_config_class(**generation_config.settings())
-        elif pretrained_model_name_or_path is not None:
+        """Called by `from_pretrained`: without it, `generation_config.json` would be ignored.
+
+        A `generation_config` that is given takes the file's place, but for what belongs to the weights, see
+        `EmbInvGenerationConfig`.
+        """
+        if pretrained_model_name_or_path is not None:
             names = ("cache_dir", "force_download", "proxies", "local_files_only", "token", "revision", "subfolder")
             kwargs = {**dict(zip(names, args, strict=False)), **kwargs}
             kwargs.pop("trust_remote_code", None)
@@ -298,22 +305,37 @@ class GenerationConfigMixin:
                 if isinstance(error.__context__, (JSONDecodeError, UnicodeDecodeError)):
                     raise
                 # a folder without the file: the defaults stand
+        if generation_config is not None:
+            self.generation_config = self._completed(generation_config)
+
+    def _completed(self, given: Any) -> EmbInvGenerationConfig:
+        """A configuration that somebody gives, with the model's own of `OF_WEIGHTS` where it leaves them None.
+
+        Raises:
+            EmbInvError: for anything but a configuration.
+        """
+        if isinstance(given, type) or not callable(getattr(given, "settings", None)):
+            raise EmbInvError(
+                f"generation_config must be an EmbInvGenerationConfig, got {shown(given)}; "
+                "single settings are arguments of their own."
+            )
+        settings, own = given.settings(), self.generation_config.settings()
+        kept = {name: own[name] for name in OF_WEIGHTS if settings[name] is None}
+        # a configuration of a checkpoint's own code is of another class
+        return self.generation_config_class(**{**settings, **kept})
 
     def generation_settings(self, generation_config: Any, overrides: dict[str, Any]) -> EmbInvGenerationConfig:
         """The settings of a call of `generate`: a configuration, the model's own if None, with changes of single ones.
+
+        A configuration that leaves None what belongs to the weights gets the model's own of it; a change to None is
+        none.
 
         Raises:
             EmbInvError: for unknown or impossible settings, for those that do not fit this model, and for those of a
                 search in `overrides` where there is none.
         """
         base = self.generation_config if generation_config is None else generation_config
-        if isinstance(base, type) or not callable(getattr(base, "settings", None)):
-            raise EmbInvError(
-                f"generation_config must be an EmbInvGenerationConfig, got {shown(base)}; "
-                "single settings are arguments of their own."
-            )
-        # a configuration of a checkpoint's own code is of another class
-        config = EmbInvGenerationConfig(**base.settings()).with_changes(**overrides)
+        config = self._completed(base).with_changes(**overrides)
         if "num_beams" in overrides and "num_corrections" not in overrides and not config.search.is_search:
             raise EmbInvError(BEAMS)
         if config.search.num_drafts or config.search.num_redrafts or config.search.num_moves:

@@ -75,10 +75,10 @@ def choose(model: Any, name: str | None, given: Mapping[str, Any]) -> Chosen:
 
     1. A named preset is taken; what is given beside it wins. A whole `search` replaces the preset's.
     2. Without a name, single settings override the model's own, and no preset is taken. Nor is one for a model
-       whose own settings search.
+       whose own settings search. A search without a judge is ranked by likelihood.
     3. Without both, the preset is "standard". `feedback` alone names its judge, and None leaves "quick".
     4. A model without a surrogate falls back from "standard" to "quick", and `note` says so.
-    5. Where "quick" writes one draft and no judge is named, a surrogate measures the draft, and changes nothing.
+    5. Where there is no search and no judge is named, a surrogate measures the one draft, and changes nothing.
 
     Args:
         model: an inverter.
@@ -93,7 +93,8 @@ def choose(model: Any, name: str | None, given: Mapping[str, Any]) -> Chosen:
     settings = dict(given)
     has_judge, feedback = "feedback" in settings, settings.pop("feedback", None)
     if name is None and (settings or model.generation_config.search.is_search):
-        return Chosen(None, settings, feedback)
+        is_measured = not has_judge and model.surrogate is not None and not _search_of(model, settings).is_search
+        return Chosen(None, settings, "surrogate" if is_measured else feedback)
     is_draft = has_judge and feedback is None
     preset = PRESETS[name or ("quick" if is_draft else DEFAULT_PRESET)]
     feedback = feedback if has_judge else preset.feedback
@@ -111,6 +112,13 @@ def choose(model: Any, name: str | None, given: Mapping[str, Any]) -> Chosen:
     if is_one_draft and not has_judge and model.surrogate is not None:
         feedback = "surrogate"
     return Chosen(preset.name, chosen, feedback, note)
+
+
+def _search_of(model: Any, settings: Mapping[str, Any]) -> SearchSettings:
+    """The search of a call: the model's own, or that of a configuration that is given, with what is set beside it."""
+    own = settings.get("generation_config") or model.generation_config
+    single = {name: settings[name] for name in SearchSettings.table() if name in settings}
+    return SearchSettings.of(settings.get("search", getattr(own, "search", None)), **single)
 
 
 def check_preset(name: Any) -> None:

@@ -13,7 +13,9 @@ from transformers import initialization as init
 from .configuration_embinv import EmbInvConfig
 from .diffusion_embinv import text_positions
 from .errors_embinv import EmbInvError
+from .errors_embinv import warn
 from .inputs_embinv import check_ids
+from .inputs_embinv import never_written
 from .linear_embinv import Linear
 from .trunk_embinv import Trunk
 
@@ -182,6 +184,7 @@ class SurrogateMixin:
     config: EmbInvConfig
     device: Any
     dtype: Any
+    generation_config: Any
     get_input_embeddings: Any
     surrogate: Surrogate | None
     trunk: Trunk
@@ -225,6 +228,9 @@ class SurrogateMixin:
     def embed(self, ids: Any) -> Tensor:
         """About the encoder's vectors (N, D) of texts, ids (N, L) with ends behind them, by the surrogate.
 
+        The ids have no start token: of a tokenizer that writes one, take `input_ids[:, 1:]`. Gradients flow to the
+        surrogate's weights, for which the states of all texts stay in memory; within `torch.no_grad()` they do not.
+
         On a CPU, oneDNN keeps 2 MB for each new number of rows and tokens, up to 1,024 matrix products; no tensor
         stays. LRU_CACHE_CAPACITY=1 and ONEDNN_PRIMITIVE_CACHE_CAPACITY=1 in the environment keep nothing.
 
@@ -234,6 +240,8 @@ class SurrogateMixin:
         """
         embed = self.embedder()
         rows = check_ids(ids, None, self.config.vocab_size)
+        if strange := never_written(rows, "ids", self.config, self.generation_config.suppress_tokens):
+            warn(strange)
         room = self.trunk.num_positions
         longest = int(text_positions(rows, self.config.eos_token_id).sum(dim=1).max()) if len(rows) else 0
         if room is not None and longest >= room:  # the start has a position, too

@@ -64,3 +64,14 @@ def written_texts(tokenizer: Any, ids: Tensor, confidence: Tensor, end: int) -> 
         WrittenText(text, row, tokenizer.convert_ids_to_tokens(row), values[: len(row)])
         for text, row, values in zip(texts, rows, confidences, strict=True)
     ]
+
+
+def stream(streamer: Any, ids: Tensor, end: int) -> None:
+    """Hand the text of `ids` (1, L), its end token included, to a streamer.
+
+    One that skips a prompt would take the text for it, so it gets an empty prompt first.
+    """
+    if getattr(streamer, "skip_prompt", False):
+        streamer.put(ids[:, :0])
+    streamer.put(ids[:, : int(text_lengths(ids, end)[0]) + 1])
+    streamer.end()

@@ -10,7 +10,8 @@ LEVELS = ((0.5, "critical"), (0.3, "high"), (0.15, "medium"), (0.0, "low"))
 # of one kind of personal data or of secrets, lowest share that came back whole → severity
 KIND_LEVELS = ((0.2, "critical"), (0.05, "high"), (0.01, "medium"), (0.0, "low"))
 # a vector this near is that of the guess's own text: of all-MiniLM-L6-v2, two card numbers that differ by a digit have
-# 0.997, and a text's own vector in int8 or half precision 0.9999; in a chunk of 160 tokens three other words leave 0.9993
+# 0.997, and a text's own vector in int8 or half precision 0.9999; of a chunk of 160 tokens, one with three other words
+# has 0.9993
 SAME_TEXT = 0.999
 # more alarms than chance explains: so many come about by chance in fewer audits than this
 CHANCE = 0.05

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..data.flags import Commands
 from ..errors_embinv import EmbInvError
 from ..settings_embinv import FEEDBACK
-from .checks import check_model
+from .checks import check_model, stored_config
 from .options import add_encoder, add_model_folder, count
 from .outcome import epilog, on_interrupt
 from .resources import feedback_of, load_model, report_long
@@ -49,6 +49,12 @@ def _calibrate(options: argparse.Namespace) -> None:
     for path in options.pairs:
         if not Path(path).is_dir():
             raise EmbInvError(f"{path}: no such folder; make it with `embinv prepare`.")
+    config = stored_config(options.model)
+    if "surrogate" in options.feedback and config and not config.get("surrogate_rank"):
+        raise EmbInvError(
+            f"{options.model} has no surrogate encoder: leave surrogate out of --feedback, or train one first "
+            "(train.py --surrogate-rank)."
+        )
     saved: list[str] = []
     with on_interrupt(lambda: f"Saved in {options.model}: the calibration of {', '.join(saved)}." if saved else ""):
         for kind in _fit_each(options):

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -69,7 +70,12 @@ def add_prepare(commands: Commands) -> None:
     )
     parser.add_argument("--validation_share", type=_share, default=0.01, help="share of the documents for validation")
     parser.add_argument("--test_share", type=_share, default=0.0, help="share of the documents for tests")
-    parser.add_argument("--shard_size", type=count, default=50_000, help="pairs in a shard; finished ones are kept")
+    parser.add_argument(
+        "--shard_size",
+        type=count,
+        default=50_000,
+        help="pairs in a shard; after a kill the finished ones are kept, and a minute finishes one, too",
+    )
     parser.add_argument("--batch_size", type=count, default=256, help="texts in one forward pass of the encoder")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, mps")
     parser.set_defaults(run=_prepare)
@@ -90,9 +96,10 @@ def _prepare(options: argparse.Namespace) -> None:
         encoder = load_encoder(replace(config, max_length=max(config.max_length, options.length)), device=device)
     with messages_on_stderr():
         sources = _vector_sources(options, encoder)
-    documents = _documents(options, sources)
+    _check_vectors(sources, encoder)
+    documents, left_out = _documents(options, sources), Counter[str]()
     if options.max_tokens is not None:
-        documents = _short(documents, encoder.tokenizer, options.max_tokens)
+        documents = _short(documents, encoder.tokenizer, options.max_tokens, left_out)
     documents = islice(documents, options.limit)
     with on_interrupt(lambda: _finished(options.out)):
         manifest = prepare(
@@ -101,7 +108,7 @@ def _prepare(options: argparse.Namespace) -> None:
         )  # fmt: skip
     for source in sources:
         report_skipped(source.path, source.skipped)
-    _report(options.out, manifest)
+    _report(options.out, manifest, left_out)
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -140,10 +147,12 @@ def _finished(folder: str) -> str:
     return f"The pairs of {documents:,} texts are saved in {folder}; run the same command to resume." * bool(documents)
 
 
-def _report(folder: str, manifest: dict[str, Any]) -> None:
+def _report(folder: str, manifest: dict[str, Any], left_out: Counter[str]) -> None:
+    """Prints how many pairs there are, and what became of the other texts."""
     rows = manifest["rows"]
     parts = ", ".join(f"{rows[split]:,} {split}" for split in rows)
-    dropped = ", ".join(f"{number:,} {reason.replace('_', ' ')}" for reason, number in manifest["dropped"].items())
+    counts = {reason: number + left_out[reason] for reason, number in manifest["dropped"].items()}
+    dropped = ", ".join(f"{number:,} {reason.replace('_', ' ')}" for reason, number in counts.items())
     print(f"{folder}: {sum(rows.values()):,} pairs ({parts}). Dropped: {dropped}.")
     if not rows["validation"]:
         warning = "no pair is held out for validation, which training needs: raise --validation-share."
@@ -195,15 +204,48 @@ def _documents(options: argparse.Namespace, sources: list["VectorSource"]) -> It
     return documents
 
 
+def _check_vectors(sources: list["VectorSource"], encoder: "Encoder") -> None:
+    """Compares the first vectors of each source with the encoder's own, where it can be called.
+
+    Raises:
+        EmbInvError: they are another encoder's.
+    """
+    from ..data.tokens import tokenize
+    from ..data.vector_checks import COMPARED_TEXTS, check_encoder_of
+
+    for source in sources if encoder.can_encode else []:
+        batch = next(source.batches())
+        lengths = map(len, tokenize(encoder.tokenizer, batch.texts or []))
+        # a longer text would be cut, and one of no token has no vector of its own
+        whole = [i for i, length in enumerate(lengths) if 0 < length <= encoder.config.max_length][:COMPARED_TEXTS]
+        texts = [(batch.texts or [])[i] for i in whole]
+        if warning := check_encoder_of(batch.vectors[whole], texts, encoder, source.path):
+            print(f"embinv: warning: {warning}", file=sys.stderr)
+
+
 def _short(
-    documents: Iterator["Document"], tokenizer: "PreTrainedTokenizerBase", max_tokens: int
+    documents: Iterator["Document"], tokenizer: "PreTrainedTokenizerBase", max_tokens: int, left_out: Counter[str]
 ) -> Iterator["Document"]:
-    """The documents of at most `max_tokens` tokens."""
+    """The documents of at most `max_tokens` tokens; the others are counted in `left_out`.
+
+    Raises:
+        EmbInvError: behind the last one, where there is none.
+    """
     from ..data.tokens import tokenize
 
+    kept = 0
     while chunk := list(islice(documents, 4096)):
         lengths = map(len, tokenize(tokenizer, [document.text for document in chunk]))
-        yield from (document for document, length in zip(chunk, lengths, strict=True) if length <= max_tokens)
+        for document, length in zip(chunk, lengths, strict=True):
+            if length <= max_tokens:
+                kept += 1
+                yield document
+            else:
+                left_out["too_long"] += 1
+    if not kept and left_out:
+        total = left_out.total()
+        subject = f"all {total:,} texts have" if total > 1 else "the only text has"
+        raise EmbInvError(f"{subject} more than {max_tokens} tokens; raise --max-tokens.")
 
 
 def _hashed_share(text: str) -> float:

@@ -11,8 +11,10 @@ if TYPE_CHECKING:
 
 _EXAMPLES = """
 PROG configs/minilm_32.yaml
-PROG configs/minilm_32.yaml --max-steps 20000 --output-dir runs/longer
-PROG --init-from checkpoints/embinv-minilm --pairs data/mine_32 --encoder minilm --output-dir runs/mine
+PROG configs/minilm_cpu.yaml --pairs data/mine_16 --output-dir runs/small
+PROG --init-from checkpoints/embinv-minilm --pairs data/mine_32 --encoder minilm --output-dir runs/mine \\
+--max-steps 300 --batch-size 64 --learning-rate 1e-4 --embedding-rate 0.1 --warmup-steps 20 --loss-weight none \\
+--full-mask-share 0.15 --ema-decay 0.98 --eval-steps 100 --save-steps 50
 """
 
 

@@ -151,7 +151,8 @@ def load_pairs(out_dir: str | Path, split: str = "train") -> Dataset:
         )
     if not manifest["shards"].get(split):
         present = [name for name in SPLITS if manifest["rows"][name]]
-        raise EmbInvError(f"{out_dir} has no rows in split {split!r}; present: {', '.join(present)}")
+        hint = "" if split == "train" else f". Prepare more texts, or with a larger --{split}-share, in another folder"
+        raise EmbInvError(f"{out_dir} has no rows in split {split!r}; present: {', '.join(present)}{hint}")
     shards = []
     for file in shard_files(out_dir, manifest, split):
         with _reading(out_dir, file):

@@ -1,6 +1,7 @@
 """Documents to (input_ids, embedding) pairs on disk; killed and called again, it resumes."""
 
 import hashlib
+import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -23,6 +24,8 @@ from .tokens import tokenize
 
 # Batches that are embedded in one call, so that sorting by length has something to sort.
 BATCHES_PER_CHUNK = 16
+# A shard is finished early where so much time has passed since the last one, so that a kill loses no more.
+SAVE_SECONDS = 60.0
 # Digests in the manifest, and what of the documents each is of.
 _DIGESTS = {"documents_digest": "documents", "vectors_digest": "vectors"}
 
@@ -41,8 +44,9 @@ def prepare(
 ) -> dict[str, Any]:
     """Embeds documents and writes (input_ids, embedding) pairs; killed and called again, it resumes.
 
-    A resumed run writes the same files as an uninterrupted one. Rows with equal ids are written once over all splits.
-    For a finished folder the documents are read, to make sure that they are the same, and not embedded again.
+    A resumed run writes the same rows in the same order as an uninterrupted one. Rows with equal ids are written once
+    over all splits. For a finished folder the documents are read, to make sure that they are the same, and not
+    embedded again.
 
     Args:
         documents: `(key, text)`, or `(key, text, vector)`, whose vector is taken in place of the encoder's and whose
@@ -50,7 +54,8 @@ def prepare(
         encoder: gives the vectors and the tokenizer.
         out_dir: a new folder, or that of an earlier call with the same arguments.
         length: L, tokens in a row; at most the encoder's `max_length`.
-        shard_size: rows (all splits together) after which a shard is finished; a few more may be in it.
+        shard_size: rows (all splits together) after which a shard is finished; a few more may be in it, and fewer
+            where a minute has passed.
         validation_share: share of the documents in the validation split.
         test_share: share of the documents in the test split.
         batch_size: texts in one forward pass of the encoder.
@@ -133,6 +138,7 @@ class _PairWriter:
         self.buffered = 0
         self.digests = {name: hashlib.blake2b(digest_size=16) for name in _DIGESTS}
         self.seen: set[int] = set()
+        self.saved = time.monotonic()
         self.manifest = self._begin()
 
     def _begin(self) -> dict[str, Any]:
@@ -204,7 +210,7 @@ class _PairWriter:
         for document in chunk:
             self._note(document)
         self.manifest["documents"] += len(chunk)
-        if self.buffered >= self.settings["shard_size"]:
+        if self.buffered >= self.settings["shard_size"] or time.monotonic() - self.saved >= SAVE_SECONDS:
             self.flush()
 
     def _pieces(self, chunk: list[Document]) -> tuple[list[list[int]], list[int]]:
@@ -256,18 +262,27 @@ class _PairWriter:
         self.buffered = 0
         self.manifest |= self._hex_digests()
         self.folder.note(self.manifest)
+        self.saved = time.monotonic()
 
     def finish(self) -> None:
         """Writes what is left and declares the folder complete."""
         if not self.buffered and not any(self.manifest["rows"].values()):
-            count, dropped = self.manifest["documents"], self.manifest["dropped"]
-            if count and dropped.get("empty") == count:
-                raise EmbInvError(
-                    f"{count} documents gave no row: all texts are empty; name their column with --text-column"
-                )
-            raise EmbInvError(f"{count} documents gave no row; dropped: {dropped}")
+            raise EmbInvError(_why_none(self.manifest["documents"], self.manifest["dropped"], self.length))
         self.manifest["complete"] = True
         self.flush()
+
+
+def _why_none(count: int, dropped: dict[str, int], length: int) -> str:
+    """Why no document gave a row, in a line."""
+    if count and dropped.get("empty") == count:
+        return f"{count} documents gave no row: all texts are empty; name their column with --text-column"
+    if count and dropped["too_long"] == count:
+        return (
+            f"{count} documents gave no row: all texts have more than {length} tokens, and the vector of a whole text "
+            "is none of its beginning; raise --length"
+        )
+    reasons = ", ".join(f"{number} {reason.replace('_', ' ')}" for reason, number in dropped.items() if number)
+    return f"{count} documents gave no row" + (f"; dropped: {reasons}" if reasons else "")
 
 
 def _split_at_words(ids: list[int], length: int, starts: NDArray[np.bool_]) -> list[list[int]]:

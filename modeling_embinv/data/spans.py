@@ -91,9 +91,11 @@ def _tokenize_all(
     parts: list[NDArray[np.int32]] = []
     lengths: list[int] = []
     others: set[bytes] = set()
+    found = 0  # texts of the split, whatever their tokens
     with tqdm(unit=" documents", disable=None if show_progress else True) as bar:
         while batch := list(islice(texts, TOKENIZE_BATCH)):
             tokens = tokenize(vocabulary.tokenizer, [text for text, _ in batch])
+            found += sum(of == split for _, of in batch)
             rows = [(np.array(row, dtype=np.int32), of) for row, (_, of) in zip(tokens, batch, strict=True)]
             # A special token in a text would end it early, or be lost when it is decoded for the encoder.
             rows = [(ids, of) for ids, of in rows if len(ids) and not vocabulary.special[ids].any()]
@@ -106,10 +108,21 @@ def _tokenize_all(
     ends = np.cumsum(sizes)
     kept = np.array([ids[end - size : end].tobytes() not in others for end, size in zip(ends, sizes, strict=True)])
     if not kept.any():
-        raise EmbInvError(f"no document with known tokens in split {split!r}; give more text or another share")
+        raise EmbInvError(_why_none(split, found, len(sizes)))
     if not kept.all():
         ids, sizes = ids[np.repeat(kept, sizes)], sizes[kept]
     return ids, np.concatenate([[0], np.cumsum(sizes)])
+
+
+def _why_none(split: str, found: int, known: int) -> str:
+    """Why a split has no text to draw from, in a line: of those `found`, so many have only known tokens."""
+    if not found:
+        return f"no text fell into split {split!r}, which takes a share of them by chance; give more texts (hundreds)"
+    if not known:
+        return (
+            f"no text in split {split!r} can be used: each of {found:,} is empty, or has an unknown or special token"
+        )
+    return f"no text in split {split!r} can be used: each of {found:,} reads like a held-out text; give others besides"
 
 
 def _fingerprint(tokenizer: PreTrainedTokenizerBase, *shares: float) -> str:

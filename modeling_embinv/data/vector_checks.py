@@ -1,11 +1,15 @@
 """What the vectors of a file look like, where they are not those of the encoder that is expected."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors_embinv import EmbInvError
 from ..vectors_embinv import are_whole, has_unit_length, unit_rows
+
+if TYPE_CHECKING:
+    from .encoders import Encoder
 
 # Encoders whose vectors are often met, by width.
 FAMILIAR = {
@@ -18,6 +22,11 @@ FAMILIAR = {
 }
 # numbers of the narrowest vectors that somebody may have cut
 FEWEST_KEPT = 32
+# texts that the encoder embeds to see whether a file's vectors are its own
+COMPARED_TEXTS = 32
+# Cosine between a file's vectors and the encoder's of the same texts, the median: float16 and int8 leave 0.99 of 1,
+# another prompt or a title before each text most of it. Vectors of another encoder, and rotated ones, have about 0.
+_LIKE, _ALIKE = 0.95, 0.5
 
 
 def sample_warnings(vectors: NDArray[np.floating[Any]], encoder: str | None) -> list[str]:
@@ -48,3 +57,35 @@ def width_message(width: int, embedding_dim: int, encoder: str | None = None) ->
     if FEWEST_KEPT <= width < embedding_dim:
         return f"{expected}. These look like vectors cut to their first {width} numbers; whole ones are needed"
     return f"{expected}. These look like vectors of another encoder"
+
+
+def check_encoder_of(
+    vectors: NDArray[np.floating[Any]], texts: list[str], encoder: "Encoder", where: str
+) -> str | None:
+    """Compares a file's vectors with those that the encoder gives of the same texts.
+
+    Args:
+        vectors: (N, D), as the file has them.
+        texts: N texts, none so long that the encoder would cut it.
+        encoder: whose vectors they should be; of one that cannot be loaded nothing is known.
+        where: the file, for the message.
+
+    Returns:
+        A line where they are near the encoder's, and not its own; else None.
+
+    Raises:
+        EmbInvError: they are not near the encoder's.
+    """
+    if not encoder.can_encode or not texts:
+        return None
+    own, given = encoder.encode(texts).numpy(), unit_rows(vectors)[0]
+    cosine = float(np.median((own * given).sum(axis=1)))
+    whose = f"the cosine with those that {encoder.config.id} gives of the same {len(texts)} texts is {cosine:.2f}"
+    if cosine < _ALIKE:
+        raise EmbInvError(
+            f"{where}: these are vectors of another encoder, or of other texts: {whose}, not 1. Name their encoder "
+            "with --encoder; for one that cannot be loaded here, a YAML of its id, tokenizer and embedding_dim."
+        )
+    if cosine < _LIKE:
+        return f"{where}: {whose}, not 1: was there a prompt or a title before each text, or noise added?"
+    return None

@@ -4,7 +4,6 @@ import hashlib
 import json
 import sys
 import time
-import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..data.parts import locked
 from ..data.vector_checks import sample_warnings
-from ..errors_embinv import EmbInvError
+from ..errors_embinv import EmbInvError, warn
 from ..int8_embinv import Int8Linear
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..runtime import process_state
@@ -182,7 +181,7 @@ class FileJob(ABC):
         if not self.warned:
             for line in sample_warnings(vectors, self.model.config.encoder_id):
                 self.warned = True
-                warnings.warn(line, stacklevel=2)
+                warn(line)
 
 
 def check_one_terminal() -> None:

@@ -1,6 +1,5 @@
 """Invert vectors, a few at a time."""
 
-import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..data.content_words import masked
 from ..data.flags import LARGEST_BATCH
-from ..errors_embinv import EmbInvError
+from ..errors_embinv import EmbInvError, warn
 from ..hypotheses_embinv import SearchRound
 from ..inputs_embinv import check_embeddings
 from ..modeling_embinv import EmbInvForMaskedDiffusion
@@ -82,7 +81,7 @@ def invert_vectors(
         raise EmbInvError(f"batch_size must be from 1 to {LARGEST_BATCH:,}, got {batch_size}")
     checked = check_embeddings(vectors, model.config.embedding_dim, first_row)
     if mismatch := model._mismatch_by_length(vectors, checked):
-        warnings.warn(mismatch, stacklevel=2)
+        warn(mismatch)
     generator = generator_for(seed, first_row)
     settings = {**(settings or {}), "feedback": feedback, "tokenizer": tokenizer}
     judge = "surrogate" if isinstance(feedback, str) else "encoder"

@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.logging import get_logger
 from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from torch import Tensor
 
+from ..configuration_embinv import EmbInvConfig
 from ..data.encoder_config import EncoderConfig
 from ..data.encoders import load_encoder
 from ..data.files import one_line
@@ -54,7 +56,7 @@ def _accelerator(config: TrainingConfig, lines: JSONLinesTracker) -> Accelerator
         EmbInvError: for a tracker that accelerate does not know or that is not installed, or an impossible setting of
             `accelerate launch`.
     """
-    trackers = [lines if name == "jsonl" else name for name in config.trackers]
+    trackers = [lines, *(name for name in config.trackers if name != "jsonl")]  # the log is always written
     steps = config.gradient_accumulation_steps
     AcceleratorState._reset_state()  # somebody else in this process may have had another precision
     try:
@@ -80,7 +82,7 @@ def _in_group(config: TrainingConfig, accelerator: Accelerator, lines: JSONLines
             folder, is_main = Path(config.output_dir), accelerator.is_main_process
             in_all(accelerator, lambda: held.enter_context(locked(folder)) if is_main else None)
             settings = _plain(config) | {"mixed_precision": accelerator.mixed_precision}
-            accelerator.init_trackers("embinv", config=settings)
+            accelerator.init_trackers("embinv", config=settings, init_kwargs=_from_step(config))
             return _run(config, accelerator, lines)
     except BaseException as error:
         if accelerator.num_processes > 1:
@@ -107,6 +109,7 @@ def _run(config: TrainingConfig, accelerator: Accelerator, lines: JSONLinesTrack
     config = config.with_shares_of(model.config)
     batches, held_out = build_data(config, encoder, model)
     if not config.word_head_size:  # its texts are of other lengths than the inverter's
+        _tell_foreign_vectors(model.config, held_out.embedding)
         model.config.encoder_fingerprint = fingerprint_of(held_out.embedding, model.config.encoder_fingerprint)
     newest = _newest(config, accelerator, output_dir)
     if newest:
@@ -114,6 +117,9 @@ def _run(config: TrainingConfig, accelerator: Accelerator, lines: JSONLinesTrack
     elif replaced := checkpoints(output_dir):
         lines.put_aside(replaced[-1])
     lines.rewind(step_of(newest) if newest else -1)
+    if not newest:
+        accelerator.print(_plan(config, accelerator.num_processes))
+    _tell_slow_warm_up(config)
     if config.bag_of_words_steps and not newest:
         warm_up_on_words(model, batches, config.word_warm_up(), accelerator)
     if config.surrogate_rank and not newest:
@@ -142,12 +148,54 @@ def _run(config: TrainingConfig, accelerator: Accelerator, lines: JSONLinesTrack
     return run.loop()
 
 
+def _plan(config: TrainingConfig, processes: int) -> str:
+    """What a new run is going to do, in a line; what is lost with a Ctrl-C is a part of it."""
+    texts = config.batch_size * config.gradient_accumulation_steps * processes
+    updates = f"{config.max_steps:,} updates of {texts:,} texts, saved every {config.save_steps:,}"
+    if not config.bag_of_words_steps:
+        return f"this run: {updates}"
+    warm_up = f"{config.bag_of_words_steps:,} updates of {config.bag_of_words_batch_size:,} texts"
+    return f"this run: a warm-up on words of {warm_up}, which an interruption loses; then {updates}"
+
+
+def _tell_slow_warm_up(config: TrainingConfig) -> None:
+    """A line where the run ends before its learning rate has risen."""
+    if config.warmup_steps > config.max_steps:
+        get_logger(__name__).warning(
+            "warmup_steps %s are more than max_steps %s: the learning rate never comes beyond %.2g of %g. Set "
+            "fewer warmup_steps.",
+            f"{config.warmup_steps:,}",
+            f"{config.max_steps:,}",
+            config.learning_rate * config.max_steps / config.warmup_steps,
+            config.learning_rate,
+        )
+
+
 def fingerprint_of(vectors: Tensor, inherited: str | None) -> str | None:
     """The inherited fingerprint where vectors (N, D) fit it, as it may be of more of them; else their own."""
     if inherited is not None and Fingerprint.from_text(inherited).mismatch(vectors) is None:
         return inherited
     own = Fingerprint.of(vectors)
     return None if own is None else own.to_text()
+
+
+def _tell_foreign_vectors(config: EmbInvConfig, vectors: Tensor) -> None:
+    """A line where the run's encoder is the checkpoint's by name, and the fingerprint does not fit vectors (N, D)."""
+    known = config.encoder_fingerprint
+    if known is not None and (looks := Fingerprint.from_text(known).mismatch(vectors)):
+        get_logger(__name__).warning(
+            "these are no vectors of %s as the checkpoint knows them, but look like %s. If another encoder made them, "
+            "name it: `embinv prepare --encoder` and `train.py --encoder` take a YAML of its id, tokenizer and "
+            "embedding_dim.",
+            config.encoder_id,
+            looks,
+        )
+
+
+def _from_step(config: TrainingConfig) -> dict[str, Any]:
+    """What tensorboard is told: a run that goes on logs the updates behind its checkpoint a second time."""
+    found = checkpoints(Path(config.output_dir)) if config.resume else []
+    return {"tensorboard": {"purge_step": step_of(found[-1]) + 1 if found else 0}}
 
 
 def _newest(config: TrainingConfig, accelerator: Accelerator, folder: Path) -> Path | None:

@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 from ..data.batches import Batches
 from ..errors_embinv import EmbInvError
 from ..modeling_embinv import EmbInvForMaskedDiffusion
+from .pace import Pace
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ def warm_up_on_words(
     )
     losses: list[Tensor] = []  # since they were last looked at
     bar = tqdm(range(steps), desc="bag of words", disable=not accelerator.is_main_process, mininterval=10)
+    pace = Pace(steps, tqdm.write if accelerator.is_main_process else None, "updates of the warm-up on words")
     for step in bar:
         input_ids, embedding = batches.batch(step, settings.batch_size, settings.length)
         loss = bag_of_words_loss(model, input_ids.to(accelerator.device), embedding.to(accelerator.device))
@@ -54,6 +56,7 @@ def warm_up_on_words(
         optimizer.step()
         scheduler.step()
         losses.append(loss.detach())
+        pace.note(step + 1)
         if step % settings.log_steps == 0 or step == steps - 1:
             _stop_if_diverged(losses, step)
             losses.clear()

@@ -159,7 +159,8 @@ class TrainingConfig:
         default=2, metadata={"help": "newest checkpoints that are kept"}
     )
     trackers: list[str] = field(
-        default_factory=lambda: ["jsonl"], metadata={"help": "jsonl, tensorboard, trackio: any of them"}
+        default_factory=lambda: ["jsonl"],
+        metadata={"help": "tensorboard, trackio: beside log.jsonl, which is always written"},
     )
     resume: bool = field(default=True, metadata={"help": "continue from the newest checkpoint of output_dir"})
 

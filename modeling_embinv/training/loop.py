@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -37,7 +38,9 @@ from .drafts import draft_operations, write_drafts
 from .flops import matmul_rate
 from .losses import LENGTH_PARTS, causal_loss, causal_operations, loss_weights, masked_loss, masked_operations
 from .machine import dtype_of
+from .pace import Pace
 from .run_data import encoder_settings
+from .run_settings import changes, read_settings, refuse_other_sources, write_settings
 from .validation import ValidationSet, all_scores
 
 # updates after which an accelerator is asked whether all losses were finite: reading one means waiting for it
@@ -83,18 +86,28 @@ class Run:
         self.texts, self.flops, self.since = 0, 0.0, time.perf_counter()  # since the last log line
         self.folder = Path(config.output_dir)
         self.replaced: list[Path] = []  # checkpoints of a run that is started over
+        self.are_settings_noted = False
         accelerator.register_for_checkpointing(*self.schedulers, self.ema, self.progress)
 
     def loop(self) -> Path:
         """Train from the newest checkpoint, or from the start; returns the folder of the last export."""
         config, accelerator, progress = self.config, self.accelerator, self.progress
+        before = gather_object([read_settings(self.folder)])[0]  # the main process' file counts for all
         if config.resume:
             self.resume()
         else:
             self.replaced = checkpoints(self.folder)
-        if progress.step >= config.max_steps and self.is_exported("last"):
+        changed = changes(before, config) if progress.step else {}
+        is_finished = progress.step >= config.max_steps and self.is_exported("last")
+        if is_finished:
+            refuse_other_sources(self.folder, progress.step, changed)
+        if changed:
+            accelerator.print(f"settings that are others than before: {'; '.join(changed.values())}")
+        if is_finished:
             accelerator.print(f"finished at step {progress.step}: {self.folder / 'last'} stays as it is")
             return self.folder / "last"
+        if not (progress.step or self.replaced):
+            self.note_settings()
         dtype = dtype_of(accelerator.mixed_precision)
         limit = matmul_rate(accelerator.device, dtype)
         accelerator.print(f"matrix products on this device: {limit / 1e12:.2f} TFLOP/s in {dtype}")
@@ -110,6 +123,7 @@ class Run:
         config, accelerator, progress = self.config, self.accelerator, self.progress
         check_steps = 1 if accelerator.device.type == "cpu" else CHECKED_UPDATES
         self.since = time.perf_counter()
+        pace = Pace(config.max_steps, tqdm.write if accelerator.is_main_process else None)
         while progress.step < config.max_steps:
             kind = kind_of_update(*config.shares, config.seed, progress.step)
             loss, grad_norm = self.update(progress.step, kind)
@@ -121,6 +135,7 @@ class Run:
             texts = self.noise.texts_of(config.batch_size) if has_noise else config.batch_size
             self.texts += texts * config.gradient_accumulation_steps * accelerator.num_processes
             bar.update()
+            pace.note(progress.step)
             kept = (config.log_steps, config.eval_steps, config.save_steps, config.max_steps)
             logs, validates, saves, is_last = (progress.step % steps == 0 for steps in kept)
             if logs or validates or saves or is_last or progress.step % check_steps == 0:
@@ -133,7 +148,16 @@ class Run:
             if saves or is_last:
                 save_checkpoint(accelerator, self.folder, progress.step, config.keep_checkpoints, self.replaced)
                 self.replaced = []
-            self.since += time.perf_counter() - paused
+                self.note_settings()
+            paused = time.perf_counter() - paused
+            self.since += paused
+            pace.pause(paused)
+
+    def note_settings(self) -> None:
+        """Write the settings into the run's folder, once: at a new start, else with the first checkpoint from here."""
+        is_due = self.accelerator.is_main_process and not self.are_settings_noted
+        in_all(self.accelerator, lambda: write_settings(self.folder, self.config) if is_due else None)
+        self.are_settings_noted = True
 
     def resume(self) -> None:
         """Go on from the newest checkpoint, if there is one, with the rates and micro-batches of these settings.
@@ -151,7 +175,8 @@ class Run:
             return
         if not (self.folder / "best").is_dir():  # copied from another folder, whose best model lies there
             self.progress.best = float("inf")
-        if not self.progress.check(loaded):
+        goes_on = self.progress.step < self.config.max_steps
+        if not self.progress.check(loaded) and goes_on:
             self.progress.best = float("inf")
             self.accelerator.print(
                 "best is chosen anew: the best loss so far is of other held-out texts, other noise or another order"
@@ -163,7 +188,8 @@ class Run:
             scheduler.base_lrs = rates
             for group, rate, decay in zip(optimizer.param_groups, rates, decays, strict=True):
                 group |= {"lr": rate * factor, "initial_lr": rate, "weight_decay": decay}
-        self.accelerator.print(f"continuing from {loaded}")
+        if goes_on:
+            self.accelerator.print(f"continuing from {loaded}")
 
     def stop_if_diverged(self) -> None:
         """Stop before anything is kept of weights that are lost.

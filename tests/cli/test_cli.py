@@ -338,6 +338,16 @@ def test_calibrate_says_which_pairs_are_too_long(capsys, checkpoint, long_pairs,
     assert code == 0 and err.count("3 of 12 pairs of the validation split are longer than the canvas of 10 tok") == 1
 
 
+def test_calibrate_finds_a_missing_surrogate_before_it_fits(capsys, checkpoint, long_pairs, tmp_path, monkeypatch):
+    """Two kinds of confidence were fitted for minutes, and saved, before the line that there is no surrogate."""
+    monkeypatch.setattr(calibrate, "load_model", lambda _: pytest.fail("the weights were loaded"))
+    model = shutil.copytree(checkpoint, tmp_path / "model")
+    command = ["calibrate", long_pairs["validation"], "--model", model, "--feedback", "surrogate", "encoder"]
+    code, _, err = run(capsys, *command)
+    assert code == 2 and f"{model} has no surrogate encoder: leave surrogate out of --feedback" in err
+    assert err.count("\n") == 1
+
+
 def test_prepare_says_that_nothing_is_left_to_train_on(capsys, tmp_path):
     """An empty validation split was told, an empty training split was not."""
     (tmp_path / "texts.txt").write_text("A red kite flies.\nTwo men talk.\n")
@@ -485,7 +495,7 @@ def test_invert_has_presets(capsys, checkpoint, searching, tmp_path, encoder):
     assert all(row["verdict"] and row["verdict_in_words"] and row["cosine"] <= 1 for row in standard)
     quick, flags = rows("--preset", "quick")[0], rows("--num-steps", "8")[0]
     assert [row["text"] for row in quick] == [row["text"] for row in flags] != texts
-    assert quick[0]["cosine"] is not None and flags[0]["cosine"] is None  # as old commands had it
+    assert quick[0]["cosine"] is not None and flags[0]["cosine"] == quick[0]["cosine"]
     assert quick[0]["confidence"] == flags[0]["confidence"]
     fallback, err = rows(model=checkpoint)
     assert "no surrogate, so the preset is quick" in err and fallback[0]["cosine"] is None

@@ -680,10 +680,37 @@ def test_corpus_cache(tmp_path, tokenizer, vocabulary, encoder):
         with pytest.raises(AssertionError, match="read again"):
             TokenizedCorpus.build(refuse(), **arguments | changed)
     assert len(list((tmp_path / "cache").iterdir())) == 1
-    with pytest.raises(ValueError, match="no document with known tokens in split 'test'"):
+    with pytest.raises(ValueError, match="no text fell into split 'test'"):
         TokenizedCorpus.build(DOCUMENTS, **arguments, split="test")
     with pytest.raises(ValueError, match="no split 'dev'"):
         TokenizedCorpus.build(DOCUMENTS, **arguments, split="dev")
+
+
+def test_why_a_split_is_empty_is_told(vocabulary):
+    """Of thirty texts none was held out, and the line spoke of unknown tokens and of a share that training has not."""
+    train, held_out = (
+        next(key for key in map(str, range(99)) if split_of(key, 0.5, 0) == name) for name in SPLITS[:2]
+    )
+    kite, marked = "A red kite.", "A [SEP] kite."
+    for documents, split, said in (
+        ([Document(train, kite)], "validation", "no text fell into split 'validation', .* give more texts"),
+        (
+            [Document(train, marked)],
+            "train",
+            "split 'train' .* each of 1 is empty, or has an unknown or special token",
+        ),
+        ([Document(train, kite), Document(held_out, "a red KITE.")], "train", "each of 1 reads like a held-out text"),
+    ):
+        with pytest.raises(EmbInvError, match=said) as error:
+            TokenizedCorpus.build(documents, vocabulary, split=split, validation_share=0.5)
+        assert "another share" not in str(error.value)
+
+
+def test_a_split_without_rows_says_how_to_get_some(tmp_path, encoder):
+    """`evaluate --split test` named the splits that there are, and not what makes the other one."""
+    prepare(DOCUMENTS[:5], encoder, tmp_path, length=16, validation_share=0, show_progress=False)
+    with pytest.raises(EmbInvError, match=r"no rows in split 'test'; present: train\. Prepare .* --test-share"):
+        load_pairs(tmp_path, "test")
 
 
 @pytest.mark.parametrize("name", ["ids", "offsets"])

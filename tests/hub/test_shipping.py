@@ -319,6 +319,17 @@ def test_pipeline_refuses_what_it_cannot_do(invert, settings, message, rows):
         invert(unit_vectors(rows), **settings)
 
 
+def test_an_iterator_of_batches_is_one_line(invert):
+    """A DataLoader's batches ended in numpy's "inhomogeneous shape after 1 dimensions"."""
+    vectors = unit_vectors(5)
+    batches = ([vectors[:3], vectors[3:]], [[vectors[:3]], [vectors[3:]]], [vectors.tolist()], [vectors.numpy()])
+    for given in batches:
+        with pytest.raises(ValueError, match="an iterator must give one vector at a time, got a batch; take it apart"):
+            list(invert(iter(given), preset="quick"))
+    for rows in (iter(vectors), iter(vectors.tolist()), (vector for batch in batches[0] for vector in batch)):
+        assert len(list(invert(rows, preset="quick"))) == 5
+
+
 def test_config_names_no_folder_of_this_machine(encoder, tmp_path):
     """The encoder's path on the machine that trained, its user's name in it, was published with the checkpoint."""
     model = new_inverter(prepare_tokenizer(encoder.tokenizer), encoder.path, embedding_dim=16, max_sequence_length=12)
@@ -403,7 +414,10 @@ def test_the_pipeline_has_presets(invert):
     unjudged = invert(vectors, preset="quick", feedback=None)
     assert [row["text"] for row in unjudged] == texts["quick"] and "cosine" not in unjudged[0]
     assert [row["text"] for row in invert(vectors)] == texts["standard"] != texts["quick"]
-    assert [row["text"] for row in invert(vectors, num_steps=8)] == texts["quick"]
+    drafts = invert(vectors, num_steps=8)
+    assert [row["text"] for row in drafts] == texts["quick"]
+    assert drafts == invert(vectors, preset="quick")  # measured by the surrogate as well
+    assert "cosine" not in invert(vectors, num_candidates=2)[0]  # ranked by likelihood alone
     early = pipeline("embedding-inversion", model=invert.model, tokenizer=invert.tokenizer, preset="quick")
     assert [row["text"] for row in early(vectors)] == texts["quick"]
     assert [row["text"] for row in early(vectors, preset="standard")] == texts["standard"]

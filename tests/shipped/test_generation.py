@@ -411,7 +411,7 @@ def test_steps_that_do_nothing_are_said():
         ([[1.0, 2.0], [1.0]], "rows of numbers, all of one length"),
         ([[None] * 16], "must be floating-point numbers"),
         ("a vector", "must be floating-point numbers"),
-        ({"embedding": [1.0] * 16}, "must be floating-point numbers"),
+        ({"embedding": [1.0] * 16}, "got a table: give its column of vectors"),
         (object(), "must be floating-point numbers"),
         (torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), "rows of numbers, all of one length"),
     ],

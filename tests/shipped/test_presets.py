@@ -5,7 +5,7 @@ import types
 import pytest
 import torch
 
-from modeling_embinv import EmbInvError, SearchSettings
+from modeling_embinv import EmbInvError, EmbInvGenerationConfig, SearchSettings
 from modeling_embinv.presets_embinv import DEFAULT_PRESET, PRESETS, choose
 from modeling_embinv.settings_embinv import FEEDBACK, SETTINGS
 from tests.tiny_models import bag_of_tokens, tiny_model, unit_vectors, with_surrogate
@@ -48,7 +48,7 @@ def test_without_a_name(model):
     """Documented commands with flags of their own whose texts change, or a plain call that writes a draft."""
     assert choose(model, None, {}).settings == STANDARD
     alone = choose(model, None, {"num_steps": 4})
-    assert (alone.preset, alone.settings, alone.feedback) == (None, {"num_steps": 4}, None)
+    assert (alone.preset, alone.settings, alone.feedback) == (None, {"num_steps": 4}, "surrogate")
     encode = bag_of_tokens([])
     own = choose(model, None, {"num_candidates": 3, "feedback": encode})
     assert (own.preset, own.settings, own.feedback) == (None, {"num_candidates": 3}, encode)
@@ -67,6 +67,26 @@ def test_a_single_draft_is_measured(model, without):
     assert choose(model, "quick", {"num_candidates": 4}).feedback is None  # it would choose among them
     assert choose(model, "quick", {"feedback": None}).feedback is None
     assert choose(without, "quick", {}).feedback is None
+
+
+def test_a_single_draft_of_own_settings_is_measured(model, without):
+    """`pipe(vectors, max_length=16)` dropped cosine and verdict, and the quickstart's own loop ended in a KeyError."""
+    one = {"num_candidates": 1, "num_corrections": 0}
+    for given in ({"max_length": 8}, {"guidance_scale": 2.0}, one, {"search": {"num_beams": 2}}):
+        chosen = choose(model, None, given)
+        assert (chosen.preset, chosen.settings, chosen.feedback) == (None, given, "surrogate")
+        assert choose(model, None, {**given, "feedback": None}).feedback is None
+        assert choose(without, None, given).feedback is None
+    several = EmbInvGenerationConfig(num_candidates=3)
+    searches = ({"num_candidates": 8}, {"search": SearchSettings(num_candidates=8)}, {"generation_config": several})
+    for given in searches:  # they stay ranked by likelihood
+        assert choose(model, None, given).feedback is None
+    model.generation_config = several  # its own search is none of the call's where that has one draft
+    assert choose(model, None, {"max_length": 8}).feedback is None
+    for given in (one, {"search": None, "max_length": 8}, {"generation_config": EmbInvGenerationConfig()}):
+        assert choose(model, None, given).feedback == "surrogate"
+    with pytest.raises(EmbInvError, match="num_candidates must be a whole number"):
+        choose(model, None, {"num_candidates": "8"})
 
 
 def test_a_checkpoint_without_a_surrogate(without):

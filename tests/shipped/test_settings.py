@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from modeling_embinv import EmbInvError, EmbInvGenerationConfig, SearchSettings
+from modeling_embinv import EmbInvError, EmbInvForMaskedDiffusion, EmbInvGenerationConfig, SearchSettings
 from modeling_embinv.cli.options import add_model, sampler_settings
 from modeling_embinv.cli.resources import feedback_of
 from modeling_embinv.pipeline_embinv import EmbeddingInversionPipeline
@@ -252,3 +252,55 @@ def test_the_reference_page_is_up_to_date():
     made = runpy.run_path(str(ROOT / "docs" / "_build" / "settings_page.py"))
     assert made["PATH"].read_text(encoding="utf-8") == made["page"]()
     assert all(f"| `{name}` |" in made["page"]() for name in (*SETTINGS, "feedback"))
+
+
+OF_WEIGHTS = {"calibration": {"open_loop": {"bias": -1.5}}, "suppress_tokens": [4, 5], "search": {"stop_cosine": 0.9}}
+
+
+@pytest.fixture
+def tuned(tmp_path):
+    """A folder whose checkpoint has settings that were found for its weights, and its model."""
+    model = tiny_model(surrogate_rank=2)
+    model.generation_config = EmbInvGenerationConfig(**OF_WEIGHTS, num_steps=3)
+    model.save_pretrained(tmp_path / "own")
+    return tmp_path / "own", model
+
+
+def of_weights(config) -> tuple:
+    return config.calibration, config.suppress_tokens, config.stop_cosine
+
+
+def test_a_configuration_at_loading_keeps_what_belongs_to_the_weights(tuned, tmp_path):
+    """`from_pretrained(…, generation_config=GC(num_steps=16))` lost the calibration, and saving lost it for good."""
+    folder, model = tuned
+    load = EmbInvForMaskedDiffusion.from_pretrained
+    loaded = load(folder, generation_config=EmbInvGenerationConfig(num_steps=16))
+    assert loaded.generation_config.num_steps == 16
+    assert of_weights(loaded.generation_config) == of_weights(model.generation_config)
+    loaded.save_pretrained(tmp_path / "again")
+    assert of_weights(load(tmp_path / "again").generation_config) == of_weights(model.generation_config)
+    plain = load(folder, generation_config=EmbInvGenerationConfig())  # other settings are the object's alone
+    assert plain.generation_config.num_steps == EmbInvGenerationConfig().num_steps
+    none = EmbInvGenerationConfig(calibration={}, suppress_tokens=[], stop_cosine=0.5)
+    assert of_weights(load(folder, generation_config=none).generation_config) == ({}, [], 0.5)
+    with pytest.raises(EmbInvError, match="generation_config must be an EmbInvGenerationConfig, got"):
+        load(folder, generation_config={"num_steps": 3})
+    (folder / "generation_config.json").unlink()
+    assert of_weights(load(folder, generation_config=EmbInvGenerationConfig()).generation_config) == (None,) * 3
+
+
+def test_a_configuration_of_a_call_keeps_what_belongs_to_the_weights(tuned):
+    """`generate(V, GC(num_steps=2))` gave raw probabilities as confidences, and wrote suppressed tokens."""
+    model = tuned[1]
+    expected = model.generate(unit_vectors(2), num_steps=2)
+    given = model.generate(unit_vectors(2), EmbInvGenerationConfig(num_steps=2))
+    assert torch.equal(given.sequences, expected.sequences) and torch.equal(given.confidence, expected.confidence)
+    settings = model.generation_settings(EmbInvGenerationConfig(num_candidates=2), {})
+    assert of_weights(settings) == of_weights(model.generation_config) and settings.num_candidates == 2
+    none = {"calibration": None, "suppress_tokens": None}  # a keyword means what it says
+    assert of_weights(model.generation_settings(EmbInvGenerationConfig(), none)) == (None, None, 0.9)
+    empty = EmbInvGenerationConfig(calibration={}, suppress_tokens=[])
+    assert of_weights(model.generation_settings(empty, {})) == ({}, [], 0.9)
+    raw = model.generate(unit_vectors(2), num_steps=2, calibration=None).confidence
+    assert torch.equal(model.generate(unit_vectors(2), empty, num_steps=2, suppress_tokens=[4, 5]).confidence, raw)
+    assert not torch.equal(raw, expected.confidence)

@@ -158,7 +158,9 @@ def test_after_a_kill_in_the_first_save(pairs, tmp_path):
     lines = ['{"step": 1, "train/loss": 3.0}', '{"step": 2, "tr']
     (tmp_path / "log.jsonl").write_text("\n".join(lines))
     train(settings(pairs, tmp_path, bag_of_words_steps=2, bag_of_words_batch_size=8, max_steps=3))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "last", "log.jsonl", "step-000000003"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "best", "last", "log.jsonl", "settings.yaml", "step-000000003",
+    ]  # fmt: skip
     assert not list(tmp_path.rglob("junk.bin"))
     read = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in read if "bag_of_words/loss" in line] == [0, 0]

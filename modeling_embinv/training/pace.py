@@ -1,0 +1,58 @@
+"""How long updates will take, said once, so that nobody waits for weeks unawares."""
+
+import time
+from collections.abc import Callable
+
+# updates that are timed, or fewer where each takes long: then those of so many seconds
+_TIMED_UPDATES, _FEWEST, _SECONDS = 20, 2, 60.0
+_UNITS = (("days", 86_400.0), ("hours", 3_600.0), ("minutes", 60.0))
+
+
+class Pace:
+    """Times the first updates and says how long those that are left will take.
+
+    The first update is not counted: it compiles what later ones run.
+
+    Args:
+        total: updates of the run.
+        say: takes the line; None = it is nobody's to say, as in the second process of a run.
+        kind: what the updates are called in the line.
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        say: Callable[[str], None] | None,
+        kind: str = "updates",
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._total, self._say, self._kind, self._clock = total, say, kind, clock
+        self._first: tuple[int, float] | None = None
+        self._is_said = False
+
+    def note(self, done: int) -> None:
+        """Call it after each update, with how many are done."""
+        if self._is_said:
+            return
+        if self._first is None:
+            self._first = done, self._clock()
+            return
+        timed, seconds = done - self._first[0], self._clock() - self._first[1]
+        if timed >= _TIMED_UPDATES or (timed >= _FEWEST and seconds >= _SECONDS):
+            left = self._total - done
+            if left and self._say:
+                self._say(f"{left:,} {self._kind} are left: about {duration(left * seconds / timed)} at this rate")
+            self._is_said = True
+
+    def pause(self, seconds: float) -> None:
+        """Leave out a time in which no update was done."""
+        if self._first is not None:
+            self._first = self._first[0], self._first[1] + seconds
+
+
+def duration(seconds: float) -> str:
+    """A length of time in the largest unit of which it has two, as "3.4 hours"."""
+    name, unit = next((known for known in _UNITS if seconds >= 2 * known[1]), ("seconds", 1.0))
+    count = seconds / unit
+    return f"{count:.1f} {name}" if count < 10 and name != "seconds" else f"{count:,.0f} {name}"
