@@ -7,8 +7,10 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-# files whose lines no user wrote: those beside this one, and torch's wrapper of functions under `no_grad`
-_OWN, _WRAPPER = str(Path(__file__).parent), str(Path("torch", "utils", "_contextlib.py"))
+# files whose lines no user wrote: those beside this one; those of a checkpoint's code, of which a pipeline and its model
+# have copies; those through which transformers and torch call them
+_OWN = str(Path(__file__).parent)
+_CALLERS = ("_embinv.py", str(Path("transformers", "pipelines", "base.py")), str(Path("torch", "utils", "_contextlib.py")))
 
 
 class EmbInvError(ValueError):
@@ -16,7 +18,7 @@ class EmbInvError(ValueError):
 
 
 def warn(message: str) -> None:
-    """Warns at the line of the user that led here, and not at one of this package or of torch's wrappers."""
+    """Warns at the line of the user that led here, and not at one of this package."""
     frame, level = inspect.currentframe(), 1
     while frame is not None and _is_own(frame.f_code.co_filename):
         frame, level = frame.f_back, level + 1
@@ -24,7 +26,7 @@ def warn(message: str) -> None:
 
 
 def _is_own(file: str) -> bool:
-    return file.startswith(_OWN) or file.endswith(_WRAPPER)
+    return file.startswith(_OWN) or file.endswith(_CALLERS)
 
 
 def shown(value: Any) -> str:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,7 @@ def _generate(model) -> torch.Tensor:
 
 STRANGER = """
 import sys
+import warnings
 assert not any("work" in path or "embinv" in path for path in sys.path[:1])
 sys.path = [path for path in sys.path if path not in ("", {root!r})]
 sys.modules["modeling_embinv"] = None         # importing this package would fail
@@ -403,6 +405,14 @@ def test_loading_inside_the_package_asks_nothing(folder, monkeypatch):
     model, tokenizer = load_inverter(folder)
     assert type(model).__module__ == "modeling_embinv.modeling_embinv" and tokenizer.mask_token == "[MASK]"
     assert type(AutoModel.from_pretrained(folder, trust_remote_code=True)).__name__ == type(model).__name__
+
+
+def test_the_pipeline_warns_at_the_line_of_its_caller(invert):
+    """The warning was at a line of transformers, which Python shows once: of a second mistake it said nothing."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        invert(3 * unit_vectors(2), num_candidates=2)
+    assert caught and {one.filename for one in caught} == {__file__}
 
 
 def test_the_pipeline_has_presets(invert):
