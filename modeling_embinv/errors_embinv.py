@@ -7,10 +7,11 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-# files whose lines no user wrote: those beside this one; those of a checkpoint's code, of which a pipeline and its model
-# have copies; those through which transformers and torch call them
+# files whose lines no user wrote: those beside this one; those of a checkpoint's code, of which a pipeline and its
+# model have copies; those through which transformers and torch call them
 _OWN = str(Path(__file__).parent)
-_CALLERS = ("_embinv.py", str(Path("transformers", "pipelines", "base.py")), str(Path("torch", "utils", "_contextlib.py")))
+_LIBRARIES = Path("transformers", "pipelines", "base.py"), Path("torch", "utils", "_contextlib.py")
+_CALLERS = ("_embinv.py", *map(str, _LIBRARIES))
 
 
 class EmbInvError(ValueError):
