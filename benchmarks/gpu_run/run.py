@@ -176,7 +176,7 @@ class GPURun:
         return self.encoder.encode_ids(ids, self.noise.end)
 
     def loss(self, part: Part) -> tuple[Tensor, float]:
-        """The loss as in `Run.loss` and `Run.causal_loss`, and the operations of both passes."""
+        """The loss as in `BatchLosses.loss` and `BatchLosses.causal_loss`, and the operations of both passes."""
         (rows, length), count = part["input_ids"].shape, len(part["positions"])
         rest = {name: part[name] for name in ("condition_mask", "positions", "targets")}
         if kind_of(part) == "masked":

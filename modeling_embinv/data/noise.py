@@ -65,7 +65,7 @@ class NoisedBatch:
     masked: (B, L) bool, the positions that the loss is a mean over: those of a [MASK], and drafted ones.
     condition_mask: (B,) bool. positions, targets: (M,) int64, the flat positions that are scored and x0 there.
     position_weights: (M,) float, what each stands for; they sum to the number of `masked` positions on average.
-    drafted: where drafts are to be written, if anywhere. factor: of the batch's loss, see `Run.micro_losses`.
+    drafted: where drafts are to be written, if anywhere. factor: of the batch's loss, see `BatchLosses.micro_losses`.
     """
 
     input_ids: Tensor
@@ -86,7 +86,7 @@ class CausalBatch:
     """What a training step from left to right needs; M is the number of tokens, ends included.
 
     input_ids: x0 (B, L), cut behind the longest text and its end. embedding: e (B, D). condition_mask: (B,) bool.
-    text: (B, L) bool, the tokens of texts and their ends. factor: of the batch's loss, see `Run.micro_losses`.
+    text: (B, L) bool, the tokens of texts and their ends. factor: of the batch's loss, see `BatchLosses.micro_losses`.
     hypothesis: what the texts correct, if anything.
     """
 

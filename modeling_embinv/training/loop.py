@@ -2,8 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,27 +15,15 @@ from torch.optim.lr_scheduler import LRScheduler
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from ..data.batches import Batches, embed_rows
+from ..data.batches import Batches
 from ..data.encoders import Encoder
-from ..data.noise import (
-    CausalBatch,
-    Noise,
-    NoisedBatch,
-    UpdateKind,
-    canvas_length,
-    causal_batch,
-    kind_of_update,
-    noise_batch,
-)
+from ..data.noise import Noise, UpdateKind, canvas_length, kind_of_update
 from ..errors_embinv import EmbInvError
 from ..modeling_embinv import EmbInvForMaskedDiffusion
-from ..runtime import generator_for
+from .batch_losses import BatchLosses
 from .checkpoints import EMA, Progress, checkpoints, export, in_all, is_exported, load_newest, save_checkpoint
 from .config import TrainingConfig
-from .corrections import write_hypotheses, writing_operations
-from .drafts import draft_operations, write_drafts
 from .flops import matmul_rate
-from .losses import LENGTH_PARTS, causal_loss, causal_operations, loss_weights, masked_loss, masked_operations
 from .machine import dtype_of
 from .pace import Pace
 from .run_data import encoder_settings
@@ -47,8 +34,8 @@ from .validation import ValidationSet, all_scores
 CHECKED_UPDATES = 20
 
 
-class Run:
-    """A training run: its parts, and the loop in paragraphs.
+class Run(BatchLosses):
+    """A training run: its parts, and the loop in paragraphs; `BatchLosses` has what an update learns from.
 
     Args:
         config: the settings of the loop.
@@ -102,7 +89,7 @@ class Run:
         if is_finished:
             refuse_other_sources(self.folder, progress.step, changed)
         if changed:
-            accelerator.print(f"settings that are others than before: {'; '.join(changed.values())}")
+            accelerator.print(f"settings that differ from before: {'; '.join(changed.values())}")
         if is_finished:
             accelerator.print(f"finished at step {progress.step}: {self.folder / 'last'} stays as it is")
             return self.folder / "last"
@@ -254,77 +241,6 @@ class Run:
     def backward(self, loss: Tensor) -> None:
         """Add a micro-batch's gradients."""
         self.accelerator.backward(loss)
-
-    def micro_losses(self, indexes: list[int], canvas: int, kind: UpdateKind) -> list[Callable[[], Tensor]]:
-        """The losses of an update's micro-batches, the batches `indexes` of all processes, each computed when called.
-
-        The weight "none" takes the mean over a micro-batch's masked positions, a causal batch that over its tokens.
-        Each gets a factor that makes the mean of these means, over micro-batches and processes, the mean over all
-        such positions of the update.
-        """
-        if kind != "masked":
-            plain = [self.causal_batch(index, canvas, kind) for index in indexes]
-            self.weight_by(plain, [int(batch.text.sum()) for batch in plain])
-            if kind == "causal":
-                return [partial(self.causal_loss, batch) for batch in plain]
-            return [
-                partial(self.correction_loss, batch, index, canvas)
-                for batch, index in zip(plain, indexes, strict=True)
-            ]
-        noised = [self.noised_batch(index, canvas) for index in indexes]
-        if self.config.loss_weight == "none":
-            self.weight_by(noised, [int(batch.masked.sum()) for batch in noised])
-        return [partial(self.loss, batch) for batch in noised]
-
-    def weight_by(self, batches: Sequence[NoisedBatch | CausalBatch], counts: list[int]) -> None:
-        """Give each micro-batch its share in the positions of the update as a factor, 1 on average."""
-        shares = torch.tensor(counts, dtype=torch.float32, device=self.accelerator.device)
-        mean = self.accelerator.reduce(shares.mean(), reduction="mean").clamp_min(1)
-        for batch, share in zip(batches, shares, strict=True):
-            batch.factor = share / mean
-
-    def originals(self, index: int, texts: int, canvas: int) -> tuple[Tensor, Tensor]:
-        """Texts and vectors of batch `index`; those that are embedded now, in the precision of the run."""
-        with self.accelerator.autocast():
-            return self.batches.batch(index, texts, canvas)
-
-    def noised_batch(self, index: int, canvas: int) -> NoisedBatch:
-        """Batch `index` of all processes with its noise, both functions of (seed, index)."""
-        texts = self.noise.texts_of(self.config.batch_size)
-        input_ids, embedding = self.originals(index, texts, canvas)
-        return noise_batch(input_ids, embedding, self.noise, generator_for(self.config.seed, index))
-
-    def loss(self, batch: NoisedBatch) -> Tensor:
-        """The loss of the masked order, after some of the visible tokens became the model's own."""
-        write_drafts(self.model, self.bare_model, batch)
-        self.flops += draft_operations(self.bare_model, batch)
-        self.flops += masked_operations(self.bare_model, batch)
-        weights = loss_weights(self.config.loss_weight, batch.timestep, batch.masked, self.noise.schedule)
-        return masked_loss(self.model, batch, weights, self.accelerator.device)
-
-    def causal_batch(self, index: int, canvas: int, kind: UpdateKind) -> CausalBatch:
-        """Batch `index` of all processes for learning from left to right; to correct, every text has its vector."""
-        ids, embedding = self.originals(index, self.config.batch_size, canvas)
-        dropout = self.noise.condition_dropout if kind == "causal" else 0.0
-        return causal_batch(ids, embedding, self.noise.end, generator_for(self.config.seed, index), dropout)
-
-    def embed(self, ids: Tensor) -> Tensor:
-        """(B, D) the encoder's vectors of texts (B, L), on their device."""
-        return embed_rows(self.encoder, ids.cpu()).to(ids.device)
-
-    def correction_loss(self, batch: CausalBatch, index: int, canvas: int) -> Tensor:
-        """Mean −log p of the texts, each beside a hypothesis that the model writes now."""
-        generator = generator_for(self.config.seed, index, 3)
-        with self.accelerator.autocast():
-            batch.hypothesis = write_hypotheses(self.bare_model, self.embed, batch.embedding, canvas, generator)
-        self.flops += writing_operations(self.bare_model, len(batch.input_ids), canvas)
-        return self.causal_loss(batch)
-
-    def causal_loss(self, batch: CausalBatch) -> Tensor:
-        """The loss of the causal order, with the hypotheses that the batch has."""
-        parts = batch.by_length(LENGTH_PARTS)
-        self.flops += causal_operations(self.bare_model, parts)
-        return causal_loss(self.model, parts, self.accelerator.device)
 
     def validate(self) -> None:
         """Log held-out scores of the averaged weights, and keep the best of them."""

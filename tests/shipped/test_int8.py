@@ -133,7 +133,7 @@ def test_the_released_surrogate_embeds_the_same(has_bfloat16, most, monkeypatch)
     monkeypatch.setattr(int8_embinv, "HAS_BFLOAT16", has_bfloat16)
     monkeypatch.setattr(int8_embinv, "HAS_VNNI", True)
     model, tokenizer = load_inverter(str(CHECKPOINT))
-    rows = tokenizer(list(DEMO_SENTENCES), padding="max_length", max_length=32, return_tensors="pt").input_ids
+    rows = tokenizer(list(DEMO_SENTENCES), padding="max_length", max_length=32, return_tensors="pt").input_ids[:, 1:]
     rows = rows.masked_fill(rows == tokenizer.pad_token_id, model.config.eos_token_id)
     before = torch.get_rng_state()
     with torch.no_grad():

@@ -58,7 +58,7 @@ def test_a_finished_run_names_a_folder_by_any_path(pairs, finished, capsys, monk
     monkeypatch.chdir(pairs.parent)
     capsys.readouterr()
     train(settings(Path(pairs.name), finished, max_steps=3, generation_size=0))
-    assert "finished at step 3" in (said := capsys.readouterr().out) and "than before" not in said
+    assert "finished at step 3" in (said := capsys.readouterr().out) and "differ from before" not in said
 
 
 def test_a_finished_run_names_a_rate_that_came_too_late(pairs, finished, capsys):
@@ -76,8 +76,8 @@ def test_what_is_other_than_before_is_named_where_a_run_goes_on(pairs, finished,
     capsys.readouterr()
     train(settings(pairs, out, max_steps=4, generation_size=0, learning_rate=1e-4))
     said = capsys.readouterr().out
-    (line,) = [line for line in said.splitlines() if "than before" in line]
-    assert line.startswith("settings that are others than before: ")
+    (line,) = [line for line in said.splitlines() if "differ from before" in line]
+    assert line.startswith("settings that differ from before: ")
     assert set(line.split(": ", 1)[1].split("; ")) == {
         "learning_rate was 0.001, now 0.0001", "max_steps was 3, now 4",
     }  # fmt: skip
@@ -99,7 +99,7 @@ def test_a_run_without_its_settings_goes_on(pairs, finished, tmp_path, content, 
         (out / "settings.yaml").write_text(content)
     capsys.readouterr()
     train(settings(pairs, out, max_steps=4, generation_size=0))
-    assert "than before" not in capsys.readouterr().out and kept(out)["max_steps"] == 4
+    assert "differ from before" not in capsys.readouterr().out and kept(out)["max_steps"] == 4
 
 
 def test_a_run_that_starts_over_keeps_the_old_settings_until_it_saves(pairs, finished, tmp_path, monkeypatch):
