@@ -106,7 +106,7 @@ class GapReader:
     def choices_for(self, texts: Sequence[str | Sequence[int]]) -> dict[str, Sequence[str]]:
         """The choices that a mark of these texts has words for."""
         written = (text for text in texts if isinstance(text, str))
-        tags = {tag_of(mark.group()) for text in written for mark in self._marks_in(text)}
+        tags = {self._known_tag(mark.group()) for text in written for mark in self._marks_in(text)}
         return {tag: words for tag, words in self.choices.items() if tag_of(tag) in tags}
 
     def _marks_in(self, text: str) -> list[re.Match[str]]:
@@ -209,7 +209,7 @@ class GapReader:
         return RedactedText(tuple(map(tuple, pieces)), (), tuple(Gap(lengths=(count,)) for count in counts))
 
     def _gap(self, mark: str, place: "_Place") -> Gap:
-        tag = tag_of(mark)
+        tag = self._known_tag(mark)
         literal = self._in_place([mark], place)[0] or tuple(self._tokenize(mark))
         known = mark, tag, KIND_OF_TAG.get(tag, "free"), self.lengths
         if tag not in self.entries:
@@ -220,6 +220,11 @@ class GapReader:
         for word, ids in zip(alone, placed, strict=True):
             choices.setdefault(ids or alone[word], word)  # of Anna and ANNA, which are the same tokens, the first
         return Gap(*known, choices, literal, is_apart=None in placed)
+
+    def _known_tag(self, mark: str) -> str:
+        """The words in a mark; without their number, as in <PERSON_1>, where no list is for them alone."""
+        tag = tag_of(mark)
+        return tag if tag in self.entries else unnumbered(tag)
 
     def _in_place(self, words: list[str], place: "_Place") -> list[Filling | None]:
         """The ids of words where they stand in the text; None where they change those around."""
@@ -312,3 +317,8 @@ class _Place:
 def tag_of(mark: str) -> str:
     """The words in a mark, as choices are looked up: FIRST_NAME of [First name]; empty for bars, stars and lines."""
     return "_".join(re.findall(r"[^\W_]+", mark)).upper()
+
+
+def unnumbered(tag: str) -> str:
+    """A tag without the number that anonymisers put behind it: PERSON of PERSON_1."""
+    return re.sub(r"_\d+$", "", tag)

@@ -7,6 +7,7 @@ python3 -m benchmarks.gpu_run.machine send --out $OUT --freeze --first 0 --count
 
 import argparse
 import hashlib
+import json
 import os
 import shutil
 import sys
@@ -45,6 +46,7 @@ def main(arguments: list[str]) -> int:
         else:
             if options.freeze:
                 freeze()
+                print(unfinished(), end="", file=sys.stderr)
             print("sent", *send_parts(options.out, options.first, options.count))
     except EmbInvError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -63,6 +65,16 @@ def freeze() -> None:
     (DISK / FROZEN).mkdir(exist_ok=True)
     for name in (WEIGHTS, CONFIG):
         shutil.copyfile(DISK / name, DISK / FROZEN / name)
+
+
+def unfinished() -> str:
+    """One line where the run has seconds left, by the newest line of the log that tells them; else ""."""
+    lines = (DISK / LOG).read_text(encoding="utf-8").splitlines() if (DISK / LOG).exists() else []
+    spent = next((line["spent"] for line in map(json.loads, reversed(lines)) if "spent" in line), 0.0)
+    seconds = json.loads((DISK / "run.json").read_text(encoding="utf-8"))["seconds"]
+    if spent >= seconds:
+        return ""
+    return f"warning: {spent:,.0f} of {seconds:,.0f} seconds are trained: the weights get better to the end\n"
 
 
 def send_parts(out: Path, first: int, count: int) -> list[str]:

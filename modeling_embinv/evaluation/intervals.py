@@ -27,6 +27,8 @@ def share_interval(parts: Floats, wholes: Floats, seed: int = 0) -> tuple[float,
     if (found * counts[0] == found[0] * counts).all():  # the bound in closed form
         bound = TAIL ** (1 / rows)
         return float(bound * value), float(1 - bound * (1 - value))
+    if (counts == counts[0]).all() and ((found == 0) | (found == counts)).all():
+        return _exact_interval(int((found > 0).sum()), rows)
     generator = np.random.default_rng(seed)
     more = generator.standard_exponential(DRAWS) * counts.mean()
     own, total = np.zeros(DRAWS), more.copy()
@@ -38,3 +40,10 @@ def share_interval(parts: Floats, wholes: Floats, seed: int = 0) -> tuple[float,
         own += weights @ found[chunk]
         total += weights @ counts[chunk]
     return float(np.quantile(own / total, TAIL)), float(np.quantile((own + more) / total, 1 - TAIL))
+
+
+def _exact_interval(hits: int, rows: int) -> tuple[float, float]:
+    """Both ends of the interval of Clopper and Pearson (1934) of a share that is neither 0 nor 1."""
+    from scipy.special import betaincinv  # here, as the import takes a while
+
+    return float(betaincinv(hits, rows - hits + 1, TAIL)), float(betaincinv(hits + 1, rows - hits, 1 - TAIL))

@@ -11,13 +11,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from gpu_run import corpus, parcels
+from gpu_run import corpus, machine, parcels
 from gpu_run.back import curve, unpack
 from gpu_run.batches import kind_of
 from gpu_run.encoder import PackedEncoder
 from gpu_run.hypotheses import changed, write, write_pool
 from gpu_run.muon import BatchedMuon
 from gpu_run.pack import UPLOADS, documents, pack
+from gpu_run.rehearse import main as rehearse_main
 from gpu_run.rehearse import rehearse
 from gpu_run.run import STATE, GPURun
 from safetensors.torch import save_file
@@ -294,6 +295,24 @@ def test_a_deeper_trunk_repeats_the_encoders_layers(uploads, tmp_path):
         name = f"encoder.layer.{layer}.output.dense.weight"
         theirs = run.encoder.network.state_dict()[f"encoder.layer.{layer % 6}.output.dense.weight"]
         assert torch.equal(weights[name], theirs)
+
+
+def test_weights_of_an_unfinished_run_are_told(tmp_path, monkeypatch):
+    """The page's own commands sent the weights at half of the training, and no line said so."""
+    monkeypatch.setattr(machine, "DISK", tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps({"seconds": 1465.0}))
+    assert "0 of 1,465 seconds" in machine.unfinished()
+    (tmp_path / "log.jsonl").write_text('{"spent": 560.1}\n{"spent": 680.2}\n{"updates": 9}\n')
+    assert machine.unfinished().startswith("warning: 680 of 1,465 seconds are trained")
+    with (tmp_path / "log.jsonl").open("a") as log:
+        log.write('{"spent": 1465.3, "of": 1465.0}\n')
+    assert not machine.unfinished()
+
+
+def test_a_rehearsal_of_nothing_is_one_line(tmp_path, capsys):
+    """A misspelt folder was a traceback of shutil."""
+    assert rehearse_main([str(tmp_path)]) == 2
+    assert "holds no upload_1: pack the uploads first" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -42,6 +42,7 @@ def reader(**arguments) -> GapReader:
         ("dear ____ : <EMAIL_ADDRESS>", ["____", "<EMAIL_ADDRESS>"], ["free", "e-mail"]),
         ("dear [MASK] on <LOCATION> 4", ["[MASK]", "<LOCATION>"], ["free", "place"]),
         ("dear [FIRST NAME] : [PHONE NUMBER]", ["[FIRST NAME]", "[PHONE NUMBER]"], ["name", "number"]),
+        ("dear <PERSON_1> : [PHONE 12]", ["<PERSON_1>", "[PHONE 12]"], ["name", "number"]),
     ],
 )
 def test_marks_are_found_with_their_kinds(text, marks, kinds):
@@ -51,6 +52,14 @@ def test_marks_are_found_with_their_kinds(text, marks, kinds):
     assert len(redacted.pieces) == len(redacted.texts) == len(marks) + 1
     known = TOKENIZER("".join(redacted.texts), add_special_tokens=False)["input_ids"]
     assert [token for piece in redacted.pieces for token in piece] == known
+
+
+def test_numbered_marks_have_the_list_of_their_tag():
+    """The list for PERSON was ignored for <PERSON_1>, as anonymisers write it, with a warning that no mark has it."""
+    lists = {"PERSON": ["anna", "li"], "PERSON_2": ["li"]}
+    gaps = reader(choices=lists).read("dear <PERSON_1> , you owe <PERSON_2> .", 0).gaps
+    assert [list(gap.choices.values()) for gap in gaps] == [["anna", "li"], ["li"]]  # its own list wins
+    assert set(reader(choices=lists).choices_for(["dear <PERSON_1> ."])) == {"PERSON"}
 
 
 @pytest.mark.parametrize(
