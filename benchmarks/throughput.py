@@ -31,6 +31,7 @@ from torch import Tensor
 from modeling_embinv import EmbInvConfig, EmbInvForMaskedDiffusion
 from modeling_embinv.data.encoder_config import EncoderConfig
 from modeling_embinv.data.files import write_json
+from modeling_embinv.data.flags import number
 from modeling_embinv.diffusion_embinv import NoiseSchedule
 from modeling_embinv.evaluation.report import markdown_table
 from modeling_embinv.runtime import keep_large_blocks
@@ -236,18 +237,21 @@ def benchmark(args: argparse.Namespace) -> dict:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    count = number(int, 1, 10**9)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", help="folder or Hub id of a checkpoint; default: random weights of MiniLM's shape")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="training uses autocast")
-    parser.add_argument("--length", type=int, default=32, help="L, tokens of the canvas")
-    parser.add_argument("--vocab_size", type=int, default=MINILM["vocab_size"], help="of random weights")
-    parser.add_argument("--steps", type=int, default=8, help="forward passes of an inversion")
-    parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 8, 64], help="of inversion")
-    parser.add_argument("--train_batch_size", type=int, default=128)
-    parser.add_argument("--repeats", type=int, default=30, help="timed calls a row at most")
-    parser.add_argument("--seconds", type=float, default=30, help="a row stops after so long, but not before 3 calls")
-    parser.add_argument("--threads", type=int, help="default: PyTorch's own choice")
+    parser.add_argument("--length", type=count, default=32, help="L, tokens of the canvas")
+    parser.add_argument("--vocab_size", type=count, default=MINILM["vocab_size"], help="of random weights")
+    parser.add_argument("--steps", type=count, default=8, help="forward passes of an inversion")
+    parser.add_argument("--batch_sizes", type=count, nargs="+", default=[1, 8, 64], help="of inversion")
+    parser.add_argument("--train_batch_size", type=count, default=128)
+    parser.add_argument("--repeats", type=count, default=30, help="timed calls a row at most")
+    parser.add_argument(
+        "--seconds", type=number(float, 0, 10**9), default=30, help="a row stops after so long, but not before 3 calls"
+    )
+    parser.add_argument("--threads", type=count, help="default: PyTorch's own choice")
     parser.add_argument("--attn_implementation", choices=("sdpa", "eager"), default="sdpa")
     parser.add_argument("--compile", action="store_true", help="compile the trunk")
     parser.add_argument("--int8", action="store_true", help="inversion in int8 too, against the limit of float32")

@@ -111,6 +111,11 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="the published files")
     options = parser.parse_args(arguments)
+    names = dict.fromkeys(name for name, _ in SOURCES.values())
+    if missing := [name for name in names if not (options.folder / name).is_file()]:
+        parser.error(f"{options.folder} holds no {', '.join(missing)}")
+    if not any(TRAINING.glob("*.txt.xz")):
+        parser.error(f"{TRAINING} holds no .txt.xz file of the training corpus, whose texts are left out")
     keep_large_blocks()
     model = AutoModel.from_pretrained(CHECKPOINT, trust_remote_code=True).eval().to_int8()
     tokenizer = AutoTokenizer.from_pretrained(CHECKPOINT)

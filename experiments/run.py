@@ -15,6 +15,7 @@ import hashlib
 import json
 import shutil
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,8 +26,11 @@ from rich.table import Table
 
 from modeling_embinv.data.batches import held_out_pairs
 from modeling_embinv.data.files import write_json
+from modeling_embinv.data.flags import number
 from modeling_embinv.data.noise import noise_batch
+from modeling_embinv.data.pairs import read_manifest
 from modeling_embinv.data.settings import load_yaml, read_yaml
+from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.evaluation.held_out import HeldOut, Score
 from modeling_embinv.evaluation.report import COLUMNS, cells
 from modeling_embinv.loading import load_inverter
@@ -49,14 +53,19 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--rescore", action="store_true", help="score finished variants again, as after a change of sampler"
     )
-    parser.add_argument("--texts", type=int, default=400, help="validation texts that are inverted")
+    parser.add_argument("--texts", type=number(int, 1, 10**9), default=400, help="validation texts that are inverted")
     options = parser.parse_args(arguments)
-    experiment = load_yaml(options.experiment)
     scale = "full" if options.full else "reduced"
-    if unknown := set(options.only or ()) - set(experiment["variants"]):
-        parser.error(f"no variant {', '.join(unknown)}; there are {', '.join(experiment['variants'])}")
+    try:
+        experiment = read_experiment(options.experiment, scale)
+        if unknown := set(options.only or ()) - set(experiment["variants"]):
+            raise EmbInvError(f"no variant {', '.join(unknown)}; there are {', '.join(experiment['variants'])}")
+        variants = options.only or list(experiment["variants"])
+        check_pairs_of(variant_config(experiment, variant, scale) for variant in variants)
+    except EmbInvError as error:
+        parser.error(str(error))
     (FOLDER / "results").mkdir(exist_ok=True)
-    for variant in options.only or experiment["variants"]:
+    for variant in variants:
         config = variant_config(experiment, variant, scale)
         first = variant_config(experiment, next(iter(experiment["variants"])), scale)
         texts_of = first if experiment.get("same_texts") else config
@@ -65,6 +74,31 @@ def main(arguments: list[str]) -> int:
         write_json(FOLDER / "results" / f"{Path(options.experiment).stem}_{scale}.json", results)
     Console(width=None if sys.stdout.isatty() else 170).print(table(results))
     return 0
+
+
+def read_experiment(path: str, scale: str) -> dict:
+    """The experiment of a YAML.
+
+    Raises:
+        EmbInvError: no such file, or one that lacks what a run at this scale needs.
+    """
+    experiment, needed = load_yaml(path), ("title", scale, "variants")
+    if missing := [key for key in needed if not isinstance(experiment, dict) or not experiment.get(key)]:
+        raise EmbInvError(f"{path} is no experiment: it needs {', '.join(missing)}")
+    if not isinstance(experiment["variants"], dict):
+        raise EmbInvError(f"{path}: variants must have names, as in `name: flags`")
+    return experiment
+
+
+def check_pairs_of(configs: Iterable[TrainingConfig]) -> None:
+    """Finds pairs that are not prepared before the first variant is trained; a variant with scores needs none.
+
+    Raises:
+        EmbInvError: naming the first folder without pairs.
+    """
+    for config in configs:
+        if config.pairs is not None and not (Path(config.output_dir) / "score.json").exists():
+            read_manifest(config.pairs)
 
 
 def variant_config(experiment: dict, variant: str, scale: str) -> TrainingConfig:

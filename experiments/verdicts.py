@@ -7,6 +7,7 @@ which judged it, and by the encoder; and the same of vectors that are no text's 
 among them because a search leaves few texts that have the gist alone. `verdicts_embinv.py` has its thresholds from it.
 """
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -28,15 +29,17 @@ from modeling_embinv.texts_embinv import decode, decode_rows
 OF_EACH_FILE, BATCH, FEWEST = 8, 8, 4
 
 
-def main(paths: list[str]) -> int:
-    if not paths:
-        print(__doc__)
-        return 2
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", type=Path, nargs="+", help="held-out texts, one a line")
+    paths = parser.parse_args(arguments).files
+    if missing := [path for path in paths if not path.is_file()]:
+        parser.error(f"{missing[0]}: no such file")
     keep_large_blocks()
     model, tokenizer = load_inverter(str(CHECKPOINT))
     model.eval().to_int8()
     encoder = load_encoder(EncoderConfig.of_inverter(model.config))
-    texts = [text for path in paths for text in drawn(Path(path), tokenizer, model.config.max_sequence_length - 1)]
+    texts = [text for path in paths for text in drawn(path, tokenizer, model.config.max_sequence_length - 1)]
     vectors = encoder.encode(texts)
     rotation = torch.linalg.qr(torch.randn(vectors.shape[1], vectors.shape[1], generator=generator(1)))[0]
     runs = {

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.flags import Commands
 from ..errors_embinv import EmbInvError
+from ..inversion.rates import texts as count_of_texts
 from ..presets_embinv import choose
 from .checks import check_folder, check_writable
 from .options import (
@@ -61,7 +62,6 @@ def _evaluate(options: argparse.Namespace) -> None:
     settings = checked_settings(options, sweep=True)
     _check(options)
     from ..data.pairs import check_pairs, load_pairs
-    from ..evaluation.held_out import HeldOut
     from ..evaluation.report import FILES, evaluate, sweep
 
     known = load_pairs(options.training_pairs, "train") if options.training_pairs else None
@@ -72,13 +72,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.pairs:
         held_out, parts = _of_pairs(model, tokenizer, encoder, options)
     else:
-        texts, parts = [], []
-        for path, part in zip(options.texts, _part_names(options.texts), strict=True):
-            found = _held_out(path, options, encoder.tokenizer)
-            texts += found
-            parts += [part] * len(found)
-        held_out, kept = HeldOut.of_texts(model, tokenizer, encoder, texts)
-        parts = [parts[index] for index in kept]
+        held_out, parts = _of_texts(model, tokenizer, encoder, options)
     combinations = sweep(**_several(options, model, settings))
     with _scored_above(len(combinations)) as show:
         report = evaluate(held_out, combinations, parts, not options.no_floors, known, options.batch_size, show)
@@ -183,6 +177,55 @@ def _show(report: "Report", options: argparse.Namespace) -> None:
         from ..evaluation.plots import save_plots
 
         print("Plots:", *save_plots(report, options.plots))
+
+
+def _of_texts(
+    model: "EmbInvForMaskedDiffusion",
+    tokenizer: "PreTrainedTokenizerBase",
+    encoder: "Encoder",
+    options: argparse.Namespace,
+) -> tuple["HeldOut", list[str]]:
+    """What is held out in files of texts, and the part that each text is from."""
+    from ..evaluation.held_out import HeldOut
+
+    found = [_held_out(path, options, encoder.tokenizer) for path in options.texts]
+    texts = [text for part in found for text in part]
+    files = [number for number, part in enumerate(found) for _ in part]
+    held_out, kept = HeldOut.of_texts(model, tokenizer, encoder, texts)
+    _report_changed(options.texts, texts, files, kept, model.config.max_sequence_length, encoder.tokenizer)
+    names = _part_names(options.texts)
+    return held_out, [names[files[index]] for index in kept]
+
+
+def _report_changed(
+    paths: list[str],
+    texts: list[str],
+    files: list[int],
+    kept: list[int],
+    canvas: int,
+    tokenizer: "PreTrainedTokenizerBase",
+) -> None:
+    """Says on stderr how many texts of each file are cut to the canvas, and how many are left out, if any are.
+
+    Args:
+        files: for each text, the index of its path.
+        kept: the indexes of the texts that are scored.
+    """
+    from ..data.tokens import tokenize
+
+    lengths = map(len, tokenize(tokenizer, [texts[index] for index in kept]))
+    cut = Counter(files[index] for index, length in zip(kept, lengths, strict=True) if length > canvas)
+    given, scored = Counter(files), Counter(files[index] for index in kept)
+    for number, path in enumerate(paths):
+        of = f"of {count_of_texts(given[number])}"
+        if cut[number]:
+            to = f"to their first {canvas} tokens, as this model writes no more"
+            hint = f"--max-tokens {canvas} leaves longer texts out"
+            print(f"embinv: warning: {path}: cut {cut[number]:,} {of} {to}; {hint}.", file=sys.stderr)
+        if left_out := given[number] - scored[number]:
+            why = "the encoder's tokenizer cannot give them back from their tokens"
+            where = "as where it does not know a character"
+            print(f"embinv: warning: {path}: left out {left_out:,} {of}: {why}, {where}.", file=sys.stderr)
 
 
 def _of_pairs(

@@ -144,7 +144,10 @@ class HeldOut:
         """
         canvas = encode_canvas(encoder.vocabulary, texts, model.config.max_sequence_length)
         if not canvas.texts:
-            raise EmbInvError("there is no text to evaluate on.")
+            raise EmbInvError(
+                "there is no text to evaluate on: the encoder's tokenizer can give none of these texts back from its "
+                "tokens, as where it does not know a character."
+            )
         embeddings = encoder.encode(canvas.texts)
         return cls(model, tokenizer, encoder, canvas.input_ids, embeddings, canvas.texts), canvas.kept
 

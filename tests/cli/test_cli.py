@@ -330,6 +330,25 @@ def test_evaluate_says_which_pairs_are_too_long(capsys, checkpoint, long_pairs):
     assert "left out" not in run(capsys, *command, "--max-tokens", "9")[2]  # as was asked for
 
 
+def test_evaluate_says_which_texts_are_cut_or_left_out(capsys, checkpoint, tmp_path):
+    """Passages were scored by their first tokens, and texts that the tokenizer does not know were missing, unsaid."""
+    files = {"ja": ["雨が降る", "猫が寝る"], "long": ["red " * 11, "red " * 10, "red " * 30], "one": ["two men talk"]}
+    for name, lines in files.items():
+        (tmp_path / f"{name}.txt").write_text("".join(f"{line.strip()}\n" for line in lines), encoding="utf-8")
+    long, ja, one = (tmp_path / f"{name}.txt" for name in ("long", "ja", "one"))
+    command = ["evaluate", "--model", checkpoint, "--no-floors"]
+    code, _, err = run(capsys, *command, long, ja, one)
+    assert code == 0 and [line for line in err.splitlines() if "warning" in line] == [
+        f"embinv: warning: {long}: cut 2 of 3 texts to their first 10 tokens, as this model writes no more; "
+        "--max-tokens 10 leaves longer texts out.",
+        f"embinv: warning: {ja}: left out 2 of 2 texts: the encoder's tokenizer cannot give them back from their "
+        "tokens, as where it does not know a character.",
+    ]
+    assert "warning" not in run(capsys, *command, long, one, "--max-tokens", "10")[2]  # as was asked for
+    code, _, err = run(capsys, *command, ja)
+    assert code == 2 and "the encoder's tokenizer can give none of these texts back from its tokens" in err
+
+
 def test_calibrate_says_which_pairs_are_too_long(capsys, checkpoint, long_pairs, tmp_path, monkeypatch):
     """A calibration of short texts alone, where the folder has longer ones, passed for one of all."""
     monkeypatch.setattr(calibrate, "_written_tokens", lambda *_: [])
