@@ -1,5 +1,6 @@
 """How a command ends: its exit status, and the one line on stderr when it did not succeed."""
 
+import io
 import os
 import signal
 import sys
@@ -24,7 +25,7 @@ def epilog(examples: str, incomplete: str = "") -> str:
         incomplete: what status 3 says of this command; "" = it has none.
     """
     status = ["0 done", "1 a bug, with a traceback", "2 a mistake in the command or its input"]
-    status += [f"3 {incomplete}"] * bool(incomplete) + ["130 Ctrl-C"]
+    status += [f"3 {incomplete}"] * bool(incomplete) + ["130 Ctrl-C", "143 SIGTERM"]
     lines = [f"  {line.strip()}" for line in examples.strip().splitlines()]
     return "\n".join(["examples:", *lines, "", "exit status:", *(f"  {one}" for one in status)])
 
@@ -39,8 +40,9 @@ def outcome(name: str, arguments: Sequence[str], run: Callable[[], int | None]) 
 
     Returns:
         The exit status: the command's own, or 0; 2 for an `EmbInvError` or an `OSError`; 130 after Ctrl-C; 141 when
-        nobody reads the output.
+        nobody reads the output; 143 after SIGTERM, which ends a command as Ctrl-C does.
     """
+    _print_anything()
     with warnings.catch_warnings(), _counted_interrupts():
         warnings.showwarning = lambda message, *_, **__: _warn(str(message))
         try:
@@ -49,7 +51,7 @@ def outcome(name: str, arguments: Sequence[str], run: Callable[[], int | None]) 
         except BaseException as error:
             if _is_interrupt(error):
                 _say(name, f"interrupted. {_sentence_of(error) or 'Nothing was saved.'}")
-                return INTERRUPTED
+                return 128 + _interrupts[0] if _interrupts else INTERRUPTED
             if isinstance(error, BrokenPipeError):  # as in `embinv … | head`
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 return BROKEN_PIPE
@@ -62,13 +64,24 @@ def outcome(name: str, arguments: Sequence[str], run: Callable[[], int | None]) 
     return status or 0
 
 
-# Ctrl-C of this command so far: a library that is being imported makes another error of its exception
+def _print_anything() -> None:
+    """Shows a question mark for what the encoding of an output does not have, where that would be an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="replace")
+
+
+# signals that ended this command: a library that is being imported makes another error of their exception
 _interrupts: list[int] = []
+# what a new process does with those that end it
+_DEFAULTS: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 
 
 @contextmanager
 def _counted_interrupts() -> Iterator[None]:
     def note(number: int, _: Any) -> None:
+        if number == signal.SIGTERM and number in _interrupts:  # `timeout` sends it twice; the end has begun
+            return
         _interrupts.append(number)
         raise KeyboardInterrupt
 
@@ -79,24 +92,35 @@ def _counted_interrupts() -> Iterator[None]:
         # Python drops what is raised while an object is deleted; nor would it leave this function
         while True:
             try:
-                threading.Timer(0.01, os.kill, [os.getpid(), signal.SIGINT]).start()
+                number = _interrupts.pop() if _interrupts else signal.SIGINT
+                threading.Timer(0.01, os.kill, [os.getpid(), number]).start()
                 return
             except KeyboardInterrupt:  # on a busy machine it comes before this function has ended
                 continue
 
     _interrupts.clear()
     unraisable = sys.unraisablehook
-    is_plain = threading.current_thread() is threading.main_thread()
-    is_plain = is_plain and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if is_plain:
-        signal.signal(signal.SIGINT, note)
+    plain = _plain_signals()
+    for number in plain:
+        signal.signal(number, note)
+    if plain:
         sys.unraisablehook = send_again
     try:
         yield
     finally:
-        if is_plain:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in plain:
+            signal.signal(number, _DEFAULTS[number])
+        if plain:
             sys.unraisablehook = unraisable
+
+
+def _plain_signals() -> list[int]:
+    """The signals that end this process and that nobody else looks after."""
+    if threading.current_thread() is not threading.main_thread():
+        return []
+    plain = [number for number, handler in _DEFAULTS.items() if signal.getsignal(number) == handler]
+    # a launcher ends its processes by SIGTERM, and one that waits for the others would answer it too late
+    return [number for number in plain if number == signal.SIGINT or "LOCAL_RANK" not in os.environ]
 
 
 def _is_interrupt(error: BaseException) -> bool:

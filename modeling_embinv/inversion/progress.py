@@ -27,15 +27,16 @@ else:
 
 
 class VectorBar(_Bar):
-    """A bar of the vectors of a file, on stderr; where that is no terminal, a line a minute.
+    """A bar of the vectors of a file, on stderr; where that is no terminal, a line a minute, with the time left.
 
     Args:
         total: how many there are. show: whether to show it. leave: whether it stays.
     """
 
     def __init__(self, total: int, show: bool, leave: bool = True) -> None:
-        self.round, self.reached = ", starting", 0
-        self._says, self._said = show and not sys.stderr.isatty(), time.monotonic()
+        self.round, self.reached, self.resumed = ", starting", 0, 0
+        self._says, self._began = show and not sys.stderr.isatty(), time.monotonic()
+        self._said = self._began
         # smoothing=0: the mean since the start, which neither resumed parts nor those of other processes make jump
         super().__init__(
             total=max(total, 1), leave=leave, smoothing=0, miniters=1, bar_format=_FORMAT, dynamic_ncols=True,
@@ -53,7 +54,7 @@ class VectorBar(_Bar):
 
     def resume(self, count: int) -> None:
         """Say that the first `count` vectors were inverted before; they count for no rate."""
-        self.initial, self.round = count, ""
+        self.initial, self.resumed, self.round = count, count, ""
         self.reach(count)
 
     def reach(self, count: int) -> None:
@@ -83,7 +84,15 @@ class VectorBar(_Bar):
         self.update(max(0, min(count, self.total or count) - self.n))
         if self._says and time.monotonic() - self._said >= LINE_SECONDS:
             self._said = time.monotonic()
-            print(f"embinv: {int(count):,} of {self.total:,} vectors{self.round}", file=sys.stderr, flush=True)
+            line = f"embinv: {int(count):,} of {self.total:,} vectors{self.round}{self._left(count)}"
+            print(line, file=sys.stderr, flush=True)
+
+    def _left(self, count: float) -> str:
+        """How long the rest takes at this run's rate, or ""; a bar that no terminal shows does not know it."""
+        done, rest = count - self.resumed, (self.total or count) - count
+        if done <= 0 or rest <= 0:
+            return ""
+        return f", {self.format_interval(rest * (time.monotonic() - self._began) / done)} left"
 
 
 @contextmanager

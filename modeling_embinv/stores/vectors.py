@@ -34,6 +34,9 @@ from .values import Parsed, parse_values
 
 logger = logging.getLogger(__name__)
 
+# below it, a float is one whole number and no other
+_EXACT = 2**53
+
 
 class VectorSource:
     """An opened file or collection of vectors; see `open_vectors`.
@@ -271,6 +274,11 @@ def _listed(values: Any) -> list[Any]:
 
 
 def _id(value: Any) -> str | None:
+    if isinstance(value, float | np.floating):  # as whole numbers are kept beside a missing one, which is NaN
+        if np.isnan(value):
+            return None
+        if float(value).is_integer() and abs(value) < _EXACT:
+            value = int(value)
     if value is None:
         return None
     text = value.hex() if isinstance(value, bytes) else str(value)

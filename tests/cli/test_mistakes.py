@@ -1,6 +1,7 @@
 """What a user did wrong is one line on stderr and status 2; what the code did wrong is a traceback."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -356,6 +357,42 @@ def test_a_closed_pipe_is_no_error():
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
     assert done.stderr == "" and done.stdout.splitlines()[0].startswith("usage:")
     assert int(done.stdout.splitlines()[-1]) in (0, 128 + signal.SIGPIPE)
+
+
+PRINTS = """
+import sys
+from modeling_embinv.cli.outcome import outcome
+sys.exit(outcome("embinv", [], lambda: print("un\\u2587\\u2587able")))
+"""
+C = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "PYTHONIOENCODING": ""}
+
+
+@pytest.mark.parametrize(
+    "environment, shown",
+    [
+        ({"PYTHONIOENCODING": "cp1252"}, "un??able"),
+        (C, "un??able"),
+        ({"PYTHONIOENCODING": "ascii:backslashreplace"}, "un\\u2587\\u2587able"),
+        ({"PYTHONIOENCODING": "utf-8"}, "un\u2587\u2587able"),
+    ],
+    ids=["windows", "c", "chosen", "utf8"],
+)
+def test_characters_that_the_output_does_not_have(environment, shown):
+    """A summary with a mark of hidden words was a traceback, after the work was done."""
+    command = [sys.executable, "-c", PRINTS]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True)
+    assert (done.returncode, done.stdout.decode(), done.stderr) == (0, f"{shown}\n", b"")
+
+
+@pytest.mark.parametrize("command", ["fill", "train"])
+def test_help_where_the_output_is_ascii(command):
+    """Help that names the marks of hidden words was a traceback in Windows' own encodings."""
+    done = subprocess.run(
+        [sys.executable, "-m", "modeling_embinv.cli", command, "--help"],
+        cwd=ROOT, env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == 0 and done.stdout.startswith(b"usage: ") and b"exit status:" in done.stdout
+    assert not done.stderr
 
 
 def test_the_largest_batch_of_the_flag_is_that_of_the_call():

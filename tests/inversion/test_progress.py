@@ -2,9 +2,12 @@
 
 import io
 import re
+from types import SimpleNamespace
 
 import pytest
+import torch
 
+from modeling_embinv.hypotheses_embinv import SearchRound
 from modeling_embinv.inversion import progress
 from modeling_embinv.inversion.progress import VectorBar, stage
 
@@ -16,15 +19,41 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_log_has_a_line_now_and_then(monkeypatch, capsys):
-    """A CI job of hours looked as if it hung: its log had no line until the end."""
-    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
-    with VectorBar(3, show=True) as bar:
-        assert list(bar.counted("ab")) == ["a", "b"]
-    assert capsys.readouterr().err.splitlines() == ["embinv: 1 of 3 vectors", "embinv: 2 of 3 vectors"]
-    with VectorBar(3, show=False) as bar:
-        assert list(bar.counted("ab")) == ["a", "b"]
-    assert not capsys.readouterr().err
+@pytest.fixture
+def clock(monkeypatch):
+    """A list whose only number is the time, in seconds."""
+    now = [1000.0]
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+def test_a_log_has_a_line_now_and_then(clock, capsys):
+    """A CI job of hours looked as if it hung: its log had no line until the end, and later none of when that is."""
+    for show in (True, False):
+        with VectorBar(300, show) as bar:
+            for _ in bar.counted("abc"):
+                clock[0] += 61
+        left = ["5:03:59", "5:02:58", "5:01:57"]
+        lines = [f"embinv: {count} of 300 vectors, {time} left" for count, time in enumerate(left, 1)]
+        assert capsys.readouterr().err.splitlines() == lines * show
+
+
+def test_the_time_left_is_that_of_this_run(clock, capsys):
+    """An earlier run's vectors would make this one twice as fast, and before the first vector nobody knows."""
+    with VectorBar(12, show=True) as bar:
+        bar.resume(6)
+        clock[0] += 60
+        bar.reach(6)
+        clock[0] += 60
+        bar.show_round(SearchRound(4, 5, torch.arange(3), torch.ones(3, 4), torch.ones(3), None), 3)
+    with VectorBar(1, show=True) as bar:
+        for _ in bar.counted("a"):
+            clock[0] += 60
+    assert capsys.readouterr().err.splitlines() == [
+        "embinv: 6 of 12 vectors",
+        "embinv: 8 of 12 vectors, round 4 of 5, 04:00 left",
+        "embinv: 1 of 1 vectors",
+    ]
 
 
 def test_a_log_is_not_full_of_lines(capsys):

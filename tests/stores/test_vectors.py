@@ -361,6 +361,23 @@ def test_ids_of_bytes_in_arrays(tmp_path):
     assert found.ids == IDS and found.texts == TEXTS
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_whole_numbers_that_are_kept_as_floats(tmp_path, dtype):
+    """Beside a missing id, pandas keeps whole numbers as floats: id 1 came back as 1.0, and a missing one as nan."""
+    numbers = np.array([0, 1, -2, np.nan, 2.5, np.inf, 2048], dtype)
+    np.savez(tmp_path / "v.npz", embeddings=VECTORS, ids=numbers)
+    pq.write_table(pa.table({"id": numbers, "embedding": LISTS}), tmp_path / "v.parquet")
+    for name in ("v.npz", "v.parquet"):
+        assert read_vectors(tmp_path / name).ids == ["0", "1", "-2", None, "2.5", "inf", "2048"]
+
+
+def test_floats_that_stand_for_several_whole_numbers(tmp_path):
+    """From 2^53 a float no longer says which id it was: digits that look exact would name another row."""
+    numbers = np.array([2**53 - 1, 2**53, 2**53 + 1, 0, 0, 0, 0], np.float64)
+    np.savez(tmp_path / "v.npz", embeddings=VECTORS, ids=numbers)
+    assert read_vectors(tmp_path / "v.npz").ids[:3] == ["9007199254740991", *["9007199254740992.0"] * 2]
+
+
 @pytest.mark.parametrize("name", ["v.npz", "v.safetensors"])
 def test_arrays_of_another_shape_are_no_ids(tmp_path, name):
     """Catches a number that is called index, or a matrix called uuid, which ended a run that asked for neither."""
