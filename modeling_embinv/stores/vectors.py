@@ -275,10 +275,11 @@ def _listed(values: Any) -> list[Any]:
 
 def _id(value: Any) -> str | None:
     if isinstance(value, float | np.floating):  # as whole numbers are kept beside a missing one, which is NaN
-        if np.isnan(value):
+        number = float(value)
+        if np.isnan(number):
             return None
-        if float(value).is_integer() and abs(value) < _EXACT:
-            value = int(value)
+        if number.is_integer() and abs(number) < _EXACT:
+            value = int(number)
     if value is None:
         return None
     text = value.hex() if isinstance(value, bytes) else str(value)
