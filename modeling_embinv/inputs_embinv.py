@@ -179,8 +179,8 @@ def check_draft(draft_ids: Any, shape: torch.Size, vocab_size: int, end_token_id
     return ids.masked_fill(after_first(ids == end_token_id), end_token_id)
 
 
-def never_written(ids: Tensor, name: str, config: Any, suppressed: Collection[int] | None) -> str:
-    """One line where ids (B, L) are no texts as the checkpoint writes them, but a tokenizer's rows; else "".
+def warn_of_rows(ids: Tensor, name: str, config: Any, suppressed: Collection[int] | None) -> None:
+    """Warns where ids (B, L) are no texts as the checkpoint writes them, but a tokenizer's rows.
 
     Such rows have a start token before the text, or padding without an end token before it.
 
@@ -192,13 +192,12 @@ def never_written(ids: Tensor, name: str, config: Any, suppressed: Collection[in
     pad, end = config.pad_token_id, config.eos_token_id
     first = start_token(ids[:, :1].flatten().tolist(), config, suppressed)
     if first is not None:
-        return (
+        warn(
             f"{name} begin with token {first}, which this checkpoint never writes. If it is the tokenizer's start "
             f"token, leave it out: {name}[:, 1:]."
         )
-    if pad != end and pad in (suppressed or ()) and bool(((ids == pad) & text_positions(ids, end)).any()):
-        return f"{name} hold padding, token {pad}, within texts: put the end token {end} behind each text, before it."
-    return ""
+    elif pad != end and pad in (suppressed or ()) and bool(((ids == pad) & text_positions(ids, end)).any()):
+        warn(f"{name} hold padding, token {pad}, within texts: put the end token {end} behind each text, before it.")
 
 
 def start_token(first: Collection[int], config: Any, suppressed: Collection[int] | None) -> int | None:
@@ -223,8 +222,8 @@ def check_draft_beams(config: Any) -> None:
         )
 
 
-def idle_steps(config: Any, given: Collection[str]) -> str:
-    """One line where `num_steps` does nothing, as the checkpoint's own strategy has other passes; else "".
+def warn_of_idle_steps(config: Any, given: Collection[str]) -> None:
+    """Warns where `num_steps` does nothing, as the checkpoint's own strategy has other passes.
 
     Args:
         config: the settings of the call, the checkpoint's own among them.
@@ -232,8 +231,8 @@ def idle_steps(config: Any, given: Collection[str]) -> str:
     """
     counts = config.strategy not in ("sequential", "autoregressive")
     if counts or config.search.is_search or "num_steps" not in given or "strategy" in given:
-        return ""
-    return (
+        return
+    warn(
         f"num_steps does nothing here: this checkpoint's strategy is {config.strategy}, with one pass for each token. "
         "It is the number of passes of strategy confidence."
     )

@@ -13,9 +13,8 @@ from transformers import initialization as init
 from .configuration_embinv import EmbInvConfig
 from .diffusion_embinv import text_positions
 from .errors_embinv import EmbInvError
-from .errors_embinv import warn
 from .inputs_embinv import check_ids
-from .inputs_embinv import never_written
+from .inputs_embinv import warn_of_rows
 from .linear_embinv import Linear
 from .trunk_embinv import Trunk
 
@@ -240,8 +239,7 @@ class SurrogateMixin:
         """
         embed = self.embedder()
         rows = check_ids(ids, None, self.config.vocab_size)
-        if strange := never_written(rows, "ids", self.config, self.generation_config.suppress_tokens):
-            warn(strange)
+        warn_of_rows(rows, "ids", self.config, self.generation_config.suppress_tokens)
         room = self.trunk.num_positions
         longest = int(text_positions(rows, self.config.eos_token_id).sum(dim=1).max()) if len(rows) else 0
         if room is not None and longest >= room:  # the start has a position, too

@@ -16,7 +16,7 @@ from pathlib import Path
 from modeling_embinv.errors_embinv import EmbInvError
 
 from . import parcels
-from .parcels import CONFIG, LOG, WEIGHTS, WHOLE
+from .parcels import CONFIG, LOG, SETTINGS, WEIGHTS, WHOLE
 
 DISK = Path(os.environ.get("EMBINV_DISK", "/root/embinv"))
 FROZEN = "frozen"
@@ -71,7 +71,7 @@ def unfinished() -> str:
     """One line where the run has seconds left, by the newest line of the log that tells them; else ""."""
     lines = (DISK / LOG).read_text(encoding="utf-8").splitlines() if (DISK / LOG).exists() else []
     spent = next((line["spent"] for line in map(json.loads, reversed(lines)) if "spent" in line), 0.0)
-    seconds = json.loads((DISK / "run.json").read_text(encoding="utf-8"))["seconds"]
+    seconds = json.loads((DISK / SETTINGS).read_text(encoding="utf-8"))["seconds"]
     if spent >= seconds:
         return ""
     return f"warning: {spent:,.0f} of {seconds:,.0f} seconds are trained: the weights get better to the end\n"

@@ -78,7 +78,7 @@ def pack(
         raise EmbInvError(f"the texts take {texts / 2**20:.1f} MiB, more than {TEXTS // 2**20}: leave some out.")
     settings = {"config": asdict(config), "seconds": seconds, "decay_share": decay_share,
                 "correction_start": correction_start}  # fmt: skip
-    (first / "run.json").write_text(json.dumps(settings))
+    (first / parcels.SETTINGS).write_text(json.dumps(settings))
     encoder_files.save(second, encoder)
     for folder in (first, second):
         parcels.seal(folder)

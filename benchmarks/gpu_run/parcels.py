@@ -11,6 +11,8 @@ from modeling_embinv.errors_embinv import EmbInvError
 # bytes of one upload, the working tree included, and of one file on the way back
 UPLOAD, PART = 64 * 2**20, 16 * 2**20
 MANIFEST = "manifest.json"
+# the settings of a run, which go there with its corpus
+SETTINGS = "run.json"
 # what a run writes and the machine sends
 WEIGHTS, CONFIG, LOG = "weights.safetensors", "config.json", "log.jsonl"
 # the checksum of the whole weights, which goes with each of their parts

@@ -70,9 +70,9 @@ def rehearse(uploads: Path, clean: Path, budget: float, updates: int | None = No
 def lighter(upload: Path, copy: Path) -> Path:
     """A copy of the first upload with settings for a CPU."""
     shutil.copytree(upload, copy)
-    settings = json.loads((copy / "run.json").read_text())
+    settings = json.loads((copy / parcels.SETTINGS).read_text())
     settings["config"] |= SETTINGS
-    (copy / "run.json").write_text(json.dumps(settings))
+    (copy / parcels.SETTINGS).write_text(json.dumps(settings))
     parcels.seal(copy)
     return copy
 

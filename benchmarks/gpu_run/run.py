@@ -33,11 +33,11 @@ from .batches import Batches, Part, kind_of
 from .encoder import PackedEncoder
 from .hypotheses import uncompiled, write_pool
 from .muon import BatchedMuon
-from .parcels import CONFIG, LOG, WEIGHTS
+from .parcels import CONFIG, LOG, SETTINGS, WEIGHTS
 from .scores import CORRECTIONS, held_out_scores
 from .start import new_model
 
-STATE, SETTINGS = "state.pt", "run.json"
+STATE = "state.pt"
 # seconds between two states on the disk, and updates between two lines of the log
 SAVE_SECONDS, LOG_UPDATES = 150, 100
 # held-out texts of each canvas that are drafted and corrected at a validation

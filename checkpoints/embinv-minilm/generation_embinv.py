@@ -27,8 +27,8 @@ from .inputs_embinv import check_feedback
 from .inputs_embinv import check_generator
 from .inputs_embinv import check_streamer
 from .inputs_embinv import checked_feedback
-from .inputs_embinv import idle_steps
-from .inputs_embinv import never_written
+from .inputs_embinv import warn_of_idle_steps
+from .inputs_embinv import warn_of_rows
 from .likelihood_embinv import NUM_PASSES
 from .likelihood_embinv import ROWS
 from .likelihood_embinv import follow_logits
@@ -202,8 +202,9 @@ class EmbInvGenerationMixin(FingerprintMixin, GenerationConfigMixin):
         """
         config = self.generation_settings(generation_config, kwargs)
         given, embeddings = embeddings, check_embeddings(embeddings, self.config.embedding_dim).to(self.device)
-        for warning in filter(None, (self._mismatch(given, embeddings.shape), idle_steps(config, kwargs))):
-            warn(warning)
+        if mismatch := self._mismatch(given, embeddings.shape):
+            warn(mismatch)
+        warn_of_idle_steps(config, kwargs)
         search = config.search.is_search
         check_feedback(feedback, tokenizer)
         check_generator(generator)
@@ -221,8 +222,7 @@ class EmbInvGenerationMixin(FingerprintMixin, GenerationConfigMixin):
             assert config.max_length is not None  # `generation_settings` fills it in
             shape = torch.Size([len(embeddings), config.max_length])
             draft_ids = check_draft(draft_ids, shape, self.config.vocab_size, self.config.eos_token_id)
-            if strange := never_written(draft_ids, "draft_ids", self.config, config.suppress_tokens):
-                warn(strange)
+            warn_of_rows(draft_ids, "draft_ids", self.config, config.suppress_tokens)
             if search:
                 assert feedback is not None  # as checked above
                 return self._filled(embeddings, draft_ids.to(self.device), config, feedback, tokenizer, streamer)

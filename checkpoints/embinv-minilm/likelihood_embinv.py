@@ -11,10 +11,9 @@ from .causal_embinv import check_length
 from .conditioning_embinv import condition_of_copies
 from .diffusion_embinv import shortest_canvases
 from .diffusion_embinv import text_positions
-from .errors_embinv import warn
 from .inputs_embinv import check_embeddings
 from .inputs_embinv import check_ids
-from .inputs_embinv import never_written
+from .inputs_embinv import warn_of_rows
 
 # forward passes of `token_log_likelihood`
 NUM_PASSES = 2
@@ -53,8 +52,7 @@ class LikelihoodMixin:
         check_causal(self.config)
         vectors = check_embeddings(embeddings, self.config.embedding_dim).to(self.device)
         ids = check_ids(ids, len(vectors), self.config.vocab_size).to(self.device)
-        if strange := never_written(ids, "ids", self.config, self.generation_config.suppress_tokens):
-            warn(strange)
+        warn_of_rows(ids, "ids", self.config, self.generation_config.suppress_tokens)
         if not len(ids):
             return torch.zeros(0, device=ids.device, dtype=torch.float32)
         text = text_positions(ids, self.config.eos_token_id)

@@ -25,7 +25,16 @@ from modeling_embinv.training.checkpoints import checkpoints, export, remove_unf
 from modeling_embinv.training.loop import Run
 from modeling_embinv.training.run_data import build_data
 from modeling_embinv.training.run_model import build_model
-from tests.training.tiny_runs import ROOT, TINY_TRUNK, in_two_forks, log, settings, small_tokenizer, weights
+from tests.training.tiny_runs import (
+    ROOT,
+    TINY_TRUNK,
+    in_two_forks,
+    killed_at,
+    log,
+    settings,
+    small_tokenizer,
+    weights,
+)
 
 
 @pytest.fixture
@@ -185,19 +194,12 @@ def test_a_run_that_starts_over_keeps_its_own_checkpoints(pairs, tmp_path):
     assert [line["step"] for line in log(tmp_path)] == [1, 2, 3]
 
 
-def test_a_run_that_starts_over_loses_nothing_before_its_first_checkpoint(pairs, tmp_path, monkeypatch):
+def test_a_run_that_starts_over_loses_nothing_before_its_first_checkpoint(pairs, tmp_path):
     """The old log was lost at the second start, and the old run went on in the log of the one that was killed."""
     train(settings(pairs, tmp_path, max_steps=3, eval_steps=1))
-    before, update = (tmp_path / "log.jsonl").read_text(), Run.update
-
-    def killed(self, step, kind="masked"):
-        if step == 2:
-            raise KeyboardInterrupt
-        return update(self, step, kind)
-
+    before = (tmp_path / "log.jsonl").read_text()
     for _ in range(2):
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(Run, "update", killed)
+        with killed_at(2):
             train(settings(pairs, tmp_path, resume=False))
         assert [path.name for path in checkpoints(tmp_path)] == ["step-000000003"]
         assert [line["step"] for line in log(tmp_path)] == [1, 2]

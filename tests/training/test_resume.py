@@ -16,7 +16,7 @@ from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.training.assemble import train
 from modeling_embinv.training.checkpoints import Progress, checkpoints
 from modeling_embinv.training.loop import Run
-from tests.training.tiny_runs import SENTENCES, log, settings, weights
+from tests.training.tiny_runs import SENTENCES, killed_at, log, settings, weights
 
 
 @pytest.fixture(scope="module")
@@ -150,17 +150,9 @@ def test_a_run_that_starts_over_drops_the_old_one(pairs, tmp_path):
     assert [path.name for path in checkpoints(tmp_path)] == ["step-000000003", "step-000000006"]
 
 
-def test_a_line_after_ctrl_c_begins_anew(pairs, tmp_path, monkeypatch, capsys):
+def test_a_line_after_ctrl_c_begins_anew(pairs, tmp_path, capsys):
     """The bar was open, and the line that says what is kept stuck to its end."""
-    update = Run.update
-
-    def killed(self, step, kind="masked"):
-        if step == 2:
-            raise KeyboardInterrupt
-        return update(self, step, kind)
-
-    monkeypatch.setattr(Run, "update", killed)
-    with pytest.raises(KeyboardInterrupt) as caught:
+    with killed_at(2) as caught:
         train(settings(pairs, tmp_path))
     shown = capsys.readouterr().err  # as long as the loop's frame is alive: nobody else has closed the bar
     assert "training" in shown and shown.endswith("\n") and caught.tb is not None

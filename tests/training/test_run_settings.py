@@ -14,8 +14,7 @@ from modeling_embinv.data.sources import Document
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.training.arguments import parse_training_config
 from modeling_embinv.training.assemble import train
-from modeling_embinv.training.loop import Run
-from tests.training.tiny_runs import SENTENCES, log, settings
+from tests.training.tiny_runs import SENTENCES, killed_at, log, settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -102,18 +101,11 @@ def test_a_run_without_its_settings_goes_on(pairs, finished, tmp_path, content, 
     assert "differ from before" not in capsys.readouterr().out and kept(out)["max_steps"] == 4
 
 
-def test_a_run_that_starts_over_keeps_the_old_settings_until_it_saves(pairs, finished, tmp_path, monkeypatch):
+def test_a_run_that_starts_over_keeps_the_old_settings_until_it_saves(pairs, finished, tmp_path):
     """The old run, which can still be resumed then, would go on under the new one's settings."""
-    out, update = shutil.copytree(finished, tmp_path / "out"), Run.update
-
-    def killed(self, step, kind="masked"):
-        if step == 1:
-            raise KeyboardInterrupt
-        return update(self, step, kind)
-
+    out = shutil.copytree(finished, tmp_path / "out")
     fresh = settings(pairs, out, max_steps=2, generation_size=0, resume=False)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Run, "update", killed)
+    with killed_at(1):
         train(fresh)
     assert kept(out)["max_steps"] == 3
     train(fresh)
@@ -167,17 +159,10 @@ def steps_in(folder: Path) -> list[int]:
     return [event.step for event in events.Scalars("train/loss")]
 
 
-def test_tensorboard_stands_beside_the_log_and_shows_no_update_twice(pairs, tmp_path, monkeypatch):
+def test_tensorboard_stands_beside_the_log_and_shows_no_update_twice(pairs, tmp_path):
     """`--trackers tensorboard` took log.jsonl away, and updates after a kill were in tensorboard twice."""
-    flags, update = dict(generation_size=0, trackers=["tensorboard"]), Run.update
-
-    def killed(self, step, kind="masked"):
-        if step == 5:
-            raise KeyboardInterrupt
-        return update(self, step, kind)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Run, "update", killed)
+    flags = dict(generation_size=0, trackers=["tensorboard"])
+    with killed_at(5):
         train(settings(pairs, tmp_path, **flags))
     assert steps_in(tmp_path) == [1, 2, 3, 4, 5]
     train(settings(pairs, tmp_path, **flags))

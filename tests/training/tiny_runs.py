@@ -4,8 +4,11 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import torch
 import yaml
 from accelerate import PartialState, debug_launcher
@@ -16,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from modeling_embinv.training.assemble import train
 from modeling_embinv.training.backbone import prepare_tokenizer
 from modeling_embinv.training.config import TrainingConfig
+from modeling_embinv.training.loop import Run
 
 ROOT = Path(__file__).parents[2]
 TINY_TRUNK = dict(
@@ -71,6 +75,21 @@ def _train(config: TrainingConfig):
         train(config)
     except ValueError as error:
         Path(config.output_dir, f"{os.getpid()}.error").write_text(str(error))
+
+
+@contextmanager
+def killed_at(step: int) -> Iterator[pytest.ExceptionInfo]:
+    """Ctrl-C ends the training in this block before the update of that number, which it must reach."""
+    update = Run.update
+
+    def killed(self, number, kind="masked"):
+        if number == step:
+            raise KeyboardInterrupt
+        return update(self, number, kind)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt) as caught:
+        patch.setattr(Run, "update", killed)
+        yield caught
 
 
 def in_two_processes(config: TrainingConfig, file: Path) -> subprocess.CompletedProcess:
