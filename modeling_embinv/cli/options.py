@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,11 +112,17 @@ def _preset_help(sweep: bool) -> str:
 
 def _whose_defaults(table: dict[str, Setting]) -> str:
     """What a checkpoint has in place of the defaults that stand beside a table's flags."""
-    file = CHECKPOINT / "generation_config.json"
-    own = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    own = _released_settings()
     values = [f"{name} {own[name]}" for name, setting in table.items() if setting.is_flag and name in own]
     named = f"; the released one has {', '.join(values)}" if values else ""
     return f"The defaults shown here are the library's, and a checkpoint may have others{named}"
+
+
+@cache
+def _released_settings() -> dict[str, Any]:
+    """The released checkpoint's own settings, where it lies beside the package; every command's help asks for them."""
+    file = CHECKPOINT / "generation_config.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def _help(setting: Setting) -> str:
