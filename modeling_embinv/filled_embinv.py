@@ -26,7 +26,7 @@ VERDICTS = {
     "unrelated": "this vector does not belong to this text, whatever is hidden",
     "literal": "the mark is part of the text that this vector was made of: nothing is hidden there, "
     "or only what the tokenizer does not know",
-    "unread": "the vector says nothing of this gap: the encoder does not read that far",
+    "unread": "the encoder does not read as far as a gap of this text: the vector says nothing of it",
 }
 # a text is likely when all of its gaps are right with this probability; farther from the vector than NEAR none is
 LIKELY, NEAR = 0.75, 0.9
@@ -118,18 +118,21 @@ class Finish:
 
     Attributes:
         calibrated: the share of the texts, the number of gaps and the cosine → the probability that a gap is right.
-        canvas: the number of tokens that it holds.
+        canvas: the number of tokens that it holds. longest: those that the encoder reads; None if that is not known.
+        mask: the token of what is hidden.
     """
 
     tokenizer: Any
     judge: str
     calibrated: Callable[[float, int, float], float]
     canvas: int
+    longest: int | None = None
+    mask: int = 0
 
     def __call__(self, search: TextSearch) -> FilledText:
         """The text as it is filled so far."""
         best, text = search.best, search.text
-        tried, num_tokens = self._told_apart(search), len(text.ids(best.fillings))
+        tried, num_tokens = self._told_apart(search), len(text.ids(best.fillings)[: self.longest])
         cosines = [self._cosines(tried, gap) for gap in range(len(text.gaps))]
         weights = self._weights([one.score for one in tried], num_tokens)
         words = text.words(self.tokenizer, best.fillings)
@@ -152,7 +155,25 @@ class Finish:
         whole = "" if self.tokenizer is None else text.text(self.tokenizer, best.fillings)
         verdict = self._verdict(search, gaps, cosines)
         ids = tuple(text.judged_ids(self.tokenizer, best.fillings))
+        if text.unread is not None:
+            behind = self._unread(text.unread, len(whole))
+            return FilledText(whole + behind.text, ids + behind.ids, (*gaps, *behind.gaps), best.cosine, verdict)
         return FilledText(whole, ids, tuple(gaps), best.cosine, verdict)
+
+    def _unread(self, text: RedactedText, start: int) -> FilledText:
+        """What stands behind character `start` of a text, where nothing is read: its marks stay."""
+        marks, fillings = zip(
+            *((gap.mark, gap.literal or (self.mask,) * gap.shortest) for gap in text.gaps), strict=True
+        )
+        spans = ((start + first, start + last) for first, last in self._spans(text, marks))
+        gaps = (
+            FilledGap(mark, filling, *span, mark, gap.kind, 0.0, ())
+            for gap, mark, filling, span in zip(text.gaps, marks, fillings, spans, strict=True)
+        )
+        # without pieces of text, as where token ids were given, the tokenizer says what they are
+        has_words = text.texts or self.tokenizer is None
+        marked = text.joined(marks) if has_words else " " + text.text(self.tokenizer, fillings)
+        return FilledText(marked, tuple(text.ids(fillings)), tuple(gaps), 0.0, "unread")
 
     def _told_apart(self, search: TextSearch) -> list[Hypothesis]:
         """What was tried, the best first, each text once: in a gap that is apart other tokens may be the same text."""
@@ -184,7 +205,7 @@ class Finish:
         return shares
 
     @staticmethod
-    def _spans(text: RedactedText, words: list[str]) -> list[tuple[int, int]]:
+    def _spans(text: RedactedText, words: Sequence[str]) -> list[tuple[int, int]]:
         """Start and end of each gap's words in the filled text."""
         spans, position = [], 0
         for piece, word in zip(text.texts or [""] * len(words), words, strict=False):
@@ -239,7 +260,7 @@ class Finish:
             return "unrelated"
         if search.text.has_literal(search.best.fillings):
             return "literal"
-        if any(map(_is_unread, cosines)):
+        if search.text.unread is not None or any(map(_is_unread, cosines)):
             return "unread"
         if self.judge == "encoder" and cosine >= EXACT:
             return "verified"

@@ -34,10 +34,22 @@ class WindowDenoiser:
         self.model, self.num_forward_passes = model, 0
         self.end, self.mask = model.config.eos_token_id, model.config.mask_token_id
 
-    def log_p(self, rows: Sequence[list[int]], positions: Sequence[int], vectors: Tensor) -> Tensor:
-        """(R, V) float32: log p of each token at a position of each row, given vectors (R, D)."""
+    def log_p(
+        self,
+        rows: Sequence[list[int]],
+        positions: Sequence[int],
+        vectors: Tensor,
+        prior: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """(R, V) float32: log p of each token at a position of each row, given vectors (R, D).
+
+        prior: (V,) for each row, added to log p.
+        """
         parts = (slice(first, first + ROWS) for first in range(0, len(rows), ROWS))
-        return torch.cat([self._part(rows[part], positions[part], vectors[part]) for part in parts])
+        log_p = torch.cat([self._part(rows[part], positions[part], vectors[part]) for part in parts])
+        for row, own in zip(log_p, prior or (), strict=False):
+            row += own
+        return log_p
 
     def window(self, ids: list[int], position: int) -> tuple[int, list[int]]:
         """What the canvas holds of a text: where it begins, and the tokens around a position."""
@@ -80,7 +92,7 @@ class Proposer:
         embed: Callable[[list[list[int]]], Tensor] | None = None,
     ) -> None:
         self.denoiser, self.overshoot, self.embed = WindowDenoiser(model), overshoot, embed
-        self.mask = model.config.mask_token_id
+        self.mask, self.longest = model.config.mask_token_id, model.config.surrogate_length
 
     def propose(self, jobs: Sequence[Job]) -> list[list[Proposal]]:
         """Fillings of each job's gap with their log p, given e + α(e − ê).
@@ -140,7 +152,8 @@ class Proposer:
         cut = [index for index, ids in enumerate(texts) if len(windows[index]) < len(ids)]
         if cut and self.embed is not None:
             for index, vector in zip(cut, self.embed([windows[index] for index in cut]), strict=True):
-                factor = (1 + self.overshoot) * len(texts[index]) / len(windows[index])
+                read = texts[index][: self.longest]
+                factor = (1 + self.overshoot) * len(read) / len(windows[index])
                 aims[index] = normalize(vector.to(aims[index]) + factor * jobs[index].lacking, dim=-1)
         return aims
 
@@ -176,16 +189,15 @@ class Proposer:
         self, jobs: Sequence[Job], aims: Sequence[Tensor], partial: dict[tuple[int, Filling], list[Proposal]]
     ) -> dict[tuple[int, Filling], list[Proposal]]:
         """Partial fillings with their first [MASK] filled in, the likeliest first; without those that have no way."""
-        rows, positions, vectors, allowed = [], [], [], []
+        rows, positions, vectors, prior = [], [], [], []
         for (index, _), fillings in partial.items():
             for filling, _ in fillings:
                 ids, first = self._row(jobs[index], filling)
                 rows.append(ids)
                 positions.append(first + filling.index(self.mask))
                 vectors.append(aims[index])
-                allowed.append(jobs[index].search.allowed[jobs[index].gap])
-        log_p = self.denoiser.log_p(rows, positions, torch.stack(vectors))
-        log_p = log_p.masked_fill(~torch.stack(allowed), -torch.inf)
+                prior.append(jobs[index].search.log_prior[jobs[index].gap])
+        log_p = self.denoiser.log_p(rows, positions, torch.stack(vectors), prior)
         most = max(job.count for job in jobs)
         values, tokens = log_p.topk(min(most, log_p.shape[1]), dim=-1)
         tops = zip(tokens.tolist(), values.tolist(), strict=True)  # of each row, in the order of `partial`

@@ -23,9 +23,13 @@ from .gap_states_embinv import EXACT
 from .gap_states_embinv import Fillings
 from .gap_states_embinv import TextSearch
 from .gap_proposals_embinv import Proposer
+from .gap_reach_embinv import WITHOUT_SPECIAL
+from .gap_reach_embinv import judged_text
+from .gap_reach_embinv import read_text
+from .gap_reach_embinv import warn_of_long_choices
 from .gap_search_embinv import GapSearch
 from .gap_search_embinv import TextJudge
-from .gap_kinds_embinv import allowed_tokens
+from .gap_kinds_embinv import log_prior
 from .gap_marks_embinv import MARKS
 from .gap_marks_embinv import GapReader
 from .gap_states_embinv import RedactedText
@@ -36,9 +40,6 @@ from .inputs_embinv import checked_feedback
 from .inputs_embinv import start_token
 from .settings_embinv import GAP_TOKENS
 from .settings_embinv import FillSettings
-
-# what to do about start and end tokens in rows of ids
-WITHOUT_SPECIAL = "Rows of ids are the text alone: give the tokenizer add_special_tokens=False."
 
 
 class FillingMixin:
@@ -63,6 +64,7 @@ class FillingMixin:
         num_tokens: int | None = None,
         on_step: Callable[[list[FilledText]], None] | None = None,
         first_row: int = 0,
+        longest: int | None = None,
         **settings: Any,
     ) -> FillingOutput:
         """Recover the hidden words of redacted texts, given the vectors of the whole texts.
@@ -92,11 +94,13 @@ class FillingMixin:
             num_tokens: tokens of every gap where that is known; from 1 to `max_gap_tokens` are tried by default.
             on_step: called after each gap of a sweep with the texts as they are filled so far.
             first_row: number of the first text, for errors to name.
+            longest: tokens of a text that the encoder, as the judge, reads; gaps behind keep their marks. None =
+                unknown. A surrogate with the layers of the encoder reads as far.
             **settings: of the search, see `FillSettings`.
 
         Raises:
-            EmbInvError: for bad vectors, another number of texts, a text without gaps, with nothing else or that is
-                too long for the surrogate, and unknown or impossible settings.
+            EmbInvError: for bad vectors, another number of texts, a text without gaps that are read, with nothing else
+                or that is too long for the surrogate, and unknown or impossible settings.
         """
         vectors = check_embeddings(embeddings, self.config.embedding_dim, first_row).to(self.device)
         if mismatch := self._mismatch(embeddings, vectors.shape):
@@ -116,7 +120,7 @@ class FillingMixin:
         suppressed = self.generation_config.suppress_tokens
         self._warn_of_start(given, suppressed)
         rows = range(first_row, first_row + len(given))
-        return self._searched(vectors, given, rows, tokenizer, feedback, reader, search, suppressed, on_step)
+        return self._searched(vectors, given, rows, tokenizer, feedback, reader, search, suppressed, longest, on_step)
 
     def _warn_of_start(self, given: Sequence[str | Sequence[int]], suppressed: Sequence[int] | None) -> None:
         """Warns where rows of token ids begin with a tokenizer's start token."""
@@ -135,26 +139,33 @@ class FillingMixin:
         reader: GapReader,
         search: FillSettings,
         suppressed: Sequence[int] | None,
+        longest: int | None = None,
         on_step: Callable[[list[FilledText]], None] | None = None,
     ) -> FillingOutput:
         """`fill` once its arguments are checked: `rows` number the texts; `suppressed` tokens are never written."""
         reach, canvas = self.config.longest_judged, self.config.max_sequence_length - 1
+        # a surrogate with the encoder's own layers may be given any text: it reads as far as the encoder does
+        room = reach if self.config.surrogate_length is None else None
         redacted = [reader.read(text, row) for row, text in zip(rows, given, strict=True)]
         if isinstance(feedback, str):
+            redacted = [judged_text(text, row, self.config) for row, text in zip(rows, redacted, strict=True)]
             for row, text in zip(rows, redacted, strict=True):
-                check_judged(text, row, self.config)
-                _warn_of_long_choices(text, row, reach)
+                if room is not None:
+                    warn_of_long_choices(text, row, room)
+        elif longest is not None:
+            redacted = [read_text(text, row, longest) for row, text in zip(rows, redacted, strict=True)]
         # put together once: without merged weights each call of `embedder` multiplies all its matrices
         embed = self.embedder() if isinstance(feedback, str) or self.surrogate is not None else None
         judge, scout = self._text_judges(feedback, tokenizer, embed)
-        allowed = self._allowed(tokenizer, redacted, suppressed)
+        priors = self._priors(tokenizer, redacted, suppressed)
 
         def begun(text: RedactedText, vector: Tensor, kind: str) -> TextSearch:
-            most = reach if kind == "surrogate" else None
+            most = room if kind == "surrogate" else None
             text = text.within(most) if most is not None else text
-            can_fill, stop = [allowed[gap.kind] for gap in text.gaps], self._stop_cosine(kind, text)
-            weight = search.likelihood_weight * min(1.0, canvas / text.num_tokens_at_least) ** 2
-            return TextSearch(text, vector, can_fill, most, weight, stop)
+            prior, stop = [priors[gap.kind] for gap in text.gaps], self._stop_cosine(kind, text)
+            num_read = min(text.num_tokens_at_least, self.config.surrogate_length or text.num_tokens_at_least)
+            weight = search.likelihood_weight * min(1.0, canvas / num_read) ** 2
+            return TextSearch(text, vector, prior, most, weight, stop)
 
         searches = [begun(text, vector, judge.kind) for text, vector in zip(redacted, vectors, strict=True)]
         for one in searches:
@@ -277,45 +288,18 @@ class FillingMixin:
             ids[index, : len(row)] = torch.tensor(row)
         return ids.to(self.device)
 
-    def _allowed(
+    def _priors(
         self, tokenizer: Any, texts: list[RedactedText], suppressed: Sequence[int] | None
     ) -> dict[str, Tensor]:
-        """(V,) bool by kind of gap: the tokens that may fill it."""
+        """(V,) by kind of gap, see `log_prior`."""
         forbidden = torch.zeros(self.config.vocab_size, dtype=torch.bool)
         special = () if tokenizer is None else tokenizer.all_special_ids
         own = self.config.mask_token_id, self.config.eos_token_id, self.config.pad_token_id
         forbidden[[*own, *special, *(suppressed or ())]] = True
         kinds = {gap.kind for text in texts for gap in text.gaps}
-        return {kind: allowed_tokens(tokenizer, kind, forbidden).to(self.device) for kind in kinds}
+        return {kind: log_prior(tokenizer, kind, forbidden).to(self.device) for kind in kinds}
 
     def _finisher(self, tokenizer: Any, judge: str) -> Finish:
         calibration = self.generation_config.calibration_of(f"fill_{judge}")
-        return Finish(tokenizer, judge, calibration.probability_of, self.config.max_sequence_length - 1)
-
-
-def check_judged(text: RedactedText, row: int, config: Any) -> None:
-    """Raises EmbInvError for a text that the surrogate of `config` cannot judge; the line names the `row`."""
-    if text.num_tokens_at_least > config.longest_judged:
-        raise EmbInvError(
-            f"text {row} has at least {text.num_tokens_at_least} tokens; the surrogate judges {config.longest_judged} "
-            "at most: give the encoder as feedback."
-        )
-    if not text.texts and text.pieces[-1][-1:] == (config.eos_token_id,):
-        raise EmbInvError(f"text {row} ends with the end token, {config.eos_token_id}. {WITHOUT_SPECIAL}")
-    if text.holds(config.eos_token_id):
-        raise EmbInvError(
-            f"text {row} holds the tokenizer's end token, or a list for it does; there the surrogate stops: give the "
-            "encoder as feedback."
-        )
-
-
-def _warn_of_long_choices(text: RedactedText, row: int, most: int) -> None:
-    """Warns of entries of lists that are not tried, as the text with them would have more than `most` tokens."""
-    kept = text.within(most).gaps
-    for gap, short in zip(text.gaps, kept, strict=True):
-        if left_out := len(gap.choices or ()) - len(short.choices or ()):
-            count = f"{left_out} of the {len(gap.choices or ())} choices for {gap.mark}"
-            warn(
-                f"text {row}: {count} are left out: with them it has more than the {most} tokens that the surrogate "
-                "judges; give the encoder as feedback."
-            )
+        canvas, longest = self.config.max_sequence_length - 1, self.config.surrogate_length
+        return Finish(tokenizer, judge, calibration.probability_of, canvas, longest, self.config.mask_token_id)

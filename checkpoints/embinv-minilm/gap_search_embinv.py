@@ -223,7 +223,7 @@ class GapSearch:
 
         Of a list a shortest entry, so that the text fits with the longest one in another gap, and any other.
         """
-        rows, positions, vectors, allowed = [], [], [], []
+        rows, positions, vectors, prior = [], [], [], []
         for search, state, gap in jobs:
             fillings = [filling for filling, _ in state]
             first = search.text.starts(fillings)[gap]
@@ -231,9 +231,9 @@ class GapSearch:
                 rows.append(search.text.ids(fillings))
                 positions.append(first + offset)
                 vectors.append(search.target)
-                allowed.append(search.allowed[gap])
-        log_p = self.proposer.denoiser.log_p(rows, positions, torch.stack(vectors))
-        values, tokens = log_p.masked_fill(~torch.stack(allowed), -torch.inf).topk(3, dim=-1)
+                prior.append(search.log_prior[gap])
+        log_p = self.proposer.denoiser.log_p(rows, positions, torch.stack(vectors), prior)
+        values, tokens = log_p.topk(3, dim=-1)
         chosen = iter(zip(tokens.tolist(), values.tolist(), strict=True))  # three tokens a position, with their log p
         result = []
         for search, state, gap in jobs:

@@ -7,6 +7,7 @@ from dataclasses import field
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -90,11 +91,13 @@ class RedactedText:
         pieces: the token ids of the G + 1 known pieces around the gaps; some may be empty.
         texts: the same pieces as text; empty where token ids were given.
         gaps: the G gaps.
+        unread: what follows, from the first gap that the judge does not read on; None if it reads all gaps.
     """
 
     pieces: tuple[Filling, ...]
     texts: tuple[str, ...]
     gaps: tuple[Gap, ...]
+    unread: "RedactedText | None" = None
 
     @property
     def num_tokens_at_least(self) -> int:
@@ -150,8 +153,11 @@ class RedactedText:
         """The whole text with these fillings; what is known stays as it was given."""
         if not self.texts:
             return decode(tokenizer, [self.ids(fillings)])[0]
-        words = self.words(tokenizer, fillings)
-        return self.texts[0] + "".join(a + b for a, b in zip(words, self.texts[1:], strict=True))
+        return self.joined(self.words(tokenizer, fillings))
+
+    def joined(self, words: Sequence[str]) -> str:
+        """The whole text with these words in its gaps; empty where token ids were given."""
+        return "".join(a + b for a, b in zip(self.texts, [*words, ""], strict=False))
 
     def judged_ids(self, tokenizer: Any, fillings: Sequence[Filling]) -> list[int]:
         """The token ids by which the whole text is judged."""
@@ -207,7 +213,7 @@ class TextSearch:
     """The search for one text's fillings.
 
     Attributes:
-        text: with its gaps. target: e (D,). allowed: for each gap (V,) bool, the tokens that may fill it.
+        text: with its gaps. target: e (D,). log_prior: for each gap (V,), see `gap_kinds_embinv`.
         most: tokens that the whole text may have; None for any number.
         likelihood_weight: λ of the score.
         stop_cosine: of a text that the judge takes for the vector's own; None where the judge cannot tell.
@@ -222,7 +228,7 @@ class TextSearch:
 
     text: RedactedText
     target: Tensor
-    allowed: list[Tensor]
+    log_prior: list[Tensor]
     most: int | None = None
     likelihood_weight: float = 0.0
     stop_cosine: float | None = None
@@ -262,7 +268,8 @@ class TextSearch:
 
     def may_hold(self, gap: int, filling: Filling) -> bool:
         """Whether a gap may have a filling, by its length and its tokens."""
-        return len(filling) in self.text.gaps[gap].lengths and bool(self.allowed[gap][list(filling)].all())
+        may_stand = self.log_prior[gap][list(filling)] > -torch.inf
+        return len(filling) in self.text.gaps[gap].lengths and bool(may_stand.all())
 
     def without_guesses(self, fillings: Fillings) -> Fillings:
         """The same with () in the gaps that no step has filled yet."""

@@ -11,9 +11,9 @@ import numpy as np
 from ..data.files import json_rows
 from ..errors_embinv import EmbInvError
 from ..filled_embinv import VERDICTS
-from ..filling_embinv import check_judged
 from ..gap_kinds_embinv import KIND_OF_TAG
 from ..gap_marks_embinv import MARKS, GapReader, tag_of, unnumbered
+from ..gap_reach_embinv import judged_text
 from ..inversion.fillings import Redaction, fill_file
 from ..inversion.progress import stage
 from ..stores.vectors import open_vectors
@@ -158,4 +158,4 @@ def _can_be_filled(attacker: Attacker, text: str) -> bool:
 def _check_filled(attacker: Attacker, text: str) -> None:
     """Raises an EmbInvError for a text without gaps that the checkpoint's surrogate can judge."""
     config = attacker.model.config
-    check_judged(GapReader(attacker.tokenizer, config.mask_token_id).read(text, 0), 0, config)
+    judged_text(GapReader(attacker.tokenizer, config.mask_token_id).read(text, 0), 0, config)

@@ -12,8 +12,8 @@ import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
 from ..errors_embinv import EmbInvError
-from ..filling_embinv import check_judged
 from ..gap_marks_embinv import MARKS, GapReader
+from ..gap_reach_embinv import judged_text, read_text
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..settings_embinv import FillSettings
 from ..stores.rows import Skipped, VectorBatch
@@ -108,7 +108,7 @@ def fill_file(
         part_rows: rows of one part.
         show_progress: whether to show a bar.
         feedback: what judges whole texts: "surrogate", or the encoder, N texts → (N, D).
-        longest: tokens of a text that the encoder reads; None = unknown.
+        longest: tokens of a text that the encoder reads where it judges, see `fill`; None = unknown.
 
     Returns:
         As `invert_file`; and "unfillable", the rows of good vectors whose texts cannot be filled (`Skipped`), and
@@ -186,14 +186,12 @@ class _FillJob(FileJob):
         return VectorBatch(part.vectors[good], part.rows[good], ids, [texts[index] for index in good])
 
     def _check(self, text: str, row: int) -> None:
-        """Raises EmbInvError for a text without gaps, one of gaps alone, and one that is too long."""
+        """Raises EmbInvError for a text without gaps, one of gaps alone, and one that the judge cannot read."""
         redacted = self.gap_reader.read(text, row)
         if self.feedback == "surrogate":
-            check_judged(redacted, row, self.model.config)
-        elif self.longest is not None and redacted.num_tokens_at_least > self.longest:
-            raise EmbInvError(
-                f"text {row} has at least {redacted.num_tokens_at_least} tokens; the encoder reads {self.longest}."
-            )
+            judged_text(redacted, row, self.model.config)
+        elif self.longest is not None:
+            read_text(redacted, row, self.longest)
         self.tags |= {gap.tag for gap in redacted.gaps}
 
     def rows(self, first_row: int, part: VectorBatch) -> Iterator[dict[str, Any]]:
@@ -203,7 +201,8 @@ class _FillJob(FileJob):
         for start in range(0, len(rows), self.batch_size):
             batch = slice(start, start + self.batch_size)
             # a list that marks of other parts ask for is no mistake
-            known = self.redaction.arguments | {"choices": self.gap_reader.choices_for(texts[batch])}
+            choices = self.gap_reader.choices_for(texts[batch])
+            known = self.redaction.arguments | {"choices": choices, "longest": self.longest}
             output = self.model.fill(vectors[batch], texts[batch], self.tokenizer, self.feedback, **known)
             for row, name, filled in zip(rows[batch], ids[batch], output.texts, strict=True):
                 found = {"row": row, "id": name, **filled.as_dict()}

@@ -113,7 +113,7 @@ def test_rows_that_cannot_be_filled_are_listed(capsys, vectors, tmp_path):
     listed = [line.partition("redacted.jsonl: ")[2] for line in err.splitlines() if "warning" in line]
     begins = (
         "text 0 has no gap", "text 1 is nothing but gaps",
-        "text 2 has at least 261 tokens; the surrogate judges 254 at most",
+        "text 2 has gaps only behind its first 254 tokens: the encoder reads no further",
         "text 3 is empty", "row 5 is null", "5 rows were left out",
     )  # fmt: skip
     assert len(listed) == len(begins) and all(map(str.startswith, listed, begins)), err
@@ -128,15 +128,32 @@ def test_rows_that_cannot_be_filled_are_listed(capsys, vectors, tmp_path):
 def test_the_encoder_judges_what_it_reads(capsys, encoder, tmp_path):
     """The encoder is loaded with the inverter's length: beyond it, every filling would have the same vector."""
     before = "The minutes of the town council were read and approved. " * 5
-    texts = [f"{before}We will meet at the {word}." for word in ("station", "▇▇▇")] + ["word " * 254 + "▇▇▇"]
+    texts = [f"{before}We will meet at the {word}." for word in ("station", "▇▇▇")]
     (vector,) = _whole(encoder, texts[:1])
-    source, out = write(tmp_path / "long.jsonl", texts[1:], [vector] * 2), tmp_path / "out.jsonl"
+    redacted = [texts[1], "word " * 254 + "▇▇▇"]
+    source, out = write(tmp_path / "long.jsonl", redacted, [vector] * 2), tmp_path / "out.jsonl"
     arguments = (source, "--text-column", "redacted", "--out", out, "--feedback", "encoder", *QUICK)
     code, _, err = run(capsys, *arguments)
     (row,) = rows_of(out)
     assert code == 3 and row["verdict"] == "verified" and row["text"] == texts[0], err  # one row is too long
-    assert "text 1 has at least 255 tokens; the encoder reads 254" in err
-    assert "the encoder reads 254." in err
+    assert "text 1 has gaps only behind its first 254 tokens: the encoder reads no further" in err
+
+
+@pytest.mark.parametrize("feedback", ["surrogate", "encoder"])
+def test_a_document_is_filled_as_far_as_it_is_read(capsys, encoder, tmp_path, feedback):
+    """A document beyond the encoder's 254 tokens was left out, though its vector says what its beginning hides."""
+    behind = " The minutes of the town council were read and approved." * 30
+    whole = f"We will meet at the station.{behind} So said ▇▇▇."
+    (vector,) = _whole(encoder, [whole])
+    source, out = write(tmp_path / "long.jsonl", [whole.replace("station", "▇▇▇")], [vector]), tmp_path / "out.jsonl"
+    code, _, err = run(
+        capsys, source, "--text-column", "redacted", "--out", out, "--feedback", feedback, "--max-gap-tokens", "1",
+        *QUICK,
+    )  # fmt: skip
+    (row,) = rows_of(out)
+    assert code == 0 and row["text"] == whole and row["verdict"] == "unread", err
+    assert [gap["text"] for gap in row["gaps"]] == ["station", "▇▇▇"] and row["gaps"][1]["probability"] == 0
+    assert [whole[gap["start"] : gap["end"]] for gap in row["gaps"]] == ["station", "▇▇▇"]
 
 
 def _whole(encoder, texts):

@@ -21,7 +21,7 @@ SHIPPED = {
     "cross_entropy_embinv.py", "diffusion_embinv.py", "drafting_embinv.py", "edits_embinv.py",
     "errors_embinv.py", "favoured_embinv.py", "filled_embinv.py", "filling_embinv.py", "fingerprint_embinv.py",
     "gap_affixes_embinv.py", "gap_combinations_embinv.py", "gap_kinds_embinv.py", "gap_marks_embinv.py",
-    "gap_proposals_embinv.py", "gap_search_embinv.py", "gap_states_embinv.py",
+    "gap_proposals_embinv.py", "gap_reach_embinv.py", "gap_search_embinv.py", "gap_states_embinv.py",
     "generation_config_embinv.py", "generation_embinv.py", "hypotheses_embinv.py", "inputs_embinv.py",
     "int8_embinv.py", "integrity_embinv.py", "likelihood_embinv.py", "linear_embinv.py", "modeling_embinv.py",
     "pipeline_embinv.py", "presets_embinv.py", "sampler_embinv.py",

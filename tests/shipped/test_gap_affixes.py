@@ -130,7 +130,7 @@ def test_letters_between_two_gaps_stay():
     search.text = text
     search.tried = {(filling, filling): replace(one, log_p=(-1.0, -1.0)) for (filling,), one in search.tried.items()}
     search.tried = {key: replace(one, fillings=key) for key, one in search.tried.items()}
-    search.allowed *= 2
+    search.log_prior *= 2
     search.rank(6)
     assert nothing.of_whole_words(search) == []
 

@@ -7,7 +7,7 @@ import torch
 from tokenizers import normalizers
 
 from modeling_embinv.errors_embinv import EmbInvError
-from modeling_embinv.gap_kinds_embinv import allowed_tokens
+from modeling_embinv.gap_kinds_embinv import UNLIKE, log_prior
 from modeling_embinv.gap_marks_embinv import GapReader
 from modeling_embinv.gap_states_embinv import Gap, RedactedText
 from tests.shipped.word_tokenizer import (
@@ -164,18 +164,38 @@ def test_texts_need_a_tokenizer():
     [
         ("number", ["350", "4", ",", ".", ":"]),
         ("date", ["350", "4", "may", ",", ".", ":"]),
-        ("money", ["350", "4", "€", ",", "."]),
+        ("money", ["350", "4", "€", ",", ".", "dollars"]),
     ],
 )
-def test_a_kind_narrows_the_tokens(kind, words):
-    """A date that may be any word is no narrower than a free gap; a price without its currency cannot be right."""
+def test_a_kind_favours_its_tokens(kind, words):
+    """A date that may as well be any word is no narrower than a free gap; a price is written with its currency.
+
+    Other words must stay possible: <DATE_TIME> hides "the other day", which no list of tokens has.
+    """
     forbidden = torch.zeros(len(SPECIAL + WORDS), dtype=torch.bool)
     forbidden[: len(SPECIAL)] = True
-    allowed = allowed_tokens(TOKENIZER, kind, forbidden)
-    assert {(SPECIAL + WORDS)[index] for index in allowed.nonzero().flatten()} == set(words)
-    assert torch.equal(allowed_tokens(TOKENIZER, "free", forbidden), ~forbidden)
-    forbidden[allowed] = True
-    assert not allowed_tokens(TOKENIZER, kind, forbidden).any()
+    prior = log_prior(TOKENIZER, kind, forbidden)
+    assert {(SPECIAL + WORDS)[index] for index in (prior == 0).nonzero().flatten()} == set(words)
+    assert set(prior.tolist()) == {0.0, UNLIKE, -torch.inf} and (prior.isinf() == forbidden).all()
+    assert torch.equal(
+        log_prior(TOKENIZER, "free", forbidden), torch.zeros(len(prior)).masked_fill(forbidden, -torch.inf)
+    )
+
+
+@pytest.mark.parametrize(
+    "kind, words",
+    [
+        ("number", ["three", "twenty", "million", "half"]),
+        ("date", ["yesterday", "Monday", "years", "ago", "three", "evening", "19th"]),
+        ("money", ["thousand", "dollars", "$"]),
+    ],
+)
+def test_words_are_numbers_dates_and_sums_too(kind, words):
+    """Only digits and months counted: of the numbers that Presidio tags in everyday texts most are words."""
+    tokenizer = word_tokenizer([*words, "table"])
+    prior = log_prior(tokenizer, kind, torch.zeros(len(tokenizer), dtype=torch.bool))
+    assert prior[tokenizer.convert_tokens_to_ids(words)].tolist() == [0.0] * len(words)
+    assert prior[tokenizer.convert_tokens_to_ids("table")] == UNLIKE
 
 
 @pytest.mark.parametrize("key", ["FIRST_NAME", "FIRST NAME", "First name", "first_name"])

@@ -11,9 +11,9 @@ SPECIAL = ["[PAD]", "[UNK]", "[SEP]", "[MASK]"]
 ROLES = dict(pad_token="[PAD]", unk_token="[UNK]", sep_token="[SEP]", mask_token="[MASK]")
 
 
-def word_tokenizer() -> PreTrainedTokenizerFast:
+def word_tokenizer(words: list[str] = WORDS) -> PreTrainedTokenizerFast:
     """A word a token, with the special tokens where the tiny models have them."""
-    vocabulary = {word: index for index, word in enumerate(SPECIAL + WORDS)}
+    vocabulary = {word: index for index, word in enumerate(SPECIAL + words)}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     return PreTrainedTokenizerFast(tokenizer_object=backend, **ROLES)
