@@ -15,28 +15,9 @@ from modeling_embinv.fingerprint_embinv import Fingerprint
 from modeling_embinv.gap_marks_embinv import GapReader
 from modeling_embinv.gap_proposals_embinv import Proposer, WindowDenoiser
 from modeling_embinv.gap_states_embinv import Gap, Hypothesis, Job, RedactedText, TextSearch
+from tests.shipped.word_encoder import encode_ids, encode_texts, vector_of
 from tests.shipped.word_tokenizer import BYTE_TOKENIZER, PIECE_TOKENIZER, PIECES, SPECIAL, TOKENIZER, WORDS
 from tests.tiny_models import END, MASK, VOCAB, awaken, tiny_model, unit_vectors, with_surrogate, with_vocabulary
-
-TABLE = unit_vectors(VOCAB, seed=5)
-POSITIONS = unit_vectors(40, seed=6)
-
-
-def encode_ids(ids: torch.Tensor) -> torch.Tensor:
-    """An encoder that knows words and, a little, their order."""
-    vectors = TABLE[ids] * (1 + POSITIONS[: ids.shape[1]])
-    return torch.nn.functional.normalize((vectors * (ids != END)[..., None]).sum(dim=1), dim=-1)
-
-
-def encode_texts(given: list[str], tokenizer=TOKENIZER) -> torch.Tensor:
-    """The same of texts."""
-    rows = tokenizer(list(given), add_special_tokens=False)["input_ids"]
-    return torch.cat([encode_ids(torch.tensor([row])) for row in rows])
-
-
-def vector_of(row: list[int]) -> torch.Tensor:
-    return encode_ids(torch.tensor([row]))
-
 
 MODEL = awaken(tiny_model())
 TEXT = [7, 12, 30, 9, 21, 44, 8]

@@ -7,10 +7,11 @@ from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.gap_marks_embinv import GapReader
 from modeling_embinv.gap_reach_embinv import read_text
 from modeling_embinv.gap_states_embinv import RedactedText
-from tests.shipped.test_filling import TEXT, encode_ids, vector_of
+from tests.shipped.word_encoder import encode_ids, vector_of
 from tests.shipped.word_tokenizer import PIECE_TOKENIZER, SPECIAL, TOKENIZER, WORDS
 from tests.tiny_models import END, MASK, awaken, tiny_model, unit_vectors, with_surrogate, with_vocabulary
 
+TEXT = [7, 12, 30, 9, 21, 44, 8]
 LONG = [*range(5, 17), MASK, *range(20, 26)]  # of 19 tokens
 SETTINGS = {"num_proposals": 200, "num_sweeps": 2}
 
