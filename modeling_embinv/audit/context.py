@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,8 +26,6 @@ from .severity import SAME_TEXT
 _MARK = re.compile("|".join(MARKS.values()))
 # words in marks that hide something; [INFO] and <BR> may as well be text. Bars, stars and lines have none
 _HIDING = {"", "REDACTED", "MASK", *KIND_OF_TAG}
-# verdicts on texts of whose marks the vector says that they hide nothing, or says nothing at all
-_NOT_HIDDEN = ("literal", "unread")
 # rows that are filled, at most: a gap takes seconds on a CPU
 LIMIT = 50
 
@@ -126,7 +124,7 @@ def fill_sample(attacker: Attacker, sample: Sample, template: str | None = None)
                 show_progress=attacker.show_progress,
             )  # fmt: skip
     rows = [row for _, row in json_rows(out)]
-    hidden = [[gap["probability"] for gap in row["gaps"]] for row in rows if row["verdict"] not in _NOT_HIDDEN]
+    hidden = probabilities(rows)
     counts = [len(gaps) for gaps in hidden]
     return Filled(
         len(rows),
@@ -137,6 +135,15 @@ def fill_sample(attacker: Attacker, sample: Sample, template: str | None = None)
         [row["text"] for row in rows],
         template is not None,
     )  # fmt: skip
+
+
+def probabilities(rows: Iterable[dict[str, Any]]) -> list[list[float]]:
+    """Of filled texts that have any: the probabilities of the gaps that hide something, and that the encoder reads.
+
+    Where the vector says nothing of a gap, or says that its mark is part of the text, the mark stays.
+    """
+    texts = ([gap for gap in row["gaps"] if gap["text"] != gap["mark"]] for row in rows if row["verdict"] != "literal")
+    return [[gap["probability"] for gap in gaps] for gaps in texts if gaps]
 
 
 def check_template(attacker: Attacker, template: str) -> None:

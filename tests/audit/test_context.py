@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from modeling_embinv.audit.attack import Attacker
-from modeling_embinv.audit.context import fill_sample, has_marks, scored_texts, without_marks
+from modeling_embinv.audit.context import fill_sample, has_marks, probabilities, scored_texts, without_marks
 from modeling_embinv.audit.fingerprint import Origin
 from modeling_embinv.audit.run import Outcome, Plan, run, step_notes
 from modeling_embinv.audit.sample import Sample
@@ -72,9 +72,9 @@ def test_an_error_is_no_text_without_gaps(encoder, inverter, tmp_path):
 
 
 def test_texts_that_none_of_which_can_be_filled_are_no_error(encoder, inverter, tmp_path):
-    """An audit must not end where all marked texts are nothing but marks, or go beyond what the surrogate judges."""
+    """An audit must not end where all marked texts are nothing but marks, or hide nothing that the encoder reads."""
     attacker = Attacker(*inverter, tmp_path, show_progress=False)
-    long = "[REDACTED] " + "word " * attacker.model.config.longest_judged
+    long = "word " * attacker.model.config.longest_judged + "[REDACTED]"
     assert fill_sample(attacker, sample_of(encoder, ["▇▇▇", long])) is None
 
 
@@ -98,7 +98,15 @@ def test_marks_of_the_text_itself_are_no_gaps(encoder, inverter, tmp_path):
     assert "no mark counts as a gap" in note
 
 
-@pytest.mark.parametrize("template", ["no gap here", "▇▇▇", "▇▇▇ " + "word " * 2000])
+def test_a_gap_that_is_not_read_does_not_count():
+    """A document with one gap behind what the encoder reads did not count at all, or the gap counted as hidden."""
+    gaps = [{"text": text, "mark": "▇▇▇", "probability": p} for text, p in (("dog", 0.9), ("▇▇▇", 0.0))]
+    rows = [{"verdict": "unread", "gaps": gaps}, {"verdict": "likely", "gaps": gaps[:1]}]
+    unread = [{"verdict": verdict, "gaps": gaps[1:]} for verdict in ("unread", "literal")]
+    assert probabilities(rows + unread) == [[0.9], [0.9]]
+
+
+@pytest.mark.parametrize("template", ["no gap here", "▇▇▇", "word " * 2000 + "▇▇▇"])
 def test_a_template_that_cannot_be_filled_is_refused_before_the_attack(encoder, inverter, tmp_path, template):
     """A template without a gap ended the audit when all attackers had run for hours."""
     attacker = Attacker(*inverter, tmp_path, show_progress=False)
