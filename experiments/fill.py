@@ -452,12 +452,11 @@ def rows(bench: Bench) -> Iterator[tuple[str, str, callable]]:
             yield "kinds", f"{kind}, {feedback}", lambda t=texts, f=feedback: run(t, f)
     for kind, tag in TAGS.items():
         for mark, name in ((tag, tag.strip("<>")), (MARK, "bars")):
-            for feedback in JUDGES:
 
-                def of_kind(kind: str = kind, mark: str = mark, feedback: str = feedback) -> dict:
-                    return run([replace(one, mark=mark) for one in bench.entities[kind]], feedback)
+            def of_kind(kind: str = kind, mark: str = mark) -> dict:
+                return run([replace(one, mark=mark) for one in bench.entities[kind]], "surrogate")
 
-                yield "tags", f"{kind} behind {name}, {feedback}", of_kind
+            yield "tags", f"{kind} behind {name}, surrogate", of_kind
     for part in INSIDE:
         texts = bench.hide_inside(part, 8, 31, experiment["texts_inside"])
         for feedback in JUDGES:

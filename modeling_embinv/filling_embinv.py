@@ -167,11 +167,12 @@ class FillingMixin:
             weight = search.likelihood_weight * min(1.0, canvas / num_read) ** 2
             return TextSearch(text, vector, prior, most, weight, stop)
 
+        reads_as_far = room is None and longest is not None and longest <= reach
         searches = [begun(text, vector, judge.kind) for text, vector in zip(redacted, vectors, strict=True)]
         for one in searches:
             can_scout = scout is not None and not one.text.holds(self.config.eos_token_id)
             # it chooses among all that the encoder may be given; its own search is of texts that fit
-            one.has_scout = can_scout and one.text.num_tokens_at_most <= reach
+            one.has_scout = can_scout and (reads_as_far or one.text.num_tokens_at_most <= reach)
             # of longer texts its cosine says too little for the seconds that its own search takes
             if can_scout and one.text.num_tokens_at_least <= min(reach, LONGEST * canvas):
                 one.rehearsal = begun(one.text, one.target, "surrogate")

@@ -109,3 +109,16 @@ def test_a_surrogate_that_is_not_the_encoder_refuses_longer_texts():
     model = with_surrogate()
     with pytest.raises(EmbInvError, match="text 0 has at least 19 tokens; the surrogate judges 11 at most"):
         model.fill(unit_vectors(1), [LONG])
+
+
+def test_the_scout_helps_where_it_reads_as_far_as_the_encoder():
+    """The encoder embedded each proposal for a document, eight times as many as for a text that it reads whole."""
+    model = reading_model(15)
+    settings = {"num_proposals": 40, "num_checked": 4, "num_sweeps": 1}
+    encoder, target = (lambda ids: encode_ids(ids[:, :15])), unit_vectors(1)
+    alone = model.fill(target, [LONG], feedback=encoder, **settings)
+    scouted = model.fill(target, [LONG], feedback=encoder, longest=15, **settings)
+    assert scouted.num_feedback_calls <= 2 + 4 < 20 <= alone.num_feedback_calls
+    assert scouted.num_surrogate_calls > 20 and alone.num_surrogate_calls == 0
+    further = model.fill(target, [LONG], feedback=encoder, longest=16, **settings)  # than the surrogate
+    assert further.num_surrogate_calls == 0
