@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -40,6 +41,9 @@ from .inputs_embinv import checked_feedback
 from .inputs_embinv import start_token
 from .settings_embinv import GAP_TOKENS
 from .settings_embinv import FillSettings
+
+# texts that are searched for side by side: what each of them tried takes about 15 MB
+PART_TEXTS = 64
 
 
 class FillingMixin:
@@ -92,7 +96,8 @@ class FillingMixin:
             choices: the only words that a mark may hide, by the words in the mark, in any case, as {"NAME": ["Anna",
                 "Li"], "FIRST NAME": ["Bob"]}; "" for marks without a word.
             num_tokens: tokens of every gap where that is known; from 1 to `max_gap_tokens` are tried by default.
-            on_step: called after each gap of a sweep with the texts as they are filled so far.
+            on_step: called after each gap of a sweep with the texts as they are filled so far. Many texts are searched
+                for in parts: those of later parts are not among them yet.
             first_row: number of the first text, for errors to name.
             longest: tokens of a text that the encoder, as the judge, reads; gaps behind keep their marks. None =
                 unknown. A surrogate with the layers of the encoder reads as far.
@@ -117,94 +122,23 @@ class FillingMixin:
         if given and (unused := set(reader.choices) - set(reader.choices_for(given))):
             names, last = ", ".join(map(repr, sorted(unused))), first_row + len(given) - 1
             warn(f"choices for {names}: no mark of texts {first_row} to {last} has this word.")
-        suppressed = self.generation_config.suppress_tokens
-        self._warn_of_start(given, suppressed)
-        rows = range(first_row, first_row + len(given))
-        return self._searched(vectors, given, rows, tokenizer, feedback, reader, search, suppressed, longest, on_step)
+        self._warn_of_start(given)
+        filler = _Filler(self, tokenizer, feedback, reader, search, self.generation_config.suppress_tokens, longest)
+        redacted = filler.read(given, range(first_row, first_row + len(given)))  # all, before any is searched for
+        filled: list[FilledText] = []
+        for start in range(0, len(given), PART_TEXTS):
+            part = slice(start, start + PART_TEXTS)
+            show = None if on_step is None else partial(_shown_behind, on_step, filled)
+            filled = [*filled, *filler.fill(redacted[part], vectors[part], show)]
+        return filler.output(filled)
 
-    def _warn_of_start(self, given: Sequence[str | Sequence[int]], suppressed: Sequence[int] | None) -> None:
+    def _warn_of_start(self, given: Sequence[str | Sequence[int]]) -> None:
         """Warns where rows of token ids begin with a tokenizer's start token."""
         ids = [row for row in given if not isinstance(row, str) and hasattr(row, "__len__") and len(row)]
-        first = start_token([int(row[0]) for row in ids if is_whole(row[0], 0)], self.config, suppressed)
+        firsts = [int(row[0]) for row in ids if is_whole(row[0], 0)]
+        first = start_token(firsts, self.config, self.generation_config.suppress_tokens)
         if first is not None:
             warn(f"texts begin with token {first}, which this checkpoint never writes. {WITHOUT_SPECIAL}")
-
-    def _searched(
-        self,
-        vectors: Tensor,
-        given: Sequence[str | Sequence[int]],
-        rows: Sequence[int],
-        tokenizer: Any,
-        feedback: Callable[..., Any] | str,
-        reader: GapReader,
-        search: FillSettings,
-        suppressed: Sequence[int] | None,
-        longest: int | None = None,
-        on_step: Callable[[list[FilledText]], None] | None = None,
-    ) -> FillingOutput:
-        """`fill` once its arguments are checked: `rows` number the texts; `suppressed` tokens are never written."""
-        reach, canvas = self.config.longest_judged, self.config.max_sequence_length - 1
-        # a surrogate with the encoder's own layers may be given any text: it reads as far as the encoder does
-        room = reach if self.config.surrogate_length is None else None
-        redacted = [reader.read(text, row) for row, text in zip(rows, given, strict=True)]
-        if isinstance(feedback, str):
-            redacted = [judged_text(text, row, self.config) for row, text in zip(rows, redacted, strict=True)]
-            for row, text in zip(rows, redacted, strict=True):
-                if room is not None:
-                    warn_of_long_choices(text, row, room)
-        elif longest is not None:
-            redacted = [read_text(text, row, longest) for row, text in zip(rows, redacted, strict=True)]
-        # put together once: without merged weights each call of `embedder` multiplies all its matrices
-        embed = self.embedder() if isinstance(feedback, str) or self.surrogate is not None else None
-        judge, scout = self._text_judges(feedback, tokenizer, embed)
-        priors = self._priors(tokenizer, redacted, suppressed)
-
-        def begun(text: RedactedText, vector: Tensor, kind: str) -> TextSearch:
-            most = room if kind == "surrogate" else None
-            text = text.within(most) if most is not None else text
-            prior, stop = [priors[gap.kind] for gap in text.gaps], self._stop_cosine(kind, text)
-            num_read = min(text.num_tokens_at_least, self.config.surrogate_length or text.num_tokens_at_least)
-            weight = search.likelihood_weight * min(1.0, canvas / num_read) ** 2
-            return TextSearch(text, vector, prior, most, weight, stop)
-
-        reads_as_far = room is None and longest is not None and longest <= reach
-        searches = [begun(text, vector, judge.kind) for text, vector in zip(redacted, vectors, strict=True)]
-        for one in searches:
-            can_scout = scout is not None and not one.text.holds(self.config.eos_token_id)
-            # it chooses among all that the encoder may be given; its own search is of texts that fit
-            one.has_scout = can_scout and (reads_as_far or one.text.num_tokens_at_most <= reach)
-            # of longer texts its cosine says too little for the seconds that its own search takes
-            if can_scout and one.text.num_tokens_at_least <= min(reach, LONGEST * canvas):
-                one.rehearsal = begun(one.text, one.target, "surrogate")
-        finishes = {kind: self._finisher(tokenizer, kind) for kind in NATS}
-
-        def finish(one: TextSearch) -> FilledText:  # the judge has seen nothing while the scout searches
-            rehearsal = None if one.beam else one.rehearsal
-            return finishes[judge.kind](one) if rehearsal is None else finishes["surrogate"](rehearsal)
-
-        embed_rows = None if embed is None else lambda rows: embed(self._padded(rows))
-        proposer = Proposer(self, search.overshoot, embed_rows)
-
-        def search_for(text: RedactedText, outer: TextSearch) -> TextSearch:
-            alone = scout or judge
-            whole = begun(text, outer.target, alone.kind)
-            GapSearch(proposer, search, alone, None, reader.are_canonical, CLIMBS).run([whole])
-            return whole
-
-        inside = InsideWords(reader, search_for)
-        climbs = (*CLIMBS, (inside.may_climb, inside.of_tried))
-        first = ((inside.may_climb, inside.of_whole_words),)
-        gap_search = GapSearch(proposer, search, judge, scout, reader.are_canonical, climbs, first)
-        if searches:
-            show = None if on_step is None else lambda: on_step([finish(one) for one in searches])
-            gap_search.run(searches, show)
-        calls = {one.kind: one.num_calls for one in (scout, judge) if one is not None}
-        return FillingOutput(
-            [finish(one) for one in searches],
-            proposer.denoiser.num_forward_passes,
-            calls.get("encoder", 0),
-            calls.get("surrogate", 0),
-        )
 
     def fill_drafts(
         self,
@@ -232,7 +166,8 @@ class FillingMixin:
         search = FillSettings.of(max_gap_tokens=GAP_TOKENS)
         reader = GapReader(tokenizer, mask, tuple(MARKS), {}, search.max_gap_tokens, None)
         numbers = rows.tolist()
-        output = self._searched(embeddings[rows], drafts, numbers, tokenizer, feedback, reader, search, suppressed)
+        filler = _Filler(self, tokenizer, feedback, reader, search, suppressed)
+        output = filler.output(filler.fill(filler.read(drafts, numbers), embeddings[rows]))
         ids, confidence = draft_ids.clone(), torch.ones(draft_ids.shape, device=draft_ids.device)
         cosine = embeddings.new_zeros(len(embeddings))
         for index, text in zip(numbers, output.texts, strict=True):
@@ -243,25 +178,152 @@ class FillingMixin:
             confidence[index, columns] = confidence.new_tensor([probability for _, probability in tokens])
         return ids, confidence, cosine, output
 
-    def _text_judges(
-        self, feedback: Any, tokenizer: Any, embed: Callable[[Tensor], Tensor] | None
-    ) -> tuple[TextJudge, TextJudge | None]:
-        """The judge that `feedback` is, and the surrogate, `embed`, as the scout of an encoder."""
-        surrogate = None
-        if embed is not None:
-            surrogate = TextJudge(lambda items: embed(self._canvases(items, tokenizer)), "surrogate")
-        if isinstance(feedback, str):  # "surrogate", the one word that `check_feedback` allows
+
+class _Filler:
+    """One call of `fill`, its arguments checked.
+
+    Attributes:
+        suppressed: tokens that are never written.
+        room: tokens of the longest text that the surrogate may be given. One with the encoder's own layers may be
+            given any text, None, as it reads as far as the encoder does.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        feedback: Callable[..., Any] | str,
+        reader: GapReader,
+        settings: FillSettings,
+        suppressed: Sequence[int] | None,
+        longest: int | None = None,
+    ) -> None:
+        self.model, self.config, self.tokenizer, self.feedback = model, model.config, tokenizer, feedback
+        self.reader, self.settings, self.suppressed, self.longest = reader, settings, suppressed, longest
+        self.canvas, self.room = self.config.max_sequence_length - 1, None
+        if self.config.surrogate_length is None:
+            self.room = self.config.longest_judged
+        # put together once: without merged weights each call of `embedder` multiplies all its matrices
+        has_surrogate = isinstance(feedback, str) or model.surrogate is not None
+        self.embed = model.embedder() if has_surrogate else None
+        self.judge, self.scout = self._judges()
+        embed_rows = None if self.embed is None else self._embedded
+        self.proposer = Proposer(model, settings.overshoot, embed_rows)
+        self.priors: dict[str, Tensor] = {}
+        self.finishes = {kind: self._finisher(kind) for kind in NATS}
+
+    def read(self, given: Sequence[str | Sequence[int]], rows: Sequence[int]) -> list[RedactedText]:
+        """The texts with their gaps, as far as they are read; `rows` number them.
+
+        Raises:
+            EmbInvError: for a text that cannot be filled.
+        """
+        redacted = [self.reader.read(text, row) for row, text in zip(rows, given, strict=True)]
+        if isinstance(self.feedback, str):
+            redacted = [judged_text(text, row, self.config) for row, text in zip(rows, redacted, strict=True)]
+            for row, text in zip(rows, redacted, strict=True):
+                if self.room is not None:
+                    warn_of_long_choices(text, row, self.room)
+        elif self.longest is not None:
+            redacted = [read_text(text, row, self.longest) for row, text in zip(rows, redacted, strict=True)]
+        return redacted
+
+    def fill(
+        self,
+        texts: Sequence[RedactedText],
+        vectors: Tensor,
+        on_step: Callable[[list[FilledText]], None] | None = None,
+    ) -> list[FilledText]:
+        """The texts, filled by vectors (B, D) side by side."""
+        if not texts:
+            return []
+        searches = [self._search(text, vector) for text, vector in zip(texts, vectors, strict=True)]
+        inside = InsideWords(self.reader, self._alone)
+        climbs = (*CLIMBS, (inside.may_climb, inside.of_tried))
+        first = ((inside.may_climb, inside.of_whole_words),)
+        known = self.judge, self.scout, self.reader.are_canonical
+        show = None if on_step is None else lambda: on_step([self._finish(one) for one in searches])
+        GapSearch(self.proposer, self.settings, *known, climbs, first).run(searches, show)
+        return [self._finish(one) for one in searches]
+
+    def output(self, texts: list[FilledText]) -> FillingOutput:
+        """The filled texts, and what all of them cost."""
+        calls = {one.kind: one.num_calls for one in (self.scout, self.judge) if one is not None}
+        num_forward_passes = self.proposer.denoiser.num_forward_passes
+        return FillingOutput(texts, num_forward_passes, calls.get("encoder", 0), calls.get("surrogate", 0))
+
+    def _begun(self, text: RedactedText, vector: Tensor, judge: str) -> TextSearch:
+        """A search by one judge alone."""
+        most = self.room if judge == "surrogate" else None
+        text = text.within(most) if most is not None else text
+        num_read = min(text.num_tokens_at_least, self.config.surrogate_length or text.num_tokens_at_least)
+        weight = self.settings.likelihood_weight * min(1.0, self.canvas / num_read) ** 2
+        priors = [self._prior(gap.kind) for gap in text.gaps]
+        return TextSearch(text, vector, priors, most, weight, self._stop_cosine(judge, text))
+
+    def _search(self, text: RedactedText, vector: Tensor) -> TextSearch:
+        """A search by the judge, with its scout."""
+        one, reach = self._begun(text, vector, self.judge.kind), self.config.longest_judged
+        can_scout = self.scout is not None and not one.text.holds(self.config.eos_token_id)
+        reads_as_far = self.room is None and self.longest is not None and self.longest <= reach
+        # it chooses among all that the encoder may be given; its own search is of texts that fit
+        one.has_scout = can_scout and (reads_as_far or one.text.num_tokens_at_most <= reach)
+        # of longer texts its cosine says too little for the seconds that its own search takes
+        if can_scout and one.text.num_tokens_at_least <= min(reach, LONGEST * self.canvas):
+            one.rehearsal = self._begun(one.text, vector, "surrogate")
+        return one
+
+    def _alone(self, text: RedactedText, outer: TextSearch) -> TextSearch:
+        """A search of its own for a text, by the scout, or by the judge where there is none."""
+        alone = self.scout or self.judge
+        whole = self._begun(text, outer.target, alone.kind)
+        GapSearch(self.proposer, self.settings, alone, None, self.reader.are_canonical, CLIMBS).run([whole])
+        return whole
+
+    def _finish(self, one: TextSearch) -> FilledText:
+        """The text so far; the judge has seen nothing while the scout searches."""
+        rehearsal = None if one.beam else one.rehearsal
+        return self.finishes[self.judge.kind](one) if rehearsal is None else self.finishes["surrogate"](rehearsal)
+
+    def _finisher(self, judge: str) -> Finish:
+        calibration = self.model.generation_config.calibration_of(f"fill_{judge}")
+        longest, mask = self.config.surrogate_length, self.config.mask_token_id
+        return Finish(self.tokenizer, judge, calibration.probability_of, self.canvas, longest, mask)
+
+    def _judges(self) -> tuple[TextJudge, TextJudge | None]:
+        """The judge that `feedback` is, and the surrogate as the scout of an encoder."""
+        surrogate = None if self.embed is None else TextJudge(self._by_surrogate, "surrogate")
+        if isinstance(self.feedback, str):  # "surrogate", the one word that `check_feedback` allows
             assert surrogate is not None  # `embedder` refuses a model without one
             return surrogate, None
+        return TextJudge(self._by_encoder, "encoder"), surrogate
 
-        def by_encoder(items: list[tuple[RedactedText, Fillings]]) -> Tensor:
-            if tokenizer is None:
-                inputs: Any = self._padded([text.ids(fillings) for text, fillings in items])
-            else:
-                inputs = [text.text(tokenizer, fillings) for text, fillings in items]
-            return checked_feedback(feedback, inputs, len(inputs), self.config.embedding_dim)
+    def _by_encoder(self, items: list[tuple[RedactedText, Fillings]]) -> Tensor:
+        """(N, D) of whole texts."""
+        if self.tokenizer is None:
+            inputs: Any = self._padded([text.ids(fillings) for text, fillings in items])
+        else:
+            inputs = [text.text(self.tokenizer, fillings) for text, fillings in items]
+        assert callable(self.feedback)
+        return checked_feedback(self.feedback, inputs, len(inputs), self.config.embedding_dim)
 
-        return TextJudge(by_encoder, "encoder"), surrogate
+    def _by_surrogate(self, items: list[tuple[RedactedText, Fillings]]) -> Tensor:
+        """(N, D) of whole texts, as far as the surrogate reads."""
+        # letters around a gap that are tokenized again may be a token or two more than were counted
+        most = self.config.longest_judged
+        return self._embedded([text.judged_ids(self.tokenizer, fillings)[:most] for text, fillings in items])
+
+    def _embedded(self, rows: list[list[int]]) -> Tensor:
+        """(N, D) by the surrogate of rows of token ids."""
+        assert self.embed is not None
+        return self.embed(self._padded(rows))
+
+    def _padded(self, rows: list[list[int]]) -> Tensor:
+        """(N, L) ids with ends behind them."""
+        ids = torch.full((len(rows), max(map(len, rows)) + 1), self.config.eos_token_id)
+        for index, row in enumerate(rows):
+            ids[index, : len(row)] = torch.tensor(row)
+        return ids.to(self.model.device)
 
     def _stop_cosine(self, judge: str, text: RedactedText) -> float | None:
         """The cosine of a text that is the vector's own.
@@ -270,37 +332,22 @@ class FillingMixin:
         """
         if judge == "encoder":
             return EXACT
-        stop: float | None = self.generation_config.search.stop_cosine
-        return None if self._is_long(text) else stop
+        stop: float | None = self.model.generation_config.search.stop_cosine
+        return stop if text.num_tokens_at_least <= self.canvas else None
 
-    def _is_long(self, text: RedactedText) -> bool:
-        """Whether the canvas does not hold a text."""
-        return text.num_tokens_at_least >= self.config.max_sequence_length
+    def _prior(self, kind: str) -> Tensor:
+        """(V,) of a kind of gap, see `log_prior`."""
+        if kind not in self.priors:
+            forbidden = torch.zeros(self.config.vocab_size, dtype=torch.bool)
+            special = () if self.tokenizer is None else self.tokenizer.all_special_ids
+            own = self.config.mask_token_id, self.config.eos_token_id, self.config.pad_token_id
+            forbidden[[*own, *special, *(self.suppressed or ())]] = True
+            self.priors[kind] = log_prior(self.tokenizer, kind, forbidden).to(self.model.device)
+        return self.priors[kind]
 
-    def _canvases(self, items: list[tuple[RedactedText, Fillings]], tokenizer: Any) -> Tensor:
-        """(N, L) ids of whole texts as the surrogate judges them, ends behind them."""
-        # letters around a gap that are tokenized again may be a token or two more than were counted
-        most = self.config.longest_judged
-        return self._padded([text.judged_ids(tokenizer, fillings)[:most] for text, fillings in items])
 
-    def _padded(self, rows: list[list[int]]) -> Tensor:
-        ids = torch.full((len(rows), max(map(len, rows)) + 1), self.config.eos_token_id)
-        for index, row in enumerate(rows):
-            ids[index, : len(row)] = torch.tensor(row)
-        return ids.to(self.device)
-
-    def _priors(
-        self, tokenizer: Any, texts: list[RedactedText], suppressed: Sequence[int] | None
-    ) -> dict[str, Tensor]:
-        """(V,) by kind of gap, see `log_prior`."""
-        forbidden = torch.zeros(self.config.vocab_size, dtype=torch.bool)
-        special = () if tokenizer is None else tokenizer.all_special_ids
-        own = self.config.mask_token_id, self.config.eos_token_id, self.config.pad_token_id
-        forbidden[[*own, *special, *(suppressed or ())]] = True
-        kinds = {gap.kind for text in texts for gap in text.gaps}
-        return {kind: log_prior(tokenizer, kind, forbidden).to(self.device) for kind in kinds}
-
-    def _finisher(self, tokenizer: Any, judge: str) -> Finish:
-        calibration = self.generation_config.calibration_of(f"fill_{judge}")
-        canvas, longest = self.config.max_sequence_length - 1, self.config.surrogate_length
-        return Finish(tokenizer, judge, calibration.probability_of, canvas, longest, self.config.mask_token_id)
+def _shown_behind(
+    on_step: Callable[[list[FilledText]], None], done: list[FilledText], texts: list[FilledText]
+) -> None:
+    """Calls `on_step` with texts that are being filled, behind those that are done."""
+    on_step([*done, *texts])

@@ -719,3 +719,28 @@ def test_a_list_that_no_mark_asks_for_is_told():
     texts, choices = ["dear <NAME> , you", "dear *** , you"], {"NAMES": ["anna"], "": ["li"]}
     with pytest.warns(UserWarning, match="choices for 'NAMES': no mark of texts 0 to 1 has this word"):
         MODEL.fill(unit_vectors(2), texts, TOKENIZER, encode_texts, choices=choices, num_sweeps=1)
+
+
+def test_many_texts_are_filled_in_parts(monkeypatch):
+    """What a search has tried takes 15 MB: of a thousand texts it filled the memory. No text may be lost or swapped.
+
+    A text that cannot be filled must be told before the first part has cost minutes.
+    """
+    rows = [[*TEXT[:index], MASK, *TEXT[index + 1 :]] for index in range(5)]
+    vectors, calls, shown = vector_of(TEXT).expand(5, -1), [], []
+
+    def encoder(ids: torch.Tensor) -> torch.Tensor:
+        calls.append(len(ids))
+        return encode_ids(ids)
+
+    settings = {"feedback": encoder, "num_proposals": 2 * VOCAB, "num_sweeps": 1}
+    whole = MODEL.fill(vectors, rows, **settings)
+    calls.clear()
+    monkeypatch.setattr(filling_embinv, "PART_TEXTS", 2)
+    parts = MODEL.fill(vectors, rows, on_step=lambda texts: shown.append(len(texts)), **settings)
+    assert [one.ids for one in parts.texts] == [one.ids for one in whole.texts] == [tuple(TEXT)] * 5
+    assert parts.num_feedback_calls == whole.num_feedback_calls == sum(calls) and set(shown) == {2, 4, 5}
+    calls.clear()
+    with pytest.raises(EmbInvError, match="text 4 has no gap"):
+        MODEL.fill(vectors, [*rows[:4], TEXT], **settings)
+    assert not calls
