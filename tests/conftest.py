@@ -32,6 +32,15 @@ TOGETHER = {
 }  # fmt: skip
 
 
+@pytest.fixture
+def file_limit():
+    """Sets a limit on the size of files, as `ulimit -f` and, much alike, a full disk do; None = none."""
+    resource = pytest.importorskip("resource", reason="Windows has no such limit")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (soft if size is None else size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection():
     """Imports make a million objects and hardly any garbage: to look for it takes a quarter of their time."""

@@ -18,6 +18,7 @@ from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..presets_embinv import NARROW
 from ..stores.vectors import open_vectors
 from ..vectors_embinv import unit_rows
+from .counts import counted
 from .public import public_sentences
 from .sample import Sample
 
@@ -142,7 +143,7 @@ class Attacker:
             sample._replace(vectors=unit_rows(sample.vectors)[0]).save(vectors)
             source = open_vectors(vectors, "vector", dim=self.model.config.embedding_dim)
             with (
-                stage(f"inverting {len(sample.rows):,} vectors ({name})", self.show_progress),
+                stage(f"inverting {counted(len(sample.rows), 'vector')} ({name})", self.show_progress),
                 warnings.catch_warnings(),
             ):
                 # whose vectors these are was said before, and defended ones are meant to look strange

@@ -19,6 +19,7 @@ from ..inversion.progress import stage
 from ..stores.vectors import open_vectors
 from ..vectors_embinv import unit_rows
 from .attack import Attacker
+from .counts import counted
 from .figures import Figure, share
 from .sample import Sample, subset
 from .severity import SAME_TEXT
@@ -118,7 +119,7 @@ def fill_sample(attacker: Attacker, sample: Sample, template: str | None = None)
         part.save(vectors)
         dim = attacker.model.config.embedding_dim
         source = open_vectors(vectors, "vector", text_column=False if template is not None else "text", dim=dim)
-        with stage(f"filling {len(part.rows):,} redacted texts", attacker.show_progress):
+        with stage(f"filling {counted(len(part.rows), 'redacted text')}", attacker.show_progress):
             fill_file(
                 attacker.model, attacker.tokenizer, source, out, Redaction(template=template),
                 show_progress=attacker.show_progress,

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from html import escape
 
-from .hits import BAR, hits, row_name, shortened
+from .counts import counted
+from .hits import BAR, LOST, hits, row_name, shortened
 from .html import isolated
 from .report import Report
 from .tiers import TierResult
-from .words import word_spans, words
+from .words import plain, word_spans, words
 
 # rows, and words of each that the word head names
 COUNT, NAMED = 5, 12
@@ -36,19 +37,24 @@ def _original(result: TierResult, index: int, reveal: bool) -> str:
     back = set(words(result.recovered.texts[index]))
     pieces, position = [], 0
     for word, start, end in word_spans(text):
-        shown = escape(text[start:end]) if reveal else BAR
+        is_back = word in back
+        shown = escape(text[start:end]) if reveal else BAR if is_back else LOST
         pieces.append(escape(text[position:start]) if reveal else " ")
-        pieces.append(f"<mark>{shown}</mark>" if word in back else f'<span class="lost">{shown}</span>')
+        pieces.append(f"<mark>{shown}</mark>" if is_back else f'<span class="lost">{shown}</span>')
         position = end
-    return f"<bdi>{''.join(pieces)}{escape(text[position:]) if reveal else ''}</bdi>{rest}"
+    kind = "" if reveal else " class=hidden"
+    return f"<bdi{kind}>{''.join(pieces)}{escape(text[position:]) if reveal else ''}</bdi>{rest}"
 
 
 def _named(report: Report, result: TierResult, index: int) -> str:
-    """The words that the word head names in the row's vector, or how many."""
+    """The words that the word head names in the row's vector; or how many, and how many of them the text holds."""
     by_row = {} if report.named_words is None or report.is_estimate else report.named_words.by_row
     named = by_row.get(result.sample.row_keys()[index], [])
-    if not report.reveal or not named:
-        return f"; {len(named)} named by the word head" if named else ""
+    if not named:
+        return ""
+    if not report.reveal:
+        right = {plain(word) for word, _ in named} & set(words((result.sample.texts or [])[index]))
+        return f"; the word head names {counted(len(named), 'word')}, {len(right)} of them right"
     return "; named by the word head: " + ", ".join(f"{escape(word)} {100 * p:.0f} %" for word, p in named[:NAMED])
 
 

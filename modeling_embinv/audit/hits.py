@@ -8,7 +8,8 @@ from .named_words import Words
 from .tiers import TierResult
 from .words import WORD, content_words, words
 
-BAR = "▇▇▇"
+# for a hidden word; and for one that did not come back, where both stand side by side
+BAR, LOST = "▇▇▇", "░░░"
 # words of a text that a page shows at most
 SHOWN = 300
 

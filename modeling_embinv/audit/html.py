@@ -5,9 +5,12 @@ from collections.abc import Sequence
 from html import escape
 
 from .figures import Figure
-from .summary import floor_texts, shown
+from .summary import shown
+from .tiers import OTHER_TEXT, PUBLIC_TEXT
 
 UNMEASURED = "not measured"
+# heads of columns of floors
+_FLOORS = {OTHER_TEXT: "Floor: another row", PUBLIC_TEXT: "Floor: public sentence"}
 # rows of a table that is not torn apart between two pages of paper
 SHORT = 6
 # control characters, and marks that turn the direction of what stands behind them
@@ -63,6 +66,12 @@ def interval(figure: Figure) -> str:
     return f"{100 * figure.low:.0f}–{100 * figure.high:.0f} %"
 
 
-def floors(figure: Figure) -> str:
-    """The floors by their names, in percent."""
-    return escape("; ".join(floor_texts(figure)))
+def floor_columns(figures: Sequence[Figure]) -> dict[str, list[str]]:
+    """The floors that some of the figures have: the head of a column → a cell for each figure, or ""."""
+    names = dict.fromkeys(name for figure in figures for name in figure.floors)
+    return {
+        escape(_FLOORS.get(name, name)): [
+            f"{100 * figure.floors[name]:.0f} %" if name in figure.floors else "" for figure in figures
+        ]
+        for name in names
+    }

@@ -10,8 +10,8 @@ from .counts import counted
 from .defences import ATTACKERS, DefenceResult
 from .examples import examples
 from .figures import Figure
-from .hits import row_name, shortened
-from .html import badge, bar, cell, floors, interval, isolated, table, visible
+from .hits import BAR, LOST, row_name, shortened
+from .html import badge, bar, cell, floor_columns, interval, isolated, table, visible
 from .page_words import collections, named_words
 from .plot import trade_off
 from .report import STANDARDS, Report
@@ -66,7 +66,8 @@ def _figures(report: Report) -> Iterator[str]:
     if report.measured:
         yield "<p class=soft>Content words are all but function words such as “the” and “of”. F1 counts all words: "
         yield "the right ones against missed and invented ones. The cosine is 1 where a recovered text has exactly "
-        yield "the stored vector. A floor is what a guess scores that never sees the row's vector.</p>"
+        yield "the stored vector. A floor is what a guess scores that never sees the row's vector: what comes back of "
+        yield "another row's vector, and the nearest public sentence.</p>"
     for result in report.measured:
         title = f"Attacker: {result.tier.name}"
         rows = counted(len(result.sample.rows), "invented sentence" if report.is_estimate else "row")
@@ -82,9 +83,11 @@ def _figures(report: Report) -> Iterator[str]:
             yield "<p>The store holds no texts. These figures are an <strong>estimate</strong>: sentences with "
             yield "invented secrets were embedded by the encoder and inverted by the same attack. What comes back of "
             yield "the store's own texts may differ by more than the intervals.</p>"
+        floors = floor_columns(list(result.figures.values()))
+        named = zip(result.figures.items(), *floors.values(), strict=True)
         yield table(
-            ("", "Figure", "95 % interval", "Floors", ""),
-            [_row(NAMES[name], one) for name, one in result.figures.items()],
+            ("", "Figure", "95 % interval", *floors, ""),
+            [_row(NAMES[name], one, cells) for (name, one), *cells in named],
         )
     for result in report.tiers if report.is_estimate else ():
         if result.expected is not None:
@@ -93,10 +96,10 @@ def _figures(report: Report) -> Iterator[str]:
             yield "estimate).</p>"
 
 
-def _row(name: str, figure: Figure) -> tuple[str, ...]:
+def _row(name: str, figure: Figure, floors: Sequence[str]) -> tuple[str, ...]:
     if name == NAMES["cosine"]:  # no share
-        return escape(name), f"{figure.value:.2f}", f"{figure.low:.2f}–{figure.high:.2f}", floors(figure), bar(figure)
-    return escape(name), f"{100 * figure.value:.0f} %", interval(figure), floors(figure), bar(figure)
+        return escape(name), f"{figure.value:.2f}", f"{figure.low:.2f}–{figure.high:.2f}", *floors, bar(figure)
+    return escape(name), f"{100 * figure.value:.0f} %", interval(figure), *floors, bar(figure)
 
 
 def _kinds(report: Report) -> Iterator[str]:
@@ -104,29 +107,33 @@ def _kinds(report: Report) -> Iterator[str]:
         if not result.kinds:
             continue
         yield f"<h2>By kind: {escape(result.tier.name)}</h2><p>Whole: all words side by side, in their order.</p>"
+        floors = floor_columns([one.whole for one in result.kinds.values()])
         rows = [
             (
                 escape(kind),
                 f"{one.whole.hits:.0f} of {one.whole.count}",
                 cell(one.whole),
-                floors(one.whole),
+                *cells,
                 cell(one.words, with_floor=True),
                 bar(one.whole),
             )
-            for kind, one in result.kinds.items()
+            for (kind, one), *cells in zip(result.kinds.items(), *floors.values(), strict=True)
         ]
-        yield table(("Kind", "Came back whole", "Share", "Floors", "Of their words", ""), rows)
+        yield table(("Kind", "Came back whole", "Share", *floors, "Of their words", ""), rows)
 
 
 def _examples(report: Report) -> Iterator[str]:
     shown_rows = list(examples(report))
     if shown_rows:
         yield "<h2>Examples</h2>"
-        hidden = "Each bar is a word of the original; underlined ones came back." if not report.reveal else (
+        marks = (
             "The originals; underlined words came back. Below each stands what was recovered."
-        )  # fmt: skip
-        hidden = f"The {INVENTED if report.is_estimate else 'rows'} of which most came back. {hidden}"
-        yield f"<p class=soft>{hidden}</p>" + "".join(f'<div class="text">{row}</div>' for row in shown_rows)
+            if report.reveal
+            else f"Each bar is a word of the original: a full one {BAR} came back, a light one {LOST} did not."
+        )
+        kind = INVENTED if report.is_estimate else "rows"
+        yield f"<p class=soft>The {kind} of which most words came back. {marks}</p>"
+        yield "".join(f'<div class="text">{row}</div>' for row in shown_rows)
 
 
 def _guesses(report: Report) -> Iterator[str]:

@@ -162,7 +162,9 @@ def run(
 
 def find_guesses(plan: Plan, encode: Callable[..., Any], sample: Sample, batches: Batches, seed: int) -> Guesses:
     """Looks for the candidates of a plan in a whole store, see `rank_guesses`."""
-    with stage(f"comparing {len(plan.candidates):,} guesses with {sample.total:,} vectors"):
+    with stage(
+        f"comparing {counted(len(plan.candidates), 'guess', 'guesses')} with {counted(sample.total, 'vector')}"
+    ):
         found = rank_guesses(list(plan.candidates), encode, sample.texts, batches, sample.vectors.shape[1], seed)
     lines = plan.candidates
     return replace(found, ranking=[replace(guess, number=lines[guess.text]) for guess in found.ranking])
@@ -174,13 +176,17 @@ def open_work(folder: Path, sample: Sample, identity: dict[str, Any]) -> tuple[b
     Args:
         folder: of the work.
         sample: the rows.
-        identity: what else decides on the work: the checkpoint, its settings, the columns.
+        identity: what else decides on the work, by flags and other names that a user knows.
 
     Returns:
         Whether an earlier run of the same audit left something there; and if it was another audit, what differs.
     """
-    rows = {"source": sample.digest, "rows": sample.row_keys(), "texts": sample.texts_digest}
-    now = {**rows, "settings": SEARCH, **identity}
+    rows = {
+        "vectors of the store": sample.digest,
+        "rows of the sample": sample.row_keys(),
+        "texts of the sample": sample.texts_digest,
+    }
+    now = {**rows, "settings of the search": SEARCH, **identity}
     now = json.loads(json.dumps(now))  # tuples become lists, as they were read
     record = folder / "audit.json"
     try:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..data.files import short_names
+from ..data.files import short_names, writing
 from ..errors_embinv import EmbInvError
 from ..stores.rows import VectorBatch
 from ..stores.selection import RowSample
@@ -67,7 +67,8 @@ class Sample(NamedTuple):
         for name, values in (("id", self.ids), ("text", self.texts)):
             if values is not None:
                 columns[name] = pa.array(values, pa.string())
-        pq.write_table(pa.table(columns), path)
+        with writing(path):
+            pq.write_table(pa.table(columns), path)
 
 
 def draw(source: VectorSource, limit: int, seed: int) -> Sample:

@@ -21,7 +21,13 @@ CAREFUL = (
     "A copy of these vectors is potentially equivalent to exposure of the source text. Recovered words are guesses: "
     "do not treat them as evidence of what somebody wrote."
 )
-_WHY = "Text embeddings can be inverted: whoever copies the vectors recovers part of the text without the encoder."
+_WHY = "Text embeddings can be inverted: whoever copies the vectors and {}."
+# by attacker, the same for every store; `Tier.holds` may count what is known
+_WHOM = {
+    "vectors": "has a public checkpoint recovers part of the text",
+    "encoder": "has a public checkpoint and the encoder recovers part of the text",
+    "pairs": "has the encoder and knows some of the texts recovers part of the others",
+}
 _WHY_GUESSES = (
     "Guesses can be checked: whoever has the vectors and the encoder learns which of a list of texts are in the store."
 )
@@ -49,7 +55,7 @@ class Finding:
     title: str
     severity: str
     sentence: str
-    why: str = _WHY
+    why: str
     advice: str = _ADVICE
 
 
@@ -81,7 +87,9 @@ def findings(report: Report) -> Iterator[Finding]:
             code, title = kind.replace("-", "").upper(), f"Recovered {kind}: {name}"
             what = f"Of kind {kind}, {sentence_of(figure, 'come back whole')}"
         rule = f"EMBINV-{name.upper()}-{code}"
-        yield Finding(rule, f"{name.title()}{code.title()}", title, severity, f"{what}{estimate}.")
+        yield Finding(
+            rule, f"{name.title()}{code.title()}", title, severity, f"{what}{estimate}.", _WHY.format(_WHOM[name])
+        )
     if report.guesses is not None:
         sentence = f"Of a list, compared with all {report.guesses.rows:,} vectors, {alarms(report.guesses)}."
         if report.guesses.nearest >= SAME_TEXT:
@@ -115,11 +123,11 @@ def sentence_of(figure: Figure, what: str) -> str:
     """A share in words, with its interval and floors."""
     text = f"{figure.hits:,.0f} of {figure.count:,} {what} ({shown(figure)}"
     if figure.floors:
-        text += "; floors: " + ", ".join(floor_texts(figure))
+        text += "; floors: " + ", ".join(_floor_texts(figure))
     return text + ")"
 
 
-def floor_texts(figure: Figure) -> list[str]:
+def _floor_texts(figure: Figure) -> list[str]:
     """Each floor and what it is from: "0 % from the vector of another row"."""
     return [f"{100 * value:.0f}\N{NO-BREAK SPACE}% {_FLOORS.get(name, name)}" for name, value in figure.floors.items()]
 

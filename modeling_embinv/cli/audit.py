@@ -1,6 +1,7 @@
 """`embinv audit`: what a vector store leaks."""
 
 import argparse
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
@@ -63,21 +64,21 @@ def _audit(options: argparse.Namespace) -> int:
     target = choose_target(options, parts, plan)
     target = target._replace(match=target.match._replace(notes=[*left_out, *target.match.notes]))
     if target.encoder is not None:
-        return _end(_guesses_report(options, target, target.encoder, limits, date))
+        return _end(_written(_guesses_report(options, target, target.encoder, limits, date), options.out))
     target = target._replace(plan=replace(target.plan, pairs=known_rows(options)))
     options.model = target.match.origin.model
     work = Path(options.out) / WORK
     kept = f"What is done lies in {work}; run the same command to resume."
     with locked(Path(options.out)), on_interrupt(lambda: kept if work.exists() else ""):
-        report = _report(options, target, sizes, limits, date)
+        report = _written(_report(options, target, sizes, limits, date), options.out)
+        shutil.rmtree(work)
     return _end(report)
 
 
 def _guesses_report(
     options: argparse.Namespace, target: Target, encoder: "Encoder", limits: dict[str, float], date: str
 ) -> "Report":
-    """Looks for guesses alone, and writes the files: there is no inverter."""
-    from ..audit.files import write_report
+    """Looks for guesses alone: there is no inverter."""
     from ..audit.report import Report
     from ..audit.run import find_guesses, size_notes
     from ..audit.store import describe, join_parts
@@ -85,19 +86,17 @@ def _guesses_report(
     found = target.match
     (sample,) = join_parts(found.parts, [options.limit], options.seed)
     guesses = find_guesses(target.plan, encoder.encode, sample, all_rows(options, found.parts), options.seed)
-    report = Report(
+    return Report(
         source=describe(found.parts, sample), checkpoint=None, encoder=encoder.config.id, origin=found.origin,
         sample=sample, seed=options.seed, date=date, limits=limits, warnings=[*found.notes, *size_notes(sample)],
         reveal=options.reveal, guesses=guesses,
     )  # fmt: skip
-    write_report(report, Path(options.out))
-    return report
 
 
 def _report(
     options: argparse.Namespace, target: Target, sizes: Sequence[int], limits: dict[str, float], date: str
 ) -> "Report":
-    """Runs the audit and writes its files; `sizes` are those of the samples of each collection."""
+    """Runs the audit; `sizes` are those of the samples of each collection."""
     from ..audit.store import describe, join_parts
     from ..inversion.progress import stage
 
@@ -108,10 +107,7 @@ def _report(
     needs_encoder = "encoder" in plan.tiers or _needs_encoder(options, sample)
     encoder, left_out = _encoder(options, model) if needs_encoder else (None, None)
     encode = None if encoder is None else encoder.encode
-    import shutil
-
     from ..audit.attack import Attacker
-    from ..audit.files import write_report
     from ..audit.report import Report
     from ..audit.run import finder_or_note, run, sample_notes, step_notes
     from ..audit.summary import gate_notes
@@ -123,11 +119,11 @@ def _report(
     work = Path(options.out) / WORK
     own: Any = model.generation_config
     identity = {
-        "model": options.model, "checksums": model.config.checksums, "seed": options.seed, "int8": options.int8,
-        "generation_config": own.changed(),
-        "encoder_rows": plan.encoder_rows, "template": plan.template,
-        "pairs": None if plan.pairs is None else [plan.pairs.digest, plan.pairs.texts_digest],
-        "train_texts": plan.train_texts, "train_steps": options.train_steps,
+        "--model": options.model, "checksums of the model": model.config.checksums, "--seed": options.seed,
+        "--int8": options.int8, "settings of the model": own.changed(),
+        "--encoder-limit": plan.encoder_rows, "--template": plan.template,
+        "--pairs": None if plan.pairs is None else [plan.pairs.digest, plan.pairs.texts_digest],
+        "--train-texts": plan.train_texts, "--train-steps": options.train_steps,
         "--encoder": options.encoder and full_id(options.encoder),
         **{f"--{name.replace('_', '-')}": [getattr(part, name) for part in found.parts] for name in COLUMNS},
     }  # fmt: skip
@@ -154,8 +150,6 @@ def _report(
         **found_by_steps,
     )  # fmt: skip
     report.warnings = [*notes, *gate_notes(report)]
-    write_report(report, Path(options.out))
-    shutil.rmtree(work)
     return report
 
 
@@ -168,7 +162,7 @@ def _open_work(work: Path, sample: "Sample", identity: dict[str, Any]) -> None:
         print(f"embinv: going on with the work in {work}", file=sys.stderr)
     elif differs:
         what = ", ".join(differs)
-        print(f"embinv: {work} is of another audit ({what} differ) and is begun anew", file=sys.stderr)
+        print(f"embinv: {work} is of another audit (other: {what}) and is begun anew", file=sys.stderr)
 
 
 def _needs_encoder(options: argparse.Namespace, sample: "Sample") -> bool:
@@ -219,16 +213,33 @@ def _languages(model: str) -> list[str]:
     return [languages] if isinstance(languages, str) else list(languages or [])
 
 
+def _written(report: "Report", out: str) -> "Report":
+    """The report, whose files are written; where that fails, its figures are printed at least."""
+    from ..audit.files import write_report
+
+    try:
+        write_report(report, Path(out))
+    except OSError:
+        _show(report)
+        raise
+    return report
+
+
+def _show(report: "Report") -> None:
+    """Prints the report in a dozen lines."""
+    from ..audit.terminal import lines
+
+    for line in lines(report):
+        print(line)
+
+
 def _end(report: "Report") -> int:
     """Prints the report in a dozen lines; the exit status: that of a threshold that is exceeded comes first.
 
     Raises:
         EmbInvError: no threshold is exceeded, and a figure of one was not measured, which would pass unseen.
     """
-    from ..audit.terminal import lines
-
-    for line in lines(report):
-        print(line)
+    _show(report)
     over = report.over()
     for name in filter(over.get, over):
         figure, limit = report.figures[name], report.limits[name]

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..data.files import FullDiskError, writing
 from ..errors_embinv import EmbInvError
 from ..inversion.rates import speed, texts
 
@@ -47,21 +48,32 @@ def outcome(name: str, arguments: Sequence[str], run: Callable[[], int | None]) 
         warnings.showwarning = lambda message, *_, **__: _warn(str(message))
         try:
             status = run()
-            sys.stdout.flush()
+            with writing("standard output"):
+                sys.stdout.flush()
         except BaseException as error:
             if _is_interrupt(error):
                 _say(name, f"interrupted. {_sentence_of(error) or 'Nothing was saved.'}")
                 return 128 + _interrupts[0] if _interrupts else INTERRUPTED
             if isinstance(error, BrokenPipeError):  # as in `embinv … | head`
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                _drop_output()
                 return BROKEN_PIPE
             if not isinstance(error, EmbInvError | OSError):
                 raise
             if "--debug" in arguments:
                 traceback.print_exc()
-            _say(name, str(error) or type(error).__name__)
+            kept = getattr(error, "__notes__", [])  # by `on_interrupt`
+            _say(name, ". ".join([str(error) or type(error).__name__, *kept]))
+            try:
+                sys.stdout.flush()
+            except OSError:  # it was the output that is full
+                _drop_output()
             return USER_ERROR
     return status or 0
+
+
+def _drop_output() -> None:
+    """Drops what standard output did not take: Python would try again at the end, and give a status of its own."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _print_anything() -> None:
@@ -134,13 +146,18 @@ def _sentence_of(error: BaseException) -> str:
 
 @contextmanager
 def on_interrupt(sentence: Callable[[], str]) -> Iterator[None]:
-    """Gives a Ctrl-C within the `with` block the sentence that says what the command leaves behind.
+    """Gives a Ctrl-C or a full disk within the `with` block the sentence that says what the command leaves behind.
 
     Args:
-        sentence: called at the interruption; "" = what a block around this one says, or that nothing was saved.
+        sentence: called at the interruption; "" = what a block around this one says; of a Ctrl-C, if there is none,
+            that nothing was saved.
     """
     try:
         yield
+    except FullDiskError as error:
+        if not hasattr(error, "__notes__") and (said := sentence()):
+            error.add_note(said)
+        raise
     except BaseException as error:
         if not _is_interrupt(error) or _sentence_of(error) or not (said := sentence()):
             raise

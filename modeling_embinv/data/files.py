@@ -4,6 +4,7 @@ The bounds on what a file from a stranger may cost stand here: a few kilobytes o
 """
 
 import codecs
+import errno
 import gzip
 import json
 import lzma
@@ -32,10 +33,16 @@ NUMBERS_AT_A_TIME = 16_000_000
 # Bytes of a JSON object, which is read whole, and of its values in memory. A JSON list and JSON lines have no bound.
 JSON_BYTES, JSON_MEMORY = 128_000_000, 800_000_000
 
+# what is said of a disk or a quota that is full, and of a file that is as large as the system lets it be
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DAMAGE = (
     EOFError, OSError, RecursionError, UnicodeDecodeError, lzma.LZMAError, pa.ArrowException, zipfile.BadZipFile,
     zlib.error,
 )  # fmt: skip
+
+
+class FullDiskError(OSError):
+    """The disk takes no more of a file, which the message names."""
 
 
 def file_kind(path: Path) -> str:
@@ -161,16 +168,53 @@ def parquet_texts(path: Path, column: str) -> Iterator[object]:
             yield from batch[column].to_pylist()
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """The whole file or, after a kill or a full disk in the middle, the one that was there before."""
-    temporary = Path(path).with_name(f"{Path(path).name}.{os.getpid()}.tmp")  # another process may write it, too
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Names the file that is written inside, where the disk takes no more of it.
+
+    Raises:
+        FullDiskError: the disk or a quota is full, or the file would be larger than the system allows.
+    """
     try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise FullDiskError(f"{path} cannot be written: {os.strerror(error.errno)}") from error
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """As `write_texts`, a single file."""
+    write_texts({path: text})
+
+
+def write_texts(texts: Mapping[str | Path, str]) -> None:
+    """Writes files, in UTF-8, of which no half is ever seen, not after a kill either.
+
+    Args:
+        texts: by path. No file is replaced before all are written.
+
+    Raises:
+        FullDiskError: see `writing`; all files are as they were.
+    """
+    # another process may write them, too
+    temporary = {Path(path): Path(path).with_name(f"{Path(path).name}.{os.getpid()}.tmp") for path in texts}
+    try:
+        for path, text in texts.items():
+            with writing(path):
+                temporary[Path(path)].write_text(text, encoding="utf-8")
+        for path, new in temporary.items():
+            new.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        for new in temporary.values():
+            new.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
-    """As `write_text`."""
-    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    """As `write_texts`, a single file of `json_text`."""
+    write_text(path, json_text(content))
+
+
+def json_text(content: Mapping[str, Any]) -> str:
+    """JSON as people read it, with the end of its last line; NaN and infinity are errors."""
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"

@@ -1,6 +1,5 @@
 """The folder of a long run: finished parts, and what run they belong to; killed and called again, it goes on there."""
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -11,7 +10,7 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from ..errors_embinv import EmbInvError
-from .files import one_line
+from .files import json_text, one_line, writing
 
 # held by the run that writes to a folder
 LOCK = ".lock"
@@ -92,17 +91,21 @@ class PartFolder:
         """A path for the content of the file `name` (`a.txt`, or `train/a.txt`), which it becomes at the end.
 
         is_shared: other processes may write the same content at the same time, each under a name of its own.
+
+        Raises:
+            FullDiskError: see `writing`.
         """
         target = self.folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         process = f".{os.getpid()}" if is_shared else ""
         partial = target.with_name(f"{target.name}{process}.partial")
-        yield partial
-        with partial.open("r+b") as content:
-            os.fsync(content.fileno())  # or a power cut may keep the new name and lose the content
+        with writing(target):
+            yield partial
+            with partial.open("r+b") as content:
+                os.fsync(content.fileno())  # or a power cut may keep the new name and lose the content
         partial.replace(target)
 
     def note(self, record: Mapping[str, Any]) -> None:
         """Write the record."""
         with self.written(self.record.name) as partial:
-            partial.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+            partial.write_text(json_text(record), encoding="utf-8")

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.json
 import pyarrow.parquet as pq
 
-from ..data.files import short_names
+from ..data.files import short_names, writing
 from ..data.parts import LOCK, PartFolder, whole
 from ..errors_embinv import EmbInvError
 
@@ -106,14 +106,22 @@ class ResultParts:
         return counts
 
     def merge(self, names: list[str], schema: pa.Schema) -> None:
-        """Joins the named parts, in this order, to the output in one step."""
+        """Joins the named parts, in this order, to the output in one step.
+
+        Raises:
+            FullDiskError: see `writing`; the parts are kept.
+        """
         folder = self.parts.folder
         merged, parts = folder / "merged", [folder / name for name in names]
-        if self.out.suffix.lower() == ".parquet":
-            _join_as_parquet(parts, merged, schema)
-        else:
-            _join(parts, merged)
-        merged.replace(self.out)
+        try:
+            with writing(self.out):
+                if self.out.suffix.lower() == ".parquet":
+                    _join_as_parquet(parts, merged, schema)
+                else:
+                    _join(parts, merged)
+                merged.replace(self.out)
+        finally:
+            merged.unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Removes what is in the folder, but for the lock of this run."""

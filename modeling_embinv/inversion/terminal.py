@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
+from ..data.files import writing
 from ..texts_embinv import decode
 from .rows import Inversion
 
@@ -61,9 +62,10 @@ def tinted(tokenizer: PreTrainedTokenizerBase, ids: list[int], confidences: Sequ
 def write_line(line: str) -> None:
     """Writes a line to standard output at once, as UTF-8 whatever the terminal's own encoding is."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.flush()  # what was printed before it
-        sys.stdout.buffer.write(f"{line}\n".encode())
-        sys.stdout.buffer.flush()
+        with writing("standard output"):
+            sys.stdout.flush()  # what was printed before it
+            sys.stdout.buffer.write(f"{line}\n".encode())
+            sys.stdout.buffer.flush()
     else:  # a notebook's, which takes any text
         print(line, flush=True)
 

@@ -13,6 +13,8 @@ VECTOR_NAMES = ("embedding", "embeddings", "vector", "vectors", "values", "emb")
 ID_NAMES = ("id", "ids", "_id", "uuid", "doc_id", "index", "rowid")
 TEXT_NAMES = ("text", "texts", "content", "document", "documents", "sentence", "chunk", "passage")
 _NUMBERED = re.compile(r"(.*?)(\d{1,9})", re.DOTALL)
+# what MongoDB's extended JSON wraps a value in: {"_id": {"$oid": "65f…"}}
+_WRAPPED = re.compile(r"\.\$\w+$")
 # rows that decide on the width of a column
 PEEK = 100
 
@@ -41,6 +43,7 @@ class Table(NamedTuple):
         version: what is another one when the source has changed; None = that of its files. A source that is read from
             a snapshot has always the same one.
         beside: the column of the vectors → those that may be its ids or texts; None = all are.
+        is_untyped: whether numbers are kept as text, as in csv.
     """
 
     columns: list[str]
@@ -50,6 +53,7 @@ class Table(NamedTuple):
     collection: str | None = None
     version: Callable[[], Any] | None = None
     beside: Callable[[str], list[str]] | None = None
+    is_untyped: bool = False
 
 
 class Columns(NamedTuple):
@@ -138,6 +142,10 @@ def _vectors(where: str | Path, table: Table, column: str | None) -> list[str]:
 
 
 def _named(where: str | Path, table: Table, name: str) -> str:
+    """The column of that name, or the only one that is its value in MongoDB's wrapping."""
+    wrapped = [one for one in table.columns if _WRAPPED.sub("", one) == name]
+    if name not in table.columns and len(wrapped) == 1:
+        return wrapped[0]
     check_column(where, name, table.columns)
     return name
 
@@ -167,7 +175,8 @@ def _usual(columns: Sequence[str], names: Sequence[str]) -> str | None:
 
 
 def _part(name: str, position: int | None) -> str:
-    return name.lower() if position is None else name.lower().split(".")[position]
+    plain = _WRAPPED.sub("", name).lower()
+    return plain if position is None else plain.split(".")[position]
 
 
 def numbered_run(where: str | Path, columns: Sequence[str]) -> list[str]:

@@ -51,7 +51,7 @@ def open_csv(path: Path) -> Table:
             cells = [_cells(row, len(names)) for row in batch]
             yield {name: [row[index] for row in cells] for name, index in indices.items()}
 
-    return Table(names, vectors, read, lambda _: sum(1 for _ in body()))
+    return Table(names, vectors, read, lambda _: sum(1 for _ in body()), is_untyped=True)
 
 
 def _decimal_commas(row: list[str]) -> str:

@@ -14,6 +14,7 @@ Stores, by the scheme of a URL: see `readers`. Nothing is written to a source.
 """
 
 import logging
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 # below it, a float is one whole number and no other
 _EXACT = 2**53
+# as pandas writes whole numbers beside a missing one
+_FLOAT = re.compile(r"-?(0|[1-9]\d*)\.0")
 
 
 class VectorSource:
@@ -63,7 +66,7 @@ class VectorSource:
         self.id_column, self.text_column = columns.id, columns.text
         self.selection, self.skipped = Selection(), Skipped()
         self._kind: str | None = None  # of the numbers in bytes, decided once for all rows
-        self._widths = self._count_widths()
+        self._widths, self._peeked, self._has_float_ids = self._peek()
         self.width = max(self._widths, key=lambda width: self._widths[width], default=1)
 
     def expect_width(self, dim: int, encoder: str | None = None) -> None:
@@ -77,7 +80,8 @@ class VectorSource:
             EmbInvError: none of the first rows has this width.
         """
         if self._widths and dim not in self._widths:
-            raise EmbInvError(f"{self.path}: {width_message(self.width, dim, encoder)}")
+            whose = "its first rows hold " if self._peeked >= PEEK else ""  # later ones may have the width
+            raise EmbInvError(f"{self.path}: {whose}{width_message(self.width, dim, encoder)}")
         self.width = dim
 
     def holds(self, path: Path) -> bool:
@@ -157,7 +161,7 @@ class VectorSource:
                 VectorBatch(
                     vectors,
                     first + indices,
-                    None if ids is None else [_id(ids[index]) for index in indices],
+                    None if ids is None else [self._id(ids[index]) for index in indices],
                     None if texts is None else [self._text(texts[index]) for index in indices],
                 ),
             )
@@ -179,17 +183,22 @@ class VectorSource:
             self._kind = parsed.kind or self._kind
             yield len(values), parsed, ids, texts
 
-    def _count_widths(self) -> dict[int, int]:
-        """Width → how many of the first rows have it."""
+    def _peek(self) -> tuple[dict[int, int], int, bool]:
+        """Of the first rows: width → how many have it; how many there are; whether csv keeps their ids as floats."""
         found: dict[int, int] = {}
-        rows = 0
-        for count, parsed, _, _ in self._read(PEEK):
+        rows, names = 0, list[Any]()
+        for count, parsed, ids, _ in self._read(PEEK):
             for width in parsed.lengths[parsed.lengths > 0].tolist():
                 found[width] = found.get(width, 0) + 1
             rows += count
+            names += [name for name in ids or [] if isinstance(name, str)]
             if found and rows >= PEEK:
                 break
-        return found
+        return found, rows, self._table.is_untyped and bool(names) and all(map(_FLOAT.fullmatch, names))
+
+    def _id(self, value: Any) -> str | None:
+        is_float = self._has_float_ids and isinstance(value, str) and _FLOAT.fullmatch(value)
+        return _id(float(value) if is_float else value)
 
     def _text(self, text: Any) -> str:
         return check_text(self.path, self.text_column or "", text)
@@ -214,7 +223,7 @@ def open_vectors(
         column: where the vectors are: a name, or a dotted path (`vector.default`) within JSON objects and structs.
             None = the usual names (embedding, embeddings, vector, vectors, values, emb), else the only column of
             vectors, among those of `dim` numbers; `VectorSource.column` says which, and so does a logged line.
-        id_column: where their ids are. None = what the format calls id, where there is one.
+        id_column: where their ids are. None = what the format calls id, where there is one. All ids become text.
         text_column: where their texts are; True = a usual name (text, content, document, …), False = not wanted.
         dim: D, the width expected; None = that of most of the first rows.
         strict: whether a row that is null, NaN, infinite, zero or of another width is an error; else it is skipped.

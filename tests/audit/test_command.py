@@ -224,9 +224,42 @@ def test_an_interrupted_audit_resumes(capsys, model, store, tmp_path, monkeypatc
         code, _, err = run(capsys, *arguments)
     assert code == 130 and "resume" in err and (out / ".unfinished" / "vectors.jsonl").exists()
     code, _, err = run(capsys, *arguments)
-    assert code == 0 and "going on" in err and "differ" not in err and not (out / ".unfinished").exists()
+    assert code == 0 and "going on" in err and "other" not in err and not (out / ".unfinished").exists()
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert report["tiers"][0]["seconds"] is None  # the texts are the first run's
+
+
+def test_one_vector_is_no_plural(capsys, model, store, tmp_path):
+    """A stage was called "inverting 1 vectors"."""
+    guesses = tmp_path / "guesses.txt"
+    guesses.write_text("a guess\n", encoding="utf-8")
+    arguments = (
+        "--model",
+        model,
+        "--text-column",
+        "body",
+        "--limit",
+        1,
+        "--encoder-limit",
+        1,
+        "--out",
+        tmp_path / "r",
+    )
+    code, _, err = run(capsys, store, *arguments, "--candidates", guesses)
+    assert code == 0 and "inverting 1 vector (vectors) …" in err and "comparing 1 guess with 8 vectors …" in err
+    assert "1 vectors" not in err and "1 guesses" not in err
+
+
+def test_figures_are_printed_where_no_file_can_be_written(capsys, model, store, tmp_path):
+    """Hours of an audit ended with a full disk, and not even its dozen lines were shown."""
+    (tmp_path / "r" / "report.json").mkdir(parents=True)
+    arguments = ("--model", model, "--text-column", "body", "--limit", 2, "--no-encoder", "--out", tmp_path / "r")
+    code, printed, err = run(capsys, store, *arguments)
+    assert code == 2 and "report.json" in err.splitlines()[-1]
+    assert "content words" in printed and "severity" in printed.splitlines()[-1]
+    (tmp_path / "r" / "report.json").rmdir()
+    code, printed, err = run(capsys, store, *arguments)
+    assert code == 0 and "going on" in err and printed.count("severity") == 1
 
 
 def test_a_resumed_audit_notices_other_columns(capsys, model, vectors, tmp_path, monkeypatch):
@@ -241,7 +274,7 @@ def test_a_resumed_audit_notices_other_columns(capsys, model, vectors, tmp_path,
         assert run(capsys, *arguments, "body")[0] == 130
     code, _, err = run(capsys, *arguments, "notes")
     (line,) = [line for line in err.splitlines() if "another audit" in line]
-    assert code == 0 and "texts, --text-column differ" in line and "going on" not in err
+    assert code == 0 and "(other: texts of the sample, --text-column)" in line and "going on" not in err
     assert json.loads((out / "report.json").read_text(encoding="utf-8"))["tiers"][0]["seconds"] is not None
     sample = draw(open_vectors(source, "embedding", "ticket", "body"), 2, 0)
     assert open_work(tmp_path / "w", sample, {"--column": ["a"]}) == (False, [])
@@ -274,7 +307,7 @@ def test_a_resumed_audit_notices_other_texts_of_known_rows(capsys, model, encode
         assert run(capsys, *arguments)[0] == 130
     write(file, encoder.encode(known).numpy(), text=known[::-1])
     code, _, err = run(capsys, *arguments)
-    assert code == 0 and "another audit (pairs differ)" in err
+    assert code == 0 and "another audit (other: --pairs)" in err
 
 
 def test_a_second_audit_is_refused_while_the_first_runs(capsys, model, store, tmp_path):

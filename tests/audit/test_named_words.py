@@ -114,7 +114,7 @@ def test_named_words_are_hidden_unless_they_are_revealed(reveal, tmp_path):
     assert figures[0]["precision"]["hits"] == 3 and "river" not in json.dumps(figures)
     text = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert ("named by the word head: money 90 %, bank 40 %, river 30 %" in text) == reveal
-    assert ("3 named by the word head" in text) == (not reveal) and ("river" in text) == reveal
+    assert ("the word head names 3 words, 2 of them right" in text) == (not reveal) and ("river" in text) == reveal
 
 
 def test_page_and_terminal_say_what_is_measured_and_what_is_an_estimate():

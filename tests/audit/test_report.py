@@ -24,6 +24,7 @@ from modeling_embinv.audit.severity import ORDER, severity
 from modeling_embinv.audit.store import Part, describe
 from modeling_embinv.audit.summary import findings, gate_notes
 from modeling_embinv.audit.terminal import lines
+from modeling_embinv.audit.tiers import OTHER_TEXT, PUBLIC_TEXT
 from modeling_embinv.audit.words import content_words
 from modeling_embinv.stores.rows import Skipped
 from tests.audit.conftest import DATE, entities, report_of, tier_result
@@ -49,6 +50,18 @@ def test_recovered_words_stand_only_where_they_are_revealed(result, tmp_path, re
         shown = {word for word in secrets if re.search(rf"\b{word}\b", text)}
         assert bool(shown) == (reveal and path.name in ("index.html", "hits.jsonl")), (path.name, shown)
     assert "zebedee" not in "\n".join(lines(report_of(result, reveal=reveal))).lower()
+
+
+def test_a_full_disk_leaves_the_older_report_whole(result, tmp_path, file_limit):
+    """Three files were of the new audit and the page, the largest, of the old one: a report that nobody measured."""
+    write_report(report_of(result), tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    file_limit(max(map(len, before.values())) - 500)
+    with pytest.raises(OSError, match=r"index\.html cannot be written: File too large") as caught:
+        write_report(replace(report_of(result), date="2027-01-01T00:00:00Z"), tmp_path)
+    file_limit(None)
+    assert str(tmp_path) in str(caught.value)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_planted_rows_are_no_rows_of_the_store(result, tmp_path):
@@ -191,10 +204,8 @@ def test_the_floors_of_a_kind_stand_beside_it():
     assert "numbers 3/3 (floor 3/3)" in printed and "names 2/3 (floor 0/3)" in printed
     table = page(report).partition("By kind")[2].partition("</table>")[0]
     cells = [re.findall(r"<td>(.*?)</td>", row) for row in table.split("<tr>")[2:]]
-    assert [(row[0], row[3]) for row in cells] == [
-        (name, f"{share}\N{NO-BREAK SPACE}% from the vector of another row")
-        for name, share in (("names", 0), ("numbers", 100))
-    ]  # fmt: skip
+    assert re.findall(r"<th>(.*?)</th>", table)[3:5] == ["Floor: another row", "Of their words"]
+    assert [(row[0], row[3]) for row in cells] == [("names", "0 %"), ("numbers", "100 %")]
 
 
 def test_sentences_read_as_sentences(result):
@@ -308,7 +319,48 @@ def test_every_word_that_came_back_is_marked():
     assert re.findall(r"<mark>(.*?)</mark>", shown) == ["She", "wasn&#x27;t", "in", "in"]
     assert re.findall(r'<span class="lost">(.*?)</span>', shown) == ["Paris", "May"]
     hidden = page(report_of(result)).partition("<h2>Examples</h2>")[2]
-    assert hidden.count("<mark>▇▇▇</mark>") == 4 and hidden.count('"lost">▇▇▇<') == 2
+    row = hidden.partition('class="text"')[2]
+    assert row.count("<mark>▇▇▇</mark>") == 4 and row.count('<span class="lost">░░░</span>') == 2
+
+
+def test_words_that_came_back_look_other_than_lost_ones(result):
+    """The legend said "underlined", where no bar was: in grey print all bars were alike."""
+    legend, _, rows = page(report_of(result)).partition("<h2>Examples</h2>")[2].partition('<div class="text">')
+    assert "▇▇▇ came back" in legend and "░░░ did not" in legend and "underlined" not in legend
+    assert set(re.findall(r"<mark>(.*?)</mark>", rows)) == {"▇▇▇"}
+    assert set(re.findall(r'<span class="lost">(.*?)</span>', rows)) == {"░░░"}
+    assert "underlined words came back" in page(report_of(result, reveal=True))
+    assert "of which most words came back" in legend  # 7 of 19 stand above 6 of 6
+
+
+def test_each_floor_has_a_column(result):
+    """Every row of the table said what its two floors are of: nine lines on a telephone."""
+    figures = {**result.figures}
+    for name, one in figures.items():
+        figures[name] = replace(one, floors=dict.fromkeys([OTHER_TEXT, PUBLIC_TEXT] if name == "f1" else [], 0.25))
+    table = (
+        page(report_of(replace(result, figures=figures))).partition("Attacker: vectors")[2].partition("</table>")[0]
+    )
+    assert re.findall(r"<th>(.*?)</th>", table) == [
+        "", "Figure", "95 % interval", "Floor: another row", "Floor: public sentence", ""
+    ]  # fmt: skip
+    rows = {row[0]: row[3:5] for row in (re.findall(r"<td>(.*?)</td>", row) for row in table.split("<tr>")[2:])}
+    assert rows["F1 of words"] == ["25 %", "25 %"] and rows["content words"] == ["", ""]
+
+
+def test_a_rule_says_what_its_attacker_holds(result):
+    """The rule of the attacker with the encoder said that the text comes back without the encoder."""
+
+    def whole(tier):
+        (run,) = sarif(report_of(replace(result, tier=tier)))["runs"]
+        return {rule["fullDescription"]["text"] for rule in run["tool"]["driver"]["rules"]}
+
+    pairs = [replace(ENCODER, name="pairs", holds=f"the encoder, and {number} known pairs") for number in (20, 30)]
+    (alone,), (judged,), (known,) = map(whole, (result.tier, ENCODER, pairs[0]))
+    assert "the vectors and has a public checkpoint recovers" in alone and "encoder" not in alone
+    assert "public checkpoint and the encoder" in judged and "some of the texts" in known
+    assert not any("without the encoder" in text for text in (alone, judged, known))
+    assert whole(pairs[1]) == {known}, "a rule is the same in every report"
 
 
 @pytest.mark.parametrize("reveal", [False, True])

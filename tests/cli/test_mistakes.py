@@ -11,12 +11,14 @@ import time
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from modeling_embinv.cli import demo, invert, outcome, prepare
 from modeling_embinv.cli import train as train_command
 from modeling_embinv.cli.evaluate import _scored_above
 from modeling_embinv.cli.main import main
+from modeling_embinv.data.files import write_text
 from modeling_embinv.data.flags import LARGEST_BATCH
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.evaluation.held_out import Score
@@ -87,6 +89,8 @@ WITHOUT_TORCH = [
     (["evaluate"], "give text files, or folders"),
     (["evaluate", "missing.txt"], "missing.txt: no such file"),
     (["evaluate", "--pairs", "missing"], "missing: no such folder"),
+    (["evaluate", "--pairs", TEXTS], f"{TEXTS} is a file: --pairs takes folders of `embinv prepare`"),
+    (["evaluate", "--pairs", "docs", "--split", "tset"], "did you mean test?"),
     (["evaluate", TEXTS, "--out", "/nowhere/scores.json"], "--out /nowhere/scores.json: this file cannot be written"),
     (["evaluate", TEXTS, "./" + TEXTS], "./constraints.txt is given twice"),
     (["evaluate", "--pairs", "docs", "tests", "docs/"], "docs/ is given twice"),
@@ -94,6 +98,7 @@ WITHOUT_TORCH = [
     (["evaluate", TEXTS, "--plots", f"{TEXTS}/plots"], "--plots constraints.txt/plots: nothing can be written there"),
     (["calibrate", "x", "--model", "no/folder"], "no/folder: no such folder"),
     (["calibrate", "x", "--model", ""], "calibrate: --model is empty"),
+    (["calibrate", TEXTS], f"{TEXTS} is a file: calibrate takes folders of `embinv prepare`"),
     (["push", "x", "--repo", "y"], "--repo must be user/name"),
     (["push", "missing", "--repo", "x/y"], "missing: no such folder"),
     (["train", "missing.yaml"], "cannot read missing.yaml"),
@@ -128,6 +133,28 @@ def test_a_mistake_is_one_line(capsys, monkeypatch, arguments, message):
     """A stack trace tells a user nothing, and a page of usage hides the one line that does."""
     monkeypatch.chdir(ROOT)
     assert one_line(capsys, arguments, message).startswith("embinv")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["invert", VECTOR], ["invert", "many.npy"], ["fill", "one.npy", "--template", "A ▇▇▇."], ["demo", "A text."],
+     ["evaluate", TEXTS], ["calibrate", "docs"], ["audit", "many.npy", "--out", "report"], ["push"]],
+    ids=lambda command: " ".join(command[:2]).removesuffix(VECTOR),
+)  # fmt: skip
+def test_the_folder_of_a_run_is_told_from_an_inverter(capsys, monkeypatch, tmp_path, command):
+    """`--model runs/two` was "not whole; download it again": the run's inverters lie one level deeper."""
+    monkeypatch.chdir(tmp_path)
+    for name, count in (("one", 1), ("many", 60)):
+        np.save(f"{name}.npy", np.random.default_rng(0).normal(size=(count, 384)).astype(np.float32))
+    Path(TEXTS).write_text("A text.")
+    Path("docs").mkdir()
+    for name in ("best", "last"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    model = [str(tmp_path), "--repo", "me/mine"] if command == ["push"] else ["--model", str(tmp_path)]
+    one_line(
+        capsys, [*command, *model], f"{tmp_path} is the folder of a run: give {tmp_path}/best or {tmp_path}/last."
+    )
 
 
 @pytest.mark.parametrize("arguments, message", WITH_TORCH)
@@ -307,6 +334,22 @@ def test_ctrl_c_names_the_shards_of_prepare(tmp_path):
     assert prepare._finished(str(tmp_path)).startswith("The pairs of 20,000 texts are saved in")
 
 
+def test_a_full_disk_says_what_is_kept(capsys, tmp_path, file_limit):
+    """A run of hours ended with a line that named no file, and as if nothing of it were left."""
+    path = tmp_path / "texts.jsonl"
+
+    def write():
+        file_limit(10)
+        with outcome.on_interrupt(lambda: "outer"), outcome.on_interrupt(lambda: "9 texts are saved in there."):
+            write_text(path, "a line of twenty signs")
+
+    assert outcome.outcome("embinv invert", [], write) == 2
+    file_limit(None)
+    assert capsys.readouterr().err == (
+        f"embinv invert: {path} cannot be written: File too large. 9 texts are saved in there.\n"
+    )
+
+
 def test_nested_sentences_keep_the_inner_one():
     """The innermost block knows best what there is."""
     with (
@@ -357,6 +400,25 @@ def test_a_closed_pipe_is_no_error():
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
     assert done.stderr == "" and done.stdout.splitlines()[0].startswith("usage:")
     assert int(done.stdout.splitlines()[-1]) in (0, 128 + signal.SIGPIPE)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is full")
+@pytest.mark.parametrize("line", ["print('a')", "write_line('a')"])
+def test_a_full_disk_behind_standard_output(line):
+    """The line "[Errno 28] No space left on device" was said of `embinv … > texts.jsonl`, as if of any file."""
+    code = f"""
+import sys
+from modeling_embinv.cli.outcome import outcome
+from modeling_embinv.inversion.terminal import write_line
+sys.exit(outcome("embinv", [], lambda: {line}))
+"""
+    with Path("/dev/full").open("wb") as full:
+        buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, env=buffered, stdout=full, stderr=subprocess.PIPE
+        )
+    assert done.returncode == 2
+    assert done.stderr == b"embinv: standard output cannot be written: No space left on device\n"
 
 
 PRINTS = """

@@ -261,6 +261,26 @@ def test_a_full_disk_keeps_the_old_output(inverter, source, tmp_path, monkeypatc
     assert out.read_text() == "precious\n"
 
 
+@pytest.mark.parametrize("kind", [".jsonl", ".parquet"])
+def test_a_full_disk_names_the_file(inverter, source, expected, tmp_path, file_limit, kind):
+    """The line "[Errno 28] No space left on device" told nobody which disk that was."""
+    out = tmp_path / f"out{kind}"
+    file_limit(10)
+    with pytest.raises(OSError, match=rf"out\{kind}.parts/run.json cannot be written: File too large"):
+        invert(inverter, source, out)
+    file_limit(len(expected) - 1)  # each part is smaller, and so is the parquet file but for its schema
+    if kind == ".parquet":
+        file_limit(None)
+        invert(inverter, source, tmp_path / "whole.parquet")
+        file_limit((tmp_path / "whole.parquet").stat().st_size - 1)
+    with pytest.raises(OSError, match=rf"{out} cannot be written: File too large$"):
+        invert(inverter, source, out)
+    assert not out.exists()
+    file_limit(None)
+    assert invert(inverter, source, out)["resumed"] == ROWS
+    assert kind == ".parquet" or out.read_bytes() == expected
+
+
 def test_a_second_run_is_refused_while_the_first_writes(inverter, source, expected, tmp_path, monkeypatch):
     """Two runs of one command wrote to the same part, which was damaged: no later run could go on."""
     out, write, refused = tmp_path / "out.jsonl", ResultParts.write, []

@@ -107,3 +107,30 @@ def test_the_output_of_a_batch(tmp_path):
     (batch,) = source.batches()
     assert np.allclose(batch.vectors, VECTORS[[2, 0, 1]]) and batch.ids == ["text-0", "text-1/0", "text-1/1"]
     assert source.skipped.examples == [(3, "is null"), (4, "is null")]
+
+
+@pytest.mark.parametrize("kind", ["$oid", "$numberLong", "$uuid"])
+@pytest.mark.parametrize("is_lines", [True, False])
+def test_ids_as_mongoexport_writes_them(tmp_path, kind, is_lines):
+    """Object ids were null without a word, and `--id-column _id` was refused: nobody knew whose text was whose."""
+    rows = [
+        {"_id": {kind: name}, "body": {"$text": "t"}, "embedding": row.tolist()}
+        for name, row in zip(IDS[:9], VECTORS, strict=False)
+    ]
+    path = written(tmp_path, "".join(json.dumps(row) + "\n" for row in rows) if is_lines else rows)
+    for named in ({}, {"id_column": "_id"}, {"id_column": f"_id.{kind}"}):
+        source = open_vectors(path, **named)
+        assert source.id_column == f"_id.{kind}" and next(source.batches()).ids == IDS[:9]
+    with pytest.raises(EmbInvError, match=r"no column 'id'; present: _id.\$"):
+        open_vectors(path, id_column="id")
+
+
+def test_an_object_of_several_values_is_no_id(tmp_path):
+    """A part of an id, such as the base64 of bytes beside their kind, is the same for no reason in two rows."""
+    rows = [
+        {"_id": {"$binary": {"base64": "AA==", "subType": "04"}}, "embedding": row.tolist()} for row in VECTORS[:9]
+    ]
+    path = written(tmp_path, rows)
+    assert open_vectors(path).id_column is None
+    with pytest.raises(EmbInvError, match="no column '_id'"):
+        open_vectors(path, id_column="_id")

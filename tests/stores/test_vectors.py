@@ -371,6 +371,33 @@ def test_whole_numbers_that_are_kept_as_floats(tmp_path, dtype):
         assert read_vectors(tmp_path / name).ids == ["0", "1", "-2", None, "2.5", "inf", "2048"]
 
 
+@pytest.mark.parametrize(
+    "written, read",
+    [
+        (["1.0", "", "0.0", "-2.0"], ["1", None, "0", "-2"]),
+        (["1.0", "", "9007199254740992.0"], ["1", None, "9007199254740992.0"]),  # which of two numbers it was?
+        (["1.0", "1.1", "2.0"], ["1.0", "1.1", "2.0"]),  # versions
+        (["1.0", "02.0"], ["1.0", "02.0"]),
+        (["", ""], [None, None]),
+    ],
+)
+@pytest.mark.parametrize("mark", [",", "\t"])
+def test_whole_numbers_that_csv_keeps_as_floats(tmp_path, written, read, mark):
+    """What pandas writes beside a missing id kept its point: id 1 of the store was looked for as 1.0."""
+    rows = [f'{name}{mark}"{row}"\n' for name, row in zip(written, LISTS, strict=False)]
+    (tmp_path / "v.csv").write_text(f"id{mark}embedding\n{''.join(rows)}")
+    assert read_vectors(tmp_path / "v.csv").ids == read
+
+
+def test_numbers_in_texts_are_as_they_stand(tmp_path):
+    """An id that is a text in its file, as in JSON, is that text; and so is a text of csv."""
+    lines({"id": "1.0", "embedding": row} for row in LISTS)(tmp_path / "v.jsonl")
+    assert set(read_vectors(tmp_path / "v.jsonl").ids) == {"1.0"}
+    (tmp_path / "v.csv").write_text(f'id,text,embedding\n1.0,3.0,"{LISTS[0]}"\n,4.0,"{LISTS[1]}"\n')
+    found = read_vectors(tmp_path / "v.csv", text_column=True)
+    assert found.ids == ["1", None] and found.texts == ["3.0", "4.0"]
+
+
 def test_floats_that_stand_for_several_whole_numbers(tmp_path):
     """From 2^53 a float no longer says which id it was: digits that look exact would name another row."""
     numbers = np.array([2**53 - 1, 2**53, 2**53 + 1, 0, 0, 0, 0], np.float64)
@@ -565,6 +592,16 @@ def test_another_width_names_the_encoder_and_what_it_looks_like(tmp_path, width,
     with pytest.raises(ValueError, match=f"vectors of {width} numbers; expected 384, those of some/encoder.*{looks}"):
         open_vectors(tmp_path / "v.npy", dim=384, encoder="some/encoder")
     assert "\n" not in width_message(width, 384)
+
+
+def test_another_width_of_the_first_rows_is_said_of_them(tmp_path):
+    """A file whose later rows fit was refused as if all of its rows were of another width."""
+    lines({"embedding": row} for row in [[1.0, 2.0]] * 100 + LISTS)(tmp_path / "v.jsonl")
+    with pytest.raises(ValueError, match=rf"v.jsonl: its first rows hold vectors of 2 numbers; expected {DIM}"):
+        open_vectors(tmp_path / "v.jsonl", dim=DIM)
+    lines({"embedding": row} for row in [[1.0, 2.0]] * 9)(tmp_path / "v.jsonl")
+    with pytest.raises(ValueError, match=rf"v.jsonl: vectors of 2 numbers; expected {DIM}"):
+        open_vectors(tmp_path / "v.jsonl", dim=DIM)
 
 
 def test_a_sample_that_no_encoder_gives():
