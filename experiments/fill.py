@@ -55,8 +55,8 @@ FITTED = ("fill_surrogate", "fill_encoder")
 BATCH, TRIES = 8, 20
 # tokens on the released checkpoint's canvas
 CANVAS = 31
-# texts of each number of gaps for a calibration, by the noise of their vectors: without any, hardly a filling is
-# wrong, and by the encoder none
+# texts of each number of gaps, and of each kind of phrase, for a calibration, by the noise of their vectors: without
+# any, hardly a filling is wrong, and by the encoder none
 FITTED_TEXTS = {0.0: 16, 0.03: 8}
 # parts of words: the kind of word, how many letters it has at least, and how many stay before and behind the gap
 INSIDE = {
@@ -175,10 +175,14 @@ class Bench:
 
     @cached_property
     def entities(self) -> dict[str, list[Hidden]]:
+        """Those of the texts for testing."""
+        return self.hide_entities(is_test=True)
+
+    def hide_entities(self, is_test: bool) -> dict[str, list[Hidden]]:
         """By kind of `TAGS`: texts with words that Presidio would hide, one entity each."""
         number, finder = self.experiment["texts_a_tag"], KindFinder()
         found: dict[str, list[Hidden]] = {kind: [] for kind in TAGS}
-        texts = self.texts(8, 31, is_test=True)
+        texts = self.texts(8, 31, is_test)
         while (part := list(islice(texts, ANALYZED))) and any(len(mine) < number for mine in found.values()):
             for text, entities in zip(part, finder.find(part), strict=True):
                 short = [one for one in entities if len(self.tokens(text[one.start : one.end])) <= LONGEST]
@@ -478,16 +482,19 @@ def rows(bench: Bench) -> Iterator[tuple[str, str, callable]]:
 
 def fit(bench: Bench, judges: list[str]) -> dict:
     """Calibrations of judges, fitted on other texts than those that the tables are of."""
-    found = {}
+    found, fitted = {}, sum(FITTED_TEXTS.values())
+    texts_by_row = {
+        f"{count} gaps": bench.hide("other", count, 8, 31, fitted, is_test=False) for count in bench.experiment["gaps"]
+    } | bench.hide_entities(is_test=False)
     for feedback in judges:
         parts = []
-        for count in bench.experiment["gaps"]:
-            texts = bench.hide("other", count, 8, 31, sum(FITTED_TEXTS.values()), is_test=False)
+        for row, texts in texts_by_row.items():
             for noise, number in FITTED_TEXTS.items():
                 chosen, texts = texts[:number], texts[number:]
-                vectors = defended(bench.encoder.encode([text.text for text in chosen]), noise)
-                parts += measure(bench, chosen, feedback, vectors)["filled"]
-            print(feedback, count, len(parts), flush=True)
+                if chosen:
+                    vectors = defended(bench.encoder.encode([text.text for text in chosen]), noise)
+                    parts += measure(bench, chosen, feedback, vectors)["filled"]
+            print(feedback, row, len(parts), flush=True)
         of_gaps = [
             (p, ok, one["cosine"], len(one["p"]))
             for one in parts
