@@ -26,6 +26,7 @@ def load_inverter(name: str | Path, **kwargs: Any) -> tuple[EmbInvForMaskedDiffu
         kwargs: of the model's `from_pretrained`. The tokenizer gets those that say where files lie (`revision`, …).
 
     Raises:
+        EmbInvError: for the folder of a run, whose inverters are its `best` and `last`.
         OSError: with one line that says what is wrong with the folder or the repository.
     """
     if "output_loading_info" in kwargs:

@@ -9,12 +9,14 @@ from huggingface_hub import is_offline_mode, model_info, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
 from .configuration_embinv import EmbInvConfig
+from .errors_embinv import EmbInvError
 
 
 def load_config(name: str | Path) -> EmbInvConfig:
     """The configuration of an inverter; see `load_inverter`.
 
     Raises:
+        EmbInvError: for the folder of a run.
         OSError: with one line that says what is wrong with the folder or the repository.
     """
     path, pinned = located(name)
@@ -27,14 +29,24 @@ def located(name: str | Path, asks_hub: bool = True) -> tuple[str, dict[str, Any
     """The folder or repository of a name, and the library's argument for its revision, where it names one.
 
     Raises:
+        EmbInvError: for the folder of a run.
         OSError: it is no folder, and the Hub, if it is asked, does not have it.
     """
+    refuse_run(name)
     if Path(name).exists():
         return str(name), {}
     path, _, revision = str(name).partition("@")
     if asks_hub:
         _check_repository(path, revision or None)
     return path, {"revision": revision} if revision else {}
+
+
+def refuse_run(name: str | Path) -> None:
+    """Raises EmbInvError for the folder of a training run, which holds inverters and is none."""
+    folder = Path(name)
+    inside = [str(folder / part) for part in ("best", "last") if (folder / part / "config.json").is_file()]
+    if inside and not (folder / "config.json").exists():
+        raise EmbInvError(f"{name} is the folder of a run: give {' or '.join(inside)}.")
 
 
 @contextmanager

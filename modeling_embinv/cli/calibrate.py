@@ -1,6 +1,7 @@
 """`embinv calibrate`: fits the confidence to how often tokens are right."""
 
 import argparse
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..data.flags import Commands
 from ..errors_embinv import EmbInvError
 from ..settings_embinv import FEEDBACK
-from .checks import check_model, stored_config
+from .checks import check_model, check_pairs_folder, stored_config
 from .options import add_encoder, add_model_folder, count
 from .outcome import epilog, on_interrupt
 from .resources import feedback_of, load_model, report_long
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
     from ..evaluation.calibration import WrittenTokens
     from ..modeling_embinv import EmbInvForMaskedDiffusion
+
+# texts of which fewer tell little of how often tokens are right in others
+FEW_TEXTS = 100
 
 _EXAMPLES = """
 embinv calibrate data/mine --model runs/mine/best
@@ -47,8 +51,7 @@ def _calibrate(options: argparse.Namespace) -> None:
     if not Path(options.model).is_dir():
         raise EmbInvError(f"{options.model}: no such folder; the calibration is saved in the folder of the model.")
     for path in options.pairs:
-        if not Path(path).is_dir():
-            raise EmbInvError(f"{path}: no such folder; make it with `embinv prepare`.")
+        check_pairs_folder("calibrate", path)
     config = stored_config(options.model)
     if "surrogate" in options.feedback and config and not config.get("surrogate_rank"):
         raise EmbInvError(
@@ -71,6 +74,7 @@ def _fit_each(options: argparse.Namespace) -> Iterator[str]:
     for path in options.pairs:
         check_pairs(path, model.config)
         report_long(path, "validation", model.config.max_sequence_length)
+    _tell_few(options)
     settings: Any = model.generation_config  # transformers declares its own class, without a calibration
     for kind, parts in _written_tokens(model, tokenizer, options):
         tokens = WrittenTokens.joined(parts)
@@ -85,6 +89,18 @@ def _fit_each(options: argparse.Namespace) -> Iterator[str]:
         for path, part, old, new in zip(options.pairs, parts, before, after, strict=True):
             texts = len(part.text.unique())
             print(f"  {path}, {texts} texts: expected calibration error {old:.1f} % → {new:.1f} % on texts left out")
+
+
+def _tell_few(options: argparse.Namespace) -> None:
+    """A line where so few texts are inverted that another handful would give another calibration."""
+    from ..data.pairs import read_manifest
+
+    found = sum(min(read_manifest(path)["rows"].get("validation", 0), options.limit) for path in options.pairs)
+    if found < FEW_TEXTS:
+        what = f"a calibration on {found} texts says little of other texts"
+        hint = "prepare more texts, or with a larger --validation-share, in another folder"
+        hint = "raise --limit" if options.limit < FEW_TEXTS else hint
+        print(f"embinv: warning: {what}: {hint}.", file=sys.stderr)
 
 
 def _written_tokens(

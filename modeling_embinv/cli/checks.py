@@ -25,7 +25,7 @@ def check_model(name: str) -> None:
     """Finds a mistyped folder at once, where the Hub would be asked for it again and again.
 
     Raises:
-        EmbInvError: `name` is empty, or neither a folder nor can it be a repository.
+        EmbInvError: `name` is empty, neither a folder nor can it be a repository, or the folder of a run.
     """
     if not name.strip():
         raise EmbInvError("--model is empty: give a folder, or the name of a repository (user/name).")
@@ -33,6 +33,10 @@ def check_model(name: str) -> None:
         raise EmbInvError(
             f"{name[:200]}: no such folder, and not the name of a repository (user/name or user/name@revision)."
         )
+    if Path(name).is_dir() and not (Path(name) / "config.json").exists():
+        from ..repository import refuse_run  # it loads libraries that take a while
+
+        refuse_run(name)
 
 
 def stored_config(model: str) -> dict[str, Any]:
@@ -96,6 +100,21 @@ def check_encoder(options: argparse.Namespace, source: "VectorSource") -> None:
     found = origin(options.model, load_config(options.model), first)
     if found.looks_like is not None:
         raise EmbInvError(f"{found}: name the right checkpoint with --model, or go on with --force.")
+
+
+def check_pairs_folder(taker: str, path: str) -> None:
+    """Finds what is no folder of prepared pairs, before the model is loaded.
+
+    Args:
+        taker: the flag or command that takes such folders.
+
+    Raises:
+        EmbInvError: there is no such folder, or it is a file.
+    """
+    if Path(path).is_file():
+        raise EmbInvError(f"{path} is a file: {taker} takes folders of `embinv prepare`.")
+    if not Path(path).is_dir():
+        raise EmbInvError(f"{path}: no such folder; make it with `embinv prepare`.")
 
 
 def check_device(name: str) -> "torch.device":

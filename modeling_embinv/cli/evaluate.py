@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.flags import Commands
+from ..data.sources import SPLITS
 from ..errors_embinv import EmbInvError
 from ..inversion.rates import texts as count_of_texts
 from ..presets_embinv import choose
-from .checks import check_folder, check_writable
+from .checks import check_folder, check_pairs_folder, check_writable
 from .options import (
     add_encoder,
     add_model,
@@ -45,7 +46,7 @@ def add_evaluate(commands: Commands) -> None:
     parser.epilog = epilog(_EXAMPLES)
     parser.add_argument("texts", nargs="*", help="text files or folders; each file is a part of its own in the table")
     parser.add_argument("--pairs", nargs="+", default=[], help="folders of `embinv prepare` instead of texts")
-    parser.add_argument("--split", help="which split of --pairs to score (default: validation)")
+    parser.add_argument("--split", choices=SPLITS, help="which split of --pairs to score (default: validation)")
     parser.add_argument("--limit", type=count, help="use at most this many texts of each file")
     parser.add_argument("--max_tokens", type=count, help="leave out texts of more tokens")
     parser.add_argument("--training_pairs", help="folder of `embinv prepare`: adds the nearest training text's floor")
@@ -156,9 +157,10 @@ def _check(options: argparse.Namespace) -> None:
         from ..data.sources import read_texts
 
         read_texts(options.texts)  # opens none of them yet
-    for path in _folders(options):
-        if not Path(path).is_dir():
-            raise EmbInvError(f"{path}: no such folder; make it with `embinv prepare`.")
+    for path in options.pairs:
+        check_pairs_folder("--pairs", path)
+    if options.training_pairs:
+        check_pairs_folder("--training-pairs", options.training_pairs)
 
 
 def _show(report: "Report", options: argparse.Namespace) -> None:
@@ -242,6 +244,9 @@ def _of_pairs(
     from ..texts_embinv import decode_rows, text_lengths
 
     canvas, end, split = model.config.max_sequence_length, model.config.eos_token_id, _split(options)
+    if split == "train":
+        why = "scores on texts that the model may have learned say nothing of other texts"
+        print(f"embinv: warning: --split train: {why}; the split test is for that.", file=sys.stderr)
     most = options.max_tokens or canvas
     rows, vectors, parts = [], [], []
     for path, part in zip(options.pairs, _part_names(options.pairs), strict=True):

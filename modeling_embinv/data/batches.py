@@ -1,5 +1,6 @@
 """Batches for training: a pure function of (seed, index), so that a resumed run repeats an uninterrupted one."""
 
+import time
 from pathlib import Path
 from typing import Protocol
 
@@ -133,6 +134,7 @@ class ChunkBatches(SpanBatches):
         self._rows = np.zeros((self.size, sampler.most), dtype=np.int32)
         self._vectors = np.zeros((self.size, encoder.embedding_dim), dtype=np.float32)
         self._ready: set[int] = set()
+        self._embedded, self._seconds = 0, 0.0  # pieces that were embedded here, and how long that took
         self._order: tuple[int, NDArray[np.int64]] | None = None
 
     @classmethod
@@ -158,12 +160,28 @@ class ChunkBatches(SpanBatches):
         ids = torch.from_numpy(self._rows[rows, :canvas].astype(np.int64))
         return ids, torch.from_numpy(self._vectors[rows])
 
+    def embedding_time(self, reach: int) -> tuple[float, float | None]:
+        """Seconds that embedding has taken so far, and those that a run over `reach` texts in all will still take.
+
+        The second is None where pieces are left and none was embedded yet.
+        """
+        pieces = -(-min(reach, self.size) // self.piece)
+        left = sum(piece not in self._ready and not self._path(piece).exists() for piece in range(pieces))
+        if left and not self._embedded:
+            return self._seconds, None
+        return self._seconds, left * self._seconds / max(self._embedded, 1)
+
+    def _path(self, piece: int) -> Path:
+        return self.parts.folder / f"{piece:06d}.npy"
+
     def _fill(self, piece: int) -> None:
         """Read the vectors of a piece from its file, or make that file."""
         ids = self.sampler.batch(piece, self.piece)
-        path = self.parts.folder / f"{piece:06d}.npy"
+        path = self._path(piece)
         if not path.exists():
+            began = time.perf_counter()
             vectors = embed_rows(self.encoder, ids).cpu().numpy()
+            self._embedded, self._seconds = self._embedded + 1, self._seconds + time.perf_counter() - began
             with self.parts.written(path.name, is_shared=True) as partial, partial.open("wb") as file:
                 np.save(file, vectors)
         rows = slice(piece * self.piece, (piece + 1) * self.piece)

@@ -95,6 +95,8 @@ def read_manifest(out_dir: str | Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
+        if path.parent.name in SPLITS and (path.parents[1] / MANIFEST).exists():
+            raise EmbInvError(f"{out_dir} is a split of prepared pairs: give {path.parents[1]}.") from error
         raise EmbInvError(f"{out_dir} holds no manifest.json; make the folder with `embinv prepare`") from error
     except OSError as error:
         raise EmbInvError(f"{path}: cannot be read: {one_line(error)}") from error

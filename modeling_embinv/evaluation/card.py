@@ -18,6 +18,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from ..data.files import one_line, write_json
 from ..errors_embinv import EmbInvError, shown
+from ..repository import refuse_run
 from .held_out import Score
 from .report import FILES, Row, markdown
 
@@ -42,8 +43,8 @@ _TITLES = {"test": "Held-out figures", "validation": "Figures on the validation 
 _REPLACED = [*WEIGHTS, "model-?????-of-?????.safetensors"]
 _CARD = """# {name}
 
-Recovers text from embeddings of `{encoder}` ({dim} dimensions), for texts of at most {length} tokens, by masked
-diffusion.
+Recovers text from embeddings of `{encoder}` ({dim} dimensions), for texts of at most {length} tokens, the end
+token included, by masked diffusion.
 
 ```python
 import numpy as np
@@ -117,6 +118,7 @@ def _is_published(path: Path) -> bool:
 
 def check_files(folder: Path) -> None:
     """Raises EmbInvError for a folder that is no exported inverter, or lacks a file that its code imports."""
+    refuse_run(folder)
     code = sorted(folder.glob("*_embinv.py"))
     needed = sorted({*_NEEDED, *(name for path in code for name in _imported(path))})
     missing = [name for name in needed if not (folder / name).is_file()]

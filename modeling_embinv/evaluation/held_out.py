@@ -67,7 +67,10 @@ class Recovered:
 
 @dataclass
 class Measures:
-    """What was measured of N texts: (N,) values by name, in percent but for the cosine, and BLEU's counts (N, 10)."""
+    """What was measured of N texts: (N,) values by name, in percent but for the cosine, and BLEU's counts (N, 10).
+
+    Where no original has four words, there is no BLEU.
+    """
 
     by_text: dict[str, np.ndarray]
     bleu_counts: np.ndarray | None = None
@@ -82,8 +85,7 @@ class Measures:
             name: _share(values, seed) if name in SHARES else _score(values.mean(), values[picks].mean(axis=1))
             for name, values in picked.items()
         }
-        if self.bleu_counts is not None:
-            counts = self.bleu_counts[chosen]
+        if self.bleu_counts is not None and metrics.has_four_words(counts := self.bleu_counts[chosen]):
             # corpus BLEU is no mean of texts: each resample sums its texts' counts
             resampled = [metrics.bleu_of_counts(counts[pick].sum(axis=0)) for pick in picks]
             scores["BLEU"] = _score(metrics.bleu_of_counts(counts.sum(axis=0)), resampled)
@@ -94,7 +96,7 @@ class Measures:
     def means(self) -> dict[str, float]:
         """Means alone."""
         means = {name: float(values.mean()) for name, values in self.by_text.items()}
-        if self.bleu_counts is None:
+        if self.bleu_counts is None or not metrics.has_four_words(self.bleu_counts):
             return means
         return means | {"BLEU": metrics.bleu_of_counts(self.bleu_counts.sum(axis=0))}
 

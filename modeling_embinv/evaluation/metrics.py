@@ -56,6 +56,11 @@ def bleu_counts(predicted: Sequence[str], target: Sequence[str]) -> np.ndarray:
     return np.array([[*score.counts, *score.totals, score.sys_len, score.ref_len] for score in scores])
 
 
+def has_four_words(counts: np.ndarray) -> bool:
+    """Whether an original of these counts (N, 10) has the four words in a row that BLEU compares."""
+    return bool((counts[:, 9] >= 4).any())
+
+
 def bleu_of_counts(counts: np.ndarray) -> float:
     """Corpus BLEU in [0, 100] of summed counts (10,)."""
     whole = [int(count) for count in counts]

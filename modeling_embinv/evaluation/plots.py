@@ -1,6 +1,6 @@
 """Plots of an evaluation (the `plots` extra: matplotlib)."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def _positions(axes: Axes, accuracy: list[float]) -> None:
 
 
 def _lengths(axes: Axes, rows: list[Row]) -> None:
-    _with_intervals(axes, range(len(rows)), rows)
+    _with_intervals(axes, list(range(len(rows))), rows)
     axes.set_xticks(range(len(rows)), [row.name.removesuffix(" tokens") for row in rows])
     axes.set(xlabel="tokens of the text")
 
@@ -70,13 +70,16 @@ def _passes(axes: Axes, rows: list[Row]) -> None:
     axes.set(xlabel="forward passes", xscale="log")
 
 
-def _with_intervals(axes: Axes, x: Iterable[int], rows: list[Row], line: str = "-") -> None:
+def _with_intervals(axes: Axes, x: list[int], rows: list[Row], line: str = "-") -> None:
     for name in SCORES:
-        scores = [row.scores[name] for row in rows]
+        known = [(place, row.scores[name]) for place, row in zip(x, rows, strict=True) if name in row.scores]
+        if not known:  # no BLEU of short texts
+            continue
+        places, scores = zip(*known, strict=True)
         means = [score.mean for score in scores]
         # the percentile interval of a skewed score need not hold its mean
         errors = [[max(s.mean - s.low, 0) for s in scores], [max(s.high - s.mean, 0) for s in scores]]
-        axes.errorbar(list(x), means, yerr=errors, marker="o", linestyle=line, capsize=3, label=name)
+        axes.errorbar(places, means, yerr=errors, marker="o", linestyle=line, capsize=3, label=name)
     axes.set(ylim=(0, None))
     axes.legend()
 

@@ -103,11 +103,11 @@ def markdown_table(lines: Sequence[Sequence[str]]) -> str:
 
 
 def cells(scores: dict[str, Score], columns: Sequence[str], intervals: bool = True) -> list[str]:
-    """The scores of a row as a table shows them."""
+    """The scores of a row as a table shows them; what it has not is a blank."""
     digits = {name: 2 if name == "cosine" else 1 for name in columns}
     if intervals:
-        return [scores[name].shown(digits[name]) for name in columns]
-    return [f"{scores[name].mean:.{digits[name]}f}" for name in columns]
+        return [scores[name].shown(digits[name]) if name in scores else "" for name in columns]
+    return [f"{scores[name].mean:.{digits[name]}f}" if name in scores else "" for name in columns]
 
 
 def sweep(**values: Sequence[Any]) -> list[dict[str, Any]]:

@@ -21,17 +21,18 @@ from ..data.files import one_line
 from ..data.parts import locked
 from ..errors_embinv import EmbInvError
 from ..fingerprint_embinv import Fingerprint
-from ..runtime import prepare_process
+from ..repository import load_config
+from ..runtime import computes_on_cpu, prepare_process
 from ..vocabulary_embinv import WordVocabulary
 from .bag_of_words import warm_up_on_words
 from .checkpoints import checkpoints, in_all, remove_unfinished, step_of
 from .config import TrainingConfig
 from .distillation import Distillation, start_from_table
 from .loop import Run
-from .machine import precision_of
+from .machine import check_processes, precision_of
 from .optimizers import new_optimizers
 from .run_data import build_data
-from .run_model import build_model, config_of
+from .run_model import build_model
 from .trackers import JSONLinesTracker
 from .words import WordTraining, start_from_counts
 
@@ -53,14 +54,15 @@ def _accelerator(config: TrainingConfig, lines: JSONLinesTracker) -> Accelerator
     """The processes and the trackers of the run.
 
     Raises:
-        EmbInvError: for a tracker that accelerate does not know or that is not installed, or an impossible setting of
-            `accelerate launch`.
+        EmbInvError: for a tracker that accelerate does not know or that is not installed, an impossible setting of
+            `accelerate launch`, or processes that do not know of each other.
     """
     trackers = [lines, *(name for name in config.trackers if name != "jsonl")]  # the log is always written
     steps = config.gradient_accumulation_steps
     AcceleratorState._reset_state()  # somebody else in this process may have had another precision
     try:
         accelerator = Accelerator(
+            cpu=computes_on_cpu(),  # or each of several processes on CPUs takes itself for the only one
             mixed_precision=precision_of(config.mixed_precision),
             gradient_accumulation_steps=steps,
             log_with=trackers,
@@ -71,6 +73,7 @@ def _accelerator(config: TrainingConfig, lines: JSONLinesTracker) -> Accelerator
     kept = {"all", "jsonl", *map(str, accelerator.log_with)}
     if missing := [name for name in config.trackers if name not in kept]:  # accelerate leaves them out in silence
         raise EmbInvError(f"trackers: {', '.join(missing)} not installed; pip install it, or leave it out.")
+    check_processes(accelerator.num_processes)
     accelerator.print(f"mixed precision: {accelerator.mixed_precision} (mixed_precision is {config.mixed_precision})")
     return accelerator
 
@@ -100,7 +103,7 @@ def _run(config: TrainingConfig, accelerator: Accelerator, lines: JSONLinesTrack
     """The run of `train` in one process."""
     output_dir = Path(config.output_dir)
     if config.init_from is not None:
-        config = config.with_canvas_of(config_of(config.init_from))
+        config = config.with_canvas_of(load_config(config.init_from))
     read = EncoderConfig.from_yaml(config.encoder)
     # as `prepare` does: the encoder reads what the canvas holds
     read = dataclasses.replace(read, max_length=max(read.max_length, config.length))
@@ -151,7 +154,8 @@ def _run(config: TrainingConfig, accelerator: Accelerator, lines: JSONLinesTrack
 def _plan(config: TrainingConfig, processes: int) -> str:
     """What a new run is going to do, in a line; what is lost with a Ctrl-C is a part of it."""
     texts = config.batch_size * config.gradient_accumulation_steps * processes
-    updates = f"{config.max_steps:,} updates of {texts:,} texts, saved every {config.save_steps:,}"
+    by = f" by {processes} processes" if processes > 1 else ""
+    updates = f"{config.max_steps:,} updates of {texts:,} texts{by}, saved every {config.save_steps:,}"
     if not config.bag_of_words_steps:
         return f"this run: {updates}"
     warm_up = f"{config.bag_of_words_steps:,} updates of {config.bag_of_words_batch_size:,} texts"

@@ -61,7 +61,7 @@ class EMA:
 
 
 class Progress:
-    """Where a run stands: updates done and the best validation loss.
+    """Where a run stands: updates done, the best validation loss, and whether a validation is due before all else.
 
     Args:
         measured: a digest of what the run's validation losses are measured on.
@@ -69,17 +69,19 @@ class Progress:
     """
 
     def __init__(self, measured: str, encoder: dict[str, str | None]) -> None:
-        self.step, self.best = 0, float("inf")
+        self.step, self.best, self.is_validation_due = 0, float("inf"), False
         self.measured, self.encoder = measured, encoder
         self._loaded: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """For accelerate, which saves it with a checkpoint."""
-        return {"step": self.step, "best": self.best, "measured": self.measured, "encoder": self.encoder}
+        names = ("step", "best", "is_validation_due", "measured", "encoder")
+        return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`, but for what is this run's own; `check` compares that."""
         self.step, self.best, self._loaded = state["step"], state["best"], state
+        self.is_validation_due = state.get("is_validation_due", False)  # an older version saved after a validation
 
     def check(self, checkpoint: Path) -> bool:
         """Whether the best loss of the loaded checkpoint counts; an older version noted nothing to tell by.

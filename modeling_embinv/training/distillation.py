@@ -12,7 +12,7 @@ from ..diffusion_embinv import text_positions
 from ..evaluation.metrics import rank_correlation
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..runtime import generator_for
-from .flops import training_flops
+from .flops import surrogate_flops
 from .losses import LENGTH_PARTS
 from .part import COUNTED_BATCHES, PartRun
 
@@ -42,7 +42,7 @@ class Distillation(PartRun):
         with self.accelerator.autocast():
             for part in order.chunk(LENGTH_PARTS):
                 # the longest text, and the first token that the surrogate puts before each
-                self.flops += training_flops(self.bare_model, len(part), 1 + int(lengths[part].max()), 0)
+                self.flops += surrogate_flops(self.bare_model, len(part), 1 + int(lengths[part].max()))
                 vectors.append(embed(ids[part].to(self.accelerator.device)))
         return torch.cat(vectors)[order.argsort()]
 

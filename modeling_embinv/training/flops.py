@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..modeling_embinv import EmbInvForMaskedDiffusion
@@ -17,20 +18,36 @@ def training_flops(model: EmbInvForMaskedDiffusion, batch_size: int, length: int
         num_scored: M, positions that go through the head and the output layer.
     """
     config = model.config
-    backbone: Any = config.backbone_config
-    tokens = batch_size * (length + config.num_condition_tokens)
-    width, depth = config.hidden_size, backbone.num_hidden_layers
-    layers = sum(weight.numel() for weight in model.trunk.layers.parameters() if weight.ndim == 2)
-    attention = 2 * depth * width * (length + config.num_condition_tokens)  # scores and mixture, a token
-    per_text = sum(
-        weight.numel()
-        for module in (model.projector, model.modulation, model.condition_tokens)
-        if module is not None
-        for weight in module.parameters()
-        if weight.ndim == 2
-    )
+    inputs = length + config.num_condition_tokens
+    width = config.hidden_size
+    conditions = (module for module in (model.projector, model.modulation, model.condition_tokens) if module)
+    per_text = sum(map(_matrix_weights, conditions))
     output = width * width + width * config.vocab_size
-    return 6.0 * (tokens * (layers + attention) + batch_size * per_text + num_scored * output)
+    layers = _of_layers(model.trunk.layers, width, inputs)
+    return 6.0 * (batch_size * (inputs * layers + per_text) + num_scored * output)
+
+
+def surrogate_flops(model: EmbInvForMaskedDiffusion, batch_size: int, length: int) -> float:
+    """As `training_flops`, of the model's surrogate, which has its own depth and reads no condition.
+
+    Args:
+        length: L, tokens of a row, the first token that the surrogate puts before each text among them.
+    """
+    surrogate, width = model.surrogate, model.config.hidden_size
+    assert surrogate is not None  # nothing else trains
+    layers = _of_layers(model.trunk.first_layers(surrogate.depth).layers, width, length)
+    # the map of the tokens gets gradients, and passes none on to the trunk's embeddings
+    mapped = 0.0 if surrogate.tokens is None else 2 / 3 * (length - 1) * width * width
+    return 6.0 * batch_size * (length * layers + mapped + width * model.config.embedding_dim)
+
+
+def _of_layers(layers: nn.Module, width: int, length: int) -> int:
+    """Products a token, forward, over rows of `length`: the layers' weights, attention's scores and mixture."""
+    return _matrix_weights(layers) + 2 * len(list(layers.children())) * width * length
+
+
+def _matrix_weights(module: nn.Module) -> int:
+    return sum(weight.numel() for weight in module.parameters() if weight.ndim == 2)
 
 
 def _linear_operations(input: torch.Size, weight: torch.Size, *_: Any, out_shape: torch.Size, **__: Any) -> int:

@@ -109,6 +109,8 @@ class Run(BatchLosses):
         """All updates that are left to do, and what is due between them."""
         config, accelerator, progress = self.config, self.accelerator, self.progress
         check_steps = 1 if accelerator.device.type == "cpu" else CHECKED_UPDATES
+        if progress.is_validation_due:  # a kill came before its scores
+            self.keep(bar, validates=True, saves=True)
         self.since = time.perf_counter()
         pace = Pace(config.max_steps, tqdm.write if accelerator.is_main_process else None)
         while progress.step < config.max_steps:
@@ -122,7 +124,7 @@ class Run(BatchLosses):
             texts = self.noise.texts_of(config.batch_size) if has_noise else config.batch_size
             self.texts += texts * config.gradient_accumulation_steps * accelerator.num_processes
             bar.update()
-            pace.note(progress.step)
+            pace.note(progress.step, *self.done_once())
             kept = (config.log_steps, config.eval_steps, config.save_steps, config.max_steps)
             logs, validates, saves, is_last = (progress.step % steps == 0 for steps in kept)
             if logs or validates or saves or is_last or progress.step % check_steps == 0:
@@ -130,15 +132,34 @@ class Run(BatchLosses):
             if logs:
                 self.log(grad_norm, limit, bar)
             paused = time.perf_counter()
-            if validates or is_last:
-                self.validate()
-            if saves or is_last:
-                save_checkpoint(accelerator, self.folder, progress.step, config.keep_checkpoints, self.replaced)
-                self.replaced = []
-                self.note_settings()
+            self.keep(bar, validates or is_last, saves or is_last)
             paused = time.perf_counter() - paused
             self.since += paused
             pace.pause(paused)
+
+    def done_once(self) -> tuple[float, float | None]:
+        """Seconds of work that is done once for many updates: those so far, and those to come (None = unknown)."""
+        return 0.0, 0.0
+
+    def keep(self, bar: "tqdm[NoReturn]", validates: bool, saves: bool) -> None:
+        """Save and validate, where each is due. A kill in a validation loses no update: it is saved before, too."""
+        self.progress.is_validation_due = validates
+        if saves:
+            self.save()
+        if validates:
+            bar.set_description("validating")
+            self.validate()
+            bar.set_description("training")
+            self.progress.is_validation_due = False
+            if saves:
+                self.save()
+
+    def save(self) -> None:
+        """Write a checkpoint; with the first one, those of a run that is started over go."""
+        step, count = self.progress.step, self.config.keep_checkpoints
+        save_checkpoint(self.accelerator, self.folder, step, count, self.replaced)
+        self.replaced = []
+        self.note_settings()
 
     def note_settings(self) -> None:
         """Write the settings into the run's folder, once: at a new start, else with the first checkpoint from here."""

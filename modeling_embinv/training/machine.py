@@ -1,4 +1,4 @@
-"""What training chooses by the machine: the floats of matrix products, and how attention is computed.
+"""What training chooses by the machine: its processes, the floats of matrix products, how attention is computed.
 
 Bfloat16 where this machine multiplies it fast, float32 elsewhere. Weights, gradients and the optimizer's state are
 float32 always, so a run may go on on a machine of the other kind.
@@ -7,7 +7,9 @@ float32 always, so a run may go on on a machine of the other kind.
 import os
 
 import torch
+from accelerate.logging import get_logger
 
+from ..errors_embinv import EmbInvError
 from ..runtime import computes_on_cpu
 from .config import Precision
 
@@ -48,3 +50,26 @@ def attention_of(wanted: str) -> str:
     if wanted != "auto":
         return wanted
     return "eager" if computes_on_cpu() else "sdpa"
+
+
+def check_processes(found: int) -> None:
+    """Compares the processes that accelerate has `found` with those that were asked for.
+
+    `accelerate launch` starts one on a CPU, whatever its --num_processes says: a line says so.
+
+    Raises:
+        EmbInvError: for several processes of which each takes itself for the only one.
+    """
+    if found > 1:
+        return
+    started = os.environ.get("WORLD_SIZE", "1")
+    if started not in ("", "1"):
+        raise EmbInvError(
+            f"WORLD_SIZE says {started} processes, and this one knows of none but itself: start them with torchrun; "
+            "with ACCELERATE_USE_CPU=true before it they compute on CPUs."
+        )
+    if os.environ.get("MASTER_PORT") and os.environ.get("ACCELERATE_USE_CPU"):  # written for several processes alone
+        get_logger(__name__).warning(
+            "this run has one process: `accelerate launch` starts one process on a CPU, whatever --num_processes "
+            "says. For two, start `torchrun --standalone --nproc_per_node 2 train.py` with the same settings."
+        )

@@ -31,18 +31,26 @@ class Pace:
         self._first: tuple[int, float] | None = None
         self._is_said = False
 
-    def note(self, done: int) -> None:
-        """Call it after each update, with how many are done."""
+    def note(self, done: int, once: float = 0.0, ahead: float | None = 0.0) -> None:
+        """Call it after each update.
+
+        Args:
+            done: updates that are done.
+            once: seconds so far of work among them that is done once for many updates.
+            ahead: seconds of such work that are still to come; None = nobody knows yet, and nothing is said.
+        """
         if self._is_said:
             return
         if self._first is None:
-            self._first = done, self._clock()
+            self._first = done, self._clock() - once
             return
-        timed, seconds = done - self._first[0], self._clock() - self._first[1]
-        if timed >= _TIMED_UPDATES or (timed >= _FEWEST and seconds >= _SECONDS):
+        timed, seconds = done - self._first[0], self._clock() - once - self._first[1]
+        is_timed = timed >= _TIMED_UPDATES or (timed >= _FEWEST and seconds >= _SECONDS)
+        if is_timed and ahead is not None:
             left = self._total - done
             if left and self._say:
-                self._say(f"{left:,} {self._kind} are left: about {duration(left * seconds / timed)} at this rate")
+                needed = duration(left * seconds / timed + ahead)
+                self._say(f"{left:,} {self._kind} are left: about {needed} at this rate")
             self._is_said = True
 
     def pause(self, seconds: float) -> None:

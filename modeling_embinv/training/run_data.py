@@ -18,6 +18,9 @@ from ..modeling_embinv import EmbInvForMaskedDiffusion
 from .config import TrainingConfig
 from .validation import ValidationSet
 
+# held-out texts of which fewer say little of others
+FEW_TEXTS = 64
+
 
 def build_data(
     config: TrainingConfig, encoder: Encoder, model: EmbInvForMaskedDiffusion
@@ -38,6 +41,10 @@ def build_data(
         batches = PairBatches(load_pairs(config.pairs, "train"), model.config.eos_token_id, config.seed)
         _tell_left_out(batches, length)
         ids, embedding = held_out_pairs(config.pairs, length, config.validation_size)
+        if len(ids) < min(config.validation_size, FEW_TEXTS):
+            _tell_few(
+                f"has {len(ids)} texts", "prepare more texts, or with a larger --validation-share, in another folder"
+            )
     else:
         batches = _spans(config, encoder, "train")
         ids, embedding = _spans(config, encoder, "validation").batch(0, config.validation_size)
@@ -61,6 +68,9 @@ def _spans(config: TrainingConfig, encoder: Encoder, split: str) -> SpanBatches:
     # other texts, or changed ones, have a folder of their own in the cache
     cache = None if config.token_cache is None else Path(config.token_cache) / texts_digest(texts, column)
     corpus = TokenizedCorpus.build(read_texts(texts, column=column), encoder.vocabulary, cache, split)
+    if split == "validation" and len(corpus) < min(config.validation_size, FEW_TEXTS):
+        drawn = f"draws {config.validation_size:,} texts from {len(corpus)} held-out ones"
+        _tell_few(drawn, "give more texts, or --pairs with a larger --validation-share")
     if config.word_head_size:
         return _chunks(config, encoder, corpus, split)
     sampler = SpanSampler(corpus, config.length, config.seed, whole_share=config.whole_share)
@@ -77,6 +87,11 @@ def _chunks(config: TrainingConfig, encoder: Encoder, corpus: TokenizedCorpus, s
     key = texts, encoder.config, most, config.seed, ChunkBatches.piece_of(config.word_texts)
     name = hashlib.blake2b(repr(key).encode(), digest_size=8).hexdigest()
     return ChunkBatches(sampler, encoder, config.word_texts, Path(config.output_dir) / f"vectors-{name}")
+
+
+def _tell_few(held_out: str, remedy: str) -> None:
+    """A line where so few texts are held out that chance chooses the best checkpoint."""
+    get_logger(__name__).warning("validation %s, too few to choose the best checkpoint by: %s.", held_out, remedy)
 
 
 def _tell_ignored(config: TrainingConfig) -> None:

@@ -1,7 +1,6 @@
 """The model of a training run: a new inverter, a trained one to go on with, or a part to train beside it."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,14 +8,12 @@ from accelerate.logging import get_logger
 from transformers import PreTrainedTokenizerBase
 
 from ..causal_embinv import check_prefix
-from ..configuration_embinv import EmbInvConfig
 from ..data.encoder_config import packaged_folder
 from ..data.encoders import Encoder
 from ..errors_embinv import EmbInvError
 from ..generation_config_embinv import KINDS
 from ..loading import load_inverter
 from ..modeling_embinv import EmbInvForMaskedDiffusion
-from ..repository import load_config
 from ..trunk_embinv import check_positions
 from .backbone import new_inverter, prepare_tokenizer
 from .config import TrainingConfig, read_sizes
@@ -57,20 +54,6 @@ def build_model(config: TrainingConfig, encoder: Encoder) -> tuple[EmbInvForMask
         if part is not None:
             part.requires_grad_(False)
     return model.train(), tokenizer
-
-
-def config_of(name: str) -> EmbInvConfig:
-    """The configuration of the inverter that a run starts from.
-
-    Raises:
-        EmbInvError: for the folder of a run, which holds inverters and is none.
-        OSError: when it cannot be read.
-    """
-    folder = Path(name)
-    inside = [str(folder / part) for part in ("best", "last") if (folder / part / "config.json").is_file()]
-    if inside and not (folder / "config.json").exists():
-        raise EmbInvError(f"init_from {name} is the folder of a run: give {' or '.join(inside)}.")
-    return load_config(name)
 
 
 def _only_part(

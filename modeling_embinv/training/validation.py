@@ -14,6 +14,7 @@ from ..data.encoders import Encoder
 from ..data.noise import Noise, noise_batch
 from ..diffusion_embinv import NoiseSchedule, text_positions
 from ..evaluation.held_out import HeldOut, Measures, Recovered
+from ..generation_config_embinv import EmbInvGenerationConfig
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..runtime import generator_for
 from ..texts_embinv import decode_rows
@@ -55,20 +56,20 @@ def all_scores(
 ) -> tuple[dict[str, float], list[tuple[str, str]]]:
     """Scores of what a model has learned, "loss" among them, and pairs (original, recovered).
 
-    Where no update filled in masks, the loss is that of the causal order, and all texts are drafts.
+    The texts are filled in from masks, whichever order the model's own settings write in; drafts are scored beside
+    them. Where no update filled in masks, the loss is that of the causal order, and all texts are drafts.
 
     Args:
         tokenizer, encoder: the inverter's, and what measures the texts that it generates.
         causal_share, correction_share: shares of the updates that learned the causal order, and to correct.
     """
-    settings: dict[str, Any] = {}
     scores, is_masked = masked_scores(model, held_out), masked_share(causal_share, correction_share) > 0
     if causal_share:
         scores["loss_causal"] = causal_score(model, held_out)
     if not is_masked:  # of the order that was learned
-        scores["loss"], settings = scores["loss_causal"], {"strategy": "autoregressive"}
+        scores["loss"] = scores["loss_causal"]
     parts = model, tokenizer, encoder, held_out
-    generated, samples = generation_scores(*parts, **settings)
+    generated, samples = generation_scores(*parts, strategy=_masked_strategy(model) if is_masked else "autoregressive")
     drafts = generated
     if causal_share and is_masked:
         drafts, samples = generation_scores(*parts, strategy="autoregressive")
@@ -143,6 +144,12 @@ def correction_scores(
     original = decode_rows(tokenizer, target_ids, end)
     tried = HeldOut(model, tokenizer, encoder, target_ids, embeddings, original)
     return _named(tried.measure(Recovered(corrected, decode_rows(tokenizer, corrected, end))))
+
+
+def _masked_strategy(model: EmbInvForMaskedDiffusion) -> str:
+    """The model's own strategy, or the default one where its own fills in no masks."""
+    own: Any = model.generation_config  # transformers declares its own class, without a strategy
+    return str(EmbInvGenerationConfig().strategy if own.strategy == "autoregressive" else own.strategy)
 
 
 def _named(measures: Measures) -> dict[str, float]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..data.batches import Batches
+from ..data.batches import Batches, ChunkBatches
 from ..data.noise import UpdateKind
 from ..evaluation.word_scores import average_precision
 from ..modeling_embinv import EmbInvForMaskedDiffusion
@@ -41,6 +41,14 @@ class WordTraining(PartRun):
         self.flops += 4 * logits.numel() * model.config.hidden_size
         target = self.vocabulary.present(ids).to(device)
         return word_losses(logits, target).mean()
+
+    def done_once(self) -> tuple[float, float | None]:
+        """See `Run`: the texts of a pool are embedded in the first epoch alone."""
+        config = self.config
+        if not isinstance(self.batches, ChunkBatches):
+            return super().done_once()
+        texts = config.batch_size * config.gradient_accumulation_steps * self.accelerator.num_processes
+        return self.batches.embedding_time(config.max_steps * texts)
 
     @torch.no_grad()
     def held_out_scores(self) -> tuple[dict[str, float], list[tuple[str, str]]]:

@@ -321,6 +321,14 @@ def test_evaluate_notes_which_texts_it_scored(capsys, checkpoint, long_pairs, tm
         assert code == 0 and json.loads((tmp_path / "scores.json").read_text())["split"] == split, err
 
 
+def test_evaluate_says_what_scores_on_the_training_split_are(capsys, checkpoint, long_pairs):
+    """Texts that the model has learned were scored like any others, and nothing said so."""
+    for split, told in (("train", 1), ("validation", 0)):
+        command = ["evaluate", "--pairs", long_pairs[split], "--split", split, "--no-floors", "--limit", "2"]
+        code, _, err = run(capsys, *command, "--model", checkpoint)
+        assert code == 0 and err.count("--split train: scores on texts that the model may have learned") == told
+
+
 def test_evaluate_says_which_pairs_are_too_long(capsys, checkpoint, long_pairs):
     """Pairs longer than the canvas were left out without a word: one of fourteen was scored."""
     folder = long_pairs["validation"]
@@ -355,6 +363,21 @@ def test_calibrate_says_which_pairs_are_too_long(capsys, checkpoint, long_pairs,
     model = shutil.copytree(checkpoint, tmp_path / "model")
     code, _, err = run(capsys, "calibrate", long_pairs["validation"], "--model", model)
     assert code == 0 and err.count("3 of 12 pairs of the validation split are longer than the canvas of 10 tok") == 1
+
+
+def test_calibrate_says_that_few_texts_say_little(capsys, checkpoint, long_pairs, tmp_path, monkeypatch):
+    """A calibration on a dozen texts was saved and printed like one on a thousand."""
+    monkeypatch.setattr(calibrate, "_written_tokens", lambda *_: [])
+    model = shutil.copytree(checkpoint, tmp_path / "model")
+    command = ["calibrate", long_pairs["validation"], "--model", model]
+    for more, message in (
+        ([], "a calibration on 12 texts says little of other texts: prepare more texts, or"),
+        (["--limit", "5"], "a calibration on 5 texts says little of other texts: raise --limit."),
+    ):
+        code, _, err = run(capsys, *command, *more)
+        assert code == 0 and err.count(message) == 1
+    monkeypatch.setattr(calibrate, "FEW_TEXTS", 12)
+    assert "says little" not in run(capsys, *command)[2]
 
 
 def test_calibrate_finds_a_missing_surrogate_before_it_fits(capsys, checkpoint, long_pairs, tmp_path, monkeypatch):

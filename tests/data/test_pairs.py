@@ -713,6 +713,13 @@ def test_a_split_without_rows_says_how_to_get_some(tmp_path, encoder):
         load_pairs(tmp_path, "test")
 
 
+def test_the_folder_of_a_split_leads_to_the_one_above(tmp_path, encoder):
+    """`calibrate data/mine/train` was told to make a folder that is there."""
+    prepare(DOCUMENTS[:5], encoder, tmp_path / "mine", length=16, validation_share=0, show_progress=False)
+    with pytest.raises(EmbInvError, match=rf"train is a split of prepared pairs: give {tmp_path / 'mine'}\.$"):
+        read_manifest(tmp_path / "mine" / "train")
+
+
 @pytest.mark.parametrize("name", ["ids", "offsets"])
 @pytest.mark.parametrize("size", [0, 100, -8])
 def test_a_cut_corpus_cache_is_named(tmp_path, vocabulary, name, size):

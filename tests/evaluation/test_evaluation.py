@@ -16,8 +16,10 @@ from modeling_embinv.data.encoder_config import EncoderConfig
 from modeling_embinv.data.encoders import AbsentEncoder
 from modeling_embinv.diffusion_embinv import Canvas
 from modeling_embinv.evaluation import metrics
+from modeling_embinv.evaluation.calibration import calibration_report
 from modeling_embinv.evaluation.held_out import HeldOut, Measures, Score
-from modeling_embinv.evaluation.report import COLUMNS, Report, Row, evaluate, markdown, sweep
+from modeling_embinv.evaluation.plots import save_plots
+from modeling_embinv.evaluation.report import COLUMNS, Report, Row, cells, evaluate, markdown, sweep
 from modeling_embinv.sampler_embinv import Sampler
 from modeling_embinv.settings_embinv import SearchSettings
 from tests.hub.tiny_folder import new_tiny_inverter
@@ -120,6 +122,21 @@ def test_scores_of_some_rows_are_those_of_these_texts():
     measures = Measures({"exact": np.array([0.0, 100.0, 0.0, 0.0])}, metrics.bleu_counts(OURS, THEIRS))
     some = measures.scores(np.array([False, True, False, False]))
     assert some["exact"].mean == 100 and some["BLEU"].mean == pytest.approx(100)
+
+
+def test_texts_without_four_words_have_no_bleu(tmp_path):
+    """Texts of three words that came back whole had a BLEU of 0 beside an exact share of 100 %."""
+    counts = metrics.bleu_counts(["a red kite", *OURS[1:]], ["a red kite", *THEIRS[1:]])
+    measures = Measures({"exact": np.full(4, 100.0)}, counts)
+    short = measures.scores(np.array([True, False, False, False]))
+    assert set(short) == {"exact"} and set(measures.scores()) == {"exact", "BLEU"}
+    assert set(Measures({"exact": np.full(1, 100.0)}, measures.bleu_counts[:1]).means()) == {"exact"}
+    rows = [Row("inversion", "inversion", 4, measures.scores()), Row("length", "1–4 tokens", 1, short)]
+    assert markdown(rows).splitlines()[-1].endswith("|  |")
+    assert cells(short, ["exact", "BLEU"], intervals=False) == ["100.0", ""]
+    rows = [Row("length", "1–4 tokens", 1, {"token F1": Score(100, 0, 100), **short})]  # nor has its plot
+    save_plots(Report(rows, [1.0], calibration_report(torch.ones(1), torch.ones(1, dtype=torch.bool)), []), tmp_path)
+    assert (tmp_path / "lengths.png").exists()
 
 
 def test_floors_see_no_right_vector(held_out):

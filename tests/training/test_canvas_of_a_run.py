@@ -7,10 +7,14 @@ import pytest
 
 from modeling_embinv.data.batches import PairBatches
 from modeling_embinv.data.pairs import load_pairs
+from modeling_embinv.data.sources import read_texts, split_of
 from modeling_embinv.errors_embinv import EmbInvError
+from modeling_embinv.runtime import process_state
 from modeling_embinv.training.arguments import parse_training_config
 from modeling_embinv.training.assemble import train
 from modeling_embinv.training.config import TrainingConfig
+from modeling_embinv.training.run_data import build_data
+from modeling_embinv.training.run_model import build_model
 from tests.training.tiny_runs import settings
 
 LINES = [f"The red cart of farm {i} rolled down the long hill to the old mill with {i * 5} sacks." for i in range(200)]
@@ -73,6 +77,29 @@ def test_pairs_that_do_not_fit_are_counted(pairs, tmp_path, caplog):
     caplog.clear()
     train(settings(pairs, tmp_path / "all", max_steps=1, generation_size=0))
     assert not any("left out" in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize("kind", ["texts", "pairs"])
+def test_few_held_out_texts_are_told(pairs, encoder, tmp_path, caplog, kind):
+    """512 texts were drawn from the four lines that were held out of a small file, and `best` was chosen by them."""
+    caplog.set_level(logging.WARNING)
+    process_state()  # as a run has
+    (tmp_path / "texts.txt").write_text("\n".join(f"It was day {day} of the long journey." for day in range(400)))
+    data = {} if kind == "pairs" else dict(pairs=None, texts=[str(tmp_path / "texts.txt")], canvas_lengths=None)
+    told = []
+    for size in (512, 2):  # whoever asks for two texts knows it
+        model, _ = build_model(config := settings(pairs, tmp_path, validation_size=size, **data), encoder)
+        build_data(config.with_shares_of(model.config), encoder, model)
+        told.append([record.getMessage() for record in caplog.records if "too few to" in record.getMessage()])
+        caplog.clear()
+    (line,), nothing = told
+    assert nothing == [] and "\n" not in line
+    if kind == "pairs":
+        assert f"validation has {len(load_pairs(pairs, 'validation'))} texts, too few" in line
+    else:
+        documents = read_texts([str(tmp_path / "texts.txt")])
+        count = sum(split_of(document.key, 0.01) == "validation" for document in documents)
+        assert f"validation draws 512 texts from {count} held-out ones, too few" in line
 
 
 def test_a_runs_folder_is_no_inverter(long, pairs, tmp_path):

@@ -13,6 +13,7 @@ from transformers import AutoModel
 
 from modeling_embinv.cli.main import main
 from modeling_embinv.loading import load_inverter
+from modeling_embinv.modeling_embinv import EmbInvForMaskedDiffusion
 from modeling_embinv.runtime import generator_for
 from modeling_embinv.training.assemble import train
 from modeling_embinv.training.checkpoints import export
@@ -131,11 +132,29 @@ def test_a_surrogate_whose_positions_moved_goes(released, pairs, tmp_path, caplo
 
 @pytest.mark.slow
 def test_two_processes_fine_tune_it(released, pairs, tmp_path):
-    """Weights that take no part in the loss stop every distributed run ("parameters not used in producing loss")."""
+    """Weights that take no part in the loss stop every distributed run ("parameters not used in producing loss").
+
+    The launch that the docs printed started one process on a CPU, and no line told.
+    """
     done = in_two_processes(tuned(released, pairs, tmp_path / "out"), tmp_path / "run.yaml")
     assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("2 updates of 8 texts by 2 processes") == 1
     assert done.stderr.count(LINE) == 1  # not once a process
     assert is_plain(tmp_path / "out" / "last")
+
+
+def test_validation_fills_in_masks_whatever_the_checkpoint_does(drafting, pairs, tmp_path, monkeypatch):
+    """The released checkpoint's own strategy wrote all drafts twice, and no score was of filling in masks."""
+    kinds, generate = [], EmbInvForMaskedDiffusion.generate
+
+    def noted(self, *arguments, **given):
+        kinds.append(given.get("strategy") or self.generation_config.strategy)
+        return generate(self, *arguments, **given)
+
+    monkeypatch.setattr(EmbInvForMaskedDiffusion, "generate", noted)
+    out = train(tuned(drafting, pairs, tmp_path, max_steps=1))
+    assert kinds == ["confidence", "autoregressive"]
+    assert generation_config(out)["strategy"] == "autoregressive"  # it stays the checkpoint's
 
 
 def other_encoder(released: Path, folder: Path, width: int) -> dict:

@@ -48,6 +48,18 @@ def test_a_validation_among_the_first_updates_does_not_count():
     assert lines == ["999 updates are left: about 17 minutes at this rate"]
 
 
+def test_work_that_is_done_once_is_no_part_of_an_updates_time():
+    """Fifty seconds of embedding in the first epoch alone were taken for the time of a few updates of every epoch."""
+    lines, clock = [], Clock()
+    pace = Pace(1021, lines.append, clock=clock)
+    pace.note(1, once=50.0, ahead=None)  # nobody knows yet how long it takes
+    for done in range(2, 31):
+        clock.now += 1 + 50 * (done % 8 == 0)
+        embedded = done // 8
+        pace.note(done, once=50.0 + 50 * embedded, ahead=50.0 * (12 - embedded) if embedded else None)
+    assert lines == ["1,000 updates are left: about 25 minutes at this rate"]  # 1,000 seconds, and ten times 50
+
+
 def test_lengths_of_time_have_a_unit_that_people_use():
     """1209600 seconds say nothing to whoever has to wait for them."""
     lengths = (5, 119, 121, 7199, 7201, 172_799, 172_801, 1_209_600)

@@ -158,6 +158,40 @@ def test_a_line_after_ctrl_c_begins_anew(pairs, tmp_path, capsys):
     assert "training" in shown and shown.endswith("\n") and caught.tb is not None
 
 
+@pytest.mark.parametrize("more", [0, 2])
+def test_a_kill_in_a_validation_loses_no_update(pairs, tmp_path, monkeypatch, capsys, more):
+    """Every update since the last save was lost in a minute of which the bar said nothing but 100 %.
+
+    A run that goes on validates first: without that, `best` would be of the validation before.
+    """
+    flags = dict(eval_steps=3, save_steps=6, generation_size=0)
+    train(settings(pairs, tmp_path / "whole", **flags, max_steps=6 + more))
+    scores, updates, update = Run.held_out_scores, [], Run.update
+
+    def killed(self):
+        if self.progress.step == 6:
+            raise KeyboardInterrupt
+        return scores(self)
+
+    monkeypatch.setattr(Run, "held_out_scores", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(settings(pairs, tmp_path / "out", **flags))
+    assert "validating:" in capsys.readouterr().err
+    monkeypatch.setattr(Run, "held_out_scores", scores)
+    monkeypatch.setattr(Run, "update", lambda self, step, kind: updates.append(step) or update(self, step, kind))
+    train(settings(pairs, tmp_path / "out", **flags, max_steps=6 + more))
+    assert updates == list(range(6, 6 + more))
+    for name in ("best", "last"):
+        whole, out = (weights(tmp_path / folder / name) for folder in ("whole", "out"))
+        assert all(torch.equal(weight, out[key]) for key, weight in whole.items())
+    logs = [(tmp_path / folder / "log.jsonl").read_text().splitlines() for folder in ("whole", "out")]
+    whole, out = ([json.loads(line) for line in lines if "validation/loss" in line] for lines in logs)
+    assert whole == out and [line["step"] for line in out] == [3, 6, *[6 + more] * (more > 0)]
+    train(settings(pairs, tmp_path / "out", **flags, max_steps=7 + more))  # no validation is due any more
+    lines = (tmp_path / "out" / "log.jsonl").read_text().splitlines()
+    assert updates[-1] == 6 + more and sum("validation/loss" in line for line in lines) == len(out) + 1
+
+
 def test_texts_are_counted_not_rows(pairs, tmp_path, monkeypatch):
     """With complementary masks a text has two rows, so the log said twice the speed; a surrogate's rows are texts."""
     flags = dict(complementary_masks=True, loss_weight="none", generation_size=0, max_steps=1)

@@ -2,11 +2,13 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from modeling_embinv.data import batches
 from modeling_embinv.data.batches import ChunkBatches, SpanBatches
 from modeling_embinv.data.chunks import ChunkSampler
 from modeling_embinv.data.parts import PartFolder
@@ -15,6 +17,7 @@ from modeling_embinv.data.spans import TokenizedCorpus
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.training import words
 from modeling_embinv.training.assemble import train
+from modeling_embinv.training.pace import Pace
 from modeling_embinv.training.run_data import build_data
 from modeling_embinv.training.run_model import build_model
 from modeling_embinv.training.words import start_from_counts
@@ -183,6 +186,42 @@ def test_a_pool_is_embedded_once(encoder, monkeypatch, tmp_path):
         torch.testing.assert_close(vectors, encoder.encode_ids(ids), atol=1e-5, rtol=0)
     with pytest.raises(ValueError, match="pool of 32 texts has no batch of 33"):
         batches.batch(0, 33)
+
+
+def test_the_time_that_embedding_will_take_is_told(encoder, monkeypatch, tmp_path):
+    """Four epochs of five embed nothing; pieces that are kept, or that a short run never comes to, cost nothing."""
+    monkeypatch.setattr(ChunkBatches, "PIECE", 8)
+    clock, embed = SimpleNamespace(now=0.0), batches.embed_rows
+
+    def slow(*arguments):
+        clock.now += 50
+        return embed(*arguments)
+
+    monkeypatch.setattr(batches, "embed_rows", slow)
+    monkeypatch.setattr(batches, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    sampler = ChunkSampler(corpus_of(encoder, [f"Line {index} is about rain." for index in range(9)]), 4, 20, seed=0)
+    pool = ChunkBatches(sampler, encoder, 40, tmp_path)
+    assert pool.embedding_time(40) == (0, None)  # nothing is known yet
+    pool.batch(0, 4)
+    assert pool.embedding_time(40) == pool.embedding_time(400) == (50, 200)
+    assert pool.embedding_time(20) == (50, 100)
+    pool.batch(2, 4)
+    assert pool.embedding_time(40) == (100, 150)
+    again = ChunkBatches(sampler, encoder, 40, tmp_path)
+    again.batch(0, 4)
+    assert again.embedding_time(16) == (0, 0) and again.embedding_time(40) == (0, None)
+
+
+def test_a_run_leaves_embedding_out_of_its_rate(start, pairs, chunks, tmp_path, monkeypatch):
+    """The parts were there and nobody put them together: the time left was of updates that all embed."""
+    monkeypatch.setattr(ChunkBatches, "PIECE", 8)
+    notes = []
+    monkeypatch.setattr(Pace, "note", lambda self, *given: notes.append(given))
+    train(settings(pairs, tmp_path, **of_words(start, **chunks, max_steps=5)))
+    done, spent, ahead = zip(*notes, strict=True)
+    assert done == (1, 2, 3, 4, 5)
+    assert 0 < spent[0] == spent[1] < spent[2] == spent[4]
+    assert ahead[0] == ahead[1] == spent[0] and ahead[2:] == (0, 0, 0)
 
 
 @pytest.mark.parametrize("kept", [b"", b"\x93NUMPY", None], ids=["empty", "cut", "shape"])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -93,11 +94,14 @@ def killed_at(step: int) -> Iterator[pytest.ExceptionInfo]:
 
 
 def in_two_processes(config: TrainingConfig, file: Path) -> subprocess.CompletedProcess:
-    """Train by `train.py` and PyTorch's launcher in two processes; its output, whether it succeeded or not."""
+    """Train by the launch in two processes that the docs print; its output, whether it succeeded or not."""
     file.write_text(yaml.safe_dump({key: value for key, value in vars(config).items() if value is not None}))
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    printed = re.search(r"^torchrun (.* --nproc_per_node 2) train\.py ", page, flags=re.MULTILINE)
+    assert printed is not None
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_")}
     return subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
-         str(ROOT / "train.py"), str(file)],
-        env=environment, timeout=600, capture_output=True, text=True,
+        [sys.executable, "-m", "torch.distributed.run", *printed[1].split(), str(ROOT / "train.py"), str(file)],
+        env=environment | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}, timeout=600, capture_output=True,
+        text=True,
     )  # fmt: skip
