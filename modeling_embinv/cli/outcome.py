@@ -41,7 +41,7 @@ def outcome(name: str, arguments: Sequence[str], run: Callable[[], int | None]) 
 
     Returns:
         The exit status: the command's own, or 0; 2 for an `EmbInvError` or an `OSError`; 130 after Ctrl-C; 141 when
-        nobody reads the output; 143 after SIGTERM, which ends a command as Ctrl-C does.
+        nobody reads the output; 143 after SIGTERM and 129 after SIGHUP, which end a command as Ctrl-C does.
     """
     _print_anything()
     with warnings.catch_warnings(), _counted_interrupts():
@@ -87,12 +87,14 @@ def _print_anything() -> None:
 _interrupts: list[int] = []
 # what a new process does with those that end it
 _DEFAULTS: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+if hasattr(signal, "SIGHUP"):  # a terminal is closed; Windows has none
+    _DEFAULTS[signal.SIGHUP] = signal.SIG_DFL
 
 
 @contextmanager
 def _counted_interrupts() -> Iterator[None]:
     def note(number: int, _: Any) -> None:
-        if number == signal.SIGTERM and number in _interrupts:  # `timeout` sends it twice; the end has begun
+        if number != signal.SIGINT and number in _interrupts:  # `timeout` sends it twice; the end has begun
             return
         _interrupts.append(number)
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""What SIGTERM leaves behind: `timeout`, a batch system or `docker stop` ends a command with it."""
+"""What SIGTERM and SIGHUP leave behind: `timeout`, `docker stop` or a closed terminal end a command so."""
 
 import os
 import signal
@@ -30,6 +30,11 @@ def run():
         sys.stdin.read()
 sys.exit(outcome("embinv invert", [], run))
 """
+IGNORED = """
+import sys
+from modeling_embinv.cli.outcome import outcome
+sys.exit(outcome("embinv invert", [], lambda: signal.raise_signal(signal.SIGHUP) or 7))
+"""
 SAID = {
     PIPED: "embinv invert: interrupted. Nothing was saved.\n",
     COPIED: "embinv invert: interrupted. 12 texts are saved.\n",
@@ -45,7 +50,9 @@ def store(tmp_path) -> Path:
     return folder
 
 
-def terminated(code: str, store: Path, **environment: str) -> tuple[int, str, list[Path]]:
+def terminated(
+    code: str, store: Path, number: int = signal.SIGTERM, **environment: str
+) -> tuple[int, str, list[Path]]:
     """Ends a command that waits for its standard input, once its copy lies there: status, stderr, what it leaves."""
     temporary = store.parent / "temporary"
     temporary.mkdir()
@@ -55,15 +62,23 @@ def terminated(code: str, store: Path, **environment: str) -> tuple[int, str, li
     with subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes) as process:
         while process.poll() is None and not list(temporary.glob("*/input")):
             time.sleep(0.01)
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         process.wait()
         return process.returncode, process.stderr.read(), list(temporary.iterdir())
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("code", [PIPED, COPIED], ids=["standard_input", "copy"])
-def test_sigterm_leaves_no_copy(code, store):
+def test_no_copy_is_left(code, store, number):
     """A confidential store stayed in the temporary folder, and what was saved was not said."""
-    assert terminated(code, store) == (143, SAID[code], [])
+    assert terminated(code, store, number) == (128 + number, SAID[code], [])
+
+
+def test_nohup_goes_on(store):
+    """A command that was told to ignore a closed terminal ended with it."""
+    ignored = f"import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n{IGNORED}"
+    done = subprocess.run([sys.executable, "-c", ignored], cwd=ROOT, env=OF_NO_LAUNCH, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (7, "")
 
 
 def test_sigterm_of_a_process_of_a_launch(store):
