@@ -14,6 +14,8 @@ from modeling_embinv.cli import outcome
 
 ROOT = Path(__file__).parents[2]
 OF_NO_LAUNCH = {name: value for name, value in os.environ.items() if name != "LOCAL_RANK"}
+# `nohup make test` has them ignored in all that it starts
+ANSWERING = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
 PIPED = """
 import sys
 from modeling_embinv.cli import command
@@ -56,7 +58,7 @@ def terminated(
     """Ends a command that waits for its standard input, once its copy lies there: status, stderr, what it leaves."""
     temporary = store.parent / "temporary"
     temporary.mkdir()
-    command = [sys.executable, "-c", code, "invert", "-", str(store)][: -1 if code is PIPED else None]
+    command = [sys.executable, "-c", ANSWERING + code, "invert", "-", str(store)][: -1 if code is PIPED else None]
     environment = {**OF_NO_LAUNCH, "TMPDIR": str(temporary), **environment}
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     with subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes) as process:
