@@ -185,9 +185,9 @@ class Bench:
         texts = self.texts(8, 31, is_test)
         while (part := list(islice(texts, ANALYZED))) and any(len(mine) < number for mine in found.values()):
             for text, entities in zip(part, finder.find(part), strict=True):
-                short = [one for one in entities if len(self.tokens(text[one.start : one.end])) <= LONGEST]
-                for one in short:
-                    if one.end - one.start < len(text) and len(found.get(one.kind, [None] * number)) < number:
+                for one in entities:
+                    is_wanted = one.kind in TAGS and len(found[one.kind]) < number and one.end - one.start < len(text)
+                    if is_wanted and len(self.tokens(text[one.start : one.end])) <= LONGEST:
                         found[one.kind].append(Hidden(text, [(one.start, one.end)], TAGS[one.kind]))
                         break  # so that no text counts twice
         return found

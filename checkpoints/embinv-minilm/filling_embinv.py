@@ -26,7 +26,6 @@ from .gap_states_embinv import TextSearch
 from .gap_proposals_embinv import Proposer
 from .gap_reach_embinv import WITHOUT_SPECIAL
 from .gap_reach_embinv import judged_text
-from .gap_reach_embinv import read_text
 from .gap_reach_embinv import warn_of_long_choices
 from .gap_search_embinv import GapSearch
 from .gap_search_embinv import TextJudge
@@ -219,13 +218,11 @@ class _Filler:
             EmbInvError: for a text that cannot be filled.
         """
         redacted = [self.reader.read(text, row) for row, text in zip(rows, given, strict=True)]
-        if isinstance(self.feedback, str):
-            redacted = [judged_text(text, row, self.config) for row, text in zip(rows, redacted, strict=True)]
+        known = self.config, self.feedback, self.longest
+        redacted = [judged_text(text, row, *known) for row, text in zip(rows, redacted, strict=True)]
+        if self.room is not None and self.judge.kind == "surrogate":
             for row, text in zip(rows, redacted, strict=True):
-                if self.room is not None:
-                    warn_of_long_choices(text, row, self.room)
-        elif self.longest is not None:
-            redacted = [read_text(text, row, self.longest) for row, text in zip(rows, redacted, strict=True)]
+                warn_of_long_choices(text, row, self.room)
         return redacted
 
     def fill(

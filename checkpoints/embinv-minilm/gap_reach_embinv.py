@@ -1,4 +1,4 @@
-"""How far the surrogate judges a redacted text: gaps behind that stay as they are."""
+"""How far the judge reads a redacted text: gaps behind that stay as they are."""
 
 from typing import Any
 
@@ -10,14 +10,28 @@ from .gap_states_embinv import RedactedText
 WITHOUT_SPECIAL = "Rows of ids are the text alone: give the tokenizer add_special_tokens=False."
 
 
-def judged_text(text: RedactedText, row: int, config: Any) -> RedactedText:
-    """What the surrogate of `config` judges of a text.
+def judged_text(
+    text: RedactedText, row: int, config: Any, feedback: Any = "surrogate", longest: int | None = None
+) -> RedactedText:
+    """What the judge reads of a text; gaps behind that are left out, see `RedactedText.unread`.
 
-    A surrogate with the encoder's own layers reads as far as the encoder does: behind that the vector says nothing,
-    and the gaps there are left out, see `RedactedText.unread`. Another one must read the whole text.
+    Args:
+        row: of the text, for errors to name. config: of the model.
+        feedback, longest: as of `fill`.
 
     Raises:
-        EmbInvError: for a text that it cannot judge; the line names the `row`.
+        EmbInvError: for a text that the judge cannot read, or that has no gap where it reads.
+    """
+    if isinstance(feedback, str):
+        return _judged_by_surrogate(text, row, config)
+    return text if longest is None else read_text(text, row, longest)
+
+
+def _judged_by_surrogate(text: RedactedText, row: int, config: Any) -> RedactedText:
+    """What the surrogate of `config` reads of a text.
+
+    A surrogate with the encoder's own layers reads as far as the encoder does: behind that the vector says nothing,
+    and the gaps there are left out. Another one must read the whole text.
     """
     if config.surrogate_length is not None:
         text = read_text(text, row, config.surrogate_length)

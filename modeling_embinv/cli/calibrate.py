@@ -93,13 +93,12 @@ def _fit_each(options: argparse.Namespace) -> Iterator[str]:
 
 def _tell_few(options: argparse.Namespace) -> None:
     """A line where so few texts are inverted that another handful would give another calibration."""
-    from ..data.pairs import read_manifest
+    from ..data.pairs import MORE_TEXTS, read_manifest
 
     found = sum(min(read_manifest(path)["rows"].get("validation", 0), options.limit) for path in options.pairs)
     if found < FEW_TEXTS:
         what = f"a calibration on {found} texts says little of other texts"
-        hint = "prepare more texts, or with a larger --validation-share, in another folder"
-        hint = "raise --limit" if options.limit < FEW_TEXTS else hint
+        hint = "raise --limit" if options.limit < FEW_TEXTS else MORE_TEXTS
         print(f"embinv: warning: {what}: {hint}.", file=sys.stderr)
 
 

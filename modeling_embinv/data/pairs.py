@@ -18,6 +18,8 @@ from .sources import SPLITS
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+# what to do where a folder holds too few texts out
+MORE_TEXTS = "prepare more texts, or with a larger --validation-share, in another folder"
 # what every version notes
 _TYPES = {
     "complete": bool, "documents": int, "dropped": dict, "end_token_id": int, "length": int, "rows": dict,

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..errors_embinv import EmbInvError
 from ..gap_marks_embinv import MARKS, GapReader
-from ..gap_reach_embinv import judged_text, read_text
+from ..gap_reach_embinv import judged_text
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..settings_embinv import FillSettings
 from ..stores.rows import Skipped, VectorBatch
@@ -188,10 +188,7 @@ class _FillJob(FileJob):
     def _check(self, text: str, row: int) -> None:
         """Raises EmbInvError for a text without gaps, one of gaps alone, and one that the judge cannot read."""
         redacted = self.gap_reader.read(text, row)
-        if self.feedback == "surrogate":
-            judged_text(redacted, row, self.model.config)
-        elif self.longest is not None:
-            read_text(redacted, row, self.longest)
+        judged_text(redacted, row, self.model.config, self.feedback, self.longest)
         self.tags |= {gap.tag for gap in redacted.gaps}
 
     def rows(self, first_row: int, part: VectorBatch) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,7 @@ from accelerate.logging import get_logger
 from ..data.batches import Batches, ChunkBatches, PairBatches, SpanBatches, held_out_pairs
 from ..data.chunks import FEWEST, MOST, ChunkSampler
 from ..data.encoders import Encoder
-from ..data.pairs import load_pairs, prepared_with
+from ..data.pairs import MORE_TEXTS, load_pairs, prepared_with
 from ..data.sources import read_texts, texts_digest
 from ..data.spans import SpanSampler, TokenizedCorpus
 from ..errors_embinv import EmbInvError
@@ -42,9 +42,7 @@ def build_data(
         _tell_left_out(batches, length)
         ids, embedding = held_out_pairs(config.pairs, length, config.validation_size)
         if len(ids) < min(config.validation_size, FEW_TEXTS):
-            _tell_few(
-                f"has {len(ids)} texts", "prepare more texts, or with a larger --validation-share, in another folder"
-            )
+            _tell_few(f"has {len(ids)} texts", MORE_TEXTS)
     else:
         batches = _spans(config, encoder, "train")
         ids, embedding = _spans(config, encoder, "validation").batch(0, config.validation_size)

@@ -233,19 +233,8 @@ def test_one_vector_is_no_plural(capsys, model, store, tmp_path):
     """A stage was called "inverting 1 vectors"."""
     guesses = tmp_path / "guesses.txt"
     guesses.write_text("a guess\n", encoding="utf-8")
-    arguments = (
-        "--model",
-        model,
-        "--text-column",
-        "body",
-        "--limit",
-        1,
-        "--encoder-limit",
-        1,
-        "--out",
-        tmp_path / "r",
-    )
-    code, _, err = run(capsys, store, *arguments, "--candidates", guesses)
+    arguments = ("--model", model, "--text-column", "body", "--out", tmp_path / "r", "--candidates", guesses)
+    code, _, err = run(capsys, store, *arguments, "--limit", 1, "--encoder-limit", 1)
     assert code == 0 and "inverting 1 vector (vectors) …" in err and "comparing 1 guess with 8 vectors …" in err
     assert "1 vectors" not in err and "1 guesses" not in err
 

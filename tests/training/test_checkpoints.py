@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import runpy
 import shutil
 import sys
@@ -35,14 +34,6 @@ from tests.training.tiny_runs import (
     small_tokenizer,
     weights,
 )
-
-
-@pytest.fixture
-def file_limit():
-    """Sets a limit on the size of files, as `ulimit -f` and, much alike, a full disk do."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (soft if size is None else size, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("eval_steps", [100, 5], ids=["checkpoint", "export"])
