@@ -17,6 +17,7 @@ _QUEUED: dict[str, Any] = dict(api_visibility="private", preprocess=False, concu
 LINE = 64  # pixels above a result that a phone leaves in view
 # what the two judges are, beside the choice between them
 JUDGES = "what ranks the texts that are tried: the model's own copy of the encoder, or the encoder itself"
+PATIENCE = 5000  # milliseconds for the server's answer to a cancelled run
 _STOPPED = '<p class="note stopped">Stopped.</p>'
 _UNCHANGED = {"__type__": "update"}  # of a component, in what JavaScript returns
 # the least confidence of each tint; the underline says the same without colour
@@ -55,24 +56,27 @@ def offer_run(
         place: the id of what a phone goes to.
         triggers: what starts a run besides the button. During a run of other inputs they stop it and start anew.
     """
-    starts, parts = [go.click, *triggers], [go, stop, shown[0]]
-    gr.on(starts, None, inputs, parts, js=_started(go, stop), **INSTANT)
-    run = gr.on(
-        starts, show, inputs, [*shown],
-        show_progress="minimal", show_progress_on=shown[0], js=_to_result(place), **_QUEUED,
+    parts = [go, stop, shown[0]]
+    # gradio would start and cancel by its own notion of what is under way: the page presses these two when it is time
+    start, cancel = (gr.Button(visible="hidden", elem_id=f"{go.elem_id}-{name}") for name in ("start", "cancel"))
+    gr.on([go.click, *triggers], None, inputs, parts, js=_asked(go, start, cancel), **INSTANT)
+    run = start.click(
+        show, inputs, [*shown],
+        show_progress="minimal", show_progress_on=shown[0], js=_sent(go, place), **_QUEUED,
     )  # fmt: skip
-    # what the run had sent before may still arrive, so "Stopped." is said when it has ended
-    stop.click(None, cancels=[run], js=f"() => {{ ({_state(go)}).isStopped = true; }}", **INSTANT)
-    for ended in (run.then, run.failure):  # `then` follows an end and a stop, not an error
-        ended(None, None, parts, js=_ended(go, shown[0]), **INSTANT)
+    stop.click(None, js=f"() => {{ const run = {_run_of(go)}; {_halt(go, cancel)} }}", **INSTANT)
+    cancel.click(None, cancels=[run], **INSTANT)
+    for ended, is_failure in ((run.then, False), (run.failure, True)):
+        ended(None, None, parts, js=_ended(go, shown[0], is_failure), **INSTANT)
 
 
-def _state(go: gr.Button) -> str:
-    """In JavaScript, what is known of the button's run.
+def _run_of(go: gr.Button) -> str:
+    """In JavaScript, what is known of the button's run; undefined where there is none.
 
-    asked: its inputs, while it runs. isStopped: Stop was pressed. isNext: another run waits for its end.
+    asked: its inputs. isSent: to the server. isStopped: it is to stop. isCancelled: gradio was told so. isNext: another
+    run waits for its end.
     """
-    return f"window[{json.dumps(f'run of {go.elem_id}')}] ??= {{}}"
+    return f"window[{json.dumps(f'run of {go.elem_id}')}]"
 
 
 def _switches(is_running: bool) -> str:
@@ -80,41 +84,62 @@ def _switches(is_running: bool) -> str:
     return ", ".join(json.dumps(_UNCHANGED | {"interactive": is_on}) for is_on in (not is_running, is_running))
 
 
-def _started(go: gr.Button, stop: gr.Button) -> str:
-    """JavaScript at what starts a run, which has no message yet; gradio itself drops it where one is under way."""
+def _asked(go: gr.Button, start: gr.Button, cancel: gr.Button) -> str:
+    """JavaScript where a run is asked for: it starts, at once or when that of other inputs has been stopped."""
     return f"""(...given) => {{
-  const run = {_state(go)}, asked = JSON.stringify(given), isUnderWay = "asked" in run;
-  if (isUnderWay && run.asked !== asked) {{
+  const run = {_run_of(go)}, asked = JSON.stringify(given);
+  if (run && run.asked !== asked) {{
     run.isNext = true;
-    document.querySelector("#{stop.elem_id}").click();
+    {_halt(go, cancel)}
   }}
-  if (isUnderWay) return Array(3).fill({json.dumps(_UNCHANGED)});
-  run.asked = asked;
+  if (run) return Array(3).fill({json.dumps(_UNCHANGED)});
+  {_run_of(go)} = {{ asked }};
+  document.querySelector("#{start.elem_id}").click();
   return [{_switches(is_running=True)}, ""];
 }}"""
 
 
-def _ended(go: gr.Button, message: gr.HTML) -> str:
-    """JavaScript at the end of a run: the next one starts, else that of a stopped one is told behind its notes."""
-    return f"""() => {{
-  const run = {_state(go)}, {{ isStopped, isNext }} = run, button = document.querySelector("#{go.elem_id}");
-  for (const name of ["asked", "isStopped", "isNext"]) delete run[name];
+def _halt(go: gr.Button, cancel: gr.Button) -> str:
+    """JavaScript that cancels `run`, once, and not before gradio has sent it: it would forget the press."""
+    return f"""(function press() {{
+    if (!run || run.isCancelled || run !== {_run_of(go)}) return;
+    run.isStopped = true;
+    if (!run.isSent) return setTimeout(press, 50);
+    run.isCancelled = true;
+    document.querySelector("#{cancel.elem_id}").click();
+  }})();"""
+
+
+def _ended(go: gr.Button, message: gr.HTML, is_failure: bool) -> str:
+    """JavaScript at the end of a run: the next one starts, else that of a stopped one is told behind its notes.
+
+    gradio tells it as an end or a failure. Of a cancelled run it tells both when the server has answered, whatever
+    runs by then, and perhaps an end before: so the next run waits for the failure.
+    """
+    return f"""async () => {{
+  const run = {_run_of(go)}, unchanged = {json.dumps(_UNCHANGED)};
+  if (run?.isCancelled && !{json.dumps(is_failure)}) await new Promise(goOn => setTimeout(goOn, {PATIENCE}));
+  if (!run || run !== {_run_of(go)}) return [unchanged, unchanged, unchanged];
+  delete {_run_of(go)};
+  const {{ isStopped, isNext }} = run, button = document.querySelector("#{go.elem_id}");
   const press = () => button.disabled ? setTimeout(press, 50) : button.click();
   if (isNext) press();
   const notes = [...document.querySelectorAll("#{message.elem_id} .note")].map(note => note.outerHTML);
-  const told = isStopped && !isNext ? notes.join("") + {json.dumps(_STOPPED)} : {json.dumps(_UNCHANGED)};
+  const told = isStopped && !isNext ? notes.join("") + {json.dumps(_STOPPED)} : unchanged;
   return [{_switches(is_running=False)}, told];
 }}"""
 
 
-def _to_result(name: str) -> str:
-    """JavaScript before an event: on a phone, go to the part of this id, and hand the arguments on.
+def _sent(go: gr.Button, place: str) -> str:
+    """JavaScript before a run is sent: on a phone, go to the part of this id, and hand the arguments on.
 
     The line above it stays in view, for it tells one's place in the queue. Not smoothly, and a little later: new
     content would end a scrolling that is under way.
     """
     return f"""(...given) => {{
-  const scroll = () => {{ document.querySelector("#{name}").scrollIntoView(); window.scrollBy(0, -{LINE}); }};
+  const run = {_run_of(go)};
+  const scroll = () => {{ document.querySelector("#{place}").scrollIntoView(); window.scrollBy(0, -{LINE}); }};
+  setTimeout(() => {{ run.isSent = true; }});
   if (window.innerWidth < 700) setTimeout(scroll, 400);
   return given;
 }}"""

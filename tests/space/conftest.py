@@ -4,6 +4,7 @@ import json
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import streaming
 
 CHROMIUM = Path("/usr/bin/chromium")
-PATIENCE = 120_000  # milliseconds
+PATIENCE = 30_000  # milliseconds
 # no search finds it, so each goes on to its last round unless somebody stops it
 ENDLESS = "Nine lawyers from Osaka rejected the second appeal of his landlord."
 JSON = {"Content-Type": "application/json"}
@@ -97,6 +98,14 @@ def go_to(page: Any, tab: str) -> None:
         page.locator(".overflow-menu > button").locator("visible=true").first.click()
         named = page.locator(".overflow-dropdown button", has_text=tab)
     named.first.click()
+
+
+def wait_until(page: Any, is_true: Callable[[], Any]) -> None:
+    """Wait, while the page lives on, till what happens in the server is true."""
+    deadline = time.time() + PATIENCE / 1000
+    while not is_true():
+        assert time.time() < deadline, "it did not become true"
+        page.wait_for_timeout(20)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from words import content_words
 from modeling_embinv.audit.findings import measure
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.presets_embinv import PRESETS
-from tests.space.conftest import ENDLESS, all_stopped, running
+from tests.space.conftest import ENDLESS, all_stopped, running, wait_until
 
 gradio_client = pytest.importorskip("gradio_client", reason="the Space needs gradio: pip install 'embinv[space]'")
 SENTENCE = "We will meet at the station on Friday evening."
@@ -246,13 +246,45 @@ def test_enter_during_a_run_recovers_what_is_typed_now(app, visit, hold, monkeyp
     monkeypatch.setattr(app.inverter, "generate", held)
     text.fill("We meet at noon.")
     text.press("Enter")
-    page.wait_for_function("!document.querySelector('#recover-stop').disabled")
+    wait_until(page, lambda: runs)  # else the run could be stopped before the model has it
     text.press("Enter")  # the same again is what runs already
     text.fill("The dog slept.")
     text.press("Enter")
     done.locator(".original", has_text="dog").wait_for()
     page.wait_for_function("!document.querySelector('#recover-go').disabled")
     assert len(runs) == 2 and not page.locator(".stopped").count()
+
+
+def test_the_next_run_waits_for_the_servers_word(app, visit, hold, monkeypatch):
+    """Far from the server, its answer to a Stop ended the run that followed: nothing could stop that one."""
+    page = visit("Recover")
+    page.locator(".recovery[data-done=true]").wait_for()
+    text, stop = page.get_by_label("Sentence"), page.get_by_role("button", name="Stop").locator("visible=true")
+    answers, runs = [], []
+    page.route("**/cancel", lambda answer: answers.append(answer))
+
+    def held(*_, **__):
+        runs.append(1)
+        hold.wait(60)
+        raise EmbInvError("No text.")
+
+    monkeypatch.setattr(app.inverter, "generate", held)
+    text.fill("We meet at noon.")
+    text.press("Enter")
+    wait_until(page, lambda: runs)
+    text.fill("The dog slept.")
+    text.press("Enter")
+    text.press("Enter")  # once more, while it is stopped
+    wait_until(page, lambda: answers)
+    page.wait_for_timeout(500)
+    assert len(runs) == len(answers) == 1
+    answers[0].continue_()
+    wait_until(page, lambda: len(runs) == 2)
+    assert stop.is_enabled() and page.get_by_role("button", name="Recover it").is_disabled()
+    page.unroute("**/cancel")
+    stop.click()
+    page.locator("#recover-message", has_text="Stopped.").wait_for()
+    assert stop.is_disabled() and len(runs) == 2
 
 
 @pytest.mark.slow
