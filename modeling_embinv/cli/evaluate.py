@@ -78,9 +78,17 @@ def _evaluate(options: argparse.Namespace) -> None:
     with _scored_above(len(combinations)) as show:
         report = evaluate(held_out, combinations, parts, not options.no_floors, known, options.batch_size, show)
     if options.out:
-        report.save(options.out, options.model, _split(options) if options.pairs else FILES)
+        try:
+            report.save(options.out, options.model, _split(options) if options.pairs else FILES)
+        except OSError:
+            _show(report, options)
+            raise
     with on_interrupt(lambda: f"The scores are in {options.out}." if options.out else ""):
         _show(report, options)
+        if options.plots:
+            from ..evaluation.plots import save_plots
+
+            print("Plots:", *save_plots(report, options.plots))
 
 
 @contextmanager
@@ -175,10 +183,6 @@ def _show(report: "Report", options: argparse.Namespace) -> None:
         console.print(report.table(options.model, console.width))
     error = 100 * report.calibration["expected_calibration_error"]
     print(f"Expected calibration error of the confidence: {error:.1f} %.")
-    if options.plots:
-        from ..evaluation.plots import save_plots
-
-        print("Plots:", *save_plots(report, options.plots))
 
 
 def _of_texts(

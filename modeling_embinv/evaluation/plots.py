@@ -1,5 +1,6 @@
 """Plots of an evaluation (the `plots` extra: matplotlib)."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,18 @@ matplotlib.use("Agg")  # files only: a machine without a screen must do
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
+from ..data.files import writing
 from .report import Report, Row
 
 SCORES = ("token F1", "exact", "BLEU")
 
 
 def save_plots(report: Report, folder: str | Path) -> list[Path]:
-    """Reliability, accuracy by position, scores by length, scores by passes if several were tried: the files."""
+    """Reliability, accuracy by position, scores by length, scores by passes if several were tried: the files.
+
+    Raises:
+        FullDiskError: see `writing`; an older plot of that name is as it was.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     lengths = [row for row in report.rows if row.section == "length"]
@@ -35,8 +41,14 @@ def save_plots(report: Report, folder: str | Path) -> list[Path]:
 def _save(path: Path, draw: Callable[[Any, Any], None], values: Any) -> Path:
     figure, axes = plt.subplots(figsize=(4.8, 3.6), layout="constrained")
     draw(axes, values)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    new = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with writing(path):
+            figure.savefig(new, format="png", dpi=120)
+        new.replace(path)
+    finally:
+        plt.close(figure)
+        new.unlink(missing_ok=True)
     return path
 
 

@@ -25,6 +25,7 @@ from modeling_embinv.cli import calibrate, evaluate
 from modeling_embinv.cli.ladder import Ladder, rungs
 from modeling_embinv.cli.main import main
 from modeling_embinv.cli.options import add_model
+from modeling_embinv.evaluation.calibration import CANDIDATES
 from modeling_embinv.generation_config_embinv import EmbInvGenerationConfig
 from modeling_embinv.loading import load_inverter
 from modeling_embinv.training.backbone import new_inverter, prepare_tokenizer
@@ -275,6 +276,23 @@ def test_evaluate_sweeps_and_knows_the_training_text(capsys, checkpoint, tmp_pat
     assert {path.name for path in plots.iterdir()} >= {"reliability.png", "positions.png", "passes.png"}
 
 
+def test_evaluate_loses_no_scores_to_a_full_disk(capsys, checkpoint, tmp_path, file_limit):
+    """The scores of hours were gone where --out could not be written; a plot that was cut had an older one's place."""
+    texts, plots, results = tmp_path / "texts.txt", tmp_path / "plots", tmp_path / "scores.json"
+    texts.write_text("A red kite flies.\nTwo men talk.\n")
+    arguments = ("evaluate", texts, "--model", checkpoint, "--no-floors", "--out", results, "--plots", plots)
+    assert run(capsys, *arguments)[0] == 0
+    before = {path: path.read_bytes() for path in (results, *plots.iterdir())}
+    for limit, refused, kept in ((100, "scores.json", ""), (10_000, "reliability.png", "The scores are in")):
+        file_limit(limit)
+        code, printed, err = run(capsys, *arguments)
+        file_limit(None)
+        assert code == 2 and f"{refused} cannot be written" in err.splitlines()[-1] and kept in err.splitlines()[-1]
+        assert printed.count("Expected calibration error") == 1 and "token F1" in printed
+        found = {path: path.read_bytes() for path in (results, *plots.iterdir())}
+        assert found.keys() == before.keys() and all(found[path] == before[path] for path in plots.iterdir())
+
+
 def test_evaluate_takes_the_pairs_that_were_asked_for(capsys, checkpoint, tmp_path):
     """Texts that fill their canvas passed for shorter ones; folders and files of one name became one part."""
     words = ["red", "kite", "flies", "over", "the", "old", "town", "and", "the", "sea"]
@@ -462,8 +480,9 @@ def test_vectors_of_an_encoder_that_cannot_be_loaded(capsys, encoder, tmp_path):
 
 
 @pytest.mark.slow
-def test_calibrate_saves_what_it_fitted(capsys, checkpoint, tmp_path):
+def test_calibrate_saves_what_it_fitted(capsys, checkpoint, tmp_path, monkeypatch):
     """A fit that the next load does not use is worth nothing."""
+    monkeypatch.setitem(CANDIDATES, "num_candidates", 2)  # 32 take far longer
     texts = tmp_path / "texts.txt"
     texts.write_text("\n".join(f"Box {number} holds {number * 7 % 50} red balls." for number in range(60)) + "\n")
     assert run(capsys, "prepare", texts, "--out", tmp_path / "pairs", "--validation_share", "0.5")[0] == 0
@@ -488,15 +507,18 @@ def test_a_folder_without_a_model_is_named(capsys, tmp_path):
 
 
 @pytest.mark.slow
-def test_corrections_are_checked_by_the_encoder(capsys, encoder, tmp_path):
+def test_corrections_are_checked_by_the_encoder(capsys, searching, encoder, tmp_path):
     """Flags that reach some commands only: demo, invert and evaluate must all close the loop."""
     loop = ["--num_candidates", "4", "--num_corrections", "1", "--feedback", "encoder"]
-    code, out, err = run(capsys, "demo", "We will meet at the station.", *loop)
-    assert code == 0 and "encoder calls" in out, err
     np.save(tmp_path / "v.npy", encoder.encode(["We will meet at the station."]).numpy())
     code, _, err = run(capsys, "invert", tmp_path / "v.npy", "--out", tmp_path / "out.jsonl", *loop)
     row = json.loads((tmp_path / "out.jsonl").read_text())
     assert code == 0 and "meet" in row["text"] and 0.5 < row["cosine"] <= 1.001, err
+    loop += ["--model", searching]  # far smaller than the released one, which the others need not show
+    code, out, err = run(capsys, "demo", "We will meet at the station.", *loop)
+    assert code == 0 and "encoder calls" in out, err
+    code, _, err = run(capsys, "invert", tmp_path / "v.npy", "--out", tmp_path / "tiny.jsonl", *loop)
+    row = json.loads((tmp_path / "tiny.jsonl").read_text())
     code, out, err = run(capsys, "invert", tmp_path / "v.npy", *loop)
     assert code == 0 and f"{row['cosine']:.3f} {row['verdict']}" in out, err
     (tmp_path / "texts.txt").write_text("We will meet at the station.\nThe dog slept.\n")
