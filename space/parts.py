@@ -73,8 +73,8 @@ def offer_run(
 def _run_of(go: gr.Button) -> str:
     """In JavaScript, what is known of the button's run; undefined where there is none.
 
-    asked: its inputs. isSent: to the server. isStopped: it is to stop. isCancelled: gradio was told so. isNext: another
-    run waits for its end.
+    asked: its inputs. isSent: to the server. isStopped: it is to stop. isCancelled: gradio was told so. isNext: one
+    more waits for its end.
     """
     return f"window[{json.dumps(f'run of {go.elem_id}')}]"
 

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from modeling_embinv.audit.attack import VECTORS, Recovered
+from modeling_embinv.audit.attack import ENCODER, SEARCH, VECTORS, Recovered
 from modeling_embinv.audit.findings import measure, measure_kinds, other_texts
 from modeling_embinv.audit.fingerprint import Origin
 from modeling_embinv.audit.kinds import entity
@@ -74,6 +74,17 @@ def remembering():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SentenceEncoder, "encode", remembered)
+        yield
+
+
+@pytest.fixture(scope="package", autouse=True)
+def short_search():
+    """Attackers search as they do by default, but narrowly: tiny checkpoints write nonsense either way."""
+    narrow = dict.fromkeys(SEARCH, 1) | {"num_candidates": 2, "num_proposals": 4}
+    with pytest.MonkeyPatch.context() as patch:
+        for settings in (SEARCH, ENCODER.settings, VECTORS.settings):
+            for name, value in narrow.items():
+                patch.setitem(settings, name, value)
         yield
 
 

@@ -278,19 +278,7 @@ def test_a_resumed_audit_notices_other_texts_of_known_rows(capsys, model, encode
     known = public_sentences()[:60]
     source, file = write(tmp_path / "dump.parquet", vectors), tmp_path / "pairs.parquet"
     pairs = write(file, encoder.encode(known).numpy(), text=known)
-    arguments = (
-        source,
-        "--model",
-        model,
-        "--limit",
-        1,
-        "--encoder-limit",
-        1,
-        "--out",
-        tmp_path / "r",
-        "--pairs",
-        pairs,
-    )
+    arguments = (source, "--model", model, "--limit", 1, "--tiers", "pairs", "--out", tmp_path / "r", "--pairs", pairs)
     with monkeypatch.context() as patch:
         patch.setattr(steps, "Outcome", interrupt)
         assert run(capsys, *arguments)[0] == 130

@@ -15,7 +15,10 @@ from modeling_embinv.cli.options import CHECKPOINT
 from modeling_embinv.loading import load_inverter
 from tests.audit.conftest import sample_of
 
-SHORT = {"num_candidates": 4, "num_corrections": 1, "num_beams": 1, "num_proposals": 8}
+pytestmark = pytest.mark.usefixtures("remembering")
+SHORT = {
+    "num_candidates": 2, "num_corrections": 1, "num_beams": 1, "num_proposals": 4, "num_hops": 1, "num_checked": 4
+}  # fmt: skip
 VECTORS = Tier("vectors", "a copy of the vectors", "surrogate", SHORT)
 
 

@@ -1,8 +1,6 @@
 """Vectors of another encoder: `invert` and `fill` stop with one line, and --force goes on; the pipeline warns."""
 
 import shutil
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -65,15 +63,14 @@ def test_a_mismatch_is_found_before_the_weights_are_loaded(capsys, model, own, t
     assert code != 0 and "is not a readable inverter" in err.splitlines()[-1]
 
 
-def test_a_mismatch_needs_no_network(model, own, tmp_path):  # noqa: F811
+def test_a_mismatch_needs_no_network(fresh, model, own, tmp_path):  # noqa: F811
     """Half of the seconds before the line went into importing the code of a model that is not loaded."""
     source = write(tmp_path / "dump.parquet", foreign("rotated", own))
     script = (
         "import sys\nfrom modeling_embinv.cli.main import main\n"
         "code = main(sys.argv[1:])\nsys.exit(code + 10 * ('modeling_embinv.modeling_embinv' in sys.modules))"
     )
-    command = [sys.executable, "-c", script, "invert", str(source), "--model", str(model)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = fresh.run(script, "invert", str(source), "--model", str(model), cwd=ROOT)
     assert done.returncode == 2 and "another encoder" in done.stderr, done.stderr[-500:]
 
 

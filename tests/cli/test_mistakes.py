@@ -403,22 +403,22 @@ def test_a_closed_pipe_is_no_error():
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is full")
-@pytest.mark.parametrize("line", ["print('a')", "write_line('a')"])
-def test_a_full_disk_behind_standard_output(line):
+@pytest.mark.parametrize(
+    "lines", ["print('a')", "from modeling_embinv.inversion.terminal import write_line; write_line('a')"]
+)
+def test_a_full_disk_behind_standard_output(fresh, lines):
     """The line "[Errno 28] No space left on device" was said of `embinv … > texts.jsonl`, as if of any file."""
     code = f"""
-import sys
+import os, sys
+sys.stdout = open(os.dup2(os.open("/dev/full", os.O_WRONLY), 1), "w")  # buffered, as a command's own is
 from modeling_embinv.cli.outcome import outcome
-from modeling_embinv.inversion.terminal import write_line
-sys.exit(outcome("embinv", [], lambda: {line}))
+def run():
+    {lines}
+sys.exit(outcome("embinv", [], run))
 """
-    with Path("/dev/full").open("wb") as full:
-        buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
-        done = subprocess.run(
-            [sys.executable, "-c", code], cwd=ROOT, env=buffered, stdout=full, stderr=subprocess.PIPE
-        )
+    done = fresh.run(code, cwd=ROOT)
     assert done.returncode == 2
-    assert done.stderr == b"embinv: standard output cannot be written: No space left on device\n"
+    assert done.stderr == "embinv: standard output cannot be written: No space left on device\n"
 
 
 PRINTS = """

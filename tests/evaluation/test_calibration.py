@@ -10,6 +10,7 @@ from modeling_embinv import EmbInvError
 from modeling_embinv.cli.main import main
 from modeling_embinv.data.pairs import read_manifest
 from modeling_embinv.evaluation.calibration import (
+    CANDIDATES,
     WrittenTokens,
     cross_fitted,
     expected_calibration_error,
@@ -239,6 +240,12 @@ def checkpoint(tmp_path_factory, encoder, pairs):
         model.decoder.bias[tokenizer.convert_tokens_to_ids("near")] = 6
     model.generation_config.calibration = {"open_loop": {"bias": -1.7}}
     return export(model, tokenizer, tmp_path_factory.mktemp("calibrate") / "model")
+
+
+@pytest.fixture(autouse=True)
+def few_candidates(monkeypatch):
+    """Two of each vector, where 32 take far longer; all else is as the command has it."""
+    monkeypatch.setitem(CANDIDATES, "num_candidates", 2)
 
 
 def calibrated(checkpoint, pairs, limit: int, **settings) -> tuple[int, dict]:

@@ -14,7 +14,7 @@ import pytest
 import streaming
 
 CHROMIUM = Path("/usr/bin/chromium")
-PATIENCE = 30_000  # milliseconds
+PATIENCE = 120_000  # milliseconds
 # no search finds it, so each goes on to its last round unless somebody stops it
 ENDLESS = "Nine lawyers from Osaka rejected the second appeal of his landlord."
 JSON = {"Content-Type": "application/json"}

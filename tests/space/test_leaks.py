@@ -166,7 +166,7 @@ def test_the_encoder_helps_and_noise_protects(url, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_visitor_sees_what_leaks(visit):
+def test_a_visitor_sees_what_leaks(visit, hold, monkeypatch):
     """The whole walk: a result on arrival, an error, lines as they are attacked, Stop."""
     from playwright.sync_api import TimeoutError as TimedOut
 
@@ -189,12 +189,21 @@ def test_a_visitor_sees_what_leaks(visit):
         pytest.fail(f"{error}; run {state}, button {go.is_enabled()}: {page.locator('body').inner_text()}")
     assert page.locator(".leaks .lines > li").count() == 2
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    attacked, begun = leaks_module._attacked, []
+
+    def held(*arguments):
+        begun.append(1)
+        if len(begun) > 2:  # the first lines, by both attackers
+            hold.wait(60)
+        return attacked(*arguments)
+
+    monkeypatch.setattr(leaks_module, "_attacked", held)
     text.fill("The dog slept in the garden.\n" * 40)
-    page.get_by_label("thorough").locator("visible=true").check()
     go.click()
     page.get_by_text("of 40 lines attacked").wait_for()
     page.get_by_role("button", name="Stop").locator("visible=true").click()
     page.get_by_text("Stopped.").wait_for()
     # what was said of the kept result was gone
     assert "of 40 lines attacked" in page.locator("#leaks-message").inner_text()
+    hold.set()
     assert all_stopped()
