@@ -73,8 +73,8 @@ def offer_run(
 def _run_of(go: gr.Button) -> str:
     """In JavaScript, what is known of the button's run; undefined where there is none.
 
-    asked: its inputs. isSent: to the server. isStopped: it is to stop. isCancelled: gradio was told so. isNext: one
-    more waits for its end.
+    asked: its inputs. isSent: to the server. isCancelled: gradio was told to stop it. isNext: one more waits for its
+    end.
     """
     return f"window[{json.dumps(f'run of {go.elem_id}')}]"
 
@@ -103,7 +103,6 @@ def _halt(go: gr.Button, cancel: gr.Button) -> str:
     """JavaScript that cancels `run`, once, and not before gradio has sent it: it would forget the press."""
     return f"""(function press() {{
     if (!run || run.isCancelled || run !== {_run_of(go)}) return;
-    run.isStopped = true;
     if (!run.isSent) return setTimeout(press, 50);
     run.isCancelled = true;
     document.querySelector("#{cancel.elem_id}").click();
@@ -119,13 +118,13 @@ def _ended(go: gr.Button, message: gr.HTML, is_failure: bool) -> str:
     return f"""async () => {{
   const run = {_run_of(go)}, unchanged = {json.dumps(_UNCHANGED)};
   if (run?.isCancelled && !{json.dumps(is_failure)}) await new Promise(goOn => setTimeout(goOn, {PATIENCE}));
-  if (!run || run !== {_run_of(go)}) return [unchanged, unchanged, unchanged];
+  if (!run || run !== {_run_of(go)}) return Array(3).fill(unchanged);
   delete {_run_of(go)};
-  const {{ isStopped, isNext }} = run, button = document.querySelector("#{go.elem_id}");
+  const {{ isCancelled, isNext }} = run, button = document.querySelector("#{go.elem_id}");
   const press = () => button.disabled ? setTimeout(press, 50) : button.click();
   if (isNext) press();
   const notes = [...document.querySelectorAll("#{message.elem_id} .note")].map(note => note.outerHTML);
-  const told = isStopped && !isNext ? notes.join("") + {json.dumps(_STOPPED)} : unchanged;
+  const told = isCancelled && !isNext ? notes.join("") + {json.dumps(_STOPPED)} : unchanged;
   return [{_switches(is_running=False)}, told];
 }}"""
 

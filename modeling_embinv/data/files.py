@@ -12,7 +12,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -188,8 +188,25 @@ def write_text(path: str | Path, text: str) -> None:
     write_texts({path: text})
 
 
+@contextmanager
+def replaced(path: str | Path) -> Iterator[Path]:
+    """A path for the new content of a file, which takes the file's place at the end: no half is ever seen.
+
+    Raises:
+        FullDiskError: see `writing`; as after any other error, the file is as it was.
+    """
+    path = Path(path)
+    new = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # another process may write it, too
+    try:
+        with writing(path):
+            yield new
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
 def write_texts(texts: Mapping[str | Path, str]) -> None:
-    """Writes files, in UTF-8, of which no half is ever seen, not after a kill either.
+    """Writes files, in UTF-8, each as by `replaced`.
 
     Args:
         texts: by path. No file is replaced before all are written.
@@ -197,17 +214,9 @@ def write_texts(texts: Mapping[str | Path, str]) -> None:
     Raises:
         FullDiskError: see `writing`; all files are as they were.
     """
-    # another process may write them, too
-    temporary = {Path(path): Path(path).with_name(f"{Path(path).name}.{os.getpid()}.tmp") for path in texts}
-    try:
+    with ExitStack() as stack:
         for path, text in texts.items():
-            with writing(path):
-                temporary[Path(path)].write_text(text, encoding="utf-8")
-        for path, new in temporary.items():
-            new.replace(path)
-    finally:
-        for new in temporary.values():
-            new.unlink(missing_ok=True)
+            stack.enter_context(replaced(path)).write_text(text, encoding="utf-8")
 
 
 def write_json(path: str | Path, content: Mapping[str, Any]) -> None:

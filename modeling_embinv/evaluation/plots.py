@@ -1,6 +1,5 @@
 """Plots of an evaluation (the `plots` extra: matplotlib)."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ matplotlib.use("Agg")  # files only: a machine without a screen must do
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from ..data.files import writing
+from ..data.files import replaced
 from .report import Report, Row
 
 SCORES = ("token F1", "exact", "BLEU")
@@ -41,14 +40,11 @@ def save_plots(report: Report, folder: str | Path) -> list[Path]:
 def _save(path: Path, draw: Callable[[Any, Any], None], values: Any) -> Path:
     figure, axes = plt.subplots(figsize=(4.8, 3.6), layout="constrained")
     draw(axes, values)
-    new = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        with writing(path):
+        with replaced(path) as new:
             figure.savefig(new, format="png", dpi=120)
-        new.replace(path)
     finally:
         plt.close(figure)
-        new.unlink(missing_ok=True)
     return path
 
 

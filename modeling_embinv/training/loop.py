@@ -124,7 +124,8 @@ class Run(BatchLosses):
             texts = self.noise.texts_of(config.batch_size) if has_noise else config.batch_size
             self.texts += texts * config.gradient_accumulation_steps * accelerator.num_processes
             bar.update()
-            pace.note(progress.step, *self.done_once())
+            if not pace.is_said:  # `done_once` may look at many files
+                pace.note(progress.step, *self.done_once())
             kept = (config.log_steps, config.eval_steps, config.save_steps, config.max_steps)
             logs, validates, saves, is_last = (progress.step % steps == 0 for steps in kept)
             if logs or validates or saves or is_last or progress.step % check_steps == 0:

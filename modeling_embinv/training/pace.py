@@ -18,6 +18,9 @@ class Pace:
         say: takes the line; None = it is nobody's to say, as in the second process of a run.
         kind: what the updates are called in the line.
         clock: seconds.
+
+    Attributes:
+        is_said: the line has been said, and nothing is timed any longer.
     """
 
     def __init__(
@@ -29,7 +32,7 @@ class Pace:
     ) -> None:
         self._total, self._say, self._kind, self._clock = total, say, kind, clock
         self._first: tuple[int, float] | None = None
-        self._is_said = False
+        self.is_said = False
 
     def note(self, done: int, once: float = 0.0, ahead: float | None = 0.0) -> None:
         """Call it after each update.
@@ -39,7 +42,7 @@ class Pace:
             once: seconds so far of work among them that is done once for many updates.
             ahead: seconds of such work that are still to come; None = nobody knows yet, and nothing is said.
         """
-        if self._is_said:
+        if self.is_said:
             return
         if self._first is None:
             self._first = done, self._clock() - once
@@ -51,7 +54,7 @@ class Pace:
             if left and self._say:
                 needed = duration(left * seconds / timed + ahead)
                 self._say(f"{left:,} {self._kind} are left: about {needed} at this rate")
-            self._is_said = True
+            self.is_said = True
 
     def pause(self, seconds: float) -> None:
         """Leave out a time in which no update was done."""
