@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from modeling_embinv.cores import threads_of_quota
+
+os.environ.update(threads_of_quota())
 # gradio keeps this many events for its statistics, and builds a table of all of them at each one
 os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")
 # a folder of this page's own, for old files in it are deleted

@@ -1,0 +1,65 @@
+"""The cores that this process may use, where a container has fewer than the machine.
+
+OpenMP starts a thread for each core that it sees, which are the machine's. Where a control group's quota is smaller,
+as with `docker run --cpus 1`, its threads wait for each other and spend the quota on it: on two cores with a quota of
+one, a search took five times as long as with one thread. OpenMP reads its setting when PyTorch is loaded, so this file
+imports nothing of it.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+# where Linux shows the control groups, and the file that says which of them are this process's
+GROUPS, OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+
+
+def threads_of_quota() -> dict[str, str]:
+    """For the environment, before PyTorch is loaded: no more threads than the quota has whole cores, at least one.
+
+    Returns:
+        `OMP_NUM_THREADS`; nothing where it is set already, or no quota is smaller than the machine.
+    """
+    cores = quota(GROUPS, OWN)
+    if "OMP_NUM_THREADS" in os.environ or cores is None or cores >= (os.cpu_count() or 1):
+        return {}
+    return {"OMP_NUM_THREADS": str(max(1, int(cores)))}
+
+
+def quota(groups: Path, own: Path) -> float | None:
+    """The smallest quota of a process's control groups, in cores; None without one.
+
+    Args:
+        groups: the folder of all groups, of either version. own: a line for each of the process's, as the kernel
+            writes them: "hierarchy:controllers:place", without controllers in version 2.
+    """
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:  # not Linux, or hidden
+        return None
+    quotas = []
+    for line in lines:
+        _, controllers, place = line.split(":", 2)
+        if not controllers or "cpu" in controllers.split(","):
+            top = groups / "cpu" if controllers else groups
+            quotas += [cores for folder in _upwards(top, place) if (cores := _quota_of(folder)) is not None]
+    return min(quotas, default=None)
+
+
+def _upwards(top: Path, place: str) -> Iterator[Path]:
+    """A group's folder and all above it. Inside a container its own stands at the top, wherever `place` says."""
+    folder = top / place.lstrip("/")
+    yield from (folder, *folder.parents[: len(folder.parts) - len(top.parts)])
+
+
+def _quota_of(folder: Path) -> float | None:
+    """Cores of one group, by its quota and period in microseconds; None where it sets none."""
+    try:
+        if (folder / "cpu.max").exists():
+            given, period = (folder / "cpu.max").read_text().split()
+        else:
+            given, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        cores = int(given) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):  # "max" is no number
+        return None
+    return cores if cores > 0 else None
