@@ -146,7 +146,8 @@ def test_lines_that_cannot_be_attacked_are_named(app, text, message):
 @pytest.mark.filterwarnings("ignore:this model inverts vectors of")  # these are strongly noised
 def test_the_encoder_helps_and_noise_protects(url, monkeypatch):
     """Both attackers by one search, noise that protects from neither, or lines that were swapped."""
-    short = {**PRESETS["standard"].settings, "num_candidates": 8, "num_corrections": 1, "num_hops": 1}
+    narrow = {"num_candidates": 8, "num_corrections": 1, "num_beams": 1, "num_proposals": 8, "num_hops": 1}
+    short = {**PRESETS["standard"].settings, **narrow}
     monkeypatch.setitem(PRESETS, "standard", replace(PRESETS["standard"], settings=short))
     client = gradio_client.Client(url, verbose=False)
     lines = LINES.replace("failed", "to Hartmann failed again")  # no attacker recovers all of it

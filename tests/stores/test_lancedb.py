@@ -2,7 +2,6 @@
 
 import shutil
 
-import lancedb
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -11,6 +10,13 @@ from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.stores.vectors import open_vectors
 
 from .sources import DIM, IDS, ROWS, TEXTS, VECTORS, check_all, read_all
+
+
+def connect(path):
+    """A database of LanceDB, which takes two seconds to import: each process collects this file, and one needs it."""
+    import lancedb
+
+    return lancedb.connect(str(path))
 
 
 def table(rows=slice(0, ROWS), kind=None):
@@ -23,7 +29,7 @@ def table(rows=slice(0, ROWS), kind=None):
 def store(tmp_path_factory):
     """A table of several versions, one of float16, and an empty one."""
     path = tmp_path_factory.mktemp("lance") / "db"
-    database = lancedb.connect(str(path))
+    database = connect(path)
     docs = database.create_table("docs", pa.concat_tables([table(slice(0, 150)), table(slice(0, 1))]))
     docs.delete("text = 'nothing'")
     docs.delete(f"id = '{IDS[0]}'")
@@ -36,7 +42,7 @@ def store(tmp_path_factory):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     path = tmp_path_factory.mktemp("lance") / "db"
-    docs = lancedb.connect(str(path)).create_table("docs", table(slice(0, 100)))
+    docs = connect(path).create_table("docs", table(slice(0, 100)))
     docs.add(table(slice(100, ROWS)))
     return path
 
@@ -63,7 +69,7 @@ def test_float16(store):
 
 def test_a_version_is_read_to_its_end(tmp_path):
     """Rows that come in while the table is read would belong to no version of it."""
-    docs = lancedb.connect(str(tmp_path / "db")).create_table("docs", table(slice(0, 100)))
+    docs = connect(tmp_path / "db").create_table("docs", table(slice(0, 100)))
     source = open_vectors(tmp_path / "db")
     batches = source.batches(10)
     next(batches)
