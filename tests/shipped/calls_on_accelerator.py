@@ -6,6 +6,7 @@
 import torch
 
 from modeling_embinv.filled_embinv import FillingOutput
+from modeling_embinv.settings_embinv import SETTINGS
 from tests.shipped.word_encoder import encode_texts
 from tests.shipped.word_tokenizer import SPECIAL, TOKENIZER, WORDS
 from tests.tiny_models import MASK, causal_model, texts, unit_vectors, with_vocabulary
@@ -18,7 +19,7 @@ CALLS = {
         strategy: lambda model, vectors, ids, strategy=strategy: model.generate(
             vectors, strategy=strategy, num_steps=3, temperature=0.5, guidance_scale=1.5
         )
-        for strategy in ("sequential", "euler", "euler_remask", "confidence", "two_stage", "autoregressive")
+        for strategy in SETTINGS["strategy"].choices
     },
     "beams": lambda model, vectors, ids: model.generate(vectors, strategy="autoregressive", num_draft_beams=3),
     "seed": lambda model, vectors, ids: model.generate(
