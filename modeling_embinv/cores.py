@@ -1,9 +1,9 @@
 """The cores that this process may use, where a container has fewer than the machine.
 
-OpenMP starts a thread for each core that it sees, which are the machine's. Where a control group's quota is smaller,
-as with `docker run --cpus 1`, its threads wait for each other and spend the quota on it: on two cores with a quota of
-one, a search took five times as long as with one thread. OpenMP reads its setting when PyTorch is loaded, so this file
-imports nothing of it.
+OpenMP starts a thread for each core that it sees, most often all of the machine's. Where a control group's quota is
+smaller, as with `docker run --cpus 1`, its threads wait for each other and spend the quota on it: on two cores with a
+quota of one, a search took five times as long as with one thread. OpenMP reads its setting when PyTorch is loaded, so
+this file imports nothing of it.
 """
 
 import os
@@ -18,12 +18,17 @@ def threads_of_quota() -> dict[str, str]:
     """For the environment, before PyTorch is loaded: no more threads than the quota has whole cores, at least one.
 
     Returns:
-        `OMP_NUM_THREADS`; nothing where it is set already, or no quota is smaller than the machine.
+        `OMP_NUM_THREADS`; nothing where it is set already, or no quota is smaller than what OpenMP sees.
     """
     cores = quota(GROUPS, OWN)
-    if "OMP_NUM_THREADS" in os.environ or cores is None or cores >= (os.cpu_count() or 1):
+    if "OMP_NUM_THREADS" in os.environ or cores is None or cores >= _visible():
         return {}
     return {"OMP_NUM_THREADS": str(max(1, int(cores)))}
+
+
+def _visible() -> int:
+    """The cores that OpenMP sees: those that the process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def quota(groups: Path, own: Path) -> float | None:

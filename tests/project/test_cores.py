@@ -59,8 +59,8 @@ def limited(tmp_path: Path, cores: float) -> tuple[Path, Path]:
     [(1.5, None, "1"), (0.5, None, "1"), (3.0, None, "3"), (8.0, None, None), (1.5, "6", None)],
 )
 def test_no_more_threads_than_whole_cores(tmp_path, monkeypatch, cores, given, threads):
-    """Half a core had no thread, a user's own number was lost, or a machine without a quota lost its threads."""
-    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    """Half a core had no thread, a user's own number was lost, or a large quota gave threads beyond the cores."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if given is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", given)
