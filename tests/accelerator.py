@@ -17,6 +17,7 @@ COPIES = {aten.copy_.default, aten._to_copy.default}
 INDEXED = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default}
 
 _setup_privateuseone_for_python_backend("far")
+DEVICE = torch.device("far", 0)
 _tensor, _as_tensor = torch.tensor, torch.as_tensor
 
 
@@ -28,7 +29,7 @@ class Far(torch.Tensor):
     @staticmethod
     def __new__(cls, near: torch.Tensor):
         place = {"strides": near.stride(), "storage_offset": near.storage_offset()}
-        tensor = torch.Tensor._make_wrapper_subclass(cls, near.size(), dtype=near.dtype, device="far:0", **place)
+        tensor = torch.Tensor._make_wrapper_subclass(cls, near.size(), dtype=near.dtype, device=DEVICE, **place)
         tensor.near = near
         return tensor
 
@@ -79,9 +80,10 @@ def moved(model: torch.nn.Module) -> torch.nn.Module:
     sent: dict[int, torch.nn.Parameter] = {}
     for module in model.modules():
         for name, weight in module._parameters.items():
-            if weight is not None:
-                module._parameters[name] = sent.setdefault(id(weight), torch.nn.Parameter(Far(weight.detach()), False))
-        module._buffers.update({name: Far(value) for name, value in module._buffers.items() if value is not None})
+            if weight is not None and not isinstance(weight, Far):
+                there = torch.nn.Parameter(Far(weight.detach()), weight.requires_grad)
+                module._parameters[name] = sent.setdefault(id(weight), there)
+        module._buffers.update({name: _sent(value) for name, value in module._buffers.items()})
     return model
 
 
@@ -126,7 +128,7 @@ def _compute(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> An
     found = operator(*map(_near, args), **named)
     first = operator._schema.arguments[:1]
     if first and first[0].alias_info is not None and first[0].alias_info.is_write:
-        return args[0]
+        return None if found is None else args[0]
     return _sent(found) if makes_far else found
 
 
@@ -139,4 +141,4 @@ def _near(value: Any) -> Any:
 def _sent(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(map(_sent, value))
-    return Far(value) if isinstance(value, torch.Tensor) else value
+    return Far(value) if isinstance(value, torch.Tensor) and not isinstance(value, Far) else value

@@ -55,7 +55,7 @@ class Distillation(PartRun):
             target = held_out.embedding[:RANKED_VECTORS]
             if self.ranked is None:  # the inverter does not change, so neither do its texts
                 ids = sampled_texts(self.bare_model, target, RANKED_TEXTS)
-                self.ranked = ids, embed_rows(self.encoder, ids.flatten(0, 1)).unflatten(0, ids.shape[:2])
+                self.ranked = ids, embed_rows(self.encoder, ids.flatten(0, 1)).cpu().unflatten(0, ids.shape[:2])
             # texts that are all alike have no order
             scores["rank_correlation"] = float(ranking(self.bare_model, target, *self.ranked).nanmean())
         return scores, []

@@ -52,7 +52,8 @@ def build_data(
         batches.ids(0, texts, canvas)  # one that few texts fit would end a later update
     if config.bag_of_words_steps:
         batches.ids(0, config.bag_of_words_batch_size, config.length)
-    return batches, ValidationSet(ids, embedding, config.generation_size, noise.schedule, config.pairs is not None)
+    known = config.generation_size, noise.schedule, config.pairs is not None
+    return batches, ValidationSet(ids, embedding.cpu(), *known)  # an encoder leaves them on its device
 
 
 def encoder_settings(encoder: Encoder) -> dict[str, str | None]:

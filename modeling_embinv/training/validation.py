@@ -27,6 +27,8 @@ _BATCH = 64
 class ValidationSet:
     """Held-out pairs, the same at every validation: ids (N, L), embeddings (N, D), how many of them to generate.
 
+    Both lie on the CPU, as what is recovered does when it is compared with them.
+
     has_stored_vectors: whether the embeddings are a file's, and not of a machine that rounds in its own way.
     """
 
