@@ -88,7 +88,7 @@ class Fingerprint:
         if vectors.shape[1] != len(self.mean):
             own, width = len(self.mean), vectors.shape[1]
             raise EmbInvError(f"encoder_fingerprint is of vectors of {own} numbers, these have {width}.")
-        rows = vectors.detach().double().cpu().numpy()
+        rows = vectors.detach().cpu().double().numpy()  # not every device has float64
         unit, lengths = unit_rows(rows)
         if self.spread(torch.from_numpy(unit)) > LARGEST_SPREAD:
             return "random numbers, vectors of another encoder, or ones that were rotated or strongly noised"

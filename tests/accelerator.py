@@ -1,9 +1,11 @@
 """A pretended accelerator, as the machine of the tests has none: its tensors lie on the CPU and are computed there.
 
 Its device is called "far". As on a GPU, an operation that mixes it with tensors of the CPU fails, numpy takes none of
-its tensors, and a generator of the CPU draws nothing there. As on a GPU, single numbers may come from the CPU, indices
-too, and copies go either way. PyTorch allows one such device in a process, and libraries look for it: import this file
-in a process of its own, after the encoder is loaded.
+its tensors, and a generator of the CPU draws nothing there; but single numbers may come from the CPU, indices too, and
+copies go either way. As on Apple's GPUs, there is no float64.
+
+PyTorch allows one such device in a process, and libraries look for it: import this file in a process of its own, after
+the encoder is loaded.
 """
 
 from typing import Any
@@ -141,4 +143,8 @@ def _near(value: Any) -> Any:
 def _sent(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(map(_sent, value))
-    return Far(value) if isinstance(value, torch.Tensor) and not isinstance(value, Far) else value
+    if not isinstance(value, torch.Tensor) or isinstance(value, Far):
+        return value
+    if value.dtype == torch.float64:
+        raise TypeError("the accelerator has no float64")
+    return Far(value)

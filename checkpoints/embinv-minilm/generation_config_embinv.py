@@ -6,6 +6,7 @@ from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import fields
 from dataclasses import replace
+from functools import lru_cache
 from json import JSONDecodeError
 from typing import Any
 from typing import NoReturn
@@ -111,8 +112,11 @@ class Calibration:
             return confidence
         size = text_positions(ids, end_token_id).sum(dim=1, keepdim=True)
         cosine = torch.zeros(len(ids), device=ids.device) if cosine is None else cosine
-        p = bounded(confidence) if known is None else torch.where(known, confidence.double(), bounded(confidence))
-        return self.weigh(evidence(p, size.expand_as(ids), cosine[:, None].expand_as(p)))
+        p = bounded(confidence)
+        if known is not None:
+            p = torch.where(known.to(p.device), exact(confidence), p)
+        calibrated = self.weigh(evidence(p, size.expand_as(ids), cosine[:, None].expand_as(p)))
+        return calibrated.to(confidence.device)
 
     def weigh(self, evidence: Tensor) -> Tensor:
         """Calibrated confidence (…) float32 of `evidence` (…, 4)."""
@@ -125,15 +129,30 @@ class Calibration:
         return float(self.weigh(evidence(p, torch.tensor([size]), torch.tensor([cosine]))))
 
 
+@lru_cache
+def has_float64(device_type: str) -> bool:
+    """Whether a kind of device computes in float64: Apple's and some of Intel's do not."""
+    try:
+        torch.zeros((), dtype=torch.float64, device=device_type)
+    except (RuntimeError, TypeError):
+        return False
+    return True
+
+
+def exact(values: Tensor) -> Tensor:
+    """Values in float64, on the CPU where their device has none."""
+    return (values if has_float64(values.device.type) else values.cpu()).double()
+
+
 def bounded(confidence: Tensor) -> Tensor:
     """p of written tokens in float64, within the bounds by which calibrations are fitted."""
-    return confidence.double().clamp(LEAST_P, MOST_P)
+    return exact(confidence).clamp(LEAST_P, MOST_P)
 
 
 def evidence(confidence: Tensor, size: Tensor, cosine: Tensor) -> Tensor:
     """What a calibration weighs, (…, 4) float64: logit p, log n, nearness d and 1; all arguments (…)."""
-    nearness = -torch.log10((1 - cosine.double()).clamp_min(0) + NEAREST)
-    columns = torch.logit(confidence.double()), size.double().log(), nearness, torch.ones_like(nearness)
+    nearness = -torch.log10((1 - exact(cosine)).clamp_min(0) + NEAREST)
+    columns = torch.logit(exact(confidence)), exact(size).log(), nearness, torch.ones_like(nearness)
     return torch.stack(columns, dim=-1)
 
 

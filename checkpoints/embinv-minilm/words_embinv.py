@@ -14,6 +14,7 @@ from .errors_embinv import is_whole
 from .errors_embinv import shown
 from .errors_embinv import warn
 from .generation_config_embinv import evidence
+from .generation_config_embinv import exact
 from .inputs_embinv import check_embeddings
 from .integrity_embinv import check_tokenizer
 from .linear_embinv import linear
@@ -105,7 +106,7 @@ class WordsMixin:
         calibration = self.generation_config.calibration_of("words")
         if not is_calibrated or calibration.is_neutral:
             return p
-        return calibration.weigh(word_evidence(p))
+        return calibration.weigh(word_evidence(p)).to(p.device)
 
     @torch.no_grad()
     def words(
@@ -151,8 +152,9 @@ def word_evidence(p: Tensor) -> Tensor:
 
     The text's size is the number of words that are expected in it, at least one; no cosine is known.
     """
-    size = p.double().sum(dim=1, keepdim=True).clamp_min(1)
-    p = p.double().clamp(1e-9, 1 - 1e-9)
+    p = exact(p)
+    size = p.sum(dim=1, keepdim=True).clamp_min(1)
+    p = p.clamp(1e-9, 1 - 1e-9)
     return evidence(p, size.expand_as(p), torch.zeros_like(p))
 
 

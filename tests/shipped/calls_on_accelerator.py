@@ -54,6 +54,9 @@ def tiny() -> torch.nn.Module:
     parts = {"surrogate_rank": 4, "correction_share": 0.25, "word_head_size": 8}
     model = causal_model(**parts, **with_vocabulary(len(SPECIAL + WORDS)))
     torch.nn.init.normal_(model.word_head.dense_out.weight, std=3.0)
+    weights = {"probability": 0.5, "length": -0.1, "nearness": 0.5, "bias": 0.2}
+    kinds = ("open_loop", "surrogate", "encoder", "words")
+    model.generation_config.calibration = dict.fromkeys(kinds, weights)
     return model
 
 
@@ -64,8 +67,9 @@ def result(call, *arguments):
     output = call(*arguments)
     if isinstance(output, FillingOutput):
         return [[one.text, one.cosine] for one in output.texts]
-    output = getattr(output, "sequences", output)
-    return output.tolist()
+    if isinstance(output, torch.Tensor):
+        return output.tolist()
+    return [output.sequences.tolist(), output.confidence.tolist()]
 
 
 def are_alike(found, expected) -> bool:
