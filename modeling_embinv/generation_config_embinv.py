@@ -112,9 +112,10 @@ class Calibration:
             return confidence
         size = text_positions(ids, end_token_id).sum(dim=1, keepdim=True)
         cosine = torch.zeros(len(ids), device=ids.device) if cosine is None else cosine
-        p = bounded(confidence)
+        given = exact(confidence)
+        p = bounded(given)
         if known is not None:
-            p = torch.where(known.to(p.device), exact(confidence), p)
+            p = torch.where(known.to(p.device), given, p)
         calibrated = self.weigh(evidence(p, size.expand_as(ids), cosine[:, None].expand_as(p)))
         return calibrated.to(confidence.device)
 
