@@ -30,14 +30,20 @@ def _is_own(file: str) -> bool:
     return file.startswith(_OWN) or file.endswith(_CALLERS)
 
 
+class _Short(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        try:
+            repr(x)
+        except ValueError:  # Python prints no whole number of more than 4,300 digits
+            return "a number of thousands of digits"
+        return super().repr_int(x, level)
+
+
 def shown(value: Any) -> str:
     """A value, whatever it is, for the one line of an error, cut short."""
-    short = reprlib.Repr()
+    short = _Short()
     short.maxlevel, short.maxstring, short.maxother = 2, 60, 60
-    try:
-        return " ".join(short.repr(value).split())
-    except ValueError:  # Python does not print whole numbers of more than 4,300 digits
-        return "a number of thousands of digits"
+    return " ".join(short.repr(value).split())
 
 
 def is_whole(value: Any, least: int, most: int | None = None) -> bool:

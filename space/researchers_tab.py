@@ -79,7 +79,7 @@ def _settings_tab(inverter: Inverter, bounds: dict[str, Bound], guarded: Callabl
         text = TEXT.control(SENTENCE, scale=3, max_lines=3)
         seed = SEED.box()
     _run("settings", "Run", show, [text, seed, *controls(bounds)])
-    endpoint("invert", guarded(with_parameters(invert, bounds)), TEXT, SEED, *bounds.values())
+    endpoint("invert", with_parameters(guarded(invert), bounds), TEXT, SEED, *bounds.values())
 
 
 def _compare_tab(inverter: Inverter, bounds: dict[str, Bound], guarded: Callable[..., Any]) -> None:

@@ -97,19 +97,19 @@ class CausalMixin:
         states: Tensor = self.head(hidden[:, prefix - 1 :], condition.modulation[:, -1])
         return states
 
-    def next_states(self, ids: Tensor | None, condition: Any, past_key_values: Cache) -> Tensor:
+    def next_states(self, ids: Tensor | None, condition: Any, cache: Cache) -> Tensor:
         """The head's output (B, H) from which `decoder` predicts the next token.
 
         Args:
             ids: (B, n) int64, the tokens that follow those of the cache; None at the start, where the condition
                 tokens are read.
             condition: what `causal_condition` returned, the same at every step.
-            past_key_values: keys and values of all that was read before; is given those of `ids`.
+            cache: keys and values of all that was read before; is given those of `ids`.
         """
         embeds = condition.prefix if ids is None else self.trunk.token_embeddings(ids)
-        first = None if ids is None else past_key_values.get_seq_length() - condition.prefix.shape[1]
+        first = None if ids is None else cache.get_seq_length() - condition.prefix.shape[1]
         order = condition.order(self.config.num_condition_tokens, 0 if ids is None else ids.shape[1], first)
         modulation = condition.modulation
         with _cached(self.trunk.layers):
-            hidden = self.trunk(embeds, modulation[:, :-1], causal=True, past_key_values=past_key_values, **order)
+            hidden = self.trunk(embeds, modulation[:, :-1], causal=True, cache=cache, **order)
         return self.head(hidden[:, -1:], modulation[:, -1])[:, 0]

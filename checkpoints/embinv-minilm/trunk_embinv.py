@@ -47,11 +47,17 @@ class AdaptiveBertLayer(BertLayer):
 
     num_norms = 2
 
-    def forward(  # type: ignore[override]  # the library's layer has no modulation
-        self, hidden_states: Tensor, modulation: Tensor, attention_mask: Tensor | None = None, **order: Any
+    def forward(
+        self,
+        hidden_states: Tensor,
+        modulation: Tensor,
+        attention_mask: Tensor | None = None,
+        cache: Cache | None = None,
+        **order: Any,
     ) -> Tensor:
-        """hidden_states (B, L, H) → (B, L, H); `order` as of attention, see `_order`."""
-        attended, _ = self.attention.self(hidden_states, attention_mask=attention_mask, **order)  # (B, L, H)
+        """hidden_states (B, L, H) → (B, L, H); `cache` and `order` as of attention, see `_order`."""
+        # by position: transformers 5.24 renamed the argument, and will refuse the old name
+        attended, _ = self.attention.self(hidden_states, attention_mask, cache, **order)  # (B, L, H)
         output = self.attention.output
         residual = output.dropout(output.dense(attended)) + hidden_states
         hidden_states = adaptive_norm(residual, output.LayerNorm, modulation[:, 0])
@@ -69,16 +75,16 @@ class CachedModernBertAttention(ModernBertAttention):
         hidden_states: Tensor,
         position_embeddings: tuple[Tensor, Tensor],
         attention_mask: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
         """hidden_states (B, L, H) → (B, L, H), and the weights where the implementation returns them."""
-        if past_key_values is None:
+        if cache is None:
             return super().forward(hidden_states, position_embeddings, attention_mask, **kwargs)
         qkv = self.Wqkv(hidden_states).unflatten(-1, (3, -1, self.head_dim))
         query, key, value = (part.transpose(1, 2) for part in qkv.unbind(dim=-3))  # (B, heads, L, H / heads)
         query, key = apply_rotary_pos_emb(query, key, *position_embeddings, unsqueeze_dim=1)
-        key, value = past_key_values.update(key, value, self.layer_idx)
+        key, value = cache.update(key, value, self.layer_idx)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         attended, weights = attend(
             self, query, key, value, attention_mask, scaling=self.head_dim**-0.5, sliding_window=self.sliding_window,
@@ -178,20 +184,20 @@ class BertTrunk(nn.Module):
         modulation: Tensor,
         attention_mask: Tensor | None = None,
         causal: bool = False,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         positions: Tensor | None = None,
         num_seen: int = 0,
     ) -> Tensor:
         """(B, L, H) → (B, L, H); `modulation` (B, num_norms, 2, H), `attention_mask` (B, L) or None for no padding.
 
-        With `causal`, `past_key_values` holds what stands before inputs_embeds, and is given their keys and values.
+        With `causal`, `cache` holds what stands before inputs_embeds, and is given their keys and values.
         The first `num_seen` of all are then seen by all. `positions` (L,) count on from there by default.
         """
-        embeds = self.embeddings(inputs_embeds, _positions(inputs_embeds, past_key_values, positions))
+        embeds = self.embeddings(inputs_embeds, _positions(inputs_embeds, cache, positions))
         hidden = adaptive_norm(embeds, self.embeddings.LayerNorm, modulation[:, 0])
-        mask, order = None, _order(causal, past_key_values)
+        mask, order = None, _order(causal, cache)
         if causal:
-            mask = create_causal_mask(self.config, hidden, attention_mask, past_key_values, **_seen_by_all(num_seen))
+            mask = create_causal_mask(self.config, hidden, attention_mask, cache, **_seen_by_all(num_seen))
         elif attention_mask is not None:
             mask = create_bidirectional_mask(self.config, inputs_embeds=hidden, attention_mask=attention_mask)
         for layer, part in zip(self.layers, modulation[:, 1:].split(self.norms, dim=1), strict=True):
@@ -252,22 +258,22 @@ class ModernBertTrunk(nn.Module):
         modulation: Tensor,
         attention_mask: Tensor | None = None,
         causal: bool = False,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         positions: Tensor | None = None,
         num_seen: int = 0,
     ) -> Tensor:
         """(B, L, H) → (B, L, H); `modulation` (B, num_norms, 2, H), `attention_mask` (B, L) or None for no padding.
 
-        With `causal`, `past_key_values` holds what stands before inputs_embeds, and is given their keys and values.
+        With `causal`, `cache` holds what stands before inputs_embeds, and is given their keys and values.
         The first `num_seen` of all are then seen by all. `positions` (L,) count on from there by default.
         """
         hidden = adaptive_norm(inputs_embeds, self.embeddings.norm, modulation[:, 0])
-        order = _order(causal, past_key_values)
+        order = _order(causal, cache)
         if causal:
-            masks = self._causal_masks(hidden, attention_mask, past_key_values, num_seen)
+            masks = self._causal_masks(hidden, attention_mask, cache, num_seen)
         else:
             masks = self._attention_masks(hidden, attention_mask)
-        positions = _positions(hidden, past_key_values, positions)[None]
+        positions = _positions(hidden, cache, positions)[None]
         rotations = {kind: self.rotary_emb(hidden, positions, kind) for kind in masks}
         parts = modulation[:, 1:-1].split(self.norms, dim=1)
         for layer, part, kind in zip(self.layers, parts, self.kinds, strict=True):
@@ -295,13 +301,13 @@ class ModernBertTrunk(nn.Module):
         return {kind: makers[kind](self.config, inputs_embeds=hidden, attention_mask=attention_mask) for kind in kinds}
 
     def _causal_masks(
-        self, hidden: Tensor, attention_mask: Tensor | None, past_key_values: Cache | None, num_seen: int
+        self, hidden: Tensor, attention_mask: Tensor | None, cache: Cache | None, num_seen: int
     ) -> dict[str, Mask]:
         """The left half of what each kind of layer sees in full, and the first `num_seen` positions."""
-        inputs, window = (self.config, hidden, attention_mask, past_key_values), self.config.sliding_window
+        inputs, window = (self.config, hidden, attention_mask, cache), self.config.sliding_window
         seen = _seen_by_all(num_seen)
         masks: dict[str, Mask] = dict.fromkeys(sorted(set(self.kinds)), create_causal_mask(*inputs, **seen))
-        if "sliding_attention" in masks and _length(past_key_values) + hidden.shape[1] > window:
+        if "sliding_attention" in masks and _length(cache) + hidden.shape[1] > window:
             within = sliding_window_bidirectional_overlay(window)
             masks["sliding_attention"] = create_causal_mask(*inputs, and_mask_function=within, **seen)
         return masks
@@ -314,9 +320,9 @@ def _without_children(module: nn.Module, *names: str) -> Any:
     return shallow
 
 
-def _order(causal: bool, past_key_values: Cache | None) -> dict[str, Any]:
+def _order(causal: bool, cache: Cache | None) -> dict[str, Any]:
     """What attention must be told for it to see the left only; nothing where it sees all."""
-    return {"is_causal": True, "past_key_values": past_key_values} if causal else {}
+    return {"is_causal": True, "cache": cache} if causal else {}
 
 
 def _seen_by_all(count: int) -> dict[str, Any]:
@@ -324,15 +330,15 @@ def _seen_by_all(count: int) -> dict[str, Any]:
     return {"or_mask_function": lambda _batch, _head, _query, key: key < count} if count else {}
 
 
-def _positions(hidden: Tensor, past_key_values: Cache | None, given: Tensor | None) -> Tensor:
+def _positions(hidden: Tensor, cache: Cache | None, given: Tensor | None) -> Tensor:
     """(L,) the positions of hidden (B, L, H)."""
     if given is not None:
         return given
-    return torch.arange(hidden.shape[1], device=hidden.device) + _length(past_key_values)
+    return torch.arange(hidden.shape[1], device=hidden.device) + _length(cache)
 
 
-def _length(past_key_values: Cache | None) -> int:
-    return 0 if past_key_values is None else past_key_values.get_seq_length()
+def _length(cache: Cache | None) -> int:
+    return 0 if cache is None else cache.get_seq_length()
 
 
 TRUNKS = {"bert": BertTrunk, "roberta": BertTrunk, "xlm-roberta": BertTrunk, "modernbert": ModernBertTrunk}

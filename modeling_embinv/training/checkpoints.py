@@ -40,15 +40,15 @@ class EMA:
         self.updates += 1
 
     @contextmanager
-    @torch.no_grad()
     def applied(self) -> Iterator[None]:
         """The model holds the averaged weights inside the `with` block."""
-        kept = [weight.detach().clone() for weight in self.live]
-        torch._foreach_copy_(self.live, self.average)
+        live = [weight.detach() for weight in self.live]  # the same memory, which no gradient forbids to write
+        kept = [weight.clone() for weight in live]
+        torch._foreach_copy_(live, self.average)
         try:
             yield
         finally:
-            torch._foreach_copy_(self.live, kept)
+            torch._foreach_copy_(live, kept)
 
     def state_dict(self) -> dict[str, Any]:
         """For accelerate, which saves it with a checkpoint."""

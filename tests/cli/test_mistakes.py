@@ -36,7 +36,7 @@ WITHOUT_TORCH = [
     (["invert", "[1, 2]"], "2 numbers; expected 384"),
     (["invert", "[1, 2"], "is not JSON"),
     (["invert", '["a"]'], "must be a JSON list of numbers"),
-    (["invert", "[" * 9999], "nested too deeply"),
+    (["invert", "[" * 1_000_000], "nested too deeply"),
     (["invert", VECTOR, "--out", "x.jsonl"], "--out is for a file of vectors"),
     (["invert", VECTOR, "--num-step", "3"], "did you mean --num-steps?"),
     (["invert", VECTOR, "--num_steps", "three"], "invalid int value: 'three'"),

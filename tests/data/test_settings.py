@@ -46,6 +46,7 @@ def refused(call, *arguments) -> str:
         ("learning_rate: .inf", "learning_rate must be a finite number, got inf"),
         ("learning_rate: 1" + 400 * "0", "learning_rate must be a finite number"),
         ("batch_size: 0x" + 5000 * "f", "a number of thousands of digits"),
+        ("batch_size: [0x" + 5000 * "f" + "]", "[a number of thousands of digits]"),
         ("batch_size: " + 5000 * "9", "cannot read"),
         ("max_grad_norm: 0", "max_grad_norm must be above 0"),
         ("keep_checkpoints: 0", "keep_checkpoints must be at least 1"),

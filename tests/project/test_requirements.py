@@ -2,19 +2,16 @@
 
 import ast
 import sys
+import tomllib
 from collections.abc import Iterator
-from importlib.metadata import packages_distributions
+from importlib.metadata import distributions, packages_distributions
 from pathlib import Path
 
-import pytest
+import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
-
-if sys.version_info < (3, 11):
-    pytest.skip("tomllib came with Python 3.11", allow_module_level=True)
-
-import tomllib
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -25,6 +22,8 @@ LINES = [line for part in (PROJECT["dependencies"], *EXTRAS) for line in part]
 REQUIREMENTS = [Requirement(line) for line in LINES if not line.startswith("embinv[")]
 # libraries whose next major version may change what this package calls
 CAPPED = {"accelerate", "datasets", "huggingface-hub", "numpy", "sentence-transformers", "torch", "transformers"}
+# the Pythons that the package page promises, oldest first
+PYTHONS = [line.rpartition(" ")[2] for line in PROJECT["classifiers"] if ":: Python :: 3." in line]
 
 
 def pins(name: str) -> dict[str, Version]:
@@ -62,6 +61,23 @@ def test_pinned_versions_are_allowed():
         name = canonicalize_name(requirement.name)
         if name in newest:
             assert newest[name] in requirement.specifier, requirement
+
+
+def test_the_oldest_versions_run_on_the_oldest_python():
+    """The only presidio that is allowed needs Python 3.11: on 3.10, `embinv[audit]` could not be installed."""
+    bounds = lower_bounds().items()
+    # of what is installed, the libraries at their lower bound: in the environment of `make test-oldest`, all of them
+    oldest = [one for one in distributions() if (canonicalize_name(one.name), Version(one.version)) in bounds]
+    refused = [one.name for one in oldest if PYTHONS[0] not in SpecifierSet(one.metadata.get("Requires-Python", ""))]
+    assert oldest and not refused
+
+
+def test_every_python_is_tested():
+    """A Python that the package page names, and no workflow installs the package on, is a promise nobody has seen."""
+    jobs = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text(encoding="utf-8"))["jobs"]
+    assert jobs["newest"]["strategy"]["matrix"]["python"] == PYTHONS
+    setups = [step["with"]["python-version"] for step in jobs["oldest"]["steps"] if "with" in step]
+    assert [f">={python}" for python in setups] == [f">={PYTHONS[0]}"] == [PROJECT["requires-python"]]
 
 
 def test_next_major_versions_are_not_allowed():

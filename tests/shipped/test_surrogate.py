@@ -356,7 +356,7 @@ def test_what_is_not_there_is_said():
 
 def test_rank_correlation_is_spearmans():
     """Pearson's, or ranks that are not centred."""
-    left, right = torch.rand(5, 9), torch.rand(5, 9) ** 6
+    left, right = torch.rand(5, 9).double(), torch.rand(5, 9).double() ** 6
     found = metrics.rank_correlation(left, right)
     expected = [spearmanr(*rows).statistic for rows in zip(left.numpy(), right.numpy(), strict=True)]
     assert torch.allclose(found, torch.tensor(expected), atol=1e-6)
@@ -364,8 +364,8 @@ def test_rank_correlation_is_spearmans():
 
 def test_ties_share_their_rank():
     """Texts of one cosine were ranked by their index: two rows of equal values then agree or not by chance."""
-    left = torch.tensor([[1.0, 1, 1, 2], [3, 3, 1, 1], [5, 5, 5, 5]])
-    right = torch.tensor([[4.0, 3, 2, 5], [1, 2, 3, 4], [1, 2, 3, 4]])
+    left = torch.tensor([[1.0, 1, 1, 2], [3, 3, 1, 1], [5, 5, 5, 5]]).double()
+    right = torch.tensor([[4.0, 3, 2, 5], [1, 2, 3, 4], [1, 2, 3, 4]]).double()
     found = metrics.rank_correlation(left, right)
     expected = [spearmanr(*rows).statistic for rows in zip(left[:2].numpy(), right[:2].numpy(), strict=True)]
     assert torch.allclose(found[:2], torch.tensor(expected), atol=1e-6)

@@ -819,11 +819,11 @@ def test_npy_headers_of_another_mind(tmp_path, description):
 )
 def test_json_nested_deeply(tmp_path, name, message):
     """Catches a RecursionError from any of the JSON readers."""
-    deep = "[" * 50_000
+    deep = "[" * 1_000_000  # from Python 3.14 on, tens of thousands are read
     content = {
         "list.json": f"[[1, 2], {deep}",
         "object.json": f'{{"a": {deep}',
-        "cell.csv": f"id,embedding\n1,{deep}\n",
+        "cell.csv": f"id,embedding\n1,{deep[:50_000]}\n",
     }
     (tmp_path / name).write_text(content.get(name, deep))
     with pytest.raises(ValueError, match=f"{name}: {message}"):
