@@ -1,6 +1,7 @@
 """Floating-point operations of a training step, and the rate of bare matrix products that they are held against."""
 
 import time
+from functools import cache
 from typing import Any
 
 import torch
@@ -66,6 +67,7 @@ def operation_counter() -> FlopCounterMode:
     return FlopCounterMode(display=False, custom_mapping=ONEDNN_OPERATIONS)
 
 
+@cache  # a process may train several times
 @torch.no_grad()
 def matmul_rate(device: torch.device, dtype: torch.dtype, seconds: float = 0.5) -> float:
     """Operations a second of square matrix products, the best of several: what this device can do in `dtype`."""

@@ -1,6 +1,5 @@
 """A run on a rented GPU, rehearsed: what travels, what it weighs, and that training goes on and comes back."""
 
-import functools
 import hashlib
 import json
 import shutil
@@ -32,19 +31,10 @@ from modeling_embinv.data.tokens import tokenize
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.loading import load_inverter
 from modeling_embinv.training.config import TrainingConfig
-from modeling_embinv.training.flops import matmul_rate
 from tests.tiny_models import awaken, unit_vectors
 
 NOUNS = ("dog", "child", "king", "doctor", "bird", "teacher", "queen", "farmer", "sailor", "painter")
 VERBS = ("sleeps", "sings", "waits", "reads", "runs")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def the_speed_is_measured_once():
-    """Each command measures this processor for half a second, more than its few updates take."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gpu_run.run.matmul_rate", functools.cache(matmul_rate))
-        yield
 
 
 @pytest.fixture(scope="module")

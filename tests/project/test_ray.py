@@ -42,6 +42,8 @@ def cluster():
     environment = os.environ | {
         "RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
         "RAY_AUTH_MODE": "disabled", "RAY_prestart_worker_first_driver": "0",  # workers that nobody asks for
+        # one process reads the few footers, and none ends after an idle second, only to be started anew
+        "RAY_DATA_PARQUET_FOOTER_NUM_ACTORS": "1", "RAY_idle_worker_killing_time_threshold_ms": "600000",
     }  # fmt: skip
     started = []
 

@@ -1,15 +1,13 @@
-"""What the training tests share: one loaded encoder and one measured speed for all runs of this process."""
+"""What the training tests share: one loaded encoder for all runs of this process."""
 
-import functools
 import gc
 import os
 
 import pytest
 
-from modeling_embinv.training import assemble, distillation, loop
+from modeling_embinv.training import assemble, distillation
 
 _loaded = {}
-_matmul_rate = functools.cache(loop.matmul_rate)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -25,14 +23,6 @@ def encoders_are_loaded_once():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(assemble, "load_encoder", load_once)
-        yield
-
-
-@pytest.fixture(scope="module", autouse=True)
-def the_speed_is_measured_once():
-    """Each run measures this processor for half a second, more than its few updates take."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "matmul_rate", _matmul_rate)
         yield
 
 
