@@ -3,6 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OLDEST := .venv-oldest
+NEWEST := .venv-newest
 # Python compiles what is imported; to compile all that is installed takes two minutes
 PIP := -m pip install --quiet --disable-pip-version-check --no-compile
 # a name, for a comma cannot stand in a `call`
@@ -20,7 +21,7 @@ IN_TWO := -n 2 --dist loadfile --no-loadscope-reorder
 # the bytecode of what is imported is kept: each process would compile torch and transformers anew, twelve CPU seconds
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo ladder results space test suite test-fast test-oldest docs checkpoint sync settings lint types format clean
+.PHONY: demo ladder results space test suite test-fast test-oldest test-newest docs checkpoint sync settings lint types format clean
 
 demo: $(STAMP)
 	$(BIN)/embinv demo
@@ -55,6 +56,12 @@ test-oldest:
 	test -d $(OLDEST) || $(PYTHON) -m venv $(OLDEST)
 	$(call install,$(OLDEST),constraints-oldest.txt,test)
 	$(OLDEST)/bin/python -m pytest $(IN_TWO)
+
+# the tests with the newest versions, of another Python if one likes: make test-newest PYTHON=python3.14
+test-newest:
+	test -d $(NEWEST) || $(PYTHON) -m venv $(NEWEST)
+	$(NEWEST)/bin/python $(PIP) --upgrade --upgrade-strategy eager -e '.[test]'
+	$(NEWEST)/bin/python -m pytest $(IN_TWO)
 
 # the site, in site/; a link to nothing is an error, and nothing is downloaded
 docs: $(STAMP) settings
@@ -115,4 +122,4 @@ $(STAMP): pyproject.toml constraints.txt
 
 # runs and prepared data stay: they are hours of work
 clean:
-	rm -rf $(VENV) $(OLDEST) site
+	rm -rf $(VENV) $(OLDEST) $(NEWEST) site

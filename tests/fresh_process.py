@@ -14,6 +14,7 @@ from pathlib import Path
 SERVER = """
 import gc, json, os, signal, sys
 gc.disable()  # it would look through all that is imported, again and again; these processes end soon
+sys.modules["triton"] = None  # as in builds for CPUs: it writes what it leaks at the end of a forked process
 import scipy.optimize
 import torch._dynamo, torch.distributed.checkpoint, torch.distributed.tensor, torch.export
 assert not {"transformers", "huggingface_hub", "modeling_embinv"} & set(sys.modules)
