@@ -101,7 +101,10 @@ def settings_of(bounds: dict[str, Bound], values: Sequence[Any]) -> dict[str, An
 
 
 def with_parameters(function: Callable[..., Any], bounds: dict[str, Bound]) -> Callable[..., Any]:
-    """A function of (…, *values), whose signature has a parameter for each bound in place of `values`."""
+    """A function of (…, *values), whose signature has a parameter for each bound in place of `values`.
+
+    Wrap the function before: from Python 3.14 on, `functools.wraps` copies no annotation that was added.
+    """
     signature, keyword = inspect.signature(function), inspect.Parameter.POSITIONAL_OR_KEYWORD
     own = [one for one in signature.parameters.values() if one.kind is not one.VAR_POSITIONAL]
     new = [
