@@ -5,7 +5,7 @@ accelerate launch --config_file accelerate_configs/cpu.yaml train.py configs/min
 
 import sys
 
-from modeling_embinv.cli.train import main
+from modeling_embinv.cli import train_command
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(train_command())

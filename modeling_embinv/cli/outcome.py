@@ -8,13 +8,14 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from ..data.files import FullDiskError, writing
 from ..errors_embinv import EmbInvError
 from ..inversion.rates import speed, texts
+from .interrupts import no_interrupt_lost
 
 USER_ERROR, INCOMPLETE, INTERRUPTED, BROKEN_PIPE = 2, 3, 130, 141
 
@@ -99,33 +100,16 @@ def _counted_interrupts() -> Iterator[None]:
         _interrupts.append(number)
         raise KeyboardInterrupt
 
-    def send_again(lost: Any) -> None:
-        if lost.exc_type is not KeyboardInterrupt:
-            unraisable(lost)
-            return
-        # Python drops what is raised while an object is deleted; nor would it leave this function
-        while True:
-            try:
-                number = _interrupts.pop() if _interrupts else signal.SIGINT
-                threading.Timer(0.01, os.kill, [os.getpid(), number]).start()
-                return
-            except KeyboardInterrupt:  # on a busy machine it comes before this function has ended
-                continue
-
     _interrupts.clear()
-    unraisable = sys.unraisablehook
     plain = _plain_signals()
     for number in plain:
         signal.signal(number, note)
-    if plain:
-        sys.unraisablehook = send_again
     try:
-        yield
+        with no_interrupt_lost(_interrupts) if plain else nullcontext():
+            yield
     finally:
         for number in plain:
             signal.signal(number, _DEFAULTS[number])
-        if plain:
-            sys.unraisablehook = unraisable
 
 
 def _plain_signals() -> list[int]:

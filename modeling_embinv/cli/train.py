@@ -1,11 +1,9 @@
 """`embinv train`, which is train.py, too."""
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..cores import threads_of_quota
 from .outcome import epilog, on_interrupt, outcome
 
 if TYPE_CHECKING:
@@ -22,7 +20,6 @@ PROG --init-from checkpoints/embinv-minilm --pairs data/mine_32 --encoder minilm
 
 def main() -> int:
     """train.py: its exit status is that of `outcome`."""
-    os.environ.update(threads_of_quota())
     arguments = sys.argv[1:]
     return outcome("train.py", arguments, lambda: run_train(arguments, "train.py"))
 

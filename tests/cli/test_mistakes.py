@@ -394,6 +394,38 @@ def test_a_ctrl_c_is_not_lost_while_an_object_is_deleted(is_busy, capsys, monkey
     assert capsys.readouterr().err == "embinv invert: interrupted. Nothing was saved.\n"
 
 
+# a finder that is asked for the commands deletes an object just when the Ctrl-C comes
+WHILE_IMPORTED = """
+import signal, sys, time
+from modeling_embinv import cli
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+class Deleted:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+class Finder:
+    def find_spec(name, *_):
+        if name == f"modeling_embinv.cli.{sys.argv[2]}":
+            if sys.argv[3] == "lost":
+                Deleted()
+            else:
+                signal.raise_signal(signal.SIGINT)
+            time.sleep(20)
+sys.meta_path.insert(0, Finder)
+sys.exit(getattr(cli, sys.argv[1])())
+"""
+
+
+@pytest.mark.parametrize(
+    "start, module, name", [("command", "main", "embinv"), ("train_command", "train", "train.py")]
+)
+@pytest.mark.parametrize("kind", ["raised", "lost"])
+def test_a_ctrl_c_while_the_commands_are_imported(start, module, name, kind):
+    """Of train.py it was a traceback, and one that came while an object was deleted was lost: the command went on."""
+    code = [sys.executable, "-c", WHILE_IMPORTED, start, module, kind]
+    done = subprocess.run(code, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, f"{name}: interrupted. Nothing was saved.\n")
+
+
 def test_a_closed_pipe_is_no_error():
     """`embinv … | head -1` must not end in a message."""
     command = f"{sys.executable} -m modeling_embinv.cli train --help | head -1; echo ${{PIPESTATUS[0]}}"

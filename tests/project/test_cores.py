@@ -69,7 +69,9 @@ def test_no_more_threads_than_whole_cores(tmp_path, monkeypatch, cores, given, t
     assert cores_module.threads_of_quota() == ({} if threads is None else {"OMP_NUM_THREADS": threads})
 
 
-@pytest.mark.parametrize("start", ["from modeling_embinv.cli import command as main", "from train import main"])
+@pytest.mark.parametrize(
+    "start", ["from modeling_embinv.cli import command as main", "from train import train_command as main"]
+)
 def test_threads_are_told_before_torch_is_loaded(tmp_path, start):
     """OpenMP reads its number of threads once: what is set later changes nothing."""
     groups, own = limited(tmp_path, 0.5)
