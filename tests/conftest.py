@@ -6,6 +6,8 @@ No heavy import stands here at the top: the process that hands the tests to the 
 import gc
 import itertools
 import os
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -30,6 +32,8 @@ TOGETHER = {
     "tests/space/": "the Space's page with its examples", "tests/audit/": "the audit's dictionaries",
     "tests/project/test_readme.py": "the audit's dictionaries",
 }  # fmt: skip
+# two processes that begin with torch would both compile it; the second one compiles these meanwhile
+FROM_THE_OTHER_END = ("sympy", "scipy.stats", "pandas", "matplotlib.pyplot", "sklearn.linear_model", "gradio")
 
 
 @pytest.fixture
@@ -45,6 +49,10 @@ def file_limit():
 def pytest_collection():
     """Imports make a million objects and hardly any garbage: to look for it takes a quarter of their time."""
     gc.disable()
+    if os.environ.get("PYTEST_XDIST_WORKER") == "gw1":
+        for name in FROM_THE_OTHER_END:
+            with suppress(ImportError):
+                import_module(name)
     try:
         return (yield)
     finally:

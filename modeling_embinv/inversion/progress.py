@@ -14,7 +14,7 @@ from tqdm import tqdm
 from ..hypotheses_embinv import SearchRound
 from .rates import speed
 
-_FORMAT = "{percentage:3.0f} %|{bar}| {whole:,} of {total:,} vectors{round}, {elapsed} < {remaining}{speed}"
+_FORMAT = "{percentage:3.0f} %|{bar}| {whole:,} of {vectors}{round}, {elapsed} < {remaining}{speed}"
 
 # seconds between two lines of a bar that no terminal shows
 LINE_SECONDS = 60.0
@@ -37,9 +37,10 @@ class VectorBar(_Bar):
         self.round, self.reached, self.resumed = ", starting", 0, 0
         self._says, self._began = show and not sys.stderr.isatty(), time.monotonic()
         self._said = self._began
-        # smoothing=0: the mean since the start, which neither resumed parts nor those of other processes make jump
+        # smoothing=0: the mean since the start, which neither resumed parts nor those of other processes make jump;
+        # miniters=0: a round of a single vector moves the bar by a part of one
         super().__init__(
-            total=max(total, 1), leave=leave, smoothing=0, miniters=1, bar_format=_FORMAT, dynamic_ncols=True,
+            total=max(total, 1), leave=leave, smoothing=0, miniters=0, bar_format=_FORMAT, dynamic_ncols=True,
             disable=None if show else True,
         )  # fmt: skip
 
@@ -50,7 +51,10 @@ class VectorBar(_Bar):
         done, elapsed = known["n"] - known["initial"], known["elapsed"]
         rate = done / elapsed if elapsed else 0.0
         own = {"round": self.round, "whole": int(known["n"]), "speed": f", {speed(rate)}" if rate else ""}
-        return {**known, **own, "rate": rate or None}
+        return {**known, **own, "vectors": self._vectors(), "rate": rate or None}
+
+    def _vectors(self) -> str:
+        return f"{self.total:,} {'vector' if self.total == 1 else 'vectors'}"
 
     def resume(self, count: int) -> None:
         """Say that the first `count` vectors were inverted before; they count for no rate."""
@@ -84,7 +88,7 @@ class VectorBar(_Bar):
         self.update(max(0, min(count, self.total or count) - self.n))
         if self._says and time.monotonic() - self._said >= LINE_SECONDS:
             self._said = time.monotonic()
-            line = f"embinv: {int(count):,} of {self.total:,} vectors{self.round}{self._left(count)}"
+            line = f"embinv: {int(count):,} of {self._vectors()}{self.round}{self._left(count)}"
             print(line, file=sys.stderr, flush=True)
 
     def _left(self, count: float) -> str:

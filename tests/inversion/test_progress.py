@@ -2,6 +2,7 @@
 
 import io
 import re
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -52,7 +53,7 @@ def test_the_time_left_is_that_of_this_run(clock, capsys):
     assert capsys.readouterr().err.splitlines() == [
         "embinv: 6 of 12 vectors",
         "embinv: 8 of 12 vectors, round 4 of 5, 04:00 left",
-        "embinv: 1 of 1 vectors",
+        "embinv: 1 of 1 vector",
     ]
 
 
@@ -61,6 +62,19 @@ def test_a_log_is_not_full_of_lines(capsys):
     with VectorBar(1000, show=True) as bar:
         assert len(list(bar.counted(range(1000)))) == 1000
     assert not capsys.readouterr().err
+
+
+def test_rounds_of_a_single_vector_are_shown(monkeypatch):
+    """The bar stood at "starting" for all of a search: it moved by whole vectors only."""
+    monkeypatch.setattr("sys.stderr", Terminal())
+    with VectorBar(1, show=True) as bar:
+        bar.mininterval = 0
+        for number in range(1, 6):
+            bar.show_round(SearchRound(number, 5, torch.arange(1), torch.ones(1, 4), torch.ones(1), None), 1)
+        shown = sys.stderr.getvalue()
+    assert re.findall(r"(\d+) %[^%]* 0 of 1 vector, round (\d) of 5", shown) == [
+        ("17", "1"), ("33", "2"), ("50", "3"), ("67", "4"), ("83", "5"),
+    ]  # fmt: skip
 
 
 def test_a_stage_says_when_it_begins_and_how_long_it_took(monkeypatch, capsys):
