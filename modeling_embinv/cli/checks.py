@@ -60,6 +60,16 @@ def check_preset_flag(options: argparse.Namespace) -> None:
         raise EmbInvError(without_surrogate(options.preset))
 
 
+def check_rows(options: argparse.Namespace) -> None:
+    """Two ways of taking a part of the rows.
+
+    Raises:
+        EmbInvError: both `--limit` and `--sample`.
+    """
+    if options.limit is not None and options.sample is not None:
+        raise EmbInvError("give --limit or --sample, not both.")
+
+
 def check_feedback_flag(options: argparse.Namespace) -> None:
     """Corrections that nothing checks.
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from ..data.flags import Commands, number
 from ..errors_embinv import EmbInvError
 from ..settings_embinv import GAP_TOKENS, FillSettings
-from .checks import check_encoder, check_model
+from .checks import check_encoder, check_model, check_rows, check_seed
 from .options import (
     VECTOR_KINDS,
     add_encoder,
     add_force,
     add_model_folder,
+    add_rows,
     add_table,
     add_vector_columns,
     given_settings,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 _EXAMPLES = """
 embinv fill redacted.jsonl --text-column redacted --out filled.jsonl
 embinv fill vectors.npy --template "Dear <NAME>, we meet on <DATE>." --choices NAME=first-names
-embinv fill redacted.parquet --mark XXX --feedback encoder
+embinv fill redacted.parquet --sample 200 --mark XXX --feedback encoder
 """
 # the rows of a part of `fill_file`, whose module imports torch
 _BATCH = 16
@@ -52,6 +53,8 @@ def add_fill(commands: Commands) -> None:
     parser.add_argument("--text_column", help="column of the redacted texts; without it the usual names are tried")
     parser.add_argument("--template", help='the redacted text of every vector, as "Dear <NAME>, your balance is ▇▇▇."')
     add_vector_columns(parser)
+    add_rows(parser)
+    parser.add_argument("--seed", type=int, default=0, help="of --sample")
     parser.add_argument("--strict", action="store_true", help="stop at the first row that cannot be filled")
     add_force(parser)
     group = parser.add_argument_group("the hidden words")
@@ -91,6 +94,8 @@ def _choice(text: str) -> tuple[str, str]:
 
 def _fill(options: argparse.Namespace) -> int | None:
     check_model(options.model)
+    check_rows(options)
+    check_seed(options.seed)
     settings = given_settings(options, FillSettings.table())
     if options.template is not None and options.text_column:
         raise EmbInvError("give --template or --text-column, not both: a template is the text of every vector.")
@@ -122,6 +127,7 @@ def _open(options: argparse.Namespace) -> "VectorSource":
 
 def _fill_file(options: argparse.Namespace, settings: dict[str, Any], choices: dict[str, list[str]]) -> int | None:
     began, source = time.time(), _open(options)
+    source.select(options.limit, options.sample, options.seed)
     refuse_overwriting(options, source)
     with on_interrupt(lambda: saved_parts(options.out, source.count(), began)):
         return _fill_source(options, source, settings, choices)

@@ -7,16 +7,16 @@ from typing import Any
 
 from ..data.flags import Commands
 from ..errors_embinv import EmbInvError
-from .checks import check_encoder, stored_config
+from .checks import check_encoder, check_rows, stored_config
 from .options import (
     VECTOR_KINDS,
     add_encoder,
     add_force,
     add_model,
+    add_rows,
     add_vector_columns,
     checked_settings,
     chosen_settings,
-    count,
 )
 from .outcome import INCOMPLETE, epilog, on_interrupt, saved_parts, summary
 from .resources import (
@@ -41,8 +41,7 @@ def add_invert(commands: Commands) -> None:
     parser.epilog = epilog(_EXAMPLES, "rows without a usable vector were left out")
     parser.add_argument("source", help=f"{VECTOR_KINDS}; or - for standard input, or one vector as JSON")
     add_vector_columns(parser)
-    parser.add_argument("--limit", type=count, help="use the first N vectors", metavar="N")
-    parser.add_argument("--sample", type=count, help="use N vectors drawn at random, by --seed", metavar="N")
+    add_rows(parser)
     parser.add_argument("--strict", action="store_true", help="stop at the first row without a usable vector")
     add_force(parser)
     parser.add_argument(
@@ -57,8 +56,7 @@ def add_invert(commands: Commands) -> None:
 
 def _invert(options: argparse.Namespace) -> int | None:
     settings = checked_settings(options)
-    if options.limit is not None and options.sample is not None:
-        raise EmbInvError("give --limit or --sample, not both.")
+    check_rows(options)
     from ..data.typed_vector import is_typed_vector
 
     with on_interrupt(lambda: saved_parts(options.out)):

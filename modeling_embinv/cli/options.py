@@ -68,6 +68,12 @@ def add_vector_columns(parser: argparse.ArgumentParser) -> None:
     add_source_columns(parser)
 
 
+def add_rows(parser: argparse.ArgumentParser) -> None:
+    """Flags of which rows of a file or a store are taken, see `check_rows`."""
+    parser.add_argument("--limit", type=count, help="use the first N vectors", metavar="N")
+    parser.add_argument("--sample", type=count, help="use N vectors drawn at random, by --seed", metavar="N")
+
+
 def add_source_columns(parser: argparse.ArgumentParser) -> None:
     """Flags of where a file or a store of vectors has what."""
     parser.add_argument(

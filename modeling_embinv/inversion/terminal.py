@@ -125,11 +125,11 @@ def _bracketed(gap: dict[str, Any]) -> Text:
 
 
 def _gaps(row: dict[str, Any]) -> Iterator[Text]:
-    """A line for each gap: the words, how probable they are, and the runners-up."""
+    """A line for each gap: the words, how probable they are, and the runners-up of at least 1 %, or the first one."""
     for gap in row["gaps"]:
+        shown = [one for one in gap["alternatives"] if one["probability"] >= 0.005] or gap["alternatives"][:1]
         others = [
-            f"{printable(one['text'])} {100 * one['probability']:.0f} % (cosine {one['cosine']:.3f})"
-            for one in gap["alternatives"]
+            f"{printable(one['text'])} {100 * one['probability']:.0f} % (cosine {one['cosine']:.3f})" for one in shown
         ]
         also = f"; else {', '.join(others)}" if others else ""
         mark = printable(gap["mark"])

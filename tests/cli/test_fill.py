@@ -85,6 +85,37 @@ def test_a_filling_never_stands_alone(capsys, vectors, tmp_path):
     assert gap.strip().startswith("▇▇▇ = [station] ") and "%; else " in gap and "(cosine 0." in gap
 
 
+def test_guesses_of_no_weight_are_not_shown():
+    """Behind a certain word stood five others of 0 % each, and one line became three."""
+    gap = ROW["gaps"][0]
+    others = [
+        {"text": name, "cosine": 0.9, "probability": share}
+        for name, share in zip("abc", (0.2, 0.006, 0.004), strict=True)
+    ]
+    for given, shown in (
+        (others, "else a 20 % (cosine 0.900), b 1 % (cosine 0.900)"),
+        (others[2:], "else c 0 % (cosine 0.900)"),
+    ):
+        plain = io.StringIO()
+        print_fillings([{**ROW, "gaps": [{**gap, "alternatives": given}]}], Console(file=plain))
+        assert plain.getvalue().endswith(f"[Anna] 93 %; {shown}\n")
+
+
+def test_the_first_ones_and_a_sample(capsys, vectors, tmp_path):
+    """A look at a store of a million rows took all of them: `invert` had these flags, `fill` had not."""
+    source, out = write(tmp_path / "v.jsonl", [REDACTED[1]] * 9, [vectors[1].tolist()] * 9), tmp_path / "o.jsonl"
+    command = (source, "--text-column", "redacted", "--out", out, "--overwrite", *QUICK)
+    rows = {}
+    for flags in (("--limit", 2), ("--sample", 2, "--seed", 5), ("--sample", 2, "--seed", 6)):
+        code, _, err = run(capsys, *command, *map(str, flags))
+        assert code == 0, err
+        rows[flags[-1], len(flags)] = [row["row"] for row in rows_of(out)]
+    assert rows.pop((2, 2)) == [0, 1] and all(len(set(one)) == 2 for one in rows.values())
+    assert rows[5, 4] != rows[6, 4]
+    code, _, err = run(capsys, *command, "--sample", "3", "--limit", "3")
+    assert code == 2 and "--limit or --sample, not both" in err
+
+
 @pytest.mark.parametrize("no_color", [False, True])
 def test_the_terminal_marks_the_filled_words(monkeypatch, no_color):
     """Brackets and a line under them must stay where colours do not; control characters must not steer a terminal."""
