@@ -101,14 +101,14 @@ class VectorBar(_Bar):
 
 @contextmanager
 def stage(what: str, show: bool = True) -> Iterator[None]:
-    """Says on stderr that a part of a long run begins, and at its end the seconds; not on a terminal, which has bars.
+    """Says on stderr that a part of a long run begins; where that is no terminal, with bars, also how long it took.
 
     Args:
         what: the part, in a few words. show: whether to say anything.
     """
-    says, started = show and not sys.stderr.isatty(), time.monotonic()
-    if says:
+    started = time.monotonic()
+    if show:
         print(f"embinv: {what} …", file=sys.stderr, flush=True)
     yield
-    if says:
+    if show and not sys.stderr.isatty():
         print(f"embinv: {what}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)

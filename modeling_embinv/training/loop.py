@@ -103,7 +103,10 @@ class Run(BatchLosses):
             disable=not accelerator.is_main_process,
         ) as bar:  # fmt: skip
             self.updates(bar, limit)
-        return self.export("last")
+        last = self.export("last")
+        best = f"{self.folder / 'best'} has the lowest validation loss, {progress.best:.4g}"
+        accelerator.print(f"saved: {best}; {last} is of update {progress.step:,}")
+        return last
 
     def updates(self, bar: "tqdm[NoReturn]", limit: float) -> None:
         """All updates that are left to do, and what is due between them."""

@@ -1,5 +1,6 @@
 """How long a run will take, and what is wrong with its settings, is said before anybody has waited for it."""
 
+import json
 import logging
 
 from modeling_embinv.training.assemble import train
@@ -69,7 +70,10 @@ def test_lengths_of_time_have_a_unit_that_people_use():
 
 
 def test_a_new_run_says_what_it_will_do_and_how_long_it_takes(pairs, tmp_path, capsys):
-    """The parts were there and nobody called them: neither in the warm-up nor in the run."""
+    """The parts were there and nobody called them: neither in the warm-up nor in the run.
+
+    At its end a run said nothing, and its user looked for the folder that a hundred lines had scrolled away.
+    """
     flags = dict(bag_of_words_steps=30, bag_of_words_batch_size=8, max_steps=30, save_steps=25, eval_steps=25)
     train(settings(pairs, tmp_path, generation_size=0, **flags))
     out = capsys.readouterr().out
@@ -79,6 +83,10 @@ def test_a_new_run_says_what_it_will_do_and_how_long_it_takes(pairs, tmp_path, c
     assert out.count(plan) == 1
     assert out.count("9 updates of the warm-up on words are left: about ") == 1
     assert out.count("\n9 updates are left: about ") == 1
+    lines = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
+    lowest = min(line["validation/loss"] for line in lines if "validation/loss" in line)
+    best = f"saved: {tmp_path / 'best'} has the lowest validation loss, {lowest:.4g}"
+    assert out.splitlines()[-1] == f"{best}; {tmp_path / 'last'} is of update 30"
     train(settings(pairs, tmp_path, generation_size=0, **flags | {"max_steps": 31}))
     assert "warm-up on words" not in capsys.readouterr().out  # a run that goes on has none
 
