@@ -20,7 +20,7 @@ from .options import (
     add_vector_columns,
     given_settings,
 )
-from .outcome import INCOMPLETE, epilog, on_interrupt, saved_parts, summary
+from .outcome import epilog, incomplete, on_interrupt, saved_parts, summary
 from .resources import (
     encoder_of,
     load_model,
@@ -153,7 +153,7 @@ def _fill_source(
         for tag in sorted(tag for tag in choices if tag_of(tag) not in stats["tags"]):
             print(f"embinv: warning: --choices {tag}: no mark of the texts has this word", file=sys.stderr)
         print(summary(stats, options.out), file=sys.stderr)
-    return INCOMPLETE if stats["skipped"].count + stats["unfillable"].count else None
+    return incomplete(stats["skipped"].count + stats["unfillable"].count)
 
 
 def _redaction(options: argparse.Namespace, settings: dict[str, Any], choices: dict[str, list[str]]) -> "Redaction":

@@ -18,7 +18,7 @@ from .options import (
     checked_settings,
     chosen_settings,
 )
-from .outcome import INCOMPLETE, epilog, on_interrupt, saved_parts, summary
+from .outcome import epilog, incomplete, on_interrupt, saved_parts, summary
 from .resources import (
     feedback_of,
     load_model,
@@ -105,4 +105,4 @@ def _invert_file(options: argparse.Namespace, settings: dict[str, Any]) -> int |
         if process_state().is_main_process:
             report_skipped(source.path, stats["skipped"])
             print(summary(stats, options.out), file=sys.stderr)
-    return INCOMPLETE if stats["skipped"].count else None
+    return incomplete(stats["skipped"].count)

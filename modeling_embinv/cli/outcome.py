@@ -150,6 +150,14 @@ def on_interrupt(sentence: Callable[[], str]) -> Iterator[None]:
         raise KeyboardInterrupt(said) from error
 
 
+def incomplete(left_out: int) -> int | None:
+    """The exit status of a command that left so many rows out.
+
+    Of a launcher's process it is 0: a launcher takes any other for a failure, ends the others, and shows a traceback.
+    """
+    return INCOMPLETE if left_out and "LOCAL_RANK" not in os.environ else None
+
+
 def summary(stats: dict[str, Any], out: str | None) -> str:
     """What a run over a file of vectors made, in a line; a second one warns where most of it is worth nothing.
 
@@ -194,8 +202,9 @@ def saved_parts(out: str | None, total: int | None = None, began: float = 0.0) -
 
 def _warn(message: str) -> None:
     start = "\r\x1b[K" if sys.stderr.isatty() else ""  # in place of a bar, which is drawn anew
-    print(f"{start}embinv: warning: {message}", file=sys.stderr)
+    sys.stderr.write(f"{start}embinv: warning: {message}\n")
 
 
 def _say(name: str, message: str) -> None:
-    print(f"{name}: {' '.join(message.split())}", file=sys.stderr)
+    # written at once: a launcher's processes share a terminal
+    sys.stderr.write(f"{name}: {' '.join(message.split())}\n")

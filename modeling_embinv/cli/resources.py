@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -94,16 +95,16 @@ def load_model(options: argparse.Namespace) -> tuple["EmbInvForMaskedDiffusion",
 
 @contextmanager
 def messages_on_stderr() -> Iterator[None]:
-    """Shows what the library says of its choices (which column it reads) on stderr."""
+    """Shows what the library says of its choices (which column it reads) on stderr; of a launcher's processes the first."""
 
     class Stderr(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            print(f"embinv: {record.getMessage()}", file=sys.stderr)
+            sys.stderr.write(f"embinv: {record.getMessage()}\n")
 
     log, handler = logging.getLogger("modeling_embinv"), Stderr()
     level = log.level
     log.addHandler(handler)
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING)
     try:
         yield
     finally:

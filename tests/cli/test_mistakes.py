@@ -1,6 +1,7 @@
 """What a user did wrong is one line on stderr and status 2; what the code did wrong is a traceback."""
 
 import json
+import logging
 import os
 import re
 import signal
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from modeling_embinv.cli import demo, invert, outcome, prepare
+from modeling_embinv.cli import demo, invert, outcome, prepare, resources
 from modeling_embinv.cli import train as train_command
 from modeling_embinv.cli.evaluate import _scored_above
 from modeling_embinv.cli.main import main
@@ -351,6 +352,22 @@ def test_a_full_disk_says_what_is_kept(capsys, tmp_path, file_limit):
     assert capsys.readouterr().err == (
         f"embinv invert: {path} cannot be written: File too large. 9 texts are saved in there.\n"
     )
+
+
+@pytest.mark.parametrize("rank", [None, "0", "1"])
+def test_a_launcher_does_not_take_rows_that_are_left_out_for_a_failure(monkeypatch, capsys, rank):
+    """torchrun showed a traceback and ended the other process, which had the file to write.
+
+    Each process said which column it reads, two of them in one line.
+    """
+    for name in ("RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+        if rank is not None:
+            monkeypatch.setenv(name, rank)
+    assert [outcome.incomplete(count) for count in (0, 2)] == [None, outcome.INCOMPLETE if rank is None else None]
+    with resources.messages_on_stderr():
+        logging.getLogger("modeling_embinv.stores").info("ids in column 'id'")
+    assert capsys.readouterr().err == ("" if rank == "1" else "embinv: ids in column 'id'\n")
 
 
 def test_nested_sentences_keep_the_inner_one():
