@@ -95,7 +95,7 @@ def load_model(options: argparse.Namespace) -> tuple["EmbInvForMaskedDiffusion",
 
 @contextmanager
 def messages_on_stderr() -> Iterator[None]:
-    """Shows what the library says of its choices (which column it reads) on stderr; of a launcher's processes the first."""
+    """Shows what the library says of its choices (which column it reads) on stderr, in a launcher's first process."""
 
     class Stderr(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
