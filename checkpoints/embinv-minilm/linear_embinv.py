@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# On AMD's processors oneDNN takes 0.5 to 0.95 of the time of MKL, PyTorch's choice (benchmarks/linear_libraries.py).
-# Elsewhere nobody has measured.
+# On AMD's processors oneDNN takes 0.5 to 0.95 of the time of MKL, PyTorch's choice; on an Intel with AVX-512 it takes
+# longer for few texts, and as long for many (benchmarks/linear_libraries.py).
 PREFERS_ONEDNN = torch.backends.mkldnn.is_available() and "AMD" in torch.cpu.get_capabilities().get("cpu_name", "")
 
 
