@@ -224,6 +224,8 @@ def sample_notes(sample: Sample, tokenizer: Any, longest: int, languages: Sequen
         return notes
     if empty := sum(not text.strip() for text in sample.texts):
         notes.append(f"{empty:,} of {len(sample.texts):,} rows have no text: they count for nothing")
+    elif sample.num_texts is not None and sample.num_texts < sample.total:
+        notes.append(f"{sample.num_texts:,} of {sample.total:,} vectors have a text: the sample is of them alone")
     long = sum(len(ids) > longest for ids in tokenize(tokenizer, sample.texts))
     if long:
         notes.append(

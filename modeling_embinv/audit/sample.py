@@ -31,6 +31,7 @@ class Sample(NamedTuple):
         total: rows of the store that hold a vector.
         digest: of all vectors and ids of the store.
         collections: n names, of the collection that each row is of; None where the store is one.
+        num_texts: rows of the store that hold a vector and a text; None where nobody has counted.
     """
 
     vectors: np.ndarray
@@ -40,6 +41,7 @@ class Sample(NamedTuple):
     total: int
     digest: str
     collections: list[str] | None = None
+    num_texts: int | None = None
 
     @property
     def texts_digest(self) -> str | None:
@@ -72,12 +74,15 @@ class Sample(NamedTuple):
 
 
 def draw(source: VectorSource, limit: int, seed: int) -> Sample:
-    """Draws `limit` rows of a store, each with the same chance; see `draw_each`."""
+    """Draws `limit` rows of a store; see `draw_each`."""
     return draw_each(source, [limit], seed)[0]
 
 
 def draw_each(source: VectorSource, limits: Sequence[int], seed: int) -> list[Sample]:
-    """Draws a sample for each limit, each row with the same chance; the larger ones hold the smaller ones.
+    """Draws a sample for each limit; the larger ones hold the smaller ones.
+
+    Each row has the same chance, but for those without a text in a store of texts: they are drawn last, for what is
+    recovered of them cannot be scored.
 
     Args:
         source: the opened store, see `open_vectors`; it is read once, from its first row to its last.
@@ -87,12 +92,14 @@ def draw_each(source: VectorSource, limits: Sequence[int], seed: int) -> list[Sa
     Raises:
         EmbInvError: a damaged store, or one without a usable vector.
     """
-    drawn, digest, total = RowSample(max(limits), seed), hashlib.blake2b(digest_size=16), 0
+    drawn, digest = RowSample(max(limits), seed, texts_first=True), hashlib.blake2b(digest_size=16)
+    total = num_texts = 0
     for batch in source.batches(BATCH):
         total += len(batch.rows)
+        num_texts += sum(bool(text.strip()) for text in batch.texts or [])
         digest.update(digested(batch))
         drawn.add(batch)
-    samples = [_sample(drawn.rows(limit), total, digest.hexdigest()) for limit in limits]
+    samples = [_sample(drawn.rows(limit), total, digest.hexdigest(), num_texts) for limit in limits]
     if source.text_column is not None and all(one.texts is None for one in samples):
         logger.info("%s: the texts in column %r are all empty", source.path, short_names([source.text_column]))
     return samples
@@ -103,10 +110,10 @@ def digested(batch: VectorBatch) -> bytes:
     return np.ascontiguousarray(batch.vectors, "<f4").tobytes() + repr(batch.ids).encode()
 
 
-def _sample(rows: VectorBatch, total: int, digest: str) -> Sample:
+def _sample(rows: VectorBatch, total: int, digest: str, num_texts: int) -> Sample:
     """A sample of rows; texts that are all empty are none."""
-    has_texts = any(text.strip() for text in rows.texts or [])
-    return Sample(rows.vectors, rows.rows, rows.ids, rows.texts if has_texts else None, total, digest)
+    texts = rows.texts if num_texts else None
+    return Sample(rows.vectors, rows.rows, rows.ids, texts, total, digest, num_texts=num_texts)
 
 
 def join(samples: Mapping[str, Sample], limit: int, seed: int) -> Sample:
@@ -127,8 +134,7 @@ def join(samples: Mapping[str, Sample], limit: int, seed: int) -> Sample:
         )
     totals = [one.total for one in samples.values()]
     parts = [
-        one.take(subset(len(one.rows), size, seed))
-        for one, size in zip(samples.values(), allotted(totals, limit), strict=True)
+        one.take(_some(one, size, seed)) for one, size in zip(samples.values(), allotted(totals, limit), strict=True)
     ]
     has_ids = any(one.ids is not None for one in parts)
     return Sample(
@@ -139,6 +145,7 @@ def join(samples: Mapping[str, Sample], limit: int, seed: int) -> Sample:
         sum(totals),
         hashlib.blake2b("".join(one.digest for one in parts).encode(), digest_size=16).hexdigest(),
         [name for name, one in zip(samples, parts, strict=True) for _ in one.rows],
+        sum(one.num_texts or 0 for one in parts),
     )
 
 
@@ -156,6 +163,13 @@ def allotted(totals: Sequence[int], limit: int) -> list[int]:
         able = [index for index, size in enumerate(sizes) if least <= size + step <= totals[index]]
         sizes[max(able, key=lambda index: step * (exact[index] - sizes[index]))] += step
     return sizes
+
+
+def _some(sample: Sample, size: int, seed: int) -> np.ndarray:
+    """(size,) indices of a sample, ascending; rows without a text are taken last."""
+    order = np.random.default_rng(seed).permutation(len(sample.rows))
+    is_empty = [not text.strip() for text in sample.texts or [" "] * len(order)]
+    return np.sort(order[np.argsort(np.array(is_empty)[order], kind="stable")][:size])
 
 
 def subset(count: int, limit: int, seed: int) -> np.ndarray:

@@ -18,17 +18,21 @@ class RowSample:
     Args:
         size: rows, at most.
         seed: of the keys.
+        texts_first: whether rows without a text are drawn only where those with one do not suffice.
     """
 
-    def __init__(self, size: int, seed: int) -> None:
-        self._size, self._random = size, np.random.default_rng(seed)
+    def __init__(self, size: int, seed: int, texts_first: bool = False) -> None:
+        self._size, self._random, self._texts_first = size, np.random.default_rng(seed), texts_first
         self._kept: VectorBatch | None = None
         self._keys = np.empty(0)
 
     def add(self, batch: VectorBatch) -> None:
         """Draws from these rows, too."""
         joined = batch if self._kept is None else VectorBatch.joined([self._kept, batch])
-        keys = np.concatenate([self._keys, self._random.random(len(batch.rows))])
+        drawn = self._random.random(len(batch.rows))
+        if self._texts_first and batch.texts is not None:
+            drawn += [not text.strip() for text in batch.texts]
+        keys = np.concatenate([self._keys, drawn])
         chosen = _smallest(keys, self._size)
         self._kept, self._keys = joined.take(chosen), keys[chosen]
 

@@ -9,7 +9,7 @@ from datasets import Dataset
 from modeling_embinv.audit.public import public_sentences
 from modeling_embinv.audit.report import FEWEST, SENSITIVE
 from modeling_embinv.audit.run import open_work
-from modeling_embinv.audit.sample import draw, draw_each, subset
+from modeling_embinv.audit.sample import draw, draw_each, join, subset
 from modeling_embinv.data.parts import locked
 from modeling_embinv.stores.vectors import open_vectors
 from tests.audit.conftest import TEXTS, run, write
@@ -337,6 +337,19 @@ def test_a_sample_is_drawn_by_its_seed(store):
         assert one.ids == [f"T-{row}" for row in one.rows] and one.texts == [TEXTS[row] for row in one.rows]
     assert (draw(source, 100, 0).rows == np.arange(len(TEXTS))).all() and draw(source, 3, 0).total == len(TEXTS)
     assert len(set(subset(10, 4, 0))) == 4 and (subset(3, 9, 1) == np.arange(3)).all()
+
+
+def test_rows_without_a_text_are_drawn_last(vectors, tmp_path):
+    """Of a store with few texts most of the sample could not be scored, and its intervals said nothing."""
+    texts = [None, TEXTS[1], "  ", TEXTS[3], *[""] * (len(vectors) - 4)]
+    source = open_vectors(write(tmp_path / "v.parquet", vectors, text=texts), text_column="text")
+    few = {tuple(draw(source, 1, seed).rows) for seed in range(9)}
+    assert few == {(1,), (3,)}
+    for seed in (0, 1):
+        two, four = draw_each(source, [2, 4], seed)
+        assert two.rows.tolist() == [1, 3] and set(two.rows) < set(four.rows) and two.num_texts == four.num_texts == 2
+    joined = join({"a": four, "b": two}, 4, 0)
+    assert joined.rows.tolist() == [1, 3] * 2 and joined.num_texts == 4
 
 
 def test_line_separators_in_ids_end_no_line(capsys, model, vectors, tmp_path):

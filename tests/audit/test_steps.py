@@ -117,6 +117,17 @@ def test_texts_of_another_language_are_noted(encoder, language):
     assert any("do not look like English" in note for note in notes) == (language != "English")
 
 
+def test_rows_without_a_text_are_noted(encoder):
+    """A sample of the few rows that hold texts must not pass for one of the store."""
+    for texts, count, note in (
+        (ENGLISH, 9, "9 of 60 vectors have a text: the sample is of them alone"),
+        ([ENGLISH[0], ""], 1, "1 of 2 rows have no text: they count for nothing"),
+        (ENGLISH, 60, None),
+    ):
+        sample = sample_of(np.zeros((len(texts), 3)), texts)._replace(total=60, num_texts=count)
+        assert sample_notes(sample, encoder.tokenizer, 31, ["en"]) == [note] * (note is not None)
+
+
 def test_a_word_head_that_was_not_asked_is_not_missing(attacker, vectors):
     """An audit by known pairs alone said that the checkpoint has no word head."""
     plan = Plan(("vectors",))
