@@ -206,5 +206,8 @@ def _warn(message: str) -> None:
 
 
 def _say(name: str, message: str) -> None:
+    if "tqdm" in sys.modules:  # a bar that was interrupted still has the terminal's line
+        for bar in list(sys.modules["tqdm"].tqdm._instances):
+            bar.close()
     # written at once: a launcher's processes share a terminal
     sys.stderr.write(f"{name}: {' '.join(message.split())}\n")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tqdm import tqdm
 
 from modeling_embinv.cli import demo, invert, outcome, prepare, resources
 from modeling_embinv.cli import train as train_command
@@ -444,6 +445,23 @@ def test_a_ctrl_c_while_the_commands_are_imported(start, module, name, kind):
     code = [sys.executable, "-c", WHILE_IMPORTED, start, module, kind]
     done = subprocess.run(code, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (130, f"{name}: interrupted. Nothing was saved.\n")
+
+
+@pytest.mark.parametrize("leave", [False, True])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), EmbInvError("no text.")])
+def test_the_last_line_does_not_stand_behind_a_bar(capsys, error, leave):
+    """A Ctrl-C during `embinv evaluate` was answered behind the bar, which its traceback kept alive."""
+
+    def failing():
+        raise error
+
+    def run():
+        bar = iter(tqdm(range(3), file=sys.stderr, leave=leave))
+        return [failing() for _ in bar]
+
+    outcome.outcome("embinv evaluate", [], run)
+    said = "no text." if isinstance(error, EmbInvError) else "interrupted. Nothing was saved."
+    assert re.search(rf"[\r\n]embinv evaluate: {said}\n$", capsys.readouterr().err)
 
 
 def test_a_closed_pipe_is_no_error():
