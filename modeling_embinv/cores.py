@@ -1,4 +1,4 @@
-"""The cores that this process may use, where a container has fewer than the machine.
+"""The cores that this process may use, where a container has fewer than the machine, and those that are idle.
 
 OpenMP starts a thread for each core that it sees, most often all of the machine's. Where a control group's quota is
 smaller, as with `docker run --cpus 1`, its threads wait for each other and spend the quota on it: on two cores with a
@@ -7,6 +7,7 @@ this file imports nothing of it.
 """
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,31 @@ def threads_of_quota() -> dict[str, str]:
     if "OMP_NUM_THREADS" in os.environ or cores is None or cores >= _visible():
         return {}
     return {"OMP_NUM_THREADS": str(max(1, int(cores)))}
+
+
+class IdleCores:
+    """Measures how many cores are idle, on average, from its making on; its process counts among the busy ones."""
+
+    def __init__(self) -> None:
+        self._began, self._idle = time.monotonic(), _idle_seconds()
+
+    def threads(self, most: int) -> int:
+        """How many threads have a core to themselves: one, and one for each idle core; at most `most`.
+
+        Threads that share a core wait for each other: with another program on each of two cores, a search with two
+        threads takes twice to ten times as long as with one. Within a second nothing is measured, so all are taken.
+        """
+        seconds = time.monotonic() - self._began
+        return min(most, 1 + round((_idle_seconds() - self._idle) / seconds)) if seconds > 1 else most
+
+
+def _idle_seconds() -> float:
+    """Seconds that the cores of this process have been idle, since the machine was started."""
+    import psutil  # comes with accelerate
+
+    cores = psutil.cpu_times(percpu=True)
+    own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(cores))
+    return sum(cores[one].idle + getattr(cores[one], "iowait", 0.0) for one in own if one < len(cores))
 
 
 def _visible() -> int:

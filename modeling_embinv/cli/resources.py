@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..cores import IdleCores
 from ..errors_embinv import EmbInvError
 from ..inversion.rates import texts
 from ..settings_embinv import feedback_by_name
@@ -83,14 +84,32 @@ def load_model(options: argparse.Namespace) -> tuple["EmbInvForMaskedDiffusion",
         EmbInvError: for an impossible device, before anything is loaded.
         OSError: when there is no such model, or a damaged one.
     """
+    idle = IdleCores()
     from ..loading import load_inverter
     from ..runtime import prepare_process, process_state
 
     device = check_device(options.device) if options.device else process_state().device
     with prepare_process():
         model, tokenizer = load_inverter(options.model)
+    if device.type == "cpu":
+        _take_idle_cores(idle)
     model = model.to(device).eval()  # type: ignore[arg-type]  # transformers' wrapper of `to` hides its `self`
     return model.to_int8() if options.int8 else model, tokenizer
+
+
+def _take_idle_cores(idle: IdleCores) -> None:
+    """Computes with no more threads than cores were idle while the model was loaded, and says so."""
+    import torch
+
+    threads = torch.get_num_threads()
+    if "OMP_NUM_THREADS" in os.environ or (few := idle.threads(threads)) == threads:
+        return
+    torch.set_num_threads(few)
+    print(
+        f"embinv: other programs keep this machine busy: computing with {few} of {threads} threads; OMP_NUM_THREADS "
+        "sets another number.",
+        file=sys.stderr,
+    )
 
 
 @contextmanager

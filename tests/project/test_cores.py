@@ -1,13 +1,21 @@
-"""The cores that a container leaves a process."""
+"""The cores that a container, or other programs, leave a process."""
 
+import argparse
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
+import torch
 
 from modeling_embinv import cores as cores_module
+from modeling_embinv.cli.resources import load_model
+from modeling_embinv.training.backbone import prepare_tokenizer
+from modeling_embinv.training.checkpoints import export
+from tests.hub.tiny_folder import new_tiny_inverter
 
 ROOT = Path(__file__).parents[2]
 UNLIMITED = "max 100000\n"
@@ -67,6 +75,39 @@ def test_no_more_threads_than_whole_cores(tmp_path, monkeypatch, cores, given, t
     for name, path in zip(("GROUPS", "OWN"), limited(tmp_path, cores), strict=True):
         monkeypatch.setattr(cores_module, name, path)
     assert cores_module.threads_of_quota() == ({} if threads is None else {"OMP_NUM_THREADS": threads})
+
+
+@pytest.mark.parametrize(
+    "seconds, idle, threads",
+    [(2.0, 2.0, 2), (2.0, 0.8, 1), (2.0, 1.2, 2), (2.0, 6.6, 4), (2.0, 30.0, 8), (0.9, 0.0, 8)],
+)
+def test_a_thread_for_each_idle_core(monkeypatch, seconds, idle, threads):
+    """Threads that share a core wait for each other; time that others' cores are idle must not count."""
+    now, core, others = [100.0], SimpleNamespace(idle=50.0), SimpleNamespace(idle=0.0)
+    monkeypatch.setattr(cores_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1}, raising=False)
+    monkeypatch.setattr(psutil, "cpu_times", lambda percpu: [others, core, others])
+    watched = cores_module.IdleCores()
+    now[0], core.idle, others.idle = now[0] + seconds, core.idle + idle, 1e6
+    assert watched.threads(8) == threads
+
+
+@pytest.mark.parametrize("idle, given, threads", [(1.0, None, 2), (0.1, None, 1), (0.1, "2", 2)])
+def test_a_command_leaves_busy_cores_alone(monkeypatch, capsys, tmp_path, encoder, idle, given, threads):
+    """Beside one other program a search took twice as long with two threads as with one; a user's number stays."""
+    folder = export(new_tiny_inverter(encoder.tokenizer), prepare_tokenizer(encoder.tokenizer), tmp_path / "model")
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    if given is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    monkeypatch.setattr(cores_module.IdleCores, "threads", lambda _, most: min(most, 1 + round(idle)))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        load_model(argparse.Namespace(model=str(folder), device="cpu", int8=False))
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert ("computing with 1 of 2 threads" in capsys.readouterr().err) == (threads == 1)
 
 
 @pytest.mark.parametrize(
