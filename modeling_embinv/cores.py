@@ -45,7 +45,7 @@ class IdleCores:
 
 def _idle_seconds() -> float:
     """Seconds that the cores of this process have been idle, since the machine was started."""
-    import psutil  # comes with accelerate
+    import psutil  # here, as the help of a command does without
 
     cores = psutil.cpu_times(percpu=True)
     own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(cores))
