@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from .. import __version__
+from ..cores import IdleCores
 from ..data.flags import CommandParser, add_settings
 from .audit import add_audit
 from .calibrate import add_calibrate
@@ -53,6 +54,7 @@ def _run(arguments: list[str], words: list[str]) -> int | None:
         options = parser.parse_args(arguments)
     except SystemExit:  # after --help and --version
         return None
+    options.idle_cores = IdleCores()  # from before the imports that take seconds
     return options.run(options)
 
 

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..cores import IdleCores
 from ..errors_embinv import EmbInvError
 from ..inversion.rates import texts
 from ..settings_embinv import feedback_by_name
@@ -78,13 +77,12 @@ def load_model(options: argparse.Namespace) -> tuple["EmbInvForMaskedDiffusion",
     """The model of `--model` on its device, and its tokenizer.
 
     Args:
-        options: with the flags of `add_model_folder`.
+        options: with the flags of `add_model_folder`, and `idle_cores`, which are looked at once.
 
     Raises:
         EmbInvError: for an impossible device, before anything is loaded.
         OSError: when there is no such model, or a damaged one.
     """
-    idle = IdleCores()
     from ..loading import load_inverter
     from ..runtime import prepare_process, process_state
 
@@ -92,17 +90,18 @@ def load_model(options: argparse.Namespace) -> tuple["EmbInvForMaskedDiffusion",
     with prepare_process():
         model, tokenizer = load_inverter(options.model)
     if device.type == "cpu":
-        _take_idle_cores(idle)
+        _take_idle_cores(options)
     model = model.to(device).eval()  # type: ignore[arg-type]  # transformers' wrapper of `to` hides its `self`
     return model.to_int8() if options.int8 else model, tokenizer
 
 
-def _take_idle_cores(idle: IdleCores) -> None:
-    """Computes with no more threads than cores were idle while the model was loaded, and says so."""
+def _take_idle_cores(options: argparse.Namespace) -> None:
+    """Computes with no more threads than cores were idle until the first model was loaded, and says so."""
     import torch
 
+    idle, options.idle_cores = options.idle_cores, None  # from now on this process is busy itself
     threads = torch.get_num_threads()
-    if "OMP_NUM_THREADS" in os.environ or (few := idle.threads(threads)) == threads:
+    if idle is None or "OMP_NUM_THREADS" in os.environ or (few := idle.threads(threads)) == threads:
         return
     torch.set_num_threads(few)
     print(

@@ -103,8 +103,12 @@ def test_a_command_leaves_busy_cores_alone(monkeypatch, capsys, tmp_path, encode
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        load_model(argparse.Namespace(model=str(folder), device="cpu", int8=False))
+        options = argparse.Namespace(model=str(folder), device="cpu", int8=False, idle_cores=cores_module.IdleCores())
+        load_model(options)
         assert torch.get_num_threads() == threads
+        torch.set_num_threads(2)
+        load_model(options)  # as the audit's attackers who train: meanwhile this process itself was busy
+        assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
     assert ("computing with 1 of 2 threads" in capsys.readouterr().err) == (threads == 1)
