@@ -210,9 +210,12 @@ class EmbInvGenerationConfig(SamplerSettings, GenerationConfig):
         Raises:
             EmbInvError: for unknown or impossible settings, and for what is no table of them.
         """
-        if not isinstance(config_dict, dict):
-            raise EmbInvError(f"generation_config.json must hold a table of settings, got {shown(config_dict)}.")
-        return super().from_dict(_with_calibration(config_dict), **kwargs)
+        return super().from_dict(_with_calibration(_checked_table(config_dict)), **kwargs)
+
+    @classmethod
+    def _dict_from_json_file(cls, json_file: Any) -> Any:
+        # transformers 5.17 writes into what the file holds before `from_dict` sees it
+        return _checked_table(super()._dict_from_json_file(json_file))
 
     @staticmethod
     def names() -> tuple[str, ...]:
@@ -273,6 +276,12 @@ class EmbInvGenerationConfig(SamplerSettings, GenerationConfig):
 
 
 _CALIBRATION_KEYS = "numbers for probability, length, nearness and bias"
+
+
+def _checked_table(content: Any) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise EmbInvError(f"generation_config.json must hold a table of settings, got {shown(content)}.")
+    return content
 
 
 def _with_calibration(content: dict[str, Any]) -> dict[str, Any]:

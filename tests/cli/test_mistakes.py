@@ -196,6 +196,8 @@ def test_underscores_and_hyphens_are_the_same_flag(capsys, monkeypatch):
     monkeypatch.setattr(invert, "_invert", seen.append)
     main(["invert", "a_b.npy", "--num_steps", "3", "--id_column=my_id", "--out", "c_d.jsonl", "--batch-size", "2"])
     main(["invert", "a_b.npy", "--num-steps", "3", "--id-column", "my_id", "--out=c_d.jsonl", "--batch_size=2"])
+    for options in seen:
+        del options.idle_cores  # no flag, but a measurement
     assert vars(seen[0]) == vars(seen[1]) and seen[0].source == "a_b.npy"
     assert (seen[0].id_column, seen[0].out, seen[0].num_steps, seen[0].batch_size) == ("my_id", "c_d.jsonl", 3, 2)
 
@@ -580,4 +582,4 @@ def test_ctrl_c_at_a_terminal_takes_the_bar_away():
                 shown += more
     os.close(terminal)
     assert process.returncode == 130 and b"0 of 1 vector, round" in shown, shown
-    assert re.search(rb"\r {99}\rembinv invert: interrupted\. Nothing was saved\.\r\n$", shown), shown
+    assert re.search(rb"\r +\rembinv invert: interrupted\. Nothing was saved\.\r\n$", shown), shown
