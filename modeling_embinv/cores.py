@@ -36,18 +36,24 @@ class IdleCores:
     def threads(self, most: int) -> int:
         """How many threads have a core to themselves: one, and one for each idle core; at most `most`.
 
-        Threads that share a core wait for each other: with another program on each of two cores, a search with two
-        threads takes twice to ten times as long as with one. Within a second nothing is measured, so all are taken.
+        Threads that share a core wait for each other: beside one other program on two cores, a search with two threads
+        took 2.3 times as long as with one. All are taken where the machine does not tell, and within a second, which
+        is too short to measure.
         """
-        seconds = time.monotonic() - self._began
-        return min(most, 1 + round((_idle_seconds() - self._idle) / seconds)) if seconds > 1 else most
+        seconds, idle = time.monotonic() - self._began, _idle_seconds()
+        if seconds < 1 or idle is None or self._idle is None:
+            return most
+        return min(most, 1 + round((idle - self._idle) / seconds))
 
 
-def _idle_seconds() -> float:
-    """Seconds that the cores of this process have been idle, since the machine was started."""
+def _idle_seconds() -> float | None:
+    """Seconds that the cores of this process have been idle since the machine was started; None = it is hidden."""
     import psutil  # here, as the help of a command does without
 
-    cores = psutil.cpu_times(percpu=True)
+    try:
+        cores = psutil.cpu_times(percpu=True)
+    except OSError:  # a sandbox without /proc/stat
+        return None
     own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(cores))
     return sum(cores[one].idle + getattr(cores[one], "iowait", 0.0) for one in own if one < len(cores))
 

@@ -134,7 +134,8 @@ def join(samples: Mapping[str, Sample], limit: int, seed: int) -> Sample:
         )
     totals = [one.total for one in samples.values()]
     parts = [
-        one.take(_some(one, size, seed)) for one, size in zip(samples.values(), allotted(totals, limit), strict=True)
+        one.take(some_rows(one, size, seed))
+        for one, size in zip(samples.values(), allotted(totals, limit), strict=True)
     ]
     has_ids = any(one.ids is not None for one in parts)
     return Sample(
@@ -165,8 +166,8 @@ def allotted(totals: Sequence[int], limit: int) -> list[int]:
     return sizes
 
 
-def _some(sample: Sample, size: int, seed: int) -> np.ndarray:
-    """(size,) indices of a sample, ascending; rows without a text are taken last."""
+def some_rows(sample: Sample, size: int, seed: int) -> np.ndarray:
+    """(min(n, size),) indices of a sample, ascending; rows without a text are taken last."""
     order = np.random.default_rng(seed).permutation(len(sample.rows))
     is_empty = [not text.strip() for text in sample.texts or [" "] * len(order)]
     return np.sort(order[np.argsort(np.array(is_empty)[order], kind="stable")][:size])

@@ -12,7 +12,7 @@ from .figures import Figure, share
 from .findings import KindFigures, measure, measure_kinds, other_texts
 from .kinds import Entity, Finder
 from .public import nearest_texts
-from .sample import Sample, subset
+from .sample import Sample, some_rows
 
 OTHER_TEXT, PUBLIC_TEXT = "vector of another text", "nearest public sentence"
 
@@ -52,7 +52,7 @@ def run_tier(attacker: Attacker, sample: Sample, tier: Tier, finder: Finder | No
     """
     part = sample
     if tier.limit is not None and tier.limit < len(sample.rows):
-        part = sample.take(subset(len(sample.rows), tier.limit, attacker.seed))
+        part = sample.take(some_rows(sample, tier.limit, attacker.seed))
     recovered = attacker.invert(part, name or tier.name, tier)
     expected = share(recovered.confidence, seed=attacker.seed)
     if part.texts is None:

@@ -9,7 +9,7 @@ from datasets import Dataset
 from modeling_embinv.audit.public import public_sentences
 from modeling_embinv.audit.report import FEWEST, SENSITIVE
 from modeling_embinv.audit.run import open_work
-from modeling_embinv.audit.sample import draw, draw_each, join, subset
+from modeling_embinv.audit.sample import draw, draw_each, join, some_rows, subset
 from modeling_embinv.data.parts import locked
 from modeling_embinv.stores.vectors import open_vectors
 from tests.audit.conftest import TEXTS, run, write
@@ -348,6 +348,7 @@ def test_rows_without_a_text_are_drawn_last(vectors, tmp_path):
     for seed in (0, 1):
         two, four = draw_each(source, [2, 4], seed)
         assert two.rows.tolist() == [1, 3] and set(two.rows) < set(four.rows) and two.num_texts == four.num_texts == 2
+    assert all(four.take(some_rows(four, 2, seed)).rows.tolist() == [1, 3] for seed in range(9))
     joined = join({"a": four, "b": two}, 4, 0)
     assert joined.rows.tolist() == [1, 3] * 2 and joined.num_texts == 4
 

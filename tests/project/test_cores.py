@@ -1,6 +1,7 @@
 """The cores that a container, or other programs, leave a process."""
 
 import argparse
+import itertools
 import os
 import subprocess
 import sys
@@ -90,6 +91,17 @@ def test_a_thread_for_each_idle_core(monkeypatch, seconds, idle, threads):
     watched = cores_module.IdleCores()
     now[0], core.idle, others.idle = now[0] + seconds, core.idle + idle, 1e6
     assert watched.threads(8) == threads
+
+
+def test_a_machine_that_hides_its_load(monkeypatch):
+    """In a sandbox without /proc/stat every command would have ended in an error."""
+
+    def hidden(percpu):
+        raise PermissionError(13, "Permission denied", "/proc/stat")
+
+    monkeypatch.setattr(psutil, "cpu_times", hidden)
+    monkeypatch.setattr(cores_module, "time", SimpleNamespace(monotonic=itertools.count(0, 5).__next__))
+    assert cores_module.IdleCores().threads(8) == 8
 
 
 @pytest.mark.parametrize("idle, given, threads", [(1.0, None, 2), (0.1, None, 1), (0.1, "2", 2)])
