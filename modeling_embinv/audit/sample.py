@@ -168,11 +168,13 @@ def allotted(totals: Sequence[int], limit: int) -> list[int]:
 
 def some_rows(sample: Sample, size: int, seed: int) -> np.ndarray:
     """(min(n, size),) indices of a sample, ascending; rows without a text are taken last."""
-    order = np.random.default_rng(seed).permutation(len(sample.rows))
-    is_empty = [not text.strip() for text in sample.texts or [" "] * len(order)]
-    return np.sort(order[np.argsort(np.array(is_empty)[order], kind="stable")][:size])
+    is_empty = None if sample.texts is None else np.array([not text.strip() for text in sample.texts])
+    return subset(len(sample.rows), size, seed, is_empty)
 
 
-def subset(count: int, limit: int, seed: int) -> np.ndarray:
-    """(min(count, limit),) indices below `count`, ascending, drawn by a seed."""
-    return np.sort(np.random.default_rng(seed).permutation(count)[:limit])
+def subset(count: int, limit: int, seed: int, is_last: np.ndarray | None = None) -> np.ndarray:
+    """(min(count, limit),) indices below `count`, ascending, drawn by a seed; where `is_last` (count,) holds, last."""
+    order = np.random.default_rng(seed).permutation(count)
+    if is_last is not None:
+        order = order[np.argsort(is_last[order], kind="stable")]
+    return np.sort(order[:limit])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..data.flags import Commands
 from ..errors_embinv import EmbInvError
+from ..inversion.rates import vectors
 from .options import (
     add_encoder,
     add_model,
@@ -81,8 +82,7 @@ def _demo(options: argparse.Namespace) -> None:
         ladder.climb(sentence.original, encoder.encode([sentence.text]), sentence.note)
     _fill(ladder, [one.original for one in sentences], feedback)
     seconds = time.perf_counter() - started
-    count = f"{len(sentences)} {'vector' if len(sentences) == 1 else 'vectors'}"
-    console.print(f"{count} in {seconds:.0f} s: {ladder.costs}.", soft_wrap=not console.is_terminal)
+    console.print(f"{vectors(len(sentences))} in {seconds:.0f} s: {ladder.costs}.", soft_wrap=not console.is_terminal)
     if console.is_terminal and console.color_system and not console.no_color:
         from ..inversion.terminal import legend
 

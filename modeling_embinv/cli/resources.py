@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors_embinv import EmbInvError
-from ..inversion.rates import texts
+from ..inversion.rates import texts, vectors
 from ..settings_embinv import feedback_by_name
 from .checks import check_device, stored_config
 from .standard_input import STANDARD, kept_input
@@ -66,7 +66,7 @@ def refuse_overwriting(options: argparse.Namespace, source: "VectorSource") -> N
     if not options.out or options.out == STANDARD or options.overwrite or not Path(options.out).exists():
         return
     held, rows = count_rows(Path(options.out)), source.count()
-    of = f"{texts(held)} for {rows:,} {'vector' if rows == 1 else 'vectors'}"
+    of = f"{texts(held)} for {vectors(rows)}"
     note = " (a row that was left out has no text)" * (held < rows)
     raise EmbInvError(
         f"{options.out} exists already, with {of}{note}: give --overwrite to write it anew, or another --out."

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from tqdm import tqdm
 
 from ..hypotheses_embinv import SearchRound
-from .rates import speed
+from .rates import speed, vectors
 
 _FORMAT = "{percentage:3.0f} %|{bar}| {whole:,} of {vectors}{round}, {elapsed} < {remaining}{speed}"
 
@@ -36,7 +36,7 @@ class VectorBar(_Bar):
     def __init__(self, total: int, show: bool, leave: bool = True) -> None:
         self.round, self.reached, self.resumed = ", starting", 0, 0
         self._says, self._began = show and not sys.stderr.isatty(), time.monotonic()
-        self._said = self._began
+        self._said, self._of = self._began, vectors(max(total, 1))
         # smoothing=0: the mean since the start, which neither resumed parts nor those of other processes make jump;
         # miniters=0: a round of a single vector moves the bar by a part of one
         super().__init__(
@@ -51,10 +51,7 @@ class VectorBar(_Bar):
         done, elapsed = known["n"] - known["initial"], known["elapsed"]
         rate = done / elapsed if elapsed else 0.0
         own = {"round": self.round, "whole": int(known["n"]), "speed": f", {speed(rate)}" if rate else ""}
-        return {**known, **own, "vectors": self._vectors(), "rate": rate or None}
-
-    def _vectors(self) -> str:
-        return f"{self.total:,} {'vector' if self.total == 1 else 'vectors'}"
+        return {**known, **own, "vectors": self._of, "rate": rate or None}
 
     def resume(self, count: int) -> None:
         """Say that the first `count` vectors were inverted before; they count for no rate."""
@@ -88,7 +85,7 @@ class VectorBar(_Bar):
         self.update(max(0, min(count, self.total or count) - self.n))
         if self._says and time.monotonic() - self._said >= LINE_SECONDS:
             self._said = time.monotonic()
-            line = f"embinv: {int(count):,} of {self._vectors()}{self.round}{self._left(count)}"
+            line = f"embinv: {int(count):,} of {self._of}{self.round}{self._left(count)}"
             print(line, file=sys.stderr, flush=True)
 
     def _left(self, count: float) -> str:

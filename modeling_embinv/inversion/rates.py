@@ -6,6 +6,11 @@ def texts(count: int) -> str:
     return f"{count:,} {'text' if count == 1 else 'texts'}"
 
 
+def vectors(count: int) -> str:
+    """1 vector, 2 vectors."""
+    return f"{count:,} {'vector' if count == 1 else 'vectors'}"
+
+
 def speed(vectors_per_second: float) -> str:
     """12 vectors/s, or 14 s a vector where that is less than one."""
     if vectors_per_second >= 1:

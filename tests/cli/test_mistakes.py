@@ -1,5 +1,6 @@
 """What a user did wrong is one line on stderr and status 2; what the code did wrong is a traceback."""
 
+import importlib
 import json
 import logging
 import os
@@ -7,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import termios
 import threading
 import time
 import warnings
@@ -571,7 +571,7 @@ def test_ctrl_c_at_a_terminal_takes_the_bar_away():
     """The line stood behind the bar."""
     code = f"import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n{COMMAND}"
     terminal, own_end = os.openpty()
-    termios.tcsetwinsize(terminal, (24, 100))
+    importlib.import_module("termios").tcsetwinsize(terminal, (24, 100))
     shown = b""
     with subprocess.Popen([sys.executable, "-c", code, *SEARCH], cwd=ROOT, stderr=own_end) as process:
         os.close(own_end)
