@@ -43,15 +43,20 @@ PAPER = dict(
 RELEASED = "released checkpoint"
 SHAPES = {"8 layers of 768, vocabulary 30K": 30_522, "8 layers of 768, vocabulary 152K": 151_936}
 NAMES = (*SHAPES, RELEASED, f"{RELEASED}, int8")
-# of the open loop, and searches of growing width; ranks and rounds are those of experiments/quality_cost.yaml
-METHODS = {
-    "8 passes": dict(num_steps=8),
+# searches of growing width; ranks and rounds are those of experiments/quality_cost.yaml
+SEARCHES = {
     "10 lightest corrections": dict(num_corrections=10, num_hops=1, num_beams=1, num_proposals=4),
     "10 light corrections": dict(num_corrections=10, num_hops=1, num_beams=1, num_proposals=8),
     "10 narrow corrections": dict(num_candidates=32, num_corrections=10, num_hops=1, num_beams=2, num_proposals=32),
     "10 corrections": dict(num_candidates=32, num_corrections=10, num_hops=1),
 }
 SURROGATE_RANK = 80
+
+
+def methods_of(name: str) -> dict[str, dict]:
+    """Settings by method: the model's own open loop, and the searches."""
+    open_loop = {"4 beams": {}} if name.startswith(RELEASED) else {"8 passes": dict(num_steps=8)}
+    return open_loop | SEARCHES
 
 
 @dataclass
@@ -162,7 +167,7 @@ class Ours:
         return self.model.generate(vectors, generator=generator, max_length=self.length, **settings)
 
     def measure(self, batch_size: int, method: str, options) -> Row:
-        row, settings = Row(f"{self.name}, {method}", batch_size), METHODS[method]
+        row, settings = Row(f"{self.name}, {method}", batch_size), methods_of(self.name)[method]
         if "num_corrections" not in settings:
             self.call(batch_size, settings)
         while len(row.seconds) < options.repeats and sum(row.seconds) < options.budget / 4:
@@ -236,17 +241,17 @@ def table(rows: list[Row]) -> str:
 
 
 def benchmark(options) -> list[Row]:
-    """All rows; a method that would take more than the budget, as it did for one text, is left out."""
+    """All rows; a method that would take more than the budget, by what a smaller batch took, is left out."""
     peer, rows = Peer(Path(options.folder).resolve(), options.threads, options.length), known_rows(options)
     spawn = get_context("spawn")
     workers = {name: ProcessPoolExecutor(1, spawn, start_ours, (name, options)) for name in NAMES}
     try:
         for before, batch_size in zip([None, *options.batch_sizes], options.batch_sizes, strict=False):
             for num_steps, beam in PEERS:
-                if wanted(rows, peer_name(num_steps, beam), batch_size, before):
+                if wanted(rows, (num_steps, beam), batch_size, before, options.budget):
                     add(rows, measure_peer(peer, batch_size, num_steps, beam, options), options)
             for name, worker in workers.items():
-                for method in METHODS:
+                for method in methods_of(name):
                     alone = find(rows, f"{name}, {method}", 1)
                     affordable = alone is None or batch_size * alone.median < options.budget
                     if affordable and not find(rows, f"{name}, {method}", batch_size):
@@ -258,9 +263,16 @@ def benchmark(options) -> list[Row]:
     return rows
 
 
-def wanted(rows: list[Row], name: str, batch_size: int, before: int | None) -> bool:
-    """Whether a row is yet to be measured, and was not left out at the smaller batch `before`."""
-    return find(rows, name, batch_size) is None and (before is None or find(rows, name, before) is not None)
+def wanted(rows: list[Row], setting: tuple[int, int], batch_size: int, before: int | None, budget: float) -> bool:
+    """Whether a row of vec2text is yet to be measured, and fits the budget by what the smaller batch `before` took."""
+    name = peer_name(*setting)
+    if before is None or find(rows, name, batch_size):
+        return find(rows, name, batch_size) is None
+    smaller = find(rows, name, before)
+    if smaller is None:
+        return False
+    rounds = max(setting[0], 1)  # two are run to see whether more of them can be
+    return 2.5 * min(2, rounds) / rounds * smaller.median * batch_size / before < budget
 
 
 def peer_name(num_steps: int, beam: int) -> str:

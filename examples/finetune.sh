@@ -24,8 +24,6 @@ if rows["train"] < int(batch):
     sys.exit(f"{rows['train']} texts are left to train on, fewer than BATCH={batch}: lower BATCH, or give more texts.")
 END
 embinv evaluate --pairs "$OUT/pairs" --split test --model "$MODEL" --limit 500 --training-pairs "$OUT/pairs"
-accelerate launch --config_file accelerate_configs/cpu.yaml train.py --init-from "$MODEL" --pairs "$OUT/pairs" \
-    --encoder minilm --output-dir "$OUT" --max-sequence-length "$LENGTH" --max-steps "$UPDATES" \
-    --batch-size "$BATCH" --learning-rate 1e-4 --embedding-rate 0.1 --warmup-steps 20 --loss-weight none \
-    --full-mask-share 0.15 --ema-decay 0.98 --eval-steps 100 --save-steps 50
+accelerate launch --config_file accelerate_configs/cpu.yaml train.py configs/fine_tune.yaml --init-from "$MODEL" \
+    --pairs "$OUT/pairs" --output-dir "$OUT" --max-sequence-length "$LENGTH" --max-steps "$UPDATES" --batch-size "$BATCH"
 embinv evaluate --pairs "$OUT/pairs" --split test --model "$OUT/best" --limit 500 --training-pairs "$OUT/pairs"

@@ -102,7 +102,7 @@ class Surrogate(nn.Module):
         merged = copy.deepcopy(trunk, {id(tokens): tokens})
         weights = self._weights(trunk)
         with torch.no_grad():
-            for name in self._changes(trunk):
+            for name in self.changes(trunk):
                 merged.get_parameter(name).copy_(weights[name])
         self._merged = (merged,)
         return merged
@@ -115,12 +115,12 @@ class Surrogate(nn.Module):
             Whether the layers and the table of positions are the encoder's own now.
         """
         trunk = trunk.first_layers(self.depth)
-        own = {name: trunk.get_parameter(name) for name in self._changes(trunk)}
+        own = {name: trunk.get_parameter(name) for name in self.changes(trunk)}
         if any(name not in weights or weights[name].shape != weight.shape for name, weight in own.items()):
             return False
         if self.table is not None and trunk.embedding_name in weights:
             self._take_table(trunk, weights[trunk.embedding_name])
-        for name, change in self._changes(trunk).items():
+        for name, change in self.changes(trunk).items():
             wanted = weights[name].to(own[name]) - own[name]
             if isinstance(change, Tensor):
                 change.copy_(wanted)
@@ -151,6 +151,12 @@ class Surrogate(nn.Module):
         if self.table is not None:
             self._take_table(trunk, table)
 
+    def changes(self, trunk: Trunk) -> dict[str, Tensor | tuple[Tensor, Tensor]]:
+        """What is added to the weights of a trunk of its depth, by name: a tensor, or the two factors of a product."""
+        whole = zip(_tables(trunk) + _matrices(trunk), self.whole, strict=True) if len(self.whole) else ()
+        products = zip(_matrices(trunk), zip(self.up, self.down, strict=True), strict=True) if len(self.up) else ()
+        return {**dict(whole), **dict(products), **dict(zip(_vectors(trunk), self.shifts, strict=True))}
+
     def _mapped(self, tokens: Tensor) -> Tensor:
         """The trunk's token embeddings (…, H) as near to an encoder's as a linear map brings them."""
         return tokens if self.tokens is None else self.tokens(tokens)
@@ -162,16 +168,10 @@ class Surrogate(nn.Module):
             own = self._mapped(trunk.token_embeddings.weight.detach())
             self.table.weight.copy_(table.to(own) - own)
 
-    def _changes(self, trunk: Trunk) -> dict[str, Tensor | tuple[Tensor, Tensor]]:
-        """What is added to the trunk's weights, by name: a tensor, or the two factors of a product."""
-        whole = zip(_tables(trunk) + _matrices(trunk), self.whole, strict=True) if len(self.whole) else ()
-        products = zip(_matrices(trunk), zip(self.up, self.down, strict=True), strict=True) if len(self.up) else ()
-        return {**dict(whole), **dict(products), **dict(zip(_vectors(trunk), self.shifts, strict=True))}
-
     def _weights(self, trunk: Trunk) -> dict[str, Tensor]:
         """The trunk's weights with the changes, by name; gradients reach the changes only."""
         weights = {name: weight.detach() for name, weight in trunk.named_parameters()}
-        for name, change in self._changes(trunk).items():
+        for name, change in self.changes(trunk).items():
             weights[name] = weights[name] + (change if isinstance(change, Tensor) else change[0] @ change[1])
         return weights
 

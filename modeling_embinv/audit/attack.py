@@ -13,9 +13,9 @@ from transformers import PreTrainedTokenizerBase
 
 from ..data.files import json_rows
 from ..inversion.dumps import invert_file
-from ..inversion.progress import stage
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..presets_embinv import NARROW
+from ..progress.bar import stage
 from ..stores.vectors import open_vectors
 from ..vectors_embinv import unit_rows
 from .counts import counted

@@ -15,7 +15,7 @@ from ..gap_kinds_embinv import KIND_OF_TAG
 from ..gap_marks_embinv import MARKS, GapReader, tag_of, unnumbered
 from ..gap_reach_embinv import judged_text
 from ..inversion.fillings import Redaction, fill_file
-from ..inversion.progress import stage
+from ..progress.bar import stage
 from ..stores.vectors import open_vectors
 from ..vectors_embinv import unit_rows
 from .attack import Attacker

@@ -10,7 +10,7 @@ from typing import Any
 from ..data.files import write_json
 from ..data.tokens import tokenize
 from ..errors_embinv import EmbInvError
-from ..inversion.progress import stage
+from ..progress.bar import stage
 from .alignment import Alignment
 from .attack import ENCODER, SEARCH, Attacker
 from .attackers import TIERS

@@ -54,7 +54,7 @@ def _audit(options: argparse.Namespace) -> int:
     from ..audit.report import utc_now
     from ..audit.store import open_parts
     from ..data.parts import locked
-    from ..inversion.progress import stage
+    from ..progress.bar import stage
 
     date, sizes = utc_now(), [options.limit, STORED][: 2 if plan.families else 1]
     with stage("reading the store"), messages_on_stderr():
@@ -98,7 +98,7 @@ def _report(
 ) -> "Report":
     """Runs the audit; `sizes` are those of the samples of each collection."""
     from ..audit.store import describe, join_parts
-    from ..inversion.progress import stage
+    from ..progress.bar import stage
 
     found, plan, _ = target
     sample, *stored = join_parts(found.parts, sizes, options.seed)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..data.flags import Commands
 from ..errors_embinv import EmbInvError
-from ..inversion.rates import vectors
+from ..progress.rates import vectors
 from .options import (
     add_encoder,
     add_model,

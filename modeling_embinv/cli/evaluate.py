@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from ..data.flags import Commands
 from ..data.sources import SPLITS
 from ..errors_embinv import EmbInvError
-from ..inversion.rates import texts as count_of_texts
 from ..presets_embinv import choose
+from ..progress.rates import texts as count_of_texts
 from .checks import check_folder, check_pairs_folder, check_writable
 from .options import (
     add_encoder,

@@ -70,9 +70,9 @@ def _invert_typed(options: argparse.Namespace, settings: dict[str, Any]) -> None
         raise EmbInvError("--out is for a file of vectors; the text of a single vector is printed.")
     vector = parse_vector(options.source, stored_config(options.model).get("embedding_dim"))
     model, tokenizer = load_model(options)
-    from ..inversion.progress import VectorBar
     from ..inversion.rows import invert_vectors
     from ..inversion.terminal import print_inversions, standard_output
+    from ..progress.bar import VectorBar
 
     settings, judge = chosen_settings(options, model, settings)
     feedback = feedback_of(judge, model, options)

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..data.files import FullDiskError, writing
 from ..errors_embinv import EmbInvError
-from ..inversion.rates import speed, texts
+from ..progress.rates import speed, texts
 from .interrupts import no_interrupt_lost
 
 USER_ERROR, INCOMPLETE, INTERRUPTED, BROKEN_PIPE = 2, 3, 130, 141

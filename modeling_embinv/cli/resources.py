@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors_embinv import EmbInvError
-from ..inversion.rates import texts, vectors
+from ..progress.rates import texts, vectors
 from ..settings_embinv import feedback_by_name
 from .checks import check_device, stored_config
 from .standard_input import STANDARD, kept_input

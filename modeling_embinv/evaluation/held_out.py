@@ -3,18 +3,19 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from ..data.canvas import encode_canvas
 from ..data.encoders import Encoder
 from ..errors_embinv import EmbInvError
 from ..modeling_embinv import EmbInvForMaskedDiffusion
+from ..progress.bar import VectorBar
 from ..runtime import generator_for
 from ..settings_embinv import SearchSettings, feedback_by_name
 from ..texts_embinv import decode_rows, text_lengths
@@ -164,14 +165,19 @@ class HeldOut:
         """What `generate` makes of the texts' vectors, or of `vectors` (N, D) in their place.
 
         Args:
+            progress: the name of a bar; None = no bar.
             settings: of `generate`; `feedback` is "encoder", "surrogate" or "none".
         """
         feedback = feedback_by_name(settings.pop("feedback", None), lambda: self.encoder.encode)
         settings |= {"feedback": feedback, "tokenizer": self.tokenizer}
         vectors = self.embeddings if vectors is None else vectors
         generator, start = generator_for(0), time.perf_counter()
-        bar = tqdm(vectors.split(batch_size), desc=progress, disable=None if progress else True, leave=False)
-        outputs = [self.model.generate(part, generator=generator, **settings) for part in bar]
+        outputs = []
+        with VectorBar(len(vectors), progress is not None, leave=False, name=progress or "") as bar:
+            for part in vectors.split(batch_size):
+                on_round = partial(bar.show_round, batch=len(part))
+                outputs.append(self.model.generate(part, generator=generator, on_round=on_round, **settings))
+                bar.reach(bar.reached + len(part))
         seconds = time.perf_counter() - start
         length = self.input_ids.shape[1]
         ids = torch.cat([_full_width(output.sequences.cpu(), length, self.end) for output in outputs])
@@ -199,7 +205,7 @@ class HeldOut:
         others = other_rows([tuple(row) for row in self.input_ids.tolist()], step=-1)
         return self.invert(self.embeddings[others], **settings) if others else None
 
-    def null_condition(self, **settings: Any) -> Recovered:
+    def no_vector(self, **settings: Any) -> Recovered:
         """Floor: the model reads no vector: fluent, but blind. It does not search: a judge would know the vector."""
         dropped = {*SearchSettings.table(), "search", "feedback", "guidance_scale"}
         plain = {name: value for name, value in settings.items() if name not in dropped}

@@ -166,9 +166,9 @@ def evaluate(
 
 def _floors(held_out: HeldOut, settings: dict[str, Any], training_pairs: Any, batch_size: int) -> dict[str, Recovered]:
     settings = {**settings, "batch_size": batch_size}
-    other = held_out.other_text(progress="other text", **settings)
+    other = held_out.other_text(progress="floor: vector of another text", **settings)
     floors = {} if other is None else {"vector of another text": other}
-    floors["null condition"] = held_out.null_condition(progress="null condition", **settings)
+    floors["no vector"] = held_out.no_vector(progress="floor: no vector", **settings)
     floors["random tokens"] = held_out.random_tokens()
     if training_pairs is not None:
         floors["nearest training text"] = held_out.nearest_training_text(training_pairs)

@@ -10,11 +10,11 @@ import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
 from ..modeling_embinv import EmbInvForMaskedDiffusion
+from ..progress.bar import VectorBar
 from ..stores.rows import VectorBatch
 from ..stores.vectors import VectorSource
 from ..vectors_embinv import unit_rows
 from .jobs import FileJob, check_one_terminal
-from .progress import VectorBar
 from .rows import Inversion, invert_vectors
 from .terminal import print_inversions, standard_output
 

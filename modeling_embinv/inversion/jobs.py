@@ -23,12 +23,12 @@ from ..data.vector_checks import sample_warnings
 from ..errors_embinv import EmbInvError, warn
 from ..int8_embinv import Int8Linear
 from ..modeling_embinv import EmbInvForMaskedDiffusion
+from ..progress.bar import VectorBar
 from ..runtime import process_state
 from ..stores.rows import VectorBatch
 from ..stores.vectors import VectorSource
 from .judges import judge_identity, unchanged
 from .parts import ResultParts
-from .progress import VectorBar
 from .terminal import write_line
 
 # in place of a file's name: standard output

@@ -28,6 +28,7 @@ from .bag_of_words import warm_up_on_words
 from .checkpoints import checkpoints, in_all, remove_unfinished, step_of
 from .config import TrainingConfig
 from .distillation import Distillation, start_from_table
+from .kept_surrogate import kept_surrogate
 from .loop import Run
 from .machine import check_processes, precision_of
 from .optimizers import new_optimizers
@@ -134,7 +135,7 @@ def _run(config: TrainingConfig, accelerator: Accelerator, lines: JSONLinesTrack
     if config.compile:
         model.trunk.compile(dynamic=False)
 
-    rates = config.rates()
+    kept, rates = kept_surrogate(model), config.rates()  # before an accelerator shards the weights
     model, *optimizers = accelerator.prepare(model, *new_optimizers(model, rates))
     stage = Distillation if config.surrogate_rank else WordTraining if config.word_head_size else Run
     run = stage(
@@ -147,6 +148,7 @@ def _run(config: TrainingConfig, accelerator: Accelerator, lines: JSONLinesTrack
         schedulers=[torch.optim.lr_scheduler.LambdaLR(optimizer, rates.factor) for optimizer in optimizers],
         batches=batches,
         held_out=held_out,
+        kept=kept,
     )
     return run.loop()
 

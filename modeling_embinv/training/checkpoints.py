@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -231,10 +231,15 @@ def export(
     return folder
 
 
-def is_exported(folder: Path, state_dict: dict[str, Tensor]) -> bool:
-    """Whether the folder of an earlier `export` holds these weights, as far as it stores them."""
+def is_exported(folder: Path, state_dict: dict[str, Tensor], derived: Collection[str] = ()) -> bool:
+    """Whether the folder of an earlier `export` holds these weights, as far as it stores them.
+
+    Args:
+        derived: names of weights that follow from the others; another machine may round them otherwise.
+    """
     file = folder / "model.safetensors"
     stored = load_file(file) if file.is_file() else {}
     return bool(stored) and all(
-        name in state_dict and torch.equal(weight, state_dict[name].to(weight)) for name, weight in stored.items()
+        name in state_dict and (name in derived or torch.equal(weight, state_dict[name].to(weight)))
+        for name, weight in stored.items()
     )

@@ -24,6 +24,7 @@ from .batch_losses import BatchLosses
 from .checkpoints import EMA, Progress, checkpoints, export, in_all, is_exported, load_newest, save_checkpoint
 from .config import TrainingConfig
 from .flops import matmul_rate
+from .kept_surrogate import KeptSurrogate
 from .machine import dtype_of
 from .pace import Pace
 from .run_data import encoder_settings
@@ -46,6 +47,7 @@ class Run(BatchLosses):
         optimizers, schedulers: in the same order; a checkpoint holds them in this order, too.
         batches: originals and their vectors.
         held_out: what validation sees.
+        kept: a surrogate that is exported as it was, whatever the trunk has become.
     """
 
     def __init__(
@@ -60,10 +62,11 @@ class Run(BatchLosses):
         schedulers: Sequence[LRScheduler],
         batches: Batches,
         held_out: ValidationSet,
+        kept: KeptSurrogate | None = None,
     ) -> None:
         self.config, self.accelerator, self.model, self.tokenizer = config, accelerator, model, tokenizer
         self.encoder, self.optimizers, self.schedulers = encoder, optimizers, schedulers
-        self.batches, self.held_out = batches, held_out
+        self.batches, self.held_out, self.kept = batches, held_out, kept
         self.bare_model: EmbInvForMaskedDiffusion = accelerator.unwrap_model(model)
         self.noise: Noise = config.noise_of(self.bare_model)
         self.ema = EMA(self.bare_model, config.ema_decay)
@@ -293,7 +296,8 @@ class Run(BatchLosses):
         folder, is_main = self.folder / name, self.accelerator.is_main_process
         with self.ema.applied():
             state_dict = self.accelerator.get_state_dict(self.model)
-            found = torch.tensor(float(is_main and is_exported(folder, state_dict)), device=self.accelerator.device)
+            same = is_main and is_exported(folder, state_dict, self.kept.names if self.kept else ())
+            found = torch.tensor(float(same), device=self.accelerator.device)
         return bool(self.accelerator.reduce(found, reduction="sum"))
 
     def export(self, name: str) -> Path:
@@ -301,6 +305,8 @@ class Run(BatchLosses):
         with self.ema.applied():
             state_dict = self.accelerator.get_state_dict(self.model)
             is_main, folder = self.accelerator.is_main_process, self.folder / name
+            if is_main and self.kept:
+                state_dict |= self.kept.changes(state_dict)
             in_all(
                 self.accelerator,
                 lambda: export(self.bare_model, self.tokenizer, folder, state_dict) if is_main else None,

@@ -18,6 +18,7 @@ from ..trunk_embinv import check_positions
 from .backbone import new_inverter, prepare_tokenizer
 from .config import TrainingConfig, read_sizes
 from .fine_tuning import adopt_encoder, drop_stale, forget_settings, grow_prefix, set_corrector
+from .kept_surrogate import KeptSurrogate, can_be_kept, trunk_trains
 from .machine import attention_of
 
 
@@ -47,9 +48,9 @@ def build_model(config: TrainingConfig, encoder: Encoder) -> tuple[EmbInvForMask
     if config.embedding_rate == 0:
         model.get_input_embeddings().requires_grad_(False)
     # the surrogate reads with the trunk's layers and token embeddings
-    shared = any(weight.requires_grad for weight in model.trunk.parameters())
+    is_stale = trunk_trains(model) and not can_be_kept(model)
     words = has_changed or model.get_input_embeddings().weight.requires_grad
-    _drop_stale(model, has_changed or shared, words, [kind for kind in KINDS if words or kind != "words"])
+    _drop_stale(model, has_changed or is_stale, words, [kind for kind in KINDS if words or kind != "words"])
     for part in (model.surrogate, model.word_head):
         if part is not None:
             part.requires_grad_(False)
@@ -104,8 +105,12 @@ def _outfit(model: EmbInvForMaskedDiffusion, config: TrainingConfig, encoder: En
     longest, canvases = config.length, model.config.canvas_lengths
     kept = canvases and [*(length for length in canvases if length < longest), longest]
     model.config.max_sequence_length, model.config.canvas_lengths = longest, config.canvas_lengths or kept
+    surrogate = KeptSurrogate(model) if can_be_kept(model) else None
     if grow_prefix(model, config.num_condition_tokens):
-        _drop_stale(model, True, False, [])
+        if surrogate is None:
+            _drop_stale(model, True, False, [])
+        else:
+            surrogate.restore(model)
     own = model.config.correction_share if encoder.can_encode else 0.0
     set_corrector(model, own if config.correction_share is None else config.correction_share)
     forget_settings(model)

@@ -253,7 +253,7 @@ def test_prepare_takes_a_share_and_evaluate_scores_it(capsys, checkpoint, tmp_pa
     rows = json.loads(results.read_text())["rows"]
     assert code == 0 and "floor: random" in out and "calibration error" in out
     assert [row["name"] for row in rows if row["section"] in ("inversion", "floor")] == [
-        "inversion", "floor: vector of another text", "floor: null condition", "floor: random tokens",
+        "inversion", "floor: vector of another text", "floor: no vector", "floor: random tokens",
     ]  # fmt: skip
     assert all(score["low"] <= score["mean"] <= score["high"] for row in rows for score in row["scores"].values())
 

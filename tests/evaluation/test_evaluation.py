@@ -20,6 +20,7 @@ from modeling_embinv.evaluation.calibration import calibration_report
 from modeling_embinv.evaluation.held_out import HeldOut, Measures, Score
 from modeling_embinv.evaluation.plots import save_plots
 from modeling_embinv.evaluation.report import COLUMNS, Report, Row, cells, evaluate, markdown, sweep
+from modeling_embinv.progress.bar import VectorBar
 from modeling_embinv.sampler_embinv import Sampler
 from modeling_embinv.settings_embinv import SearchSettings
 from tests.hub.tiny_folder import new_tiny_inverter
@@ -143,7 +144,7 @@ def test_floors_see_no_right_vector(held_out):
     """A floor that got the right vector would look as good as the method."""
     assert held_out.measure(held_out.invert()).means()["exact"] == 100
     assert held_out.other_text().texts == held_out.texts[-1:] + held_out.texts[:-1]
-    assert set(held_out.null_condition().texts) == {""}
+    assert set(held_out.no_vector().texts) == {""}
     random = held_out.random_tokens()
     assert torch.equal(random.ids == END, held_out.input_ids == END)
     assert held_out.measure(random).means()["token F1"] < 20
@@ -159,7 +160,7 @@ def test_the_vector_of_a_copy_is_no_other_vector(encoder, texts, expected):
 def test_a_text_alone_has_no_floor_of_another_text(encoder, texts):
     """The floor of a single text was the right vector, and as high as the method."""
     rows = evaluate(held_out_of(encoder, texts), [{}]).rows
-    assert [row.name for row in rows if row.section == "floor"] == ["floor: null condition", "floor: random tokens"]
+    assert [row.name for row in rows if row.section == "floor"] == ["floor: no vector", "floor: random tokens"]
 
 
 def test_a_search_gives_the_blind_floor_no_vector(encoder):
@@ -169,11 +170,23 @@ def test_a_search_gives_the_blind_floor_no_vector(encoder):
     held, _ = HeldOut.of_texts(model, encoder.tokenizer, encoder, ["a red kite", "two men talk", "the sea"])
     search = {"num_candidates": 8, "num_corrections": 1, "candidate_temperature": 1.0}
     assert len(set(held.invert(feedback="encoder", **search).texts)) > 1
-    blind = held.null_condition(feedback="encoder", **search)
-    assert len(set(blind.texts)) == 1 and blind.texts == held.null_condition().texts
+    blind = held.no_vector(feedback="encoder", **search)
+    assert len(set(blind.texts)) == 1 and blind.texts == held.no_vector().texts
     assert blind.feedback_calls == 0
     model.generation_config.search = SearchSettings(num_candidates=8)  # the checkpoint's own settings search
-    assert held.null_condition().texts == blind.texts
+    assert held.no_vector().texts == blind.texts
+
+
+def test_a_bar_moves_with_each_round_of_a_search(encoder, monkeypatch):
+    """The bar counted batches of 64: of 96 texts it stood at "0/2" for minutes, and never said how many are done."""
+    moves = []
+    monkeypatch.setattr(VectorBar, "_move", lambda bar, count: moves.append((bar.round, count)))
+    torch.manual_seed(0)
+    model = new_tiny_inverter(encoder.tokenizer, embedding_dim=384)
+    held, _ = HeldOut.of_texts(model, encoder.tokenizer, encoder, ["a red kite", "two men talk", "the sea"])
+    held.invert(batch_size=2, progress="one", num_candidates=2, num_corrections=1, feedback="encoder")
+    both = [(", round 0 of 1", 0), (", round 1 of 1", 1), ("", 2)]
+    assert moves == [*both, (", round 0 of 1", 2), (", round 1 of 1", 2.5), ("", 3)]
 
 
 def test_nearest_training_text_is_the_nearest_over_all_chunks(held_out):

@@ -34,11 +34,11 @@ from modeling_embinv.inversion import jobs
 from modeling_embinv.inversion.dumps import invert_file
 from modeling_embinv.inversion.judges import judge_identity, unchanged
 from modeling_embinv.inversion.parts import ResultParts, count_rows
-from modeling_embinv.inversion.progress import VectorBar
-from modeling_embinv.inversion.rates import speed
 from modeling_embinv.inversion.rows import Inversion, invert_vectors
 from modeling_embinv.inversion.terminal import LEVELS, legend, print_inversions, tinted
 from modeling_embinv.loading import load_inverter
+from modeling_embinv.progress.bar import VectorBar
+from modeling_embinv.progress.rates import speed
 from modeling_embinv.stores.vectors import open_vectors
 from modeling_embinv.training.backbone import new_inverter, prepare_tokenizer
 from modeling_embinv.training.checkpoints import export

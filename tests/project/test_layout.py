@@ -10,7 +10,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "modeling_embinv"
 # from the top down; a sub-package imports from those below it, never from one beside or above it
-ORDER = ("cli", "training", "audit", "evaluation", "inversion", "loading", "repository", "stores", "data", "cores")
+ORDER = (
+    "cli", "training", "audit", "evaluation", "inversion", "loading", "repository", "stores", "data", "progress",
+    "cores",
+)  # fmt: skip
 BESIDE = {("inversion", "loading"), ("evaluation", "inversion"), ("training", "audit")}  # neither needs the other
 MOST_STOREYS = 8
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from ..hypotheses_embinv import SearchRound
 from .rates import speed, vectors
 
-_FORMAT = "{percentage:3.0f} %|{bar}| {whole:,} of {vectors}{round}, {elapsed} < {remaining}{speed}"
+_FORMAT = "{desc}{percentage:3.0f} %|{bar}| {whole:,} of {vectors}{round}, {elapsed} < {remaining}{speed}"
 
 # seconds between two lines of a bar that no terminal shows
 LINE_SECONDS = 60.0
@@ -27,21 +27,22 @@ else:
 
 
 class VectorBar(_Bar):
-    """A bar of the vectors of a file, on stderr; where that is no terminal, a line a minute, with the time left.
+    """A bar of vectors to invert, on stderr; where that is no terminal, a line a minute, with the time left.
 
     Args:
-        total: how many there are. show: whether to show it. leave: whether it stays.
+        total: how many there are. show: whether to show it. leave: whether it stays. name: what it begins with.
     """
 
-    def __init__(self, total: int, show: bool, leave: bool = True) -> None:
+    def __init__(self, total: int, show: bool, leave: bool = True, name: str = "") -> None:
         self.round, self.reached, self.resumed = ", starting", 0, 0
         self._says, self._began = show and not sys.stderr.isatty(), time.monotonic()
         self._said, self._of = self._began, vectors(max(total, 1))
+        self._name = f"{name}: " if name else ""
         # smoothing=0: the mean since the start, which neither resumed parts nor those of other processes make jump;
         # miniters=0: a round of a single vector moves the bar by a part of one
         super().__init__(
-            total=max(total, 1), leave=leave, smoothing=0, miniters=0, bar_format=_FORMAT, dynamic_ncols=True,
-            disable=None if show else True,
+            desc=self._name or None, total=max(total, 1), leave=leave, smoothing=0, miniters=0, bar_format=_FORMAT,
+            dynamic_ncols=True, disable=None if show else True,
         )  # fmt: skip
 
     @property
@@ -55,19 +56,18 @@ class VectorBar(_Bar):
 
     def resume(self, count: int) -> None:
         """Say that the first `count` vectors were inverted before; they count for no rate."""
-        self.initial, self.resumed, self.round = count, count, ""
+        self.initial, self.resumed = count, count
         self.reach(count)
 
     def reach(self, count: int) -> None:
         """Say that so many vectors are done, with those that were left out."""
-        self.reached = count
+        self.reached, self.round = count, ""
         self._move(count)
 
     def counted(self, rows: Iterable[Row]) -> Iterator[Row]:
         """The rows; the bar moves as they come."""
         for row in rows:
             yield row
-            self.round = ""
             self.reach(self.reached + 1)
 
     def cleared(self, rows: Iterable[Row]) -> Iterator[Row]:
@@ -85,7 +85,7 @@ class VectorBar(_Bar):
         self.update(max(0, min(count, self.total or count) - self.n))
         if self._says and time.monotonic() - self._said >= LINE_SECONDS:
             self._said = time.monotonic()
-            line = f"embinv: {int(count):,} of {self._of}{self.round}{self._left(count)}"
+            line = f"embinv: {self._name}{int(count):,} of {self._of}{self.round}{self._left(count)}"
             print(line, file=sys.stderr, flush=True)
 
     def _left(self, count: float) -> str:

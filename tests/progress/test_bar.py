@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from modeling_embinv.hypotheses_embinv import SearchRound
-from modeling_embinv.inversion import progress
-from modeling_embinv.inversion.progress import VectorBar, stage
+from modeling_embinv.progress.bar import VectorBar, stage
 
 
 class Terminal(io.StringIO):
@@ -24,7 +23,7 @@ class Terminal(io.StringIO):
 def clock(monkeypatch):
     """A list whose only number is the time, in seconds."""
     now = [1000.0]
-    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("modeling_embinv.progress.bar.time", SimpleNamespace(monotonic=lambda: now[0]))
     return now
 
 
@@ -55,6 +54,17 @@ def test_the_time_left_is_that_of_this_run(clock, capsys):
         "embinv: 8 of 12 vectors, round 4 of 5, 04:00 left",
         "embinv: 1 of 1 vector",
     ]
+
+
+def test_one_of_several_bars_has_a_name(clock, monkeypatch, capsys):
+    """Of an evaluation's four bars nobody knew which one was the floor."""
+    with VectorBar(2, show=True, name="floor: no vector") as bar:
+        clock[0] += 61
+        bar.reach(1)
+    assert capsys.readouterr().err == "embinv: floor: no vector: 1 of 2 vectors, 01:01 left\n"
+    monkeypatch.setattr("sys.stderr", Terminal())
+    with VectorBar(2, show=True, name="floor: no vector"):
+        assert re.search(r"\rfloor: no vector:   0 % *\|", sys.stderr.getvalue())
 
 
 def test_a_log_is_not_full_of_lines(capsys):

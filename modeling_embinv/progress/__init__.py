@@ -1,0 +1,1 @@
+"""How far a long run is, and how fast, on stderr."""
