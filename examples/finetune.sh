@@ -8,7 +8,7 @@ if [ $# -ne 2 ]; then
     echo "usage: examples/finetune.sh my_texts.txt runs/mine    # a text a line; the folder of the new inverter" >&2
     exit 2
 fi
-TEXTS=$1 OUT=$2 MODEL=${MODEL:-checkpoints/embinv-minilm} UPDATES=${UPDATES:-300} SHARE=${SHARE:-0.05} BATCH=${BATCH:-64}
+TEXTS=$1 OUT=$2 MODEL=${MODEL:-checkpoints/embinv-minilm} UPDATES=${UPDATES:-150} SHARE=${SHARE:-0.05} BATCH=${BATCH:-64}
 LENGTH=$(python -c "import json, sys; print(json.load(open(sys.argv[1]))['max_sequence_length'])" "$MODEL/config.json")
 
 embinv prepare "$TEXTS" --out "$OUT/pairs" --length "$LENGTH" --max-tokens $((LENGTH - 1)) --validation-share "$SHARE" \

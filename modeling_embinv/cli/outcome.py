@@ -16,6 +16,7 @@ from ..data.files import FullDiskError, writing
 from ..errors_embinv import EmbInvError
 from ..progress.rates import speed, texts
 from .interrupts import no_interrupt_lost
+from .launcher import is_launched
 
 USER_ERROR, INCOMPLETE, INTERRUPTED, BROKEN_PIPE = 2, 3, 130, 141
 
@@ -118,7 +119,7 @@ def _plain_signals() -> list[int]:
         return []
     plain = [number for number, handler in _DEFAULTS.items() if signal.getsignal(number) == handler]
     # a launcher ends its processes by SIGTERM, and one that waits for the others would answer it too late
-    return [number for number in plain if number == signal.SIGINT or "LOCAL_RANK" not in os.environ]
+    return [number for number in plain if number == signal.SIGINT or not is_launched()]
 
 
 def _is_interrupt(error: BaseException) -> bool:
@@ -155,7 +156,7 @@ def incomplete(left_out: int) -> int | None:
 
     Of a launcher's process it is 0: a launcher takes any other for a failure, ends the others, and shows a traceback.
     """
-    return INCOMPLETE if left_out and "LOCAL_RANK" not in os.environ else None
+    return INCOMPLETE if left_out and not is_launched() else None
 
 
 def summary(stats: dict[str, Any], out: str | None) -> str:

@@ -13,6 +13,7 @@ from ..errors_embinv import EmbInvError
 from ..progress.rates import texts, vectors
 from ..settings_embinv import feedback_by_name
 from .checks import check_device, stored_config
+from .launcher import speaks_for_all
 from .standard_input import STANDARD, kept_input
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def messages_on_stderr() -> Iterator[None]:
     log, handler = logging.getLogger("modeling_embinv"), Stderr()
     level = log.level
     log.addHandler(handler)
-    log.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING)
+    log.setLevel(logging.INFO if speaks_for_all() else logging.WARNING)
     try:
         yield
     finally:
