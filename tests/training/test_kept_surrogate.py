@@ -10,7 +10,7 @@ from modeling_embinv.loading import load_inverter
 from modeling_embinv.training.assemble import train
 from modeling_embinv.training.checkpoints import export
 from tests.tiny_models import unit_vectors
-from tests.training.tiny_runs import settings, weights
+from tests.training.tiny_runs import in_two_forks, settings, weights
 
 TEXTS = ["the sea in spring", "two men talk", "a red kite"]
 HAS_TABLE = {"with a table": True, "without": False}
@@ -82,3 +82,11 @@ def test_a_kept_surrogate_changes_no_resume(released, pairs, tmp_path):
     stamp = (resumed / "model.safetensors").stat().st_mtime_ns
     train(tuned(folder, pairs, tmp_path / "halves", **flags))
     assert (resumed / "model.safetensors").stat().st_mtime_ns == stamp  # finished: it stays as it is
+
+
+def test_two_processes_keep_it(released, pairs, tmp_path):
+    """Only the main process holds all weights in a sharded run, and it alone writes: the other one must not wait."""
+    folder, has_table = released
+    flags = {"batch_size": 2} if has_table else {"batch_size": 2, "embedding_rate": 0.0}
+    in_two_forks(tuned(folder, pairs, tmp_path, **flags))
+    assert (embedded(folder) * embedded(tmp_path / "last")).sum(dim=1).min() > 0.9999
