@@ -58,6 +58,7 @@ TRIED_ON, TRIED_TEXTS = "flight requests", 200
 TRIED = {
     "the recipe": {},
     "half as many updates": {"max_steps": 75},
+    "twice as many updates": {"max_steps": 300},
     "learning rate 3e-4": {"learning_rate": 3e-4},
     "token embeddings as they are": {"embedding_rate": 0.0},
     "trunk and token embeddings as they are": {"freeze_backbone": True, "embedding_rate": 0.0},

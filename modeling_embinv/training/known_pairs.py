@@ -28,9 +28,9 @@ def fine_tune(
     model: str, config: EmbInvConfig, encoder: Encoder, texts: Sequence[str], vectors: np.ndarray, folder: Path,
     steps: int, seed: int = 0,
 ) -> Path:  # fmt: skip
-    """Trains projector, modulation and output layer on pairs; killed and called again, it goes on where it was.
+    """Trains all but the token embeddings on pairs; killed and called again, it goes on where it was.
 
-    The trunk and the token embeddings stay as they are, so that the surrogate goes on fitting them.
+    A surrogate stays the encoder that it is. The trunk trains if the surrogate can follow it (`can_be_kept`).
 
     Args:
         model: folder or Hub id of the inverter; `config` is its configuration.
@@ -65,10 +65,11 @@ def fine_tune(
     settings = {name: value for name, value in asdict(encoder.config).items() if value is not None}
     write_text(folder / "encoder.yaml", yaml.safe_dump(settings))
     batch_size = min(BATCH, len(load_pairs(folder / "pairs", "train")))
+    is_low = 0 < config.surrogate_rank < config.hidden_size  # a surrogate that cannot follow
     train(
         TrainingConfig(
             output_dir=str(folder / "run"), encoder=str(folder / "encoder.yaml"), pairs=str(folder / "pairs"),
-            init_from=model, max_sequence_length=length, causal_share=config.causal_share, freeze_backbone=True,
+            init_from=model, max_sequence_length=length, causal_share=config.causal_share, freeze_backbone=is_low,
             embedding_rate=0, max_steps=steps, batch_size=batch_size,
             learning_rate=1e-4, warmup_steps=min(20, steps // 2), ema_decay=0.98, loss_weight="none",
             full_mask_share=0.15, validation_size=64, generation_size=1, eval_steps=SAVE_STEPS, save_steps=SAVE_STEPS,

@@ -20,13 +20,17 @@ TEXTS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def model(encoder, tmp_path_factory):
+def released(encoder, folder, **surrogate):
     """A folder of a checkpoint with a surrogate."""
     torch.manual_seed(0)
     sizes = {"embedding_dim": 384, "encoder_id": "sentence-transformers/all-MiniLM-L6-v2", "canvas_lengths": [6, 12]}
-    inverter = new_tiny_inverter(encoder.tokenizer, surrogate_rank=2, **sizes)
-    return export(inverter, prepare_tokenizer(encoder.tokenizer), tmp_path_factory.mktemp("tiny") / "model")
+    inverter = new_tiny_inverter(encoder.tokenizer, **surrogate, **sizes)
+    return export(inverter, prepare_tokenizer(encoder.tokenizer), folder / "model")
+
+
+@pytest.fixture(scope="module")
+def model(encoder, tmp_path_factory):
+    return released(encoder, tmp_path_factory.mktemp("tiny"), surrogate_rank=2)
 
 
 def tune(model, encoder, folder, steps=4):
@@ -81,3 +85,14 @@ def test_a_killed_training_goes_on_and_leaves_the_surrogate_its_trunk(model, enc
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     tune(model, encoder, tmp_path / "killed")
     assert len(steps) == 5  # finished work is not done again
+
+
+def test_the_trunk_trains_under_a_surrogate_that_can_follow(encoder, tmp_path):
+    """The attacker's trunk stayed as it was for the surrogate's sake, and re-training gained nothing over the map."""
+    model = released(encoder, tmp_path, surrogate_rank=999)
+    before, after = weights(model), weights(best := tune(model, encoder, tmp_path / "run"))
+    moved = {name for name, weight in before.items() if not torch.equal(weight, after[name])}
+    assert any(name.startswith("trunk.encoder.") for name in moved) and not any("word_embeddings" in name for name in moved)
+    texts = torch.tensor([[4937, 2003, 102, 102], [2158, 102, 102, 102]])
+    (old, _), (new, _) = load_inverter(str(model)), load_inverter(str(best))
+    assert (old.embed(texts) * new.embed(texts)).sum(dim=1).min() > 0.9999
