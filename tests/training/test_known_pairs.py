@@ -92,7 +92,8 @@ def test_the_trunk_trains_under_a_surrogate_that_can_follow(encoder, tmp_path):
     model = released(encoder, tmp_path, surrogate_rank=999)
     before, after = weights(model), weights(best := tune(model, encoder, tmp_path / "run"))
     moved = {name for name, weight in before.items() if not torch.equal(weight, after[name])}
-    assert any(name.startswith("trunk.encoder.") for name in moved) and not any("word_embeddings" in name for name in moved)
+    assert any(name.startswith("trunk.encoder.") for name in moved)
+    assert not any("word_embeddings" in name for name in moved)
     texts = torch.tensor([[4937, 2003, 102, 102], [2158, 102, 102, 102]])
     (old, _), (new, _) = load_inverter(str(model)), load_inverter(str(best))
     assert (old.embed(texts) * new.embed(texts)).sum(dim=1).min() > 0.9999
