@@ -66,7 +66,7 @@ class Bench:
         picked = np.random.default_rng(0).permutation(held_out)[: self.experiment["attacked"]]
         sample = store.take(np.sort(picked))
         self.begin(sample, folder)
-        attacker = replace(self.attacker, work=folder, retrain=self.retrain if steps else None)
+        attacker = replace(self.attacker, work=folder, retrain=self.retrain, train_steps=steps)
         known = public_texts(sample.texts or [])
         return tables(compare(attacker, sample, distinct(store), parse_families(self.experiment["defences"]), known))
 
@@ -88,11 +88,11 @@ class Bench:
         sample = Sample(vectors, np.arange(len(texts)), None, texts, len(texts), digest(vectors.tobytes()))
         return sample, min(len(held_out), rows)
 
-    def retrain(self, texts: list[str], vectors: np.ndarray, folder: Path) -> Any:
+    def retrain(self, texts: list[str], vectors: np.ndarray, folder: Path, steps: int) -> Any:
         """The checkpoint, fine-tuned on pairs; what training prints goes to stderr."""
         with redirect_stdout(sys.stderr):
             name, config = self.experiment["model"], self.model.config
-            tuned = fine_tune(name, config, self.encoder, texts, vectors, folder, self.experiment["train_steps"])
+            tuned = fine_tune(name, config, self.encoder, texts, vectors, folder, steps)
         model, _ = load_inverter(str(tuned))
         model.config.canvas_lengths = self.model.config.canvas_lengths
         return model.eval()

@@ -17,7 +17,7 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -68,6 +68,8 @@ TRIED = {
 # (its document, the text) of each text of a collection
 Texts = Iterator[tuple[str, str]]
 Method = Callable[[HeldOut], Recovered]
+# gives the folder of a checkpoint
+Model = Callable[[], Path]
 
 
 def requests(folder: Path) -> Texts:
@@ -140,10 +142,27 @@ def held_out_of_others() -> list[str]:
     return [text for part in texts for text in part]
 
 
-def tuned(name: str, documents: list[Document], encoder: Encoder, variant: str = "the recipe") -> Path:
-    """The folder of the checkpoint that learned from the documents; finished ones are not trained again."""
+def released() -> Path:
+    """The folder of the released checkpoint."""
+    return CHECKPOINT
+
+
+def prepared(name: str, documents: list[Document], encoder: Encoder) -> Path:
+    """The folder of some documents of a kind, in which their pairs lie."""
     folder = RUNS / f"{name} {len(documents)}".replace(" ", "_")
     prepare(documents, encoder, folder / "pairs", LONGEST + 1, validation_share=VALIDATION_SHARE)
+    return folder
+
+
+def nearest_of(name: str, documents: list[Document], encoder: Encoder, held_out: HeldOut) -> Recovered:
+    """The nearest of the texts that were learned."""
+    pairs = load_pairs(prepared(name, documents, encoder) / "pairs", "train")
+    return held_out.nearest_training_text(pairs=pairs)
+
+
+def tuned(name: str, documents: list[Document], encoder: Encoder, variant: str = "the recipe") -> Path:
+    """The folder of the checkpoint that learned from the documents; finished ones are not trained again."""
+    folder = prepared(name, documents, encoder)
     run = folder / variant.replace(" ", "_")
     places = {"output_dir": str(run), "pairs": str(folder / "pairs"), "init_from": str(CHECKPOINT)}
     train(TrainingConfig(**yaml.safe_load(RECIPE.read_text()) | places | TRIED[variant]))
@@ -161,11 +180,12 @@ class Scores:
         found = json.loads(self.file.read_text()) if self.file.exists() else {}
         return found, found.setdefault(table, {"columns": COLUMNS, "digits": 1, "rows": {}})["rows"]
 
-    def add(self, table: str, row: str, texts: list[str], model: Path, recover: Method) -> None:
+    def add(self, table: str, row: str, texts: list[str], model: Model, recover: Method) -> None:
         if row in self.rows(table)[1]:
             return
+        folder = model()  # trains where that is not done
         with torch.no_grad():
-            inverter, tokenizer = load_inverter(model)
+            inverter, tokenizer = load_inverter(folder)
             held_out = HeldOut.of_texts(inverter.eval().to_int8(), tokenizer, self.encoder, texts)[0]
             scores = held_out.measure(recover(held_out)).scores()
         found, rows = self.rows(table)
@@ -173,7 +193,7 @@ class Scores:
         print(table, row, json.dumps(rows[row]), flush=True)
         write_json(self.file, found)
 
-    def add_presets(self, table: str, name: str, texts: list[str], model: Path) -> None:
+    def add_presets(self, table: str, name: str, texts: list[str], model: Model) -> None:
         for preset, count in SCORED.items():
             method = partial(HeldOut.invert, **PRESETS[preset].settings, feedback=PRESETS[preset].feedback)
             self.add(table, f"{name}, {preset}", texts[:count], model, method)
@@ -182,9 +202,10 @@ class Scores:
 def try_recipes(kind: Kind, scores: Scores, variants: list[str]) -> int:
     """Fills the table "recipes"; its texts are documents that neither trained these runs nor are scored elsewhere."""
     documents, texts = kind.known[:SIZE], [document.text for document in kind.known[-TRIED_TEXTS:]]
-    scores.add("recipes", "released", texts, CHECKPOINT, HeldOut.invert)
+    scores.add("recipes", "released", texts, released, HeldOut.invert)
     for variant in variants:
-        scores.add("recipes", variant, texts, tuned(TRIED_ON, documents, scores.encoder, variant), HeldOut.invert)
+        model = partial(tuned, TRIED_ON, documents, scores.encoder, variant)
+        scores.add("recipes", variant, texts, model, HeldOut.invert)
     return 0
 
 
@@ -201,18 +222,17 @@ def main(arguments: list[str]) -> int:
     if options.recipes:
         return try_recipes(kinds[TRIED_ON], scores, options.only or list(TRIED))
     others = held_out_of_others()
-    scores.add("others", "released", others, CHECKPOINT, HeldOut.invert)
+    scores.add("others", "released", others, released, HeldOut.invert)
     for name in options.only or kinds:
         kind = kinds[name]
-        scores.add_presets(name, "released", kind.held_out, CHECKPOINT)
-        scores.add(name, FLOOR, kind.held_out, CHECKPOINT, HeldOut.other_text)
+        scores.add_presets(name, "released", kind.held_out, released)
+        scores.add(name, FLOOR, kind.held_out, released, HeldOut.other_text)
         for size in sorted((SIZE, *OTHER_SIZES)) if name == TRIED_ON else (SIZE,):
             learned, documents = f"{size:,} texts", kind.known[:size]
-            best = tuned(name, documents, encoder)
+            best = cache(partial(tuned, name, documents, encoder))
             scores.add_presets(name, f"fine-tuned on {learned}", kind.held_out, best)
-            pairs = load_pairs(best.parents[1] / "pairs", "train")
-            nearest = partial(HeldOut.nearest_training_text, pairs=pairs)
-            scores.add(name, f"floor: nearest of {learned}", kind.held_out, CHECKPOINT, nearest)
+            nearest = partial(nearest_of, name, documents, encoder)
+            scores.add(name, f"floor: nearest of {learned}", kind.held_out, released, nearest)
             scores.add("others", f"fine-tuned on {learned} of {name}", others, best, HeldOut.invert)
     return 0
 

@@ -131,7 +131,8 @@ def store(inverter: Inverter, lines: list[Reading], protection: Protection) -> t
     stored = protection.stored(vectors)
     entities = [[]] * len(lines) if (kinds := finder()) is None else kinds.find([line.text for line in lines])
     found = Leaks(
-        lines, entities, nearest_texts(others, stored), recall(vectors, others, protection), len(public_sentences()),
+        lines, entities, nearest_texts(public_sentences(), others, stored), recall(vectors, others, protection),
+        len(public_sentences()),
         float((stored * vectors).sum(axis=1).mean()), {judge: [] for judge in ATTACKERS if judge in inverter.judges},
     )  # fmt: skip
     return found, torch.from_numpy(stored)

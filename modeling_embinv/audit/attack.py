@@ -26,8 +26,8 @@ from .sample import Sample
 SEARCH: dict[str, Any] = dict(NARROW)
 # rows of a part, which is what an interruption loses at most
 PART_ROWS = 16
-# (m texts, (m, D) vectors as the attacker holds them, a folder for the work) → a checkpoint, fine-tuned on them
-Retrain = Callable[[Sequence[str], np.ndarray, Path], EmbInvForMaskedDiffusion]
+# (m texts, (m, D) vectors as the attacker holds them, a folder for the work, updates) → a checkpoint that learned them
+Retrain = Callable[[Sequence[str], np.ndarray, Path, int], EmbInvForMaskedDiffusion]
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,8 @@ class Attacker:
         model, tokenizer: the inverter's.
         work: a folder.
         encode: N texts → (N, D), where the encoder is at hand.
-        retrain: fine-tunes the checkpoint, see `Retrain`; None = no attacker does that.
+        retrain: fine-tunes the checkpoint, see `Retrain`; None = no attacker can.
+        train_steps: updates by which those who know pairs fine-tune it; 0 = they do not.
         batch_size: vectors in one forward pass, at most `PART_ROWS`.
         seed: of sampling.
         show_progress: whether to show bars.
@@ -95,6 +96,7 @@ class Attacker:
     work: Path
     encode: Callable[..., Any] | None = None
     retrain: Retrain | None = None
+    train_steps: int = 0
     batch_size: int = PART_ROWS
     seed: int = 0
     show_progress: bool = True
@@ -118,17 +120,18 @@ class Attacker:
         has_judge = self.model.surrogate is not None
         return VECTORS if has_judge else replace(VECTORS, feedback="none", settings={})
 
-    def trained_on(self, texts: Sequence[str], vectors: np.ndarray, name: str) -> "Attacker":
+    def trained_on(self, texts: Sequence[str], vectors: np.ndarray, name: str, steps: int) -> "Attacker":
         """The attacker with a checkpoint that was fine-tuned on pairs; interrupted, the training goes on where it was.
 
         Args:
             texts: m texts. vectors: (m, D), as `invert` will be given them.
             name: of the inversion that the checkpoint is for; one that is finished needs no checkpoint any more.
+            steps: updates.
         """
         assert self.retrain is not None, "nothing fine-tunes"
         if (self.work / f"{name}.jsonl").exists():
             return self
-        return replace(self, model=self.retrain(texts, vectors, self._training(name)))
+        return replace(self, model=self.retrain(texts, vectors, self._training(name), steps))
 
     def invert(self, sample: Sample, name: str, tier: Tier) -> Recovered:
         """Inverts the vectors of a sample; interrupted and called again, it goes on where it was.

@@ -3,11 +3,13 @@
 from ..errors_embinv import EmbInvError
 
 # vectors: a copy of them; encoder: and the encoder; guesses: a list of texts; context: redacted texts; pairs: known
-# texts with their vectors
-TIERS = ("vectors", "encoder", "guesses", "context", "pairs")
+# texts with their vectors; subject: texts on the store's subject
+TIERS = ("vectors", "encoder", "guesses", "context", "pairs", "subject")
 # the flag of what an attacker holds, and those who cannot do without it
-FLAGS = {"guesses": "candidates", "context": "template", "pairs": "pairs"}
-NEEDY = ("guesses", "pairs")
+FLAGS = {"guesses": "candidates", "context": "template", "pairs": "pairs", "subject": "train_texts"}
+NEEDY = ("guesses", "pairs", "subject")
+# updates by which "subject" fine-tunes the checkpoint: those of configs/fine_tune.yaml, which were measured
+SUBJECT_STEPS = 150
 
 
 def parse_tiers(given: str) -> tuple[str, ...]:

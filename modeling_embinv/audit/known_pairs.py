@@ -13,7 +13,7 @@ from .kinds import KindFinder
 from .public import public_sentences
 from .retrieval import labelled_texts
 from .sample import Sample
-from .tiers import TierResult, run_tier
+from .tiers import TierResult, beside_known, run_tier
 from .words import text_key
 
 # pairs that are used at most, and that are needed at least
@@ -86,13 +86,15 @@ def run_pairs_tier(
         finder: of entities.
     """
     alignment = align(pairs.held, pairs.true, attacker.seed)
-    if attacker.retrain is not None:
-        attacker = attacker.trained_on(pairs.texts, alignment.apply(pairs.held), "pairs")
+    aligned = alignment.apply(pairs.held)
+    if attacker.train_steps:
+        attacker = attacker.trained_on(pairs.texts, aligned, "pairs", attacker.train_steps)
     holds = f"a copy of the vectors, the encoder, and {len(pairs.texts):,} known pairs of text and vector"
-    aligned = sample._replace(vectors=alignment.apply(sample.vectors))
-    result = run_tier(attacker, aligned, Tier("pairs", holds, "encoder", limit=limit), finder)
+    attacked = sample._replace(vectors=alignment.apply(sample.vectors))
+    result = run_tier(attacker, attacked, Tier("pairs", holds, "encoder", limit=limit), finder)
+    result = beside_known(result, pairs.texts, aligned, attacker.seed)
     # a checkpoint that was fine-tuned has no calibration: its confidence is no estimate
-    return result if attacker.retrain is None else replace(result, expected=None), alignment
+    return replace(result, expected=None) if attacker.train_steps else result, alignment
 
 
 def recover(
@@ -113,8 +115,8 @@ def recover(
     aligned, found = leaked._replace(vectors=alignment.apply(leaked.vectors)), {}
     if alignment.kind != "none":
         found["adapted"] = attacker.invert(aligned, f"{name}-adapted", tier)
-    if attacker.retrain is not None:
+    if attacker.train_steps:
         label = f"{name}-re-trained"
-        trained = attacker.trained_on(pairs.texts, alignment.apply(pairs.held), label)
+        trained = attacker.trained_on(pairs.texts, alignment.apply(pairs.held), label, attacker.train_steps)
         found["re-trained"] = trained.invert(aligned, label, tier)
     return alignment, found

@@ -76,6 +76,9 @@ def _figures(report: Report) -> Iterator[str]:
         if same is not None:
             yield f" Of these rows, the attacker {escape(report.measured[0].tier.name)} recovers "
             yield f"{shown(same)} of the content words."
+        if result.nearest is not None:
+            yield " Without any inversion, the nearest of the texts that this attacker knows holds "
+            yield f"{shown(result.nearest)} of them."
         yield "</p>"
         if result.tier.name == "pairs" and report.alignment is not None:
             yield f"<p>{escape(learned(report.alignment))}.</p>"

@@ -1,5 +1,6 @@
 """600 sentences of Mozilla Common Voice (CC0), which nobody's store is about: floors, and false alarms."""
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -16,12 +17,11 @@ def public_sentences() -> tuple[str, ...]:
     return tuple(_FILE.read_text(encoding="utf-8").splitlines())
 
 
-def nearest_texts(known: np.ndarray, vectors: np.ndarray) -> list[str]:
-    """The public sentence whose vector is nearest to each of the vectors (n, D).
+def nearest_texts(texts: Sequence[str], known: np.ndarray, vectors: np.ndarray) -> list[str]:
+    """The text whose vector is nearest to each of the vectors (n, D).
 
     Args:
-        known: (600, D), the vectors of `public_sentences`.
+        texts: m texts. known: (m, D), their unit vectors.
         vectors: (n, D), of any length.
     """
-    sentences = public_sentences()
-    return [sentences[index] for index in (unit_rows(vectors)[0] @ known.T).argmax(axis=1)]
+    return [texts[index] for index in (unit_rows(vectors)[0] @ known.T).argmax(axis=1)]

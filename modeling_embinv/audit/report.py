@@ -225,6 +225,7 @@ class Report:
             "rows": len(result.sample.rows),
             "seconds": None if result.recovered.seconds is None else round(result.recovered.seconds, 1),
             "first_on_these_rows": None if same is None else asdict(same),
+            "nearest_known_text": None if result.nearest is None else asdict(result.nearest),
             "collections": {name: asdict(figure) for name, figure in self.by_collection(result).items()}
             if result.figures
             else {},

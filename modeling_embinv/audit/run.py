@@ -13,7 +13,7 @@ from ..errors_embinv import EmbInvError
 from ..progress.bar import stage
 from .alignment import Alignment
 from .attack import ENCODER, SEARCH, Attacker
-from .attackers import TIERS
+from .attackers import SUBJECT_STEPS, TIERS
 from .canaries import plant
 from .context import Filled, check_template, fill_sample, scored_texts
 from .control import foreign
@@ -26,6 +26,7 @@ from .known_pairs import known_pairs, public_texts, run_pairs_tier
 from .named_words import NamedWords, name_words
 from .nearest_rows import Batches
 from .sample import Sample
+from .subject import learnable, run_subject_tier
 from .tiers import TierResult, run_tier
 from .words import content_words, english_share, text_key
 
@@ -45,7 +46,9 @@ class Plan:
         template: the redacted text of every row; None = the rows' own texts, where they hold marks.
         families: of defences.
         pairs: known texts with their vectors as the store holds them; None = no attacker knows any.
-        train_texts: that the attackers on defences know with their vectors; none = the package's public ones.
+        train_texts: on the store's subject: the attacker "subject" knows them, and those on defences, with their
+            vectors; none = there is no such attacker, and those on defences know the package's public ones.
+        subject_steps: updates of the attacker "subject"; 0 = it is not tried.
     """
 
     tiers: Sequence[str] = TIERS
@@ -56,6 +59,7 @@ class Plan:
     families: Sequence[str] = ()
     pairs: Sample | None = None
     train_texts: Sequence[str] = ()
+    subject_steps: int = SUBJECT_STEPS
 
     @property
     def needs_inverter(self) -> bool:
@@ -106,14 +110,19 @@ def run(
         origin: whose vectors these are, by the fingerprint.
 
     Raises:
-        EmbInvError: a store too small for the search of defences, guesses without the encoder, or a template that
-            cannot be filled.
+        EmbInvError: a store too small for the search of defences, guesses without the encoder, a template that
+            cannot be filled, or too few known pairs or texts.
     """
-    # a template without a gap, and a store too small for search, are refused before the attack
+    # a template without a gap, a store too small for search and too few known texts are refused before the attack
     fills = "context" in plan.tiers and attacker.model.surrogate is not None
     if fills and plan.template is not None:
         check_template(attacker, plan.template)
     searched = distinct(stored) if plan.families and stored is not None else None
+    known, subject = None, None
+    if "pairs" in plan.tiers and plan.pairs is not None and attacker.encode is not None:
+        known = known_pairs(plan.pairs, sample, attacker.encode)
+    if "subject" in plan.tiers and plan.train_texts and plan.subject_steps and attacker.retrain is not None:
+        subject = learnable(attacker, sample, plan.train_texts)
     guesses = None
     if "guesses" in plan.tiers and plan.candidates and attacker.encode is not None:
         guesses = find_guesses(plan, attacker.encode, sample, batches, attacker.seed)
@@ -133,10 +142,11 @@ def run(
         if named is None:
             notes.append("the checkpoint has no word head, so that no single words are named")
     alignment = None
-    if "pairs" in plan.tiers and plan.pairs is not None and attacker.encode is not None:
-        known = known_pairs(plan.pairs, sample, attacker.encode)
+    if known is not None:
         found, alignment = run_pairs_tier(attacker, measured, known, plan.encoder_rows, finder)
         results.append(found)
+    if subject is not None:
+        results.append(run_subject_tier(attacker, measured, subject, plan.subject_steps, plan.encoder_rows, finder))
     planted: list[TierResult] = []
     libraries = {} if finder is None else finder.libraries
     if sample.texts is None and can_estimate and attacker.encode is not None and (tiers or plan.families):

@@ -27,6 +27,7 @@ _WHOM = {
     "vectors": "has a public checkpoint recovers part of the text",
     "encoder": "has a public checkpoint and the encoder recovers part of the text",
     "pairs": "has the encoder and knows some of the texts recovers part of the others",
+    "subject": "has the encoder and other texts on the same subject recovers part of the text",
 }
 _WHY_GUESSES = (
     "Guesses can be checked: whoever has the vectors and the encoder learns which of a list of texts are in the store."

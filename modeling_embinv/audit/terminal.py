@@ -35,8 +35,9 @@ def _lines(report: Report) -> Iterator[str]:
         )
         floors = result.figures["words"].floors if "words" in result.figures else {}
         beside = f"; floor {100 * max(floors.values()):.0f} % of words" if floors else ""
-        same = report.same_rows(result)
-        beside += "" if same is None else f"; on these rows {report.measured[0].tier.name} {100 * same.value:.0f} %"
+        others = {report.measured[0].tier.name: report.same_rows(result), "the nearest known text": result.nearest}
+        found = [f"{name} {100 * figure.value:.0f} %" for name, figure in others.items() if figure is not None]
+        beside += f"; on these rows {', '.join(found)}" if found else ""
         if figures:
             yield f"{result.tier.name:<11} {figures}{beside}"
         if result.kinds:

@@ -1,7 +1,7 @@
 """Each attacker tried on the sample, and what that measures."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from .attack import Attacker, Recovered, Tier
 from .figures import Figure, share
 from .findings import KindFigures, measure, measure_kinds, other_texts
 from .kinds import Entity, Finder
-from .public import nearest_texts
+from .public import nearest_texts, public_sentences
 from .sample import Sample, some_rows
 
 OTHER_TEXT, PUBLIC_TEXT = "vector of another text", "nearest public sentence"
@@ -29,6 +29,8 @@ class TierResult:
         kinds: as of `measure_kinds`; none without texts, or without the extra `audit`.
         entities: those of each row's text.
         expected: mean confidence, the share of tokens that the checkpoint expects to be right.
+        nearest: content words that the nearest of the texts that the attacker knows holds, without any inversion;
+            None where the attacker knows none.
     """
 
     tier: Tier
@@ -38,6 +40,7 @@ class TierResult:
     kinds: dict[str, KindFigures]
     entities: list[list[Entity]]
     expected: Figure | None
+    nearest: Figure | None = None
 
 
 def run_tier(attacker: Attacker, sample: Sample, tier: Tier, finder: Finder | None, name: str = "") -> TierResult:
@@ -64,6 +67,14 @@ def run_tier(attacker: Attacker, sample: Sample, tier: Tier, finder: Finder | No
     return TierResult(tier, part, recovered, figures, kinds, entities, expected)
 
 
+def beside_known(result: TierResult, texts: Sequence[str], vectors: np.ndarray, seed: int) -> TierResult:
+    """The result, beside what the nearest of m known texts with vectors (m, D) holds of each row's words."""
+    if result.sample.texts is None:
+        return result
+    nearest = nearest_texts(texts, vectors, result.sample.vectors)
+    return replace(result, nearest=measure(result.sample.texts, nearest, {}, seed=seed).get("words"))
+
+
 def cosines(attacker: Attacker, sample: Sample, recovered: Recovered) -> list[float] | None:
     """(n,) of the recovered texts' vectors with the sample's: by the encoder, else as the judge saw them."""
     if attacker.encode is None:
@@ -78,5 +89,5 @@ def _floors(attacker: Attacker, sample: Sample, recovered: Recovered) -> dict[st
     if others := other_texts(recovered.texts, sample.texts):
         floors[OTHER_TEXT] = others
     if attacker.public_vectors is not None:
-        floors[PUBLIC_TEXT] = nearest_texts(attacker.public_vectors, sample.vectors)
+        floors[PUBLIC_TEXT] = nearest_texts(public_sentences(), attacker.public_vectors, sample.vectors)
     return floors

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.files import one_line
-from ..data.flags import Commands
+from ..data.flags import Commands, hyphenated
 from ..errors_embinv import EmbInvError
 from .audit_plan import WORK, add_flags, checked, known_rows
 from .audit_store import Target, all_rows, choose_target, open_collection
@@ -113,9 +113,9 @@ def _report(
     from ..audit.summary import gate_notes
     from ..data.encoder_config import full_id
 
-    for flag in ("candidates", "pairs"):
+    for flag in ("candidates", "pairs", "train_texts"):
         if getattr(options, flag) and encode is None:
-            raise EmbInvError(f"--{flag} needs the encoder, which is not at hand: see --encoder.")
+            raise EmbInvError(f"{hyphenated(f'--{flag}')} needs the encoder, which is not at hand: see --encoder.")
     work = Path(options.out) / WORK
     own: Any = model.generation_config
     identity = {
@@ -129,8 +129,9 @@ def _report(
     }  # fmt: skip
     _open_work(work, sample, identity)
     finder, missing = finder_or_note() if sample.texts is not None else (None, None)
-    retrain = None if encoder is None or not options.train_steps else _retrain(options, model, encoder)
-    attacker = Attacker(model, tokenizer, work, encode, retrain, options.batch_size, options.seed)
+    retrain = None if encoder is None else _retrain(options, model, encoder)
+    steps = 0 if encoder is None else options.train_steps or 0
+    attacker = Attacker(model, tokenizer, work, encode, retrain, steps, options.batch_size, options.seed)
     outcome = run(
         attacker, sample, next(iter(stored), None), plan, finder, all_rows(options, found.parts), found.origin
     )
@@ -187,15 +188,13 @@ def _encoder(options: argparse.Namespace, model: Any) -> "tuple[Encoder | None, 
 
 
 def _retrain(options: argparse.Namespace, model: Any, encoder: "Encoder") -> Callable[..., Any]:
-    """What fine-tunes the checkpoint on known pairs; see `audit.attack.Retrain`."""
+    """What fine-tunes the checkpoint on texts and vectors; see `audit.attack.Retrain`."""
 
-    def retrain(texts: list[str], vectors: Any, folder: Path) -> Any:
+    def retrain(texts: list[str], vectors: Any, folder: Path, steps: int) -> Any:
         from ..training.known_pairs import fine_tune
 
         with redirect_stdout(sys.stderr):
-            tuned = fine_tune(
-                options.model, model.config, encoder, texts, vectors, folder, options.train_steps, options.seed
-            )
+            tuned = fine_tune(options.model, model.config, encoder, texts, vectors, folder, steps, options.seed)
         return load_model(argparse.Namespace(**{**vars(options), "model": str(tuned)}))[0]
 
     return retrain

@@ -5,8 +5,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..audit.attackers import FLAGS, NEEDY, TIERS, parse_tiers
-from ..data.flags import number
+from ..audit.attackers import FLAGS, NEEDY, SUBJECT_STEPS, TIERS, parse_tiers
+from ..data.flags import hyphenated, number
 from ..errors_embinv import EmbInvError
 from .checks import check_model, check_seed
 from .options import (
@@ -59,11 +59,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "defended; columns are called as the store's",
     )  # fmt: skip
     group.add_argument(
-        "--train_texts", help="texts that the attackers on defences know: txt, jsonl or parquet (1,200 public ones)"
-    )
+        "--train_texts", help="texts on the store's subject, none of its own: txt, jsonl or parquet; an attacker "
+        "fine-tunes the checkpoint on them, and those on defences know them (1,200 public ones)",
+    )  # fmt: skip
     group.add_argument(
-        "--train_steps", type=number(int, 0, 10**9), default=0,
-        help="updates by which these attackers, and the one with --pairs, fine-tune the checkpoint first",
+        "--train_steps", type=number(int, 0, 10**9),
+        help=f"updates by which attackers fine-tune the checkpoint first ({SUBJECT_STEPS} on --train-texts; 0 on "
+        "--pairs and defended vectors)",
     )  # fmt: skip
     group.add_argument("--seed", type=int, default=0, help="of the sample and of every draw")
     group = parser.add_argument_group("the report")
@@ -102,8 +104,8 @@ def checked(options: argparse.Namespace) -> tuple[dict[str, float], "Plan"]:
     _check_out(options)
     for model in options.model or [MODEL]:
         check_model(model)
-    if options.train_steps and not (options.defences or options.pairs):
-        raise EmbInvError("--train-steps is for the attackers of --defences and --pairs; give one of these.")
+    if options.train_steps and not (options.defences or options.pairs or options.train_texts):
+        raise EmbInvError("--train-steps is for the attackers of --train-texts, --pairs and --defences; give one.")
     if options.candidates and not Path(options.candidates).is_file():
         raise EmbInvError(f"--candidates {options.candidates}: no such file.")
     return limits, Plan(
@@ -114,6 +116,7 @@ def checked(options: argparse.Namespace) -> tuple[dict[str, float], "Plan"]:
         options.template,
         parse_families(options.defences) if options.defences else (),
         train_texts=_train_texts(options),
+        subject_steps=SUBJECT_STEPS if options.train_steps is None else options.train_steps,
     )
 
 
@@ -150,10 +153,14 @@ def _tiers(options: argparse.Namespace) -> tuple[str, ...]:
     if options.no_encoder and "encoder" in tiers:
         raise EmbInvError("--no-encoder contradicts --tiers, which names encoder.")
     for name, flag in FLAGS.items():
-        if name in NEEDY and name in tiers and not getattr(options, flag):
-            raise EmbInvError(f"--tiers {name} needs --{flag}.")
-        if name not in tiers and getattr(options, flag):
-            raise EmbInvError(f"--{flag} is for the attacker {name}: name it in --tiers, or leave out --tiers.")
+        given, shown = getattr(options, flag), hyphenated(f"--{flag}")
+        if name in NEEDY and name in tiers and not given:
+            raise EmbInvError(f"--tiers {name} needs {shown}.")
+        is_for_more = name == "subject" and options.defences  # whose attackers know the same texts
+        if name not in tiers and given and not is_for_more:
+            raise EmbInvError(f"{shown} is for the attacker {name}: name it in --tiers, or leave out --tiers.")
+    if "subject" in tiers and options.train_steps == 0:
+        raise EmbInvError("--tiers subject contradicts --train-steps 0: this attacker fine-tunes the checkpoint.")
     return tiers
 
 
@@ -165,8 +172,6 @@ def _train_texts(options: argparse.Namespace) -> list[str]:
     from ..audit.words import text_key
     from ..data.sources import read_texts
 
-    if not options.defences:
-        raise EmbInvError("--train-texts is for --defences; known texts of the store and their vectors are --pairs.")
     documents = read_texts(options.train_texts, options.text_column or "text")
     texts = list(islice({text_key(document.text): document.text for document in documents}.values(), MOST))
     if len(texts) < FEWEST:

@@ -88,7 +88,9 @@ def choose_target(options: argparse.Namespace, parts: "Sequence[Part]", plan: "P
 
 def _is_for_guesses(options: argparse.Namespace, plan: "Plan") -> bool:
     """Whether guesses are asked for by their encoder, and nothing else is."""
-    asks_for_more = options.model or plan.is_chosen or plan.families or options.pairs or options.template
+    asks_for_more = (
+        options.model or plan.is_chosen or plan.families or options.pairs or options.template or plan.train_texts
+    )
     return bool(plan.candidates and options.encoder and not asks_for_more and not options.force)
 
 

@@ -55,11 +55,11 @@ def fine_tune(
     try:
         rows = prepare(pairs, encoder, folder / "pairs", length, validation_share=share, show_progress=False)["rows"]
     except EmbInvError as error:
-        message = f"these pairs cannot be trained on, texts of at most {length - 1} tokens can be: {error}"
+        message = f"these texts cannot be learned, those of at most {length - 1} tokens can be: {error}"
         raise EmbInvError(message) from error
     if not (rows["train"] and rows["validation"]):
         raise EmbInvError(
-            f"{sum(rows.values())} of these {len(texts)} pairs can be trained on, different texts of at most "
+            f"{sum(rows.values())} of these {len(texts)} texts can be learned, different ones of at most "
             f"{length - 1} tokens: too few to train on some and hold others out."
         )
     settings = {name: value for name, value in asdict(encoder.config).items() if value is not None}

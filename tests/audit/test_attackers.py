@@ -50,6 +50,8 @@ def test_only_the_named_attackers_are_tried(capsys, model, store, tmp_path):
     [
         (("--tiers", "vectors,sql"), "unknown: sql"), (("--tiers", "guesses"), "needs --candidates"),
         (("--tiers", "encoder", "--no-encoder"), "contradicts"), (("--tiers", "pairs"), "needs --pairs"),
+        (("--tiers", "subject"), "needs --train-texts"),
+        (("--tiers", "vectors", "--train-texts", "x"), "for the attacker subject"),
         (("--tiers", "vectors", "--template", "<NAME>"), "for the attacker context"),
     ],
 )  # fmt: skip

@@ -357,9 +357,11 @@ def test_a_rule_says_what_its_attacker_holds(result):
 
     pairs = [replace(ENCODER, name="pairs", holds=f"the encoder, and {number} known pairs") for number in (20, 30)]
     (alone,), (judged,), (known,) = map(whole, (result.tier, ENCODER, pairs[0]))
+    (alike,) = whole(replace(ENCODER, name="subject"))
     assert "the vectors and has a public checkpoint recovers" in alone and "encoder" not in alone
     assert "public checkpoint and the encoder" in judged and "some of the texts" in known
-    assert not any("without the encoder" in text for text in (alone, judged, known))
+    assert "other texts on the same subject" in alike
+    assert not any("without the encoder" in text for text in (alone, judged, known, alike))
     assert whole(pairs[1]) == {known}, "a rule is the same in every report"
 
 
