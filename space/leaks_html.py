@@ -15,8 +15,8 @@ from modeling_embinv.presets_embinv import PRESETS
 Figures = dict[str, dict[str, Figure]]
 WORDS = FIGURES["words"]
 FLOOR = (
-    '<p class="legend">Without the vector: the better of two guesses, another line’s recovered text and the nearest '
-    "public sentence.</p>"
+    '<p class="legend">Floor: the better of two guesses that do not invert the vector, another line’s recovered text '
+    "and the nearest public sentence.</p>"
 )
 LEGEND = (
     '<p class="legend"><mark class="leaked">leaked</mark> by the vector alone; <mark class="leaked-encoder">leaked'
@@ -67,13 +67,13 @@ def _headline(leaks: Leaks, figures: Figures) -> str:
 
 
 def _figures(figures: Figures) -> str:
-    """A row for each figure: both attackers, with the audit's intervals, and the best guess without the vector."""
+    """A row for each figure: both attackers, with the audit's intervals, and the higher floor."""
     rows = []
     for name in dict.fromkeys(name for found in figures.values() for name in found):
         own = [found.get(name) for found in figures.values()]
         floor = max((value for figure in own if figure for value in figure.floors.values()), default=0.0)
         rows.append([name.capitalize(), *map(_cell, own), percent_of(floor)])
-    columns = ["Came back", *(ATTACKERS[judge] for judge in figures), "without the vector"]
+    columns = ["Came back", *(ATTACKERS[judge] for judge in figures), "floor"]
     return table_html(f"What came back; 95 % intervals in brackets, from {FEWEST} words on", columns, rows) + FLOOR
 
 

@@ -111,7 +111,8 @@ class Attacker:
         """(N, D) the encoder's vectors of texts; each is embedded once."""
         assert self.encode is not None, "this needs the encoder"
         if new := [text for text in dict.fromkeys(texts) if text not in self.seen]:
-            self.seen.update(zip(new, np.asarray(self.encode(new), dtype=np.float32), strict=True))
+            with stage(f"embedding {counted(len(new), 'text')}", self.show_progress):
+                self.seen.update(zip(new, np.asarray(self.encode(new), dtype=np.float32), strict=True))
         return np.stack([self.seen[text] for text in texts])
 
     @property

@@ -17,7 +17,7 @@ class Figure:
         value: 0 to 1 for a share.
         low, high: of the interval.
         hits, count: the share is hits / count; a mean's count is its number of rows.
-        floors: the same figure of guesses that never see the row's vector, by their names.
+        floors: the same figure of guesses that do not invert the row's vector, by their names.
     """
 
     value: float

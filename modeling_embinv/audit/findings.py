@@ -1,4 +1,4 @@
-"""How much of the texts came back, beside guesses that never saw their vectors."""
+"""How much of the texts came back, beside guesses that do not invert their vectors."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple

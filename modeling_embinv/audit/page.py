@@ -66,8 +66,8 @@ def _figures(report: Report) -> Iterator[str]:
     if report.measured:
         yield "<p class=soft>Content words are all but function words such as “the” and “of”. F1 counts all words: "
         yield "the right ones against missed and invented ones. The cosine is 1 where a recovered text has exactly "
-        yield "the stored vector. A floor is what a guess scores that never sees the row's vector: what comes back of "
-        yield "another row's vector, and the nearest public sentence.</p>"
+        yield "the stored vector. A floor is what comes back without inverting the row's vector: from another row's "
+        yield "vector, and by the nearest public sentence.</p>"
     for result in report.measured:
         title = f"Attacker: {result.tier.name}"
         rows = counted(len(result.sample.rows), "invented sentence" if report.is_estimate else "row")

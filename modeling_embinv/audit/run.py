@@ -120,7 +120,7 @@ def run(
     searched = distinct(stored) if plan.families and stored is not None else None
     known, subject = None, None
     if "pairs" in plan.tiers and plan.pairs is not None and attacker.encode is not None:
-        known = known_pairs(plan.pairs, sample, attacker.encode)
+        known = known_pairs(plan.pairs, sample, attacker.embedded)
     if "subject" in plan.tiers and plan.train_texts and plan.subject_steps and attacker.retrain is not None:
         subject = learnable(attacker, sample, plan.train_texts)
     guesses = None

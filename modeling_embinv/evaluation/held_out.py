@@ -1,4 +1,4 @@
-"""Held-out evaluation: what came back, measured text by text, and floors that never see the right vector."""
+"""Held-out evaluation: what came back, measured text by text, and floors that do not invert the right vector."""
 
 import time
 from collections.abc import Sequence
