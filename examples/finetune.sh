@@ -8,7 +8,7 @@ if [ $# -ne 2 ]; then
     echo "usage: examples/finetune.sh my_texts.txt runs/mine    # a text a line; the folder of the new inverter" >&2
     exit 2
 fi
-TEXTS=$1 OUT=$2 MODEL=${MODEL:-checkpoints/embinv-minilm} UPDATES=${UPDATES:-150} SHARE=${SHARE:-0.05} BATCH=${BATCH:-64}
+TEXTS=$1 OUT=$2 MODEL=${MODEL:-checkpoints/embinv-minilm} UPDATES=${UPDATES:-150} SHARE=${SHARE:-0.1} BATCH=${BATCH:-64}
 LENGTH=$(python -c "import json, sys; print(json.load(open(sys.argv[1]))['max_sequence_length'])" "$MODEL/config.json")
 
 embinv prepare "$TEXTS" --out "$OUT/pairs" --length "$LENGTH" --max-tokens $((LENGTH - 1)) --validation-share "$SHARE" \
@@ -26,4 +26,5 @@ END
 embinv evaluate --pairs "$OUT/pairs" --split test --model "$MODEL" --limit 500 --training-pairs "$OUT/pairs"
 accelerate launch --config_file accelerate_configs/cpu.yaml train.py configs/fine_tune.yaml --init-from "$MODEL" \
     --pairs "$OUT/pairs" --output-dir "$OUT" --max-sequence-length "$LENGTH" --max-steps "$UPDATES" --batch-size "$BATCH"
+embinv calibrate "$OUT/pairs" --model "$OUT/best" || true  # where all tokens are right, or all wrong, nothing is fitted
 embinv evaluate --pairs "$OUT/pairs" --split test --model "$OUT/best" --limit 500 --training-pairs "$OUT/pairs"

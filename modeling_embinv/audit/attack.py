@@ -26,6 +26,8 @@ from .sample import Sample
 SEARCH: dict[str, Any] = dict(NARROW)
 # rows of a part, which is what an interruption loses at most
 PART_ROWS = 16
+# texts from which on embedding them takes seconds, and is said
+MANY = 100
 # (m texts, (m, D) vectors as the attacker holds them, a folder for the work, updates) → a checkpoint that learned them
 Retrain = Callable[[Sequence[str], np.ndarray, Path, int], EmbInvForMaskedDiffusion]
 
@@ -111,7 +113,7 @@ class Attacker:
         """(N, D) the encoder's vectors of texts; each is embedded once."""
         assert self.encode is not None, "this needs the encoder"
         if new := [text for text in dict.fromkeys(texts) if text not in self.seen]:
-            with stage(f"embedding {counted(len(new), 'text')}", self.show_progress):
+            with stage(f"embedding {counted(len(new), 'text')}", self.show_progress and len(new) >= MANY):
                 self.seen.update(zip(new, np.asarray(self.encode(new), dtype=np.float32), strict=True))
         return np.stack([self.seen[text] for text in texts])
 

@@ -109,7 +109,7 @@ def forget_settings(model: EmbInvForMaskedDiffusion) -> None:
 
 def drop_stale(
     model: EmbInvForMaskedDiffusion, surrogate: bool, words: bool, calibrations: Sequence[str]
-) -> list[str]:
+) -> dict[str, str]:
     """Drop what was fitted to weights or vectors that are others from now on.
 
     Args:
@@ -118,19 +118,19 @@ def drop_stale(
         calibrations: the kinds of confidence whose calibration goes.
 
     Returns:
-        What there was of them, in words.
+        What there was of them, in words → what makes it anew.
     """
-    dropped: list[str] = []
+    dropped: dict[str, str] = {}
     generation: Any = model.generation_config  # transformers declares its own class, without a calibration
     if surrogate and model.surrogate is not None:
         model.drop_surrogate()
-        dropped.append("the surrogate encoder")
+        dropped["the surrogate encoder"] = "--surrogate-rank"
     if words and model.word_head is not None:
         model.drop_word_head()
-        dropped.append("the word head")
+        dropped["the word head"] = "--word-head-size"
     fitted = generation.calibration or {}
     kept = {kind: values for kind, values in fitted.items() if kind not in calibrations}
     if len(kept) < len(fitted):
         generation.calibration = kept or None
-        dropped.append("the calibration of its confidence")
+        dropped["the calibration of its confidence"] = "embinv calibrate"
     return dropped

@@ -165,6 +165,7 @@ def _drop_stale(model: EmbInvForMaskedDiffusion, surrogate: bool, words: bool, c
     if dropped := drop_stale(model, surrogate, words, calibrations):
         get_logger(__name__).warning(
             "dropped from the checkpoint: %s. This training changes what was measured for it. Make it anew afterwards "
-            "(--surrogate-rank, --word-head-size, embinv calibrate).",
+            "(%s).",
             " and ".join(dropped),
+            ", ".join(dropped.values()),
         )

@@ -33,7 +33,8 @@ def test_a_store_with_texts(capsys, model, store, tmp_path):
     begun = [line.removeprefix("embinv: ").removesuffix(" …") for line in err.splitlines() if line.endswith(" …")]
     assert begun == [
         "reading the store", "loading the checkpoint", f"comparing 2 guesses with {len(TEXTS)} vectors",
-        "inverting 6 vectors (vectors)", "inverting 2 vectors (encoder)", "inverting 8 vectors (control-encoder)",
+        "inverting 6 vectors (vectors)", "embedding 600 texts", "inverting 2 vectors (encoder)",
+        "inverting 8 vectors (control-encoder)",
     ]  # fmt: skip
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert report["origin"]["fits"] and report["sample"]["rows"] == 6 and report["source"]["rows"] == len(TEXTS)

@@ -157,7 +157,7 @@ def run_finetune(tmp_path: Path, rows: dict[str, int], **variables: str) -> tupl
         (
             {"train": 29, "validation": 1, "test": 0},
             {},
-            r"SHARE=0.05 held out too few texts \(validation: 1, test: 0\): .* raise SHARE",
+            r"SHARE=0.1 held out too few texts \(validation: 1, test: 0\): .* raise SHARE",
         ),
         ({"train": 20, "validation": 5, "test": 5}, {"SHARE": "0.2"}, "20 texts are left .* fewer than BATCH=64"),
     ],
@@ -192,12 +192,17 @@ def test_fine_tuning_runs_to_its_second_table(released, tmp_path, monkeypatch, c
     done, calls = run_finetune(tmp_path, rows, UPDATES="2", SHARE="0.1", MODEL=str(released))
     assert done.returncode == 0, done.stderr[-3000:]
     shutil.rmtree(tmp_path / "out")  # of the recorders
-    prepare, before, launch, after = calls
+    prepare, before, launch, calibrate, after = calls
     monkeypatch.chdir(ROOT)
     # the split that chose the best weights says too much good of them
     assert all(command[command.index("--split") + 1] == "test" for command in (before, after))
     assert launch[:2] == ["launch", "--config_file"] and Path(launch[2]).is_file() and launch[3] == "train.py"
-    for command in (prepare, before, ["train", *launch[4:]], after):
+    for command in (prepare, before, ["train", *launch[4:]]):
         assert main(command) == 0, command
-    assert capsys.readouterr().out.count("floor: nearest training") == 2  # a narrow column breaks its name
+    first = capsys.readouterr().out
+    # the tiny inverter has no token right, and the script goes on
+    assert main(calibrate) == 2 and "right and wrong tokens" in capsys.readouterr().err
+    assert main(after) == 0
+    for printed in (first, capsys.readouterr().out):
+        assert printed.count("floor: nearest training") == 1  # a narrow column breaks its name
     assert (tmp_path / "out" / "best" / "config.json").exists()

@@ -280,7 +280,7 @@ def test_the_next_run_waits_for_the_servers_word(app, visit, hold, monkeypatch):
     assert len(runs) == len(answers) == 1
     answers[0].continue_()
     wait_until(page, lambda: len(runs) == 2)
-    assert stop.is_enabled() and page.get_by_role("button", name="Recover it").is_disabled()
+    wait_until(page, lambda: stop.is_enabled() and page.get_by_role("button", name="Recover it").is_disabled())
     page.unroute("**/cancel")
     stop.click()
     page.locator("#recover-message", has_text="Stopped.").wait_for()

@@ -107,7 +107,7 @@ def test_the_last_stages_leave_each_other(released, pairs, tmp_path):
 def test_a_trunk_that_does_not_train_keeps_it(released, pairs, tmp_path, caplog):
     """Where projector and modulation alone train, what the surrogate shares stays: it must survive bit for bit.
 
-    The calibration does not.
+    The calibration does not, and the line that says so must not name the surrogate's stage as a remedy.
     """
     caplog.set_level(logging.WARNING)
     out = train(tuned(released, pairs, tmp_path, freeze_backbone=True, embedding_rate=0.0))
@@ -117,6 +117,7 @@ def test_a_trunk_that_does_not_train_keeps_it(released, pairs, tmp_path, caplog)
     assert not torch.equal(before["modulation.weight"], after["modulation.weight"])
     (line,) = lines_that_tell(caplog)
     assert "surrogate encoder" not in line and "word head" not in line and "calibration" in line
+    assert line.endswith("Make it anew afterwards (embinv calibrate).")
     assert generation_config(out)["calibration"] == {"words": WORDS}
 
 

@@ -57,7 +57,7 @@ def test_pairs_that_cannot_be_split_are_told(model, encoder, tmp_path, split):
     texts = [short, *(f"{short} and {'again ' * (20 + number)}" for number in range(19))]
     vectors = unit_rows(np.random.default_rng(0).standard_normal((len(texts), 384)))[0]
     config = load_inverter(str(model))[0].config
-    with pytest.raises(EmbInvError, match="1 of these 20 pairs .* too few to train on some and hold others out"):
+    with pytest.raises(EmbInvError, match="1 of these 20 texts .* too few to train on some and hold others out"):
         known_pairs.fine_tune(str(model), config, encoder, texts, vectors, tmp_path, steps=1)
 
 
