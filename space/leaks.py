@@ -16,8 +16,8 @@ from modeling_embinv.audit.attack import ENCODER, VECTORS
 from modeling_embinv.audit.figures import Figure
 from modeling_embinv.audit.findings import measure, measure_kinds, other_texts
 from modeling_embinv.audit.kinds import Entity, KindFinder
+from modeling_embinv.audit.notes import finder_or_note
 from modeling_embinv.audit.public import nearest_texts, public_sentences
-from modeling_embinv.audit.run import finder_or_note
 from modeling_embinv.audit.tiers import OTHER_TEXT, PUBLIC_TEXT
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.presets_embinv import PRESETS

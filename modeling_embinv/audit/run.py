@@ -5,14 +5,15 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from ..data.files import write_json
-from ..data.tokens import tokenize
 from ..errors_embinv import EmbInvError
 from ..progress.bar import stage
 from .alignment import Alignment
-from .attack import ENCODER, SEARCH, Attacker
+from .attack import ENCODER, SEARCH, Attacker, Tier
 from .attackers import SUBJECT_STEPS, TIERS
 from .canaries import plant
 from .context import Filled, check_template, fill_sample, scored_texts
@@ -22,18 +23,16 @@ from .defences import DefenceReport, compare, distinct
 from .fingerprint import Origin
 from .guesses import Guesses, rank_guesses
 from .kinds import KindFinder
-from .known_pairs import known_pairs, public_texts, run_pairs_tier
+from .known_pairs import KnownPairs, known_pairs, public_texts, run_pairs_tier
 from .named_words import NamedWords, name_words
 from .nearest_rows import Batches
 from .sample import Sample
 from .subject import learnable, run_subject_tier
 from .tiers import TierResult, run_tier
-from .words import content_words, english_share, text_key
+from .words import content_words, text_key
 
-# rows below which figures say little about a store; planted texts where it holds none
-FEW, PLANTED = 50, 50
-# of English texts a third of the words are common in English alone; fewer texts than this are not judged
-ENGLISH, JUDGED = 0.1, 10
+# planted texts, where a store holds none
+PLANTED = 50
 
 
 @dataclass(frozen=True)
@@ -118,18 +117,11 @@ def run(
     if fills and plan.template is not None:
         check_template(attacker, plan.template)
     searched = distinct(stored) if plan.families and stored is not None else None
-    known, subject = None, None
-    if "pairs" in plan.tiers and plan.pairs is not None and attacker.encode is not None:
-        known = known_pairs(plan.pairs, sample, attacker.embedded)
-    if "subject" in plan.tiers and plan.train_texts and plan.subject_steps and attacker.retrain is not None:
-        subject = learnable(attacker, sample, plan.train_texts)
+    known = _known(attacker, sample, plan)
     guesses = None
     if "guesses" in plan.tiers and plan.candidates and attacker.encode is not None:
         guesses = find_guesses(plan, attacker.encode, sample, batches, attacker.seed)
-    tiers = [attacker.vectors_tier] if "vectors" in plan.tiers else []
-    if "encoder" in plan.tiers and attacker.encode is not None:
-        tiers.append(replace(ENCODER, limit=plan.encoder_rows))
-    measured = sample._replace(texts=scored_texts(attacker, sample))
+    tiers, measured = _tiers(attacker, plan), sample._replace(texts=scored_texts(attacker, sample))
     results = [run_tier(attacker, measured, tier, finder) for tier in tiers]
     if origin.looks_like is None:
         origin = replace(origin, looks_like=foreign(attacker, results))
@@ -141,12 +133,7 @@ def run(
         named = name_words(attacker.model, attacker.tokenizer, measured, attacker.seed)
         if named is None:
             notes.append("the checkpoint has no word head, so that no single words are named")
-    alignment = None
-    if known is not None:
-        found, alignment = run_pairs_tier(attacker, measured, known, plan.encoder_rows, finder)
-        results.append(found)
-    if subject is not None:
-        results.append(run_subject_tier(attacker, measured, subject, plan.subject_steps, plan.encoder_rows, finder))
+    taught, alignment = _by_knowledge(attacker, measured, plan, known, finder)
     planted: list[TierResult] = []
     libraries = {} if finder is None else finder.libraries
     if sample.texts is None and can_estimate and attacker.encode is not None and (tiers or plan.families):
@@ -157,17 +144,70 @@ def run(
         else:
             planted = [run_tier(attacker, measured, tier, kinds, f"planted-{tier.name}") for tier in tiers]
             libraries = kinds.libraries
-    filled = None
-    if fills:
-        filled = fill_sample(attacker, sample, plan.template)
-    defences = None
-    if searched is not None and any(map(content_words, measured.texts or [])):
-        own = set(map(text_key, measured.texts or []))
-        texts = [text for text in plan.train_texts if text_key(text) not in own] or public_texts(measured.texts or [])
-        defences = compare(attacker, measured, searched, plan.families, texts)
-        defences = replace(defences, planted=sample.texts is None)
-    looked_for = () if finder is None else finder.kinds
-    return Outcome(origin, results, planted, guesses, filled, defences, alignment, named, libraries, looked_for, notes)
+    return Outcome(
+        origin,
+        [*results, *taught],
+        planted,
+        guesses,
+        fill_sample(attacker, sample, plan.template) if fills else None,
+        None if searched is None else _defended(attacker, measured, searched, plan, sample.texts is None),
+        alignment,
+        named,
+        libraries,
+        () if finder is None else finder.kinds,
+        notes,
+    )
+
+
+class _Known(NamedTuple):
+    """What attackers know besides the vectors; None where nobody does."""
+
+    pairs: KnownPairs | None
+    subject: list[str] | None
+
+
+def _known(attacker: Attacker, sample: Sample, plan: Plan) -> _Known:
+    """What is known of other rows than the sample's: pairs of text and vector, and texts on the store's subject."""
+    pairs, subject = None, None
+    if "pairs" in plan.tiers and plan.pairs is not None and attacker.encode is not None:
+        pairs = known_pairs(plan.pairs, sample, attacker.embedded)
+    if "subject" in plan.tiers and plan.train_texts and plan.subject_steps and attacker.retrain is not None:
+        subject = learnable(attacker, sample, plan.train_texts)
+    return _Known(pairs, subject)
+
+
+def _tiers(attacker: Attacker, plan: Plan) -> list[Tier]:
+    """The attackers who know nothing besides the vectors."""
+    tiers = [attacker.vectors_tier] if "vectors" in plan.tiers else []
+    if "encoder" in plan.tiers and attacker.encode is not None:
+        tiers.append(replace(ENCODER, limit=plan.encoder_rows))
+    return tiers
+
+
+def _by_knowledge(
+    attacker: Attacker, sample: Sample, plan: Plan, known: _Known, finder: KindFinder | None
+) -> tuple[list[TierResult], Alignment | None]:
+    """What those recover who know something, and the map that pairs teach."""
+    results, alignment = [], None
+    if known.pairs is not None:
+        found, alignment = run_pairs_tier(attacker, sample, known.pairs, plan.encoder_rows, finder)
+        results.append(found)
+    if known.subject is not None:
+        steps, limit = plan.subject_steps, plan.encoder_rows
+        results.append(run_subject_tier(attacker, sample, known.subject, steps, limit, finder))
+    return results, alignment
+
+
+def _defended(
+    attacker: Attacker, sample: Sample, searched: np.ndarray, plan: Plan, is_planted: bool
+) -> DefenceReport | None:
+    """What defences cost and buy; None where no text of the sample has words that could come back."""
+    attacked = sample.texts or []
+    if not any(map(content_words, attacked)):
+        return None
+    own = set(map(text_key, attacked))
+    texts = [text for text in plan.train_texts if text_key(text) not in own] or public_texts(attacked)
+    return replace(compare(attacker, sample, searched, plan.families, texts), planted=is_planted)
 
 
 def find_guesses(plan: Plan, encode: Callable[..., Any], sample: Sample, batches: Batches, seed: int) -> Guesses:
@@ -210,66 +250,3 @@ def open_work(folder: Path, sample: Sample, identity: dict[str, Any]) -> tuple[b
     folder.mkdir(parents=True)
     write_json(record, now)
     return False, [name for name in now if before and before.get(name) != now[name]]
-
-
-def size_notes(sample: Sample) -> list[str]:
-    """That a store is too small for much to be said of it: a sentence, without its full stop, or none."""
-    if sample.total >= FEW:
-        return []
-    held = counted(sample.total, "vector")
-    return [f"the store holds {held}; of fewer than {FEW} the intervals are wide, and say little"]
-
-
-def sample_notes(sample: Sample, tokenizer: Any, longest: int, languages: Sequence[str]) -> list[str]:
-    """What a reader of the figures should know of the sample: a sentence each, without its full stop.
-
-    Args:
-        sample: the rows.
-        tokenizer: the checkpoint's.
-        longest: tokens that the checkpoint writes.
-        languages: of the checkpoint, as its model card names them; none = unknown.
-    """
-    notes = size_notes(sample)
-    if sample.texts is None:
-        return notes
-    if empty := sum(not text.strip() for text in sample.texts):
-        notes.append(f"{empty:,} of {len(sample.texts):,} rows have no text: they count for nothing")
-    elif sample.num_texts is not None and sample.num_texts < sample.total:
-        notes.append(f"{sample.num_texts:,} of {sample.total:,} vectors have a text: the sample is of them alone")
-    long = sum(len(ids) > longest for ids in tokenize(tokenizer, sample.texts))
-    if long:
-        notes.append(
-            f"{long:,} of {len(sample.texts):,} texts are longer than the {longest} tokens that this checkpoint "
-            "writes: their ends cannot come back, and count as not recovered"
-        )
-    shares = sorted(share for text in sample.texts if (share := english_share(text)) is not None)
-    if list(languages) == ["en"] and len(shares) >= JUDGED and shares[len(shares) // 2] < ENGLISH:
-        notes.append("the texts do not look like English, the only language that this checkpoint writes")
-    return notes
-
-
-def step_notes(outcome: Outcome, plan: Plan) -> list[str]:
-    """What could not be tried: a sentence each, without its full stop."""
-    notes = list(outcome.notes)
-    is_unscored = not outcome.planted and not any(result.figures for result in outcome.tiers)
-    if outcome.tiers and is_unscored and outcome.origin.looks_like is not None:
-        notes.append("nothing is estimated: planted texts would have other vectors than this store's encoder makes")
-    texts = [text for result in outcome.tiers for text in result.sample.texts or []]
-    if texts and not any(map(content_words, texts)):
-        notes.append("the texts have no content words that could come back")
-    if plan.families and outcome.defences is None:
-        notes.append("no defence was tried: there are no texts with content words to attack")
-    if plan.is_chosen and "context" in plan.tiers and outcome.filled is None:
-        notes.append("no text of the sample holds a gap that this checkpoint can fill (attacker: context)")
-    if outcome.filled is not None and outcome.filled.expected is None:
-        verdicts = "; ".join(outcome.filled.verdicts)
-        notes.append(f"no mark counts as a gap (attacker: context): {verdicts}")
-    return notes
-
-
-def finder_or_note(make: Callable[[], KindFinder] = KindFinder) -> tuple[KindFinder | None, str | None]:
-    """The finder of personal data, or why there is none."""
-    try:
-        return make(), None
-    except EmbInvError as error:
-        return None, str(error).rstrip(".")

@@ -79,8 +79,9 @@ def _guesses_report(
     options: argparse.Namespace, target: Target, encoder: "Encoder", limits: dict[str, float], date: str
 ) -> "Report":
     """Looks for guesses alone: there is no inverter."""
+    from ..audit.notes import size_notes
     from ..audit.report import Report
-    from ..audit.run import find_guesses, size_notes
+    from ..audit.run import find_guesses
     from ..audit.store import describe, join_parts
 
     found = target.match
@@ -108,8 +109,9 @@ def _report(
     encoder, left_out = _encoder(options, model) if needs_encoder else (None, None)
     encode = None if encoder is None else encoder.encode
     from ..audit.attack import Attacker
+    from ..audit.notes import finder_or_note, sample_notes, step_notes
     from ..audit.report import Report
-    from ..audit.run import finder_or_note, run, sample_notes, step_notes
+    from ..audit.run import run
     from ..audit.summary import gate_notes
     from ..data.encoder_config import full_id
 

@@ -6,7 +6,8 @@ import pytest
 from modeling_embinv.audit.attack import Attacker
 from modeling_embinv.audit.context import fill_sample, has_marks, probabilities, scored_texts, without_marks
 from modeling_embinv.audit.fingerprint import Origin
-from modeling_embinv.audit.run import Outcome, Plan, run, step_notes
+from modeling_embinv.audit.notes import step_notes
+from modeling_embinv.audit.run import Outcome, Plan, run
 from modeling_embinv.audit.sample import Sample
 from modeling_embinv.cli.options import CHECKPOINT
 from modeling_embinv.data.files import json_rows

@@ -15,10 +15,10 @@ from modeling_embinv.audit.figures import Figure
 from modeling_embinv.audit.files import write_report
 from modeling_embinv.audit.guesses import Guess, Guesses, Rates
 from modeling_embinv.audit.hits import redacted
+from modeling_embinv.audit.notes import size_notes
 from modeling_embinv.audit.page import page
 from modeling_embinv.audit.report import utc_now
 from modeling_embinv.audit.retrieval import Utility
-from modeling_embinv.audit.run import size_notes
 from modeling_embinv.audit.sarif import sarif
 from modeling_embinv.audit.severity import ORDER, severity
 from modeling_embinv.audit.store import Part, describe

@@ -10,9 +10,10 @@ import torch
 
 from modeling_embinv.audit.attack import Attacker
 from modeling_embinv.audit.fingerprint import Origin
+from modeling_embinv.audit.notes import sample_notes, step_notes
 from modeling_embinv.audit.page import page
 from modeling_embinv.audit.report import Report
-from modeling_embinv.audit.run import Outcome, Plan, run, sample_notes, step_notes
+from modeling_embinv.audit.run import Outcome, Plan, run
 from modeling_embinv.audit.sample import Sample
 from modeling_embinv.audit.terminal import lines
 from modeling_embinv.loading import load_inverter
