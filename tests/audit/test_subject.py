@@ -7,7 +7,11 @@ import pytest
 import torch
 
 from modeling_embinv.audit.attack import ENCODER, Attacker
+from modeling_embinv.audit.fingerprint import Origin
+from modeling_embinv.audit.notes import step_notes
 from modeling_embinv.audit.public import public_sentences
+from modeling_embinv.audit.run import Plan
+from modeling_embinv.audit.run import run as run_steps
 from modeling_embinv.audit.subject import learnable, run_subject_tier
 from modeling_embinv.audit.tiers import beside_known, run_tier
 from modeling_embinv.data.tokens import tokenize
@@ -72,6 +76,17 @@ def test_the_nearest_known_text_stands_beside_the_figures():
     assert found is not None and (found.hits, found.count) == (2, 4)
     bare = replace(result, sample=result.sample._replace(texts=None))
     assert beside_known(bare, ["blue bus", "old house"], known, 0).nearest is None
+
+
+def test_what_cannot_be_scored_is_said(attacker, vectors):
+    """Minutes of training for a store without texts, and the report did not mention the attacker."""
+    texts = short_sentences(attacker.tokenizer, 25)
+    plan = Plan(("vectors", "subject"), train_texts=texts)
+    trained = replace(attacker, retrain=lambda *_: attacker.model)
+    bare = sample_of(TEXTS[:2])._replace(vectors=vectors[:2], texts=None)
+    outcome = run_steps(trained, bare, None, plan, None, [], Origin("model", "a/b", "random numbers"))
+    assert [result.tier.name for result in outcome.tiers] == ["vectors", "subject"]
+    assert any(note.startswith("what subject recovered stands in hits.jsonl") for note in step_notes(outcome, plan))
 
 
 def test_an_audit_with_texts_on_the_subject(capsys, model, attacker, store, tmp_path):
