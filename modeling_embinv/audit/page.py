@@ -78,7 +78,7 @@ def _figures(report: Report) -> Iterator[str]:
             yield f"{shown(same)} of the content words."
         if result.nearest is not None:
             yield " Without any inversion, the nearest of the texts that this attacker knows holds "
-            yield f"{shown(result.nearest)} of them."
+            yield f"{shown(result.nearest)} of the content words."
         yield "</p>"
         if result.tier.name == "pairs" and report.alignment is not None:
             yield f"<p>{escape(learned(report.alignment))}.</p>"
