@@ -134,7 +134,8 @@ class Attacker:
         assert self.retrain is not None, "nothing fine-tunes"
         if (self.work / f"{name}.jsonl").exists():
             return self
-        return replace(self, model=self.retrain(texts, vectors, self._training(name), steps))
+        with stage(f"fine-tuning the checkpoint on {counted(len(texts), 'text')} ({name})", self.show_progress):
+            return replace(self, model=self.retrain(texts, vectors, self._training(name), steps))
 
     def invert(self, sample: Sample, name: str, tier: Tier) -> Recovered:
         """Inverts the vectors of a sample; interrupted and called again, it goes on where it was.

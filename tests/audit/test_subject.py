@@ -90,7 +90,10 @@ def test_what_cannot_be_scored_is_said(attacker, vectors):
 
 
 def test_an_audit_with_texts_on_the_subject(capsys, model, attacker, store, tmp_path):
-    """A report without the attacker that --train-texts asks for, or a first attack that too few of them waste."""
+    """A report without the attacker that --train-texts asks for, or a first attack that too few of them waste.
+
+    The log of the training showed texts, and what came back of them, without --reveal.
+    """
     texts, short = tmp_path / "texts.txt", short_sentences(attacker.tokenizer, 40)
     arguments = (
         store, "--model", model, "--text-column", "body", "--limit", 3, "--encoder-limit", 2, "--no-encoder",
@@ -100,8 +103,10 @@ def test_an_audit_with_texts_on_the_subject(capsys, model, attacker, store, tmp_
     code, _, err = run(capsys, *arguments)
     assert code == 2 and "at least 20 are needed" in err.splitlines()[-1] and "inverting" not in err
     texts.write_text("\n".join(short + TEXTS), encoding="utf-8")
-    code, printed, err = run(capsys, *arguments, "--train-steps", 2, "--reveal")
+    code, printed, err = run(capsys, *arguments, "--train-steps", 2)
     assert code == 0, err
+    assert "fine-tuning the checkpoint on 44 texts (subject)" in err and "dropped" not in err
+    assert not any(text.rstrip(".").lower() in err.lower() for text in short)
     report = json.loads((tmp_path / "r" / "report.json").read_text(encoding="utf-8"))
     first, subject = report["tiers"]
     assert (first["name"], first["nearest_known_text"]) == ("vectors", None)
