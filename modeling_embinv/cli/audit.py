@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -195,7 +196,7 @@ def _retrain(options: argparse.Namespace, model: Any, encoder: "Encoder") -> Cal
     def retrain(texts: list[str], vectors: Any, folder: Path, steps: int) -> Any:
         from ..training.known_pairs import fine_tune
 
-        with redirect_stdout(sys.stderr):
+        with redirect_stdout(StringIO()):  # its bar is on stderr; the rest is about a folder that nobody keeps
             tuned = fine_tune(options.model, model.config, encoder, texts, vectors, folder, steps, options.seed)
         return load_model(argparse.Namespace(**{**vars(options), "model": str(tuned)}))[0]
 

@@ -92,7 +92,8 @@ def test_what_cannot_be_scored_is_said(attacker, vectors):
 def test_an_audit_with_texts_on_the_subject(capsys, model, attacker, store, tmp_path):
     """A report without the attacker that --train-texts asks for, or a first attack that too few of them waste.
 
-    The log of the training showed texts, and what came back of them, without --reveal.
+    The log of the training showed texts, and what came back of them, without --reveal. It named a folder as saved that
+    is removed after the attack.
     """
     texts, short = tmp_path / "texts.txt", short_sentences(attacker.tokenizer, 40)
     arguments = (
@@ -105,7 +106,7 @@ def test_an_audit_with_texts_on_the_subject(capsys, model, attacker, store, tmp_
     texts.write_text("\n".join(short + TEXTS), encoding="utf-8")
     code, printed, err = run(capsys, *arguments, "--train-steps", 2)
     assert code == 0, err
-    assert "fine-tuning the checkpoint on 44 texts (subject)" in err and "dropped" not in err
+    assert "fine-tuning the checkpoint on 44 texts (subject)" in err and "dropped" not in err and "saved" not in err
     assert not any(text.rstrip(".").lower() in err.lower() for text in short)
     report = json.loads((tmp_path / "r" / "report.json").read_text(encoding="utf-8"))
     first, subject = report["tiers"]
