@@ -14,7 +14,7 @@ from .public import public_sentences
 from .retrieval import labelled_texts
 from .sample import Sample
 from .tiers import TierResult, beside_known, run_tier
-from .words import text_key
+from .words import text_key, without
 
 # pairs that are used at most, and that are needed at least
 MOST, FEWEST = 5000, 20
@@ -69,8 +69,7 @@ def known_pairs(pairs: Sample, attacked: Sample, encode: Callable[..., Any]) -> 
 
 def public_texts(attacked: Sequence[str]) -> list[str]:
     """The 1,200 public texts of the package, without those that are attacked."""
-    own = set(map(text_key, attacked))
-    return [text for text in (*public_sentences(), *sum(labelled_texts(), ())) if text_key(text) not in own]
+    return without((*public_sentences(), *sum(labelled_texts(), ())), attacked)
 
 
 def run_pairs_tier(

@@ -29,7 +29,7 @@ from .nearest_rows import Batches
 from .sample import Sample
 from .subject import learnable, run_subject_tier
 from .tiers import TierResult, run_tier
-from .words import content_words, text_key
+from .words import content_words, without
 
 # planted texts, where a store holds none
 PLANTED = 50
@@ -205,8 +205,7 @@ def _defended(
     attacked = sample.texts or []
     if not any(map(content_words, attacked)):
         return None
-    own = set(map(text_key, attacked))
-    texts = [text for text in plan.train_texts if text_key(text) not in own] or public_texts(attacked)
+    texts = without(plan.train_texts, attacked) or public_texts(attacked)
     return replace(compare(attacker, sample, searched, plan.families, texts), planted=is_planted)
 
 

@@ -11,7 +11,7 @@ from .kinds import KindFinder
 from .known_pairs import FEWEST
 from .sample import Sample
 from .tiers import TierResult, beside_known, run_tier
-from .words import text_key
+from .words import without
 
 
 def learnable(attacker: Attacker, sample: Sample, texts: Sequence[str]) -> list[str]:
@@ -20,9 +20,9 @@ def learnable(attacker: Attacker, sample: Sample, texts: Sequence[str]) -> list[
     Raises:
         EmbInvError: fewer than `FEWEST` are left.
     """
-    own, longest = set(map(text_key, sample.texts or [])), attacker.model.config.max_sequence_length - 1
-    sizes = map(len, tokenize(attacker.tokenizer, list(texts)))
-    kept = [text for text, size in zip(texts, sizes, strict=True) if 0 < size <= longest and text_key(text) not in own]
+    others, longest = without(texts, sample.texts or []), attacker.model.config.max_sequence_length - 1
+    sizes = map(len, tokenize(attacker.tokenizer, others))
+    kept = [text for text, size in zip(others, sizes, strict=True) if 0 < size <= longest]
     if len(kept) < FEWEST:
         raise EmbInvError(
             f"--train-texts: {len(kept)} of {counted(len(texts), 'text')} can be learned, those of at most {longest} "

@@ -1,10 +1,12 @@
 """The words of a text that say something about it, and whether they came back."""
 
+from collections.abc import Iterable
+
 from ..data.content_words import FRAGMENTS, WORD, content_words, is_stop_word, plain, word_spans, words
 
 __all__ = [
     "FRAGMENTS", "WORD", "content_words", "english_share", "holds_phrase", "plain", "stop_share", "text_key",
-    "word_spans", "words",
+    "without", "word_spans", "words",
 ]  # fmt: skip
 # common words of English that are no words of its neighbours: "de", "con", "un", "a", "me", "no" and "on" are
 _ENGLISH_ALONE = {
@@ -24,6 +26,12 @@ def holds_phrase(text_words: list[str], phrase: list[str]) -> bool:
 def text_key(text: str) -> str:
     """The same for texts that differ in capitals, accents and spaces alone, whose vectors tell of each other."""
     return " ".join(plain(text).split())
+
+
+def without(texts: Iterable[str], others: Iterable[str]) -> list[str]:
+    """The texts that are none of the others, by their `text_key`."""
+    keys = set(map(text_key, others))
+    return [text for text in texts if text_key(text) not in keys]
 
 
 def english_share(text: str) -> float | None:

@@ -133,7 +133,7 @@ def _report(
     _open_work(work, sample, identity)
     finder, missing = finder_or_note() if sample.texts is not None else (None, None)
     retrain = None if encoder is None else _retrain(options, model, encoder)
-    steps = 0 if encoder is None else options.train_steps or 0
+    steps = options.train_steps or 0
     attacker = Attacker(model, tokenizer, work, encode, retrain, steps, options.batch_size, options.seed)
     outcome = run(
         attacker, sample, next(iter(stored), None), plan, finder, all_rows(options, found.parts), found.origin

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from modeling_embinv.audit.attack import ENCODER, SEARCH, VECTORS, Recovered
+from modeling_embinv.audit.attack import ENCODER, SEARCH, VECTORS, Attacker, Recovered
 from modeling_embinv.audit.findings import measure, measure_kinds, other_texts
 from modeling_embinv.audit.fingerprint import Origin
 from modeling_embinv.audit.kinds import entity
@@ -17,6 +17,7 @@ from modeling_embinv.cli.main import main
 from modeling_embinv.cli.options import CHECKPOINT
 from modeling_embinv.configuration_embinv import EmbInvConfig
 from modeling_embinv.data.encoders import SentenceEncoder
+from modeling_embinv.loading import load_inverter
 from modeling_embinv.training.backbone import prepare_tokenizer
 from modeling_embinv.training.checkpoints import export
 from tests.hub.tiny_folder import new_tiny_inverter
@@ -109,6 +110,12 @@ def model(encoder, tmp_path_factory):
     sizes = {"embedding_dim": 384, "encoder_id": "sentence-transformers/all-MiniLM-L6-v2"}
     inverter = new_tiny_inverter(encoder.tokenizer, encoder_fingerprint=fingerprint, **sizes)
     return export(inverter, prepare_tokenizer(encoder.tokenizer), tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture
+def attacker(model, encoder, tmp_path):
+    inverter, tokenizer = load_inverter(model)
+    return Attacker(inverter.eval(), tokenizer, tmp_path, encoder.encode, show_progress=False)
 
 
 @pytest.fixture(scope="package")

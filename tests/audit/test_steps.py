@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from modeling_embinv.audit.attack import Attacker
 from modeling_embinv.audit.fingerprint import Origin
 from modeling_embinv.audit.notes import sample_notes, step_notes
 from modeling_embinv.audit.page import page
@@ -16,7 +15,6 @@ from modeling_embinv.audit.report import Report
 from modeling_embinv.audit.run import Outcome, Plan, run
 from modeling_embinv.audit.sample import Sample
 from modeling_embinv.audit.terminal import lines
-from modeling_embinv.loading import load_inverter
 from modeling_embinv.training.backbone import prepare_tokenizer
 from modeling_embinv.training.checkpoints import export
 from tests.audit.conftest import DATE, TEXTS, tier_result
@@ -25,12 +23,6 @@ from tests.hub.tiny_folder import new_tiny_inverter
 
 pytestmark = pytest.mark.usefixtures("remembering")
 FITS = Origin("model", "a/b", None)
-
-
-@pytest.fixture
-def attacker(model, encoder, tmp_path):
-    inverter, tokenizer = load_inverter(model)
-    return Attacker(inverter.eval(), tokenizer, tmp_path, encoder.encode, show_progress=False)
 
 
 def sample_of(vectors, texts) -> Sample:

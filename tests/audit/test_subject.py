@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from modeling_embinv.audit.attack import ENCODER, Attacker
+from modeling_embinv.audit.attack import ENCODER
 from modeling_embinv.audit.fingerprint import Origin
 from modeling_embinv.audit.notes import step_notes
 from modeling_embinv.audit.public import public_sentences
@@ -21,12 +21,6 @@ from tests.audit.conftest import TEXTS, run, sample_of, tier_result
 from tests.tiny_models import awaken
 
 pytestmark = pytest.mark.usefixtures("remembering")
-
-
-@pytest.fixture
-def attacker(model, encoder, tmp_path):
-    inverter, tokenizer = load_inverter(model)
-    return Attacker(inverter.eval(), tokenizer, tmp_path, encoder.encode, show_progress=False)
 
 
 def short_sentences(tokenizer, count: int) -> list[str]:
