@@ -257,6 +257,10 @@ class EmbInvGenerationConfig(SamplerSettings, GenerationConfig):
         for kind in KINDS:
             self.calibration_of(kind)  # raises for impossible values
 
+    def is_calibrated(self, kind: str) -> bool:
+        """Whether the confidences that rest on `kind` were fitted to how often tokens are right."""
+        return bool((self.calibration or {}).get(kind))
+
     def calibration_of(self, kind: str) -> Calibration:
         """The calibration of confidences that rest on `kind`; one that changes nothing where none was fitted."""
         fitted = (self.calibration or {}).get(kind, {})

@@ -123,6 +123,12 @@ class Attacker:
         has_judge = self.model.surrogate is not None
         return VECTORS if has_judge else replace(VECTORS, feedback="none", settings={})
 
+    def is_calibrated(self, tier: Tier) -> bool:
+        """Whether the checkpoint's confidence in what it recovers for an attacker was fitted to held-out texts."""
+        settings: Any = self.model.generation_config  # transformers declares its own class, without these settings
+        without = "candidates" if settings.search.is_search else "open_loop"
+        return settings.is_calibrated(without if tier.feedback == "none" else tier.feedback)
+
     def trained_on(self, texts: Sequence[str], vectors: np.ndarray, name: str, steps: int) -> "Attacker":
         """The attacker with a checkpoint that was fine-tuned on pairs; interrupted, the training goes on where it was.
 

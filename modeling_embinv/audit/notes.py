@@ -59,7 +59,9 @@ def step_notes(outcome: Outcome, plan: Plan) -> list[str]:
     is_unscored = not outcome.planted and not any(result.figures for result in outcome.tiers)
     if outcome.tiers and is_unscored and outcome.origin.looks_like is not None:
         notes.append("nothing is estimated: planted texts would have other vectors than this store's encoder makes")
-    if unscored := [one.tier.name for one in outcome.tiers if one.sample.texts is None and one.expected is None]:
+    estimated = {one.tier.name for one in outcome.planted}
+    bare = [one.tier.name for one in outcome.tiers if one.sample.texts is None and one.expected is None]
+    if unscored := [name for name in bare if name not in estimated]:
         notes.append(f"what {' and '.join(unscored)} recovered stands in hits.jsonl alone: no texts can score it")
     texts = [text for result in outcome.tiers for text in result.sample.texts or []]
     if texts and not any(map(content_words, texts)):

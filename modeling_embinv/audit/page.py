@@ -177,8 +177,8 @@ def _context(report: Report) -> Iterator[str]:
         return
     source = "a template" if filled.template else "the store's own texts, which hold redaction marks"
     yield f"<h2>Redacted text</h2><p>The gaps of {counted(filled.rows, 'text')} ({source}) were filled from the "
-    yield f"vectors: of {counted(filled.gaps, 'gap')}, {shown(filled.expected)} are expected to be right (calibrated, "
-    yield "an estimate).</p>"
+    yield f"vectors: of {counted(filled.gaps, 'gap')}, {shown(filled.expected)} are expected to be right (an "
+    yield "estimate).</p>"
     yield table(
         ("Verdict on the text", "Texts"), [(escape(name), f"{count:,}") for name, count in filled.verdicts.items()]
     )

@@ -134,6 +134,8 @@ def run(
         if named is None:
             notes.append("the checkpoint has no word head, so that no single words are named")
     taught, alignment = _by_knowledge(attacker, measured, plan, known, finder)
+    filled = fill_sample(attacker, sample, plan.template) if fills else None
+    notes += _uncalibrated(attacker, named, filled)
     planted: list[TierResult] = []
     libraries = {} if finder is None else finder.libraries
     if sample.texts is None and can_estimate and attacker.encode is not None and (tiers or plan.families):
@@ -149,7 +151,7 @@ def run(
         [*results, *taught],
         planted,
         guesses,
-        fill_sample(attacker, sample, plan.template) if fills else None,
+        filled,
         None if searched is None else _defended(attacker, measured, searched, plan, sample.texts is None),
         alignment,
         named,
@@ -157,6 +159,17 @@ def run(
         () if finder is None else finder.kinds,
         notes,
     )
+
+
+def _uncalibrated(attacker: Attacker, named: NamedWords | None, filled: Filled | None) -> list[str]:
+    """Which probabilities of the report were never fitted to held-out texts: a sentence without its full stop."""
+    settings: Any = attacker.model.generation_config  # transformers declares its own class, without a calibration
+    what = [] if named is None or settings.is_calibrated("words") else ["named words"]
+    if filled is not None and filled.expected is not None and not settings.is_calibrated("fill_surrogate"):
+        what.append("filled gaps")
+    if not what:
+        return []
+    return [f"the checkpoint's probabilities of {' and '.join(what)} are not calibrated: they may be far off"]
 
 
 class _Known(NamedTuple):

@@ -28,7 +28,8 @@ class TierResult:
         figures: as `measure` names them; without texts in the store there are none.
         kinds: as of `measure_kinds`; none without texts, or without the extra `audit`.
         entities: those of each row's text.
-        expected: mean confidence, the share of tokens that the checkpoint expects to be right.
+        expected: mean confidence, the share of tokens that the checkpoint expects to be right; None where it was
+            never calibrated, or was fine-tuned since.
         nearest: content words that the nearest of the texts that the attacker knows holds, without any inversion;
             None where the attacker knows none.
     """
@@ -57,7 +58,7 @@ def run_tier(attacker: Attacker, sample: Sample, tier: Tier, finder: Finder | No
     if tier.limit is not None and tier.limit < len(sample.rows):
         part = sample.take(some_rows(sample, tier.limit, attacker.seed))
     recovered = attacker.invert(part, name or tier.name, tier)
-    expected = share(recovered.confidence, seed=attacker.seed)
+    expected = share(recovered.confidence, seed=attacker.seed) if attacker.is_calibrated(tier) else None
     if part.texts is None:
         return TierResult(tier, part, recovered, {}, {}, [], expected)
     floors = _floors(attacker, part, recovered)

@@ -99,6 +99,20 @@ def test_marks_of_the_text_itself_are_no_gaps(encoder, inverter, tmp_path):
     assert "no mark counts as a gap" in note
 
 
+def test_probabilities_that_nobody_calibrated_are_said_to_be(encoder, inverter, tmp_path, monkeypatch):
+    """The report gave the share of gaps and of words that should be right, and nothing had been fitted to any."""
+    model, tokenizer = inverter
+    plan, said = Plan(("vectors", "context")), []
+    for name, fitted in (("all", model.generation_config.calibration), ("none", None)):
+        monkeypatch.setattr(model.generation_config, "calibration", fitted)
+        (tmp_path / name).mkdir()
+        attacker = Attacker(model, tokenizer, tmp_path / name, show_progress=False)
+        outcome = run(attacker, sample_of(encoder, REDACTED), None, plan, None, [], Origin("m", "e", "random numbers"))
+        said.append([note for note in step_notes(outcome, plan) if "calibrated" in note])
+    note = "the checkpoint's probabilities of named words and filled gaps are not calibrated: they may be far off"
+    assert said == [[], [note]]
+
+
 def test_a_gap_that_is_not_read_does_not_count():
     """A document with one gap behind what the encoder reads did not count at all, or the gap counted as hidden."""
     gaps = [{"text": text, "mark": "▇▇▇", "probability": p} for text, p in (("dog", 0.9), ("▇▇▇", 0.0))]
