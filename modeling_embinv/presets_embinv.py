@@ -37,13 +37,13 @@ PRESETS = {
         Preset(
             "standard",
             "a narrow search with the checkpoint's surrogate, which needs no encoder",
-            {"num_candidates": 24, "num_corrections": 3, "num_beams": 2, "num_proposals": 16},
+            {"num_candidates": 24, "num_corrections": 3, "num_beams": 1, "num_proposals": 24, "num_hops": 2},
             "surrogate",
         ),
         Preset(
             "thorough",
             "a wider and longer search with the surrogate",
-            {"num_candidates": 32, "num_corrections": 10, "num_beams": 4, "num_proposals": 32},
+            {"num_candidates": 32, "num_corrections": 6, "num_beams": 4, "num_proposals": 16, "num_hops": 3},
             "surrogate",
         ),
     )

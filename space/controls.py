@@ -58,7 +58,7 @@ def bounds_of(inverter: Inverter) -> dict[str, Bound]:
         "word_bonus": number_of("word_bonus", 10, low=0, step=0.5),
         "num_checked": number_of("num_checked", 32),
         "num_scouted": number_or_default("num_scouted", 20, "0", "5", "10"),
-        "num_hops": number_of("num_hops", 4),
+        "num_hops": number_or_default("num_hops", 4, "1", "2", "3"),
         "num_rewrites": number_of("num_rewrites", 16),
         "stop_cosine": number_or_default("stop_cosine", 0.999999, "0.99", "0.999"),
         "candidate_temperature": number_of("candidate_temperature", 2, low=0.1, step=0.1),

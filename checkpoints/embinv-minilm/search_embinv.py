@@ -2,9 +2,10 @@
 
 The denoiser proposes texts, a judge ranks them: the encoder, or the model's surrogate of it. A search starts from
 sampled candidates. Each round edits the best hypotheses of every vector in parallel: unlikely words are masked again,
-words are inserted and deleted, spans change places; the denoiser fills in what is masked, given e. Where the encoder
-judges and the model has a surrogate, the surrogate is its scout: it judges the first rounds in place of the encoder,
-and later chooses the edits, and edits of the best of these, that the encoder embeds in one batch.
+words are inserted and deleted, spans change places; the denoiser fills in what is masked, given e. Edits of edits come
+before a round ends, so that a search leaves a text that no single edit improves. Where the encoder judges and the model
+has a surrogate, the surrogate is its scout: it judges the first rounds in place of the encoder, and later chooses the
+edits that the encoder embeds in one batch.
 """
 
 import math
@@ -113,7 +114,7 @@ class ClosedLoop:
 
     def run(self, targets: Targets) -> Hypotheses:
         """The best text of each target, (B, 1, …); as many targets at a time as memory holds."""
-        edits = self.settings.num_beams * self.num_texts * self.settings.num_hops
+        edits = self.settings.num_beams * self.num_texts * self.settings.hops_of("encoder")
         texts = max(self.settings.num_candidates, edits)  # of each target
         parts = torch.arange(len(targets)).split(max(1, TEXTS // texts))
         return Hypotheses.joined([self.searches(targets.rows(part)) for part in parts], dim=0)
@@ -152,14 +153,24 @@ class ClosedLoop:
             if not len(active):
                 break
             before, rows = state.rows(active), targets.rows(active)
-            is_scouted = self.scout is not None and judge is not self.scout
-            ids = self.promising(before, rows) if is_scouted else self.propose(before, rows)
-            new = self.weigh(judge, ids, rows.vectors, before.worst())
-            after = Hypotheses.joined([before, new], dim=1).best(num_beams)
+            after = Hypotheses.joined([before, self.round(judge, before, rows)], dim=1).best(num_beams)
             stale[active] = torch.where(after.score[:, 0] > before.score[:, 0] + 1e-6, 0, stale[active] + 1)
             state.put(active, after)
             self._report(targets, state, judge, number)
         return state
+
+    def round(self, judge: Judge | None, state: Hypotheses, targets: Targets) -> Hypotheses:
+        """New texts of a round (A, k, …) by its judge, those that could reach the beam."""
+        floor, hops = state.worst(), self.settings.hops_of("encoder" if judge is None else judge.kind)
+        if judge is not None and judge.kind == "surrogate" and hops > 1:
+            texts = self.chained(judge, state, targets, hops)
+            known = repeated(texts.ids)
+            known[:, : state.ids.shape[1]] = True
+            return self._nearest(judge, texts, known, targets.vectors, floor)
+        if self.scout is None or judge is self.scout:
+            return self.weigh(judge, self.propose(state, targets), targets.vectors, floor)
+        chosen = self.chained(self.scout, state, targets, hops).best(self.settings.num_beams * self.num_checked)
+        return self.weigh(judge, chosen.ids, targets.vectors, floor)
 
     def _report(self, targets: Targets, state: Hypotheses, judge: Judge | None, number: int) -> None:
         """Hands the best texts of a state (B, K, …) to `on_round`."""
@@ -240,24 +251,24 @@ class ClosedLoop:
         rows = targets.copies(state.ids.shape[1] * count)
         return [self.denoiser.write(rows, self.left_to_right, hypothesis=hypothesis)]
 
-    def promising(self, state: Hypotheses, targets: Targets) -> Tensor:
-        """(A, num_beams · num_checked, L): what the scout ranks first of edits, and of edits of the best of them."""
-        num_beams = self.settings.num_beams
-        start = replace(state, score=torch.full_like(state.score, -torch.inf))  # neither they nor copies are picked
-        texts = Hypotheses.joined([start, self.scouted(state, targets)], dim=1)
-        for _ in range(self.settings.num_hops - 1):
-            parents = self._with_likelihood(texts.best(num_beams), targets.vectors, weight=0.0)
-            texts = Hypotheses.joined([texts, self.scouted(parents, targets)], dim=1)
-        return texts.best(num_beams * self.num_checked).ids
+    def chained(self, judge: Judge, state: Hypotheses, targets: Targets, hops: int) -> Hypotheses:
+        """Edits of texts (A, num_beams, …), edits of the best of these, and so on, by the surrogate.
 
-    def scouted(self, state: Hypotheses, targets: Targets) -> Hypotheses:
-        """Edits of texts, with vectors by the scout.
-
-        The scout's error on a text whose vector has been computed is subtracted from the vectors of its edits.
+        The first of all are the texts themselves, whose scores are −∞: neither they nor copies of them are picked.
         """
-        assert self.scout is not None  # `rounds` asks for this only where there is one
+        texts = replace(state, score=torch.full_like(state.score, -torch.inf))
+        for hop in range(hops):
+            parents = self._with_likelihood(texts.best(self.settings.num_beams), targets.vectors, 0.0) if hop else state
+            texts = Hypotheses.joined([texts, self.scouted(judge, parents, targets)], dim=1)
+        return texts
+
+    def scouted(self, judge: Judge, state: Hypotheses, targets: Targets) -> Hypotheses:
+        """Edits of texts, with vectors by the surrogate.
+
+        Its error on a text whose vector has been computed is subtracted from the vectors of its edits.
+        """
         ids = self.propose(state, targets)
-        vectors, _ = self.scout.vectors(torch.cat([state.ids, ids], dim=1))
+        vectors, _ = judge.vectors(torch.cat([state.ids, ids], dim=1))
         of_state, of_edits = vectors.split([state.ids.shape[1], ids.shape[1]], dim=1)
         error = (of_state - state.vectors).repeat_interleave(self.num_texts, dim=1)
         vectors = torch.nn.functional.normalize(of_edits - error, dim=-1)
@@ -273,10 +284,16 @@ class ClosedLoop:
             return self._with_likelihood(Hypotheses.of(ids, nothing, nothing[..., 0]), embeddings, 1.0)
         vectors, copies = judge.vectors(ids)
         cosine = torch.nn.functional.cosine_similarity(vectors, embeddings[:, None], dim=-1)  # (A, K)
+        return self._nearest(judge, Hypotheses.of(ids, vectors, cosine), copies, embeddings, floor)
+
+    def _nearest(
+        self, judge: Judge, texts: Hypotheses, copies: Tensor, embeddings: Tensor, floor: Tensor | None
+    ) -> Hypotheses:
+        """The nearest of texts (A, K, …), without copies (A, K) bool, and their scores."""
         # where cosine alone ranks, no more of them can reach the beam
         count = self.settings.num_beams * (2 if judge.likelihood_weight else 1)
-        nearest = cosine.masked_fill(copies, -torch.inf).topk(min(count, ids.shape[1]), dim=1).indices
-        texts = Hypotheses.of(pick(ids, nearest), pick(vectors, nearest), pick(cosine, nearest))
+        nearest = texts.cosine.masked_fill(copies, -torch.inf).topk(min(count, texts.ids.shape[1]), dim=1).indices
+        texts = Hypotheses.of(*(pick(values, nearest) for values in (texts.ids, texts.vectors, texts.cosine)))
         return self._with_likelihood(texts, embeddings, judge.likelihood_weight, floor)
 
     def _with_likelihood(

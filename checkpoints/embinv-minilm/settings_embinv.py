@@ -24,6 +24,8 @@ TEXTS = 2**17
 LIKELIHOOD_WEIGHT, SURROGATE_LIKELIHOOD_WEIGHT = 0.0, 0.006
 # the cosine by the encoder of a text that has reached its vector: others' are lower, but for rounding
 STOP_COSINE = 0.999
+# edits that are chained between two calls of the encoder
+ENCODER_HOPS = 3
 # settings that begin a search; where a sweep over them says that there is none, its other settings stand by
 SEARCHES = ("num_candidates", "num_corrections")
 # tokens of a gap; a search over more takes minutes
@@ -272,9 +274,11 @@ class SearchSettings(Settings):
         none="half of num_corrections",
         detail="Half of them recovers about as much with half the calls of the encoder.",
     )  # fmt: skip
-    num_hops: int = setting(
-        3, "edits chained before each call of the encoder", 1, 100,
-        detail="The surrogate's best edits are edited again. 1 is faster, but recovers less at equal calls.",
+    num_hops: int | None = setting(
+        None, "edits chained in each round, before its judge compares them with the texts it had", 1, 100,
+        none=f"{ENCODER_HOPS} where the encoder judges and a surrogate chooses, and 1 where the surrogate judges",
+        detail="The best edits are edited again, even where they are worse than what was edited. So a search leaves a "
+        "text that no single edit improves. A round takes so many times as long.",
     )  # fmt: skip
     num_rewrites: int = setting(
         0, "texts that the corrector writes for each surviving text in a round, beside its edits", 0, 10_000,
@@ -304,7 +308,7 @@ class SearchSettings(Settings):
 
     def __post_init__(self) -> None:
         self.check_values()
-        if self.num_beams * self.num_proposals * self.num_hops > TEXTS:
+        if self.num_beams * self.num_proposals * self.hops_of("encoder") > TEXTS:
             raise EmbInvError(f"num_beams · num_proposals · num_hops must be at most {TEXTS:,} texts of a vector.")
 
     @classmethod
@@ -361,6 +365,11 @@ class SearchSettings(Settings):
         """`num_scouted`, or its default, within the rounds that there are."""
         rounds = self.num_corrections // 2 if self.num_scouted is None else self.num_scouted
         return min(rounds, self.num_corrections)
+
+    def hops_of(self, judge: str) -> int:
+        """`num_hops`, or its default for a judge, "encoder" or "surrogate"."""
+        usual = ENCODER_HOPS if judge == "encoder" else 1
+        return usual if self.num_hops is None else self.num_hops
 
     def likelihood_weight_of(self, judge: str) -> float:
         """λ for a judge, "encoder" or "surrogate"."""

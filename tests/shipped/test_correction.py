@@ -176,7 +176,7 @@ def test_rewrites_stand_behind_the_edits_of_their_own_text():
     ids = torch.stack([low, high]).expand(2, -1, -1).clone()
     vectors = torch.stack([unit_vectors(2, seed=4), unit_vectors(2, seed=5)])
     state = Hypotheses.of(ids, vectors, torch.zeros(2, 2))
-    found = loop.scouted(state, Targets.of(e, torch.Generator().manual_seed(0)))
+    found = loop.scouted(scout, state, Targets.of(e, torch.Generator().manual_seed(0)))
     groups = found.ids.view(2, 2, 9, L)
     own = torch.stack([groups[:, 0] == 5, groups[:, 1] == 30], dim=1).float().mean(dim=3)  # (2, 2, 9)
     assert (own[:, :, :6].mean(dim=2) > 0.4).all() and (own[:, :, 6:].mean(dim=2) < 0.4).all()

@@ -287,6 +287,42 @@ def test_edits_are_filled_in_for_what_is_missing():
             assert torch.allclose(rows[place, beam], wanted.expand(4, -1), atol=1e-5)
 
 
+def test_edits_of_the_surrogate_are_chained():
+    """A search without the encoder never left a text that no single edit improves: every round began at its best texts.
+
+    The texts of a chain that end nearer must be kept, and those that it passed through must not.
+    """
+    model, (target,) = awaken(tiny_model()), torch.eye(1, 16)
+    # what the judge says of a text whose first token is this: the way from 4 to 7 leads through worse ones
+    cosines = {4: 0.8, 5: 0.1, 6: 0.2, 7: 0.9}
+
+    def embed(ids):
+        cosine = torch.tensor([cosines[int(row[0])] for row in ids])
+        return torch.stack([cosine, (1 - cosine**2).sqrt()], dim=1) @ torch.eye(2, 16)
+
+    class OneStepOn(ClosedLoop):
+        def propose(self, state, targets):
+            assert (state.log_p <= 0).all() and (state.log_p.sum(dim=-1) < 0).all(), "edits go by likelihood"
+            ids = state.ids.clone()
+            ids[..., 0] = (ids[..., 0] + 1).clamp_max(7)
+            return ids
+
+    start = torch.tensor([[4, 5, 6] + [END] * 9])[None]
+    for hops, best in ((1, 4), (2, 4), (3, 7), (4, 7)):
+        judge = Judge(embed, 0.0, "surrogate", stop_cosine=0.99)
+        settings = SearchSettings(num_corrections=1, num_beams=1, num_proposals=1, num_redrafts=0, num_hops=hops)
+        loop = OneStepOn(Denoiser(model, EmbInvGenerationConfig()), settings, judge)
+        found = loop.rounds(Targets(target[None], seeded(1)), start, judge, 1)
+        assert found.ids[0, 0, 0] == best and found.cosine[0, 0] == pytest.approx(cosines[best], abs=1e-6)
+
+
+def test_who_chains_edits_by_default():
+    """A search by the surrogate took three times as long as before, or one with the encoder lost its hops."""
+    usual, chosen = SearchSettings(), SearchSettings(num_hops=2)
+    assert (usual.hops_of("encoder"), usual.hops_of("surrogate")) == (3, 1)
+    assert chosen.hops_of("encoder") == chosen.hops_of("surrogate") == 2
+
+
 @pytest.mark.parametrize("hops", [1, 2, 3])
 def test_the_scout_picks_what_the_encoder_is_asked(hops):
     """Known or repeated texts cost calls for nothing; a scout's error about a parent must not count for its edits.
@@ -305,7 +341,7 @@ def test_the_scout_picks_what_the_encoder_is_asked(hops):
     counts = dict(num_beams=2, num_proposals=20, num_checked=3, num_hops=hops, overshoot=0.0)
     loop = closed_loop(model, judge, write, scout, **counts)
     state = loop.weigh(judge, ids, vectors).best(2)
-    picked = loop.promising(state, Targets(vectors, seeded(2)))
+    picked = loop.chained(scout, state, Targets(vectors, seeded(2)), hops).best(2 * 3).ids
     assert picked.shape == (2, 2 * 3, 12) and 0 < scout.num_calls <= hops * 2 * (2 + 40) and judge.num_calls <= 4
     assert len(written) == hops
     written = torch.cat([edits.view(2, 40, -1) for edits in written], dim=1)
