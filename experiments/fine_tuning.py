@@ -33,7 +33,6 @@ from modeling_embinv.data.sources import Document, read_texts
 from modeling_embinv.data.tokens import tokenize
 from modeling_embinv.evaluation.held_out import HeldOut, Recovered
 from modeling_embinv.loading import load_inverter
-from modeling_embinv.presets_embinv import PRESETS
 from modeling_embinv.repository import load_config
 from modeling_embinv.runtime import keep_large_blocks
 from modeling_embinv.training.assemble import train

@@ -154,9 +154,10 @@ class EmbInvGenerationMixin(FingerprintMixin, GenerationConfigMixin):
            a pass of the network predicts every masked token from e and the visible ones, and some are kept.
         3. With `num_candidates` above 1 or `num_corrections`, several texts are written for each vector: one greedily,
            the others at `candidate_temperature`. They are ranked by cosine + λ · mean log p, the cosine by `feedback`.
-        4. Each round of corrections edits the `num_beams` best texts, fills in what an edit masks, given e + α(e − ê),
-           and ranks old and new texts together. A vector that a text has reached leaves; so does one whose best text
-           has not changed for five rounds.
+        4. Each round of corrections edits the `num_beams` best texts and fills in what an edit masks, given
+           e + α(e − ê). With `num_hops`, the best new texts are edited again. Then old and new texts are ranked
+           together. A vector that a text has reached leaves; so does one whose best text has not changed for five
+           rounds.
         5. The best text is returned, with the calibrated probability of its tokens.
 
         Example:

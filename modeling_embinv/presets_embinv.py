@@ -43,12 +43,12 @@ PRESETS = {
         Preset(
             "thorough",
             "a wider and longer search with the surrogate",
-            {"num_candidates": 32, "num_corrections": 6, "num_beams": 4, "num_proposals": 16, "num_hops": 3},
+            {"num_candidates": 32, "num_corrections": 10, "num_beams": 4, "num_proposals": 32},
             "surrogate",
         ),
     )
 }
-# a search between standard and thorough: what an audit runs, and one of those that the calibration is fitted on
+# a search of single edits: what an audit runs, and one of those that the calibration is fitted on
 NARROW: Mapping[str, int] = {"num_candidates": 24, "num_corrections": 5, "num_beams": 2, "num_proposals": 32}
 # of the commands `invert` and `demo`, the pipeline and the Space
 DEFAULT_PRESET = "standard"

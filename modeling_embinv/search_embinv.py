@@ -2,10 +2,10 @@
 
 The denoiser proposes texts, a judge ranks them: the encoder, or the model's surrogate of it. A search starts from
 sampled candidates. Each round edits the best hypotheses of every vector in parallel: unlikely words are masked again,
-words are inserted and deleted, spans change places; the denoiser fills in what is masked, given e. Edits of edits come
-before a round ends, so that a search leaves a text that no single edit improves. Where the encoder judges and the model
-has a surrogate, the surrogate is its scout: it judges the first rounds in place of the encoder, and later chooses the
-edits that the encoder embeds in one batch.
+words are inserted and deleted, spans change places; the denoiser fills in what is masked, given e. In one round, edits
+may be edited again, so that a search leaves a text that no single edit improves. Where the encoder judges and the
+model has a surrogate, the surrogate is its scout: it judges the first rounds in place of the encoder, and later
+chooses the edits that the encoder embeds in one batch.
 """
 
 import math
@@ -152,6 +152,7 @@ class ClosedLoop:
             active = ((state.cosine[:, 0] < _stop_cosine(judge)) & (stale < PATIENCE)).nonzero().squeeze(1)
             if not len(active):
                 break
+            assert judge is not None  # without one there are no rounds
             before, rows = state.rows(active), targets.rows(active)
             after = Hypotheses.joined([before, self.round(judge, before, rows)], dim=1).best(num_beams)
             stale[active] = torch.where(after.score[:, 0] > before.score[:, 0] + 1e-6, 0, stale[active] + 1)
@@ -159,10 +160,10 @@ class ClosedLoop:
             self._report(targets, state, judge, number)
         return state
 
-    def round(self, judge: Judge | None, state: Hypotheses, targets: Targets) -> Hypotheses:
+    def round(self, judge: Judge, state: Hypotheses, targets: Targets) -> Hypotheses:
         """New texts of a round (A, k, …) by its judge, those that could reach the beam."""
-        floor, hops = state.worst(), self.settings.hops_of("encoder" if judge is None else judge.kind)
-        if judge is not None and judge.kind == "surrogate" and hops > 1:
+        floor, hops = state.worst(), self.settings.hops_of(judge.kind)
+        if judge.kind == "surrogate" and hops > 1:
             texts = self.chained(judge, state, targets, hops)
             known = repeated(texts.ids)
             known[:, : state.ids.shape[1]] = True
@@ -192,15 +193,16 @@ class ClosedLoop:
                 texts.append(self.denoiser.write(targets.copies(count), changes))
         return torch.cat([rows.view(len(targets), -1, rows.shape[1]) for rows in texts], dim=1)
 
-    def propose(self, state: Hypotheses, targets: Targets) -> Tensor:
+    def propose(self, state: Hypotheses, targets: Targets, has_redrafts: bool = True) -> Tensor:
         """(A, num_beams · num_texts, L): every hypothesis edited, reordered, written anew, and corrected.
 
-        Edits and redrafts are written given e + α(e − ê).
+        Edits and redrafts are written given e + α(e − ê). `has_redrafts`: whether any text is written anew.
         """
         target = targets.vectors[:, None]
         aim = torch.nn.functional.normalize(target + self.settings.overshoot * (target - state.vectors), dim=-1)
         texts = [*self.edits(state, targets, aim), *self.moves(state, targets)]
-        texts += [*self.redrafts(state, targets, aim), *self.rewrites(state, targets)]
+        texts += self.redrafts(state, targets, aim) if has_redrafts else []
+        texts += self.rewrites(state, targets)
         return torch.cat([rows.view(*state.ids.shape[:2], -1, rows.shape[1]) for rows in texts], dim=2).flatten(1, 2)
 
     def edits(self, state: Hypotheses, targets: Targets, aim: Tensor) -> list[Tensor]:
@@ -254,25 +256,25 @@ class ClosedLoop:
     def chained(self, judge: Judge, state: Hypotheses, targets: Targets, hops: int) -> Hypotheses:
         """Edits of texts (A, num_beams, …), edits of the best of these, and so on, by the surrogate.
 
+        Where nobody else judges, the later ones are no redrafts: these take a pass for each token, most of the time.
         The first of all are the texts themselves, whose scores are −∞: neither they nor copies of them are picked.
         """
-        texts = replace(state, score=torch.full_like(state.score, -torch.inf))
-        for hop in range(hops):
-            parents = (
-                self._with_likelihood(texts.best(self.settings.num_beams), targets.vectors, 0.0) if hop else state
-            )
-            texts = Hypotheses.joined([texts, self.scouted(judge, parents, targets)], dim=1)
+        start = replace(state, score=torch.full_like(state.score, -torch.inf))
+        texts = Hypotheses.joined([start, self.scouted(judge, state, targets)], dim=1)
+        for _ in range(hops - 1):
+            parents = self._with_likelihood(texts.best(self.settings.num_beams), targets.vectors, weight=0.0)
+            texts = Hypotheses.joined([texts, self.scouted(judge, parents, targets, judge is self.scout)], dim=1)
         return texts
 
-    def scouted(self, judge: Judge, state: Hypotheses, targets: Targets) -> Hypotheses:
+    def scouted(self, judge: Judge, state: Hypotheses, targets: Targets, has_redrafts: bool = True) -> Hypotheses:
         """Edits of texts, with vectors by the surrogate.
 
         Its error on a text whose vector has been computed is subtracted from the vectors of its edits.
         """
-        ids = self.propose(state, targets)
+        ids = self.propose(state, targets, has_redrafts)
         vectors, _ = judge.vectors(torch.cat([state.ids, ids], dim=1))
         of_state, of_edits = vectors.split([state.ids.shape[1], ids.shape[1]], dim=1)
-        error = (of_state - state.vectors).repeat_interleave(self.num_texts, dim=1)
+        error = (of_state - state.vectors).repeat_interleave(ids.shape[1] // state.ids.shape[1], dim=1)
         vectors = torch.nn.functional.normalize(of_edits - error, dim=-1)
         return Hypotheses.of(ids, vectors, (vectors * targets.vectors[:, None]).sum(dim=-1))
 

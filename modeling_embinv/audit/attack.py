@@ -22,7 +22,7 @@ from .counts import counted
 from .public import public_sentences
 from .sample import Sample
 
-# the closed loop that an audit runs: more than the preset standard, since an audit must not find less than an attacker
+# the closed loop that an audit runs: what its published figures were measured with
 SEARCH: dict[str, Any] = dict(NARROW)
 # rows of a part, which is what an interruption loses at most
 PART_ROWS = 16

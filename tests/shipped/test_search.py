@@ -288,7 +288,7 @@ def test_edits_are_filled_in_for_what_is_missing():
 
 
 def test_edits_of_the_surrogate_are_chained():
-    """A search without the encoder never left a text that no single edit improves: every round began at its best texts.
+    """A search without the encoder stayed at a text that no single edit improves: each round began at its best.
 
     The texts of a chain that end nearer must be kept, and those that it passed through must not.
     """
@@ -301,19 +301,22 @@ def test_edits_of_the_surrogate_are_chained():
         return torch.stack([cosine, (1 - cosine**2).sqrt()], dim=1) @ torch.eye(2, 16)
 
     class OneStepOn(ClosedLoop):
-        def propose(self, state, targets):
+        def propose(self, state, targets, has_redrafts):
+            drafted.append(has_redrafts)
             assert (state.log_p <= 0).all() and (state.log_p.sum(dim=-1) < 0).all(), "edits go by likelihood"
             ids = state.ids.clone()
             ids[..., 0] = (ids[..., 0] + 1).clamp_max(7)
             return ids
 
     start = torch.tensor([[4, 5, 6] + [END] * 9])[None]
-    for hops, best in ((1, 4), (2, 4), (3, 7), (4, 7)):
+    for hops, best in ((2, 4), (3, 7), (4, 7)):
+        drafted = []
         judge = Judge(embed, 0.0, "surrogate", stop_cosine=0.99)
         settings = SearchSettings(num_corrections=1, num_beams=1, num_proposals=1, num_redrafts=0, num_hops=hops)
         loop = OneStepOn(Denoiser(model, EmbInvGenerationConfig()), settings, judge)
         found = loop.rounds(Targets(target[None], seeded(1)), start, judge, 1)
         assert found.ids[0, 0, 0] == best and found.cosine[0, 0] == pytest.approx(cosines[best], abs=1e-6)
+        assert drafted == [True] + [False] * (hops - 1)
 
 
 def test_who_chains_edits_by_default():
