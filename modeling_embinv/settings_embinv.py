@@ -278,7 +278,7 @@ class SearchSettings(Settings):
         None, "edits chained in each round, before its judge compares them with the texts it had", 1, 100,
         none=f"{ENCODER_HOPS} where the encoder judges and a surrogate chooses, and 1 where the surrogate judges",
         detail="The best edits are edited again, even where they are worse than what was edited. So a search leaves a "
-        "text that no single edit improves. A round takes so many times as long.",
+        "text that no single edit improves. Each hop takes up to as long as a round of single edits.",
     )  # fmt: skip
     num_rewrites: int = setting(
         0, "texts that the corrector writes for each surviving text in a round, beside its edits", 0, 10_000,
