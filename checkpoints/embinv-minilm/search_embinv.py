@@ -256,14 +256,15 @@ class ClosedLoop:
     def chained(self, judge: Judge, state: Hypotheses, targets: Targets, hops: int) -> Hypotheses:
         """Edits of texts (A, num_beams, …), edits of the best of these, and so on, by the surrogate.
 
-        Where nobody else judges, the later ones are no redrafts: these take a pass for each token, most of the time.
+        Where nobody else judges, and if there are others, the later ones are no redrafts: these take a pass a token.
         The first of all are the texts themselves, whose scores are −∞: neither they nor copies of them are picked.
         """
+        has_redrafts = judge is self.scout or self.num_texts == self.num_redrafts
         start = replace(state, score=torch.full_like(state.score, -torch.inf))
         texts = Hypotheses.joined([start, self.scouted(judge, state, targets)], dim=1)
         for _ in range(hops - 1):
             parents = self._with_likelihood(texts.best(self.settings.num_beams), targets.vectors, weight=0.0)
-            texts = Hypotheses.joined([texts, self.scouted(judge, parents, targets, judge is self.scout)], dim=1)
+            texts = Hypotheses.joined([texts, self.scouted(judge, parents, targets, has_redrafts)], dim=1)
         return texts
 
     def scouted(self, judge: Judge, state: Hypotheses, targets: Targets, has_redrafts: bool = True) -> Hypotheses:

@@ -319,6 +319,14 @@ def test_edits_of_the_surrogate_are_chained():
         assert drafted == [True] + [False] * (hops - 1)
 
 
+def test_a_chain_of_redrafts_alone():
+    """Settings that are allowed, all proposals written anew, ended with a traceback in the second hop."""
+    model, vectors = awaken(tiny_model(surrogate_rank=2, causal_share=0.5, num_condition_tokens=2)), unit_vectors(2)
+    settings = dict(num_corrections=1, num_beams=1, num_proposals=3, num_redrafts=3, num_hops=2, stop_cosine=1.0)
+    output = model.generate(vectors, feedback="surrogate", **settings)
+    assert output.num_surrogate_calls > 2 * (1 + 1)
+
+
 def test_who_chains_edits_by_default():
     """A search by the surrogate took three times as long as before, or one with the encoder lost its hops."""
     usual, chosen = SearchSettings(), SearchSettings(num_hops=2)
