@@ -580,8 +580,8 @@ def test_evaluate_takes_a_preset_when_it_is_named(searching):
     options = parser.parse_args(["--preset", "standard", "--num_corrections", "1", "2"])
     values = evaluate._several(options, model, {"num_corrections": [1, 2]})
     assert values == {
-        "num_candidates": [24], "num_corrections": [1, 2], "num_beams": [2], "num_proposals": [16],
-        "feedback": ["surrogate"],
+        "num_candidates": [24], "num_corrections": [1, 2], "num_beams": [1], "num_proposals": [24],
+        "num_hops": [2], "feedback": ["surrogate"],
     }  # fmt: skip
 
 
