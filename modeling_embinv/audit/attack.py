@@ -91,6 +91,7 @@ class Attacker:
         seed: of sampling.
         show_progress: whether to show bars.
         seen: text → (D,) its vector, of those that were embedded.
+        is_trained: whether the checkpoint was fine-tuned for this attacker, which leaves its confidence uncalibrated.
     """
 
     model: EmbInvForMaskedDiffusion
@@ -103,6 +104,7 @@ class Attacker:
     seed: int = 0
     show_progress: bool = True
     seen: dict[str, np.ndarray] = field(default_factory=dict)
+    is_trained: bool = False
 
     @cached_property
     def public_vectors(self) -> np.ndarray | None:
@@ -127,7 +129,8 @@ class Attacker:
         """Whether the checkpoint's confidence in what it recovers for an attacker was fitted to held-out texts."""
         settings: Any = self.model.generation_config  # transformers declares its own class, without these settings
         without = "candidates" if settings.search.is_search else "open_loop"
-        return settings.is_calibrated(without if tier.feedback == "none" else tier.feedback)
+        kind = without if tier.feedback == "none" else tier.feedback
+        return not self.is_trained and settings.is_calibrated(kind)
 
     def trained_on(self, texts: Sequence[str], vectors: np.ndarray, name: str, steps: int) -> "Attacker":
         """The attacker with a checkpoint that was fine-tuned on pairs; interrupted, the training goes on where it was.
@@ -139,9 +142,10 @@ class Attacker:
         """
         assert self.retrain is not None, "nothing fine-tunes"
         if (self.work / f"{name}.jsonl").exists():
-            return self
+            return replace(self, is_trained=True)
         with stage(f"fine-tuning the checkpoint on {counted(len(texts), 'text')} ({name})", self.show_progress):
-            return replace(self, model=self.retrain(texts, vectors, self._training(name), steps))
+            model = self.retrain(texts, vectors, self._training(name), steps)
+        return replace(self, model=model, is_trained=True)
 
     def invert(self, sample: Sample, name: str, tier: Tier) -> Recovered:
         """Inverts the vectors of a sample; interrupted and called again, it goes on where it was.

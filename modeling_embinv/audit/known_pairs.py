@@ -1,7 +1,6 @@
 """The attacker who knows some texts of a store, or of one that is defended alike, beside their vectors."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -91,9 +90,7 @@ def run_pairs_tier(
     holds = f"a copy of the vectors, the encoder, and {len(pairs.texts):,} known pairs of text and vector"
     attacked = sample._replace(vectors=alignment.apply(sample.vectors))
     result = run_tier(attacker, attacked, Tier("pairs", holds, "encoder", limit=limit), finder)
-    result = beside_known(result, pairs.texts, aligned, attacker.seed)
-    # a checkpoint that was fine-tuned has no calibration: its confidence is no estimate
-    return replace(result, expected=None) if attacker.train_steps else result, alignment
+    return beside_known(result, pairs.texts, aligned, attacker.seed), alignment
 
 
 def recover(

@@ -1,7 +1,6 @@
 """The attacker who knows what the texts of a store are about, and has others on the same subject."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from ..data.tokens import tokenize
 from ..errors_embinv import EmbInvError
@@ -48,5 +47,4 @@ def run_subject_tier(
     trained = attacker.trained_on(texts, vectors, "subject", steps)
     holds = f"a copy of the vectors, the encoder, and {counted(len(texts), 'text')} on their subject"
     result = run_tier(trained, sample, Tier("subject", holds, "encoder", limit=limit), finder)
-    # a checkpoint that was fine-tuned has no calibration: its confidence is no estimate
-    return replace(beside_known(result, texts, vectors, attacker.seed), expected=None)
+    return beside_known(result, texts, vectors, attacker.seed)
