@@ -65,27 +65,9 @@ class CachedPasses:
     def states(self, tokens: Tensor | None) -> Tensor:
         """The head's output (1 or 2, R, H) behind tokens (R,), or at the start, where there are none."""
         self.sampler.num_forward_passes += 1
-        if tokens is None:
-            states = self._first_states()
-        else:
-            ids = tokens.repeat(len(self.branches))[:, None]
-            states = self.sampler.model.next_states(ids, self.condition, self.cache)
+        ids = None if tokens is None else tokens.repeat(len(self.branches))[:, None]
+        states: Tensor = self.sampler.model.next_states(ids, self.condition, self.cache)
         return states.unflatten(0, (len(self.branches), -1))
-
-    def _first_states(self) -> Tensor:
-        """States behind the prefix, which is read once where the texts of neighbouring rows have the same.
-
-        A search writes several drafts for a vector, and several corrections of a hypothesis.
-        """
-        prefix = self.condition.prefix  # made of the vector and the hypothesis
-        _, number, counts = torch.unique_consecutive(prefix, return_inverse=True, return_counts=True, dim=0)
-        if len(counts) == len(number):
-            states: Tensor = self.sampler.model.next_states(None, self.condition, self.cache)
-            return states
-        first = counts.cumsum(dim=0) - counts
-        states = self.sampler.model.next_states(None, self.condition.rows(first), self.cache)
-        self.cache.batch_select_indices(number)
-        return states[number]
 
     def logits(self, states: Tensor) -> Tensor:
         """Logits (R, V) of the next token by states (1 or 2, R, H)."""
@@ -94,6 +76,41 @@ class CachedPasses:
             return logits[0]
         conditional, null = logits.float().log_softmax(dim=-1)
         return null + self.sampler.config.guidance_scale * (conditional - null)
+
+
+class SharedPasses(CachedPasses):
+    """The same for texts that have a row in common as long as their vectors and their tokens are the same.
+
+    A search writes several drafts for a vector, and several corrections of a hypothesis: these begin alike.
+
+    rows: (R,) one of the texts of each row. row: (N,) of each text.
+    """
+
+    def __init__(self, sampler: CausalSampler) -> None:
+        super().__init__(sampler)
+        prefix = self.condition.prefix[: self.count]  # made of the vector and the hypothesis
+        _, self.row, counts = torch.unique_consecutive(prefix, return_inverse=True, return_counts=True, dim=0)
+        self.keep(counts.cumsum(dim=0) - counts)
+
+    def follow(self, texts: Tensor, tokens: Tensor) -> Tensor:
+        """The head's output (1 or 2, R, H) of the rows of `texts` (T,), behind the last tokens (N,) of all texts.
+
+        Texts that differ from now on get a row each. The rows of other texts leave, an eighth of them at a time.
+        """
+        number_of_tokens = self.sampler.model.config.vocab_size
+        different, number = torch.unique(self.row[texts] * number_of_tokens + tokens[texts], return_inverse=True)
+        parents = different.div(number_of_tokens, rounding_mode="floor")  # sorted
+        leaving = len(self.rows) - len(different)
+        if leaving >= LEAVING_SHARE * len(self.rows) or (parents[1:] == parents[:-1]).any():
+            self.keep(parents)
+            self.row[texts] = number
+        self.rows[self.row[texts]] = texts
+        return self.states(tokens[self.rows])
+
+    def text_logits(self, states: Tensor, texts: Tensor) -> Tensor:
+        """Logits (T, V) of the next token of texts (T,), by the states of all rows."""
+        rows, number = self.row[texts].unique(return_inverse=True)
+        return self.logits(states[:, rows])[number]
 
 
 def _barred(sampler: CausalSampler, rows: Tensor, position: int) -> tuple[Tensor, Tensor | None]:
@@ -106,25 +123,25 @@ def write_left_to_right(sampler: CausalSampler) -> None:
 
     1. The condition tokens are read; their last state predicts the first token.
     2. A token is chosen where the canvas is masked, else the known one stays: it is seen from the next pass on.
-    3. The tokens of this position alone go through the network: a cache holds keys and values of all before.
+    3. The tokens of this position alone go through the network: a cache holds keys and values of all before. Texts of
+       a vector that are the same so far share a row of it: half of those that 24 samples of a short text would need.
     4. Texts with an end token leave, and their rows of the cache, an eighth of them at a time.
     """
-    passes = CachedPasses(sampler)
-    columns = torch.arange(sampler.canvas.ids.shape[1], device=passes.device)
+    canvas = sampler.canvas
+    columns = torch.arange(canvas.ids.shape[1], device=canvas.ids.device)
+    passes = None
     for position in range(len(columns)):
-        going = sampler.canvas.masked[passes.rows].any(dim=1)
-        if not going.any():
+        texts = canvas.masked.any(dim=1).nonzero().squeeze(1)
+        if not len(texts):
             break
-        if (~going).sum() >= LEAVING_SHARE * len(going) and not going.all():
-            passes.keep(going.nonzero().squeeze(1))
-        states = passes.states(sampler.canvas.ids[passes.rows, position - 1] if position else None)
-        is_open = sampler.canvas.masked[passes.rows, position].nonzero().squeeze(1)  # a given token needs no logits
-        for part in is_open.split(LOGITS_ROWS) if len(is_open) else []:
-            rows = passes.rows[part]
-            tokens, confidence = _choose(sampler, passes.logits(states[:, part]), rows, position)
-            canvas = sampler.canvas.rows(rows)
-            canvas = canvas.commit(tokens[:, None], confidence[:, None], (columns == position).expand_as(canvas.ids))
-            sampler.canvas.ids[rows], sampler.canvas.confidence[rows] = canvas.ids, canvas.confidence
+        passes = passes or SharedPasses(sampler)
+        states = passes.follow(texts, canvas.ids[:, position - 1]) if position else passes.states(None)
+        is_open = texts[canvas.masked[texts, position]]  # a given token needs no logits
+        for rows in is_open.split(LOGITS_ROWS) if len(is_open) else []:
+            tokens, confidence = _choose(sampler, passes.text_logits(states, rows), rows, position)
+            part = canvas.rows(rows)
+            part = part.commit(tokens[:, None], confidence[:, None], (columns == position).expand_as(part.ids))
+            canvas.ids[rows], canvas.confidence[rows] = part.ids, part.confidence
         sampler._record()
 
 

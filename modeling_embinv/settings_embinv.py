@@ -239,7 +239,8 @@ class SearchSettings(Settings):
 
     num_candidates: int = setting(
         1, "texts that are written for each vector at first; the best one is kept", 1, 10_000,
-        detail="The first is greedy, num_drafts are sampled from left to right, and the others in the masked order.",
+        detail="The first is greedy, num_drafts are sampled from left to right, and the others in the masked order. "
+        "Where the judge finds that the first one has reached its vector, no others are written.",
     )  # fmt: skip
     num_drafts: int | None = setting(
         None, "of num_candidates, texts that are sampled from left to right", 0, 10_000,

@@ -8,9 +8,8 @@ model has a surrogate, the surrogate is its scout: it judges the first rounds in
 chooses the edits that the encoder embeds in one batch.
 """
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -29,7 +28,8 @@ from .hypotheses_embinv import SearchRound
 from .hypotheses_embinv import Targets
 from .hypotheses_embinv import pick
 from .hypotheses_embinv import repeated
-from .settings_embinv import STOP_COSINE
+from .judge_embinv import Judge
+from .judge_embinv import stop_cosine
 from .settings_embinv import TEXTS
 from .settings_embinv import SearchSettings
 
@@ -42,41 +42,6 @@ DELETIONS = 3
 def _copies(values: Tensor, count: int) -> Tensor:
     """(A, K, …) → (A · K · count, …): each of the K `count` times."""
     return values.repeat_interleave(count, dim=1).flatten(0, 1)
-
-
-@dataclass
-class Judge:
-    """What embeds the texts of a search and so ranks them.
-
-    embed: ids (N, L) → vectors (N, D). likelihood_weight: λ of the score; above 0 it keeps the search from texts that
-    are none and deceive a surrogate. kind: "encoder" or "surrogate". stop_cosine: a vector whose text has this cosine
-    leaves the search. num_calls: texts embedded so far.
-    """
-
-    embed: Callable[[Tensor], Tensor]
-    likelihood_weight: float
-    kind: str = "encoder"
-    stop_cosine: float = STOP_COSINE
-    num_calls: int = 0
-
-    def vectors(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """(A, K, D) of texts (A, K, L), and (A, K) bool, which of them stand further left, too."""
-        unique, index = ids.flatten(0, 1).unique(dim=0, return_inverse=True)  # edits are often the same
-        self.num_calls += len(unique)
-        index = index.view(ids.shape[:2])
-        return self.embed(unique).to(ids.device, torch.float32)[index], repeated(index[..., None])
-
-    def cosine(self, ids: Tensor, embeddings: Tensor) -> Tensor:
-        """(B,) cosine of the vectors of texts (B, L) with e (B, D)."""
-        if not len(ids):
-            return embeddings.new_zeros(0)
-        vectors, _ = self.vectors(ids[:, None])
-        return torch.nn.functional.cosine_similarity(vectors[:, 0], embeddings, dim=-1)
-
-
-def _stop_cosine(judge: Judge | None) -> float:
-    """The cosine of a text that has reached its vector; without a judge no cosine is known, and none has."""
-    return math.inf if judge is None else judge.stop_cosine
 
 
 class ClosedLoop:
@@ -123,7 +88,7 @@ class ClosedLoop:
         """The best text of each target, (B, 1, …), of several searches for those that no text has reached."""
         best = self.search(targets)
         for number in range(1, self.settings.num_searches):
-            missed = (best.cosine[:, 0] < _stop_cosine(self.judge)).nonzero().squeeze(1)
+            missed = (best.cosine[:, 0] < stop_cosine(self.judge)).nonzero().squeeze(1)
             if not len(missed):
                 break
             again = self.search(targets.rows(missed), number * self.settings.num_corrections)
@@ -135,8 +100,9 @@ class ClosedLoop:
 
         first: rounds of earlier searches.
         """
-        texts, num_rounds = self.candidates(targets), self.settings.num_corrections
+        num_rounds = self.settings.num_corrections
         scouted = self.settings.scouted_rounds if self.scout is not None else 0
+        texts = self.candidates(targets, self.scout if scouted else self.judge)
         if scouted:
             texts = self.rounds(targets, texts, self.scout, scouted, first).ids
         return self.rounds(targets, texts, self.judge, num_rounds - scouted, first + scouted).best(1)
@@ -149,7 +115,7 @@ class ClosedLoop:
             self._report(targets, state, judge, 0)
         stale = torch.zeros(len(targets), dtype=torch.long, device=texts.device)
         for number in range(first + 1, first + count + 1):
-            active = ((state.cosine[:, 0] < _stop_cosine(judge)) & (stale < PATIENCE)).nonzero().squeeze(1)
+            active = ((state.cosine[:, 0] < stop_cosine(judge)) & (stale < PATIENCE)).nonzero().squeeze(1)
             if not len(active):
                 break
             assert judge is not None  # without one there are no rounds
@@ -182,16 +148,36 @@ class ClosedLoop:
             best = state.ids[:, 0].clone(), state.cosine[:, 0].clone()  # the state changes in place
             self.on_round(SearchRound(number, total, targets.index, *best, kind))
 
-    def candidates(self, targets: Targets) -> Tensor:
-        """(B, num_candidates, L): the text of temperature 0, and samples, of which num_drafts from left to right."""
-        texts, warm = [self.denoiser.write(targets, {"temperature": 0.0})], self.settings.candidate_temperature
+    def candidates(self, targets: Targets, judge: Judge | None) -> Tensor:
+        """(B, num_candidates, L): the text of temperature 0, and samples, of which num_drafts from left to right.
+
+        Where that text has reached its vector, as the judge sees it, copies of it stand in place of samples.
+        """
+        first = self.denoiser.write(targets, {"temperature": 0.0})
+        texts = first[:, None].repeat(1, self.settings.num_candidates, 1)
+        num_others = self.settings.num_candidates - 1
+        if not num_others:
+            return texts
+        missed = torch.arange(len(targets), device=first.device)
+        if judge is not None:
+            missed = missed[judge.cosine(first, targets.vectors) < judge.stop_cosine]
+        if len(missed):
+            texts[missed, 1:] = self.samples(targets.rows(missed), num_others)
+        return texts
+
+    def samples(self, targets: Targets, count: int) -> Tensor:
+        """(B, count, L): texts of `candidate_temperature`, of which num_drafts from left to right."""
         strategy = self.denoiser.config.strategy
-        masked = {"strategy": "confidence" if strategy == "autoregressive" else strategy, "temperature": warm}
-        others = self.settings.num_candidates - 1 - self.num_drafts
-        for count, changes in ((others, masked), (self.num_drafts, self.left_to_right)):
-            if count:
-                texts.append(self.denoiser.write(targets.copies(count), changes))
-        return torch.cat([rows.view(len(targets), -1, rows.shape[1]) for rows in texts], dim=1)
+        masked = {
+            "strategy": "confidence" if strategy == "autoregressive" else strategy,
+            "temperature": self.settings.candidate_temperature,
+        }
+        written = [
+            self.denoiser.write(targets.copies(number), changes)
+            for number, changes in ((count - self.num_drafts, masked), (self.num_drafts, self.left_to_right))
+            if number
+        ]
+        return torch.cat([rows.view(len(targets), -1, rows.shape[1]) for rows in written], dim=1)
 
     def propose(self, state: Hypotheses, targets: Targets, has_redrafts: bool = True) -> Tensor:
         """(A, num_beams · num_texts, L): every hypothesis edited, reordered, written anew, and corrected.

@@ -9,7 +9,8 @@ from modeling_embinv.correction_embinv import write_plainly
 from modeling_embinv.errors_embinv import EmbInvError
 from modeling_embinv.generation_embinv import Denoiser
 from modeling_embinv.hypotheses_embinv import Hypotheses, Targets
-from modeling_embinv.search_embinv import ClosedLoop, Judge
+from modeling_embinv.judge_embinv import Judge
+from modeling_embinv.search_embinv import ClosedLoop
 from tests.tiny_models import END, MASK, VOCAB, awaken, bag_of_tokens, texts, tiny_model, unit_vectors
 
 L = 12

@@ -6,7 +6,10 @@ import pytest
 import torch
 
 from modeling_embinv import generation_embinv
+from modeling_embinv.diffusion_embinv import Canvas
+from modeling_embinv.generation_config_embinv import EmbInvGenerationConfig
 from modeling_embinv.generation_embinv import Denoiser
+from modeling_embinv.sampler_embinv import Sampler
 from tests.tiny_models import (
     END,
     MASK,
@@ -340,6 +343,37 @@ def test_many_drafts_are_written_in_parts(monkeypatch):
     seen.clear()
     model.generate(vectors, **settings, strategy="two_stage", draft="autoregressive")
     assert max(seen) == 8
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.5])
+def test_samples_of_a_vector_share_what_they_begin_with(family, scale, monkeypatch):
+    """A pass for each copy of the same beginning is half of a search's work on samples of short texts.
+
+    A sample that goes on behind another one's words, or under another vector, is a text that nobody sampled.
+    """
+    model, vectors = ending_model(family), unit_vectors(3).repeat_interleave(8, dim=0)
+    config = EmbInvGenerationConfig(strategy="autoregressive", temperature=0.5, guidance_scale=scale, max_length=L)
+    drafts = torch.full((len(vectors), L), MASK)
+    drafts[1, 0], drafts[2, 1] = 7, 9  # copies of a vector part where one has a given word
+
+    def written(rows: list[int]) -> Canvas:
+        generators = [torch.Generator().manual_seed(row) for row in rows]
+        return Sampler(model, vectors[rows], config, generators, draft_ids=drafts[rows]).run()
+
+    alone = [written([row]) for row in range(len(vectors))]
+    passed, step = [], model.next_states
+    monkeypatch.setattr(
+        model, "next_states", lambda ids, *rest: (passed.append(len(rest[0].prefix)), step(ids, *rest))[1]
+    )
+    together = written(list(range(len(vectors))))
+    for row, one in enumerate(alone):
+        assert torch.equal(one.ids[0], together.ids[row])
+        assert torch.allclose(one.confidence[0], together.confidence[row], atol=1e-5)
+    branches = 1 if scale == 1 else 2
+    assert together.ids[1, 0] == 7 and together.ids[2, 1] == 9 and passed[0] == 3 * branches
+    begun = {(row // 8, int(together.ids[row, 0])) for row in range(len(vectors))}
+    assert 3 < len(begun) < len(vectors) and passed[1] <= len(begun) * branches
+    assert len(together.ids.unique(dim=0)) > len(begun), "texts that begin alike must differ later"
 
 
 def test_a_checkpoint_without_the_causal_order_has_no_drafts():

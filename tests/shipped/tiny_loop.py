@@ -1,7 +1,8 @@
 """The closed loop of a tiny model, shared by the tests of redrafts and moves."""
 
 from modeling_embinv.generation_embinv import Denoiser
-from modeling_embinv.search_embinv import ClosedLoop, Judge
+from modeling_embinv.judge_embinv import Judge
+from modeling_embinv.search_embinv import ClosedLoop
 from modeling_embinv.settings_embinv import SearchSettings
 from tests.tiny_models import bag_of_tokens
 
