@@ -10,7 +10,7 @@ from modeling_embinv.presets_embinv import DEFAULT_PRESET, PRESETS, choose
 from modeling_embinv.settings_embinv import FEEDBACK, SETTINGS
 from tests.tiny_models import bag_of_tokens, tiny_model, unit_vectors, with_surrogate
 
-STANDARD = dict(num_candidates=24, num_corrections=3, num_beams=1, num_proposals=24, num_hops=2)
+STANDARD = dict(num_candidates=24, num_corrections=4, num_beams=1, num_proposals=24, num_hops=2)
 
 
 @pytest.fixture
