@@ -258,11 +258,8 @@ def test_vectors_that_no_text_has_reached_are_searched_again():
     found = []
     for searches in (1, 4):
         random.manual_seed(0), started.clear()
-        model, judge, edits = (
-            awaken(tiny_model()),
-            Judge(encode, 0.0, stop_cosine=0.999),
-            torch.Generator().manual_seed(0),
-        )
+        model, edits = awaken(tiny_model()), torch.Generator().manual_seed(0)
+        judge = Judge(encode, 0.0, stop_cosine=0.999)
         counts = dict(num_candidates=3, num_corrections=2, num_beams=2, num_proposals=6, num_searches=searches)
         found.append(closed_loop(model, judge, write, **counts).run(Targets(vectors, [edits] * 3)))
     assert [len(rows) for rows in started] == [3, 2, 2, 2] and torch.equal(started[1], vectors[1:])

@@ -302,7 +302,10 @@ def test_a_search_ends_at_its_own_cosine():
     low, high = float(drafts.cosine.min()), float(drafts.cosine.max())
     assert every == [0, 1, 2, 3, 4] and first == [0] and low < high
     ended, output = rounds_of("surrogate", stop_cosine=low)
-    assert ended == [0] and (output.cosine >= low).all()
+    _, single = rounds_of("surrogate", num_candidates=1, num_corrections=0)
+    is_found = (single.cosine >= low)[:, None]  # these get no other candidates
+    assert ended == [0] and is_found.any() and not is_found.all()
+    assert torch.equal(output.sequences, torch.where(is_found, single.sequences, drafts.sequences))
     some, output = rounds_of("surrogate", stop_cosine=high)
     stays = drafts.cosine >= high
     assert some[-1] > 0 and torch.equal(output.sequences[stays], drafts.sequences[stays])
