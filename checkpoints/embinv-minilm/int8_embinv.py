@@ -27,6 +27,8 @@ SAMPLED, SMOOTHING = (32, 16), 0.4
 # Inputs keep all of their 256 steps, since one range serves a whole call, and a weight's only its channel.
 HAS_VNNI = bool(torch.cpu.get_capabilities().get("avx512_vnni", False))
 WEIGHT_STEPS = 127 if HAS_VNNI else 64
+# the end of the name of BERT's layers with an activation behind them, and another linear layer behind that
+ACTIVATED = "intermediate.dense"
 # whether the processor multiplies in bfloat16
 HAS_BFLOAT16 = any(torch.cpu.get_capabilities().get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
@@ -36,7 +38,11 @@ class RoundedLinear(Linear):
 
     Weights are rounded once. The float weight keeps its name and serves whoever needs it: training, `functional_call`
     with other weights, saving, another device or precision.
+
+    dtypes: of inputs to that product.
     """
+
+    dtypes: tuple[torch.dtype, ...] = (torch.float32,)
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
@@ -70,7 +76,7 @@ class RoundedLinear(Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """Input (…, in_features) → (…, out_features)."""
-        fits = input.dtype == torch.float32 and input.is_cpu and input.numel() > 0
+        fits = input.dtype in self.dtypes and input.is_cpu and input.numel() > 0
         if torch.is_grad_enabled() or not fits or self._stale:
             return super().forward(input)
         return self._product(input, self._packed)
@@ -90,18 +96,30 @@ class RoundedLinear(Linear):
 
 
 class BFloat16Linear(RoundedLinear):
-    """A linear layer whose product runs in bfloat16; sums are in float32, the output is rounded once."""
+    """A linear layer whose product runs in bfloat16; sums are in float32, the output is rounded once.
 
-    def __init__(self, linear: nn.Linear) -> None:
+    Args:
+        output: of that product. In bfloat16 an activation behind it takes half of the memory; with another layer of
+            this kind behind that, which would round its input, the result is the same.
+    """
+
+    dtypes = (torch.float32, torch.bfloat16)
+
+    def __init__(self, linear: nn.Linear, output: torch.dtype = torch.float32) -> None:
         super().__init__(linear)
+        self._output = output
         self._pack()
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Input (…, in_features) → (…, out_features)."""
+        return super().forward(input.to(self.weight.dtype) if self._stale else input)
 
     def _rounded(self) -> tuple[Tensor, Tensor | None]:
         bias = None if self.bias is None else self.bias.detach().bfloat16()
         return self.weight.detach().bfloat16(), bias
 
     def _product(self, input: Tensor, rounded: tuple[Tensor, Tensor | None]) -> Tensor:
-        return nn.functional.linear(input.bfloat16(), *rounded).to(input.dtype)
+        return nn.functional.linear(input.bfloat16(), *rounded).to(self._output)
 
 
 class Int8Linear(RoundedLinear):
@@ -195,7 +213,8 @@ def _pack_surrogate(model: Any, trunk: nn.Module) -> None:
     largest = {} if HAS_BFLOAT16 else _largest_inputs(model, trunk)
     for name, layer in _linear_layers(trunk):
         if HAS_BFLOAT16:
-            trunk.set_submodule(name, BFloat16Linear(layer))
+            is_activated = name.endswith(ACTIVATED)
+            trunk.set_submodule(name, BFloat16Linear(layer, torch.bfloat16 if is_activated else torch.float32))
         elif layer.in_features <= layer.out_features:  # the others narrow an MLP: few of their inputs are large
             trunk.set_submodule(name, Int8Linear(layer, largest[name]))
 

@@ -63,6 +63,7 @@ class Sampler:
         self.model, self.embeddings, self.config, self.on_draft = model, embeddings, config, on_draft
         self.hypothesis, self.favoured = hypothesis, favoured
         self.condition, self.barred_ids = self._condition(), barred_ids
+        _, self.vector_number = torch.unique_consecutive(embeddings, return_inverse=True, dim=0)
         tokens = model.config.mask_token_id, model.config.eos_token_id
         _, _, length = shape_of_draws(config)
         self.canvas = Canvas.fully_masked(len(embeddings), length, *tokens, embeddings.device)
@@ -203,7 +204,7 @@ class Sampler:
         self, canvas: Canvas, active: Tensor, wanted: Tensor, draws: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         positions = wanted.flatten().nonzero().squeeze(1)
-        logits = self._logits(canvas, active, positions)  # (M, V)
+        logits = self._shared_logits(canvas, active, wanted)  # (M, V)
         no_end = self.no_end[active, : wanted.shape[1]].flatten()[positions]
         barred = None if self.barred_ids is None else self.barred_ids[active, : wanted.shape[1]].flatten()[positions]
         draws = None if draws is None else draws.flatten()[positions]
@@ -216,6 +217,19 @@ class Sampler:
                 logits[few], no_end[few], *(None if values is None else values[few] for values in (barred, draws))
             )
         return tokens.view_as(canvas.ids), confidence.view_as(canvas.confidence)
+
+    def _shared_logits(self, canvas: Canvas, active: Tensor, wanted: Tensor) -> Tensor:
+        """Logits (M, V) at wanted positions (A, L); rows of equal canvases and vectors share one of the pass.
+
+        A search fills a draft several times, and writes several texts for a vector.
+        """
+        rows = torch.cat([self.vector_number[active, None], canvas.ids], dim=1)
+        different, number = rows.unique(dim=0, return_inverse=True)
+        one = torch.zeros_like(different[:, 0]).scatter(0, number, torch.arange(len(rows), device=rows.device))
+        places = wanted[one]
+        logits = self._logits(canvas.rows(one), active[one], places.flatten().nonzero().squeeze(1))
+        row_of_logits = places.flatten().cumsum(dim=0).view_as(places) - 1
+        return logits[row_of_logits[number][wanted]]
 
     def _choose(
         self, logits: Tensor, no_end: Tensor, barred: Tensor | None, draws: Tensor | None

@@ -71,6 +71,19 @@ def test_bfloat16_rounds_each_factor_once():
     assert 0 < error.mean() < 0.004 * linear(inputs).std()
 
 
+@torch.no_grad()
+def test_an_activation_in_bfloat16_changes_nothing():
+    """An output that is rounded before its activation as well as behind it is another network's."""
+    wide, narrow = layer(), torch.nn.Linear(20, 48)
+    rounded, inputs = BFloat16Linear(narrow), torch.randn(5, 48)
+    kept = BFloat16Linear(wide, torch.bfloat16)(inputs)
+    found = rounded(torch.nn.functional.gelu(kept))
+    assert kept.dtype == torch.bfloat16 and found.dtype == torch.float32
+    assert torch.equal(found, rounded(torch.nn.functional.gelu(BFloat16Linear(wide)(inputs))))
+    narrow.weight += 1  # not rounded anew: it multiplies in float32
+    assert torch.equal(rounded(kept), narrow(kept.float()))
+
+
 @pytest.mark.parametrize("kind", [Int8Linear, BFloat16Linear])
 def test_whoever_needs_the_float_weights_gets_them(kind):
     """Rounded weights that outlive a training step, or stand in for others', give answers of another network."""

@@ -1,6 +1,7 @@
 """Edits of the search, and that it keeps what it found."""
 
 import types
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -239,6 +240,29 @@ def test_fewer_candidates_than_beams(candidates):
         vectors, feedback=bag_of_tokens([]), num_candidates=candidates, num_corrections=2, num_beams=4, num_proposals=2
     )
     assert 2 * candidates < output.num_feedback_calls <= 2 * (candidates + 2 * 8) and (output.cosine > -1).all()
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.5])
+def test_equal_drafts_share_a_row_of_the_pass(scale):
+    """Of the edits of a search, four in ten mask the same words: each went through the whole network alone."""
+    model, vectors = awaken(tiny_model()), unit_vectors(2).repeat_interleave(3, dim=0)
+    drafts = texts(6)
+    drafts[:, 1] = MASK
+    drafts[1], drafts[4] = drafts[0], drafts[0]  # the second vector's draft of the same words is another row
+    config = model.generation_config.with_changes(
+        strategy="confidence", num_steps=1, guidance_scale=scale, max_length=12, temperature=1.0
+    )
+    rows = []
+    with patch.object(model, "forward", wraps=model.forward) as passes:
+        together = Sampler(model, vectors, config, seeded(6), draft_ids=drafts).run()
+        rows = [len(call.args[0]) for call in passes.call_args_list]
+    assert rows == [5 * (1 if scale == 1.0 else 2)]
+    for row in range(6):
+        one = slice(row, row + 1)
+        alone = Sampler(model, vectors[one], config, seeded(6)[one], draft_ids=drafts[one]).run()
+        assert torch.equal(alone.ids, together.ids[one])
+        assert torch.allclose(alone.confidence, together.confidence[one], atol=1e-5)
+    assert not torch.equal(together.ids[0], together.ids[1])  # each has its own noise
 
 
 def test_vectors_that_no_text_has_reached_are_searched_again():
