@@ -204,7 +204,7 @@ class Sampler:
         self, canvas: Canvas, active: Tensor, wanted: Tensor, draws: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         positions = wanted.flatten().nonzero().squeeze(1)
-        logits = self._shared_logits(canvas, active, wanted)  # (M, V)
+        logits, number = self._shared_logits(canvas, active, wanted)
         no_end = self.no_end[active, : wanted.shape[1]].flatten()[positions]
         barred = None if self.barred_ids is None else self.barred_ids[active, : wanted.shape[1]].flatten()[positions]
         draws = None if draws is None else draws.flatten()[positions]
@@ -214,22 +214,26 @@ class Sampler:
         for first in range(0, len(positions), rows):
             few = slice(first, first + rows)
             tokens[positions[few]], confidence[positions[few]] = self._choose(
-                logits[few], no_end[few], *(None if values is None else values[few] for values in (barred, draws))
+                logits[few if number is None else number[few]],
+                no_end[few],
+                *(None if values is None else values[few] for values in (barred, draws)),
             )
         return tokens.view_as(canvas.ids), confidence.view_as(canvas.confidence)
 
-    def _shared_logits(self, canvas: Canvas, active: Tensor, wanted: Tensor) -> Tensor:
-        """Logits (M, V) at wanted positions (A, L); rows of equal canvases and vectors share one of the pass.
+    def _shared_logits(self, canvas: Canvas, active: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits (U, V), and which of them belong to each of the M wanted positions (A, L); None where U = M.
 
-        A search fills a draft several times, and writes several texts for a vector.
+        Rows of equal canvases and vectors share one of the pass: edits of a search often mask the same words.
         """
         rows = torch.cat([self.vector_number[active, None], canvas.ids], dim=1)
         different, number = rows.unique(dim=0, return_inverse=True)
+        if len(different) == len(rows):
+            return self._logits(canvas, active, wanted.flatten().nonzero().squeeze(1)), None
         one = torch.zeros_like(different[:, 0]).scatter(0, number, torch.arange(len(rows), device=rows.device))
         places = wanted[one]
         logits = self._logits(canvas.rows(one), active[one], places.flatten().nonzero().squeeze(1))
-        row_of_logits = places.flatten().cumsum(dim=0).view_as(places) - 1
-        return logits[row_of_logits[number][wanted]]
+        of_places = places.flatten().cumsum(dim=0).view_as(places) - 1
+        return logits, of_places[number][wanted]
 
     def _choose(
         self, logits: Tensor, no_end: Tensor, barred: Tensor | None, draws: Tensor | None
