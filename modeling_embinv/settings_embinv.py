@@ -259,7 +259,7 @@ class SearchSettings(Settings):
         detail="Of all such changes, the likeliest ones given the vector.",
     )  # fmt: skip
     num_redrafts: int | None = setting(
-        None, "of num_proposals in the first three rounds, texts that are written anew from left to right", 0, 10_000,
+        None, "of num_proposals, texts that are written anew from left to right, in place of edits", 0, 10_000,
         none="an eighth of num_proposals, 0 for a checkpoint that was trained without causal_share",
         detail="The surviving text's words have a bonus; their order, and what stands between them, is free.",
     )  # fmt: skip

@@ -3,7 +3,6 @@
 Moves have the same words in another order, or one word less, as the causal order likes them best.
 """
 
-from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -12,8 +11,6 @@ from torch import Tensor
 from .texts_embinv import text_lengths
 
 EDITS = ("replace", "insert", "delete", "swap", "exchange", "reopen")
-# beside moves, which swap and delete with an eye to what is likely: edits that bring in other words
-WORD_EDITS = ("replace", "replace", "insert", "insert", "reopen")
 # uniform draws that an edit takes, besides one for each position
 NUM_DRAWS = 6
 # words of the shorter of two spans that change places; the other one has any number
@@ -22,9 +19,7 @@ LONGEST = 4
 MAX_GAINS = 2**24
 
 
-def random_edits(
-    ids: Tensor, log_p: Tensor, mask: int, end: int, draws: Tensor, kinds: Sequence[str] = EDITS
-) -> tuple[Tensor, Tensor]:
+def random_edits(ids: Tensor, log_p: Tensor, mask: int, end: int, draws: Tensor) -> tuple[Tensor, Tensor]:
     """One edit of each text (R, L), the kind drawn at random; unlikely words are likelier to be edited.
 
     replace: 1 to 3 of its words are masked. insert: a [MASK] is put before one. delete: a word goes. swap: two
@@ -34,7 +29,6 @@ def random_edits(
     Args:
         log_p: (R, L) log-likelihood of each token.
         draws: (R, NUM_DRAWS + L) uniform in [0, 1), all the noise that an edit takes.
-        kinds: of `EDITS`, as often as they are wanted.
 
     Returns:
         (R, L) the edited texts, and (R, L) tokens that a [MASK] must not become, −1 for none: the likeliest one to be
@@ -44,8 +38,7 @@ def random_edits(
     length, device = ids.shape[1], ids.device
     size = text_lengths(ids, end)  # (R,)
 
-    numbers = torch.tensor([EDITS.index(kind) for kind in kinds], device=device)
-    draw, kind = draws[:, :5], numbers[(draws[:, 5:NUM_DRAWS] * len(kinds)).long()]
+    draw, kind = draws[:, :5], (draws[:, 5:NUM_DRAWS] * len(EDITS)).long()
     column = torch.arange(length, device=device)[None]  # (1, L)
     text = column < size[:, None]
 

@@ -27,8 +27,9 @@ SAMPLED, SMOOTHING = (32, 16), 0.4
 # Inputs keep all of their 256 steps, since one range serves a whole call, and a weight's only its channel.
 HAS_VNNI = bool(torch.cpu.get_capabilities().get("avx512_vnni", False))
 WEIGHT_STEPS = 127 if HAS_VNNI else 64
-# the end of the name of BERT's layers with an activation behind them, and another linear layer behind that
-ACTIVATED = "intermediate.dense"
+# the end of the name of BERT's layers with an activation behind them, and another linear layer behind that; and the
+# activations that round once, where others are computed in several steps
+ACTIVATED, ONE_STEP = "intermediate.dense", ("gelu", "relu", "silu")
 # whether the processor multiplies in bfloat16
 HAS_BFLOAT16 = any(torch.cpu.get_capabilities().get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
@@ -211,10 +212,12 @@ def _pack_surrogate(model: Any, trunk: nn.Module) -> None:
     if not (HAS_BFLOAT16 or HAS_VNNI):
         return
     largest = {} if HAS_BFLOAT16 else _largest_inputs(model, trunk)
+    activated = ACTIVATED if getattr(trunk.config, "hidden_act", None) in ONE_STEP else ()
     for name, layer in _linear_layers(trunk):
         if HAS_BFLOAT16:
-            is_activated = name.endswith(ACTIVATED)
-            trunk.set_submodule(name, BFloat16Linear(layer, torch.bfloat16 if is_activated else torch.float32))
+            trunk.set_submodule(
+                name, BFloat16Linear(layer, torch.bfloat16 if name.endswith(activated) else torch.float32)
+            )
         elif layer.in_features <= layer.out_features:  # the others narrow an MLP: few of their inputs are large
             trunk.set_submodule(name, Int8Linear(layer, largest[name]))
 

@@ -18,9 +18,7 @@ from torch import Tensor
 from .causal_embinv import PLAINLY
 from .conditioning_embinv import Hypothesis
 from .diffusion_embinv import text_positions
-from .edits_embinv import EDITS
 from .edits_embinv import NUM_DRAWS
-from .edits_embinv import WORD_EDITS
 from .edits_embinv import likely_moves
 from .edits_embinv import num_draws
 from .edits_embinv import random_edits
@@ -39,8 +37,6 @@ from .settings_embinv import SearchSettings
 PATIENCE = 5
 # of so many moves, one leaves a word out; the others swap two spans
 DELETIONS = 3
-# rounds with redrafts: they leap far, which later hardly ever brings a better text, and take a pass a token
-REDRAFTED_ROUNDS = 3
 
 
 def _copies(values: Tensor, count: int) -> Tensor:
@@ -124,26 +120,23 @@ class ClosedLoop:
                 break
             assert judge is not None  # without one there are no rounds
             before, rows = state.rows(active), targets.rows(active)
-            has_redrafts = (number - 1) % self.settings.num_corrections < REDRAFTED_ROUNDS
-            new = self.round(judge, before, rows, has_redrafts)
-            after = Hypotheses.joined([before, new], dim=1).best(num_beams)
+            after = Hypotheses.joined([before, self.round(judge, before, rows)], dim=1).best(num_beams)
             stale[active] = torch.where(after.score[:, 0] > before.score[:, 0] + 1e-6, 0, stale[active] + 1)
             state.put(active, after)
             self._report(targets, state, judge, number)
         return state
 
-    def round(self, judge: Judge, state: Hypotheses, targets: Targets, has_redrafts: bool = True) -> Hypotheses:
+    def round(self, judge: Judge, state: Hypotheses, targets: Targets) -> Hypotheses:
         """New texts of a round (A, k, …) by its judge, those that could reach the beam."""
         floor, hops = state.worst(), self.settings.hops_of(judge.kind)
         if judge.kind == "surrogate" and hops > 1:
-            texts = self.chained(judge, state, targets, hops, has_redrafts)
+            texts = self.chained(judge, state, targets, hops)
             known = repeated(texts.ids)
             known[:, : state.ids.shape[1]] = True
             return self._nearest(judge, texts, known, targets.vectors, floor)
         if self.scout is None or judge is self.scout:
-            return self.weigh(judge, self.propose(state, targets, has_redrafts), targets.vectors, floor)
-        chosen = self.chained(self.scout, state, targets, hops, has_redrafts)
-        chosen = chosen.best(self.settings.num_beams * self.num_checked)
+            return self.weigh(judge, self.propose(state, targets), targets.vectors, floor)
+        chosen = self.chained(self.scout, state, targets, hops).best(self.settings.num_beams * self.num_checked)
         return self.weigh(judge, chosen.ids, targets.vectors, floor)
 
     def _report(self, targets: Targets, state: Hypotheses, judge: Judge | None, number: int) -> None:
@@ -189,13 +182,12 @@ class ClosedLoop:
     def propose(self, state: Hypotheses, targets: Targets, has_redrafts: bool = True) -> Tensor:
         """(A, num_beams · num_texts, L): every hypothesis edited, reordered, written anew, and corrected.
 
-        Edits and redrafts are written given e + α(e − ê). `has_redrafts`: whether any text is written anew where there
-        are others.
+        Edits and redrafts are written given e + α(e − ê). `has_redrafts`: whether any text is written anew.
         """
         target = targets.vectors[:, None]
         aim = torch.nn.functional.normalize(target + self.settings.overshoot * (target - state.vectors), dim=-1)
         texts = [*self.edits(state, targets, aim), *self.moves(state, targets)]
-        texts += self.redrafts(state, targets, aim) if has_redrafts or self.num_redrafts == self.num_texts else []
+        texts += self.redrafts(state, targets, aim) if has_redrafts else []
         texts += self.rewrites(state, targets)
         return torch.cat([rows.view(*state.ids.shape[:2], -1, rows.shape[1]) for rows in texts], dim=2).flatten(1, 2)
 
@@ -207,8 +199,7 @@ class ClosedLoop:
         rows = state.ids.shape[1] * count  # of each target
         ids, log_p = _copies(state.ids, count), _copies(state.log_p, count)
         draws = targets.draws(rows, NUM_DRAWS + ids.shape[1])
-        kinds = WORD_EDITS if self.num_moves else EDITS
-        drafts, barred = random_edits(ids, log_p, self.mask, self.end, draws, kinds)
+        drafts, barred = random_edits(ids, log_p, self.mask, self.end, draws)
         changes = {"temperature": self.settings.candidate_temperature, "num_steps": 1, "strategy": "confidence"}
         return [self.denoiser.write(targets.copies(rows, _copies(aim, count)), changes, drafts, barred)]
 
@@ -248,17 +239,15 @@ class ClosedLoop:
         rows = targets.copies(state.ids.shape[1] * count)
         return [self.denoiser.write(rows, self.left_to_right, hypothesis=hypothesis)]
 
-    def chained(
-        self, judge: Judge, state: Hypotheses, targets: Targets, hops: int, has_redrafts: bool = True
-    ) -> Hypotheses:
+    def chained(self, judge: Judge, state: Hypotheses, targets: Targets, hops: int) -> Hypotheses:
         """Edits of texts (A, num_beams, …), edits of the best of these, and so on, by the surrogate.
 
-        Where nobody else judges, the later ones are no redrafts: these take a pass a token.
+        Where nobody else judges, and if there are others, the later ones are no redrafts: these take a pass a token.
         The first of all are the texts themselves, whose scores are −∞: neither they nor copies of them are picked.
         """
+        has_redrafts = judge is self.scout or self.num_texts == self.num_redrafts
         start = replace(state, score=torch.full_like(state.score, -torch.inf))
-        texts = Hypotheses.joined([start, self.scouted(judge, state, targets, has_redrafts)], dim=1)
-        has_redrafts = has_redrafts and judge is self.scout
+        texts = Hypotheses.joined([start, self.scouted(judge, state, targets)], dim=1)
         for _ in range(hops - 1):
             parents = self._with_likelihood(texts.best(self.settings.num_beams), targets.vectors, weight=0.0)
             texts = Hypotheses.joined([texts, self.scouted(judge, parents, targets, has_redrafts)], dim=1)

@@ -84,6 +84,22 @@ def test_an_activation_in_bfloat16_changes_nothing():
     assert torch.equal(rounded(kept), narrow(kept.float()))
 
 
+@pytest.mark.parametrize("activation, stays", [("gelu", True), ("gelu_new", False)])
+def test_an_activation_of_several_steps_is_computed_in_float32(activation, stays, monkeypatch):
+    """In bfloat16 each of its steps would round."""
+    monkeypatch.setattr(int8_embinv, "HAS_BFLOAT16", True)
+    model, inputs, product = with_surrogate(), set(), BFloat16Linear._product
+    model.trunk.config.hidden_act = activation
+    monkeypatch.setattr(
+        BFloat16Linear,
+        "_product",
+        lambda layer, given, rounded: inputs.add(given.dtype) or product(layer, given, rounded),
+    )
+    with torch.no_grad():
+        model.to_int8().embed(texts(4))
+    assert torch.float32 in inputs and (torch.bfloat16 in inputs) == stays
+
+
 @pytest.mark.parametrize("kind", [Int8Linear, BFloat16Linear])
 def test_whoever_needs_the_float_weights_gets_them(kind):
     """Rounded weights that outlive a training step, or stand in for others', give answers of another network."""
