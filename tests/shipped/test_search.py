@@ -252,10 +252,9 @@ def test_equal_drafts_share_a_row_of_the_pass(scale):
     config = model.generation_config.with_changes(
         strategy="confidence", num_steps=1, guidance_scale=scale, max_length=12, temperature=1.0
     )
-    rows = []
     with patch.object(model, "forward", wraps=model.forward) as passes:
         together = Sampler(model, vectors, config, seeded(6), draft_ids=drafts).run()
-        rows = [len(call.args[0]) for call in passes.call_args_list]
+    rows = [len(call.args[0]) for call in passes.call_args_list]
     assert rows == [5 * (1 if scale == 1.0 else 2)]
     for row in range(6):
         one = slice(row, row + 1)
