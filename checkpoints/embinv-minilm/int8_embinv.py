@@ -79,8 +79,12 @@ class RoundedLinear(Linear):
         """Input (…, in_features) → (…, out_features)."""
         fits = input.dtype in self.dtypes and input.is_cpu and input.numel() > 0
         if torch.is_grad_enabled() or not fits or self._stale:
-            return super().forward(input)
+            return self._float_product(input)
         return self._product(input, self._packed)
+
+    def _float_product(self, input: Tensor) -> Tensor:
+        """The same with the float weights."""
+        return super().forward(input)
 
     @property
     def _stale(self) -> bool:
@@ -111,9 +115,8 @@ class BFloat16Linear(RoundedLinear):
         self._output = output
         self._pack()
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Input (…, in_features) → (…, out_features)."""
-        return super().forward(input.to(self.weight.dtype) if self._stale else input)
+    def _float_product(self, input: Tensor) -> Tensor:
+        return super()._float_product(input.to(self.weight.dtype))
 
     def _rounded(self) -> tuple[Tensor, Tensor | None]:
         bias = None if self.bias is None else self.bias.detach().bfloat16()

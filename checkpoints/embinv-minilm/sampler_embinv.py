@@ -1,6 +1,7 @@
 """One call of the sampler: the five decoding strategies of the paper around one loop, and one from left to right."""
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -63,7 +64,6 @@ class Sampler:
         self.model, self.embeddings, self.config, self.on_draft = model, embeddings, config, on_draft
         self.hypothesis, self.favoured = hypothesis, favoured
         self.condition, self.barred_ids = self._condition(), barred_ids
-        _, self.vector_number = torch.unique_consecutive(embeddings, return_inverse=True, dim=0)
         tokens = model.config.mask_token_id, model.config.eos_token_id
         _, _, length = shape_of_draws(config)
         self.canvas = Canvas.fully_masked(len(embeddings), length, *tokens, embeddings.device)
@@ -220,12 +220,17 @@ class Sampler:
             )
         return tokens.view_as(canvas.ids), confidence.view_as(canvas.confidence)
 
+    @cached_property
+    def _vector_number(self) -> Tensor:
+        """(B,) of each row's vector, the same for neighbouring copies; texts from left to right need none."""
+        return torch.unique_consecutive(self.embeddings, return_inverse=True, dim=0)[1]
+
     def _shared_logits(self, canvas: Canvas, active: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits (U, V), and which of them belong to each of the M wanted positions (A, L); None where U = M.
 
         Rows of equal canvases and vectors share one of the pass: edits of a search often mask the same words.
         """
-        rows = torch.cat([self.vector_number[active, None], canvas.ids], dim=1)
+        rows = torch.cat([self._vector_number[active, None], canvas.ids], dim=1)
         different, number = rows.unique(dim=0, return_inverse=True)
         if len(different) == len(rows):
             return self._logits(canvas, active, wanted.flatten().nonzero().squeeze(1)), None

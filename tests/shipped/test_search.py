@@ -244,7 +244,7 @@ def test_fewer_candidates_than_beams(candidates):
 
 @pytest.mark.parametrize("scale", [1.0, 1.5])
 def test_equal_drafts_share_a_row_of_the_pass(scale):
-    """Of the edits of a search, four in ten mask the same words: each went through the whole network alone."""
+    """Edits of a search often mask the same words: each of them went through the whole network alone."""
     model, vectors = awaken(tiny_model()), unit_vectors(2).repeat_interleave(3, dim=0)
     drafts = texts(6)
     drafts[:, 1] = MASK
