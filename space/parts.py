@@ -17,7 +17,9 @@ _QUEUED: dict[str, Any] = dict(api_visibility="private", preprocess=False, concu
 LINE = 64  # pixels above a result that a phone leaves in view
 # what the two judges are, beside the choice between them
 JUDGES = "what ranks the texts that are tried: the model's own copy of the encoder, or the encoder itself"
-PATIENCE = 5000  # milliseconds for the server's answer to a cancelled run
+# gradio tells a cancelled run's end three times: as its own end or failure, and as both once the server has answered
+ENDS_OF_CANCELLED = 3
+PATIENCE = 20_000  # milliseconds for all three; a run that ended by itself as it was cancelled tells its own alone
 _STOPPED = '<p class="note stopped">Stopped.</p>'
 _UNCHANGED = {"__type__": "update"}  # of a component, in what JavaScript returns
 # the least confidence of each tint; the underline says the same without colour
@@ -66,15 +68,15 @@ def offer_run(
     )  # fmt: skip
     stop.click(None, js=f"() => {{ const run = {_run_of(go)}; {_halt(go, cancel)} }}", **INSTANT)
     cancel.click(None, cancels=[run], **INSTANT)
-    for ended, is_failure in ((run.then, False), (run.failure, True)):
-        ended(None, None, parts, js=_ended(go, shown[0], is_failure), **INSTANT)
+    for ended in (run.then, run.failure):
+        ended(None, None, parts, js=_ended(go, shown[0]), **INSTANT)
 
 
 def _run_of(go: gr.Button) -> str:
     """In JavaScript, what is known of the button's run; undefined where there is none.
 
-    asked: its inputs. isSent: to the server. isCancelled: gradio was told to stop it. isNext: one more waits for its
-    end.
+    asked: its inputs. isSent: to the server. isCancelled: gradio was told to stop it. numEnds: how often its end has
+    been told since. isNext: one more waits for its end.
     """
     return f"window[{json.dumps(f'run of {go.elem_id}')}]"
 
@@ -109,15 +111,17 @@ def _halt(go: gr.Button, cancel: gr.Button) -> str:
   }})();"""
 
 
-def _ended(go: gr.Button, message: gr.HTML, is_failure: bool) -> str:
+def _ended(go: gr.Button, message: gr.HTML) -> str:
     """JavaScript at the end of a run: the next one starts, else that of a stopped one is told behind its notes.
 
-    gradio tells it as an end or a failure. Of a cancelled run it tells both when the server has answered, whatever
-    runs by then, and perhaps an end before: so the next run waits for the failure.
+    gradio does not say which run has ended. So the next one starts only when a cancelled one's end is told no more.
     """
     return f"""async () => {{
   const run = {_run_of(go)}, unchanged = {json.dumps(_UNCHANGED)};
-  if (run?.isCancelled && !{json.dumps(is_failure)}) await new Promise(goOn => setTimeout(goOn, {PATIENCE}));
+  if (run?.isCancelled) {{
+    run.numEnds = (run.numEnds ?? 0) + 1;
+    if (run.numEnds < {ENDS_OF_CANCELLED}) await new Promise(goOn => setTimeout(goOn, {PATIENCE}));
+  }}
   if (!run || run !== {_run_of(go)}) return Array(3).fill(unchanged);
   delete {_run_of(go)};
   const {{ isCancelled, isNext }} = run, button = document.querySelector("#{go.elem_id}");

@@ -255,13 +255,14 @@ def test_enter_during_a_run_recovers_what_is_typed_now(app, visit, hold, monkeyp
     assert len(runs) == 2 and not page.locator(".stopped").count()
 
 
-def test_the_next_run_waits_for_the_servers_word(app, visit, hold, monkeypatch):
-    """Far from the server, its answer to a Stop ended the run that followed: nothing could stop that one."""
+@pytest.mark.parametrize("word", ["cancel", "reset"])  # gradio asks for both, one after the other
+def test_the_next_run_waits_for_the_servers_word(app, visit, hold, monkeypatch, word):
+    """Far from the server, its answers to a Stop ended the run that followed: nothing could stop that one."""
     page = visit("Recover")
     page.locator(".recovery[data-done=true]").wait_for()
     text, stop = page.get_by_label("Sentence"), page.get_by_role("button", name="Stop").locator("visible=true")
     answers, runs = [], []
-    page.route("**/cancel", lambda answer: answers.append(answer))
+    page.route(f"**/{word}", lambda answer: answers.append(answer))
 
     def held(*_, **__):
         runs.append(1)
@@ -281,7 +282,7 @@ def test_the_next_run_waits_for_the_servers_word(app, visit, hold, monkeypatch):
     answers[0].continue_()
     wait_until(page, lambda: len(runs) == 2)
     wait_until(page, lambda: stop.is_enabled() and page.get_by_role("button", name="Recover it").is_disabled())
-    page.unroute("**/cancel")
+    page.unroute(f"**/{word}")
     stop.click()
     page.locator("#recover-message", has_text="Stopped.").wait_for()
     assert stop.is_disabled() and len(runs) == 2
