@@ -111,9 +111,11 @@ def wait_until(page: Any, is_true: Callable[[], Any]) -> None:
 @pytest.fixture(scope="session")
 def app():
     import leaks
+    import parts
     import recover_tab
 
     recover_tab.ARRIVAL, recover_tab.FRAME_SECONDS = "quick", 0.0
+    parts.PATIENCE = 10 * PATIENCE  # a gradio that tells the end of a cancelled run less often is noticed
     leaks.finder = lambda: None  # as on the Hub; Presidio and its model take seconds to load
     import app
 
