@@ -16,9 +16,10 @@ from ..inversion.dumps import invert_file
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..presets_embinv import NARROW
 from ..progress.bar import stage
+from ..progress.rates import counted
 from ..stores.vectors import open_vectors
 from ..vectors_embinv import unit_rows
-from .counts import counted
+from .embedding import MANY, embedded
 from .public import public_sentences
 from .sample import Sample
 
@@ -26,8 +27,6 @@ from .sample import Sample
 SEARCH: dict[str, Any] = dict(NARROW)
 # rows of a part, which is what an interruption loses at most
 PART_ROWS = 16
-# texts from which on embedding them takes seconds, and is said
-MANY = 100
 # (m texts, (m, D) vectors as the attacker holds them, a folder for the work, updates) → a checkpoint that learned them
 Retrain = Callable[[Sequence[str], np.ndarray, Path, int], EmbInvForMaskedDiffusion]
 
@@ -116,7 +115,7 @@ class Attacker:
         assert self.encode is not None, "this needs the encoder"
         if new := [text for text in dict.fromkeys(texts) if text not in self.seen]:
             with stage(f"embedding {counted(len(new), 'text')}", self.show_progress and len(new) >= MANY):
-                self.seen.update(zip(new, np.asarray(self.encode(new), dtype=np.float32), strict=True))
+                self.seen.update(zip(new, embedded(self.encode, new, self.show_progress), strict=True))
         return np.stack([self.seen[text] for text in texts])
 
     @property

@@ -16,10 +16,10 @@ from ..gap_marks_embinv import MARKS, GapReader, tag_of, unnumbered
 from ..gap_reach_embinv import judged_text
 from ..inversion.fillings import Redaction, fill_file
 from ..progress.bar import stage
+from ..progress.rates import counted
 from ..stores.vectors import open_vectors
 from ..vectors_embinv import unit_rows
 from .attack import Attacker
-from .counts import counted
 from .figures import Figure, share
 from .sample import Sample, subset
 from .severity import SAME_TEXT

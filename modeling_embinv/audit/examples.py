@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from html import escape
 
-from .counts import counted
+from ..progress.rates import counted
 from .hits import BAR, LOST, hits, row_name, shortened
 from .html import isolated
 from .report import Report

@@ -9,6 +9,7 @@ import numpy as np
 from ..errors_embinv import EmbInvError
 from ..evaluation.intervals import share_interval
 from .decoys import FORMS, Forms, sizes_of
+from .embedding import embedded
 from .figures import Figure, share
 from .hits import redacted
 from .nearest_rows import Batches, NearestRows
@@ -206,7 +207,7 @@ def rank_guesses(
     Raises:
         EmbInvError: the encoder gives vectors of another width.
     """
-    vectors = np.asarray(encode(list(guesses)), dtype=np.float32)
+    vectors = embedded(encode, guesses)
     if vectors.shape[1] != width:
         raise EmbInvError(
             f"the encoder of the guesses gives vectors of {vectors.shape[1]} numbers, the store's have {width}: name "
@@ -249,5 +250,5 @@ def _classes(
             yield _Class(
                 form, fewest if form == "text" else int(sizes.min()),
                 int(sizes.max()) if most > 10**6 else most, own.tolist(),
-                NearestRows(encode(decoys)), NearestRows(encode(members), origins),
+                NearestRows(embedded(encode, decoys)), NearestRows(embedded(encode, members), origins),
             )  # fmt: skip

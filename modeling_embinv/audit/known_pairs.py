@@ -8,6 +8,7 @@ import numpy as np
 from ..errors_embinv import EmbInvError
 from .alignment import Alignment, align
 from .attack import Attacker, Recovered, Tier
+from .embedding import embedded
 from .kinds import KindFinder
 from .public import public_sentences
 from .retrieval import labelled_texts
@@ -63,7 +64,7 @@ def known_pairs(pairs: Sample, attacked: Sample, encode: Callable[..., Any]) -> 
             "needed."
         )
     chosen = [texts[index] for index in kept]
-    return KnownPairs(chosen, pairs.vectors[kept], np.asarray(encode(chosen), dtype=np.float32))
+    return KnownPairs(chosen, pairs.vectors[kept], embedded(encode, chosen))
 
 
 def public_texts(attacked: Sequence[str]) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from ..data.tokens import tokenize
 from ..errors_embinv import EmbInvError
-from .counts import counted
+from ..progress.rates import counted
 from .kinds import KindFinder
 from .run import Outcome, Plan
 from .sample import Sample

@@ -6,7 +6,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from .counts import counted
+from ..progress.rates import counted
 from .defences import ATTACKERS, DefenceResult
 from .examples import examples
 from .figures import Figure

@@ -12,13 +12,13 @@ import numpy as np
 from ..data.files import write_json
 from ..errors_embinv import EmbInvError
 from ..progress.bar import stage
+from ..progress.rates import counted
 from .alignment import Alignment
 from .attack import ENCODER, SEARCH, Attacker, Tier
 from .attackers import SUBJECT_STEPS, TIERS
 from .canaries import plant
 from .context import Filled, check_template, fill_sample, scored_texts
 from .control import foreign
-from .counts import counted
 from .defences import DefenceReport, compare, distinct
 from .fingerprint import Origin
 from .guesses import Guesses, rank_guesses

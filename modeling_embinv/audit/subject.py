@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from ..data.tokens import tokenize
 from ..errors_embinv import EmbInvError
+from ..progress.rates import counted
 from .attack import Attacker, Tier
-from .counts import counted
 from .kinds import KindFinder
 from .known_pairs import FEWEST
 from .sample import Sample

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from ..progress.rates import counted
 from .alignment import Alignment
-from .counts import counted
 from .defences import DefenceResult
 from .figures import Figure
 from .guesses import Guesses

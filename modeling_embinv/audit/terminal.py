@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from ..inversion.terminal import printable
-from .counts import counted
+from ..progress.rates import counted
 from .figures import Figure
 from .named_words import LEAST, NamedWords
 from .report import Report

@@ -119,7 +119,8 @@ def _written_tokens(
             pairs = held_out_pairs(path, model.config.max_sequence_length, limit)
             # the searches take turns by batches: each gets a share of few texts, too
             batch_size = min(options.batch_size, max(1, len(pairs[0]) // len(settings)))
-            parts.append(written_tokens(model, *pairs, settings, feedback, tokenizer, batch_size))
+            name = f"{kind}, {path}"
+            parts.append(written_tokens(model, *pairs, settings, feedback, tokenizer, batch_size, name))
         yield kind, parts
 
 

@@ -72,11 +72,11 @@ def _invert_typed(options: argparse.Namespace, settings: dict[str, Any]) -> None
     model, tokenizer = load_model(options)
     from ..inversion.rows import invert_vectors
     from ..inversion.terminal import print_inversions, standard_output
-    from ..progress.bar import VectorBar
+    from ..progress.bar import RowBar
 
     settings, judge = chosen_settings(options, model, settings)
     feedback = feedback_of(judge, model, options)
-    with VectorBar(1, show=True, leave=False) as bar:
+    with RowBar(1, show=True, leave=False) as bar:
         rows = invert_vectors(
             model, tokenizer, vector, 1, settings, options.seed, feedback=feedback, on_round=bar.show_round
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from transformers import PreTrainedTokenizerBase
 from ..diffusion_embinv import text_positions
 from ..errors_embinv import EmbInvError
 from ..generation_config_embinv import Calibration, bounded, evidence
+from ..generation_embinv import EmbInvGenerationOutput
 from ..modeling_embinv import EmbInvForMaskedDiffusion
 from ..presets_embinv import NARROW, PRESETS
+from ..progress.bar import RowBar
 from ..runtime import generator_for
 
 BINS = 10
@@ -135,29 +138,36 @@ def written_tokens(
     feedback: Callable[..., Any] | str | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
     batch_size: int = 64,
+    progress: str | None = None,
 ) -> WrittenTokens:
     """What the model writes for embeddings (N, D) of texts input_ids (N, L), end tokens included.
 
     Args:
         settings: of `generate`; batches take them in turn.
         feedback, tokenizer: as in `generate`.
+        progress: the name of a bar; None = no bar.
     """
     settings, parts = list(settings), []
-    for index, (target, part) in enumerate(
-        zip(input_ids.split(batch_size), embeddings.split(batch_size), strict=True)
-    ):
-        chosen = {**settings[index % len(settings)], "calibration": None}
-        output = model.generate(
-            part, generator=generator_for(0, index), feedback=feedback, tokenizer=tokenizer, **chosen
-        )
-        ids, end = output.sequences.cpu(), model.config.eos_token_id
-        shown = text_positions(ids, end)
-        cosine = torch.zeros(len(ids)) if output.cosine is None else output.cosine.cpu()
-        columns = shown.sum(dim=1), cosine, torch.arange(len(ids))
-        parts.append(
-            WrittenTokens(
-                output.confidence.cpu()[shown], (ids == target[:, : ids.shape[1]])[shown],
-                *(values[:, None].expand_as(ids)[shown] for values in columns),
-            )
-        )  # fmt: skip
+    batches = zip(input_ids.split(batch_size), embeddings.split(batch_size), strict=True)
+    with RowBar(len(embeddings), progress is not None, leave=False, name=progress or "") as bar:
+        for index, (target, part) in enumerate(batches):
+            output = model.generate(
+                part, generator=generator_for(0, index), feedback=feedback, tokenizer=tokenizer,
+                on_round=partial(bar.show_round, batch=len(part)),
+                **{**settings[index % len(settings)], "calibration": None},
+            )  # fmt: skip
+            parts.append(_written(output, target, model.config.eos_token_id))
+            bar.reach(bar.reached + len(part))
     return WrittenTokens.joined(parts)
+
+
+def _written(output: EmbInvGenerationOutput, target: Tensor, end: int) -> WrittenTokens:
+    """The tokens of one batch, beside the texts that they should be, (B, L)."""
+    ids = output.sequences.cpu()
+    shown = text_positions(ids, end)
+    cosine = torch.zeros(len(ids)) if output.cosine is None else output.cosine.cpu()
+    columns = shown.sum(dim=1), cosine, torch.arange(len(ids))
+    return WrittenTokens(
+        output.confidence.cpu()[shown], (ids == target[:, : ids.shape[1]])[shown],
+        *(values[:, None].expand_as(ids)[shown] for values in columns),
+    )  # fmt: skip

@@ -15,7 +15,7 @@ from ..data.canvas import encode_canvas
 from ..data.encoders import Encoder
 from ..errors_embinv import EmbInvError
 from ..modeling_embinv import EmbInvForMaskedDiffusion
-from ..progress.bar import VectorBar
+from ..progress.bar import RowBar
 from ..runtime import generator_for
 from ..settings_embinv import SearchSettings, feedback_by_name
 from ..texts_embinv import decode_rows, text_lengths
@@ -173,7 +173,7 @@ class HeldOut:
         vectors = self.embeddings if vectors is None else vectors
         generator, start = generator_for(0), time.perf_counter()
         outputs = []
-        with VectorBar(len(vectors), progress is not None, leave=False, name=progress or "") as bar:
+        with RowBar(len(vectors), progress is not None, leave=False, name=progress or "") as bar:
             for part in vectors.split(batch_size):
                 on_round = partial(bar.show_round, batch=len(part))
                 outputs.append(self.model.generate(part, generator=generator, on_round=on_round, **settings))

@@ -10,7 +10,7 @@ import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
 from ..modeling_embinv import EmbInvForMaskedDiffusion
-from ..progress.bar import VectorBar
+from ..progress.bar import RowBar
 from ..stores.rows import VectorBatch
 from ..stores.vectors import VectorSource
 from ..vectors_embinv import unit_rows
@@ -108,7 +108,7 @@ class _Job(FileJob):
     def to_terminal(self) -> int:
         """Prints all texts; how many."""
         check_one_terminal()
-        with VectorBar(self.source.count(), show=True, leave=False) as self.bar:
+        with RowBar(self.source.count(), show=True, leave=False) as self.bar:
             rows = (row for first_row, part in self.parts() for row in self.invert(first_row, part))
             return print_inversions(
                 self.noted(self.bar.cleared(rows), attrgetter("verdict")), self.tokenizer, standard_output()

@@ -23,7 +23,7 @@ from ..data.vector_checks import sample_warnings
 from ..errors_embinv import EmbInvError, warn
 from ..int8_embinv import Int8Linear
 from ..modeling_embinv import EmbInvForMaskedDiffusion
-from ..progress.bar import VectorBar
+from ..progress.bar import RowBar
 from ..runtime import process_state
 from ..stores.rows import VectorBatch
 from ..stores.vectors import VectorSource
@@ -62,7 +62,7 @@ class FileJob(ABC):
         config = self.model.config
         self.source.expect_width(config.embedding_dim, config.encoder_id)
         self.warned, self.verdicts = False, Counter[str]()
-        self.bar = VectorBar(0, show=False)
+        self.bar = RowBar(0, show=False)
 
     @abstractmethod
     def rows(self, first_row: int, part: VectorBatch) -> Iterator[dict[str, Any]]:
@@ -117,7 +117,7 @@ class FileJob(ABC):
         """Prints JSON lines, in UTF-8, as `to_file` writes them; how many."""
         check_one_terminal()
         count = 0
-        with VectorBar(self.source.count(), show_progress and not sys.stdout.isatty()) as self.bar:
+        with RowBar(self.source.count(), show_progress and not sys.stdout.isatty()) as self.bar:
             for first_row, part in self.parts():
                 for row in self.noted(self.bar.counted(self.rows(first_row, part)), itemgetter("verdict")):
                     write_line(json.dumps(row, ensure_ascii=False))
@@ -145,7 +145,7 @@ class FileJob(ABC):
             folder.open(self.identity())
         state.wait_for_everyone()
         sizes, count, resumed = dict[str, int](), 0, 0
-        with VectorBar(total, show) as self.bar:
+        with RowBar(total, show) as self.bar:
             for index, (first_row, part) in enumerate(self.parts()):
                 name = _part_name(first_row, part)
                 sizes[name] = len(part.rows)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from tqdm import tqdm
 
 from ..hypotheses_embinv import SearchRound
-from .rates import speed, vectors
+from .rates import counted, speed
 
-_FORMAT = "{desc}{percentage:3.0f} %|{bar}| {whole:,} of {vectors}{round}, {elapsed} < {remaining}{speed}"
+_FORMAT = "{desc}{percentage:3.0f} %|{bar}| {whole:,} of {of}{round}, {elapsed} < {remaining}{speed}"
 
 # seconds between two lines of a bar that no terminal shows
 LINE_SECONDS = 60.0
@@ -26,17 +26,18 @@ else:
     _Bar = tqdm
 
 
-class VectorBar(_Bar):
-    """A bar of vectors to invert, on stderr; where that is no terminal, a line a minute, with the time left.
+class RowBar(_Bar):
+    """A bar of rows on stderr, as vectors to invert; where that is no terminal, a line a minute, with the time left.
 
     Args:
         total: how many there are. show: whether to show it. leave: whether it stays. name: what it begins with.
+        row: what it counts, one of them.
     """
 
-    def __init__(self, total: int, show: bool, leave: bool = True, name: str = "") -> None:
+    def __init__(self, total: int, show: bool, leave: bool = True, name: str = "", row: str = "vector") -> None:
         self.round, self.reached, self.resumed = ", starting", 0, 0
         self._says, self._began = show and not sys.stderr.isatty(), time.monotonic()
-        self._said, self._of = self._began, vectors(max(total, 1))
+        self._said, self._row, self._of = self._began, row, counted(max(total, 1), row)
         self._name = f"{name}: " if name else ""
         # smoothing=0: the mean since the start, which neither resumed parts nor those of other processes make jump;
         # miniters=0: a round of a single vector moves the bar by a part of one
@@ -51,8 +52,8 @@ class VectorBar(_Bar):
         known = dict(super().format_dict)
         done, elapsed = known["n"] - known["initial"], known["elapsed"]
         rate = done / elapsed if elapsed else 0.0
-        own = {"round": self.round, "whole": int(known["n"]), "speed": f", {speed(rate)}" if rate else ""}
-        return {**known, **own, "vectors": self._of, "rate": rate or None}
+        own = {"round": self.round, "whole": int(known["n"]), "speed": f", {speed(rate, self._row)}" if rate else ""}
+        return {**known, **own, "of": self._of, "rate": rate or None}
 
     def resume(self, count: int) -> None:
         """Say that the first `count` vectors were inverted before; they count for no rate."""
@@ -77,8 +78,8 @@ class VectorBar(_Bar):
             yield row
 
     def show_round(self, one: SearchRound, batch: int) -> None:
-        """A round of a search over a batch of so many vectors."""
-        self.round = f", round {one.number} of {one.total}"
+        """A round of a search over a batch of so many vectors; candidates alone have none."""
+        self.round = f", round {one.number} of {one.total}" if one.total else ""
         self._move(self.reached + batch * one.number / (one.total + 1))
 
     def _move(self, count: float) -> None:

@@ -18,6 +18,7 @@ from modeling_embinv.evaluation.calibration import (
     written_tokens,
 )
 from modeling_embinv.generation_config_embinv import Calibration, EmbInvGenerationConfig, evidence
+from modeling_embinv.progress import bar
 from modeling_embinv.training.backbone import prepare_tokenizer
 from modeling_embinv.training.checkpoints import export
 from tests.hub.tiny_folder import new_tiny_inverter
@@ -278,3 +279,11 @@ def test_a_checkpoint_that_searches_is_calibrated_as_any_other(checkpoint, pairs
     assert plain[0] == 0 and set(plain[1]) == {"open_loop", "candidates"}
     for search in ({"num_candidates": 4}, {"num_corrections": 1}):
         assert calibrated(checkpoint, pairs, 4, **search) == plain, search
+
+
+def test_a_calibration_says_how_far_it_is(monkeypatch, capsys, checkpoint, pairs):
+    """The searches that are fitted take minutes, and nothing was to be seen before each had ended."""
+    monkeypatch.setattr(bar, "LINE_SECONDS", 0.0)
+    assert calibrated(checkpoint, pairs, 4)[0] == 0
+    shown = capsys.readouterr().err
+    assert f"open_loop, {pairs}: 4 of 4 vectors" in shown and f"candidates, {pairs}: 4 of 4 vectors" in shown

@@ -20,7 +20,7 @@ from modeling_embinv.evaluation.calibration import calibration_report
 from modeling_embinv.evaluation.held_out import HeldOut, Measures, Score
 from modeling_embinv.evaluation.plots import save_plots
 from modeling_embinv.evaluation.report import COLUMNS, Report, Row, cells, evaluate, markdown, sweep
-from modeling_embinv.progress.bar import VectorBar
+from modeling_embinv.progress.bar import RowBar
 from modeling_embinv.sampler_embinv import Sampler
 from modeling_embinv.settings_embinv import SearchSettings
 from tests.hub.tiny_folder import new_tiny_inverter
@@ -180,7 +180,7 @@ def test_a_search_gives_the_blind_floor_no_vector(encoder):
 def test_a_bar_moves_with_each_round_of_a_search(encoder, monkeypatch):
     """The bar counted batches of 64: of 96 texts it stood at "0/2" for minutes, and never said how many are done."""
     moves = []
-    monkeypatch.setattr(VectorBar, "_move", lambda bar, count: moves.append((bar.round, count)))
+    monkeypatch.setattr(RowBar, "_move", lambda bar, count: moves.append((bar.round, count)))
     torch.manual_seed(0)
     model = new_tiny_inverter(encoder.tokenizer, embedding_dim=384)
     held, _ = HeldOut.of_texts(model, encoder.tokenizer, encoder, ["a red kite", "two men talk", "the sea"])

@@ -37,7 +37,7 @@ from modeling_embinv.inversion.parts import ResultParts, count_rows
 from modeling_embinv.inversion.rows import Inversion, invert_vectors
 from modeling_embinv.inversion.terminal import LEVELS, legend, print_inversions, tinted
 from modeling_embinv.loading import load_inverter
-from modeling_embinv.progress.bar import VectorBar
+from modeling_embinv.progress.bar import RowBar
 from modeling_embinv.progress.rates import speed
 from modeling_embinv.stores.vectors import open_vectors
 from modeling_embinv.training.backbone import new_inverter, prepare_tokenizer
@@ -888,7 +888,7 @@ def test_the_bar_moves_with_rounds_and_its_rate_is_this_runs(monkeypatch):
 
     now = [1000.0]
     monkeypatch.setattr(sys, "stderr", Terminal())
-    bar = VectorBar(100, show=True)
+    bar = RowBar(100, show=True)
     bar._time, bar.start_t = lambda: now[0], now[0]
     bar.resume(40)
     bar.reach(40)

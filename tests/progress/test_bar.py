@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from modeling_embinv.hypotheses_embinv import SearchRound
-from modeling_embinv.progress.bar import VectorBar, stage
+from modeling_embinv.progress.bar import RowBar, stage
 
 
 class Terminal(io.StringIO):
@@ -30,7 +30,7 @@ def clock(monkeypatch):
 def test_a_log_has_a_line_now_and_then(clock, capsys):
     """A CI job of hours looked as if it hung: its log had no line until the end, and later none of when that is."""
     for show in (True, False):
-        with VectorBar(300, show) as bar:
+        with RowBar(300, show) as bar:
             for _ in bar.counted("abc"):
                 clock[0] += 61
         left = ["5:03:59", "5:02:58", "5:01:57"]
@@ -40,13 +40,13 @@ def test_a_log_has_a_line_now_and_then(clock, capsys):
 
 def test_the_time_left_is_that_of_this_run(clock, capsys):
     """An earlier run's vectors would make this one twice as fast, and before the first vector nobody knows."""
-    with VectorBar(12, show=True) as bar:
+    with RowBar(12, show=True) as bar:
         bar.resume(6)
         clock[0] += 60
         bar.reach(6)
         clock[0] += 60
         bar.show_round(SearchRound(4, 5, torch.arange(3), torch.ones(3, 4), torch.ones(3), None), 3)
-    with VectorBar(1, show=True) as bar:
+    with RowBar(1, show=True) as bar:
         for _ in bar.counted("a"):
             clock[0] += 60
     assert capsys.readouterr().err.splitlines() == [
@@ -58,18 +58,18 @@ def test_the_time_left_is_that_of_this_run(clock, capsys):
 
 def test_one_of_several_bars_has_a_name(clock, monkeypatch, capsys):
     """Of an evaluation's four bars nobody knew which one was the floor."""
-    with VectorBar(2, show=True, name="floor: no vector") as bar:
+    with RowBar(2, show=True, name="floor: no vector") as bar:
         clock[0] += 61
         bar.reach(1)
     assert capsys.readouterr().err == "embinv: floor: no vector: 1 of 2 vectors, 01:01 left\n"
     monkeypatch.setattr("sys.stderr", Terminal())
-    with VectorBar(2, show=True, name="floor: no vector"):
+    with RowBar(2, show=True, name="floor: no vector"):
         assert re.search(r"\rfloor: no vector:   0 % *\|", sys.stderr.getvalue())
 
 
 def test_a_log_is_not_full_of_lines(capsys):
     """A line for each round of a search is hundreds of lines a minute."""
-    with VectorBar(1000, show=True) as bar:
+    with RowBar(1000, show=True) as bar:
         assert len(list(bar.counted(range(1000)))) == 1000
     assert not capsys.readouterr().err
 
@@ -77,7 +77,7 @@ def test_a_log_is_not_full_of_lines(capsys):
 def test_rounds_of_a_single_vector_are_shown(monkeypatch):
     """The bar stood at "starting" for all of a search: it moved by whole vectors only."""
     monkeypatch.setattr("sys.stderr", Terminal())
-    with VectorBar(1, show=True) as bar:
+    with RowBar(1, show=True) as bar:
         bar.mininterval = 0
         for number in range(1, 6):
             bar.show_round(SearchRound(number, 5, torch.arange(1), torch.ones(1, 4), torch.ones(1), None), 1)
@@ -103,3 +103,11 @@ def test_a_stage_says_when_it_begins_and_how_long_it_took(monkeypatch, capsys):
         with stage("reading", show):
             pass
         assert stream.getvalue() == said
+
+
+def test_candidates_alone_have_no_rounds(capsys, monkeypatch):
+    """A bar of candidates that a judge chooses among said "round 0 of 0"."""
+    monkeypatch.setattr("modeling_embinv.progress.bar.LINE_SECONDS", 0.0)
+    with RowBar(2, show=True) as bar:
+        bar.show_round(SearchRound(0, 0, torch.arange(2), torch.ones(2, 4), torch.ones(2), None), 2)
+    assert capsys.readouterr().err == "embinv: 0 of 2 vectors\n"
