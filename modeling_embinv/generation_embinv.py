@@ -160,7 +160,7 @@ class EmbInvGenerationMixin(FingerprintMixin, GenerationConfigMixin):
            rounds.
         5. The best text is returned, with the calibrated probability of its tokens.
 
-        Example:
+        Examples:
             >>> model = AutoModel.from_pretrained("embinv/embinv-minilm", trust_remote_code=True)
             >>> tokenizer = PreTrainedTokenizerFast.from_pretrained("embinv/embinv-minilm")
             >>> output = model.generate(vectors, num_draft_beams=8)

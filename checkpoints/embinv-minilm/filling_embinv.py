@@ -79,7 +79,7 @@ class FillingMixin:
         4. Texts that differ in several gaps at once follow, chosen by sums of the changes that single gaps made.
         5. This is repeated over all gaps until no text improves, or until a text has exactly the vector e.
 
-        Example:
+        Examples:
             >>> output = model.fill(vectors, ["Dear <NAME>, you owe us ▇▇▇."], tokenizer=tokenizer)
             >>> for gap in output.texts[0].gaps:
             ...     print(gap.text, gap.probability)

@@ -82,7 +82,7 @@ class EmbeddingInversionPipeline(Pipeline):
             feedback, which `choose` may add, also cosine, verdict and verdict_in_words, see `TEXT_VERDICTS`. For an
             iterator of vectors, an iterator. With `texts`: text, cosine, verdict and gaps, see `FilledText`.
 
-        Example:
+        Examples:
             >>> pipe(vectors, texts=["Dear <NAME>, you owe us ▇▇▇."], feedback=encoder.encode)
 
         Raises:

@@ -16,25 +16,36 @@ import modeling_embinv
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PACKAGE = ROOT / "modeling_embinv"
+RAW = ("code", "pre", "script", "style")
 
 
 class _Loaded(HTMLParser):
-    """The addresses that a browser loads with a page, and the formulas that it would show as they were typed."""
+    """The addresses that a browser loads with a page, and what it would show as typed: formulas, lists, code."""
 
     def __init__(self, html: str):
         super().__init__()
         self.addresses, self.formulas = [], html.count('class="arithmatex"')
+        self.typed = ["code as quotations"] * html.count("<blockquote>\n<blockquote>")
+        self._open = 0  # of what may hold any text
         self.feed(html)
 
     def handle_starttag(self, tag, attrs):
+        self._open += tag in RAW
         attrs = dict(attrs)
         if tag in ("script", "img") or (tag == "link" and "stylesheet" in attrs.get("rel", "")):
             self.addresses.append(attrs.get("src") or attrs.get("href") or "")
 
+    def handle_endtag(self, tag):
+        self._open -= tag in RAW
+
+    def handle_data(self, data):
+        if not self._open:
+            self.typed += re.findall(r"\n(?:\d+\.|[-*|]) .*", data)
+
 
 @pytest.mark.slow
 def test_the_site_builds_without_a_broken_link(tmp_path):
-    """A page that was renamed, or a class that moved, would be found by a reader."""
+    """A page that was renamed, a class that moved, and a list inside a sentence would be found by a reader."""
     pytest.importorskip("mkdocs", reason="the docs extra is not installed")
     build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
     done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, timeout=240)
@@ -43,6 +54,7 @@ def test_the_site_builds_without_a_broken_link(tmp_path):
     assert len(pages) > 15
     for path, page in pages.items():
         assert not page.formulas, f"{path}: a formula was not converted"
+        assert not page.typed, f"{path}: no list, table or code was made of {page.typed}"
         assert not [address for address in page.addresses if "//" in address], f"{path} is not complete by itself"
 
 
