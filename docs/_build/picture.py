@@ -1,7 +1,8 @@
 """Draws the architecture from the imports: python docs/_build/picture.py
 
 Two pictures: the packages, where all shipped files are one room, and the shipped files. A room stands one storey above
-the highest room that it imports. An arrow points to what is imported; it is left out where a longer way leads there.
+the highest room that it imports; a storey of many rooms takes several lines. An arrow points to what is imported; it is
+left out where a longer way leads there.
 """
 
 import ast
@@ -12,8 +13,10 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "modeling_embinv"
 PICTURES = {"packages": ROOT / "docs/assets/packages.svg", "shipped": ROOT / "docs/assets/shipped.svg"}
 SHIPPED = "shipped files"
-# pixels: a letter, a box, between boxes, between storeys, around all of it; and the narrowest picture
-LETTER, HEIGHT, GAP, STOREY, MARGIN, NARROWEST = 9, 30, 18, 74, 16, 560
+# pixels: a letter, a box, between boxes, between lines of boxes, from storey to storey, around all of it
+LETTER, HEIGHT, GAP, LINE, STOREY, MARGIN = 9, 30, 18, 12, 74, 16
+# of a picture; a page shows a wider one with letters that nobody can read
+NARROWEST, WIDEST = 560, 800
 
 Imports = dict[str, set[str]]
 
@@ -109,19 +112,31 @@ def _layout(rooms: Imports) -> tuple[dict[str, tuple[int, int, int]], int, int]:
     """(x of the centre, y of the top, width) of each box; the size of the picture."""
     levels, wide = storeys(rooms), {room: LETTER * len(room) + 16 for room in rooms}
     rows = [sorted(room for room in rooms if levels[room] == level) for level in range(max(levels.values()) + 1)]
-    sizes = [sum(wide[room] for room in row) for row in rows]
-    widest = max(size + GAP * (len(row) - 1) for row, size in zip(rows, sizes, strict=True))
-    width, height = max(widest + 2 * MARGIN, NARROWEST), len(rows) * STOREY - STOREY + HEIGHT + 2 * MARGIN
-    boxes: dict[str, tuple[int, int, int]] = {}
-    for level, (row, size) in enumerate(zip(rows, sizes, strict=True)):
+    widest = max(sum(wide[room] + GAP for room in row) - GAP for row in rows)
+    width = min(max(widest + 2 * MARGIN, NARROWEST), WIDEST)
+    boxes: dict[str, tuple[int, int, int]] = {}  # y counts from the ground first
+    height = MARGIN
+    for row in rows:
         # under the boxes below it that it imports, so that few arrows cross
         row.sort(key=lambda room: _mean([boxes[other][0] for other in rooms[room]], width / 2))
-        between = (width - 2 * MARGIN - size) // (len(row) + 1)
-        left = MARGIN + between
-        for room in row:
-            boxes[room] = left + wide[room] // 2, height - MARGIN - HEIGHT - level * STOREY, wide[room]
-            left += wide[room] + between
-    return boxes, width, height
+        for line in _lines(row, wide, width - 2 * MARGIN):
+            between = (width - 2 * MARGIN - sum(wide[room] for room in line)) // (len(line) + 1)
+            left, height = MARGIN + between, height + HEIGHT
+            for room in line:
+                boxes[room] = left + wide[room] // 2, height, wide[room]
+                left += wide[room] + between
+            height += LINE
+        height += STOREY - HEIGHT - LINE
+    height += MARGIN + HEIGHT - STOREY
+    return {room: (x, height - y, size) for room, (x, y, size) in boxes.items()}, width, height
+
+
+def _lines(row: list[str], wide: dict[str, int], room: int) -> list[list[str]]:
+    """The boxes of a storey in as few lines as `room` pixels need; neighbours stand in different ones."""
+    number = 1
+    while number < len(row) and any(sum(wide[box] + GAP for box in row[i::number]) > room for i in range(number)):
+        number += 1
+    return [row[i::number] for i in range(number)]
 
 
 def _mean(values: list[int], otherwise: float) -> float:
