@@ -32,4 +32,5 @@ def _expanded(entry, folder: Path):
 
 
 def _mathml(formula: str, is_block: bool) -> str:
-    return convert(html.unescape(formula).strip(), display="block" if is_block else "inline")
+    drawn = convert(html.unescape(formula).strip(), display="block" if is_block else "inline")
+    return f'<div class="formula">{drawn}</div>' if is_block else drawn
