@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import is_offline_mode, model_info, try_to_load_from_cache
-from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
 from .configuration_embinv import EmbInvConfig
 from .errors_embinv import EmbInvError
@@ -66,12 +66,15 @@ def _check_repository(name: str, revision: str | None) -> None:
     """Asks the Hub once for a repository that is not in its cache: the library would ask five times, with pauses.
 
     Raises:
-        OSError: there is none, or the Hub cannot be reached.
+        OSError: there is none, none can have that name, or the Hub cannot be reached.
     """
-    if is_offline_mode() or isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
+    if is_offline_mode():
         return
     try:
-        model_info(name, revision=revision, timeout=10)
+        if not isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
+            model_info(name, revision=revision, timeout=10)
+    except HFValidationError as error:
+        raise OSError(f"{name} is not a folder here, nor can a repository have that name (user/name)") from error
     except RepositoryNotFoundError as error:
         raise OSError(f"{name} is not a folder here, nor a repository on the Hub that this user can read") from error
     except HfHubHTTPError:

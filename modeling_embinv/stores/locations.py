@@ -1,6 +1,7 @@
 """Where vectors are: a file, a folder or a store, as a user writes it."""
 
 import importlib
+import os
 import re
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
@@ -116,7 +117,7 @@ def _exists(source: str) -> bool:
 def _check_name(source: str) -> None:
     words = source.replace(",", " ").split()
     are_numbers = len(words) > 1 and all(map(is_number, words))
-    is_long = any(len(part.encode()) > _LONGEST_NAME for part in Path(source).parts)
+    is_long = any(len(os.fsencode(part)) > _LONGEST_NAME for part in Path(source).parts)
     if not is_long and (not are_numbers or _exists(source)):
         return
     shown = source if len(source) <= 60 else f"{source[:59]}…"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from modeling_embinv import repository
 from modeling_embinv.loading import load_inverter
 from modeling_embinv.training.backbone import prepare_tokenizer
 from modeling_embinv.training.checkpoints import export
@@ -107,3 +108,11 @@ def test_a_folder_within_a_repository(commits, tmp_path):
             (tmp_path / "inner" / name).write_bytes(content)
     model, tokenizer = load_inverter(tmp_path, subfolder="inner")
     assert model.config.vocab_size == len(tokenizer)
+
+
+@pytest.mark.parametrize("name", ["./nope", "../nowhere", "a--b", "a" * 120])
+def test_a_mistyped_folder_is_one_line(monkeypatch, name):
+    """With the Hub in reach, a folder that is not there ended in the library's traceback."""
+    monkeypatch.setattr(repository, "is_offline_mode", lambda: False)
+    with pytest.raises(OSError, match="is not a folder here, nor can a repository have that name"):
+        load_inverter(name)

@@ -185,3 +185,10 @@ def test_a_large_table_is_paged(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert seen == len(vectors) and peak < 3_000_000
+
+
+def test_a_name_that_is_no_utf_8_is_a_file_s_name(tmp_path):
+    """A file of such a name, as old systems have them, was a traceback."""
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/v\xff.npy")
+    np.save(path, np.eye(2, 4, dtype=np.float32))
+    assert open_vectors(path, dim=4).count() == 2
