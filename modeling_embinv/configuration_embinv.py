@@ -1,11 +1,15 @@
 """Configuration of an embedding inverter: its trunk, its condition and the encoder that it reads."""
 
 import math
+from collections.abc import Collection
+from difflib import get_close_matches
+from functools import wraps
 from typing import Any
 from typing import ClassVar
 from typing import Literal
 
 from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
 from transformers import PreTrainedConfig
 
@@ -17,10 +21,30 @@ REQUIRED = (
     "model_type", "backbone_config", "embedding_dim", "max_sequence_length", "vocab_size", "mask_token_id",
     "eos_token_id", "pad_token_id", "noise_schedule", "noise_lambda", "num_condition_tokens",
 )  # fmt: skip
-# keys that transformers writes, and that are no fields of a configuration
+# keys that transformers writes, and that are no fields of a configuration; and what its calls hand on
 _OTHERS = {"model_type", "auto_map", "torch_dtype", *PreTrainedConfig().to_dict()}
+_ARGUMENTS = {"attn_implementation", "experts_implementation", "name_or_path", "num_labels"}
 
 
+def _in_one_line(cls: Any) -> Any:
+    """The class with EmbInvError in place of what `strict` raises: another kind of error, of several lines."""
+    cls.__init__, cls.validate = _told(cls.__init__), _told(cls.validate)
+    return cls
+
+
+def _told(method: Any) -> Any:
+    @wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(*args, **kwargs)
+        except StrictDataclassError as error:
+            own = error.__cause__ if isinstance(error.__cause__, EmbInvError) else error
+            raise EmbInvError(" ".join(str(own).split())) from error
+
+    return call
+
+
+@_in_one_line
 @strict
 class EmbInvConfig(PreTrainedConfig):
     """Model configuration; sampler settings live in `EmbInvGenerationConfig`, training settings in `TrainingConfig`.
@@ -56,7 +80,8 @@ class EmbInvConfig(PreTrainedConfig):
         checksums: of settings, weights and vocabulary, as they were saved; `save_pretrained` of the model writes them.
 
     Raises:
-        EmbInvError: for sizes out of range, a mask token outside the vocabulary or a trunk of another vocabulary.
+        EmbInvError: for unknown settings, another type, sizes out of range, tokens outside the vocabulary, a mask
+            token that has another role, and a trunk of another vocabulary.
     """
 
     model_type = "embinv"
@@ -101,8 +126,7 @@ class EmbInvConfig(PreTrainedConfig):
         check_settings(config_dict)
         if missing := [key for key in REQUIRED if key not in config_dict]:
             raise EmbInvError(f"config.json has no {', '.join(missing)}: it is not whole; download it again.")
-        known = _OTHERS | set(cls.__dataclass_fields__)
-        if unknown := [key for key in config_dict if key not in known and not key.startswith("_")]:
+        if unknown := cls._unknown(set(config_dict) - _OTHERS):
             raise EmbInvError(
                 f"config.json has unknown keys, {', '.join(unknown)}: remove them, or update EmbInv's code."
             )
@@ -115,7 +139,16 @@ class EmbInvConfig(PreTrainedConfig):
         except Exception as error:  # of several libraries, and of several lines
             raise EmbInvError(f"config.json: {' '.join(str(error).split())}") from error
 
+    @classmethod
+    def _unknown(cls, names: Collection[str]) -> list[str]:
+        """Those of the names that are no settings; what begins with _ is transformers' own."""
+        return sorted(name for name in names if name not in cls.__dataclass_fields__ and not name.startswith("_"))
+
     def __post_init__(self, **kwargs: Any) -> None:
+        if unknown := self._unknown(set(kwargs) - _OTHERS - _ARGUMENTS):
+            near = get_close_matches(unknown[0], self.__dataclass_fields__, 1)
+            hint = f"; did you mean {near[0]}?" if near else "; its docstring lists them all."
+            raise EmbInvError(f"{type(self).__name__} has no setting {unknown[0]}{hint}")
         if self.backbone_config is None:
             self.backbone_config = {"model_type": "bert", "vocab_size": self.vocab_size}
         if isinstance(self.backbone_config, dict):
@@ -169,6 +202,8 @@ class EmbInvConfig(PreTrainedConfig):
             raise EmbInvError(f"surrogate_layers must be 1 to {most}, the trunk's, got {self.surrogate_layers}.")
         if self.surrogate_length is not None and self.surrogate_length < 1:
             raise EmbInvError(f"surrogate_length must be at least 1, got {self.surrogate_length}.")
+        if self.surrogate_table and not self.surrogate_rank:
+            raise EmbInvError("surrogate_table is of the surrogate: set surrogate_rank above 0, or leave it out.")
         if self.surrogate_table and self.hidden_size % 2:
             raise EmbInvError(f"surrogate_table needs a trunk of even width, got {self.hidden_size}.")
         if self.word_head_size < 0:
@@ -186,6 +221,8 @@ class EmbInvConfig(PreTrainedConfig):
             raise EmbInvError(f"eos_token_id must be one id below {self.vocab_size}, got {self.eos_token_id}.")
         if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
             raise EmbInvError(f"pad_token_id must be below {self.vocab_size}, got {self.pad_token_id}.")
+        if self.mask_token_id in (self.eos_token_id, self.pad_token_id):
+            raise EmbInvError(f"mask_token_id must be no end token and no padding, got {self.mask_token_id} for both.")
         trunk = self._trunk.vocab_size
         if trunk != self.vocab_size:
             raise EmbInvError(f"backbone_config.vocab_size {trunk} differs from vocab_size {self.vocab_size}.")

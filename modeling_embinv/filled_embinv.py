@@ -258,7 +258,7 @@ class Finish:
         cosine = search.best.cosine
         if cosine < UNRELATED:
             return "unrelated"
-        if search.text.has_literal(search.best.fillings):
+        if cosine >= NEAR and search.text.has_literal(search.best.fillings):
             return "literal"
         if search.text.unread is not None or any(map(_is_unread, cosines)):
             return "unread"

@@ -35,6 +35,7 @@ from .gap_marks_embinv import GapReader
 from .gap_states_embinv import RedactedText
 from .inputs_embinv import check_embeddings
 from .inputs_embinv import check_feedback
+from .inputs_embinv import check_longest
 from .inputs_embinv import check_texts
 from .inputs_embinv import checked_feedback
 from .inputs_embinv import start_token
@@ -94,7 +95,8 @@ class FillingMixin:
             marks: names of `MARKS`, or marks as they stand in the texts; all of `MARKS` by default.
             choices: the only words that a mark may hide, by the words in the mark, in any case, as {"NAME": ["Anna",
                 "Li"], "FIRST NAME": ["Bob"]}; "" for marks without a word.
-            num_tokens: tokens of every gap where that is known; from 1 to `max_gap_tokens` are tried by default.
+            num_tokens: tokens of every gap where that is known; from 1 to `max_gap_tokens` are tried by default, and
+                the mark itself, which may be part of the text.
             on_step: called after each gap of a sweep with the texts as they are filled so far. Many texts are searched
                 for in parts: those of later parts are not among them yet.
             first_row: number of the first text, for errors to name.
@@ -114,6 +116,7 @@ class FillingMixin:
         check_feedback(feedback, tokenizer)
         if on_step is not None and not callable(on_step):
             raise EmbInvError(f"on_step must be a function of the texts so far, got {shown(on_step)}.")
+        check_longest(longest)
         given = check_texts(texts, len(vectors))
         search = FillSettings.of(**settings)
         mask, vocab_size = self.config.mask_token_id, self.config.vocab_size

@@ -17,6 +17,11 @@ from .causal_embinv import check_corrector
 from .causal_embinv import check_length
 from .conditioning_embinv import Condition
 from .conditioning_embinv import Hypothesis
+from .errors_embinv import EmbInvError
+from .inputs_embinv import check_embeddings
+from .inputs_embinv import check_generator
+from .inputs_embinv import check_ids
+from .inputs_embinv import warn_of_rows
 from .sampler_embinv import Sampler
 
 
@@ -53,6 +58,7 @@ class CorrectionMixin:
     config: Any
     condition_tokens: Any
     correction_tokens: Any
+    device: Any
     generation_config: Any
     projector: Any
     trunk: Any
@@ -60,18 +66,18 @@ class CorrectionMixin:
     @torch.no_grad()
     def correct(
         self,
-        embeddings: Tensor,
-        hypothesis_ids: Tensor,
-        hypothesis_vectors: Tensor,
+        embeddings: Any,
+        hypothesis_ids: Any,
+        hypothesis_vectors: Any,
         temperature: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Texts written anew, each given a hypothesis and its vector.
 
         Args:
-            embeddings: e (B, D), unit norm.
-            hypothesis_ids: (B, L) int64, texts with end tokens behind them.
-            hypothesis_vectors: ê (B, D), the encoder's vectors of these texts, unit norm.
+            embeddings: e (B, D), as in `generate`.
+            hypothesis_ids: (B, L) int64, texts with end tokens behind them and no start token before them.
+            hypothesis_vectors: ê (B, D), the encoder's vectors of these texts.
             temperature: of the token distribution; 0 takes the most likely token.
             generator: makes sampling repeatable.
 
@@ -79,12 +85,22 @@ class CorrectionMixin:
             (B, L) int64, texts with end tokens behind them.
 
         Raises:
-            EmbInvError: for a model without a corrector, and for texts that are too long for its table of positions.
+            EmbInvError: for a model without a corrector, for texts that are too long for its table of positions, and
+                for vectors, ids and a generator that do not fit each other or this model.
         """
         check_corrector(self.config)
-        check_length(self, hypothesis_ids.shape[1])
-        hypothesis = Hypothesis(hypothesis_ids, hypothesis_vectors)
-        return write_plainly(self, embeddings, hypothesis_ids.shape[1], temperature, generator, hypothesis)
+        check_generator(generator)
+        vectors = check_embeddings(embeddings, self.config.embedding_dim)
+        ids = check_ids(hypothesis_ids, len(vectors), self.config.vocab_size, "hypothesis_ids")
+        own = check_embeddings(hypothesis_vectors, self.config.embedding_dim, name="hypothesis vector")
+        if len(own) != len(vectors):
+            raise EmbInvError(
+                f"each vector needs its hypothesis: got {len(vectors)} and {len(own)} hypothesis vectors."
+            )
+        warn_of_rows(ids, "hypothesis_ids", self.config, self.generation_config.suppress_tokens)
+        check_length(self, ids.shape[1])
+        hypothesis = Hypothesis(ids.to(self.device), own.to(self.device))
+        return write_plainly(self, vectors.to(self.device), ids.shape[1], temperature, generator, hypothesis)
 
     def _correction_condition(self, condition: Condition, embedding: Tensor, hypothesis: Hypothesis) -> Condition:
         """The condition of e with the prefix of a correction."""

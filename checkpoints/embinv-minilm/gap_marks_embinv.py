@@ -17,6 +17,7 @@ from .gap_states_embinv import Filling
 from .gap_states_embinv import Fillings
 from .gap_states_embinv import Gap
 from .gap_states_embinv import RedactedText
+from .inputs_embinv import check_characters
 from .settings_embinv import GAP_TOKENS
 
 # what hides words in a text, by name: bars (▇▇▇), [REDACTED], ***, ___, <PERSON>
@@ -77,6 +78,8 @@ class GapReader:
             EmbInvError: for a text without a gap, one that is nothing but gaps, and a gap that is too long; the line
                 names the `row`.
         """
+        if isinstance(text, str):
+            check_characters(text, f"text {row}")
         redacted = self._of_text(text, row) if isinstance(text, str) else self._of_ids(text, row)
         if isinstance(text, str) and not text.strip():
             raise EmbInvError(f"text {row} is empty: it has no gap.")
@@ -213,6 +216,7 @@ class GapReader:
         literal = self._in_place([mark], place)[0] or tuple(self._tokenize(mark))
         known = mark, tag, KIND_OF_TAG.get(tag, "free"), self.lengths
         if tag not in self.entries:
+            literal = literal if self.num_tokens in (None, len(literal)) else ()
             return Gap(*known, literal=literal, is_apart=self._changes(place))
         alone = self.entries[tag]
         placed = self._in_place(list(alone), place)
@@ -278,6 +282,8 @@ class GapReader:
             raise EmbInvError(f"the choices of {tag or 'a mark'} must be a list of words, got {shown(words)}.")
         if self.tokenizer is None:
             raise EmbInvError("choices need the model's tokenizer: give it as tokenizer.")
+        for word in words:
+            check_characters(word, f"the choices of {tag or 'a mark'}")
         words = [word.strip() for word in words]
         ids = map(tuple, self._tokenize(words))
         alone = {word: one for word, one in zip(words, ids, strict=True) if one and word}

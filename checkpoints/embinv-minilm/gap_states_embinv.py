@@ -45,7 +45,8 @@ class Gap:
         kind: of the hidden words: name, place, number, date, money, e-mail, or free.
         lengths: numbers of tokens that the hidden words may have.
         choices: the only fillings that are allowed, with their spelling; None for any.
-        literal: the mark's own tokens, as it may be part of the text by chance; none where token ids were given.
+        literal: the mark's own tokens, as it may be part of the text by chance; none where token ids were given, or
+            another number of tokens is known.
         is_apart: whether words there may change the tokens of the text around, as those of £▇▇▇ and of the "th" of
             ▇▇▇th. What judges token ids is then given those of the whole text.
     """

@@ -1,5 +1,6 @@
 """What `generate` is given, checked before anything runs: vectors and whose they are, drafts, feedback."""
 
+import re
 from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Mapping
@@ -101,42 +102,43 @@ def _unmasked(vectors: Any) -> Any:
     return vectors
 
 
-def check_embeddings(embeddings: Any, embedding_dim: int, first: int = 0) -> Tensor:
+def check_embeddings(embeddings: Any, embedding_dim: int, first: int = 0, name: str = "embedding") -> Tensor:
     """Vectors as (B, D) float32 rows of length 1 on the CPU; see `generate` for what is refused.
 
     Args:
         first: number of the first row, for errors to name.
+        name: of one row, for errors.
     """
     if not is_whole(first, 0):
         raise EmbInvError(f"first_row must be a whole number of at least 0, got {shown(first)}.")
     if embeddings is None:
-        raise EmbInvError(f"embeddings are missing: give vectors, (batch, {embedding_dim}).")
-    rows = as_rows(embeddings, "embeddings")
+        raise EmbInvError(f"{name}s are missing: give vectors, (batch, {embedding_dim}).")
+    rows = as_rows(embeddings, f"{name}s")
     if rows.shape == (0,):
         rows = rows.reshape(0, embedding_dim)
     rows = rows[None] if rows.ndim == 1 else rows
     if rows.ndim != 2 or rows.shape[1] != embedding_dim:
-        raise EmbInvError(f"embeddings must have shape (batch, {embedding_dim}), got {tuple(rows.shape)}.")
+        raise EmbInvError(f"{name}s must have shape (batch, {embedding_dim}), got {tuple(rows.shape)}.")
     if bad := bad_rows(rows.numpy()):
         row = min(bad)
-        raise EmbInvError(f"embedding {first + row} {bad[row]}; every entry must be finite, and one of them not 0.")
+        raise EmbInvError(f"{name} {first + row} {bad[row]}; every entry must be finite, and one of them not 0.")
     unit, lengths = unit_rows(rows.numpy())
     if not has_unit_length(lengths).all():
-        warn("embeddings are not of length 1: normalising them.")
+        warn(f"{name}s are not of length 1: normalising them.")
     return torch.from_numpy(unit)
 
 
-def check_ids(ids: Any, count: int | None, vocab_size: int) -> Tensor:
-    """Token ids of `count` texts, of any number for None, as int64 (count, L) on the CPU.
+def check_ids(ids: Any, count: int | None, vocab_size: int, name: str = "ids") -> Tensor:
+    """Token ids of `count` texts, of any number for None, as int64 (count, L) on the CPU; `name` is for errors.
 
     Raises:
         EmbInvError: for another shape, and for what `_token_ids` refuses.
     """
-    rows = _token_ids(ids, "ids", vocab_size)
+    rows = _token_ids(ids, name, vocab_size)
     if rows.ndim != 2 or count not in (None, len(rows)) or (len(rows) and not rows.shape[1]):
         kind = f"{tuple(rows.shape)} {str(rows.dtype).removeprefix('torch.')}"
         each = "a row for each text" if count is None else f"a row for each of {count} vectors"
-        raise EmbInvError(f"ids must be whole numbers (B, L), {each}, got {kind}.")
+        raise EmbInvError(f"{name} must be whole numbers (B, L), {each}, got {kind}.")
     return rows
 
 
@@ -251,6 +253,21 @@ def check_texts(texts: Any, count: int) -> list[Any]:
     if len(given) != count:
         raise EmbInvError(f"each vector needs its text: got {count} vectors and {len(given)} texts.")
     return given
+
+
+def check_characters(text: str, name: str) -> None:
+    """Raises EmbInvError for what no tokenizer takes: half a character, as Python makes of bytes that are no UTF-8."""
+    half = re.search("[\ud800-\udfff]", text)
+    if half:
+        raise EmbInvError(f"{name} must be text in UTF-8, got {half.group()!a} at character {half.start()}.")
+
+
+def check_longest(longest: Any) -> None:
+    """Raises EmbInvError for anything but a number of tokens or None."""
+    if longest is not None and not is_whole(longest, 1):
+        raise EmbInvError(
+            f"longest must be the number of tokens that the encoder reads, at least 1, or None, got {shown(longest)}."
+        )
 
 
 def check_suppressed(ids: list[int] | None, config: Any) -> None:

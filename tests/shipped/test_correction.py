@@ -137,6 +137,30 @@ def test_a_model_without_corrector_says_so():
         model.generate(unit_vectors(3), feedback=bag_of_tokens([]), search=settings)
 
 
+def test_what_fits_no_correction_is_one_line():
+    """Vectors of another length, NaN and other counts of rows were computed with, or ended in torch's own errors."""
+    model, e, (ids, own) = corrector(), unit_vectors(3), hypothesis()
+    own_nan = own.clone()
+    own_nan[1, 2] = torch.nan
+    for given, message in [
+        ((e[:, :5], ids, own), "embeddings must have shape"),
+        ((e, ids[:2], own), "hypothesis_ids must be .* a row for each of 3 vectors"),
+        ((e, ids.float(), own), "hypothesis_ids must be whole numbers"),
+        ((e, ids + VOCAB, own), f"hypothesis_ids must be ids below this model's vocabulary of {VOCAB}"),
+        ((e, ids, own[:2]), "each vector needs its hypothesis: got 3 and 2"),
+        ((e, ids, own[:, :5]), "hypothesis vectors must have shape"),
+        ((e, ids, own_nan), "hypothesis vector 1 "),
+        ((e, ids, own, 0.0, 3), "generator must be a torch.Generator"),
+        ((e, ids, own, -1.0), "temperature must be"),
+    ]:
+        with pytest.raises(EmbInvError, match=message):
+            model.correct(*given)
+    with pytest.warns(UserWarning, match="hypothesis vectors are not of length 1"):
+        assert torch.equal(model.correct(e, ids, own * 2), model.correct(e, ids, own))
+    assert torch.equal(model.correct(e.tolist(), ids.tolist(), own.numpy()), model.correct(e, ids, own))
+    assert model.correct(e[:0], ids[:0], own[:0]).shape == (0, 8)
+
+
 def test_the_search_judges_what_the_corrector_writes(family):
     """Rewrites that are dropped, or put among another vector's edits, would cost time and change nothing."""
     model, calls = corrector(family), []

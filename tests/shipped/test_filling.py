@@ -112,6 +112,29 @@ def test_a_word_that_the_tokenizer_does_not_know_may_be_hidden_where_a_mark_seem
     assert "or only what the tokenizer does not know" in filled.as_dict()["verdict_in_words"]
 
 
+def test_a_mark_of_another_length_than_the_gaps_does_not_stand_for_itself():
+    """Where gaps of 20 tokens were asked for, the mark itself came back: nothing else that was tried came as near."""
+    model = awaken(tiny_model(**with_vocabulary(len(SPECIAL + WORDS))))
+    for num_tokens, is_literal in ((None, True), (1, True), (2, False)):
+        (filled,) = model.fill(
+            encode_texts(["dear ▇▇▇ , you owe us"]), ["dear ▇▇▇ , you owe us"], tokenizer=TOKENIZER,
+            feedback=encode_texts, num_tokens=num_tokens,
+        ).texts  # fmt: skip
+        assert (filled.verdict == "literal") == is_literal == (filled.gaps[0].text == "▇▇▇")
+
+
+def test_a_mark_that_is_far_from_the_vector_is_not_said_to_be_part_of_the_text():
+    """Nothing is hidden there, it was said at a cosine of 0.76, where the mark was the best of bad fillings."""
+    model, text = awaken(tiny_model(**with_vocabulary(len(SPECIAL + WORDS)))), "dear ▇▇▇ , you owe us 350 dollars"
+    own, verdicts = encode_texts([text]), []
+    for noise in (0.1, 0.6):
+        target = torch.nn.functional.normalize(own + noise * unit_vectors(1, seed=12), dim=-1)
+        (filled,) = model.fill(target, [text], tokenizer=TOKENIZER, feedback=encode_texts, num_proposals=1).texts
+        assert filled.gaps[0].text == "▇▇▇"
+        verdicts.append(filled.verdict)
+    assert verdicts == ["literal", "distant"]
+
+
 def test_a_list_is_an_attack_of_its_own():
     """Words beside the list must not win, and every length of the list must be tried."""
     model = awaken(tiny_model(**with_vocabulary(len(SPECIAL + WORDS))))
@@ -301,6 +324,20 @@ def test_only_what_the_tokenizer_writes_is_tried():
         ({"feedback": None}, 'fill needs feedback: "surrogate"'),
         ({"feedback": "encoder"}, "feedback must be"),
         ({"feedback": "surrogate"}, "no surrogate"),
+        (
+            {"longest": "x"},
+            "longest must be the number of tokens that the encoder reads, at least 1, or None, got 'x'",
+        ),
+        ({"longest": 0}, "longest must be .* got 0"),
+        ({"longest": 1.5}, "longest must be .* got 1.5"),
+        (
+            {"tokenizer": TOKENIZER, "texts": ["dear ▇▇▇", "a \ud83d ▇▇▇"]},
+            r"text 1 must be text in UTF-8, got '.ud83d'",
+        ),
+        (
+            {"tokenizer": TOKENIZER, "texts": ["dear ▇▇▇"] * 2, "choices": {"": ["li", "\udce9"]}},
+            r"the choices of a mark must be text in UTF-8, got '.udce9' at character 0",
+        ),
         ({"num_beems": 3}, "unknown fill setting 'num_beems'; known are num_sweeps"),
         ({"num_beams": 0}, "num_beams must be a whole number from 1"),
         ({"embeddings": unit_vectors(2, 8)}, "embeddings must have shape"),

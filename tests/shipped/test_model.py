@@ -4,7 +4,6 @@ import itertools
 
 import pytest
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoModel, T5Config
 from transformers.models.bert.modeling_bert import BertForMaskedLM, BertModel
 from transformers.models.modernbert.modeling_modernbert import ModernBertForMaskedLM
@@ -13,7 +12,7 @@ from modeling_embinv import EmbInvConfig, EmbInvError, EmbInvForMaskedDiffusion
 from modeling_embinv.conditioning_embinv import condition_of_copies
 from modeling_embinv.cross_entropy_embinv import chunked_cross_entropy, cross_entropies
 from modeling_embinv.training.backbone import load_backbone, new_inverter
-from tests.tiny_models import END, MASK, VOCAB, awaken, bag_of_tokens, tiny_config, tiny_model, unit_vectors
+from tests.tiny_models import END, MASK, PAD, VOCAB, awaken, bag_of_tokens, tiny_config, tiny_model, unit_vectors
 
 IDS = torch.randint(4, VOCAB, (3, 12), generator=torch.Generator().manual_seed(1))
 T = torch.tensor([0.1, 0.5, 0.9])
@@ -358,12 +357,39 @@ def test_paper_depths_are_configurations(depth):
         (dict(mask_token_id=VOCAB), "outside the vocabulary"),
         (dict(noise_schedule="quadratic"), "noise_schedule"),
         (dict(vocab_size=VOCAB + 1), "differs from vocab_size"),
+        (dict(timestep_features=3), "timestep_features must be an even number"),
+        (dict(embedding_dim="16"), "embedding_dim"),
+        (dict(mask_token_id=END), "mask_token_id must be no end token"),
+        (dict(mask_token_id=PAD), "mask_token_id must be no end token and no padding"),
+        (dict(surrogate_table=True), "surrogate_table .*set surrogate_rank above 0"),
+        (dict(num_condition_token=3), "no setting num_condition_token; did you mean num_condition_tokens"),
+        (dict(zzz=3), "no setting zzz; its docstring"),
     ],
 )
 def test_bad_configurations_raise(settings, message):
-    """Sizes that do not fit together must fail before the first batch."""
-    with pytest.raises(StrictDataclassError, match=message):
+    """Sizes that do not fit must fail before the first batch, in one line, and not as another library's exception.
+
+    A mistyped setting was kept beside its default, and the saved model could not be loaded.
+    """
+    with pytest.raises(EmbInvError, match=message) as error:
         tiny_config(**settings)
+    assert "\n" not in str(error.value)
+
+
+def test_a_bad_value_is_told_when_it_is_saved(tmp_path):
+    """A value that was set later ended in the library's exception of two lines, when the configuration was saved."""
+    config = tiny_config()
+    config.embedding_dim = 0
+    with pytest.raises(EmbInvError, match="embedding_dim must be at least 1, got 0"):
+        config.save_pretrained(tmp_path)
+
+
+def test_arguments_of_transformers_are_settings(tmp_path):
+    """A check for mistyped settings would refuse what transformers hands on: these load, and are saved and loaded."""
+    config = tiny_config(attn_implementation="eager", num_labels=3, torch_dtype="float32", return_dict=False)
+    config.save_pretrained(tmp_path)
+    loaded = EmbInvConfig.from_pretrained(tmp_path, attn_implementation="sdpa", output_attentions=False)
+    assert loaded._attn_implementation == "sdpa" and loaded.num_labels == 3 and not loaded.return_dict
 
 
 def test_the_longest_canvas_of_a_trunk(family):
