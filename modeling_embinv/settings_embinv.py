@@ -309,8 +309,9 @@ class SearchSettings(Settings):
 
     def __post_init__(self) -> None:
         self.check_values()
-        if self.num_beams * self.num_proposals * self.hops_of("encoder") > TEXTS:
-            raise EmbInvError(f"num_beams · num_proposals · num_hops must be at most {TEXTS:,} texts of a vector.")
+        if self.num_beams * (self.num_proposals + self.num_rewrites) * self.hops_of("encoder") > TEXTS:
+            counted = "num_beams · (num_proposals + num_rewrites) · num_hops"
+            raise EmbInvError(f"{counted} must be at most {TEXTS:,} texts of a vector.")
 
     @classmethod
     def of(cls, given: Any = None, **changes: Any) -> "SearchSettings":

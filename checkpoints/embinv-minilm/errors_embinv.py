@@ -5,13 +5,13 @@ import reprlib
 import warnings
 from numbers import Integral
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-# files whose lines no user wrote: those beside this one; those of a checkpoint's code, of which a pipeline and its
-# model have copies; those through which transformers and torch call them
-_OWN = str(Path(__file__).parent)
-_LIBRARIES = Path("transformers", "pipelines", "base.py"), Path("torch", "utils", "_contextlib.py")
-_CALLERS = ("_embinv.py", *map(str, _LIBRARIES))
+# modules whose lines no user wrote: those beside this one; those of a checkpoint's code, of which a pipeline and its
+# model have copies; and the files through which transformers and torch call them
+_OWN = f"{__name__.rpartition('.')[0]}.", "transformers_modules."
+_LIBRARIES = tuple(map(str, (Path("transformers", "pipelines", "base.py"), Path("torch", "utils", "_contextlib.py"))))
 
 
 class EmbInvError(ValueError):
@@ -21,13 +21,13 @@ class EmbInvError(ValueError):
 def warn(message: str) -> None:
     """Warns at the line of the user that led here, and not at one of this package."""
     frame, level = inspect.currentframe(), 1
-    while frame is not None and _is_own(frame.f_code.co_filename):
+    while frame is not None and _is_own(frame):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, stacklevel=level)
 
 
-def _is_own(file: str) -> bool:
-    return file.startswith(_OWN) or file.endswith(_CALLERS)
+def _is_own(frame: FrameType) -> bool:
+    return frame.f_globals.get("__name__", "").startswith(_OWN) or frame.f_code.co_filename.endswith(_LIBRARIES)
 
 
 class _Short(reprlib.Repr):

@@ -189,7 +189,7 @@ class EmbInvGenerationMixin(FingerprintMixin, GenerationConfigMixin):
                 an array or lists; its vectors are normalised. Without a search it only gives the cosine of each text.
                 None, the default, ranks candidates by likelihood alone.
             tokenizer: this model's, to hand texts to `feedback`. Without it, `feedback` is given token ids.
-            on_round: called in a search, and there alone, after its candidates and after each round, with a
+            on_round: called in a search, and there alone, after its first candidates and after each round, with a
                 `SearchRound`: the number of the round, the best text of each vector so far and its cosine. What it
                 raises ends the search.
             **kwargs: settings that differ from `generation_config`, see `EmbInvGenerationConfig`. `search`, a

@@ -115,7 +115,7 @@ def repeated(ids: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SearchRound:
-    """What a search has after its candidates (round 0) and after each round, as `on_round` of `generate` receives it.
+    """What a search has after each round, as `on_round` of `generate` receives it; round 0 are its first candidates.
 
     number, total: rounds so far, and at most: a search ends early where all vectors are reached or no text improves.
     rows: (A,) int64, which of the embeddings: all, or as many as memory holds, or those that no search has reached.

@@ -266,13 +266,15 @@ class EmbInvForMaskedDiffusion(
             hypothesis: when causal, texts (B, L′) and their vectors, which x0 corrects.
 
         Raises:
-            EmbInvError: when causal, for a model without condition tokens; without embedding and condition; with a
-                hypothesis, for a model without a corrector.
+            EmbInvError: when causal, for a model without condition tokens; without embedding and condition; without
+                timestep, unless causal; with a hypothesis, for a model without a corrector.
         """
         batch_size, length = noised_ids.shape
         if causal:
             check_prefix(self.config)
             timestep = torch.zeros(1, device=noised_ids.device)
+        elif timestep is None:
+            raise EmbInvError("forward needs a timestep, the share of the way to all masked, unless it is causal.")
         if condition is None:
             if embedding is None:
                 raise EmbInvError("forward needs an embedding, or the condition that was made of one.")

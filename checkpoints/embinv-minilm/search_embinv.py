@@ -91,30 +91,37 @@ class ClosedLoop:
             missed = (best.cosine[:, 0] < stop_cosine(self.judge)).nonzero().squeeze(1)
             if not len(missed):
                 break
-            again = self.search(targets.rows(missed), number * self.settings.num_corrections)
+            again = self.search(targets.rows(missed), number)
             best.put(missed, Hypotheses.joined([best.rows(missed), again], dim=1).best(1))
         return best
 
-    def search(self, targets: Targets, first: int = 0) -> Hypotheses:
+    def search(self, targets: Targets, number: int = 0) -> Hypotheses:
         """The best text of each target, (B, 1, …): candidates, rounds by the scout, rounds by the judge.
 
-        first: rounds of earlier searches.
+        number: of the search; the candidates of the first one, 0, are reported.
         """
         num_rounds = self.settings.num_corrections
         scouted = self.settings.scouted_rounds if self.scout is not None else 0
-        texts = self.candidates(targets, self.scout if scouted else self.judge)
-        if scouted:
-            texts = self.rounds(targets, texts, self.scout, scouted, first).ids
-        return self.rounds(targets, texts, self.judge, num_rounds - scouted, first + scouted).best(1)
-
-    def rounds(self, targets: Targets, texts: Tensor, judge: Judge | None, count: int, first: int = 0) -> Hypotheses:
-        """The beam (B, num_beams, …) after `count` rounds that start from texts (B, K, L); `first` came before."""
-        num_beams = self.settings.num_beams
-        state = self.weigh(judge, texts, targets.vectors).best(num_beams)
-        if first == 0:
+        judge, done = self.scout if scouted else self.judge, number * num_rounds
+        state = self.beam(targets, self.candidates(targets, judge), judge)
+        if not number:
             self._report(targets, state, judge, 0)
-        stale = torch.zeros(len(targets), dtype=torch.long, device=texts.device)
-        for number in range(first + 1, first + count + 1):
+        if scouted:
+            state = self.rounds(targets, state, judge, scouted, done)
+            state = self.beam(targets, state.ids, self.judge)
+        return self.rounds(targets, state, self.judge, num_rounds - scouted, done + scouted).best(1)
+
+    def beam(self, targets: Targets, texts: Tensor, judge: Judge | None) -> Hypotheses:
+        """The best of texts (B, K, L), (B, num_beams, …)."""
+        return self.weigh(judge, texts, targets.vectors).best(self.settings.num_beams)
+
+    def rounds(
+        self, targets: Targets, state: Hypotheses, judge: Judge | None, count: int, done: int = 0
+    ) -> Hypotheses:
+        """The beam (B, num_beams, …) after `count` rounds, before which `done` were counted; it changes in place."""
+        num_beams = self.settings.num_beams
+        stale = torch.zeros(len(targets), dtype=torch.long, device=state.ids.device)
+        for number in range(done + 1, done + count + 1):
             active = ((state.cosine[:, 0] < stop_cosine(judge)) & (stale < PATIENCE)).nonzero().squeeze(1)
             if not len(active):
                 break

@@ -139,7 +139,7 @@ class SentenceEncoder:
 
         Args:
             ids: (B, L) int64, rows that decode to texts which tokenise to the same ids; the encoder reads what stands
-                before the first end token.
+                before the first end token, at most `config.max_length` tokens.
 
         Returns:
             (B, D) float32 on the encoder's device, rows of unit norm.
@@ -151,6 +151,7 @@ class SentenceEncoder:
             raise EmbInvError(f"{self.config.id} needs texts: its task, prompt or tokenizer changes more than ids.")
         if not len(ids):
             return torch.empty(0, self.embedding_dim)
+        ids = ids[:, : self.config.max_length]
         if self._model.device.type != "cpu":  # one pass of one width keeps a GPU busy
             return self._encode_rows(ids)
         order = text_lengths(ids, self.vocabulary.end).argsort(stable=True)

@@ -24,7 +24,7 @@ import numpy as np
 from ..data.files import PARQUET_ROWS, check_text, one_line, short_names
 from ..data.sources import Document
 from ..data.vector_checks import width_message
-from ..errors_embinv import EmbInvError
+from ..errors_embinv import EmbInvError, is_whole, shown
 from .columns import PEEK, Columns, Table, choose_columns
 from .copies import changed_message, file_version
 from .locations import Location, locate
@@ -100,7 +100,15 @@ class VectorSource:
             limit: the first rows with a usable vector, at most so many.
             sample: so many of them, drawn without replacement, in the order of the file; they are held in memory.
             seed: of the sample.
+
+        Raises:
+            EmbInvError: for numbers below 1 and other types, and for both at once.
         """
+        for name, most in (("limit", limit), ("sample", sample)):
+            if most is not None and not is_whole(most, 1):
+                raise EmbInvError(f"{name} must be a whole number of at least 1, or None, got {shown(most)}.")
+        if limit is not None and sample is not None:
+            raise EmbInvError("limit is of the first rows, sample of any: give one of the two.")
         self.selection = Selection(limit, sample, seed)
 
     def describe(self) -> str:
@@ -232,10 +240,14 @@ def open_vectors(
         trust: whether pickles in a store may be loaded, which can run code; those of files never are.
 
     Raises:
-        EmbInvError: no such file, store or column, damaged, pickled, or vectors of another width than `dim`.
+        EmbInvError: no such file, store, collection or column, damaged, pickled, or vectors of another width than
+            `dim`.
     """
     location = locate(path, collection, trust)
     table = open_table(location)
+    if location.collection not in (None, table.collection):
+        kind = "has no collections or tables" if table.collection is None else "is one table alone"
+        raise EmbInvError(f"{location.shown} {kind}: leave {short_names([location.collection])!r} out")
     given = location.options
     if text_column is True:
         text_column = given.get("text_column", True)

@@ -93,6 +93,13 @@ def test_ids_embed_as_their_texts(prompt):
     torch.testing.assert_close(vectors, encoder.encode(canvas.texts), atol=1e-5, rtol=0)
 
 
+def test_ids_are_cut_where_texts_are():
+    """An encoder that reads eight tokens read all ids, and gave other vectors than of the texts."""
+    encoder = load_encoder(EncoderConfig("all-MiniLM-L6-v2", max_length=8))
+    canvas = encode_canvas(encoder.vocabulary, ["a cat sleeps on the warm red roof of our old house", "a cat"], 14)
+    torch.testing.assert_close(encoder.encode_ids(canvas.input_ids), encoder.encode(canvas.texts), atol=1e-5, rtol=0)
+
+
 def test_many_rows_of_ids_keep_their_order(minilm):
     """On a CPU they are embedded by length, in parts: vectors in the order of lengths would go to other texts."""
     texts = [" ".join(["a cat sleeps on the warm red roof"] * (1 + 7 * row % 4)) + f" {row}" for row in range(70)]

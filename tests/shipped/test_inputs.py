@@ -1,5 +1,6 @@
 """What people give by mistake: a tokenizer's rows, functions of another kind, tables; and large batches."""
 
+import runpy
 import types
 import warnings
 from decimal import Decimal
@@ -184,3 +185,13 @@ def test_warnings_are_at_the_line_of_the_caller():
             call()
         assert caught and {one.filename for one in caught} == {__file__}
         assert len({one.lineno for one in caught}) == 1
+
+
+def test_warnings_are_at_the_line_of_a_script_with_the_name_of_ours(tmp_path):
+    """Scripts named use_embinv.py passed for the checkpoint's own code: a warning stood at a line of Python's."""
+    script = tmp_path / "use_embinv.py"
+    script.write_text("def call(model, vectors):\n    return model.generate(vectors, num_steps=2)\n", encoding="utf-8")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        runpy.run_path(str(script))["call"](awaken(tiny_model()), 2 * unit_vectors(2))
+    assert {(one.filename, one.lineno) for one in caught} == {(str(script), 2)}

@@ -417,6 +417,12 @@ def test_without_a_padding_id_the_end_pads(tmp_path):
     assert EmbInvConfig.from_pretrained(tmp_path).pad_token_id == END
 
 
+def test_a_pass_without_a_timestep_is_one_line():
+    """Without `causal` it ended in an AttributeError of None."""
+    with pytest.raises(EmbInvError, match="forward needs a timestep"):
+        tiny_model()(IDS, unit_vectors(3), None)
+
+
 def test_unsupported_trunks_raise():
     """A causal or unknown trunk would load and quietly be something else."""
     with pytest.raises(ValueError, match="not supported"):

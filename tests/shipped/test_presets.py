@@ -157,6 +157,12 @@ def test_rounds_of_parts_and_of_later_searches(monkeypatch):
         assert numbers == sorted(set(numbers)) and numbers[0] == 0 and numbers[-1] > 2
 
 
+def test_candidates_alone_are_reported_once():
+    """Each of three searches without corrections said "round 0 of 0"."""
+    seen, _ = rounds_of(with_surrogate(), unit_vectors(2), feedback="surrogate", num_candidates=2, num_searches=3)
+    assert [(one.number, one.total) for one in seen] == [(0, 0)]
+
+
 def test_no_search_has_no_rounds_and_what_is_raised_ends_it():
     """A Stop that does not stop."""
     model, vectors = with_surrogate(), unit_vectors(1)

@@ -365,7 +365,8 @@ def test_edits_of_the_surrogate_are_chained():
         judge = Judge(embed, 0.0, "surrogate", stop_cosine=0.99)
         settings = SearchSettings(num_corrections=1, num_beams=1, num_proposals=1, num_redrafts=0, num_hops=hops)
         loop = OneStepOn(Denoiser(model, EmbInvGenerationConfig()), settings, judge)
-        found = loop.rounds(Targets(target[None], seeded(1)), start, judge, 1)
+        targets = Targets(target[None], seeded(1))
+        found = loop.rounds(targets, loop.beam(targets, start, judge), judge, 1)
         assert found.ids[0, 0, 0] == best and found.cosine[0, 0] == pytest.approx(cosines[best], abs=1e-6)
         assert drafted == [True] + [False] * (hops - 1)
 

@@ -130,6 +130,7 @@ def test_a_checkpoints_own_class_is_taken():
         ({"num_beams": 0}, "num_beams must be a whole number from 1 to 1,000, got 0"),
         ({"num_scouted": 1.5}, "num_scouted must be a whole number from 0 to 10,000, or None, got 1.5"),
         ({"num_beams": 1000, "num_proposals": 10_000}, "at most 131,072 texts"),
+        ({"num_beams": 1000, "num_proposals": 1, "num_rewrites": 10_000}, "at most 131,072 texts"),
     ],
 )
 def test_an_impossible_search_is_one_line(search, message):

@@ -534,6 +534,31 @@ def test_bad_rows_are_skipped_counted_and_listed(tmp_path, suffix):
         read_vectors(tmp_path / f"v{suffix}", dim=DIM, strict=True)
 
 
+@pytest.mark.parametrize(
+    "rows, message",
+    [
+        ({"limit": -1}, "limit must be a whole number of at least 1, or None, got -1"),
+        ({"limit": 0}, "limit must be .* got 0"),
+        ({"sample": -1}, "sample must be a whole number of at least 1"),
+        ({"sample": 2.5}, "sample must be .* got 2.5"),
+        ({"limit": 1, "sample": 2}, "give one of the two"),
+    ],
+)
+def test_an_impossible_selection_is_one_line(tmp_path, rows, message):
+    """A sample of -1 rows ended in numpy's error, a limit of -1 left a row out, and of both one was ignored."""
+    np.save(tmp_path / "v.npy", VECTORS)
+    with pytest.raises(EmbInvError, match=message):
+        open_vectors(tmp_path / "v.npy").select(**rows)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".parquet"])
+def test_a_collection_of_a_file_is_refused(tmp_path, suffix):
+    """`--collection` of a file that has none was ignored: somebody meant a store, and got other vectors."""
+    write_table(tmp_path / f"v{suffix}")
+    with pytest.raises(EmbInvError, match="has no collections or tables: leave 'support' out"):
+        open_vectors(tmp_path / f"v{suffix}", collection="support")
+
+
 def test_bad_rows_behind_the_limit_do_not_count(tmp_path):
     """With more bad rows than are listed, those behind the limit were counted, too; and `strict` failed on one."""
     rows = np.concatenate([np.zeros((30, DIM)), VECTORS, np.zeros((50, DIM)), VECTORS, np.zeros((9, DIM))])
