@@ -1,6 +1,6 @@
 """The generation configuration, as files and models hold it, and the calibration of the confidence."""
 
-import math
+import sys
 import os
 from dataclasses import asdict
 from dataclasses import dataclass
@@ -83,8 +83,11 @@ class Calibration:
     def __post_init__(self) -> None:
         for name in (field.name for field in fields(self)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise EmbInvError(f"{name} of a calibration must be a finite number, got {value!r}.")
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if (
+                not is_number or not abs(value) <= sys.float_info.max
+            ):  # nor NaN; a whole number may be too large for a float
+                raise EmbInvError(f"{name} of a calibration must be a finite number, got {shown(value)}.")
         if self.probability <= 0:
             raise EmbInvError(f"probability of a calibration must be above 0, got {self.probability}.")
 

@@ -159,11 +159,11 @@ def _token_ids(given: Any, name: str, vocab_size: int) -> Tensor:
         raise EmbInvError(f"{name} must be whole numbers, none of them masked: write [MASK]'s id in their places.")
     if ids.dtype == torch.bool or ids.is_floating_point() or ids.is_complex():
         raise EmbInvError(f"{name} must be whole numbers, got {ids.dtype}.")
-    ids = ids.long()
-    outside = ids[(ids < 0) | (ids >= vocab_size)]
-    if len(outside):
-        raise EmbInvError(f"{name} must be ids below this model's vocabulary of {vocab_size}, got {int(outside[0])}.")
-    return ids
+    signed = ids.long()  # of unsigned ones the largest become negative
+    outside = ids[(signed < 0) | (signed >= vocab_size)].tolist()
+    if outside:
+        raise EmbInvError(f"{name} must be ids below this model's vocabulary of {vocab_size}, got {outside[0]}.")
+    return signed
 
 
 def check_draft(draft_ids: Any, shape: torch.Size, vocab_size: int, end_token_id: int) -> Tensor:
@@ -299,7 +299,8 @@ def check_generator(generator: Any) -> None:
 
 def check_feedback(feedback: Any, tokenizer: Any) -> None:
     """Raises EmbInvError for what can check no text, and for a tokenizer that cannot decode."""
-    if tokenizer is not None and not callable(getattr(tokenizer, "decode", None)):
+    is_class = isinstance(tokenizer, type)
+    if is_class or (tokenizer is not None and not callable(getattr(tokenizer, "decode", None))):
         raise EmbInvError(f"tokenizer must be this model's tokenizer, got {shown(tokenizer)}.")
     if feedback is None or (isinstance(feedback, str) and feedback == "surrogate"):
         return

@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -171,6 +172,18 @@ def check_writable(flag: str, path: str | None) -> None:
         raise EmbInvError(
             f"{flag} {path}: this file cannot be written; give one in a folder that exists and is yours."
         )
+
+
+def check_apart(flag: str, path: str | None, given: Sequence[str]) -> None:
+    """Finds an output that would replace what is read.
+
+    Raises:
+        EmbInvError: the file of `flag` is one of those that were given.
+    """
+    if path is not None and any(
+        Path(one).exists() and Path(path).exists() and Path(one).samefile(path) for one in given
+    ):
+        raise EmbInvError(f"{flag} {path} would replace what is read; give another file.")
 
 
 def check_folder(flag: str, path: str | None) -> None:

@@ -15,7 +15,7 @@ from ..data.sources import SPLITS
 from ..errors_embinv import EmbInvError
 from ..presets_embinv import choose
 from ..progress.rates import texts as count_of_texts
-from .checks import check_folder, check_pairs_folder, check_writable
+from .checks import check_apart, check_folder, check_pairs_folder, check_writable
 from .options import (
     add_encoder,
     add_model,
@@ -146,7 +146,7 @@ def _check(options: argparse.Namespace) -> None:
 
     Raises:
         EmbInvError: no texts or pairs, or both; `--split` of texts; one twice; no such file; `--out` or `--plots` that
-            cannot be.
+            cannot be, and an `--out` that is one of the files.
     """
     if bool(options.texts) == bool(options.pairs):
         raise EmbInvError("give text files, or folders of `embinv prepare` with --pairs.")
@@ -158,6 +158,7 @@ def _check(options: argparse.Namespace) -> None:
         if places.count(place) > 1:
             raise EmbInvError(f"{path} is given twice.")
     check_writable("--out", options.out)
+    check_apart("--out", options.out, given)
     check_folder("--plots", options.plots)
     if options.plots and find_spec("matplotlib") is None:
         raise EmbInvError("--plots needs matplotlib: pip install 'embinv[plots]'.")

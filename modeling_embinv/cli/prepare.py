@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.flags import Commands, number
 from ..errors_embinv import EmbInvError
-from .checks import check_device
+from .checks import check_device, check_folder
 from .options import count
 from .outcome import epilog, on_interrupt
 from .resources import messages_on_stderr, report_skipped
@@ -116,10 +116,11 @@ def _check(options: argparse.Namespace) -> None:
 
     Raises:
         EmbInvError: no texts, vectors or data sets, a share of nothing, a missing file, `--languages` without a folder
-            of texts, or a malformed `--hub`.
+            of texts, a malformed `--hub`, or an `--out` that cannot be made.
     """
     if not (options.texts or options.hub or options.vectors):
         raise EmbInvError("give texts (files or folders), data sets with --hub, or files of vectors with --vectors.")
+    check_folder("--out", options.out)
     if options.share == 0:
         raise EmbInvError("--share must be above 0.")
     if options.validation_share + options.test_share > 1:

@@ -160,7 +160,16 @@ SPLITS = ("train", "validation", "test")
 
 
 def split_of(key: str, validation_share: float, test_share: float = 0.0) -> str:
-    """The split of a document: a function of its key alone, so neither order nor other documents matter."""
+    """The split of a document: a function of its key alone, so neither order nor other documents matter.
+
+    Raises:
+        EmbInvError: for shares of less than nothing, or of more than all documents together.
+    """
+    if not (validation_share >= 0 and test_share >= 0 and validation_share + test_share <= 1):  # nor NaN
+        raise EmbInvError(
+            "validation_share and test_share must be at least 0, and at most 1 together, "
+            f"got {validation_share} and {test_share}."
+        )
     digest = hashlib.blake2b(key.encode("utf-8", "replace"), digest_size=8).digest()
     fraction = int.from_bytes(digest, "big") / 2**64
     if fraction < validation_share:

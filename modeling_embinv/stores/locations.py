@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from ..data.files import one_line, short_names
-from ..errors_embinv import EmbInvError
+from ..errors_embinv import EmbInvError, shown
 from .values import is_number
 
 # what may follow the question mark of a store's URL; whatever else does belongs to the database's own URL
@@ -86,10 +86,12 @@ def locate(source: "str | Path | Location", collection: str | None = None, trust
         trust: whether pickles of this source may be loaded.
 
     Raises:
-        EmbInvError: numbers, which are no name of a file, or a name that is too long for one.
+        EmbInvError: nothing, numbers, which are no name of a file, or a name that is too long for one.
     """
     if isinstance(source, Location):
         return source
+    if not isinstance(source, str | Path) or not str(source).strip():
+        raise EmbInvError(f"vectors must be a file, a folder or a store's URL, got {shown(source)}.")
     found = None if isinstance(source, Path) or _exists(source) else _SCHEME.fullmatch(source)
     if found is None:
         _check_name(str(source))
@@ -102,9 +104,8 @@ def locate(source: "str | Path | Location", collection: str | None = None, trust
         path = rest
     else:
         path = str(Path(rest[2:] if rest.startswith("//") else rest).expanduser())
-    shown = _without_password(str(source))
     wanted = collection or options.get("collection") or options.get("table")
-    return Location(shown, scheme, path, options, wanted, trust)
+    return Location(_without_password(str(source)), scheme, path, options, wanted, trust)
 
 
 def _exists(source: str) -> bool:
@@ -120,9 +121,9 @@ def _check_name(source: str) -> None:
     is_long = any(len(os.fsencode(part)) > _LONGEST_NAME for part in Path(source).parts)
     if not is_long and (not are_numbers or _exists(source)):
         return
-    shown = source if len(source) <= 60 else f"{source[:59]}…"
+    name = source if len(source) <= 60 else f"{source[:59]}…"
     hint = "; a vector is given as JSON, [0.1, -0.2, …]" * are_numbers
-    raise EmbInvError(f"{shown}: no such file{hint}")
+    raise EmbInvError(f"{name}: no such file{hint}")
 
 
 def _names_server(path: str) -> bool:

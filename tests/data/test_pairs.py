@@ -171,6 +171,15 @@ def test_split_is_a_function_of_the_key():
     assert split_of("document 0", 0.0) == "train" and split_of("document 0", 1.0) == "validation"
 
 
+@pytest.mark.parametrize("shares", [(float("nan"), 0.0), (0.1, float("nan")), (-0.1, 0.2), (0.7, 0.6)])
+def test_impossible_shares_are_one_line(shares):
+    """Of NaN no document was held out, and nobody was told."""
+    with pytest.raises(
+        EmbInvError, match="validation_share and test_share must be at least 0, and at most 1 together"
+    ):
+        split_of("key", *shares)
+
+
 def test_split_never_changes():
     """Catches a new hash that would move texts of published test sets into training."""
     assert [split_of(f"key {i}", 0.3, 0.3) for i in range(6)] == [

@@ -183,6 +183,7 @@ def test_older_files_hold_a_temperature(tmp_path):
         ({"confidence_temperature": 0}, "confidence_temperature must be a number above 0, got 0"),
         ({"confidence_temperature": []}, r"confidence_temperature must be a number above 0, got \[\]"),
         ({"confidence_bias": "a"}, "bias of a calibration must be a finite number, got 'a'"),
+        ({"confidence_bias": 10**400}, "bias of a calibration must be a finite number, got 1000"),  # OverflowError
         ({"confidence_bias": ""}, "bias of a calibration must be a finite number, got ''"),
     ],
 )

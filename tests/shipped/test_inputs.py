@@ -95,6 +95,21 @@ def test_what_an_encoder_of_texts_raises_stays_its_own():
         tiny_model().generate(unit_vectors(1), feedback=refuse, tokenizer=TOKENIZER)
 
 
+def test_the_class_of_a_tokenizer_is_refused():
+    """It has a method decode, too, and ended in the TypeError of a call without self."""
+    with pytest.raises(EmbInvError, match="tokenizer must be this model's tokenizer, got <class"):
+        tiny_model().generate(
+            unit_vectors(1), num_candidates=2, feedback=lambda _: unit_vectors(1), tokenizer=type(TOKENIZER)
+        )
+
+
+def test_a_large_unsigned_id_is_named_as_it_was_given():
+    """It became −1 before it was named."""
+    ids = np.full((1, 12), 2**64 - 1, dtype=np.uint64)
+    with pytest.raises(EmbInvError, match="vocabulary of 60, got 18446744073709551615"):
+        tiny_model().generate(unit_vectors(1), draft_ids=ids)
+
+
 def test_only_integers_are_quantised():
     """Strings, tables and columns of objects were told to be decoded first, as if they were quantised."""
     vectors = unit_vectors(2).numpy()

@@ -551,6 +551,13 @@ def test_an_impossible_selection_is_one_line(tmp_path, rows, message):
         open_vectors(tmp_path / "v.npy").select(**rows)
 
 
+@pytest.mark.parametrize("source", [None, 3, b"v.npy", "", " "])
+def test_what_names_no_source_is_one_line(source):
+    """An empty variable of a script was taken for the folder in which it ran, and None ended in a TypeError."""
+    with pytest.raises(EmbInvError, match="vectors must be a file, a folder or a store's URL, got"):
+        open_vectors(source)
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".json", ".parquet"])
 def test_a_collection_of_a_file_is_refused(tmp_path, suffix):
     """`--collection` of a file that has none was ignored: somebody meant a store, and got other vectors."""
