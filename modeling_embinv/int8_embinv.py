@@ -1,4 +1,4 @@
-"""Matrix products in int8 on a CPU: about half of the time of float32, and the float weights stay beside them.
+"""Matrix products in int8 on a CPU: faster than float32, and the float weights stay beside them.
 
 The weights lie in PyTorch's quantised tensors, which are deprecated, because one operator then finds the range of the
 inputs, rounds them and multiplies. With the API that stays, `onednn.qlinear_pointwise`, a layer has the same error and

@@ -63,6 +63,13 @@ def test_pinned_versions_are_allowed():
             assert newest[name] in requirement.specifier, requirement
 
 
+def test_every_library_is_pinned():
+    """Without a pin, CI would take the version of the day; trackio alone no test installs."""
+    assert {canonicalize_name(requirement.name) for requirement in REQUIREMENTS} - pins("constraints.txt").keys() == {
+        "trackio"
+    }
+
+
 def test_the_oldest_versions_run_on_the_oldest_python():
     """The only presidio that is allowed needs Python 3.11: on 3.10, `embinv[audit]` could not be installed."""
     bounds = lower_bounds().items()
