@@ -45,6 +45,8 @@ class Origin:
         if self.looks_like is None:
             return f"the vectors fit {self.encoder}"
         expected = "expected" if self.model is None else f"{self.model} inverts"
+        if not self.has_width:
+            return f"{expected} vectors of {self.encoder}; the store has {self.looks_like}"
         return f"{expected} vectors of {self.encoder}; these look like {self.looks_like}"
 
 
@@ -72,7 +74,7 @@ def encoder_origin(encoder: str, own: np.ndarray, vectors: np.ndarray) -> Origin
 def _compared(found: Origin, fingerprint: Fingerprint | None, dim: int, vectors: np.ndarray) -> Origin:
     width = vectors.shape[1]
     if width != dim:
-        return replace(found, looks_like=width_message(width, dim, found.encoder), has_width=False)
+        return replace(found, looks_like=width_message(width, dim), has_width=False)
     notes = tuple(sample_warnings(vectors, found.encoder))
     if fingerprint is None:
         return replace(found, notes=(*notes, "the checkpoint has no fingerprint, so that any encoder fits"))

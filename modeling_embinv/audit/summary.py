@@ -104,7 +104,8 @@ def findings(report: Report) -> Iterator[Finding]:
 
 def alarms(guesses: Guesses) -> str:
     """How many guesses raise an alarm, and how many texts do that are no guesses."""
-    unjudged = f" ({guesses.unjudged:,} have no fair comparison)" if guesses.unjudged else ""
+    have = "has" if guesses.unjudged == 1 else "have"
+    unjudged = f" ({guesses.unjudged:,} {have} no fair comparison)" if guesses.unjudged else ""
     verb = "raises" if len(guesses.alarms) == 1 else "raise"
     found = f"{len(guesses.alarms):,} of {len(guesses.ranking):,} guesses {verb} an alarm{unjudged}"
     if guesses.false_alarms is None:

@@ -123,6 +123,7 @@ def checked(options: argparse.Namespace) -> tuple[dict[str, float], "Plan"]:
 def _check_out(options: argparse.Namespace) -> None:
     """Raises an EmbInvError where the report would replace what the audit reads, or stand in a store."""
     from ..audit.files import FILES
+    from ..data.files import is_same_file
     from ..stores.locations import locate
 
     out = Path(options.out)
@@ -134,7 +135,7 @@ def _check_out(options: argparse.Namespace) -> None:
         path = Path(location.path)
         if not path.exists():
             continue
-        is_replaced = any((out / name).exists() and path.samefile(out / name) for name in FILES)
+        is_replaced = any(is_same_file(path, out / name) for name in FILES)
         if is_replaced or path.resolve().is_relative_to((out / WORK).resolve()):
             raise EmbInvError(f"--out {out}: the report would replace {location.shown}; give another folder.")
         if given in stores and path.is_dir() and out.resolve().is_relative_to(path.resolve()):

@@ -180,9 +180,9 @@ def check_apart(flag: str, path: str | None, given: Sequence[str]) -> None:
     Raises:
         EmbInvError: the file of `flag` is one of those that were given.
     """
-    if path is not None and any(
-        Path(one).exists() and Path(path).exists() and Path(one).samefile(path) for one in given
-    ):
+    from ..data.files import is_same_file
+
+    if path is not None and any(is_same_file(Path(path), Path(one)) for one in given):
         raise EmbInvError(f"{flag} {path} would replace what is read; give another file.")
 
 

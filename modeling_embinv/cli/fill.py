@@ -152,7 +152,7 @@ def _fill_source(
         _report(source.path, stats)
         for tag in sorted(tag for tag in choices if tag_of(tag) not in stats["tags"]):
             print(f"embinv: warning: --choices {tag}: no mark of the texts has this word", file=sys.stderr)
-        print(summary(stats, options.out), file=sys.stderr)
+        print(summary(stats, options.out, "those of other texts"), file=sys.stderr)
     return incomplete(stats["skipped"].count + stats["unfillable"].count)
 
 

@@ -5,7 +5,7 @@ import sys
 import time
 from typing import Any
 
-from ..data.flags import Commands
+from ..data.flags import Commands, hyphenated
 from ..errors_embinv import EmbInvError
 from .checks import check_encoder, check_rows, stored_config
 from .options import (
@@ -33,6 +33,8 @@ embinv invert vectors.npy --out texts.jsonl
 embinv invert store.parquet --sample 200 --redact --preset thorough
 embinv invert vectors.npy --out texts.parquet --preset quick --int8
 """
+# flags that say which rows of a file are read, and how
+_OF_FILES = ("overwrite", "column", "id_column", "collection", "trust_source", "limit", "sample", "strict")
 
 
 def add_invert(commands: Commands) -> None:
@@ -68,6 +70,8 @@ def _invert_typed(options: argparse.Namespace, settings: dict[str, Any]) -> None
 
     if options.out:
         raise EmbInvError("--out is for a file of vectors; the text of a single vector is printed.")
+    if idle := [hyphenated(f"--{name}") for name in _OF_FILES if getattr(options, name)]:
+        raise EmbInvError(f"{', '.join(idle)} {'is' if len(idle) == 1 else 'are'} for a file of vectors, not for one.")
     vector = parse_vector(options.source, stored_config(options.model).get("embedding_dim"))
     model, tokenizer = load_model(options)
     from ..inversion.rows import invert_vectors
@@ -104,5 +108,5 @@ def _invert_file(options: argparse.Namespace, settings: dict[str, Any]) -> int |
             )  # fmt: skip
         if process_state().is_main_process:
             report_skipped(source.path, stats["skipped"])
-            print(summary(stats, options.out), file=sys.stderr)
+            print(summary(stats, options.out, "texts that this model cannot write"), file=sys.stderr)
     return incomplete(stats["skipped"].count)

@@ -159,11 +159,12 @@ def incomplete(left_out: int) -> int | None:
     return INCOMPLETE if left_out and not is_launched() else None
 
 
-def summary(stats: dict[str, Any], out: str | None) -> str:
+def summary(stats: dict[str, Any], out: str | None, cause: str) -> str:
     """What a run over a file of vectors made, in a line; a second one warns where most of it is worth nothing.
 
     Args:
         stats: as `invert_file` returns them. out: the file of the texts; None or "-" = they were printed.
+        cause: what else may be the matter where most texts have nothing to do with their vectors.
     """
     found, rate = texts(stats["vectors"]), speed(stats["vectors_per_second"])
     unrelated, total = stats["verdicts"]["unrelated"], stats["verdicts"].total()
@@ -173,10 +174,9 @@ def summary(stats: dict[str, Any], out: str | None) -> str:
     line = f"embinv: {wrote}{f': {verdicts}' if verdicts else ''}."
     if 2 * unrelated <= total:
         return line
-    return (
-        f"{line}\nembinv: warning: {unrelated:,} of {total:,} texts are unrelated to their vectors: these are another "
-        "encoder's, strongly changed, or of texts that this model cannot write"
-    )
+    are = "text is unrelated to its vector" if total == 1 else "texts are unrelated to their vectors"
+    what = f"another encoder's or strongly changed vectors, or {cause}"
+    return f"{line}\nembinv: warning: {unrelated:,} of {total:,} {are}: {what}"
 
 
 def saved_parts(out: str | None, total: int | None = None, began: float = 0.0) -> str:

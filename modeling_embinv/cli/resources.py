@@ -60,10 +60,12 @@ def refuse_overwriting(options: argparse.Namespace, source: "VectorSource") -> N
         source: with its selection of rows.
 
     Raises:
-        EmbInvError: the output exists, and `--overwrite` was not given.
+        EmbInvError: the output has no name, or it exists, and `--overwrite` was not given.
     """
     from ..inversion.parts import count_rows
 
+    if options.out == "":
+        raise EmbInvError("--out is empty: give the name of a .jsonl or .parquet file.")
     if not options.out or options.out == STANDARD or options.overwrite or not Path(options.out).exists():
         return
     held, rows = count_rows(Path(options.out)), source.count()

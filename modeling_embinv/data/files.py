@@ -45,6 +45,12 @@ class FullDiskError(OSError):
     """The disk takes no more of a file, which the message names."""
 
 
+def is_same_file(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one file or folder, even if a folder on the way, as in `new/../a`, is yet to come."""
+    one, other = one.resolve(), other.resolve()
+    return one.exists() and other.exists() and one.samefile(other)
+
+
 def file_kind(path: Path) -> str:
     """The suffix in lower case, without compression: `.txt` for `a.txt.xz`. Only text files may be compressed."""
     plain = Path(path.stem).suffix.lower()

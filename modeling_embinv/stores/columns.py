@@ -124,7 +124,7 @@ def _widths(table: Table, name: str) -> set[int] | None:
 
 def _vectors(where: str | Path, table: Table, column: str | None) -> list[str]:
     if table.columns == [""]:
-        return [""]
+        return [""] if column is None else [_named(where, table, column)]
     if column is not None:
         within = [name for name in table.vector_columns if name.startswith(f"{column}.")]
         return [_only(where, within) if within and column not in table.columns else _named(where, table, column)]
@@ -143,6 +143,8 @@ def _vectors(where: str | Path, table: Table, column: str | None) -> list[str]:
 
 def _named(where: str | Path, table: Table, name: str) -> str:
     """The column of that name, or the only one that is its value in MongoDB's wrapping."""
+    if table.columns == [""]:
+        raise EmbInvError(f"{where}: no column {short_names([name])!r}: its columns have no names")
     wrapped = [one for one in table.columns if _WRAPPED.sub("", one) == name]
     if name not in table.columns and len(wrapped) == 1:
         return wrapped[0]

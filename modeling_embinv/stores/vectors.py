@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.files import PARQUET_ROWS, check_text, one_line, short_names
+from ..data.files import PARQUET_ROWS, check_text, is_same_file, one_line, short_names
 from ..data.sources import Document
 from ..data.vector_checks import width_message
 from ..errors_embinv import EmbInvError, is_whole, shown
@@ -86,12 +86,11 @@ class VectorSource:
 
     def holds(self, path: Path) -> bool:
         """Whether a file is the source itself, or one that lies in its folder and may hold its vectors."""
-        if not path.exists() or not self._place.exists():
-            return False
         if not self._place.is_dir():
-            return path.samefile(self._place)
+            return is_same_file(path, self._place)
+        path = path.resolve()
         # no store keeps vectors in JSON lines: results may be written anew beside them
-        return path.suffix.lower() != ".jsonl" and path.resolve().is_relative_to(self._place.resolve())
+        return path.exists() and path.suffix.lower() != ".jsonl" and path.is_relative_to(self._place.resolve())
 
     def select(self, limit: int | None = None, sample: int | None = None, seed: int = 0) -> None:
         """From now on `batches` gives some of the rows alone, which keep their numbers.
@@ -116,7 +115,8 @@ class VectorSource:
         parts = {"vectors": self.column, "ids": self.id_column, "texts": self.text_column}
         chosen = [f"{what} in column {short_names([name])!r}" for what, name in parts.items() if name]
         whole = [] if self._table.collection is None else [f"collection {short_names([self._table.collection])!r}"]
-        return "; ".join([*whole, f"vectors of {self.width} numbers", *chosen])
+        width = f"vectors of {self.width} numbers" if self._widths else "its first rows hold no vector"
+        return "; ".join([*whole, width, *chosen])
 
     def count(self) -> int:
         """Rows that are read, at most: those without a usable vector are included."""

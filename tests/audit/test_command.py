@@ -365,7 +365,9 @@ def test_line_separators_in_ids_end_no_line(capsys, model, vectors, tmp_path):
     assert len(rows) == 2 and all(row["id"] == names[row["row"]] for row in rows)
 
 
-@pytest.mark.parametrize("case", ["report", "link", "unfinished", "pairs", "candidates", "folder", "below", "store"])
+@pytest.mark.parametrize(
+    "case", ["report", "link", "new", "unfinished", "pairs", "candidates", "folder", "below", "store"]
+)
 def test_what_is_read_is_never_replaced(capsys, model, vectors, tmp_path, case):
     """An audit of rows that lay in the folder of its report ended with the hits in their place."""
     out, store = tmp_path / "r", tmp_path / "other.parquet"
@@ -386,7 +388,7 @@ def test_what_is_read_is_never_replaced(capsys, model, vectors, tmp_path, case):
         source, more = store, (f"--{case}", path)
     if case == "store":
         source = f"chroma:{path}"
-    out = path / "deep" / "r" if case == "below" else out
+    out = {"below": path / "deep" / "r", "new": out / "new" / ".."}.get(case, out)
     code, printed, err = run(capsys, source, "--model", model, "--limit", 1, "--out", out, *more)
     assert code == 2 and not printed and "--out" in err.splitlines()[-1] and "another folder" in err.splitlines()[-1]
     assert {one: one.read_bytes() for one in tmp_path.rglob("*") if one.is_file() and not one.is_symlink()} == before

@@ -105,6 +105,7 @@ def test_guesses_without_a_fair_comparison_make_no_finding():
     assert found.unjudged == 2 and "(2 have no fair comparison)" in alarms(found)
     only = ranked(["Initech", "Globex"], texts)
     assert only.severity == "none" and only.rates == [] and only.figure.floors == {} and only.false_alarms is None
+    assert "(1 has no fair comparison)" in alarms(ranked(["Initech"], texts))
     assert alarms(only) == "0 of 2 guesses raise an alarm (2 have no fair comparison)"
     exact = ranked(["Initech"], [*texts, "Initech"])
     assert exact.severity == "critical" and exact.ranking[0].row == 30

@@ -140,6 +140,8 @@ def test_the_last_lines_count_the_verdicts(capsys, model, judging, own, tmp_path
     lines = err.splitlines()
     assert code == 0 and "wrote 4 texts" in lines[-2] and "4 unrelated" in lines[-2], err
     assert "warning: 4 of 4 texts are unrelated to their vectors" in lines[-1]
+    # a template of another text was said to be one that the model cannot write
+    assert lines[-1].endswith("texts that this model cannot write" if command is invert else "those of other texts")
     code, err = invert(capsys, source, model, tmp_path / "drafts.jsonl")  # nothing judges them
     assert code == 0 and "unrelated" not in err and err.rstrip().endswith(").")
 

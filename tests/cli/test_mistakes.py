@@ -53,6 +53,11 @@ WITHOUT_TORCH = [
     (["invert", VECTOR, "--num-corrections", "2"], "--num-corrections needs --feedback"),
     (["invert", VECTOR, "--preset", "fast"], "must be one of quick, standard, thorough, got 'fast'"),
     (["invert", VECTOR, "--preset", "standard", "--feedback", "none"], "--preset standard needs --feedback"),
+    (["invert", VECTOR, "--limit", "3"], "--limit is for a file of vectors, not for one"),
+    (
+        ["invert", VECTOR, "--strict", "--id_column", "x"],
+        "--id-column, --strict are for a file of vectors, not for one",
+    ),
     (["invert", VECTOR, "--limit", "3", "--sample", "3"], "give --limit or --sample, not both"),
     (["invert", VECTOR, "--sample", "0"], "must be a whole number from 1"),
     (["invert", VECTOR, "--seed", "-1"], "--seed must be from 0"),

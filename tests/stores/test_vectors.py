@@ -551,6 +551,23 @@ def test_an_impossible_selection_is_one_line(tmp_path, rows, message):
         open_vectors(tmp_path / "v.npy").select(**rows)
 
 
+@pytest.mark.parametrize("suffix", [".npy", ".csv"])
+@pytest.mark.parametrize("name", ["column", "id_column"])
+def test_a_column_of_a_file_without_names_is_refused(tmp_path, suffix, name):
+    """`--column` was ignored, and `--id-column` said that a column `str` was present."""
+    path = tmp_path / f"v{suffix}"
+    np.save(path, VECTORS) if suffix == ".npy" else np.savetxt(path, VECTORS, delimiter=",")
+    with pytest.raises(EmbInvError, match="no column 'nope': its columns have no names"):
+        open_vectors(path, **{name: "nope"})
+
+
+def test_a_width_that_no_row_has_is_not_said(tmp_path):
+    """An empty file was said to hold "vectors of 384 numbers", the checkpoint's."""
+    (tmp_path / "v.jsonl").write_text("")
+    assert open_vectors(tmp_path / "v.jsonl", dim=DIM).describe() == "its first rows hold no vector"
+    assert open_vectors(write_table(tmp_path / "w.csv"), dim=DIM).describe().startswith(f"vectors of {DIM} numbers")
+
+
 @pytest.mark.parametrize("source", [None, 3, b"v.npy", "", " "])
 def test_what_names_no_source_is_one_line(source):
     """An empty variable of a script was taken for the folder in which it ran, and None ended in a TypeError."""
