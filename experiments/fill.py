@@ -39,9 +39,9 @@ from modeling_embinv.data.encoders import load_encoder
 from modeling_embinv.data.files import write_json
 from modeling_embinv.data.settings import load_yaml
 from modeling_embinv.evaluation.calibration import WrittenTokens, expected_calibration_error, fit_calibration
-from modeling_embinv.filled_embinv import FilledGap, Finish, verdict_of_gaps
+from modeling_embinv.filled_embinv import OF_PHRASE, PHRASE, FilledGap, Finish, verdict_of_gaps
 from modeling_embinv.gap_kinds_embinv import CALENDAR
-from modeling_embinv.gap_states_embinv import UNRELATED
+from modeling_embinv.gap_states_embinv import EXACT, UNRELATED
 from modeling_embinv.generation_config_embinv import Calibration
 from modeling_embinv.loading import load_inverter
 from modeling_embinv.modeling_embinv import EmbInvForMaskedDiffusion
@@ -73,7 +73,7 @@ SCORES = ["texts", "words %", "texts whole %"]
 COSTS = ["ECE %", "calls a gap", "seconds a gap"]
 COLUMNS = {
     "floors": ["texts", "words %"],
-    **dict.fromkeys(("gaps", "kinds", "inside", "lengths", "defences"), SCORES + COSTS),
+    **dict.fromkeys(("gaps", "kinds", "inside", "phrases", "lengths", "defences"), SCORES + COSTS),
     "tags": [*SCORES, "ECE %", "calls a gap"],
     "two_cores": ["texts", "words %", "texts whole %", "seconds a gap"],
     "calibration": ["gaps", "mean probability %", "words %", "ECE %", "ECE % expected of perfect calibration"],
@@ -173,6 +173,19 @@ class Bench:
                 break
         return found
 
+    def hide_phrase(self, fewest: int, most: int, number: int) -> list[Hidden]:
+        """`number` texts in each of which `fewest` to `most` words in a row are hidden, half of the text at most."""
+        chosen, found = random.Random(0), []
+        for text in self.texts(8, 31, is_test=True):
+            words = [m.span() for m in re.finditer(r"\S+", text)]
+            counts = range(fewest, min(most, len(words) // 2) + 1)
+            spans = [(words[i][0], words[i + n - 1][1]) for n in counts for i in range(len(words) - n + 1)]
+            if spans:
+                found.append(Hidden(text, [chosen.choice(spans)]))
+            if len(found) == number:
+                break
+        return found
+
     @cached_property
     def entities(self) -> dict[str, list[Hidden]]:
         """Those of the texts for testing."""
@@ -242,6 +255,7 @@ def measure(
     """Recall of the hidden words, with calls and seconds a gap; of known token counts where `is_known`."""
     model = bench.model if is_float else bench.rounded
     judge = bench.encoder.encode if feedback == "encoder" else feedback
+    stop = EXACT if feedback == "encoder" else model.generation_config.search.stop_cosine
     order = sorted(range(len(texts)), key=lambda index: len(texts[index].text))
     filled, calls = {}, 0
     started = time.process_time()
@@ -267,6 +281,9 @@ def measure(
                 "cosine": filled[row].cosine,
                 "tokens": len(filled[row].ids),
                 "p": [gap.probability for gap in filled[row].gaps],
+                "missed phrases": [
+                    len(gap.ids) >= PHRASE and filled[row].cosine < stop and not is_known for gap in filled[row].gaps
+                ],
                 "right": right[row],
             }
             for row in range(len(texts))
@@ -306,9 +323,11 @@ def by_two_processes(bench: Bench, texts: list[Hidden]) -> dict:
 def calibrated(text: dict, calibration: Calibration, judge: str) -> torch.Tensor:
     """(G,) the calibrated probabilities of a filled text, as `fill` gives them."""
     finish = Finish(None, judge, calibration.probability_of, CANVAS)
-    # rows of short texts were measured without "tokens"
+    # rows of short texts were measured without "tokens", and rows of single words without their phrases
     known = len(text["p"]), text["cosine"], text.get("tokens", 0)
-    return torch.tensor([finish.probability(p, *known) for p in text["p"]], dtype=torch.float64)
+    most = [OF_PHRASE if is_phrase else 1.0 for is_phrase in text.get("missed phrases", [False] * len(text["p"]))]
+    each = zip(most, text["p"], strict=True)
+    return torch.tensor([min(top, finish.probability(p, *known)) for top, p in each], dtype=torch.float64)
 
 
 def of_all(found: dict, judge: str, calibration: Calibration) -> dict | None:
@@ -465,6 +484,10 @@ def rows(bench: Bench) -> Iterator[tuple[str, str, callable]]:
         texts = bench.hide_inside(part, 8, 31, experiment["texts_inside"])
         for feedback in JUDGES:
             yield "inside", f"{part}, {feedback}", lambda t=texts, f=feedback: run(t, f)
+    for fewest, most in experiment["phrases"]:
+        texts = bench.hide_phrase(fewest, most, experiment["texts_a_phrase"])
+        for feedback in JUDGES:
+            yield "phrases", f"{fewest} to {most} words, {feedback}", lambda t=texts, f=feedback: run(t, f)
     for size, number in experiment["lengths"].items():
         texts = (
             bench.hide("other", 1, max(4, size - 5), size, number) if size <= 31 else bench.long_texts(size, number)

@@ -43,7 +43,7 @@ class Gap:
         mark: as it stands in the text; empty where token ids were given.
         tag: the word inside the mark, as PERSON of <PERSON>; empty for bars and stars.
         kind: of the hidden words: name, place, number, date, money, e-mail, or free.
-        lengths: numbers of tokens that the hidden words may have.
+        lengths: numbers of tokens that the hidden words may have at first; edits may make one of several longer.
         choices: the only fillings that are allowed, with their spelling; None for any.
         literal: the mark's own tokens, as it may be part of the text by chance; none where token ids were given, or
             another number of tokens is known.
@@ -64,9 +64,14 @@ class Gap:
         """Tokens that are hidden at least."""
         return min(self.lengths) if self.choices is None else min(map(len, self.choices))
 
+    def fits(self, size: int) -> bool:
+        """Whether so many tokens may be hidden: if their number is not known, up to twice the longest first guess."""
+        most = max(self.lengths) * (1 if len(self.lengths) == 1 else 2)
+        return min(self.lengths) <= size <= most
+
     @property
     def longest(self) -> int:
-        """Tokens that are tried at most, those of the mark itself among them."""
+        """Tokens that are tried at first, at most, those of the mark itself among them."""
         return max(len(self.literal), *(self.lengths if self.choices is None else map(len, self.choices)))
 
     def word(self, tokenizer: Any, filling: Filling) -> str:
@@ -107,7 +112,7 @@ class RedactedText:
 
     @property
     def num_tokens_at_most(self) -> int:
-        """Tokens of the longest text that is tried."""
+        """Tokens of the longest text that is tried at first."""
         return sum(map(len, self.pieces)) + sum(gap.longest for gap in self.gaps)
 
     def holds(self, token: int) -> bool:
@@ -270,7 +275,7 @@ class TextSearch:
     def may_hold(self, gap: int, filling: Filling) -> bool:
         """Whether a gap may have a filling, by its length and its tokens."""
         may_stand = self.log_prior[gap][list(filling)] > -torch.inf
-        return len(filling) in self.text.gaps[gap].lengths and bool(may_stand.all())
+        return self.text.gaps[gap].fits(len(filling)) and bool(may_stand.all())
 
     def without_guesses(self, fillings: Fillings) -> Fillings:
         """The same with () in the gaps that no step has filled yet."""
@@ -374,22 +379,22 @@ class Job:
 
     def canvases(self, mask: int) -> list[Proposal]:
         """The gap with [MASK] where the denoiser is to write, and about log p of what stands beside them."""
-        lengths, filling = self.search.text.gaps[self.gap].lengths, self.parent.fillings[self.gap]
+        gap, filling = self.search.text.gaps[self.gap], self.parent.fillings[self.gap]
         if self.is_open:  # what stands there is a first guess, which is not worth an edit
-            tried = lengths if self.parent is self.search.best else (len(filling),)
-            return [((mask,) * length, LONGER * (length - min(lengths))) for length in tried]
+            tried = gap.lengths if self.parent is self.search.best else (len(filling),)
+            return [((mask,) * length, LONGER * (length - min(gap.lengths))) for length in tried]
         canvases = [(mask,) * len(filling), (mask,) * (len(filling) - 1)]  # as "have" in the place of "has been"
         for index in range(len(filling) + 1):
             canvases += [spliced(filling, index, stop, mask) for stop in (index, index + 1)]
         each = self.parent.log_p[self.gap] / len(filling)
         kept = ((canvas, each * sum(token != mask for token in canvas)) for canvas in dict.fromkeys(canvases))
-        return [(canvas, log_p) for canvas, log_p in kept if len(canvas) in lengths]
+        return [(canvas, log_p) for canvas, log_p in kept if gap.fits(len(canvas))]
 
     def without_denoiser(self) -> list[Proposal]:
         """Fillings that need no denoiser: the mark itself, and the gap with one token less."""
         gap, filling = self.search.text.gaps[self.gap], self.parent.fillings[self.gap]
         proposals = [(gap.literal, LITERAL)] if gap.literal else []
-        if not self.is_open and gap.choices is None and len(filling) - 1 in gap.lengths:
+        if not self.is_open and gap.choices is None and gap.fits(len(filling) - 1):
             each = self.parent.log_p[self.gap] / len(filling)
             shorter = (spliced(filling, index, index + 1) for index in range(len(filling)))
             proposals += [(one, each * len(one)) for one in shorter]

@@ -408,7 +408,10 @@ class FillSettings(Settings):
         12, "fillings of each gap that the encoder judges in a sweep; the surrogate chooses them", 1, 10_000,
         detail="Without a surrogate, or of texts that are too long for it, the encoder judges all num_proposals.",
     )  # fmt: skip
-    max_gap_tokens: int = setting(6, "tokens that one gap hides, at most", 1, GAP_TOKENS)
+    max_gap_tokens: int = setting(
+        6, "tokens that one gap hides, at most, as it is first filled", 1, GAP_TOKENS,
+        detail="Edits may make it up to twice as long, a token at a time, where that brings the text nearer.",
+    )  # fmt: skip
     overshoot: float = setting(
         2.0, "factor α in e + α(e − ê), the vector for which fillings are proposed, ê being that of the text so far",
         0.0, 100.0,

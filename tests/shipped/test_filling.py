@@ -292,6 +292,38 @@ def test_a_longer_gap_is_less_likely(lengths):
     assert [log_p for _, log_p in canvases] == [0, -1, -2][: len(lengths)]
 
 
+def test_a_gap_may_hide_more_than_its_first_guesses():
+    """Phrases of seven tokens were never found, and what was found of them passed for likely."""
+    for lengths, longest in (((1, 2), 4), ((2,), 2), ((3, 4, 5), 10)):
+        gap = Gap(lengths=lengths)
+        sizes = [size for size in range(20) if gap.fits(size)]
+        assert sizes == list(range(min(lengths), longest + 1))
+    search = search_of(((10, 11),), (1, 2))
+    canvases = [canvas for canvas, _ in Job(search, 0, search.beam[0], False, 5).canvases(MASK)]
+    assert (10, 11, MASK) in canvases and search.may_hold(0, (10,) * 4) and not search.may_hold(0, (10,) * 5)
+
+
+@pytest.mark.parametrize("judge", ["encoder", "surrogate"])
+def test_a_phrase_that_does_not_reach_the_vector_is_not_likely(judge):
+    """Of gaps that hide more than six tokens 44 of 48 were "likely", with a probability of 0.9: none was right."""
+    text = RedactedText(((5,), (6,)), (), (Gap(lengths=(1, 2, 3, 4, 5)),))
+    finish = Finish(None, judge, lambda p, *_: 0.99, 11)
+
+    def of(filling, cosine, gap=text.gaps[0], stop=0.997):
+        search = TextSearch(replace(text, gaps=(gap,)), torch.zeros(4), [], stop_cosine=stop)
+        search.tried[(filling,)] = Hypothesis((filling,), (0.0,), torch.zeros(4), cosine, cosine)
+        search.rank(2)
+        filled = finish(search)
+        return filled.verdict, filled.gaps[0].probability
+
+    phrase = tuple(range(10, 15))
+    assert of(phrase, 0.99) == ("undecided", 0.2)
+    assert of(phrase, 0.998)[0] in ("likely", "verified") and of(phrase, 0.998)[1] > 0.9
+    narrow = (Gap(lengths=(5,)), Gap(lengths=(1, 5), choices={phrase: "a"}), Gap(lengths=(1, 5), literal=phrase))
+    assert of(phrase[:4], 0.99)[0] == of(phrase, 0.99, stop=None)[0] == "likely"
+    assert [of(phrase, 0.99, gap)[0] for gap in narrow] == ["likely", "likely", "literal"]
+
+
 def test_a_first_guess_is_not_edited():
     """Rows of the denoiser went to words beside a guess that no judge had chosen, in each hypothesis of the beam."""
     search = search_of(((10, 11),), (1, 2, 3))
