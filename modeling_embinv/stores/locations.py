@@ -64,7 +64,9 @@ class Location(NamedTuple):
         """
         path = Path(self.path)
         if not path.exists():
-            raise EmbInvError(f"{self.shown}: no such file or folder")
+            # what is no option of ours is part of the path, as a file's name may hold a question mark
+            hint = f"; the options behind ? are {', '.join(OPTIONS)}" if self.scheme and "?" in self.path else ""
+            raise EmbInvError(f"{self.shown}: no such file or folder{hint}")
         return path
 
     @property

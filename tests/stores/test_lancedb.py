@@ -85,6 +85,7 @@ def test_a_version_is_read_to_its_end(tmp_path):
         ("?table=docs&column=vec", "no column 'vec'; present: id, text, vector"),
         ("?table=empty", "holds no vectors"),
         ("/nothing", "no such file or folder"),
+        ("?tabel=docs", "no such file or folder; the options behind ? are collection, table, column"),
         ("/docs.lance?table=half", "is one table alone: leave 'half' out"),  # was ignored
     ],
 )
