@@ -27,7 +27,8 @@ def warn(message: str) -> None:
 
 
 def _is_own(frame: FrameType) -> bool:
-    return frame.f_globals.get("__name__", "").startswith(_OWN) or frame.f_code.co_filename.endswith(_LIBRARIES)
+    module = str(frame.f_globals.get("__name__"))  # of code that is made as text it may be None
+    return module.startswith(_OWN) or frame.f_code.co_filename.endswith(_LIBRARIES)
 
 
 class _Short(reprlib.Repr):

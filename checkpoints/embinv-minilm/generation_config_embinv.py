@@ -84,9 +84,8 @@ class Calibration:
         for name in (field.name for field in fields(self)):
             value = getattr(self, name)
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if (
-                not is_number or not abs(value) <= sys.float_info.max
-            ):  # nor NaN; a whole number may be too large for a float
+            # of NaN no comparison is true, and a whole number may be too large for a float
+            if not is_number or not abs(value) <= sys.float_info.max:
                 raise EmbInvError(f"{name} of a calibration must be a finite number, got {shown(value)}.")
         if self.probability <= 0:
             raise EmbInvError(f"probability of a calibration must be above 0, got {self.probability}.")
